@@ -1,0 +1,107 @@
+"""Everything that can go wrong in a way the harness understands.
+
+::
+
+    HarnessError                 catch this one to catch them all; exit code 1
+    ├── UserError                the user can mend it by typing or editing; exit code 2
+    │   ├── UnknownName          no variant, suite, model, task or key of that name
+    │   ├── InvalidFile          a TOML or JSON file, or a --set value, that does not fit its type
+    │   └── CorpusError          a data file that is cut, empty, malformed or holds nothing usable
+    ├── FetchError               a download failed or its bytes are not the expected ones
+    ├── StorageError             a folder or file that cannot be read or written
+    └── RunError                 a run that started and could not be finished
+        ├── LeakageError         a held-out message also occurs in training
+        ├── CensusError          the loaded model is not the one that was planned
+        └── DivergedError        a loss or score that is not a finite number
+
+An error says what is wrong, where, what was expected and what to do next. Only ``cli`` prints it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class HarnessError(Exception):
+    """Root of the tree. ``str()`` gives the full message, one line per part."""
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: object = None,
+        expected: object = None,
+        hint: str | None = None,
+    ) -> None:
+        """Keep the parts: ``what`` went wrong, ``where``, what was ``expected``, what to do."""
+        super().__init__(what)
+        self.what = what
+        self.where = None if where is None else str(where)
+        self.expected = None if expected is None else str(expected)
+        self.hint = hint
+
+    def __str__(self) -> str:
+        parts = [self.what]
+        if self.where:
+            parts.append(f"  where:    {self.where}")
+        if self.expected:
+            parts.append(f"  expected: {self.expected}")
+        if self.hint:
+            parts.append(f"  try:      {self.hint}")
+        return "\n".join(parts)
+
+
+class UserError(HarnessError):
+    """Something typed or written by the user does not fit."""
+
+    exit_code = 2
+
+
+class UnknownName(UserError):  # noqa: N818 - the tree names conditions, not "...Error" throughout
+    """A name that is not in its list; the message offers close matches and the valid names."""
+
+    def __init__(self, kind: str, name: str, valid: Iterable[str], *, where: object = None) -> None:
+        """Describe an unknown ``name`` of ``kind`` ("variant", "suite", …) among ``valid`` ones."""
+        names = sorted(valid)
+        close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(close)}?" if close else None
+        shown = ", ".join(names[:40]) + (f" and {len(names) - 40} more" if len(names) > 40 else "")
+        super().__init__(
+            f"unknown {kind} {name!r}", where=where, expected=f"one of {shown}", hint=hint
+        )
+        self.name = name
+
+
+class InvalidFile(UserError):  # noqa: N818
+    """A file or --set value whose content does not fit its type."""
+
+
+class CorpusError(UserError):
+    """Conversation data that cannot be used as it is."""
+
+
+class FetchError(HarnessError):
+    """A download that failed, or bytes that are not the ones expected."""
+
+
+class StorageError(HarnessError):
+    """A folder or file of the harness that cannot be read or written."""
+
+
+class RunError(HarnessError):
+    """A run that started and could not be finished."""
+
+
+class LeakageError(RunError):
+    """A held-out message text also occurs in the training conversations."""
+
+
+class CensusError(RunError):
+    """The loaded model differs from the plan (quantization, dtype, parameter count)."""
+
+
+class DivergedError(RunError):
+    """A loss or a score that is not a finite number."""

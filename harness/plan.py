@@ -1,0 +1,178 @@
+"""Plan: Variant × Suite × seed × device, fully resolved, nothing left to default."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import JsonValue
+
+from harness.device import Device
+from harness.schema import Frozen, Versioned
+from harness.suite import Budget, CorpusSpec, Model, ScoreSpec, Suite
+from harness.variant import Adapter, Method, Precision, Quantization, Training, Variant
+
+
+class Substitution(Frozen):
+    """A setting that cannot be had as asked, what is used instead, and why."""
+
+    key: str
+    asked: JsonValue
+    used: JsonValue
+    reason: str
+
+
+class Plan(Versioned):
+    """Everything that decides what a run does. Pure data; the same plan gives the same result."""
+
+    SCHEMA_VERSION: ClassVar[int] = 1
+    schema_version: int = 1
+    variant: str
+    suite: str
+    seed: int
+    method: Method
+    quantization: Quantization
+    precision: Precision
+    adapter: Adapter | None
+    training: Training
+    model: Model
+    corpus: CorpusSpec
+    corpus_sha256: str | None
+    budget: Budget
+    score: ScoreSpec
+    device: Device
+    substitutions: tuple[Substitution, ...] = ()
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything to train."""
+        return self.method != "none" and self.budget.steps != 0
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of what decides the result: names and descriptions do not."""
+        return _digest(_deciding(self))
+
+    @property
+    def base_fingerprint(self) -> str:
+        """SHA-256 (hex) of what decides the untrained model's scores."""
+        deciding = _deciding(self)
+        kept = ("quantization", "model", "corpus", "corpus_sha256", "score", "device")
+        base = {key: deciding[key] for key in kept}
+        base["compute"] = self.precision.compute
+        return _digest(base)
+
+    @property
+    def run_name(self) -> str:
+        """Folder of the run below ``reports/runs``."""
+        return f"{self.suite}/{self.variant}/{self.seed}-{self.fingerprint[:12]}"
+
+
+def _deciding(plan: Plan) -> dict[str, Any]:
+    data = plan.model_dump(mode="json")
+    for key in ("variant", "suite", "substitutions"):
+        del data[key]
+    for key in ("name", "description", "license"):
+        del data["model"][key]
+    return data
+
+
+def _digest(data: dict[str, Any]) -> str:
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: Device) -> Plan:
+    """Resolve one run. Needs neither torch nor the network.
+
+    Raises:
+        CorpusError: the corpus file is missing.
+        UserError: the request cannot be carried out on this device at all.
+    """
+    found: list[Substitution] = []
+    precision = _fit_precision(variant, device, found)
+    training = _fit_training(variant, suite, model, found)
+    if variant.method == "none":
+        training, budget = Training(), Budget(steps=0)
+        precision = precision.model_copy(update={"trainable": "float32"})
+        found = [item for item in found if not item.key.startswith(("training", "precision.tr"))]
+    else:
+        budget = suite.budget
+    return Plan(
+        variant=variant.name,
+        suite=suite.name,
+        seed=seed,
+        method=variant.method,
+        quantization=variant.quantization,
+        precision=precision,
+        adapter=variant.adapter,
+        training=training,
+        model=model,
+        corpus=suite.corpus,
+        corpus_sha256=_corpus_sha256(suite.corpus),
+        budget=budget,
+        score=suite.score,
+        device=device,
+        substitutions=tuple(found),
+    )
+
+
+def _fit_precision(variant: Variant, device: Device, found: list[Substitution]) -> Precision:
+    """Low precision needs hardware for it; a CPU without it is 30 times slower, not faster."""
+    used = variant.precision.model_dump()
+    for key, asked in list(used.items()):
+        if asked == "float16" and device.kind == "cpu":
+            reason = "float16 training needs a GPU"
+        elif asked == "bfloat16" and not device.bfloat16:
+            reason = f"no bfloat16 arithmetic on this {device.kind}"
+        else:
+            continue
+        used[key] = "float32"
+        found.append(
+            Substitution(key=f"precision.{key}", asked=asked, used="float32", reason=reason)
+        )
+    return Precision.model_validate(used)
+
+
+def _fit_training(
+    variant: Variant, suite: Suite, model: Model, found: list[Substitution]
+) -> Training:
+    training = variant.training
+    limit = model.config.get("max_position_embeddings")
+    if isinstance(limit, int) and training.sequence_length > limit:
+        found.append(
+            Substitution(
+                key="training.sequence_length",
+                asked=training.sequence_length,
+                used=limit,
+                reason=f"{model.name} takes at most {limit} positions",
+            )
+        )
+        training = training.model_copy(update={"sequence_length": limit})
+    batch = suite.budget.batch_size
+    micro = training.micro_batch_size
+    if micro > batch or batch % micro:
+        used = max(size for size in range(1, min(micro, batch) + 1) if batch % size == 0)
+        found.append(
+            Substitution(
+                key="training.micro_batch_size",
+                asked=micro,
+                used=used,
+                reason=f"must divide the batch of {batch}",
+            )
+        )
+        training = training.model_copy(update={"micro_batch_size": used})
+    return training
+
+
+SAMPLE = Path(__file__).parent / "corpus" / "sample.trees.jsonl"
+
+
+def _corpus_sha256(corpus: CorpusSpec) -> str | None:
+    """SHA-256 of the corpus file; null for the hub (its revision is pinned) and for folders."""
+    path = SAMPLE if corpus.source == "sample" else Path(corpus.source)
+    if not path.is_file():
+        return None
+    return hashlib.sha256(path.read_bytes()).hexdigest()

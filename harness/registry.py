@@ -1,0 +1,170 @@
+"""Registry: the variants, suites and models that ship with the harness or that a user names."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.errors import InvalidFile, UnknownName, UserError
+from harness.schema import parse, read_toml
+from harness.suite import Model, Suite
+from harness.variant import Variant
+
+PACKAGE = Path(__file__).parent
+MODELS = PACKAGE / "models"
+SUITES = PACKAGE / "suites"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,99}")
+
+# alpha is the same at every rank: with the 1/r scale of LoRA the best learning rate then hardly
+# depends on the rank (Schulman et al., "LoRA Without Regret", 2025).
+LORA_DEFAULTS: dict[str, Any] = {
+    "r": 16,
+    "lora_alpha": 32,
+    "lora_dropout": 0.0,
+    "target_modules": "all-linear",
+    "bias": "none",
+}
+
+VARIANT_SECTIONS = ("method", "quantization", "precision", "adapter", "training")
+SUITE_SECTIONS = ("model", "corpus", "budget", "score", "seeds")
+
+
+def variants_folder() -> Path:
+    """``variants/`` of the checkout, or its copy inside an installed wheel."""
+    inside = PACKAGE / "variants"
+    return inside if inside.is_dir() else PACKAGE.parent / "variants"
+
+
+def variant_names() -> list[str]:
+    """Names of all registered variants, sorted."""
+    return _stems(variants_folder())
+
+
+def suite_names() -> list[str]:
+    """Names of all built-in suites, sorted."""
+    return _stems(SUITES)
+
+
+def model_names() -> list[str]:
+    """Names of all registered models, sorted."""
+    return _stems(MODELS)
+
+
+def _stems(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.toml"))
+
+
+def _locate(kind: str, name: str, folder: Path) -> Path:
+    """A registered name, or the path of a TOML file of the user's own."""
+    if name.endswith(".toml") and Path(name).is_file():
+        return Path(name)
+    if not NAME.fullmatch(name) or not (folder / f"{name}.toml").is_file():
+        raise UnknownName(kind, name, _stems(folder))
+    return folder / f"{name}.toml"
+
+
+def load_model(name: str) -> Model:
+    """Read one model by name or path."""
+    path = _locate("model", name, MODELS)
+    return parse(Model, {"name": path.stem, **read_toml(path)}, where=path)
+
+
+def load_suite(name: str, overrides: Mapping[str, Any] | None = None) -> Suite:
+    """Read one suite by name or path; ``overrides`` is a nested table laid over the file."""
+    path = _locate("suite", name, SUITES)
+    data = _merge({"name": path.stem, **read_toml(path)}, overrides or {})
+    return parse(Suite, data, where=path)
+
+
+def load_variant(name: str, suite: Suite, overrides: Mapping[str, Any] | None = None) -> Variant:
+    """Read one variant under a suite's protocol.
+
+    Later layers win: built-in defaults, the suite's ``[training]`` and ``[precision]``, the
+    variant's file, ``overrides`` (from ``--set``). With overrides the variant gets a derived name,
+    such as ``qlora_nf4+adapter.r=32``.
+    """
+    path = _locate("variant", name, variants_folder())
+    return build_variant(path.stem, read_toml(path), suite, overrides, where=path)
+
+
+def build_variant(
+    name: str,
+    written: Mapping[str, Any],
+    suite: Suite,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    where: object,
+) -> Variant:
+    """Resolve a variant from what its author wrote."""
+    protocol = {"training": dict(suite.training), "precision": dict(suite.precision)}
+    data = _merge(_merge({"name": name, **protocol}, written), overrides or {})
+    if overrides:
+        data["name"] = "+".join([name, *_flatten(overrides)])
+    if data.get("method", "adapter") == "adapter":
+        adapter = data.get("adapter", {})
+        if isinstance(adapter, dict) and adapter.get("type", "LORA") == "LORA":
+            data["adapter"] = {"type": "LORA", **LORA_DEFAULTS, **adapter}
+    return parse(Variant, data, where=where)
+
+
+def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(under)
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            merged[key] = _merge(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> list[str]:
+    lines = []
+    for key, value in sorted(table.items()):
+        if isinstance(value, Mapping):
+            lines += _flatten(value, f"{prefix}{key}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value)
+            lines.append(prefix + key + "=" + re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-"))
+    return lines
+
+
+def parse_settings(settings: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split ``--set key=value`` options into overrides for the variant and for the suite.
+
+    A value is read as TOML (``32``, ``true``, ``[0, 1]``) and otherwise taken as a string.
+    """
+    variant: dict[str, Any] = {}
+    suite: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        sections = [part.strip() for part in key.split(".")]
+        if not equals or not all(sections):
+            raise UserError(
+                f"--set {setting!r} is not KEY=VALUE", expected="for example adapter.r=32"
+            )
+        if sections[0] in VARIANT_SECTIONS:
+            target = variant
+        elif sections[0] in SUITE_SECTIONS:
+            target = suite
+        else:
+            raise UnknownName(
+                "section", sections[0], VARIANT_SECTIONS + SUITE_SECTIONS, where=f"--set {setting}"
+            )
+        for section in sections[:-1]:
+            target = target.setdefault(section, {})
+            if not isinstance(target, dict):
+                raise InvalidFile(f"{section} is a value, not a section", where=f"--set {setting}")
+        target[sections[-1]] = _toml_value(text)
+    return variant, suite
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,155 @@
+"""Strict frozen types, and the only code that reads and writes the project's TOML and JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harness.errors import InvalidFile, StorageError
+
+
+class Frozen(BaseModel):
+    """Base of every type of the project: immutable, strict, unknown keys refused."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+
+class Versioned(Frozen):
+    """A document that outlives the program that wrote it.
+
+    ``SCHEMA_VERSION`` rises with every change that old readers would misread.
+    """
+
+    SCHEMA_VERSION: ClassVar[int] = 1
+    schema_version: int
+
+
+F = TypeVar("F", bound=Frozen)
+
+
+def parse(kind: type[F], data: Mapping[str, Any], *, where: object) -> F:
+    """Validate ``data`` as ``kind``.
+
+    Validation goes through JSON, so that TOML lists are accepted for tuples while every other
+    rule stays strict.
+
+    Raises:
+        InvalidFile: naming ``where``, each offending key, what was found and what was expected.
+    """
+    try:
+        return kind.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        raise InvalidFile(
+            f"not a valid {kind.__name__.lower()}", where=where, expected=_explain(error)
+        ) from None
+    except (TypeError, ValueError) as error:
+        raise InvalidFile(f"not plain data: {error}", where=where) from None
+
+
+def _explain(error: ValidationError) -> str:
+    """One line per offending key."""
+    lines = []
+    for item in error.errors(include_url=False):
+        key = ".".join(str(part) for part in item["loc"]) or "(whole document)"
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{key}: unknown key")
+        elif item["type"] == "missing":
+            lines.append(f"{key}: missing")
+        else:
+            lines.append(f"{key}: {item['msg']}, found {item['input']!r:.80}")
+    return "\n            ".join(lines)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file; a syntax error is an InvalidFile that names the line."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidFile(f"not a TOML file: {error}", where=path) from None
+    except OSError as error:
+        raise StorageError(f"cannot read: {error.strerror}", where=path) from None
+
+
+def read_json(path: Path, kind: type[F]) -> F:
+    """Read one document written by :func:`write_json`.
+
+    Raises:
+        InvalidFile: cut in the middle, not JSON, of another schema version, or of another type.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StorageError(f"cannot read: {error.strerror}", where=path) from None
+    except ValueError as error:
+        raise InvalidFile(f"not a whole JSON document: {error}", where=path) from None
+    if issubclass(kind, Versioned):
+        _check_version(data, kind, path)
+    return parse(kind, data, where=path)
+
+
+def _check_version(data: object, kind: type[Versioned], path: Path) -> None:
+    found = data.get("schema_version") if isinstance(data, dict) else None
+    wanted = kind.SCHEMA_VERSION
+    if found == wanted:
+        return
+    newer = isinstance(found, int) and found > wanted
+    raise InvalidFile(
+        f"{kind.__name__} of schema version {found}",
+        where=path,
+        expected=f"schema version {wanted}",
+        hint="install a newer harness to read it" if newer else "run the variant again",
+    )
+
+
+def canonical_json(model: BaseModel) -> str:
+    """The one JSON text of a document: sorted keys, no spaces, UTF-8."""
+    data = model.model_dump(mode="json")
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def fingerprint(model: BaseModel) -> str:
+    """SHA-256 (hex) of the canonical JSON."""
+    return hashlib.sha256(canonical_json(model).encode()).hexdigest()
+
+
+def write_json(path: Path, model: BaseModel) -> None:
+    """Write a document whole or not at all (temporary file, fsync, rename)."""
+    write_bytes(path, (model.model_dump_json(indent=1) + "\n").encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` whole or not at all.
+
+    Raises:
+        StorageError: the folder cannot be written or the disk is full; nothing is left behind.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False
+        ) as file:
+            temporary = Path(file.name)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise StorageError(
+            f"cannot write: {error.strerror}",
+            where=path,
+            hint="free some space, or choose another folder",
+        ) from None

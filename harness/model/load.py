@@ -1,0 +1,68 @@
+"""Load: tokenizer and base model in the planned quantization and dtype, on the planned device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import InvalidFile
+from harness.plan import Plan
+from harness.variant import Quantization
+
+if TYPE_CHECKING:
+    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of the fetched model; no code from the repository runs."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def load_base(
+    plan: Plan, folder: Path, quantization: Quantization | None = None
+) -> PreTrainedModel:
+    """The base model in evaluation mode.
+
+    ``quantization`` replaces the plan's, to score an adapter on a base it was not trained on.
+
+    Raises:
+        InvalidFile: the folder holds no model that transformers can read.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    chosen = plan.quantization if quantization is None else quantization
+    # Fully fine-tuned weights are stored as trainable weights, everything else as compute dtype.
+    stored = plan.precision.trainable if plan.method == "full" else plan.precision.compute
+    dtype = getattr(torch, stored)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            quantization_config=_bitsandbytes(chosen, getattr(torch, plan.precision.compute)),
+            device_map={"": plan.device.kind},
+            use_safetensors=True,
+            attn_implementation="sdpa",
+        )
+    except (OSError, ValueError) as error:
+        raise InvalidFile(f"transformers cannot load the model: {error}", where=folder) from error
+    if plan.model.added_tokens:
+        model.resize_token_embeddings(model.config.vocab_size + plan.model.added_tokens)
+    return model.eval()
+
+
+def _bitsandbytes(quantization: Quantization, compute: object) -> BitsAndBytesConfig | None:
+    from transformers import BitsAndBytesConfig
+
+    if quantization.type == "none":
+        return None
+    if quantization.type == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quantization.type,
+        bnb_4bit_use_double_quant=quantization.double,
+        bnb_4bit_compute_dtype=compute,
+    )

@@ -1,0 +1,124 @@
+"""Checkpoint: everything that training needs to go on as if it had never stopped."""
+
+from __future__ import annotations
+
+import os
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import StorageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.record import LossPoint
+
+FILE_NAME = "training.pt"
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """A point between two optimizer steps. ``fingerprint`` is the plan's."""
+
+    fingerprint: str
+    points: tuple[LossPoint, ...]
+    weights: dict[str, Any]
+    optimizer: dict[str, Any]
+    rates: dict[str, Any]
+    scaler: dict[str, Any] | None = None
+    random: dict[str, Any] = field(default_factory=dict)
+
+
+def trainable_weights(model: nn.Module) -> dict[str, Any]:
+    """The trainable parameters by name, as they are (not copied)."""
+    return {
+        name: parameter.detach()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def restore_weights(model: nn.Module, weights: dict[str, Any]) -> None:
+    """Write saved trainable parameters back, in place."""
+    import torch
+
+    with torch.no_grad():
+        for name, parameter in trainable_weights(model).items():
+            parameter.copy_(weights[name])
+
+
+def random_state() -> dict[str, Any]:
+    """States of the generators that training may draw from."""
+    import numpy as np
+    import torch
+
+    state: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Put the generators back."""
+    import numpy as np
+    import torch
+
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def save_state(folder: Path, state: TrainingState) -> None:
+    """Write ``state`` whole or not at all.
+
+    Raises:
+        StorageError: the disk is full or the folder cannot be written.
+    """
+    import torch
+
+    path = folder / FILE_NAME
+    part = path.with_suffix(f".{os.getpid()}.part")
+    data = {name: getattr(state, name) for name in TrainingState.__dataclass_fields__}
+    data["points"] = [point.model_dump() for point in state.points]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            torch.save(data, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
+        part.unlink(missing_ok=True)
+        raise StorageError(f"cannot write the checkpoint: {error}", where=path) from error
+
+
+def load_state(folder: Path, fingerprint: str) -> TrainingState | None:
+    """The state saved by a run of the same plan, or None (none there, another plan's, unreadable).
+
+    An unreadable file costs only the time to train again, so it is not an error.
+    """
+    import pickle
+
+    import torch
+
+    from harness.record import LossPoint
+
+    path = folder / FILE_NAME
+    if not path.is_file():
+        return None
+    try:
+        # full pickle: the file is this project's own and holds Python's and numpy's generators
+        data = torch.load(path, map_location="cpu", weights_only=False)
+        data["points"] = tuple(LossPoint.model_validate(point) for point in data["points"])
+        state = TrainingState(**data)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError):
+        return None
+    return state if state.fingerprint == fingerprint else None

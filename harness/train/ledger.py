@@ -1,0 +1,146 @@
+"""Ledger: the account that a training loop keeps of its steps, and the result made of it."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.errors import DivergedError
+from harness.record import LossPoint, Throughput, Tokens, TrainResult
+from harness.train.batch import assistant_tokens
+
+if TYPE_CHECKING:
+    from harness.corpus.sequences import Row
+    from harness.events import Progress
+
+WARMUP_STEPS = 3
+
+
+@dataclass(frozen=True)
+class StepTokens:
+    """Token counts of one optimizer step."""
+
+    assistant: int
+    non_padding: int
+    padded: int
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], micro_batch_size: int) -> StepTokens:
+        """Count ``rows`` (one whole step), padded per micro-batch to its longest row."""
+        sizes = [len(row.input_ids) for row in rows]
+        micros = [
+            sizes[start : start + micro_batch_size]
+            for start in range(0, len(sizes), micro_batch_size)
+        ]
+        return cls(
+            assistant=sum(assistant_tokens(row) for row in rows),
+            non_padding=sum(sizes),
+            padded=sum(max(micro) * len(micro) for micro in micros),
+        )
+
+
+class Ledger:
+    """Collects loss points, refuses losses that are not finite and reports progress."""
+
+    def __init__(
+        self,
+        tokens: Sequence[StepTokens],
+        progress: Progress,
+        points: Sequence[LossPoint] = (),
+    ) -> None:
+        """Keep account of ``len(tokens)`` steps, ``points`` of which were done earlier."""
+        self._tokens = tokens
+        self._progress = progress
+        self.points = list(points)
+        self._started = time.perf_counter()
+
+    @property
+    def done(self) -> int:
+        """Steps done so far."""
+        return len(self.points)
+
+    def start_step(self) -> None:
+        """Start the clock of the next step."""
+        self._started = time.perf_counter()
+
+    def check(self, loss: float) -> float:
+        """Return ``loss``.
+
+        Raises:
+            DivergedError: it is not a finite number.
+        """
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"the loss at step {self.done + 1} is {loss}",
+                where=f"step {self.done + 1} of {len(self._tokens)}",
+                expected="a finite number",
+                hint="lower training.learning_rate, or use bfloat16 instead of float16",
+            )
+        return loss
+
+    def finish_step(self, loss: float, learning_rate: float, grad_norm: float | None) -> None:
+        """Enter one finished step (device work included: synchronize before)."""
+        tokens = self._tokens[self.done]
+        seconds = time.perf_counter() - self._started
+        finite = grad_norm is not None and math.isfinite(grad_norm)
+        self.points.append(
+            LossPoint(
+                step=self.done + 1,
+                loss=self.check(loss),
+                learning_rate=learning_rate,
+                grad_norm=grad_norm if finite else None,
+                seconds=seconds,
+                non_padding_tokens=tokens.non_padding,
+            )
+        )
+        self._progress.advance(
+            self.done,
+            len(self._tokens),
+            loss=loss,
+            tokens_per_second=tokens.non_padding / seconds if seconds > 0 else 0.0,
+        )
+        self._started = time.perf_counter()
+
+    def result(
+        self, trainer: str, truncated_tokens: int, compile_seconds: float | None = None
+    ) -> TrainResult:
+        """What training did."""
+        return TrainResult(
+            steps=self.done,
+            tokens=Tokens(
+                assistant=sum(step.assistant for step in self._tokens),
+                non_padding=sum(step.non_padding for step in self._tokens),
+                padded=sum(step.padded for step in self._tokens),
+                truncated=truncated_tokens,
+            ),
+            losses=tuple(self.points),
+            throughput=throughput(self.points),
+            compile_seconds=compile_seconds,
+            trainer=trainer,
+        )
+
+
+def throughput(points: Sequence[LossPoint]) -> Throughput:
+    """Non-padding tokens per second per step, the first steps left out."""
+    warmup = min(WARMUP_STEPS, max(len(points) - 1, 0))
+    rates = sorted(point.non_padding_tokens / point.seconds for point in points[warmup:])
+    if not rates:
+        return Throughput(warmup_steps=warmup, median=None, p10=None, p90=None)
+    return Throughput(
+        warmup_steps=warmup,
+        median=statistics.median(rates),
+        p10=_quantile(rates, 0.1),
+        p90=_quantile(rates, 0.9),
+    )
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    """Linear interpolation between order statistics (Hyndman and Fan's type 7)."""
+    place = share * (len(ordered) - 1)
+    low = math.floor(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)

@@ -1,0 +1,60 @@
+"""Loss: summed cross-entropy over labelled positions, without ever holding all logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from harness.train.batch import IGNORED
+
+
+class _FrozenHeadLoss(torch.autograd.Function):
+    """Cross-entropy through a frozen output layer, its gradient taken in the forward pass.
+
+    Per chunk of positions: logits = h Wᵀ + b, and d(sum of NLL)/dh = (softmax(logits) - onehot) W.
+    Only the gradient of the hidden states is kept, so peak memory is one chunk of logits.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, head: nn.Linear, targets: Tensor, chunk: int) -> Tensor:
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        gradient = torch.empty_like(hidden)
+        for start in range(0, len(hidden), chunk):
+            part = slice(start, start + chunk)
+            goal = targets[part]
+            logits = head(hidden[part]).float()
+            log_sum = logits.logsumexp(dim=-1, keepdim=True)
+            chosen = logits.gather(-1, goal[:, None])
+            total += (log_sum - chosen).sum()
+            slope = logits.sub_(log_sum).exp_()
+            slope.scatter_add_(-1, goal[:, None], slope.new_full((len(goal), 1), -1.0))
+            gradient[part] = slope.to(head.weight.dtype) @ head.weight
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * outputs[0].to(gradient.dtype), None, None, None
+
+
+def summed_loss(hidden: Tensor, head: nn.Module, labels: Tensor, chunk: int = 1024) -> Tensor:
+    """Sum of the negative log-likelihoods (nats) of the labelled next tokens.
+
+    Args:
+        hidden: (rows, tokens, width), the input of the output layer.
+        head: the output layer.
+        labels: (rows, tokens), unshifted; ``IGNORED`` where no loss is carried.
+        chunk: positions whose logits are held at a time.
+    """
+    wanted = labels[:, 1:] != IGNORED
+    chosen = hidden[:, :-1][wanted]
+    targets = labels[:, 1:][wanted]
+    if type(head) is nn.Linear and not head.weight.requires_grad:
+        chosen = chosen.to(head.weight.dtype)
+        loss: Tensor = _FrozenHeadLoss.apply(chosen, head, targets, chunk)  # type: ignore[no-untyped-call]
+        return loss
+    return functional.cross_entropy(head(chosen).float(), targets, reduction="sum")

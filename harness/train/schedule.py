@@ -1,0 +1,47 @@
+"""Schedule: which row is trained when, the same for every variant of a suite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from harness.errors import CorpusError
+from harness.suite import Budget
+
+
+def schedule(row_count: int, budget: Budget, seed: int, tokens_per_row: Sequence[int]) -> list[int]:
+    """Row indices in training order, ``batch_size`` of them per optimizer step.
+
+    Every epoch is a fresh permutation drawn from ``seed`` and the epoch's number, so the order
+    depends on nothing but the arguments. With ``budget.steps`` the result has
+    ``steps * batch_size`` entries; with ``budget.tokens`` it has the fewest whole steps whose rows
+    hold at least that many non-padding tokens.
+
+    Raises:
+        CorpusError: there are no rows to train on.
+    """
+    if budget.steps == 0:
+        return []
+    if row_count == 0 or (budget.tokens is not None and not any(tokens_per_row)):
+        raise CorpusError(
+            "no rows to train on",
+            hint="loosen the corpus filters or raise training.sequence_length",
+        )
+    endless = _epochs(row_count, seed)
+    if budget.steps is not None:
+        return [next(endless) for _ in range(budget.steps * budget.batch_size)]
+    order: list[int] = []
+    seen = 0
+    while seen < (budget.tokens or 0):
+        step = [next(endless) for _ in range(budget.batch_size)]
+        order += step
+        seen += sum(int(tokens_per_row[row]) for row in step)
+    return order
+
+
+def _epochs(row_count: int, seed: int) -> Iterator[int]:
+    epoch = 0
+    while True:
+        yield from np.random.default_rng([seed, epoch]).permutation(row_count).tolist()
+        epoch += 1

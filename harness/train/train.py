@@ -1,0 +1,73 @@
+"""Train: one plan's training, by TRL's SFTTrainer or by the harness's own fast path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.events import Progress
+from harness.plan import Plan
+from harness.record import TrainResult
+from harness.train.ledger import StepTokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from harness.corpus.sequences import Row
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """What to train. ``order`` comes from :func:`harness.train.schedule.schedule`.
+
+    ``model`` has its adapter attached and only the parameters to train require gradients; it is
+    trained in place. ``checkpoint`` is the folder to resume from and to write to, at least
+    ``checkpoint_seconds`` apart. ``truncated_tokens`` is what the sequence length cut off.
+    """
+
+    model: PreTrainedModel
+    rows: tuple[Row, ...]
+    order: list[int]
+    plan: Plan
+    pad_id: int
+    checkpoint: Path | None = None
+    truncated_tokens: int = 0
+    checkpoint_seconds: float = 20.0
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in all."""
+        return len(self.order) // self.plan.budget.batch_size
+
+    def step_rows(self, step: int) -> list[Row]:
+        """Rows of optimizer step ``step`` (from 0)."""
+        size = self.plan.budget.batch_size
+        return [self.rows[index] for index in self.order[step * size : (step + 1) * size]]
+
+    def step_tokens(self) -> list[StepTokens]:
+        """Token counts of every step."""
+        micro = self.plan.training.micro_batch_size
+        return [StepTokens.of(self.step_rows(step), micro) for step in range(self.steps)]
+
+
+def train(job: TrainJob, progress: Progress) -> TrainResult:
+    """Train ``job.model`` in place.
+
+    The loss of a step is the mean over the assistant tokens of its whole batch, however the batch
+    is divided into micro-batches.
+
+    Raises:
+        DivergedError: a loss that is not a finite number.
+        RunError: nothing to train.
+    """
+    from harness.train.optimizer import silence_base_dropout
+
+    silence_base_dropout(job.model)
+    if job.plan.training.speed == "fast":
+        from harness.train.fast import train_fast
+
+        return train_fast(job, progress)
+    from harness.train.plain import train_plain
+
+    return train_plain(job, progress)

@@ -10,12 +10,12 @@ from harness.plan import Plan
 from harness.schema import Frozen, Versioned
 
 Status = Literal["ok", "oom", "diverged", "failed", "interrupted"]
-PhaseName = Literal["fetch", "load", "score_base", "prepare", "train", "score", "save"]
+PhaseName = Literal["fetch", "prepare", "load", "score_base", "train", "score", "save"]
 PHASES: tuple[PhaseName, ...] = (
     "fetch",
+    "prepare",
     "load",
     "score_base",
-    "prepare",
     "train",
     "score",
     "save",
@@ -202,9 +202,15 @@ class Environment(Frozen):
     gpu_memory_bytes: int | None = None
     gpu_driver: str | None = None
     cuda: str | None = None
+    gpu_clock_mhz: int | None = Field(default=None, description="highest SM clock")
+    gpu_memory_clock_mhz: int | None = Field(default=None, description="highest memory clock")
+    gpu_power_limit_watts: float | None = None
     commit: str | None = None
     dirty: bool | None = None
     deterministic: bool | None = None
+    settings: dict[str, str] = Field(
+        default_factory=dict, description="environment variables that change results or costs"
+    )
 
 
 class MemoryPrediction(Frozen):

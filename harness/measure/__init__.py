@@ -1,0 +1,1 @@
+"""Measured and planned costs: time, memory, energy, throughput, environment."""

@@ -1,0 +1,131 @@
+"""Environment: the manifest of where a run ran, without secrets, user names or paths."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from harness import __version__
+from harness.device import Device, cpu_name, machine_memory_bytes, usable_cores
+from harness.measure.gauges import nvml_handle
+from harness.record import Environment
+
+PACKAGES = (
+    "accelerate",
+    "bitsandbytes",
+    "datasets",
+    "gguf",
+    "liger-kernel",
+    "lm-eval",
+    "numpy",
+    "peft",
+    "pyarrow",
+    "ray",
+    "safetensors",
+    "sacrebleu",
+    "scipy",
+    "tokenizers",
+    "torch",
+    "transformers",
+    "triton",
+    "trl",
+)
+# Settings that change results or costs and whose values cannot hold a secret or a path.
+SETTINGS = (
+    "CUBLAS_WORKSPACE_CONFIG",
+    "CUDA_LAUNCH_BLOCKING",
+    "MKL_NUM_THREADS",
+    "NVIDIA_TF32_OVERRIDE",
+    "OMP_NUM_THREADS",
+    "PYTHONHASHSEED",
+    "PYTORCH_ALLOC_CONF",
+    "PYTORCH_CUDA_ALLOC_CONF",
+    "TOKENIZERS_PARALLELISM",
+)
+CHECKOUT = Path(__file__).parents[2]
+
+
+def take_environment(device: Device) -> Environment:
+    """The manifest of this process, to be taken in the child once torch is set up."""
+    import torch
+
+    commit, dirty = _commit()
+    return Environment(
+        python=platform.python_version(),
+        packages=_versions(),
+        os=platform.platform(),
+        cpu=cpu_name(),
+        cores=usable_cores(),
+        threads=torch.get_num_threads(),
+        memory_bytes=machine_memory_bytes(),
+        commit=commit,
+        dirty=dirty,
+        deterministic=torch.are_deterministic_algorithms_enabled(),
+        settings={name: os.environ[name] for name in SETTINGS if name in os.environ},
+        **(_gpu() if device.kind == "cuda" else {}),
+    )
+
+
+def _versions() -> dict[str, str]:
+    versions = {"finetune-harness": __version__}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _gpu() -> dict[str, Any]:
+    import pynvml
+    import torch
+
+    properties = torch.cuda.get_device_properties(0)
+    found: dict[str, Any] = {
+        "gpu": properties.name,
+        "gpu_memory_bytes": properties.total_memory,
+        "cuda": torch.version.cuda,
+    }
+    handle = nvml_handle(str(properties.uuid))
+    if handle is None:
+        return found
+    readings: dict[str, Callable[[], Any]] = {
+        "gpu_driver": lambda: str(pynvml.nvmlSystemGetDriverVersion()),
+        "gpu_clock_mhz": lambda: int(
+            pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_SM)
+        ),
+        "gpu_memory_clock_mhz": lambda: int(
+            pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_MEM)
+        ),
+        "gpu_power_limit_watts": lambda: pynvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000,
+    }
+    for name, read in readings.items():
+        try:
+            found[name] = read()
+        except pynvml.NVMLError:
+            continue  # not told by this device: stays null
+    return found
+
+
+def _commit() -> tuple[str | None, bool | None]:
+    """Commit of the harness's own checkout and whether its code differs; null when installed."""
+    top = _git("rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != CHECKOUT.resolve():
+        return None, None
+    commit = _git("rev-parse", "HEAD")
+    changes = _git("status", "--porcelain", "--", "harness", "variants")
+    return commit, None if changes is None else bool(changes)
+
+
+def _git(*arguments: str) -> str | None:
+    command = ["git", "--no-optional-locks", "-C", str(CHECKOUT), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,1 @@
+"""Corpus: OASST trees become conversations, and conversations become token sequences."""

@@ -1,0 +1,323 @@
+"""Renderer: conversations become token sequences with a loss mask exact to the token."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.corpus.conversation import Conversation, Message
+from harness.corpus.templates import TEMPLATES
+from harness.errors import CorpusError, UnknownName
+
+__all__ = ["TEMPLATES", "Renderer", "TokenSequence"]
+
+IntArray = npt.NDArray[np.int32]
+BoolArray = npt.NDArray[np.bool_]
+BATCH = 256
+FIRST_CHARACTERS = 'aZ1(#-*"`é中'
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenSequence:
+    """One conversation in tokens.
+
+    ``input_ids`` [tokens] int32; ``loss_mask`` [tokens] bool, true on the tokens of assistant
+    texts and of the end-of-turn token after each.
+    """
+
+    conversation_id: str
+    tree_id: str
+    input_ids: IntArray
+    loss_mask: BoolArray
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What a template writes around the texts of ``len(literals) - 1`` alternating messages.
+
+    The rendered text is ``literals[0] + text 0 + literals[1] + text 1 + …``. Reply ``i`` takes
+    the last ``leads[i]`` characters before its text and the first ``tails[i]`` after it, so it
+    starts where the generation prompt ends and goes through the end-of-turn token.
+    """
+
+    literals: tuple[str, ...]
+    leads: dict[int, int]
+    tails: dict[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A conversation as text: ``spans`` are the [start, end) characters that carry loss."""
+
+    texts: tuple[str, ...]
+    frame: Frame
+    whole: str
+    spans: tuple[tuple[int, int], ...]
+
+
+class Renderer:
+    """Writes conversations the way one tokenizer's chat template does.
+
+    A template named in the model's file wins; otherwise the tokenizer's own is used as it is,
+    with the system prompt that it may insert (SmolLM2's does), because that is what the model
+    was tuned on and what generation will use. A tokenizer that has a BOS token gets exactly one
+    at the start, also where its template writes none. Text inside messages never becomes a
+    special token.
+
+    Attributes:
+        end_of_turn_id: the token that ends a reply; trained on, and stops generation.
+        pad_id: for filling batches. It may equal ``end_of_turn_id``: loss follows the mask only.
+        chat_template: the jinja source in use, for libraries that want it on the tokenizer.
+    """
+
+    def __init__(self, tokenizer: Any, template: str | None = None) -> None:
+        """Take a fast transformers tokenizer and the name of a template, or None for its own.
+
+        Raises:
+            UnknownName: no template of that name.
+            CorpusError: no template at all, or one whose masks cannot be exact.
+        """
+        self._tokenizer = tokenizer
+        self._frames: dict[tuple[int, bool], Frame] = {}
+        if not getattr(tokenizer, "is_fast", False):
+            raise CorpusError("masks need a fast tokenizer", where=type(tokenizer).__name__)
+        specials = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
+        specials.update(tokenizer.all_special_tokens)
+        longest_first = sorted(specials, key=len, reverse=True)
+        self._special = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+        self._bos = tokenizer.bos_token or ""
+        self.chat_template = self._choose(template)
+        if not self._raw(["a"], prompt=True).startswith(self._bos):
+            self.chat_template = "{{ bos_token }}" + self.chat_template
+        self.end_of_turn = self._find_end_of_turn()
+        self.end_of_turn_id: int = tokenizer.convert_tokens_to_ids(self.end_of_turn)
+        pad = tokenizer.pad_token_id
+        self.pad_id: int = self.end_of_turn_id if pad is None else pad
+        self._apart = not all(self._prompt_is_prefix(first) for first in FIRST_CHARACTERS)
+
+    def encode(self, conversation: Conversation) -> TokenSequence:
+        """One conversation in tokens; see :meth:`encode_all`."""
+        return next(self.encode_all([conversation]))
+
+    def encode_all(self, conversations: Sequence[Conversation]) -> Iterator[TokenSequence]:
+        """Conversations in tokens, in order, tokenised in batches.
+
+        Raises:
+            CorpusError: the template changes a text, or turns do not alternate.
+        """
+        for start in range(0, len(conversations), BATCH):
+            part = conversations[start : start + BATCH]
+            rendered = [self._render(_turns(c), c.id, prompt=False) for c in part]
+            for conversation, (ids, mask) in zip(part, self._tokenise(rendered), strict=True):
+                yield TokenSequence(conversation.id, conversation.tree_id, ids, mask)
+
+    def prompt_text(self, messages: Sequence[Message]) -> str:
+        """The text up to and including the assistant's header; ``messages`` end with the user."""
+        return self._prompt(messages).whole
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """The tokens of :meth:`prompt_text`; a prefix of what :meth:`encode` gives."""
+        ids, _ = next(self._tokenise([self._prompt(messages)]))
+        return [int(token) for token in ids]
+
+    def reply_ids(self, text: str) -> list[int]:
+        """The trained tokens of a reply: what follows :meth:`prompt_ids`, end of turn included."""
+        turns = (Message("user", "?", "?"), Message("assistant", text, "?"))
+        sequence = self.encode(Conversation("?", "?", "", turns))
+        return [int(token) for token in sequence.input_ids[sequence.loss_mask]]
+
+    def _prompt(self, messages: Sequence[Message]) -> Rendered:
+        _check_roles(messages, last="user", where="prompt")
+        return self._render([m.text for m in messages], "prompt", prompt=True)
+
+    def _choose(self, name: str | None) -> str:
+        if name is None:
+            own = self._tokenizer.chat_template
+            if isinstance(own, str):
+                return own
+            raise CorpusError(
+                "the tokenizer has no chat template",
+                where=self._tokenizer.name_or_path,
+                expected=f"chat_template in the model's file, one of {', '.join(TEMPLATES)}",
+            )
+        if name not in TEMPLATES:
+            raise UnknownName("chat template", name, TEMPLATES)
+        source, end = TEMPLATES[name], self._tokenizer.eos_token
+        if name == "chatml" and self._special.fullmatch("<|im_end|>"):
+            return source
+        if not end:
+            raise CorpusError("the tokenizer has no EOS token", where=self._tokenizer.name_or_path)
+        return source.replace("<|im_end|>", end)
+
+    def _raw(self, texts: Sequence[str], *, prompt: bool) -> str:
+        """What the template makes of alternating texts, the user's first."""
+        messages = [
+            {"role": "assistant" if index % 2 else "user", "content": text}
+            for index, text in enumerate(texts)
+        ]
+        text: str = self._tokenizer.apply_chat_template(
+            messages,
+            chat_template=self.chat_template,
+            tokenize=False,
+            add_generation_prompt=prompt,
+        )
+        return text
+
+    def _split(self, count: int, *, prompt: bool) -> tuple[str, ...]:
+        """The template's own text between ``count`` messages, found with marks for texts."""
+        marks = [f"\ue000{index}\ue001" for index in range(count)]
+        literals = re.split("\ue000\\d+\ue001", self._raw(marks, prompt=prompt))
+        if len(literals) != count + 1:
+            raise self._unusable("it does not write every message exactly once")
+        return tuple(literals)
+
+    def _find_end_of_turn(self) -> str:
+        tail = self._split(2, prompt=False)[2]
+        found = self._special.match(tail.lstrip())
+        if found is None:
+            raise self._unusable("no special token follows the assistant's text")
+        return found.group()
+
+    def _frame(self, count: int, *, prompt: bool) -> Frame:
+        if (count, prompt) not in self._frames:
+            self._frames[count, prompt] = self._make_frame(count, prompt=prompt)
+        return self._frames[count, prompt]
+
+    def _make_frame(self, count: int, *, prompt: bool) -> Frame:
+        literals = self._split(count, prompt=prompt)
+        leads, tails = {}, {}
+        for index in range(1, count, 2):
+            before = self._split(index, prompt=True)
+            header = before[index]
+            lead = literals[index][len(header) :]
+            if (*before[:index], header + lead) != literals[: index + 1] or lead.strip():
+                raise self._unusable("a generation prompt is not a prefix of the conversation")
+            after = literals[index + 1]
+            blank = len(after) - len(after.lstrip())
+            if not after.startswith(self.end_of_turn, blank):
+                raise self._unusable(f"a reply does not end with {self.end_of_turn}")
+            leads[index], tails[index] = len(lead), blank + len(self.end_of_turn)
+        return Frame(literals, leads, tails)
+
+    def _unusable(self, reason: str) -> CorpusError:
+        return CorpusError(
+            f"loss masks cannot be exact with this chat template: {reason}",
+            where=self._tokenizer.name_or_path,
+            hint=f"set chat_template in the model's file to one of {', '.join(TEMPLATES)}",
+        )
+
+    def _prompt_is_prefix(self, reply: str) -> bool:
+        """Whether the prompt's tokens are those that the whole conversation begins with.
+
+        They are not where a tokenizer splits the header's last line breaks differently in front
+        of text; then every reply is tokenised apart from its prompt, as in generation.
+        """
+        prompt = self._raw(["a"], prompt=True)
+        whole = self._raw(["a", reply], prompt=False)
+        both = self._tokenizer([prompt, whole], add_special_tokens=False)["input_ids"]
+        return bool(both[1][: len(both[0])] == both[0])
+
+    def _render(self, texts: Sequence[str], where: str, *, prompt: bool) -> Rendered:
+        frame = self._frame(len(texts), prompt=prompt)
+        pieces, spans, length = [frame.literals[0]], [], len(frame.literals[0])
+        for index, text in enumerate(texts):
+            end = length + len(text)
+            if index in frame.leads:
+                spans.append((length - frame.leads[index], end + frame.tails[index]))
+            pieces += [text, frame.literals[index + 1]]
+            length = end + len(frame.literals[index + 1])
+        whole = "".join(pieces)
+        if self._raw(texts, prompt=prompt) != whole:
+            raise CorpusError(
+                "the chat template changes a message's text",
+                where=f"conversation {where}",
+                expected="each text written as it is",
+                hint="texts need to be free of surrounding whitespace, or use another template",
+            )
+        return Rendered(tuple(texts), frame, whole, tuple(spans))
+
+    def _tokenise(self, rendered: Sequence[Rendered]) -> Iterator[tuple[IntArray, BoolArray]]:
+        batch = self._tokenizer(
+            [item.whole for item in rendered], add_special_tokens=False, verbose=False
+        )
+        for item, encoding in zip(rendered, batch.encodings, strict=True):
+            literal = self._apart or any(map(self._special.search, item.texts))
+            masked = None if literal else _mask(encoding.offsets, item.spans)
+            if masked is None:
+                yield self._tokenise_apart(item)
+            else:
+                yield np.array(encoding.ids, dtype=np.int32), masked
+
+    def _tokenise_apart(self, item: Rendered) -> tuple[IntArray, BoolArray]:
+        """Piece by piece, so that special tokens inside messages stay text."""
+        ids: list[int] = []
+        mask: list[bool] = []
+        for text, special, trained in _pieces(item, self._special):
+            new = (
+                [self._tokenizer.convert_tokens_to_ids(text)]
+                if special
+                else self._tokenizer(
+                    text, add_special_tokens=False, split_special_tokens=True, verbose=False
+                )["input_ids"]
+            )
+            ids += new
+            mask += [trained] * len(new)
+        return np.array(ids, dtype=np.int32), np.array(mask, dtype=np.bool_)
+
+
+def _turns(conversation: Conversation) -> list[str]:
+    _check_roles(conversation.messages, last="assistant", where=conversation.id)
+    return [message.text for message in conversation.messages]
+
+
+def _check_roles(messages: Sequence[Message], *, last: str, where: str) -> None:
+    roles = [message.role for message in messages]
+    wanted = ["assistant" if index % 2 else "user" for index in range(len(roles))]
+    if not roles or roles != wanted or roles[-1] != last:
+        raise CorpusError(
+            f"turns are {', '.join(roles) or 'missing'}",
+            where=f"conversation {where}",
+            expected=f"user and assistant in turn, {last} last",
+        )
+
+
+def _mask(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> BoolArray | None:
+    """Tokens inside the spans; None where one token reaches over a span's border."""
+    bounds = np.array(offsets, dtype=np.int64).reshape(-1, 2)
+    mask = np.zeros(len(bounds), dtype=np.bool_)
+    for start, end in spans:
+        first = int(np.searchsorted(bounds[:, 1], start, side="right"))
+        last = int(np.searchsorted(bounds[:, 0], end, side="left"))
+        if bounds[first, 0] < start or bounds[last - 1, 1] > end:
+            return None
+        mask[first:last] = True
+    return mask
+
+
+def _pieces(item: Rendered, special: re.Pattern[str]) -> Iterator[tuple[str, bool, bool]]:
+    """(text, is a special token of the template, carries loss), cut where replies start."""
+    literals, leads = item.frame.literals, item.frame.leads
+    run, trained = "", False
+    for index, literal in enumerate(literals):
+        lead = leads.get(index, 0)
+        position = 0
+        for found in special.finditer(literal):
+            run += literal[position : found.start()]
+            if run:
+                yield run, False, trained
+            yield found.group(), True, trained
+            run, trained, position = "", False, found.end()
+        run += literal[position : len(literal) - lead]
+        if index in leads:
+            if run:
+                yield run, False, trained
+            run, trained = literal[len(literal) - lead :], True
+        if index < len(item.texts):
+            run += item.texts[index]
+    if run:
+        yield run, False, trained

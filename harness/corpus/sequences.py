@@ -1,0 +1,175 @@
+"""Rows: token sequences cut to length and packed, with everything left out counted."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.corpus.render import BoolArray, IntArray, TokenSequence
+from harness.variant import Training
+
+IGNORED = -100
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """One training row of one or more conversations, without padding.
+
+    ``input_ids``, ``labels`` (-100 carries no loss) and ``position_ids`` (from 0 in each
+    conversation) are [tokens] int32; ``lengths`` are tokens per conversation and sum to tokens.
+    Labels stand at their own token; shifting is the loss function's work.
+    """
+
+    input_ids: IntArray
+    labels: IntArray
+    position_ids: IntArray
+    lengths: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Training rows and what the sequence length cost.
+
+    ``truncated_tokens`` counts every token of the sequences that is in no row;
+    ``cut_conversations`` lost whole turns, ``cut_replies`` of them the end of their only reply
+    that could be kept; ``dropped_conversations`` are in no row at all.
+    """
+
+    rows: tuple[Row, ...]
+    truncated_tokens: int
+    dropped_conversations: int
+    cut_conversations: int
+    cut_replies: int
+    pad_id: int
+    sequence_length: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in all rows."""
+        return sum(len(row.input_ids) for row in self.rows)
+
+    @property
+    def assistant_tokens(self) -> int:
+        """Tokens that carry loss."""
+        return sum(int((row.labels != IGNORED).sum()) for row in self.rows)
+
+    @property
+    def fill(self) -> float:
+        """Share of real tokens when every row is padded to the sequence length."""
+        return self.tokens / max(1, len(self.rows) * self.sequence_length)
+
+
+def make_rows(sequences: Iterable[TokenSequence], training: Training, pad_id: int) -> Rows:
+    """Fit sequences into rows of at most ``training.sequence_length`` tokens.
+
+    Overflow ``cut`` keeps the first whole turns, or, where not even the first reply fits, the
+    first tokens; ``drop`` leaves the conversation out; ``window`` takes it apart into windows
+    that overlap by one token, so that every assistant token is predicted once. A piece without
+    an assistant token to learn is left out and counted.
+    """
+    limit = training.sequence_length
+    pieces: list[tuple[IntArray, IntArray]] = []
+    truncated = dropped = cut = cut_replies = 0
+    for sequence in sequences:
+        kept, lost = _fit(sequence, limit, training.overflow)
+        truncated += lost
+        dropped += not kept
+        pieces += kept
+        if kept and lost and training.overflow == "cut":
+            cut += 1
+            cut_replies += len(kept[0][0]) == limit and not _ends_turn(sequence.loss_mask, limit)
+    packed = (
+        best_fit_decreasing([len(ids) for ids, _ in pieces], limit)
+        if training.packing
+        else ([[index] for index in range(len(pieces))])
+    )
+    rows = tuple(_row([pieces[index] for index in group]) for group in packed)
+    return Rows(rows, truncated, dropped, cut, cut_replies, pad_id, limit)
+
+
+def _ends_turn(mask: BoolArray, end: int) -> bool:
+    return bool(mask[end - 1]) and (end == len(mask) or not mask[end])
+
+
+def _fit(
+    sequence: TokenSequence, limit: int, overflow: str
+) -> tuple[list[tuple[IntArray, IntArray]], int]:
+    """The (ids, labels) pieces of a sequence and how many of its tokens are in none of them."""
+    ids, mask = sequence.input_ids, sequence.loss_mask
+    if len(ids) <= limit:
+        spans = [(0, len(ids))]
+    elif overflow == "drop":
+        spans = []
+    elif overflow == "window":
+        spans = list(_windows(len(ids), limit))
+    else:
+        spans = [(0, _last_turn_end(mask, limit))]
+    labels = np.where(mask, ids, IGNORED).astype(np.int32)
+    pieces, seen = [], np.zeros(len(ids), dtype=np.bool_)
+    for start, end in spans:
+        piece = labels[start:end].copy()
+        piece[:1] = IGNORED
+        if (piece != IGNORED).any():
+            pieces.append((ids[start:end], piece))
+            seen[start:end] = True
+    return pieces, int((~seen).sum())
+
+
+def _windows(length: int, limit: int) -> Iterator[tuple[int, int]]:
+    step = max(1, limit - 1)
+    for start in range(0, max(1, length - 1), step):
+        yield start, min(length, start + limit)
+
+
+def _last_turn_end(mask: BoolArray, limit: int) -> int:
+    """Where the last reply ends that is whole within ``limit``; ``limit`` if there is none."""
+    ends = np.flatnonzero(mask[:limit] & ~mask[1 : limit + 1])
+    return int(ends[-1]) + 1 if len(ends) else limit
+
+
+def best_fit_decreasing(lengths: Sequence[int], limit: int) -> list[list[int]]:
+    """Group indices so that the lengths of a group sum to ``limit`` at most.
+
+    Best-fit decreasing bin packing: each, longest first, goes where the least room is left
+    that still takes it.
+    """
+    groups: list[list[int]] = []
+    room: list[tuple[int, int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        place = bisect_left(room, (lengths[index], -1))
+        if place == len(room):
+            groups.append([index])
+            left, group = limit - lengths[index], len(groups) - 1
+        else:
+            left, group = room.pop(place)
+            groups[group].append(index)
+            left -= lengths[index]
+        insort(room, (left, group))
+    return groups
+
+
+def _row(pieces: Sequence[tuple[IntArray, IntArray]]) -> Row:
+    lengths = tuple(len(ids) for ids, _ in pieces)
+    return Row(
+        np.concatenate([ids for ids, _ in pieces]),
+        np.concatenate([labels for _, labels in pieces]),
+        np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
+        lengths,
+    )
+
+
+def attention_mask_for(lengths: Sequence[int], width: int | None = None) -> BoolArray:
+    """Which token may see which: [width, width] bool, causal inside each conversation only.
+
+    Padding, from ``sum(lengths)`` to ``width``, sees itself and nothing else. As a model input
+    it needs two more dimensions, [batch, 1, width, width].
+    """
+    width = sum(lengths) if width is None else width
+    numbers = np.repeat(np.arange(len(lengths)), lengths)
+    pads = np.arange(len(lengths), len(lengths) + width - len(numbers))
+    numbers = np.concatenate([numbers, pads])
+    same: BoolArray = numbers[:, None] == numbers[None, :]
+    return np.tril(same)

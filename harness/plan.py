@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from pydantic import JsonValue
 
 from harness.device import Device
+from harness.errors import CorpusError
 from harness.schema import Frozen, Versioned
 from harness.suite import Budget, CorpusSpec, Model, ScoreSpec, Suite
 from harness.variant import Adapter, Method, Precision, Quantization, Training, Variant
@@ -76,6 +77,10 @@ def _deciding(plan: Plan) -> dict[str, Any]:
         del data[key]
     for key in ("name", "description", "license"):
         del data["model"][key]
+    # A path says where data lies, not what it is.
+    if data["corpus_sha256"]:
+        del data["corpus"]["source"]
+    del data["score"]["data_folder"]
     return data
 
 
@@ -172,7 +177,16 @@ SAMPLE = Path(__file__).parent / "corpus" / "sample.trees.jsonl"
 
 def _corpus_sha256(corpus: CorpusSpec) -> str | None:
     """SHA-256 of the corpus file; null for the hub (its revision is pinned) and for folders."""
-    path = SAMPLE if corpus.source == "sample" else Path(corpus.source)
-    if not path.is_file():
+    if corpus.source.startswith("hub:"):
         return None
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    path = SAMPLE if corpus.source == "sample" else Path(corpus.source)
+    if path.is_dir():
+        return None
+    if not path.is_file():
+        raise CorpusError(
+            "no such corpus",
+            where=f"corpus.source = {corpus.source}",
+            expected='"sample", a file, a folder, or "hub:OpenAssistant/oasst1@<revision>"',
+        )
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

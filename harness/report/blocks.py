@@ -1,0 +1,125 @@
+"""Blocks: the plain data a report page is made of, whatever it is written as."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from harness.report.drawings import Drawing
+
+Tone = Literal["", "good", "bad", "muted"]
+
+
+@dataclass(frozen=True)
+class Span:
+    """A piece of running text. ``text`` is never markup: writers escape it."""
+
+    text: str
+    style: Literal["", "strong", "code"] = ""
+
+
+@dataclass(frozen=True)
+class Prose:
+    """One paragraph; a list item when ``bullet``."""
+
+    spans: tuple[Span, ...]
+    bullet: bool = False
+
+    @property
+    def text(self) -> str:
+        """The words without their style."""
+        return "".join(span.text for span in self.spans)
+
+
+@dataclass(frozen=True)
+class Note:
+    """A caveat the reader must not miss."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One table cell: what is read, and what it sorts by (None sorts last)."""
+
+    text: str
+    sort: float | str | None = None
+    tone: Tone = ""
+    style: Literal["", "code", "strong"] = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A table column. Numbers stand on the right."""
+
+    title: str
+    number: bool = True
+    help: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; ``name`` is unique in the report."""
+
+    name: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture kept as data; ``name`` is its file stem, ``alt`` says what it shows."""
+
+    name: str
+    caption: str
+    alt: str
+    drawing: Drawing
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text to be shown as it is."""
+
+    text: str
+    language: str = ""
+
+
+@dataclass(frozen=True)
+class Details:
+    """Blocks folded away under a summary line."""
+
+    summary: str
+    blocks: tuple[Block, ...]
+
+
+Block = Prose | Note | Table | Figure | Code | Details
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of the report; ``key`` is its anchor."""
+
+    key: str
+    title: str
+    blocks: tuple[Block, ...] = field(default=())
+
+
+def prose(*parts: str | Span, bullet: bool = False) -> Prose:
+    """A paragraph of plain strings and spans."""
+    return Prose(tuple(p if isinstance(p, Span) else Span(p) for p in parts), bullet)
+
+
+def strong(text: str) -> Span:
+    """Text that stands out."""
+    return Span(text, "strong")
+
+
+def code(text: str) -> Span:
+    """Text as typed."""
+    return Span(text, "code")
+
+
+def unknown() -> Cell:
+    """The cell of a value nobody measured."""
+    return Cell("–", None, "muted")

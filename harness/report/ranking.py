@@ -1,0 +1,150 @@
+"""Ranking: the table that orders variants by quality and shows what each costs."""
+
+from __future__ import annotations
+
+from harness.record import RunRecord
+from harness.report import numbers
+from harness.report.blocks import Cell, Column, Table, unknown
+from harness.report.evidence import Evidence
+from harness.report.rows import MEMORY_KINDS, Row
+from harness.report.scoring import Difference, Scoring, find_score
+
+TONES = {"better": "good", "worse": "bad", "equivalent": "good", "undecided": "muted"}
+
+
+def ranking(evidence: Evidence) -> Table:
+    """One row per variant, best first, failed ones last."""
+    headline = [scoring for scoring in evidence.scorings if scoring.headline]
+    columns = [Column("variant", number=False)]
+    columns += [Column(_score_title(s), help=_score_help(s)) for s in headline]
+    if evidence.main is not None:
+        columns.append(Column(f"vs. {evidence.reference}", help="paired, with 95 % interval"))
+        columns.append(Column("verdict", number=False))
+        columns.append(Column("from before", help="change by training, same precision"))
+    columns += [
+        Column("trainable"),
+        Column("weights", help="stored bytes, quantization state included"),
+        Column("peak memory", help=MEMORY_KINDS[evidence.memory_kind]),
+        Column("tokens/s", help="median, non-padding, steady steps"),
+        Column("train time"),
+        Column("run time"),
+        Column("seeds"),
+    ]
+    rows = tuple(_cells(evidence, headline, row) for row in evidence.ranked)
+    return Table("ranking", tuple(columns), rows, _caption(evidence))
+
+
+def _caption(evidence: Evidence) -> str:
+    memory = MEMORY_KINDS[evidence.memory_kind]
+    return (
+        f"± is half the 95 % interval. Peak memory: {memory}, highest over the load, prepare and "
+        "train phases (load and score for untrained references). – means not measured."
+    )
+
+
+def _score_title(scoring: Scoring) -> str:
+    arrow = "↓" if scoring.direction == "lower" else "↑"
+    return f"{scoring.key.title} {arrow}"
+
+
+def _score_help(scoring: Scoring) -> str:
+    return f"{scoring.unit}, {scoring.direction} is better"
+
+
+def _cells(evidence: Evidence, headline: list[Scoring], row: Row) -> tuple[Cell, ...]:
+    cells = [Cell(row.label, row.label, style="code")]
+    cells += [score_cell(scoring, row.label) for scoring in headline]
+    if evidence.main is not None:
+        difference = evidence.main.differences.get(row.label)
+        cells.append(difference_cell(evidence.main, difference))
+        cells.append(verdict_cell(evidence, row, difference))
+        cells.append(_change(evidence.main, row))
+    memory = row.peak_bytes(evidence.memory_kind)
+    train = row.phase_seconds("train")
+    cells += [
+        _plain(numbers.count(row.trainable), row.trainable),
+        _plain(numbers.size(row.weight_bytes), row.weight_bytes),
+        _plain(numbers.size(memory), memory),
+        _plain(numbers.number(row.tokens_per_second, digits=3), row.tokens_per_second),
+        _plain(numbers.duration(train), train),
+        _plain(numbers.duration(row.seconds), row.seconds),
+        Cell(
+            f"{len(row.finished)}/{len(row.runs)}" if row.failures else str(len(row.finished)),
+            len(row.finished),
+        ),
+    ]
+    return tuple(cells)
+
+
+def _plain(text: str, value: float | None) -> Cell:
+    return unknown() if value is None else Cell(text, value)
+
+
+def score_cell(scoring: Scoring, label: str) -> Cell:
+    """A row's value with half its interval."""
+    found = scoring.values.get(label)
+    if found is None:
+        return unknown()
+    text = numbers.number(found.value)
+    if found.low is not None and found.high is not None:
+        text += f" ± {numbers.number((found.high - found.low) / 2, digits=2)}"
+    elif found.standard_error is not None:
+        text += f" (s.e. {numbers.number(found.standard_error, digits=2)})"
+    return Cell(text, found.value)
+
+
+def show_difference(scoring: Scoring, value: float, *, digits: int = 2) -> str:
+    """A difference in the score's own terms: relative change, points of a share, or units."""
+    if scoring.relative:
+        return numbers.percent(value, signed=True, digits=digits)
+    if scoring.margin < 1 and scoring.unit == "fraction":
+        return numbers.number(value * 100, signed=True, digits=3) + " points"
+    return numbers.number(value, signed=True, digits=3)
+
+
+def difference_cell(scoring: Scoring, difference: Difference | None) -> Cell:
+    """Difference from the reference and its interval."""
+    if difference is None:
+        return unknown()
+    low = show_difference(scoring, difference.low)
+    high = show_difference(scoring, difference.high)
+    text = f"{show_difference(scoring, difference.estimate)} [{low}, {high}]"
+    return Cell(text, difference.estimate)
+
+
+def verdict_cell(evidence: Evidence, row: Row, difference: Difference | None) -> Cell:
+    """What the comparison says, or how the run ended."""
+    if not row.finished:
+        return Cell(ending(row.runs[-1].record), "zz", "bad")
+    if row.label == evidence.reference:
+        return Cell("reference", "a", "muted")
+    if difference is not None:
+        return Cell(difference.verdict, difference.verdict, TONES[difference.verdict])  # type: ignore[arg-type]
+    excluded = evidence.main.excluded.get(row.label) if evidence.main else None
+    return Cell(f"not compared: {excluded}" if excluded else "not compared", "y", "muted")
+
+
+def ending(record: RunRecord) -> str:
+    """How a run that did not end well ended, with the phase it happened in."""
+    names = {"oom": "out of memory"}
+    status = names.get(record.status, record.status)
+    phase = record.problem.phase if record.problem else None
+    return f"{status} in {phase}" if phase else status
+
+
+def _change(scoring: Scoring, row: Row) -> Cell:
+    """Change of the main score by training, from the same weights before it."""
+    ratios = []
+    for record in row.finished:
+        after = find_score(record, scoring.key)
+        before = record.score(scoring.key.task, scoring.key.metric, "before", scoring.key.precision)
+        if after is None or before is None or not row.plan.trains:
+            continue
+        if scoring.relative:
+            ratios.append(after.value / before.value - 1)
+        else:
+            ratios.append(after.value - before.value)
+    if not ratios:
+        return unknown()
+    mean = sum(ratios) / len(ratios)
+    return Cell(show_difference(scoring, mean), mean)

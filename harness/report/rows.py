@@ -1,0 +1,214 @@
+"""Rows: the runs of one variant in one setting, seeds together, and what they cost."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from harness.plan import Plan
+from harness.record import PhaseCost, RunRecord
+from harness.report.drawings import Mark
+from harness.store import StoredRun
+
+MARKERS = 8
+COLOURS = 8
+MEMORY_KINDS = {
+    "peak_device_bytes": "whole device, NVML",
+    "peak_reserved_bytes": "CUDA reserved",
+    "peak_allocated_bytes": "CUDA allocated",
+    "peak_resident_bytes": "resident memory of the process",
+}
+TRAINING_PHASES = ("load", "prepare", "train")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant in one setting. ``runs`` are ordered by seed and never empty."""
+
+    label: str
+    variant: str
+    runs: tuple[StoredRun, ...]
+    mark: Mark
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the first run; the others differ by seed only."""
+        return self.runs[0].record.plan
+
+    @cached_property
+    def records(self) -> tuple[RunRecord, ...]:
+        """All records."""
+        return tuple(run.record for run in self.runs)
+
+    @cached_property
+    def finished(self) -> tuple[RunRecord, ...]:
+        """Records of runs that ended well."""
+        return tuple(record for record in self.records if record.status == "ok")
+
+    @property
+    def is_reference_base(self) -> bool:
+        """The untrained, unquantized model."""
+        return not self.plan.trains and self.plan.quantization.type == "none"
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of the finished runs."""
+        return tuple(record.plan.seed for record in self.finished)
+
+    @property
+    def failures(self) -> tuple[RunRecord, ...]:
+        """Records of runs that did not end well."""
+        return tuple(record for record in self.records if record.status != "ok")
+
+    def median(self, read: Callable[[RunRecord], float | None]) -> float | None:
+        """Median over finished runs of what is known."""
+        found = [value for value in map(read, self.finished) if value is not None]
+        return statistics.median(found) if found else None
+
+    @property
+    def trainable(self) -> int | None:
+        """Trainable parameters."""
+        value = self.median(lambda record: record.census.trainable if record.census else None)
+        return None if value is None else int(value)
+
+    @property
+    def weight_bytes(self) -> int | None:
+        """Stored bytes of all weights."""
+        value = self.median(lambda record: record.census.weight_bytes if record.census else None)
+        return None if value is None else int(value)
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Median non-padding tokens per second of steady training steps."""
+        return self.median(
+            lambda record: record.training.throughput.median if record.training else None
+        )
+
+    @property
+    def seconds(self) -> float | None:
+        """Wall time of a whole run."""
+        return self.median(lambda record: record.seconds)
+
+    def phase_seconds(self, name: str) -> float | None:
+        """Seconds of one phase."""
+        return self.median(
+            lambda record: next((p.seconds for p in record.phases if p.name == name), None)
+        )
+
+    def energy_joules(self) -> float | None:
+        """Energy of the training phase (of all phases for an untrained reference)."""
+        return self.median(_energy)
+
+    def peak_bytes(self, kind: str, phases: Iterable[str] | None = None) -> int | None:
+        """Highest peak over phases and finished runs; by default the phases a user must fit."""
+        wanted = tuple(phases) if phases is not None else self._fitting_phases()
+        found = [
+            getattr(cost, kind)
+            for record in self.finished
+            for cost in record.phases
+            if cost.name in wanted and getattr(cost, kind) is not None
+        ]
+        return max(found) if found else None
+
+    def _fitting_phases(self) -> tuple[str, ...]:
+        return TRAINING_PHASES if self.plan.trains else ("load", "score_base", "score")
+
+
+def _energy(record: RunRecord) -> float | None:
+    wanted: Callable[[PhaseCost], bool] = (
+        (lambda cost: cost.name == "train") if record.plan.trains else (lambda _: True)
+    )
+    found = [cost.energy_joules for cost in record.phases if wanted(cost)]
+    known = [value for value in found if value is not None]
+    return sum(known) if known else None
+
+
+def memory_kind(rows: Sequence[Row]) -> str:
+    """The memory measure that most rows have: the whole device on a GPU, resident on a CPU."""
+    for kind in MEMORY_KINDS:
+        known = [row for row in rows if row.finished and row.peak_bytes(kind) is not None]
+        finished = [row for row in rows if row.finished]
+        if finished and len(known) * 2 > len(finished):
+            return kind
+    return "peak_resident_bytes"
+
+
+def make_rows(runs: Iterable[StoredRun]) -> tuple[Row, ...]:
+    """Group runs into rows, in name order.
+
+    A variant that was run in several settings (another corpus, budget or device) gets one row per
+    setting, whose label names the keys that differ.
+    """
+    groups: dict[tuple[str, str], list[StoredRun]] = {}
+    for run in runs:
+        groups.setdefault((run.record.plan.variant, _setting(run.record.plan)), []).append(run)
+    by_variant: dict[str, list[list[StoredRun]]] = {}
+    for (variant, _), members in sorted(groups.items()):
+        by_variant.setdefault(variant, []).append(sorted(members, key=_order))
+    rows = []
+    for variant, settings in by_variant.items():
+        for label, members in zip(_labels(variant, settings), settings, strict=True):
+            index = len(rows)
+            mark = Mark(index % COLOURS, (index // COLOURS) % MARKERS)
+            rows.append(Row(label, variant, tuple(_last_of_each_seed(members)), mark))
+    return tuple(rows)
+
+
+def _order(run: StoredRun) -> tuple[int, str, str]:
+    record = run.record
+    return record.plan.seed, record.started_at, record.fingerprint
+
+
+def _last_of_each_seed(members: Sequence[StoredRun]) -> list[StoredRun]:
+    return list({run.record.plan.seed: run for run in members}.values())
+
+
+def _setting(plan: Plan) -> str:
+    """What two runs of a row have in common: everything but seed and substitutions."""
+    data = plan.model_dump(mode="json", exclude={"seed", "substitutions"})
+    return json.dumps(data, sort_keys=True)
+
+
+def _labels(variant: str, settings: Sequence[Sequence[StoredRun]]) -> list[str]:
+    if len(settings) == 1:
+        return [variant]
+    flat = [flatten(members[0].record.plan.model_dump(mode="json")) for members in settings]
+    keys = [
+        key
+        for key in sorted(set().union(*flat))
+        if not key.startswith(("substitutions", "seed", "schema_version"))
+        and len({json.dumps(table.get(key)) for table in flat}) > 1
+    ]
+    keys = [key for key in keys if key != "corpus_sha256"] or keys
+    labels = []
+    for table in flat:
+        shown = ", ".join(f"{key}={plain(table.get(key))}" for key in keys[:2])
+        labels.append(f"{variant} [{shown}]")
+    counts = Counter(labels)
+    return [
+        label if counts[label] == 1 else f"{label} #{labels[: index + 1].count(label)}"
+        for index, label in enumerate(labels)
+    ]
+
+
+def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys to leaf values; lists are leaves."""
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def plain(value: object) -> str:
+    """A plan value as a person would write it; a path shows its last part only."""
+    if isinstance(value, str):
+        return value.rsplit("/", 1)[-1] if "/" in value and not value.startswith("hub:") else value
+    return "–" if value is None else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,112 @@
+"""Tradeoff: quality against what it costs, and the Pareto front."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from harness.report import numbers
+from harness.report.blocks import Block, Figure, Section, prose
+from harness.report.drawings import Axis, Point, Scatter
+from harness.report.evidence import Evidence
+from harness.report.rows import MEMORY_KINDS, Row
+from harness.report.scoring import Scoring
+
+Cost = tuple[str, str, Callable[[Row], float | None], Callable[[float | None], str]]
+
+
+def tradeoff_section(evidence: Evidence) -> Section | None:
+    """Quality against peak memory, time and, where it was measured, energy."""
+    if evidence.main is None:
+        return None
+    costs: tuple[Cost, ...] = (
+        (
+            "memory",
+            f"peak memory, GiB ({MEMORY_KINDS[evidence.memory_kind]})",
+            lambda row: _scaled(row.peak_bytes(evidence.memory_kind), 2**30),
+            lambda x: f"{numbers.number(x, digits=3)} GiB",
+        ),
+        (
+            "time",
+            "training time, minutes",
+            lambda row: _scaled(row.phase_seconds("train"), 60),
+            lambda x: f"{numbers.number(x, digits=3)} min",
+        ),
+        (
+            "energy",
+            "training energy, Wh",
+            lambda row: _scaled(row.energy_joules(), 3600) if row.plan.trains else None,
+            lambda x: f"{numbers.number(x, digits=3)} Wh",
+        ),
+    )
+    blocks: list[Block] = []
+    for cost in costs:
+        figure = _figure(evidence, evidence.main, cost)
+        if figure is not None:
+            blocks.append(figure)
+    if not blocks:
+        return None
+    note = prose(
+        "A variant on the front (joined by the line) is beaten by no other in both respects. "
+        "Bars are 95 % intervals of the score itself; items are shared, so differences between "
+        "variants are known better than the bars suggest: see the differences below."
+    )
+    return Section("tradeoff", "Quality against cost", (note, *blocks))
+
+
+def _scaled(value: float | None, unit: float) -> float | None:
+    return None if value is None else value / unit
+
+
+def _figure(evidence: Evidence, main: Scoring, cost: Cost) -> Figure | None:
+    name, title, read, say = cost
+    known = [
+        (row, x)
+        for row in evidence.ranked
+        if row.label in main.values and (x := read(row)) is not None
+    ]
+    if not known:
+        return None
+    front = pareto_front([(x, main.values[row.label].value * main.worse_sign) for row, x in known])
+    points = tuple(
+        _point(evidence, main, row, x, index in front) for index, (row, x) in enumerate(known)
+    )
+    limit = evidence.request.budget_memory_bytes if name == "memory" else None
+    drawing = Scatter(
+        x=Axis(title, "lower"),
+        y=Axis(f"{main.key.title}", "lower" if main.direction == "lower" else "higher"),
+        points=points,
+        limit=_scaled(limit, 2**30),
+    )
+    on_front = [point for point in points if point.on_front]
+    alt = f"{main.key.title} against {title}. On the front: " + ", ".join(
+        f"{point.label} ({numbers.number(point.y)} at {say(point.x)})" for point in on_front[:8]
+    )
+    return Figure(f"quality-{name}", f"{main.key.title} against {title}", alt, drawing)
+
+
+def _point(evidence: Evidence, main: Scoring, row: Row, x: float, on_front: bool) -> Point:  # noqa: FBT001
+    score = main.values[row.label]
+    return Point(
+        label=row.label,
+        mark=row.mark,
+        x=x,
+        y=score.value,
+        low=score.low,
+        high=score.high,
+        on_front=on_front,
+        trained=row.plan.trains,
+    )
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> set[int]:
+    """Indices of points that no other point beats; both coordinates are better when lower."""
+    front = set()
+    for index, (x, y) in enumerate(points):
+        beaten = any(
+            (a <= x and b < y) or (a < x and b <= y)
+            for other, (a, b) in enumerate(points)
+            if other != index
+        )
+        if not beaten:
+            front.add(index)
+    return front

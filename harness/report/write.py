@@ -1,0 +1,86 @@
+"""Write: a Report as files, with the same bytes for the same report."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.report import figures, markdown
+from harness.report.blocks import Block, Details, Figure
+from harness.report.build import Report
+from harness.schema import write_bytes
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_report(report: Report, folder: Path) -> Path:
+    """Write ``report.md``, ``report.html`` and ``figures/`` below ``folder``.
+
+    Figures of an earlier report that this one does not have are removed.
+
+    Returns:
+        The path of ``report.md``.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    drawn = {figure.name: figures.draw(figure.drawing, figure.alt) for figure in _figures(report)}
+    files: dict[str, bytes] = {}
+    for name, (vector, raster) in drawn.items():
+        files[f"{name}.svg"] = vector
+        files[f"{name}.dark.svg"] = figures.darken(vector)
+        files[f"{name}.png"] = raster
+    for name, data in files.items():
+        write_bytes(folder / "figures" / name, data)
+    for old in (folder / "figures").glob("*.*"):
+        if old.suffix in (".svg", ".png") and old.name not in files:
+            old.unlink()
+    page = _environment().get_template("report.md.j2").render(report=report)
+    write_bytes(folder / "report.md", _tidy(page).encode())
+    return folder / "report.md"
+
+
+def _tidy(page: str) -> str:
+    return re.sub(r"\n{3,}", "\n\n", page).strip() + "\n"
+
+
+def _figures(report: Report) -> Iterator[Figure]:
+    for section in report.sections:
+        yield from _figures_in(section.blocks)
+
+
+def _figures_in(blocks: Sequence[Block]) -> Iterator[Figure]:
+    for block in blocks:
+        if isinstance(block, Figure):
+            yield block
+        elif isinstance(block, Details):
+            yield from _figures_in(block.blocks)
+
+
+def _environment() -> Environment:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=lambda name: bool(name and ".html" in name),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        md=markdown.escape,
+        md_start=markdown.paragraph,
+        md_cell=markdown.cell,
+        md_span=markdown.span,
+        fence=markdown.fence,
+        kind=lambda block: type(block).__name__,
+        attribute=lambda text: html.escape(" ".join(text.split()), quote=True),
+    )
+    return environment

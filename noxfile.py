@@ -1,0 +1,83 @@
+"""Sessions: every check of the project, the same here as in continuous integration."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import nox
+from packaging.specifiers import SpecifierSet
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.reuse_venv = "yes"
+
+ROOT = Path(__file__).parent
+PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+CONSTRAINTS = ("-c", "constraints.txt")
+SOURCES = ("harness", "tests", "noxfile.py")
+REAL_TREES = "../shared/data/oasst/oasst1-en-validation.trees.jsonl.gz"
+
+
+def group(name: str) -> list[str]:
+    """Requirements of one dependency group of pyproject.toml."""
+    return list(nox.project.dependency_groups(PROJECT, name))
+
+
+def project_python(session: nox.Session, *groups: str) -> str:
+    """Python of the one environment that holds the project, brought up to date.
+
+    Installing the project takes minutes and gigabytes, so the sessions that need it share one
+    environment, ``.nox/project``, instead of having one each.
+    """
+    wanted = SpecifierSet(PROJECT["project"]["requires-python"])
+    running = ".".join(str(part) for part in sys.version_info[:3])
+    if running not in wanted:
+        session.error(f"Python {wanted} is needed; nox runs on {running}")
+    folder = ROOT / ".nox" / "project"
+    python = str(folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python"))
+    if not Path(python).exists():
+        session.run(sys.executable, "-m", "virtualenv", "--quiet", str(folder), external=True)
+    needed = [requirement for name in groups for requirement in group(name)]
+    command = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", *CONSTRAINTS]
+    session.run(python, *command, "-e", ".", *needed, external=True)
+    return python
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, formatting, the direction of imports, and the workflow file."""
+    session.install(*CONSTRAINTS, *group("lint"))
+    session.run("ruff", "check", *SOURCES)
+    session.run("ruff", "format", "--check", *SOURCES)
+    session.run("lint-imports", env={"PYTHONPATH": str(ROOT)})
+    workflows = [str(path) for path in sorted((ROOT / ".github" / "workflows").glob("*.yml"))]
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
+
+
+@nox.session(venv_backend="none")
+def types(session: nox.Session) -> None:
+    """Mypy, strict."""
+    python = project_python(session, "types")
+    session.run(python, "-m", "mypy", external=True)
+
+
+@nox.session(venv_backend="none")
+def tests(session: nox.Session) -> None:
+    """The fast tests: tiny random models built here, no network."""
+    python = project_python(session, "tests")
+    session.run(python, "-m", "pytest", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none")
+def smoke(session: nox.Session) -> None:
+    """The main job with a small budget on real trees: download, train, score, report."""
+    if not (ROOT / REAL_TREES).is_file():
+        session.skip(f"real test data is not at {REAL_TREES}")
+    python = project_python(session)
+    reports = Path(session.create_tmp()) / "reports"
+    command = [python, "-m", "harness", "run", "--force", "--variant", "qlora_nf4"]
+    command += ["--reports", str(reports), "--set", f"corpus.source={REAL_TREES}"]
+    command += ["--set", "budget.steps=4", "--set", "corpus.held_out_limit=8"]
+    session.run(*command, external=True)
+    session.run(python, "tests/smoke.py", str(reports), external=True)

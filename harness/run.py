@@ -124,7 +124,7 @@ class Run:
         if not self.plan.trains:
             return corpus, renderer, None
         self.log.note("tokenising")
-        sequences = [renderer.encode(item) for item in corpus.train]
+        sequences = list(renderer.encode_all(corpus.train))
         return corpus, renderer, make_rows(sequences, self.plan.training, renderer.pad_id)
 
     def _load(self, source: Path) -> Any:
@@ -141,17 +141,12 @@ class Run:
         return model
 
     def _score_base(self, model: Any, corpus: Corpus, renderer: Renderer) -> None:
-        from harness.score.reuse import base_scores
+        from harness.score.take import take_scores
 
-        found = base_scores(
-            self._subject(model, corpus, renderer), self.folder.path, self._base_cache(), self.log
-        )
+        subject = self._subject(model, corpus, renderer)
+        found = take_scores(subject, "before", self.folder.path, self.log)
         self.outcome.scores += found.scores
         self.outcome.generations += found.generations
-
-    def _base_cache(self) -> Path:
-        """Base scores lie beside the runs of every suite: ``reports/runs/.base``."""
-        return self.folder.path.parents[2] / ".base"
 
     def _subject(self, model: Any, corpus: Corpus, renderer: Renderer) -> Any:
         from harness.score.take import Subject

@@ -82,7 +82,7 @@ class Renderer:
             UnknownName: no template of that name.
             CorpusError: no template at all, or one whose masks cannot be exact.
         """
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._frames: dict[tuple[int, bool], Frame] = {}
         if not getattr(tokenizer, "is_fast", False):
             raise CorpusError("masks need a fast tokenizer", where=type(tokenizer).__name__)
@@ -137,21 +137,21 @@ class Renderer:
 
     def _choose(self, name: str | None) -> str:
         if name is None:
-            own = self._tokenizer.chat_template
+            own = self.tokenizer.chat_template
             if isinstance(own, str):
                 return own
             raise CorpusError(
                 "the tokenizer has no chat template",
-                where=self._tokenizer.name_or_path,
+                where=self.tokenizer.name_or_path,
                 expected=f"chat_template in the model's file, one of {', '.join(TEMPLATES)}",
             )
         if name not in TEMPLATES:
             raise UnknownName("chat template", name, TEMPLATES)
-        source, end = TEMPLATES[name], self._tokenizer.eos_token
+        source, end = TEMPLATES[name], self.tokenizer.eos_token
         if name == "chatml" and self._special.fullmatch("<|im_end|>"):
             return source
         if not end:
-            raise CorpusError("the tokenizer has no EOS token", where=self._tokenizer.name_or_path)
+            raise CorpusError("the tokenizer has no EOS token", where=self.tokenizer.name_or_path)
         return source.replace("<|im_end|>", end)
 
     def _raw(self, texts: Sequence[str], *, prompt: bool) -> str:
@@ -160,7 +160,7 @@ class Renderer:
             {"role": "assistant" if index % 2 else "user", "content": text}
             for index, text in enumerate(texts)
         ]
-        text: str = self._tokenizer.apply_chat_template(
+        text: str = self.tokenizer.apply_chat_template(
             messages,
             chat_template=self.chat_template,
             tokenize=False,
@@ -207,7 +207,7 @@ class Renderer:
     def _unusable(self, reason: str) -> CorpusError:
         return CorpusError(
             f"loss masks cannot be exact with this chat template: {reason}",
-            where=self._tokenizer.name_or_path,
+            where=self.tokenizer.name_or_path,
             hint=f"set chat_template in the model's file to one of {', '.join(TEMPLATES)}",
         )
 
@@ -219,7 +219,7 @@ class Renderer:
         """
         prompt = self._raw(["a"], prompt=True)
         whole = self._raw(["a", reply], prompt=False)
-        both = self._tokenizer([prompt, whole], add_special_tokens=False)["input_ids"]
+        both = self.tokenizer([prompt, whole], add_special_tokens=False)["input_ids"]
         return bool(both[1][: len(both[0])] == both[0])
 
     def _render(self, texts: Sequence[str], where: str, *, prompt: bool) -> Rendered:
@@ -242,7 +242,7 @@ class Renderer:
         return Rendered(tuple(texts), frame, whole, tuple(spans))
 
     def _tokenise(self, rendered: Sequence[Rendered]) -> Iterator[tuple[IntArray, BoolArray]]:
-        batch = self._tokenizer(
+        batch = self.tokenizer(
             [item.whole for item in rendered], add_special_tokens=False, verbose=False
         )
         for item, encoding in zip(rendered, batch.encodings, strict=True):
@@ -259,9 +259,9 @@ class Renderer:
         mask: list[bool] = []
         for text, special, trained in _pieces(item, self._special):
             new = (
-                [self._tokenizer.convert_tokens_to_ids(text)]
+                [self.tokenizer.convert_tokens_to_ids(text)]
                 if special
-                else self._tokenizer(
+                else self.tokenizer(
                     text, add_special_tokens=False, split_special_tokens=True, verbose=False
                 )["input_ids"]
             )

@@ -186,6 +186,12 @@ class CorpusResult(Frozen):
     length_histogram: tuple[tuple[int, int], ...] = Field(
         default=(), description="(upper token bound, conversations)"
     )
+    length_quantiles: tuple[tuple[float, int], ...] = Field(
+        default=(), description="(share of conversations, tokens at most)"
+    )
+    languages: tuple[tuple[str, int, int], ...] = Field(
+        default=(), description="(language, training conversations, held-out conversations)"
+    )
 
 
 class Environment(Frozen):

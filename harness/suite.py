@@ -86,17 +86,28 @@ class CorpusSpec(Frozen):
         default=1, description="for top_paths: the worst rank allowed on a path (0 is best)"
     )
     languages: tuple[str, ...] = Field(default=(), description="empty: all")
-    tree_states: tuple[str, ...] = ("ready_for_export",)
-    min_quality: Fraction | None = None
+    tree_states: tuple[str, ...] = Field(
+        default=("ready_for_export",), description="empty: all; data without states passes"
+    )
+    review: Literal["accepted", "not_rejected", "any"] = "accepted"
+    keep_deleted: bool = False
+    keep_synthetic: bool = Field(default=False, description="messages written by a model")
+    min_quality: Fraction | None = Field(default=None, description="of replies")
     max_toxicity: Fraction | None = None
     max_spam: Fraction | None = None
-    min_characters: Annotated[int, Field(ge=0)] = 1
+    min_characters: Annotated[int, Field(ge=0)] = Field(default=1, description="per message")
+    max_characters: Positive | None = Field(default=None, description="per message")
     near_duplicate_threshold: Fraction | None = Field(
         default=None, description="Jaccard similarity over which a conversation is dropped"
     )
     held_out_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15
     held_out_limit: Positive | None = Field(
         default=None, description="at most this many held-out conversations are scored"
+    )
+    on_leak: Literal["error", "drop"] = Field(
+        default="error",
+        description="a held-out text also occurs in training: fail, or drop those training "
+        "conversations and count them",
     )
     on_bad: Literal["error", "skip"] = "error"
 
@@ -149,6 +160,13 @@ class ScoreSpec(Frozen):
     precisions: tuple[ScorePrecision, ...] = ("training",)
     engine: Literal["fast", "hf"] = "fast"
     batch_tokens: Positive = Field(default=4096, description="tokens per scoring batch (fast)")
+
+    @model_validator(mode="after")
+    def _windows_overlap(self) -> ScoreSpec:
+        if self.stride >= self.window:
+            msg = f"stride {self.stride} must be below window {self.window}: a token needs context"
+            raise ValueError(msg)
+        return self
 
 
 class Suite(Frozen):

@@ -12,8 +12,8 @@ from pydantic import JsonValue
 from harness.device import Device
 from harness.errors import CorpusError
 from harness.schema import Frozen, Versioned
-from harness.suite import Budget, CorpusSpec, Model, ScoreSpec, Suite
-from harness.variant import Adapter, Method, Precision, Quantization, Training, Variant
+from harness.suite import Budget, CorpusSpec, Model, ScoreSpec, Seed, Suite
+from harness.variant import Adapter, Method, Name, Precision, Quantization, Training, Variant
 
 
 class Substitution(Frozen):
@@ -30,9 +30,9 @@ class Plan(Versioned):
 
     SCHEMA_VERSION: ClassVar[int] = 1
     schema_version: int = 1
-    variant: str
-    suite: str
-    seed: int
+    variant: Name
+    suite: Name
+    seed: Seed
     method: Method
     quantization: Quantization
     precision: Precision

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from datetime import date, time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ PACKAGE = Path(__file__).parent
 MODELS = PACKAGE / "models"
 SUITES = PACKAGE / "suites"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,99}")
+LONGEST_NAME = 150
+MOST_SEEDS = 1000
 
 # alpha is the same at every rank: with the 1/r scale of LoRA the best learning rate then hardly
 # depends on the rank (Schulman et al., "LoRA Without Regret", 2025).
@@ -84,8 +88,9 @@ def load_suite(name: str, overrides: Mapping[str, Any] | None = None) -> Suite:
     path = _locate("suite", name, SUITES)
     data = _merge({"name": path.stem, **read_toml(path)}, overrides or {})
     changes = _flatten({key: value for key, value in (overrides or {}).items() if key != "seeds"})
-    data["name"] = "+".join([path.stem, *changes])
-    return parse(Suite, data, where=path)
+    if changes:
+        data["name"] = _derived_name(path.stem, changes)
+    return parse(Suite, data, where=_blame(path, overrides))
 
 
 def load_variant(name: str, suite: Suite, overrides: Mapping[str, Any] | None = None) -> Variant:
@@ -111,12 +116,26 @@ def build_variant(
     protocol = {"training": dict(suite.training), "precision": dict(suite.precision)}
     data = _merge(_merge({"name": name, **protocol}, written), overrides or {})
     if overrides:
-        data["name"] = "+".join([name, *_flatten(overrides)])
+        data["name"] = _derived_name(name, _flatten(overrides))
     if data.get("method", "adapter") == "adapter":
         adapter = data.get("adapter", {})
         if isinstance(adapter, dict) and adapter.get("type", "LORA") == "LORA":
             data["adapter"] = {"type": "LORA", **LORA_DEFAULTS, **adapter}
-    return parse(Variant, data, where=where)
+    return parse(Variant, data, where=_blame(where, overrides))
+
+
+def _derived_name(name: str, changes: list[str]) -> str:
+    """``name`` and what was changed; past the length of a folder's name, a digest of it."""
+    derived = "+".join([name, *changes])
+    if len(derived) <= LONGEST_NAME:
+        return derived
+    digest = hashlib.sha256(derived.encode()).hexdigest()[:12]
+    return f"{derived[: LONGEST_NAME - 13]}+{digest}"
+
+
+def _blame(where: object, overrides: Mapping[str, Any] | None) -> str:
+    """Where a value came from: the file, and the command line if it had a say."""
+    return f"{where}, with --set {' '.join(_flatten(overrides))}" if overrides else str(where)
 
 
 def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,7 +155,7 @@ def _flatten(table: Mapping[str, Any], prefix: str = "") -> list[str]:
         if isinstance(value, Mapping):
             lines += _flatten(value, f"{prefix}{key}.")
         else:
-            text = Path(value).name if isinstance(value, str) else json.dumps(value)
+            text = Path(value).name if isinstance(value, str) else json.dumps(value, default=str)
             lines.append(prefix + key + "=" + re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-"))
     return lines
 
@@ -173,9 +192,11 @@ def parse_settings(settings: Iterable[str]) -> tuple[dict[str, Any], dict[str, A
 
 def _toml_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+    # No setting is a date; what looks like one is text.
+    return text if isinstance(value, date | time) else value
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -183,10 +204,11 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     seeds: list[int] = []
     for part in filter(None, text.replace(" ", "").split(",")):
         first, dots, last = part.partition("..")
-        try:
-            seeds += range(int(first), int(last) + 1) if dots else [int(first)]
-        except ValueError:
-            raise UserError(f"--seeds {text!r}", expected="0 or 0,1,2 or 0..4") from None
+        last = last if dots else first
+        whole = first.isdecimal() and last.isdecimal()
+        if not whole or int(last) - int(first) >= MOST_SEEDS:
+            raise UserError(f"--seeds {text!r}", expected="0 or 0,1,2 or 0..4")
+        seeds += range(int(first), int(last) + 1)
     if text and not seeds:
         raise UserError(f"--seeds {text!r} names no seed", expected="0 or 0,1,2 or 0..4")
     return tuple(dict.fromkeys(seeds))

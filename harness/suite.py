@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 
 from harness.schema import Frozen
-from harness.variant import Positive
+from harness.variant import Name, Positive
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32, description="the range that NumPy and torch share")]
 
 
 class WheelSource(Frozen):
@@ -59,7 +60,7 @@ class Model(Frozen):
     ``harness.corpus.render.TEMPLATES`` for tokenizers that bring none.
     """
 
-    name: str
+    name: Name
     description: str
     license: str
     source: Source
@@ -178,12 +179,12 @@ class Suite(Frozen):
 
     model_config = ConfigDict(protected_namespaces=())
 
-    name: str
+    name: Name
     description: str
     model: str
     corpus: CorpusSpec = CorpusSpec()
     budget: Budget
     score: ScoreSpec = ScoreSpec()
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     training: dict[str, JsonValue] = Field(default_factory=dict)
     precision: dict[str, JsonValue] = Field(default_factory=dict)

@@ -13,6 +13,8 @@ QuantizationType = Literal["none", "nf4", "fp4", "int8"]
 Method = Literal["adapter", "full", "none"]
 
 Positive = Annotated[int, Field(gt=0)]
+# Names become folders, so they may not lead out of one.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$", max_length=200)]
 
 
 class Quantization(Frozen):
@@ -90,7 +92,7 @@ class Variant(Frozen):
     untrained reference).
     """
 
-    name: str
+    name: Name
     description: str
     method: Method = "adapter"
     quantization: Quantization = Quantization()

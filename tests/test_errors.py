@@ -1,0 +1,51 @@
+"""An error says what is wrong, where, what was expected and what to do next."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness import errors
+from harness.errors import FetchError, HarnessError, InvalidFile, RunError, UnknownName, UserError
+
+
+def test_a_message_has_one_line_per_part_and_no_empty_ones() -> None:
+    full = InvalidFile("wrong type", where="a.toml", expected="a number", hint="write 3")
+    assert str(full).splitlines() == [
+        "wrong type",
+        "  where:    a.toml",
+        "  expected: a number",
+        "  try:      write 3",
+    ]
+    assert str(FetchError("no network")) == "no network"
+
+
+def test_an_unknown_name_offers_close_matches_and_the_valid_names() -> None:
+    message = str(UnknownName("variant", "qlora_nf5", ["qlora_nf4", "base"]))
+    assert message.splitlines() == [
+        "unknown variant 'qlora_nf5'",
+        "  expected: one of base, qlora_nf4",
+        "  try:      did you mean qlora_nf4?",
+    ]
+
+
+def test_an_unknown_name_far_from_all_others_gets_no_guess() -> None:
+    assert "did you mean" not in str(UnknownName("suite", "zzz", ["quick"]))
+
+
+def test_a_long_list_of_valid_names_is_shortened() -> None:
+    message = str(UnknownName("task", "x", [f"task_{i:03}" for i in range(57)]))
+    assert message.endswith("and 17 more")
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"), [(HarnessError, 1), (RunError, 1), (FetchError, 1), (UserError, 2)]
+)
+def test_only_the_users_mistakes_exit_with_two(kind: type[HarnessError], code: int) -> None:
+    assert kind("x").exit_code == code
+
+
+def test_one_root_catches_every_error_and_the_tree_is_drawn_in_the_docstring() -> None:
+    kinds = [item for item in vars(errors).values() if isinstance(item, type)]
+    own = [item for item in kinds if issubclass(item, Exception)]
+    assert all(issubclass(item, HarnessError) for item in own)
+    assert all(item.__name__ in (errors.__doc__ or "") for item in own)

@@ -19,7 +19,7 @@ def predict(plan: Plan) -> MemoryPrediction:
     counts = count_parameters(plan.model, plan.method, plan.adapter)
     weights = weight_bytes(plan, counts)
     fields = plan.model.config
-    width, layers = int(fields["hidden_size"]), int(fields["num_hidden_layers"])
+    width, layers = int(str(fields["hidden_size"])), int(str(fields["num_hidden_layers"]))
     tokens = plan.training.micro_batch_size * plan.training.sequence_length
     activations = tokens * width * layers * DTYPE_BYTES[plan.precision.compute] * 20
     trained = counts.trainable * (DTYPE_BYTES[plan.precision.trainable] + 8) if plan.trains else 0

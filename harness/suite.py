@@ -92,7 +92,7 @@ class CorpusSpec(Frozen):
     )
     review: Literal["accepted", "not_rejected", "any"] = "accepted"
     keep_deleted: bool = False
-    keep_synthetic: bool = Field(default=False, description="messages written by a model")
+    keep_synthetic: bool = Field(default=True, description="messages written by a model")
     min_quality: Fraction | None = Field(default=None, description="of replies")
     max_toxicity: Fraction | None = None
     max_spam: Fraction | None = None

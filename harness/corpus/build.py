@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
+from harness.corpus.complaints import Complaints
 from harness.corpus.conversation import Conversation, PreferencePair
+from harness.corpus.duplicates import near_duplicates
+from harness.corpus.filters import Filter, filters
+from harness.corpus.forest import Forest
+from harness.corpus.funnel import CountTokens, Funnel
 from harness.corpus.policies import conversations, preference_pairs
-from harness.corpus.trees import MessageTree, Node
+from harness.corpus.sources import Source, find_source, read_trees
+from harness.corpus.splits import (
+    check_leakage,
+    held_out_texts,
+    is_held_out,
+    share_of,
+    without_leaks,
+)
+from harness.corpus.trees import MessageTree, prune
 from harness.errors import CorpusError
 from harness.events import Progress, Silence
-from harness.plan import SAMPLE
 from harness.record import CorpusResult
 from harness.suite import CorpusSpec
+
+SILENCE = Silence()
+PROGRESS_TREES = 500
 
 
 @dataclass(frozen=True)
@@ -30,54 +41,160 @@ class Corpus:
     result: CorpusResult
 
 
-def build_corpus(spec: CorpusSpec, progress: Progress = Silence()) -> Corpus:  # noqa: B008
-    """Read the source, filter, select, split. Needs neither torch nor a tokenizer."""
-    path = SAMPLE if spec.source == "sample" else Path(spec.source)
-    if not path.is_file():
-        raise CorpusError("no such corpus", where=path)
-    progress.note(f"reading {path.name}")
-    sides: dict[bool, list[MessageTree]] = {True: [], False: []}
-    for tree in _trees(path):
-        digest = hashlib.sha256(f"{tree.language}/{tree.id}".encode()).digest()
-        share = int.from_bytes(digest[:8], "big") / 2**64
-        sides[share < spec.held_out_fraction].append(tree)
-    train = tuple(c for tree in sides[False] for c in conversations(tree, spec))
-    held_out = tuple(c for tree in sides[True] for c in conversations(tree, spec))
-    held_out = held_out[: spec.held_out_limit]
+def build_corpus(
+    spec: CorpusSpec, progress: Progress = SILENCE, count_tokens: CountTokens | None = None
+) -> Corpus:
+    """Read the source, filter, select, split. Needs neither torch nor a tokenizer.
+
+    With ``count_tokens`` (for example :meth:`Renderer.count_tokens`) the funnel tells tokens
+    too; without it they are null.
+
+    Raises:
+        CorpusError: the source cannot be used, or nothing is left of it on one side.
+        FetchError: the hub cannot be reached.
+        LeakageError: a held-out text occurs in training and ``on_leak`` is "error".
+    """
+    source = find_source(spec)
+    funnel = Funnel(count_tokens)
+    trees = _filtered(_read(source, spec, funnel, progress), spec, funnel)
+    chosen = [one for tree in trees for one in conversations(tree, spec)]
+    funnel.after_conversations(
+        "policy", chosen, f"not on {spec.policy}, or a prompt without a reply"
+    )
+    chosen = _distinct(chosen, spec, funnel, progress)
+    train, held_out = _split(chosen, spec)
+    train, held_out, pairs = _apart(train, held_out, trees, spec, funnel)
+    _check_sides(source, train, held_out, funnel)
     return Corpus(
-        train,
-        held_out,
-        tuple(pair for tree in sides[True] for pair in preference_pairs(tree)),
+        tuple(train),
+        tuple(held_out),
+        tuple(pairs),
         CorpusResult(
-            name=path.name,
-            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-            is_sample=spec.source == "sample",
+            name=source.name,
+            sha256=source.sha256,
+            is_sample=source.is_sample,
             train_conversations=len(train),
             held_out_conversations=len(held_out),
+            funnel=tuple(funnel.rows),
+            languages=language_mix(train, held_out),
         ),
     )
 
 
-def _trees(path: Path) -> Iterator[MessageTree]:
-    data = path.read_bytes()
-    text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
-    for line in text.splitlines():
-        tree = json.loads(line)
-        root = _node(tree["prompt"])
-        if tree["tree_state"] == "ready_for_export" and root is not None:
-            yield MessageTree(tree["message_tree_id"], tree["tree_state"], root)
+def _read(
+    source: Source, spec: CorpusSpec, funnel: Funnel, progress: Progress
+) -> list[MessageTree]:
+    complaints = Complaints(spec.on_bad)
+    forest = Forest(complaints)
+    progress.note(f"reading {source.name}")
+    trees = []
+    for tree in read_trees(source, spec, forest):
+        trees.append(tree)
+        if len(trees) % PROGRESS_TREES == 0:
+            progress.note(f"reading {source.name}: {len(trees):,} trees")
+    left_out = []
+    if complaints.total:
+        left_out.append(f"{complaints.total:,} bad records or messages: {complaints.summary()}")
+    if forest.orphans:
+        left_out.append(f"{forest.orphans:,} messages below a parent that is not in the data")
+    funnel.after_trees("read", trees, "; ".join(left_out))
+    return trees
 
 
-def _node(data: dict[str, Any]) -> Node | None:
-    if data["deleted"] or not data["review_result"] or not data["text"].strip():
-        return None
-    replies = (_node(reply) for reply in data.get("replies", ()))
-    return Node(
-        id=data["message_id"],
-        role="user" if data["role"] == "prompter" else "assistant",
-        text=data["text"].strip(),
-        language=data["lang"],
-        rank=data["rank"],
-        review_result=True,
-        replies=tuple(node for node in replies if node is not None),
+def _filtered(trees: list[MessageTree], spec: CorpusSpec, funnel: Funnel) -> list[MessageTree]:
+    for rule in filters(spec):
+        kept = [tree for tree in (_apply(rule, tree) for tree in trees) if tree is not None]
+        why = rule.rule
+        if rule.name == "tree state":
+            lost = Counter(tree.state for tree in trees if not rule.keeps_tree(tree))
+            why = ", ".join(f"{count} {state}" for state, count in lost.most_common())
+        changed = len(kept) != len(trees) or any(
+            one is not other for one, other in zip(kept, trees, strict=True)
+        )
+        trees = kept
+        funnel.after_trees(rule.name, trees, why if changed else "")
+    return trees
+
+
+def _apply(rule: Filter, tree: MessageTree) -> MessageTree | None:
+    root = prune(tree.root, rule.keeps) if rule.keeps_tree(tree) else None
+    if root is None or root is tree.root:
+        return tree if root is not None else None
+    return replace(tree, root=root)
+
+
+def _distinct(
+    chosen: list[Conversation], spec: CorpusSpec, funnel: Funnel, progress: Progress
+) -> list[Conversation]:
+    if spec.near_duplicate_threshold is None:
+        return chosen
+    progress.note("looking for near duplicates")
+    found = near_duplicates(chosen, spec.near_duplicate_threshold, progress)
+    kept = [one for index, one in enumerate(chosen) if index not in found]
+    why = f"{spec.near_duplicate_threshold:g} or more alike with an earlier one of another tree"
+    funnel.after_conversations("near duplicates", kept, why if found else "")
+    return kept
+
+
+def _split(
+    chosen: Iterable[Conversation], spec: CorpusSpec
+) -> tuple[list[Conversation], list[Conversation]]:
+    sides: tuple[list[Conversation], list[Conversation]] = ([], [])
+    for one in chosen:
+        sides[is_held_out(one.tree_id, one.language, spec.held_out_fraction)].append(one)
+    return sides
+
+
+def _apart(
+    train: list[Conversation],
+    held_out: list[Conversation],
+    trees: Iterable[MessageTree],
+    spec: CorpusSpec,
+    funnel: Funnel,
+) -> tuple[list[Conversation], list[Conversation], list[PreferencePair]]:
+    """Limit the held-out side, find its pairs, and make sure that nothing of it is trained on."""
+    funnel.after_conversations("held out", held_out, "to the training side")
+    if spec.held_out_limit is not None and len(held_out) > spec.held_out_limit:
+        drawn = sorted(held_out, key=lambda one: share_of("held-out limit", one.id))
+        kept = {one.id for one in drawn[: spec.held_out_limit]}
+        held_out = [one for one in held_out if one.id in kept]
+        funnel.after_conversations("held-out limit", held_out, "over held_out_limit")
+    scored = {one.tree_id for one in held_out}
+    pairs = [pair for tree in trees if tree.id in scored for pair in preference_pairs(tree)]
+    texts = held_out_texts(held_out, pairs)
+    funnel.restart()
+    funnel.after_conversations("training", train)
+    if spec.on_leak == "drop":
+        train, found = without_leaks(train, texts)
+        funnel.after_conversations(
+            "leakage", train, f"share {len(found)} texts with the held-out side" if found else ""
+        )
+    check_leakage(train, texts)
+    return train, held_out, pairs
+
+
+def _check_sides(
+    source: Source, train: Sequence[Conversation], held_out: Sequence[Conversation], funnel: Funnel
+) -> None:
+    if train and held_out:
+        return
+    steps = "\n            ".join(
+        f"{row.step}: {row.messages} messages left ({row.removed or 'nothing removed'})"
+        for row in funnel.rows
     )
+    raise CorpusError(
+        f"no {'held-out' if train else 'training'} conversations are left",
+        where=source.name,
+        expected=f"conversations on both sides; the steps were\n            {steps}",
+        hint="loosen the filters, change held_out_fraction, or give a larger corpus",
+    )
+
+
+def language_mix(
+    train: Iterable[Conversation], held_out: Iterable[Conversation]
+) -> tuple[tuple[str, int, int], ...]:
+    """(language, training conversations, held-out conversations), most first."""
+    ours = Counter(one.language for one in train)
+    theirs = Counter(one.language for one in held_out)
+    order = sorted(ours | theirs, key=lambda name: (-ours[name] - theirs[name], name))
+    return tuple((name, ours[name], theirs[name]) for name in order)

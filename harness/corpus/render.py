@@ -70,6 +70,7 @@ class Renderer:
     special token.
 
     Attributes:
+        tokenizer: the tokenizer, as it came.
         end_of_turn_id: the token that ends a reply; trained on, and stops generation.
         pad_id: for filling batches. It may equal ``end_of_turn_id``: loss follows the mask only.
         chat_template: the jinja source in use, for libraries that want it on the tokenizer.
@@ -130,6 +131,15 @@ class Renderer:
         turns = (Message("user", "?", "?"), Message("assistant", text, "?"))
         sequence = self.encode(Conversation("?", "?", "", turns))
         return [int(token) for token in sequence.input_ids[sequence.loss_mask]]
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text alone, without template."""
+        counts: list[int] = []
+        for start in range(0, len(texts), BATCH):
+            part = list(texts[start : start + BATCH])
+            batch = self.tokenizer(part, add_special_tokens=False, verbose=False)
+            counts += [len(encoding) for encoding in batch.encodings]
+        return counts
 
     def _prompt(self, messages: Sequence[Message]) -> Rendered:
         _check_roles(messages, last="user", where="prompt")

@@ -13,7 +13,8 @@ class Node:
     """One message of a tree with its replies.
 
     ``rank`` is 0 for the reply that people liked best and None where nobody ranked;
-    ``review_result`` is None where no review was finished. ``labels`` are mean ratings, 0 to 1.
+    ``review_result`` is None where no review was finished and True where the data knows of no
+    reviews. ``labels`` are mean ratings, 0 to 1.
     """
 
     id: str
@@ -23,16 +24,17 @@ class Node:
     rank: int | None = None
     deleted: bool = False
     review_result: bool | None = None
+    synthetic: bool = False
     labels: Mapping[str, float] = field(default_factory=dict)
     replies: tuple[Node, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class MessageTree:
-    """A first prompt and all that was said below it."""
+    """A first prompt and all that was said below it; ``state`` is OASST's, if it has one."""
 
     id: str
-    state: str
+    state: str | None
     root: Node
 
     @property

@@ -1,0 +1,140 @@
+"""Typed look-ups in a record, with complaints that name file, line and key."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import CorpusError
+
+UNWANTED = re.compile("[\x00\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A file, a line (or record number) in it, and a key path in that line."""
+
+    file: str
+    line: int | None = None
+    key: str = ""
+    unit: str = "line"
+
+    def at(self, key: str | int) -> Place:
+        """The place of one key or list index further in."""
+        if isinstance(key, int):
+            inner = f"{self.key}[{key}]"
+        else:
+            inner = f"{self.key}.{key}" if self.key else key
+        return Place(self.file, self.line, inner, self.unit)
+
+    def __str__(self) -> str:
+        parts = [self.file]
+        if self.line is not None:
+            parts.append(f"{self.unit} {self.line}")
+        if self.key:
+            parts.append(f"key {self.key}")
+        return ", ".join(parts)
+
+
+def wrong(what: str, place: Place, expected: str | None = None) -> CorpusError:
+    """A complaint about one place."""
+    return CorpusError(what, where=place, expected=expected)
+
+
+def _misfit(value: object, place: Place, expected: str) -> CorpusError:
+    key = re.sub(r".*\.|\[\d+\]", "", place.key) or "record"
+    kind = "null" if value is None else type(value).__name__
+    return wrong(f"{key} is of type {kind}", place, f"{expected}, found {value!r:.60}")
+
+
+def get_mapping(value: object, place: Place) -> Mapping[str, Any]:
+    """``value`` as an object with keys."""
+    if not isinstance(value, Mapping):
+        raise _misfit(value, place, "an object")
+    return value
+
+
+def get_list(data: Mapping[str, Any], key: str, place: Place) -> list[Any]:
+    """A list."""
+    value = data.get(key)
+    if not isinstance(value, list):
+        raise _misfit(value, place.at(key), "a list")
+    return value
+
+
+def get_name(data: Mapping[str, Any], key: str, place: Place, default: str | None = None) -> str:
+    """A short string such as an id; ``default`` stands in for an absent or null one."""
+    value = data.get(key)
+    if value is None and default is not None:
+        return default
+    if not isinstance(value, str) or not value.strip():
+        raise _misfit(value, place.at(key), "a non-empty string")
+    return clean(value, place.at(key))
+
+
+def get_optional_name(data: Mapping[str, Any], key: str, place: Place) -> str | None:
+    """A short string, or None where it is absent or null."""
+    return None if data.get(key) is None else get_name(data, key, place)
+
+
+def get_text(data: Mapping[str, Any], key: str, place: Place) -> str:
+    """A message text without surrounding whitespace; empty is allowed."""
+    value = data.get(key)
+    if not isinstance(value, str):
+        raise _misfit(value, place.at(key), "a string")
+    return clean(value, place.at(key)).strip()
+
+
+def clean(text: str, place: Place) -> str:
+    """``text``, unless it holds what no tokenizer takes."""
+    found = UNWANTED.search(text)
+    if found:
+        kind = "a NUL character" if found.group() == "\x00" else "half a surrogate pair"
+        raise wrong(f"text holds {kind}", place, "Unicode text")
+    return text
+
+
+def get_flag(data: Mapping[str, Any], key: str, place: Place) -> bool | None:
+    """A boolean, or None where it is absent or null."""
+    value = data.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise _misfit(value, place.at(key), "true, false or null")
+    return value
+
+
+def get_rank(data: Mapping[str, Any], key: str, place: Place) -> int | None:
+    """A whole number from 0, or None where it is absent or null (NaN in data frames)."""
+    value = data.get(key)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    whole = isinstance(value, int | float) and not isinstance(value, bool)
+    if not whole or value < 0 or value != value // 1:
+        raise _misfit(value, place.at(key), "a whole number from 0, or null")
+    return int(value)
+
+
+def get_labels(data: Mapping[str, Any], key: str, place: Place) -> dict[str, float]:
+    """Ratings by name, from ``{name: {value, count}}`` or from lists ``name`` and ``value``."""
+    value = data.get(key)
+    if value is None:
+        return {}
+    place = place.at(key)
+    labels = get_mapping(value, place)
+    if isinstance(labels.get("name"), list):
+        names, values = get_list(labels, "name", place), get_list(labels, "value", place)
+        if len(names) != len(values):
+            raise wrong("labels differ in number from their values", place, "lists of one length")
+    else:
+        names = list(labels)
+        values = [get_mapping(labels[name], place.at(name)).get("value") for name in names]
+    made = {}
+    for name, number in zip(names, values, strict=True):
+        if not isinstance(name, str):
+            raise _misfit(name, place.at("name"), "a string")
+        if not isinstance(number, int | float) or not math.isfinite(number):
+            raise _misfit(number, place.at(name).at("value"), "a finite number")
+        made[name] = float(number)
+    return made

@@ -1,0 +1,159 @@
+"""Sources: where a suite's conversations come from, and which bytes exactly."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from harness.corpus.fields import Place
+from harness.corpus.forest import Forest
+from harness.corpus.formats import FORMATS, recognise
+from harness.corpus.records import Record, read_records
+from harness.corpus.trees import MessageTree
+from harness.errors import CorpusError, FetchError, StorageError
+from harness.plan import SAMPLE
+from harness.suite import CorpusSpec
+
+HUB = re.compile(r"hub:(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
+TABLES = (".parquet", ".arrow")
+TEXTS = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
+NOT_DATA = ("state.json", "dataset_info.json", "dataset_infos.json")
+UNREAD_COLUMNS = ("detoxify", "emojis")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source found: files, or a hub data set at a revision."""
+
+    name: str
+    files: tuple[Path, ...]
+    repository: str | None = None
+    revision: str | None = None
+    is_folder: bool = False
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether it is the bundled sample."""
+        return self.files == (SAMPLE,)
+
+    @property
+    def sha256(self) -> str | None:
+        """Of the file; None for a folder or the hub."""
+        return _sha256(self.files[0]) if len(self.files) == 1 and not self.is_folder else None
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the content may have: hashes of all files, or the hub revision."""
+        if self.repository is not None:
+            return f"{self.repository}@{self.revision}"
+        return " ".join(f"{path.name}={_sha256(path)}" for path in self.files)
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise StorageError(f"cannot read: {error.strerror}", where=path) from None
+
+
+def find_source(spec: CorpusSpec) -> Source:
+    """Locate ``spec.source``.
+
+    A folder's tables (parquet, Arrow) are taken before its texts, since snapshots of the hub
+    hold the same messages in both. All splits are read: the harness splits by tree itself.
+
+    Raises:
+        CorpusError: nothing is there, or a hub source without a full commit hash.
+    """
+    if spec.source.startswith("hub:"):
+        found = HUB.fullmatch(spec.source)
+        if found is None:
+            raise CorpusError(
+                "the hub source is not pinned to a commit",
+                where=f"source = {spec.source!r}",
+                expected="hub:OpenAssistant/oasst1@<40 hexadecimal digits>",
+                hint="take the commit hash from the data set's page, under Files and versions",
+            )
+        return Source(found["repository"], (), found["repository"], found["revision"])
+    path = SAMPLE if spec.source == "sample" else Path(spec.source).expanduser()
+    if path.is_dir():
+        files = _folder_files(path)
+        if not files:
+            raise CorpusError(
+                "the folder holds no data file", where=path, expected=", ".join(TABLES + TEXTS)
+            )
+        return Source(path.name, files, is_folder=True)
+    if not path.is_file():
+        raise CorpusError(
+            "no such corpus",
+            where=f"source = {spec.source!r}",
+            expected='"sample", a file, a folder, or "hub:OpenAssistant/oasst1@<commit>"',
+        )
+    return Source(path.name, (path,))
+
+
+def _folder_files(folder: Path) -> tuple[Path, ...]:
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file()
+        and path.name not in NOT_DATA
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    tables = tuple(path for path in files if path.name.endswith(TABLES))
+    return tables or tuple(path for path in files if path.name.endswith(TEXTS))
+
+
+def read_trees(source: Source, spec: CorpusSpec, forest: Forest) -> Iterator[MessageTree]:
+    """Every tree of the source, in the order of the files.
+
+    Raises:
+        CorpusError: the files are of different formats, or broken (see ``on_bad``).
+        FetchError: the hub cannot be reached.
+    """
+    if source.repository is not None:
+        parts = iter([_hub_records(source)])
+    else:
+        parts = (read_records(path, forest.complaints) for path in source.files)
+    first = next(parts)
+    name, records = recognise(first, spec.format)
+    rest = (_same_format(part, name, spec.format) for part in parts)
+    yield from FORMATS[name].read(chain(records, chain.from_iterable(rest)), forest)
+
+
+def _same_format(records: Iterator[Record], name: str, asked: str) -> Iterator[Record]:
+    found, records = recognise(records, asked)
+    first = next(records, None)
+    if first is None:
+        return
+    if found != name:
+        raise CorpusError(
+            f"the folder mixes formats: {name} before, {found} here",
+            where=first.place.file,
+            hint="name one file, or a folder of files of one format",
+        )
+    yield first
+    yield from records
+
+
+def _hub_records(source: Source) -> Iterator[Record]:
+    import datasets
+
+    try:
+        splits: dict[str, Any] = datasets.load_dataset(source.repository, revision=source.revision)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise FetchError(
+            f"cannot fetch the data set: {str(error).splitlines()[0]:.200}",
+            where=f"{source.repository} at {source.revision}",
+            hint="check the network and the revision, or name a local copy as source",
+        ) from None
+    for split, rows in splits.items():
+        unread = [name for name in UNREAD_COLUMNS if name in rows.column_names]
+        for number, row in enumerate(rows.remove_columns(unread), start=1):
+            yield Record(Place(f"{source.name} {split}", number, unit="row"), row)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from harness.report import numbers
 from harness.report.blocks import Block, Cell, Column, Figure, Section, Table, prose, unknown
 from harness.report.drawings import Axis, Forest, ForestRow
@@ -24,7 +26,7 @@ def differences_section(evidence: Evidence) -> Section | None:
         )
     ]
     for scoring in compared:
-        blocks += [_forest(evidence, scoring), _table(evidence, scoring)]
+        blocks += [_forest(evidence, scoring), _table(scoring)]
     return Section("differences", f"Differences from {evidence.reference}", tuple(blocks))
 
 
@@ -42,21 +44,21 @@ def _forest(evidence: Evidence, scoring: Scoring) -> Figure:
         for label in ordered
         if (found := scoring.differences[label])
     )
-    kind = "relative change" if scoring.relative else f"change in {scoring.unit}"
+    kind = "relative change" if scoring.scale.relative else f"change in {scoring.scale.unit}"
     axis = Axis(
         f"{scoring.key.title}: {kind} from {evidence.reference}",
-        "lower" if scoring.direction == "lower" else "higher",
-        percent=scoring.relative,
+        "lower" if scoring.scale.direction == "lower" else "higher",
+        percent=scoring.scale.relative,
     )
-    name = "-".join(["differences", scoring.key.task, scoring.key.metric, scoring.key.precision])
+    name = f"differences-{scoring.key.stem}"
     alt = f"{scoring.key.title} against {evidence.reference}: " + "; ".join(
         f"{row.label} {show_difference(scoring, row.estimate)} ({row.verdict})" for row in rows[:12]
     )
     caption = f"{scoring.key.title} against {evidence.reference}; the shaded band is the margin"
-    return Figure(name, caption, alt, Forest(axis, rows, scoring.margin))
+    return Figure(name, caption, alt, Forest(axis, rows, scoring.scale.margin))
 
 
-def _table(evidence: Evidence, scoring: Scoring) -> Table:
+def _table(scoring: Scoring) -> Table:
     columns = (
         Column("variant", number=False),
         Column("difference [95 % interval]"),
@@ -71,12 +73,12 @@ def _table(evidence: Evidence, scoring: Scoring) -> Table:
         for label in scoring.ordered()
         if (found := scoring.differences.get(label)) is not None
     )
-    margin = show_difference(scoring, scoring.margin).lstrip("+")
+    margin = show_difference(scoring, scoring.scale.margin).lstrip("+")
     caption = (
         f"{scoring.key.title}, {scoring.items} items in {scoring.clusters} conversation trees, "
         f"margin {margin}."
     )
-    name = f"differences-{scoring.key.task}-{scoring.key.metric}-{scoring.key.precision}"
+    name = f"differences-{scoring.key.stem}"
     return Table(name, columns, rows, caption)
 
 
@@ -99,9 +101,10 @@ def would_decide(scoring: Scoring, found: Difference) -> Cell:
     ways = []
     if found.needed.seeds is not None:
         ways.append(f"{found.needed.seeds} seeds")
-    if found.needed.clusters is not None and scoring.clusters:
-        items = round(found.needed.clusters * scoring.items / scoring.clusters)
-        ways.append(f"{items:,} items ({found.needed.clusters:,} trees)")
+    if found.needed.more_items is not None:
+        items = math.ceil(found.needed.more_items * scoring.items)
+        trees = math.ceil(found.needed.more_items * scoring.clusters)
+        ways.append(f"{items:,} items ({trees:,} trees)")
     if not ways:
         return Cell("more seeds and more items", None, "muted")
     return Cell("about " + " or ".join(ways), None)

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.report.drawings import Axis, Drawing, Forest, Mark, Scatter
 
-# Okabe and Ito's palette without black and with a darker yellow, told apart by colour-blind readers.
+# Okabe and Ito's palette for colour-blind readers, without black and with a darker yellow.
 PALETTE = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#b58900", "#6a51a3", "#7f7f7f",
 )  # fmt: skip
@@ -54,7 +54,7 @@ def draw(drawing: Drawing, description: str) -> tuple[bytes, bytes]:
     from matplotlib.figure import Figure
 
     with mpl.rc_context(SETTINGS):
-        figure = Figure(layout="none")
+        figure = Figure()
         FigureCanvasAgg(figure)
         painters: dict[type, Callable[[Any, Any], None]] = {
             Scatter: draw_scatter,
@@ -76,7 +76,7 @@ def _described(svg: bytes, description: str) -> bytes:
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     text = re.sub(r"<\?xml.*?<svg", "<svg", text, count=1, flags=re.DOTALL)
     title = f"<title>{escape(description)}</title>"
-    text = re.sub(r"(<svg[^>]*)>", rf'\1 role="img">', text, count=1)
+    text = re.sub(r"(<svg[^>]*)>", r'\1 role="img">', text, count=1)
     return text.replace('role="img">', f'role="img">\n {title}', 1).encode()
 
 

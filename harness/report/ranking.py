@@ -7,7 +7,7 @@ from harness.report import numbers
 from harness.report.blocks import Cell, Column, Table, unknown
 from harness.report.evidence import Evidence
 from harness.report.rows import MEMORY_KINDS, Row
-from harness.report.scoring import Difference, Scoring, find_score
+from harness.report.scoring import SHARES, Difference, Scoring
 
 TONES = {"better": "good", "worse": "bad", "equivalent": "good", "undecided": "muted"}
 
@@ -43,12 +43,12 @@ def _caption(evidence: Evidence) -> str:
 
 
 def _score_title(scoring: Scoring) -> str:
-    arrow = "↓" if scoring.direction == "lower" else "↑"
+    arrow = "↓" if scoring.scale.direction == "lower" else "↑"
     return f"{scoring.key.title} {arrow}"
 
 
 def _score_help(scoring: Scoring) -> str:
-    return f"{scoring.unit}, {scoring.direction} is better"
+    return f"{scoring.scale.unit}, {scoring.scale.direction} is better"
 
 
 def _cells(evidence: Evidence, headline: list[Scoring], row: Row) -> tuple[Cell, ...]:
@@ -95,9 +95,9 @@ def score_cell(scoring: Scoring, label: str) -> Cell:
 
 def show_difference(scoring: Scoring, value: float, *, digits: int = 2) -> str:
     """A difference in the score's own terms: relative change, points of a share, or units."""
-    if scoring.relative:
+    if scoring.scale.relative:
         return numbers.percent(value, signed=True, digits=digits)
-    if scoring.margin < 1 and scoring.unit == "fraction":
+    if scoring.scale.unit in SHARES:
         return numbers.number(value * 100, signed=True, digits=3) + " points"
     return numbers.number(value, signed=True, digits=3)
 
@@ -136,11 +136,11 @@ def _change(scoring: Scoring, row: Row) -> Cell:
     """Change of the main score by training, from the same weights before it."""
     ratios = []
     for record in row.finished:
-        after = find_score(record, scoring.key)
+        after = scoring.key.find(record)
         before = record.score(scoring.key.task, scoring.key.metric, "before", scoring.key.precision)
         if after is None or before is None or not row.plan.trains:
             continue
-        if scoring.relative:
+        if scoring.scale.relative:
             ratios.append(after.value / before.value - 1)
         else:
             ratios.append(after.value - before.value)

@@ -150,7 +150,7 @@ def make_rows(runs: Iterable[StoredRun]) -> tuple[Row, ...]:
     by_variant: dict[str, list[list[StoredRun]]] = {}
     for (variant, _), members in sorted(groups.items()):
         by_variant.setdefault(variant, []).append(sorted(members, key=_order))
-    rows = []
+    rows: list[Row] = []
     for variant, settings in by_variant.items():
         for label, members in zip(_labels(variant, settings), settings, strict=True):
             index = len(rows)

@@ -11,16 +11,22 @@ read off the data:
 * ``I``, both at once: the bootstrap variance of the per-seed deviations over ``S - 1``.
 
 ``A + B - I`` counts each part once (two-way clustering: Cameron, Gelbach and Miller, "Robust
-Inference with Multiway Clustering", 2011). It never falls below ``B``. Intervals take Student's t
-with Satterthwaite's degrees of freedom, because percentiles over three or five seeds would promise
-far too much. With one seed ``A`` is unknown and the interval is about items only.
+Inference with Multiway Clustering", 2011), and never falls below ``B``. The critical value is the
+mean of Student's t for ``S - 1`` and for the clusters' degrees of freedom, weighted by the parts
+(Cochran and Cox, "Experimental Designs", 1957): percentiles over three seeds would promise far
+too much. Clusters of unequal weight count as ``(sum w)^2 / sum w^2`` equal ones (Kish, 1965).
+With one seed ``A`` is unknown and the interval is about items only.
+
+By simulation (tests/report/test_statistics.py) intervals cover the truth in 93 to 97 % of tries
+with one seed and with three or more; two seeds that differ more than the items do cover only
+about 91 %.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -31,64 +37,73 @@ Floats = NDArray[np.float64]
 
 CHUNK_CELLS = 4_000_000
 MOST_SEEDS = 100
-MOST_ITEMS_FACTOR = 1_000.0
+MOST_TIMES_ITEMS = 1_000
 POWER = 0.8
+SMALLEST_P = 1e-9
 
 
 @dataclass(frozen=True)
 class Effect:
-    """An estimate on the additive scale with its variance components."""
+    """An estimate on the additive scale with its variance components.
+
+    ``seed_variance`` is None with one seed. ``clusters`` counts equally weighted clusters and so
+    need not be whole.
+    """
 
     estimate: float
     seed_variance: float | None
     item_variance: float
     shared_variance: float
     seeds: int
-    clusters: int
+    clusters: float
 
     @property
     def variance(self) -> float:
         """Variance of the estimate, each component counted once."""
-        if self.seed_variance is None:
-            return self.item_variance
-        both = self.seed_variance + self.item_variance - self.shared_variance
-        return max(both, self.item_variance)
+        return self._beyond_items + self.item_variance
+
+    @property
+    def _beyond_items(self) -> float:
+        return max((self.seed_variance or 0.0) - self.shared_variance, 0.0)
 
     @property
     def standard_error(self) -> float:
         """Square root of the variance."""
         return math.sqrt(self.variance)
 
-    @property
-    def degrees_of_freedom(self) -> float:
-        """Satterthwaite's approximation for a sum of estimated variances."""
-        item_df = max(self.clusters - 1, 1)
-        if self.seed_variance is None or self.seeds < 2:
-            return float(item_df)
-        seed_df = self.seeds - 1
-        beyond_items = max(self.seed_variance - self.shared_variance, 0.0)
-        seed_part = self.seed_variance if beyond_items > 0 else 0.0
-        spread = (
-            seed_part**2 / seed_df
-            + self.item_variance**2 / item_df
-            + (self.shared_variance**2 / (seed_df * item_df) if beyond_items > 0 else 0.0)
-        )
-        return max(self.variance**2 / spread, 1.0) if spread > 0 else float(item_df)
+    def critical(self, probability: float) -> float:
+        """How many standard errors leave ``1 - probability`` in one tail."""
+        by_items = t_quantile(probability, max(self.clusters - 1, 1.0))
+        if self._beyond_items == 0:
+            return by_items
+        by_seeds = t_quantile(probability, self.seeds - 1)
+        return (self._beyond_items * by_seeds + self.item_variance * by_items) / self.variance
+
+    def negated(self) -> Effect:
+        """The same effect counted the other way round."""
+        return replace(self, estimate=-self.estimate)
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Two-sided interval of the estimate."""
-        half = t_quantile(0.5 + level / 2, self.degrees_of_freedom) * self.standard_error
+        half = self.critical(0.5 + level / 2) * self.standard_error
         return self.estimate - half, self.estimate + half
 
     @property
     def p_value(self) -> float:
-        """Two-sided p-value of no difference; exactly equal values give 1."""
+        """Two-sided p-value of no difference: one minus the level whose interval ends at zero."""
         if self.variance <= 0:
             return 1.0 if self.estimate == 0 else 0.0
-        from scipy.special import stdtr
-
         distance = abs(self.estimate) / self.standard_error
-        return float(2 * stdtr(self.degrees_of_freedom, -distance))
+        low, high = math.log(SMALLEST_P), 0.0
+        if self.critical(1 - SMALLEST_P / 2) <= distance:
+            return SMALLEST_P
+        for _ in range(60):
+            middle = (low + high) / 2
+            if self.critical(1 - math.exp(middle) / 2) > distance:
+                low = middle
+            else:
+                high = middle
+        return math.exp(high)
 
 
 def t_quantile(probability: float, degrees_of_freedom: float) -> float:
@@ -134,13 +149,18 @@ def _weights(draws: np.random.Generator, count: int, clusters: int) -> Floats:
     )
 
 
-def effect(values: Floats, replicates: Floats, clusters: int) -> Effect:
+def equal_clusters(weights: Floats) -> float:
+    """How many equally weighted clusters carry as much as these; weights have shape (clusters,)."""
+    return float(weights.sum() ** 2 / (weights**2).sum())
+
+
+def effect(values: Floats, replicates: Floats, clusters: float) -> Effect:
     """Mean over seeds with its variance components.
 
     Args:
         values: one value (or paired difference) per seed, shape (seeds,).
         replicates: the same under resampled clusters, shape (resamples, seeds).
-        clusters: how many clusters were resampled.
+        clusters: how many (equally weighted) clusters were resampled.
     """
     seeds = len(values)
     correction = clusters / (clusters - 1) if clusters > 1 else 1.0
@@ -189,34 +209,28 @@ class Needed:
     """What would decide an undecided comparison, the rest unchanged; None: not by that alone."""
 
     seeds: int | None
-    clusters: int | None
+    more_items: float | None
 
 
 def needed(found: Effect, margin: float) -> Needed:
-    """Seeds, or clusters, that decide with 80 % power if the difference is as estimated.
+    """Seeds, or how many times the items, that decide with 80 % power at the estimated difference.
 
     A difference is decided against zero or against the nearer bound of the margin, whichever is
     farther: ``(t_0.975 + t_0.8) * standard error`` must not exceed that distance.
     """
     distance = max(abs(found.estimate), margin - abs(found.estimate))
-    if distance <= 0:
-        return Needed(None, None)
-    clusters = _first(
-        found.clusters,
-        math.ceil(found.clusters * MOST_ITEMS_FACTOR),
-        lambda count: _decides(found, distance, found.seeds, count),
+    tenths = _first(
+        10, 10 * MOST_TIMES_ITEMS, lambda tenth: _decides(found, distance, found.seeds, tenth / 10)
     )
+    more_items = None if tenths is None else tenths / 10
     if found.seed_variance is None:
-        return Needed(None, clusters)
-    seeds = _first(
-        found.seeds, MOST_SEEDS, lambda count: _decides(found, distance, count, found.clusters)
-    )
-    return Needed(seeds, clusters)
+        return Needed(None, more_items)
+    seeds = _first(found.seeds, MOST_SEEDS, lambda seeds: _decides(found, distance, seeds, 1.0))
+    return Needed(seeds, more_items)
 
 
-def _first(low: int, high: int, holds: object) -> int | None:
+def _first(low: int, high: int, holds: Callable[[int], bool]) -> int | None:
     """The smallest count in (low, high] for which ``holds``, which stays true from there on."""
-    assert callable(holds)  # noqa: S101 - narrows the type
     if not holds(high):
         return None
     while high - low > 1:
@@ -228,21 +242,20 @@ def _first(low: int, high: int, holds: object) -> int | None:
     return high
 
 
-def _decides(found: Effect, distance: float, seeds: int, clusters: int) -> bool:
+def _decides(found: Effect, distance: float, seeds: int, times_items: float) -> bool:
+    """Whether that many seeds and items would decide a difference of that size."""
     by_seeds = found.seeds / seeds
-    by_clusters = found.clusters / clusters
     shared = found.shared_variance
-    between_seeds = max((found.seed_variance or 0.0) - shared, 0.0) * by_seeds
-    between_items = max(found.item_variance - shared, 0.0) * by_clusters
-    both = shared * by_seeds * by_clusters
+    seed_part = max((found.seed_variance or 0.0) - shared, 0.0) * by_seeds
+    item_part = max(found.item_variance - shared, 0.0) / times_items
+    both = shared * by_seeds / times_items
     scaled = Effect(
         estimate=found.estimate,
-        seed_variance=None if found.seed_variance is None else between_seeds + both,
-        item_variance=between_items + both,
+        seed_variance=None if found.seed_variance is None else seed_part + both,
+        item_variance=item_part + both,
         shared_variance=both,
         seeds=seeds,
-        clusters=clusters,
+        clusters=found.clusters * times_items,
     )
-    freedom = scaled.degrees_of_freedom
-    quantiles = t_quantile(0.975, freedom) + t_quantile(POWER, freedom)
+    quantiles = scaled.critical(0.975) + scaled.critical(POWER)
     return quantiles * scaled.standard_error <= distance

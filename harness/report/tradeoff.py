@@ -66,14 +66,24 @@ def _figure(evidence: Evidence, main: Scoring, cost: Cost) -> Figure | None:
     ]
     if not known:
         return None
-    front = pareto_front([(x, main.values[row.label].value * main.worse_sign) for row, x in known])
+    front = pareto_front([(x, main.values[row.label].value * main.scale.sign) for row, x in known])
     points = tuple(
-        _point(evidence, main, row, x, index in front) for index, (row, x) in enumerate(known)
+        Point(
+            label=row.label,
+            mark=row.mark,
+            x=x,
+            y=main.values[row.label].value,
+            low=main.values[row.label].low,
+            high=main.values[row.label].high,
+            on_front=index in front,
+            trained=row.plan.trains,
+        )
+        for index, (row, x) in enumerate(known)
     )
     limit = evidence.request.budget_memory_bytes if name == "memory" else None
     drawing = Scatter(
         x=Axis(title, "lower"),
-        y=Axis(f"{main.key.title}", "lower" if main.direction == "lower" else "higher"),
+        y=Axis(f"{main.key.title}", "lower" if main.scale.direction == "lower" else "higher"),
         points=points,
         limit=_scaled(limit, 2**30),
     )
@@ -82,20 +92,6 @@ def _figure(evidence: Evidence, main: Scoring, cost: Cost) -> Figure | None:
         f"{point.label} ({numbers.number(point.y)} at {say(point.x)})" for point in on_front[:8]
     )
     return Figure(f"quality-{name}", f"{main.key.title} against {title}", alt, drawing)
-
-
-def _point(evidence: Evidence, main: Scoring, row: Row, x: float, on_front: bool) -> Point:  # noqa: FBT001
-    score = main.values[row.label]
-    return Point(
-        label=row.label,
-        mark=row.mark,
-        x=x,
-        y=score.value,
-        low=score.low,
-        high=score.high,
-        on_front=on_front,
-        trained=row.plan.trains,
-    )
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> set[int]:

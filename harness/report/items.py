@@ -1,0 +1,194 @@
+"""Items: per-item score values read from parquet and brought onto common items and clusters."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.plan import Plan
+from harness.record import RunRecord, Score
+from harness.report.rows import Row
+from harness.report.statistics import Floats, equal_clusters
+from harness.store import StoredRun
+
+COLUMNS = ["item", "cluster", "numerator", "denominator"]
+
+
+@dataclass(frozen=True, order=True)
+class ScoreKey:
+    """What makes two scores the same quantity. The precision it was taken in is part of it."""
+
+    task: str
+    metric: str
+    precision: str
+    stage: str = "after"
+
+    @property
+    def title(self) -> str:
+        """The name shown to readers."""
+        plain = self.task in ("held_out", self.metric)
+        name = self.metric if plain else f"{self.task} {self.metric}"
+        return name if self.precision == "training" else f"{name} ({self.precision})"
+
+    @property
+    def stem(self) -> str:
+        """The name used in files and anchors."""
+        parts = (self.task, self.metric, self.precision)
+        text = "-".join(parts if self.stage == "after" else (*parts, self.stage))
+        return "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in text)
+
+    def find(self, record: RunRecord) -> Score | None:
+        """A record's score of this key."""
+        return record.score(self.task, self.metric, self.stage, self.precision)
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """Cluster sums of the runs of a comparison, all on the same items.
+
+    ``numerator`` and ``denominator`` have shape (clusters, runs); run ``i`` belongs to the row
+    ``labels[i]`` and has seed ``seeds[i]``.
+    """
+
+    labels: tuple[str, ...]
+    seeds: tuple[int, ...]
+    trains: tuple[bool, ...]
+    numerator: Floats
+    denominator: Floats
+    items: int
+
+    @property
+    def clusters(self) -> int:
+        """How many conversation trees the items come from."""
+        return len(self.numerator)
+
+    @property
+    def equal_clusters(self) -> float:
+        """How many equally weighted trees carry as much as these."""
+        return equal_clusters(self.denominator.mean(axis=1))
+
+
+@dataclass
+class Reading:
+    """What was read of one score: the aligned runs, and which rows had to stay out, and why."""
+
+    aligned: Aligned | None = None
+    excluded: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Column:
+    label: str
+    seed: int
+    trains: bool
+    items: tuple[Any, ...]
+    cluster: tuple[Any, ...]
+    numerator: Floats
+    denominator: Floats
+
+
+def read_items(rows: Sequence[Row], key: ScoreKey) -> Reading:
+    """Read and align the items of one score over all finished runs.
+
+    Rows under another model, corpus or scoring window are left out, since equal item names would
+    not mean equal items there; so are runs without items, or on other items than most.
+    """
+    reading = Reading()
+    finished = [row for row in rows if row.finished]
+    protocols = Counter(_protocol(row.plan) for row in finished).most_common(1)
+    columns: list[_Column] = []
+    for row in finished:
+        if _protocol(row.plan) != protocols[0][0]:
+            reading.excluded[row.label] = "another model, corpus or scoring window"
+            continue
+        columns += _columns_of(row, key, reading)
+    reading.aligned = _align(columns, reading)
+    return reading
+
+
+def _protocol(plan: Plan) -> str:
+    """What must agree before items of two runs may be taken for the same."""
+    parts = (plan.model.name, plan.corpus_sha256, plan.corpus.model_dump_json())
+    return repr((*parts, plan.score.window, plan.score.stride))
+
+
+def _columns_of(row: Row, key: ScoreKey, reading: Reading) -> list[_Column]:
+    columns = []
+    for run in row.runs:
+        score = key.find(run.record) if run.record.status == "ok" else None
+        if score is None:
+            continue
+        column = _read_column(row, run, score)
+        if column is None:
+            reading.excluded[row.label] = "no per-item values"
+        else:
+            columns.append(column)
+    return columns
+
+
+def _read_column(row: Row, run: StoredRun, score: Score) -> _Column | None:
+    table = None if score.items is None else read_table(run.folder.path / score.items)
+    if table is None or not table["item"]:
+        return None
+    return _Column(
+        label=row.label,
+        seed=run.record.plan.seed,
+        trains=row.plan.trains,
+        items=tuple(table["item"]),
+        cluster=tuple(table["cluster"]),
+        numerator=np.asarray(table["numerator"], dtype=np.float64),
+        denominator=np.asarray(table["denominator"], dtype=np.float64),
+    )
+
+
+def read_table(path: Path) -> dict[str, list[Any]] | None:
+    """The four statistical columns of an items file, or None where they cannot be had."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        return None
+    try:
+        with pq.ParquetFile(path) as file:
+            data: dict[str, list[Any]] = file.read(COLUMNS, use_threads=False).to_pydict()
+    except (pa.ArrowException, OSError):
+        return None
+    complete = set(COLUMNS) <= set(data) and None not in data["numerator"] + data["denominator"]
+    return data if complete else None
+
+
+def _align(columns: list[_Column], reading: Reading) -> Aligned | None:
+    """Bring runs onto the item set that most of them share."""
+    if not columns:
+        return None
+    wanted = Counter(frozenset(column.items) for column in columns).most_common(1)[0][0]
+    kept = [column for column in columns if wanted <= frozenset(column.items)]
+    for column in columns:
+        if not wanted <= frozenset(column.items):
+            reading.excluded[column.label] = "scored on other items"
+    first = kept[0]
+    items = [item for item in first.items if item in wanted]
+    cluster_of = dict(zip(first.items, first.cluster, strict=True))
+    numbers = {name: n for n, name in enumerate(dict.fromkeys(cluster_of[item] for item in items))}
+    group = np.array([numbers[cluster_of[item]] for item in items])
+    return Aligned(
+        labels=tuple(column.label for column in kept),
+        seeds=tuple(column.seed for column in kept),
+        trains=tuple(column.trains for column in kept),
+        numerator=np.column_stack([_sums(c, c.numerator, items, group) for c in kept]),
+        denominator=np.column_stack([_sums(c, c.denominator, items, group) for c in kept]),
+        items=len(items),
+    )
+
+
+def _sums(column: _Column, values: Floats, items: list[Any], group: np.ndarray) -> Floats:
+    """Sums per cluster, with the column's items put into the common order."""
+    if list(column.items) != items:
+        place = {item: index for index, item in enumerate(column.items)}
+        values = values[[place[item] for item in items]]
+    return np.bincount(group, weights=values).astype(np.float64)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from pydantic import JsonValue
 
 from harness.device import Device
-from harness.errors import CorpusError
+from harness.errors import CorpusError, StorageError
 from harness.schema import Frozen, Versioned
 from harness.suite import Budget, CorpusSpec, Model, ScoreSpec, Seed, Suite
 from harness.variant import Adapter, Method, Name, Precision, Quantization, Training, Variant
@@ -94,6 +94,7 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
 
     Raises:
         CorpusError: the corpus file is missing.
+        StorageError: the corpus cannot be read.
         UserError: the request cannot be carried out on this device at all.
     """
     found: list[Substitution] = []
@@ -176,17 +177,31 @@ SAMPLE = Path(__file__).parent / "corpus" / "sample.trees.jsonl"
 
 
 def _corpus_sha256(corpus: CorpusSpec) -> str | None:
-    """SHA-256 of the corpus file; null for the hub (its revision is pinned) and for folders."""
+    """SHA-256 of the corpus file or folder; null for the hub, where the revision is pinned."""
     if corpus.source.startswith("hub:"):
         return None
     path = SAMPLE if corpus.source == "sample" else Path(corpus.source)
-    if path.is_dir():
-        return None
-    if not path.is_file():
+    if not (path.is_file() or path.is_dir()):
         raise CorpusError(
             "no such corpus",
             where=f"corpus.source = {corpus.source}",
             expected='"sample", a file, a folder, or "hub:OpenAssistant/oasst1@<revision>"',
         )
+    try:
+        return _folder_sha256(path) if path.is_dir() else _file_sha256(path)
+    except OSError as error:
+        raise StorageError(f"cannot read: {error.strerror}", where=path) from None
+
+
+def _file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _folder_sha256(folder: Path) -> str:
+    """Digest of the names and contents of all files below ``folder``."""
+    digest = hashlib.sha256()
+    for path in sorted(item for item in folder.rglob("*") if item.is_file()):
+        line = f"{path.relative_to(folder).as_posix()} {_file_sha256(path)}\n"
+        digest.update(line.encode())
+    return digest.hexdigest()

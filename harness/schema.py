@@ -66,7 +66,7 @@ def _explain(error: ValidationError) -> str:
         elif item["type"] == "missing":
             lines.append(f"{key}: missing")
         else:
-            lines.append(f"{key}: {item['msg']}, found {item['input']!r:.80}")
+            lines.append(f"{key}: {item["msg"].removeprefix("Value error, ")}, found {item['input']!r:.80}")
     return "\n            ".join(lines)
 
 

@@ -92,9 +92,10 @@ class RunStore:
         if not folder.record.is_file():
             return None
         try:
-            return read_json(folder.record, RunRecord)
+            record = read_json(folder.record, RunRecord)
         except HarnessError:
             return None
+        return record if record.plan.fingerprint == plan.fingerprint else None
 
     def write(self, record: RunRecord) -> Path:
         """Write a record atomically; returns its path."""
@@ -102,8 +103,20 @@ class RunStore:
         write_json(path, record)
         return path
 
+    def suites(self) -> list[str]:
+        """Names of the suites that have runs, sorted."""
+        if not self.root.is_dir():
+            return []
+        return sorted(
+            path.name
+            for path in self.root.iterdir()
+            if path.is_dir() and not path.name.startswith(".")
+        )
+
     def scan(self, suite: str | None = None) -> Iterator[StoredRun | BrokenRun]:
         """Every run below the root (of one suite), in name order; broken ones are named."""
+        if suite is not None and suite not in self.suites():
+            return
         start = self.root / suite if suite else self.root
         for path in sorted(start.rglob("record.json")):
             folder = RunFolder(path.parent)

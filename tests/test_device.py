@@ -1,0 +1,48 @@
+"""The device of a plan is found without importing torch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from harness.device import detect_device, machine_memory_bytes, usable_cores
+
+
+def test_the_cpu_is_described_by_name_memory_and_threads() -> None:
+    device = detect_device("cpu")
+    assert device.kind == "cpu"
+    assert device.name
+    assert device.threads == usable_cores()
+    assert device.memory_bytes == machine_memory_bytes()
+    assert device.memory_bytes is None or device.memory_bytes > 1 << 28
+
+
+def test_hidden_gpus_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert detect_device("auto") == detect_device("cpu")
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity masks here")
+def test_only_the_cores_this_process_may_use_are_counted() -> None:
+    code = (
+        "import os\n"
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "from harness.device import detect_device\n"
+        "print(detect_device('cpu').threads)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"
+
+
+def test_detection_imports_no_torch() -> None:
+    code = (
+        "import sys\n"
+        "from harness.device import detect_device\n"
+        "detect_device()\n"
+        "print('torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -66,7 +66,8 @@ def _explain(error: ValidationError) -> str:
         elif item["type"] == "missing":
             lines.append(f"{key}: missing")
         else:
-            lines.append(f"{key}: {item["msg"].removeprefix("Value error, ")}, found {item['input']!r:.80}")
+            reason = item["msg"].removeprefix("Value error, ")
+            lines.append(f"{key}: {reason}, found {item['input']!r:.80}")
     return "\n            ".join(lines)
 
 

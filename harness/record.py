@@ -220,10 +220,21 @@ class Environment(Frozen):
 
 
 class MemoryPrediction(Frozen):
-    """Predicted peak bytes by phase, from the planner."""
+    """Predicted peak bytes by phase, from the planner.
+
+    To be compared with ``peak_allocated_bytes`` on a GPU and ``peak_resident_bytes`` on a CPU.
+    """
 
     by_phase: dict[str, int]
     peak_bytes: Count
+    parts: dict[str, int] = Field(
+        default_factory=dict, description="what the peak of a training step is made of"
+    )
+
+    @property
+    def phase(self) -> str:
+        """The phase that sets the peak."""
+        return max(self.by_phase, key=lambda name: self.by_phase[name])
 
 
 class RunRecord(Versioned):

@@ -2,43 +2,140 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from harness.model.shape import ParameterCount, count_parameters
 from harness.plan import Plan
 from harness.record import MemoryPrediction
 from harness.variant import Quantization
 
+MIB = 1 << 20
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+# Resident size of a child once torch, transformers, PEFT, TRL and lm-eval are imported (measured).
+LIBRARIES_BYTES = 900 * MIB
+# cuBLAS keeps one workspace for each of the two threads that use it, forward and backward.
+CUBLAS_BYTES = 2 * 32 * MIB
+# The driver's own memory for a process (context and kernels), outside torch's allocator.
+CONTEXT_BYTES = 600 * MIB
+SCORED_LOGITS_BYTES = {"cpu": 24 * MIB, "cuda": 256 * MIB}  # harness.score.body holds at a time
+SCORED_TOKENS_CPU = 512
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Bytes that stay through a training step."""
+
+    base: int
+    adapter: int
+    gradients: int
+    optimizer: int
 
 
 def predict(plan: Plan) -> MemoryPrediction:
-    """Peak bytes of each phase.
+    """Peak bytes of each phase: by torch's allocator on a GPU, resident on a CPU.
+
+    Weights and optimizer state are counted; what a step allocates is found by rehearsing it on
+    the meta device with the real modules (:mod:`harness.measure.steps`). Rows are taken to be
+    ``sequence_length`` long and fully labelled, so a corpus of shorter rows needs less.
 
     Raises:
         InvalidFile: the model's TOML states no shape, or PEFT refuses the adapter.
     """
+    from harness.measure.steps import rehearse_scoring
+
     counts = count_parameters(plan.model, plan.method, plan.adapter)
-    weights = weight_bytes(plan, counts)
-    fields = plan.model.config
-    width, layers = int(str(fields["hidden_size"])), int(str(fields["num_hidden_layers"]))
-    tokens = plan.training.micro_batch_size * plan.training.sequence_length
-    activations = tokens * width * layers * DTYPE_BYTES[plan.precision.compute] * 20
-    trained = counts.trainable * (DTYPE_BYTES[plan.precision.trainable] + 8) if plan.trains else 0
-    by_phase = {"load": weights, "train": weights + trained + activations, "score": weights}
-    if not plan.trains:
-        del by_phase["train"]
-    return MemoryPrediction(by_phase=by_phase, peak_bytes=max(by_phase.values()))
+    standing = standing_bytes(plan, counts)
+    cpu = plan.device.kind == "cpu"
+    floor = LIBRARIES_BYTES if cpu else CUBLAS_BYTES // 2
+    tokens = min(plan.score.batch_tokens, SCORED_TOKENS_CPU) if cpu else plan.score.batch_tokens
+    logits = SCORED_LOGITS_BYTES[plan.device.kind]
+    scoring = rehearse_scoring(plan, tokens) + logits + logits // 2
+    by_phase = {"load": floor + standing.base + _largest_weight(plan)}
+    parts: dict[str, int] = {"weights": standing.base}
+    if plan.trains:
+        by_phase["score_base"] = floor + standing.base + scoring
+        parts |= _training_parts(plan, standing)
+        by_phase["train"] = sum(parts.values())
+    by_phase["score"] = floor + standing.base + standing.adapter + scoring
+    return MemoryPrediction(by_phase=by_phase, peak_bytes=max(by_phase.values()), parts=parts)
 
 
-def weight_bytes(plan: Plan, counts: ParameterCount) -> int:
-    """Stored bytes of all weights with the adapter, quantization state included."""
+def _training_parts(plan: Plan, standing: Standing) -> dict[str, int]:
+    """What the peak of a training step is made of, weights left out."""
+    from harness.measure.steps import rehearse_training
+
+    step = rehearse_training(plan, plan.training.micro_batch_size, plan.training.sequence_length)
+    kept = standing.gradients if plan.budget.batch_size > plan.training.micro_batch_size else 0
+    return {
+        "adapter": standing.adapter,
+        "optimizer": standing.optimizer,
+        "gradients": kept,
+        "activations": step.saved,
+        "loss": max(step.loss - step.saved, 0),
+        "backward": max(step.peak - max(step.loss, step.saved), 0),
+        "libraries": LIBRARIES_BYTES if plan.device.kind == "cpu" else CUBLAS_BYTES,
+    }
+
+
+def fits(plan: Plan, memory_bytes: int) -> bool:
+    """Whether the plan's peak and the driver's own memory fit into ``memory_bytes``."""
+    return room_needed(plan, predict(plan).peak_bytes) <= memory_bytes
+
+
+def room_needed(plan: Plan, peak_bytes: int) -> int:
+    """Memory a device must have for a predicted peak."""
+    return peak_bytes + (CONTEXT_BYTES if plan.device.kind == "cuda" else 0)
+
+
+def largest_batch(plan: Plan, memory_bytes: int) -> int:
+    """The largest micro-batch that fits, 0 if not even one row does."""
+
+    def fitting(rows: int) -> bool:
+        training = plan.training.model_copy(update={"micro_batch_size": rows})
+        budget = plan.budget.model_copy(update={"batch_size": rows})
+        return fits(plan.model_copy(update={"training": training, "budget": budget}), memory_bytes)
+
+    low, high = 0, 1
+    while fitting(high):
+        low, high = high, high * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fitting(middle) else (low, middle)
+    return low
+
+
+def standing_bytes(plan: Plan, counts: ParameterCount) -> Standing:
+    """Weights, gradients and optimizer state."""
     stored = plan.precision.trainable if plan.method == "full" else plan.precision.compute
-    adapter = counts.trainable if plan.method == "adapter" else 0
+    trainable = counts.trainable if plan.trains else 0
+    adapter = trainable if plan.method == "adapter" else 0
     plain = counts.total - adapter - counts.quantizable
-    return round(
-        plain * DTYPE_BYTES[stored]
-        + counts.quantizable * bits_per_parameter(plan.quantization, stored) / 8
-        + adapter * DTYPE_BYTES[plan.precision.trainable]
+    bits = bits_per_parameter(plan.quantization, stored)
+    size = DTYPE_BYTES[plan.precision.trainable]
+    return Standing(
+        base=round(plain * DTYPE_BYTES[stored] + counts.quantizable * bits / 8),
+        adapter=adapter * size,
+        gradients=trainable * size,
+        optimizer=round(trainable * _optimizer_bytes(plan.training.optimizer, size)),
     )
+
+
+def _optimizer_bytes(optimizer: str, size: int) -> float:
+    """Bytes of Adam's two moments per trained parameter.
+
+    8-bit: a byte each and a float32 per block of 256. Paged: in managed memory, which the driver
+    moves out when it is short.
+    """
+    return {"adamw": 2.0 * size, "adamw_8bit": 2 * (1 + 4 / 256), "paged_adamw_8bit": 0}[optimizer]
+
+
+def _largest_weight(plan: Plan) -> int:
+    """Bytes of the largest single weight as it comes off the disk: the embedding, usually."""
+    fields = plan.model.config
+    rows, width = fields.get("vocab_size"), fields.get("hidden_size")
+    if not isinstance(rows, int) or not isinstance(width, int):
+        return 0
+    return rows * width * DTYPE_BYTES[plan.precision.compute]
 
 
 def bits_per_parameter(quantization: Quantization, stored: str) -> float:

@@ -79,6 +79,10 @@ class Training(Frozen):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     gradient_checkpointing: bool = False
+    activation_offload: bool = Field(
+        default=False,
+        description="with gradient_checkpointing on a GPU: keep layer inputs in host memory",
+    )
     speed: Literal["plain", "fast"] = Field(
         default="plain", description="TRL's SFTTrainer, or the harness's own fast path"
     )

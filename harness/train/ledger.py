@@ -29,17 +29,18 @@ class StepTokens:
     padded: int
 
     @classmethod
-    def of(cls, rows: Sequence[Row], micro_batch_size: int) -> StepTokens:
-        """Count ``rows`` (one whole step), padded per micro-batch to its longest row."""
+    def of(cls, rows: Sequence[Row], micro_batch_size: int | None) -> StepTokens:
+        """Count ``rows`` (one whole step).
+
+        Micro-batches of ``micro_batch_size`` rows are padded to their longest; None: no padding.
+        """
         sizes = [len(row.input_ids) for row in rows]
-        micros = [
-            sizes[start : start + micro_batch_size]
-            for start in range(0, len(sizes), micro_batch_size)
-        ]
+        micro = micro_batch_size or 1
+        micros = [sizes[start : start + micro] for start in range(0, len(sizes), micro)]
         return cls(
             assistant=sum(assistant_tokens(row) for row in rows),
             non_padding=sum(sizes),
-            padded=sum(max(micro) * len(micro) for micro in micros),
+            padded=sum(max(part) * len(part) for part in micros),
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,12 +16,12 @@ from harness.events import Progress
 from harness.record import TrainResult
 from harness.train.batch import collate
 from harness.train.checkpoint import (
+    CheckpointWriter,
     TrainingState,
     load_state,
     random_state,
     restore_random_state,
     restore_weights,
-    save_state,
     trainable_weights,
 )
 from harness.train.ledger import Ledger
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 def train_plain(job: TrainJob, progress: Progress) -> TrainResult:
     """Train ``job`` with TRL's SFTTrainer (see :func:`harness.train.train.train`)."""
     saved = load_state(job.checkpoint, job.plan.fingerprint) if job.checkpoint else None
-    ledger = Ledger(job.step_tokens(), progress, saved.points if saved else ())
+    ledger = Ledger(job.step_tokens(padding=True), progress, saved.points if saved else ())
     if ledger.done < job.steps:
         with tempfile.TemporaryDirectory() as unused, _left_as_found(job.model):
             _make_trainer(job, ledger, saved, unused).train()
@@ -138,7 +137,7 @@ def _no_tokenizer(pad_id: int) -> Any:
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
-    token = "<pad>"
+    token = "<pad>"  # noqa: S105 - a word, not a secret
     inner = Tokenizer(models.WordLevel({token: pad_id}, unk_token=token))
     return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token=token, eos_token=token)
 
@@ -199,8 +198,7 @@ class _Bookkeeper(TrainerCallback):  # type: ignore[misc]
         self._ledger = ledger
         self._saved = saved
         self._rate = 0.0
-        self._written = time.perf_counter()
-        self._interval = job.checkpoint_seconds
+        self._writer = CheckpointWriter(job.checkpoint, job.checkpoint_seconds)
 
     def on_step_begin(self, *_: Any, **kwargs: Any) -> None:
         """Restore a saved state before the first step; note the learning rate."""
@@ -223,9 +221,8 @@ class _Bookkeeper(TrainerCallback):  # type: ignore[misc]
         self._ledger.finish_step(
             float(loss) if loss is not None else 0.0, self._rate, self._trainer.step_norm
         )
-        last = self._ledger.done == self._job.steps
-        if self._job.checkpoint and (last or time.perf_counter() - self._written >= self._interval):
-            self._write()
+        if self._writer.due(finished=self._ledger.done == self._job.steps):
+            self._writer.write(self._state())
             self._ledger.start_step()
 
     def _restore(self, saved: TrainingState) -> None:
@@ -237,25 +234,14 @@ class _Bookkeeper(TrainerCallback):  # type: ignore[misc]
             scaler.load_state_dict(saved.scaler)
         restore_random_state(saved.random)
 
-    def _write(self) -> None:
-        """Write a checkpoint, and wait at least twenty times its cost until the next."""
-        folder = self._job.checkpoint
-        if folder is None:
-            return
-        started = time.perf_counter()
+    def _state(self) -> TrainingState:
         scaler = self._trainer.accelerator.scaler
-        save_state(
-            folder,
-            TrainingState(
-                fingerprint=self._job.plan.fingerprint,
-                points=tuple(self._ledger.points),
-                weights=trainable_weights(self._job.model),
-                optimizer=self._trainer.optimizer.state_dict(),
-                rates=self._trainer.lr_scheduler.state_dict(),
-                scaler=None if scaler is None else scaler.state_dict(),
-                random=random_state(),
-            ),
+        return TrainingState(
+            fingerprint=self._job.plan.fingerprint,
+            points=tuple(self._ledger.points),
+            weights=trainable_weights(self._job.model),
+            optimizer=self._trainer.optimizer.state_dict(),
+            rates=self._trainer.lr_scheduler.state_dict(),
+            scaler=None if scaler is None else scaler.state_dict(),
+            random=random_state(),
         )
-        self._written = time.perf_counter()
-        cost = self._written - started
-        self._interval = max(self._job.checkpoint_seconds, 20 * cost)

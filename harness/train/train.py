@@ -45,9 +45,9 @@ class TrainJob:
         size = self.plan.budget.batch_size
         return [self.rows[index] for index in self.order[step * size : (step + 1) * size]]
 
-    def step_tokens(self) -> list[StepTokens]:
-        """Token counts of every step."""
-        micro = self.plan.training.micro_batch_size
+    def step_tokens(self, *, padding: bool) -> list[StepTokens]:
+        """Token counts of every step, with or without padding inside micro-batches."""
+        micro = self.plan.training.micro_batch_size if padding else None
         return [StepTokens.of(self.step_rows(step), micro) for step in range(self.steps)]
 
 

@@ -1,0 +1,1 @@
+"""Score: what a model is worth, per item, in one precision: perplexity, tasks, preference, text."""

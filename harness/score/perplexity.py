@@ -1,0 +1,115 @@
+"""Perplexity: token-weighted, over windows with a stride, on the tokens that carry loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.score.items import Items, Metric, Place
+
+if TYPE_CHECKING:
+    from harness.record import Score
+    from harness.score.likelihood import Likelihood
+    from harness.suite import ScoreSpec
+
+PERPLEXITY = Metric("held_out", "perplexity", "per token", "lower", transform="exp", headline=True)
+BITS_PER_BYTE = Metric("held_out", "bits_per_byte", "bits per byte", "lower")
+
+
+@dataclass(frozen=True)
+class Window:
+    """Tokens ``start`` to ``end`` of a sequence are run; targets from ``fresh`` on are scored."""
+
+    start: int
+    end: int
+    fresh: int
+
+
+def windows(length: int, window: int, stride: int) -> Iterator[Window]:
+    """Cover a sequence of ``length`` tokens so that each target is scored exactly once.
+
+    Each window but the first scores only what the one before did not reach, so a target has at
+    least ``window - stride`` tokens of context where the sequence has them.
+
+    Raises:
+        ValueError: ``stride`` over ``window - 1`` would leave targets without any context.
+    """
+    if not 0 < stride < window:
+        msg = f"stride {stride} with a window of {window} tokens; it must be 1 to window - 1"
+        raise ValueError(msg)
+    start, fresh = 0, 1
+    while fresh < length:
+        end = min(start + window, length)
+        yield Window(start, end, fresh)
+        fresh, start = end, start + stride
+
+
+def negative_log_likelihoods(
+    likelihood: Likelihood,
+    sequences: Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any]]],
+    window: int,
+    stride: int,
+) -> list[npt.NDArray[np.float64]]:
+    """Per sequence, the negative log-likelihood (nats) of each token that carries loss.
+
+    Each sequence is ``(token ids [n], loss mask [n])``; the first token has no context and is
+    never scored. Result arrays follow the order of the masked tokens.
+
+    Raises:
+        DivergedError: a value is not finite.
+    """
+    from harness.score.likelihood import Query
+
+    queries, owners = [], []
+    for index, (ids, mask) in enumerate(sequences):
+        tokens, wanted = np.asarray(ids, np.int64), np.asarray(mask, bool)
+        for part in windows(len(tokens), window, stride):
+            targets = np.flatnonzero(wanted[part.fresh : part.end]) + part.fresh - part.start
+            if targets.size:
+                last = int(targets[-1]) + 1
+                queries.append(Query(tokens[part.start : part.start + last], targets))
+                owners.append(index)
+    found: list[list[npt.NDArray[np.float64]]] = [[] for _ in sequences]
+    for owner, answer in zip(owners, likelihood.answer(queries), strict=True):
+        found[owner].append(-answer.log_probs)
+    return [np.concatenate(parts) if parts else np.empty(0) for parts in found]
+
+
+def score_held_out(
+    likelihood: Likelihood,
+    sequences: Sequence[Any],
+    text_bytes: Sequence[int],
+    place: Place,
+    spec: ScoreSpec,
+) -> list[Score]:
+    """Perplexity and bits per byte of held-out conversations (``TokenSequence``).
+
+    ``text_bytes`` counts the UTF-8 bytes of each conversation's replies. Perplexity is exp of
+    the mean negative log-likelihood over all assistant tokens, end of turn included. Standard
+    errors resample message trees.
+    """
+    pairs = [(sequence.input_ids, sequence.loss_mask) for sequence in sequences]
+    losses = negative_log_likelihoods(likelihood, pairs, spec.window, spec.stride)
+    sums = np.array([loss.sum() for loss in losses])
+    counts = np.array([len(loss) for loss in losses], float)
+    items = [sequence.conversation_id for sequence in sequences]
+    clusters = [sequence.tree_id for sequence in sequences]
+    details: dict[str, Any] = {
+        "window": spec.window,
+        "stride": spec.stride,
+        "tokens": int(counts.sum()),
+        "bytes": int(sum(text_bytes)),
+        "clusters": len(set(clusters)),
+        "standard_error": "bootstrap over message trees",
+    }
+    nats = Items(items, clusters, sums, counts)
+    bits = Items(items, clusters, sums / math.log(2), np.array(text_bytes, float))
+    return [
+        place.write(PERPLEXITY, nats, details=details),
+        place.write(BITS_PER_BYTE, bits, details=details),
+    ]

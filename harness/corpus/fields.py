@@ -129,7 +129,7 @@ def get_labels(data: Mapping[str, Any], key: str, place: Place) -> dict[str, flo
             raise wrong("labels differ in number from their values", place, "lists of one length")
     else:
         names = list(labels)
-        values = [get_mapping(labels[name], place.at(name)).get("value") for name in names]
+        values = [_rating(label, name, place) for name, label in labels.items()]
     made = {}
     for name, number in zip(names, values, strict=True):
         if not isinstance(name, str):
@@ -138,3 +138,9 @@ def get_labels(data: Mapping[str, Any], key: str, place: Place) -> dict[str, flo
             raise _misfit(number, place.at(name).at("value"), "a finite number")
         made[name] = float(number)
     return made
+
+
+def _rating(label: object, name: str, place: Place) -> Any:
+    if not isinstance(label, dict):
+        raise _misfit(label, place.at(name), "an object with value and count")
+    return label.get("value")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -101,6 +102,17 @@ class Renderer:
         self.pad_id: int = self.end_of_turn_id if pad is None else pad
         self._apart = not all(self._prompt_is_prefix(first) for first in FIRST_CHARACTERS)
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of all that decides the tokens: tokenizer, special tokens, template."""
+        parts = [
+            self.tokenizer.backend_tokenizer.to_str(),
+            self.chat_template,
+            self._bos,
+            self.end_of_turn,
+        ]
+        return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
+
     def encode(self, conversation: Conversation) -> TokenSequence:
         """One conversation in tokens; see :meth:`encode_all`."""
         return next(self.encode_all([conversation]))
@@ -137,9 +149,15 @@ class Renderer:
         counts: list[int] = []
         for start in range(0, len(texts), BATCH):
             part = list(texts[start : start + BATCH])
-            batch = self.tokenizer(part, add_special_tokens=False, verbose=False)
-            counts += [len(encoding) for encoding in batch.encodings]
+            counts += map(len, self._bare().encode_batch_fast(part, add_special_tokens=False))
         return counts
+
+    def _bare(self) -> Any:
+        """The tokenizer's core, without the padding and truncation of an earlier caller."""
+        core = self.tokenizer.backend_tokenizer
+        core.no_padding()
+        core.no_truncation()
+        return core
 
     def _prompt(self, messages: Sequence[Message]) -> Rendered:
         _check_roles(messages, last="user", where="prompt")
@@ -252,10 +270,9 @@ class Renderer:
         return Rendered(tuple(texts), frame, whole, tuple(spans))
 
     def _tokenise(self, rendered: Sequence[Rendered]) -> Iterator[tuple[IntArray, BoolArray]]:
-        batch = self.tokenizer(
-            [item.whole for item in rendered], add_special_tokens=False, verbose=False
-        )
-        for item, encoding in zip(rendered, batch.encodings, strict=True):
+        wholes = [item.whole for item in rendered]
+        encodings = self._bare().encode_batch(wholes, add_special_tokens=False)
+        for item, encoding in zip(rendered, encodings, strict=True):
             literal = self._apart or any(map(self._special.search, item.texts))
             masked = None if literal else _mask(encoding.offsets, item.spans)
             if masked is None:

@@ -1,0 +1,192 @@
+"""Tokenised corpora, kept in the user's cache folder by fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.cache import cache_folder, cached_folder
+from harness.corpus.build import Corpus, build_corpus
+from harness.corpus.conversation import Conversation, Message, PreferencePair
+from harness.corpus.lengths import with_lengths
+from harness.corpus.render import Renderer, TokenSequence
+from harness.corpus.sources import find_source
+from harness.errors import HarnessError
+from harness.events import Progress, Silence
+from harness.record import CorpusResult
+from harness.schema import canonical_json, read_json, write_json
+from harness.suite import CorpusSpec
+
+LAYOUT = 1
+SILENCE = Silence()
+
+
+@dataclass(frozen=True)
+class Tokenised:
+    """A corpus and its token sequences, in the order of its conversations."""
+
+    corpus: Corpus
+    train: tuple[TokenSequence, ...]
+    held_out: tuple[TokenSequence, ...]
+
+
+def tokenised_corpus(
+    spec: CorpusSpec, renderer: Renderer, progress: Progress = SILENCE
+) -> Tokenised:
+    """Build and tokenise a corpus, or read what an equal call before left in the cache.
+
+    Equal means: the same corpus section, source bytes, tokenizer, chat template and layout.
+    A cache entry that cannot be read is made again.
+
+    Raises:
+        CorpusError: see :func:`harness.corpus.build.build_corpus`.
+        StorageError: the cache cannot be written.
+    """
+    path = cache_folder() / "corpora" / _fingerprint(spec, renderer)
+    if path.is_dir():
+        progress.note("reading the tokenised corpus from the cache")
+        found = _read(path)
+        if found is not None:
+            return found
+        shutil.rmtree(path, ignore_errors=True)
+    made: list[Tokenised] = []
+
+    def fill(folder: Path) -> None:
+        made.append(_tokenise(spec, renderer, progress))
+        _write(folder, made[0])
+
+    cached_folder(path, fill)
+    found = made[0] if made else _read(path)
+    return _tokenise(spec, renderer, progress) if found is None else found
+
+
+def _fingerprint(spec: CorpusSpec, renderer: Renderer) -> str:
+    parts = [LAYOUT, canonical_json(spec), find_source(spec).fingerprint, renderer.fingerprint]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def _tokenise(spec: CorpusSpec, renderer: Renderer, progress: Progress) -> Tokenised:
+    corpus = build_corpus(spec, progress, renderer.count_tokens)
+    progress.note("tokenising")
+    every = (*corpus.train, *corpus.held_out)
+    sequences: list[TokenSequence] = []
+    for sequence in renderer.encode_all(every):
+        sequences.append(sequence)
+        if len(sequences) % 256 == 0:
+            progress.advance(len(sequences), len(every))
+    train = tuple(sequences[: len(corpus.train)])
+    result = with_lengths(corpus.result, train)
+    corpus = Corpus(corpus.train, corpus.held_out, corpus.pairs, result)
+    return Tokenised(corpus, train, tuple(sequences[len(train) :]))
+
+
+def _write(folder: Path, made: Tokenised) -> None:
+    """Tables of distinct messages, of conversations and of pairs; and the result."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    corpus = made.corpus
+    index: dict[Message, int] = {}
+
+    def numbers(messages: Sequence[Message]) -> list[int]:
+        return [index.setdefault(message, len(index)) for message in messages]
+
+    every = (*corpus.train, *corpus.held_out)
+    conversations = pa.table(
+        {
+            "id": [one.id for one in every],
+            "tree_id": [one.tree_id for one in every],
+            "language": [one.language for one in every],
+            "messages": pa.array([numbers(one.messages) for one in every], pa.list_(pa.int32())),
+            **_token_columns((*made.train, *made.held_out)),
+        }
+    )
+    pairs = pa.table(
+        {
+            "id": pa.array([pair.id for pair in corpus.pairs], pa.string()),
+            "tree_id": pa.array([pair.tree_id for pair in corpus.pairs], pa.string()),
+            "messages": pa.array(
+                [numbers((*p.context, p.better, p.worse)) for p in corpus.pairs],
+                pa.list_(pa.int32()),
+            ),
+        }
+    )
+    messages = pa.table(
+        {name: [getattr(m, name) for m in index] for name in ("role", "text", "id")}
+    )
+    tables = {"conversations": conversations, "pairs": pairs, "messages": messages}
+    for name, table in tables.items():
+        pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+    write_json(folder / "result.json", corpus.result)
+
+
+def _token_columns(sequences: Sequence[TokenSequence]) -> dict[str, Any]:
+    import pyarrow as pa
+
+    offsets = np.cumsum([0, *(len(one.input_ids) for one in sequences)], dtype=np.int64)
+    ids = np.concatenate([one.input_ids for one in sequences])
+    mask = np.concatenate([one.loss_mask for one in sequences])
+    return {
+        "input_ids": pa.LargeListArray.from_arrays(offsets, pa.array(ids)),
+        "loss_mask": pa.LargeListArray.from_arrays(offsets, pa.array(mask)),
+    }
+
+
+def _read(path: Path) -> Tokenised | None:
+    """The entry, or None where it is damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        result = read_json(path / "result.json", CorpusResult)
+        names = ("conversations", "pairs", "messages")
+        tables = {name: pq.read_table(path / f"{name}.parquet") for name in names}
+        return _assemble(tables, result)
+    except (pa.ArrowException, OSError, KeyError, IndexError, HarnessError):
+        return None
+
+
+def _assemble(tables: dict[str, Any], result: CorpusResult) -> Tokenised:
+    messages = [Message(*row) for row in _rows(tables["messages"], "role", "text", "id")]
+
+    def pick(numbers: Sequence[int]) -> tuple[Message, ...]:
+        return tuple(messages[number] for number in numbers)
+
+    table = tables["conversations"]
+    conversations = tuple(
+        Conversation(name, tree, language, pick(numbers))
+        for name, tree, language, numbers in _rows(table, "id", "tree_id", "language", "messages")
+    )
+    sequences = tuple(
+        TokenSequence(one.id, one.tree_id, ids, mask)
+        for one, ids, mask in zip(
+            conversations, _arrays(table, "input_ids"), _arrays(table, "loss_mask"), strict=True
+        )
+    )
+    pairs = tuple(
+        PreferencePair(name, tree, pick(numbers[:-2]), *pick(numbers[-2:]))
+        for name, tree, numbers in _rows(tables["pairs"], "id", "tree_id", "messages")
+    )
+    cut = result.train_conversations
+    corpus = Corpus(conversations[:cut], conversations[cut:], pairs, result)
+    return Tokenised(corpus, sequences[:cut], sequences[cut:])
+
+
+def _rows(table: Any, *columns: str) -> Iterator[tuple[Any, ...]]:
+    return zip(*(table[name].to_pylist() for name in columns), strict=True)
+
+
+def _arrays(table: Any, column: str) -> Iterator[Any]:
+    """A list column as one numpy array per row."""
+    whole = table[column].combine_chunks()
+    values = whole.values.to_numpy(zero_copy_only=False)
+    offsets = whole.offsets.to_numpy()
+    return (values[a:b] for a, b in pairwise(offsets))

@@ -5,11 +5,23 @@ from __future__ import annotations
 import math
 
 from harness.report import numbers
-from harness.report.blocks import Block, Cell, Column, Figure, Section, Table, prose, unknown
+from harness.report.blocks import (
+    Block,
+    Cell,
+    Column,
+    Details,
+    Figure,
+    Section,
+    Table,
+    prose,
+    unknown,
+)
 from harness.report.drawings import Axis, Forest, ForestRow
 from harness.report.evidence import Evidence
 from harness.report.ranking import TONES, difference_cell, show_difference
 from harness.report.scoring import Difference, Scoring
+
+DRAWN = 40
 
 
 def differences_section(evidence: Evidence) -> Section | None:
@@ -26,7 +38,8 @@ def differences_section(evidence: Evidence) -> Section | None:
         )
     ]
     for scoring in compared:
-        blocks += [_forest(evidence, scoring), _table(scoring)]
+        shown: list[Block] = [_forest(evidence, scoring), _table(scoring)]
+        blocks += shown if scoring.headline else [Details(scoring.key.title, tuple(shown))]
     return Section("differences", f"Differences from {evidence.reference}", tuple(blocks))
 
 
@@ -41,7 +54,7 @@ def _forest(evidence: Evidence, scoring: Scoring) -> Figure:
             high=found.high,
             verdict=found.verdict,
         )
-        for label in ordered
+        for label in ordered[:DRAWN]
         if (found := scoring.differences[label])
     )
     kind = "relative change" if scoring.scale.relative else f"change in {scoring.scale.unit}"
@@ -88,7 +101,7 @@ def _cells(scoring: Scoring, found: Difference) -> tuple[Cell, ...]:
         difference_cell(scoring, found),
         Cell(numbers.p_value(found.p_value), found.p_value),
         Cell(numbers.p_value(found.adjusted_p), found.adjusted_p),
-        Cell(found.verdict, found.verdict, TONES[found.verdict]),  # type: ignore[arg-type]
+        Cell(found.verdict, found.verdict, TONES[found.verdict]),
         Cell(str(found.worse_by.seeds), found.worse_by.seeds),
         would_decide(scoring, found),
     )
@@ -108,3 +121,65 @@ def would_decide(scoring: Scoring, found: Difference) -> Cell:
     if not ways:
         return Cell("more seeds and more items", None, "muted")
     return Cell("about " + " or ".join(ways), None)
+
+
+def noise_section(evidence: Evidence) -> Section | None:
+    """How much of the uncertainty comes from seeds and how much from items."""
+    main = evidence.main
+    if main is None or not any(score.item_error is not None for score in main.values.values()):
+        return None
+    several = any(score.seed_sd is not None for score in main.values.values())
+    columns = (
+        Column("variant", number=False),
+        Column(main.key.title),
+        Column("seeds"),
+        Column("spread between seeds (s.d.)"),
+        Column("error from items (s.e.)"),
+        Column("total s.e."),
+        Column("paired: from seeds (s.e.)"),
+        Column("paired: from items (s.e.)"),
+    )
+    rows = tuple(_noise_cells(evidence, main, label) for label in main.ordered())
+    text = (
+        "The spread between seeds is what repeating the training changes; the error from items is "
+        "what another held-out set of this size would change. Paired columns are for the "
+        f"difference from {evidence.reference}, where what the variants share cancels."
+        if several
+        else "One seed only: how much repeating the training would change is unknown."
+    )
+    table = Table("noise", columns, rows, "s.d.: standard deviation, s.e.: standard error.")
+    return Section("noise", "Noise from seeds and from items", (prose(text), table))
+
+
+def _noise_cells(evidence: Evidence, main: Scoring, label: str) -> tuple[Cell, ...]:
+    score = main.values[label]
+    found = main.differences.get(label)
+    trains = evidence.by_label[label].plan.trains
+    pair: tuple[float | None, float | None] = (None, None)
+    if found is not None:
+        worse = found.worse_by
+        pair = (_root(worse.seed_variance), _root(worse.item_variance))
+    return (
+        Cell(label, label, style="code"),
+        Cell(numbers.number(score.value), score.value),
+        Cell(str(score.seeds) if trains else "not trained", score.seeds),
+        _number(score.seed_sd),
+        _number(score.item_error),
+        _number(score.standard_error),
+        *(_paired_error(main, value) for value in pair),
+    )
+
+
+def _root(variance: float | None) -> float | None:
+    return None if variance is None else math.sqrt(variance)
+
+
+def _number(value: float | None) -> Cell:
+    return unknown() if value is None else Cell(numbers.number(value, digits=2), value)
+
+
+def _paired_error(main: Scoring, value: float | None) -> Cell:
+    if value is None:
+        return unknown()
+    text = numbers.percent(value) if main.scale.relative else numbers.number(value, digits=2)
+    return Cell(text, value)

@@ -25,7 +25,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Point:
-    """A variant in the plane; ``low`` to ``high`` is the interval of y."""
+    """A variant in the plane; ``low`` to ``high`` is an interval of y."""
 
     label: str
     mark: Mark
@@ -39,12 +39,13 @@ class Point:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Quality against a cost; points of the Pareto front are joined."""
+    """Quality against a cost; points of the Pareto front are joined; ``limit`` is the user's."""
 
     x: Axis
     y: Axis
     points: tuple[Point, ...]
     limit: float | None = None
+    limit_label: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Forest:
 
 @dataclass(frozen=True)
 class Line:
-    """A curve with an optional band."""
+    """A curve; ``low`` to ``high`` is a band, or error bars where points are marked."""
 
     label: str
     mark: Mark
@@ -78,49 +79,58 @@ class Line:
     y: tuple[float, ...]
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
-    dashed: bool = False
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Curves over a common x axis, labelled at their right end."""
+    """Curves over a common x axis, named at their right end; ``faint`` ones stay unnamed."""
 
     x: Axis
     y: Axis
     lines: tuple[Line, ...]
-    log_x: bool = False
+    faint: tuple[Line, ...] = ()
+    marked: bool = False
+    doubling: bool = False
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A horizontal bar of stacked or neighbouring segments, in the order of the legend."""
+    """One variant's parts, in the order of the drawing's ``parts``; None is not measured."""
 
     label: str
+    mark: Mark
     values: tuple[float | None, ...]
+    beside: tuple[float | None, ...] = ()
+    total: str = ""
 
 
 @dataclass(frozen=True)
-class Bars:
-    """Horizontal bars per variant; ``parts`` names the segments.
-
-    ``stacked`` bars add up; otherwise each part is its own dot on the row's line (measured beside
-    predicted).
-    """
+class Stacks:
+    """Horizontal stacked bars that add up to a total written at their end."""
 
     x: Axis
     parts: tuple[str, ...]
     bars: tuple[Bar, ...]
-    stacked: bool = True
+
+
+@dataclass(frozen=True)
+class Panels:
+    """A panel per part over common rows: measured values filled, predicted ones hollow."""
+
+    x: Axis
+    parts: tuple[str, ...]
+    bars: tuple[Bar, ...]
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts by upper bound."""
+    """Counts by upper bound; ``cuts`` are bounds worth a line, with their labels."""
 
     x: Axis
     y: Axis
     bounds: tuple[int, ...]
     counts: tuple[int, ...]
+    cuts: tuple[tuple[int, str], ...] = ()
 
 
-Drawing = Scatter | Forest | Curves | Bars | Histogram
+Drawing = Scatter | Forest | Curves | Stacks | Panels | Histogram

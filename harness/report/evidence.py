@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from pydantic import Field
 
 from harness.errors import UnknownName
 from harness.report.rows import Row, make_rows, memory_kind
-from harness.report.scoring import Scoring, make_scoring, score_keys
+from harness.report.scoring import Sample, Scoring, make_scoring, score_keys
 from harness.schema import Frozen
 from harness.store import BrokenRun, StoredRun
 
@@ -46,6 +46,11 @@ class Evidence:
         """The score that ranks."""
         return self.scorings[0] if self.scorings else None
 
+    @property
+    def main_sample(self) -> Sample | None:
+        """The resampled runs of the score that ranks."""
+        return self.main.sample if self.main else None
+
     @cached_property
     def by_label(self) -> dict[str, Row]:
         """Rows by label."""
@@ -69,11 +74,12 @@ def gather(
     """Rows and scores of the runs of ``request.suite``."""
     rows = make_rows(run for run in runs if run.record.plan.suite == request.suite)
     reference = _reference(rows, request.reference)
-    scorings = tuple(
-        make_scoring(rows, key, reference, request.margin, request.resamples)
-        for key in score_keys(rows)
-    )
-    return Evidence(request, rows, reference, scorings, tuple(broken), memory_kind(rows))
+    scorings: list[Scoring] = []
+    for key in score_keys(rows):
+        made = make_scoring(rows, key, reference, request.margin, request.resamples)
+        # Replicates are large, and only the ranking score is looked at again.
+        scorings.append(replace(made, sample=None) if scorings else made)
+    return Evidence(request, rows, reference, tuple(scorings), tuple(broken), memory_kind(rows))
 
 
 def _reference(rows: Sequence[Row], asked: str | None) -> str | None:

@@ -4,12 +4,44 @@ from __future__ import annotations
 
 from harness.record import RunRecord
 from harness.report import numbers
-from harness.report.blocks import Cell, Column, Table, unknown
+from harness.report.blocks import Block, Cell, Column, Details, Section, Table, Tone, prose, unknown
 from harness.report.evidence import Evidence
 from harness.report.rows import MEMORY_KINDS, Row
-from harness.report.scoring import SHARES, Difference, Scoring
+from harness.report.scoring import Difference, Scoring
 
-TONES = {"better": "good", "worse": "bad", "equivalent": "good", "undecided": "muted"}
+TONES: dict[str, Tone] = {
+    "better": "good",
+    "worse": "bad",
+    "equivalent": "good",
+    "undecided": "muted",
+}
+
+
+def ranking_section(evidence: Evidence) -> Section | None:
+    """Every variant, best first, failures included; other precisions in a table of their own."""
+    if not evidence.rows:
+        return Section("ranking", "Ranking", (prose("No runs yet."),))
+    blocks: list[Block] = [ranking(evidence)]
+    others = [scoring for scoring in evidence.scorings if not scoring.headline]
+    if others:
+        blocks.append(Details("All other scores", (_other_scores(evidence, others),)))
+    return Section("ranking", "Ranking", tuple(blocks))
+
+
+def _other_scores(evidence: Evidence, scorings: list[Scoring]) -> Table:
+    columns = (
+        Column("variant", number=False),
+        *(Column(_score_title(scoring), help=_score_help(scoring)) for scoring in scorings),
+    )
+    rows = tuple(
+        (
+            Cell(row.label, row.label, style="code"),
+            *(score_cell(scoring, row.label) for scoring in scorings),
+        )
+        for row in evidence.ranked
+        if row.finished
+    )
+    return Table("scores", columns, rows, "± is half the 95 % interval.")
 
 
 def ranking(evidence: Evidence) -> Table:
@@ -97,7 +129,7 @@ def show_difference(scoring: Scoring, value: float, *, digits: int = 2) -> str:
     """A difference in the score's own terms: relative change, points of a share, or units."""
     if scoring.scale.relative:
         return numbers.percent(value, signed=True, digits=digits)
-    if scoring.scale.unit in SHARES:
+    if scoring.scale.share:
         return numbers.number(value * 100, signed=True, digits=3) + " points"
     return numbers.number(value, signed=True, digits=3)
 
@@ -119,7 +151,7 @@ def verdict_cell(evidence: Evidence, row: Row, difference: Difference | None) ->
     if row.label == evidence.reference:
         return Cell("reference", "a", "muted")
     if difference is not None:
-        return Cell(difference.verdict, difference.verdict, TONES[difference.verdict])  # type: ignore[arg-type]
+        return Cell(difference.verdict, difference.verdict, TONES[difference.verdict])
     excluded = evidence.main.excluded.get(row.label) if evidence.main else None
     return Cell(f"not compared: {excluded}" if excluded else "not compared", "y", "muted")
 

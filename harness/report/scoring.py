@@ -39,6 +39,7 @@ class Scale:
     direction: str
     unit: str
     margin: float
+    share: bool = False
 
     @property
     def sign(self) -> int:
@@ -96,25 +97,6 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Scoring:
-    """One score over all rows."""
-
-    key: ScoreKey
-    scale: Scale
-    headline: bool
-    values: dict[str, RowScore]
-    differences: dict[str, Difference]
-    excluded: dict[str, str]
-    best_chance: dict[str, float] = field(default_factory=dict)
-    items: int = 0
-    clusters: int = 0
-
-    def ordered(self) -> list[str]:
-        """Labels from best to worst."""
-        return sorted(self.values, key=lambda label: self.values[label].value * self.scale.sign)
-
-
-@dataclass(frozen=True)
 class Sample:
     """Aligned runs on the additive scale: values per run, and replicates (resamples, runs)."""
 
@@ -157,6 +139,26 @@ class Sample:
         return [(index, by_seed[seeds[index]]) for index in own if seeds[index] in by_seed]
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """One score over all rows."""
+
+    key: ScoreKey
+    scale: Scale
+    headline: bool
+    values: dict[str, RowScore]
+    differences: dict[str, Difference]
+    excluded: dict[str, str]
+    best_chance: dict[str, float] = field(default_factory=dict)
+    items: int = 0
+    clusters: int = 0
+    sample: Sample | None = None
+
+    def ordered(self) -> list[str]:
+        """Labels from best to worst."""
+        return sorted(self.values, key=lambda label: self.values[label].value * self.scale.sign)
+
+
 def score_keys(rows: Sequence[Row]) -> list[ScoreKey]:
     """Every score after training: headline scores first, perplexity before others."""
     found: dict[ScoreKey, bool] = {}
@@ -196,8 +198,9 @@ def make_scoring(
         differences={} if sample is None else compare_all(sample, reference, scale),
         excluded=reading.excluded,
         best_chance={} if sample is None else _best_chance(sample, scale),
-        items=reading.aligned.items if reading.aligned else 0,
-        clusters=reading.aligned.clusters if reading.aligned else 0,
+        items=sample.aligned.items if sample else 0,
+        clusters=sample.aligned.clusters if sample else 0,
+        sample=sample,
     )
 
 
@@ -209,14 +212,15 @@ def make_scale(scores: Sequence[Score], margin: float) -> Scale:
     difference, the margin being a share of their median.
     """
     first = scores[0]
+    values = [score.value for score in scores]
+    within_one = first.direction == "higher" and min(values) >= 0 and max(values) <= 1
+    share = first.transform == "identity" and (first.unit in SHARES or within_one)
     relative = first.transform == "exp" or (
-        first.unit not in SHARES
-        and first.direction == "lower"
-        and min(score.value for score in scores) > 0
+        not share and first.direction == "lower" and min(values) > 0
     )
-    if not relative and first.unit not in SHARES:
-        margin *= abs(float(np.median([score.value for score in scores]))) or 1.0
-    return Scale(first.transform, relative, first.direction, first.unit, round6(margin))
+    if not relative and not share:
+        margin *= abs(float(np.median(values))) or 1.0
+    return Scale(first.transform, relative, first.direction, first.unit, round6(margin), share)
 
 
 def make_sample(aligned: Aligned, scale: Scale, resamples: int) -> Sample:

@@ -9,7 +9,7 @@ from harness.report.blocks import Block, Figure, Section, prose
 from harness.report.drawings import Axis, Point, Scatter
 from harness.report.evidence import Evidence
 from harness.report.rows import MEMORY_KINDS, Row
-from harness.report.scoring import Scoring
+from harness.report.scoring import Scoring, round6
 
 Cost = tuple[str, str, Callable[[Row], float | None], Callable[[float | None], str]]
 
@@ -46,9 +46,9 @@ def tradeoff_section(evidence: Evidence) -> Section | None:
     if not blocks:
         return None
     note = prose(
-        "A variant on the front (joined by the line) is beaten by no other in both respects. "
-        "Bars are 95 % intervals of the score itself; items are shared, so differences between "
-        "variants are known better than the bars suggest: see the differences below."
+        "A variant on the front (dashed) is beaten by no other in both respects. Bars are 95 % "
+        f"intervals of the difference from {evidence.reference} on the same items. Hollow points "
+        "are untrained references."
     )
     return Section("tradeoff", "Quality against cost", (note, *blocks))
 
@@ -66,6 +66,7 @@ def _figure(evidence: Evidence, main: Scoring, cost: Cost) -> Figure | None:
     ]
     if not known:
         return None
+    intervals = {row.label: _interval(main, row.label) for row, _ in known}
     front = pareto_front([(x, main.values[row.label].value * main.scale.sign) for row, x in known])
     points = tuple(
         Point(
@@ -73,8 +74,8 @@ def _figure(evidence: Evidence, main: Scoring, cost: Cost) -> Figure | None:
             mark=row.mark,
             x=x,
             y=main.values[row.label].value,
-            low=main.values[row.label].low,
-            high=main.values[row.label].high,
+            low=intervals[row.label][0],
+            high=intervals[row.label][1],
             on_front=index in front,
             trained=row.plan.trains,
         )
@@ -86,12 +87,26 @@ def _figure(evidence: Evidence, main: Scoring, cost: Cost) -> Figure | None:
         y=Axis(f"{main.key.title}", "lower" if main.scale.direction == "lower" else "higher"),
         points=points,
         limit=_scaled(limit, 2**30),
+        limit_label=f"your limit, {numbers.size(limit)}",
     )
     on_front = [point for point in points if point.on_front]
     alt = f"{main.key.title} against {title}. On the front: " + ", ".join(
         f"{point.label} ({numbers.number(point.y)} at {say(point.x)})" for point in on_front[:8]
     )
     return Figure(f"quality-{name}", f"{main.key.title} against {title}", alt, drawing)
+
+
+def _interval(main: Scoring, label: str) -> tuple[float | None, float | None]:
+    """The difference's interval laid around the reference's value; none without a comparison."""
+    found = main.differences.get(label)
+    if found is None:
+        return None, None
+    value = main.values[label].value
+    if main.scale.relative:
+        base = value / (1 + found.estimate)
+        return round6(base * (1 + found.low)), round6(base * (1 + found.high))
+    base = value - found.estimate
+    return round6(base + found.low), round6(base + found.high)
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> set[int]:

@@ -1,0 +1,184 @@
+"""Accounting: what quantization costs, what training wins back, what rank and precision change."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.plan import Plan
+from harness.report import numbers
+from harness.report.blocks import Cell, Column, Section, Table, prose, unknown
+from harness.report.evidence import Evidence
+from harness.report.ranking import TONES, show_difference
+from harness.report.rows import Row
+from harness.report.scoring import Difference, Sample, make_difference
+from harness.report.statistics import holm
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of the account: a row against another, and the question it answers."""
+
+    question: str
+    row: Row
+    against: Row
+
+
+def accounting_section(evidence: Evidence) -> Section | None:
+    """Quantization accounting in one table."""
+    main = evidence.main
+    if main is None or evidence.main_sample is None:
+        return None
+    steps = [s for s in _steps(evidence.rows) if _known(evidence.main_sample, s)]
+    if not steps:
+        return None
+    found = _differences(evidence, evidence.main_sample, steps)
+    columns = (
+        Column("question", number=False),
+        Column("row", number=False),
+        Column("against", number=False),
+        Column(f"{main.key.title} changes by [95 % interval]"),
+        Column("p (Holm)"),
+        Column("verdict", number=False),
+        Column("weights change by"),
+        Column("wins back"),
+    )
+    rows = tuple(
+        _cells(evidence, step, difference) for step, difference in zip(steps, found, strict=True)
+    )
+    caption = (
+        "Paired on the same items, p-values corrected by Holm's method within this table. Wins "
+        "back: share of the base's loss by quantization (on the log scale) that training undoes; "
+        "over 100 % means better than the unquantized base."
+    )
+    table = Table("accounting", columns, rows, caption)
+    intro = prose("Each line answers one question by one paired comparison.")
+    return Section("accounting", "Quantization accounting", (intro, table))
+
+
+def _known(sample: Sample, step: Step) -> bool:
+    return sample.paired(step.row.label, step.against.label) is not None
+
+
+def _differences(evidence: Evidence, sample: Sample, steps: Sequence[Step]) -> list[Difference]:
+    assert evidence.main is not None  # noqa: S101 - the caller has looked
+    scale = evidence.main.scale
+    effects = [
+        effect
+        for step in steps
+        if (effect := sample.paired(step.row.label, step.against.label)) is not None
+    ]
+    adjusted = holm([effect.p_value for effect in effects])
+    return [
+        make_difference(step.row.label, effect, p, scale)
+        for step, effect, p in zip(steps, effects, adjusted, strict=True)
+    ]
+
+
+def _steps(rows: Sequence[Row]) -> list[Step]:
+    """Every question that the rows at hand can answer, in reading order."""
+    finished = [row for row in rows if row.finished]
+    bases = {_quantization(row.plan): row for row in finished if row.plan.method == "none"}
+    trained = [row for row in finished if row.plan.trains]
+    steps: list[Step] = []
+    base = bases.get("none")
+    for name, row in sorted(bases.items()):
+        if base is not None and name != "none":
+            steps.append(Step(f"what {name} costs the base", row, base))
+    for row in trained:
+        own = bases.get(_quantization(row.plan))
+        if own is not None:
+            steps.append(Step("what training gains on the same weights", row, own))
+    if base is not None:
+        question = "quantized and trained, against the plain base"
+        quantized = [row for row in trained if _quantization(row.plan) != "none"]
+        steps += [Step(question, row, base) for row in quantized]
+    steps += [
+        Step("what quantization costs after training", row, other)
+        for row, other in _twins(trained)
+        if _quantization(row.plan) != "none" and _quantization(other.plan) == "none"
+    ]
+    steps += [
+        Step("what double quantization changes", row, other)
+        for row, other in _twins(finished)
+        if row.plan.quantization.double
+        and not other.plan.quantization.double
+        and row.plan.quantization.type == other.plan.quantization.type
+    ]
+    return steps + _rank_steps(trained)
+
+
+def _quantization(plan: Plan) -> str:
+    return plan.quantization.type + ("+dq" if plan.quantization.double else "")
+
+
+def _twins(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
+    """Ordered pairs of rows whose plans differ in quantization only."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(_without(row.plan, "quantization"), []).append(row)
+    return [(a, b) for members in groups.values() for a in members for b in members if a is not b]
+
+
+def _without(plan: Plan, *keys: str) -> str:
+    names = {"variant", "seed", "substitutions", *keys}
+    return plan.model_copy(update={"substitutions": ()}).model_dump_json(exclude=names)
+
+
+def _rank_steps(rows: Sequence[Row]) -> list[Step]:
+    """Each rank against the next lower one of variants that differ in rank only."""
+    groups: dict[str, list[tuple[int, Row]]] = {}
+    for row in rows:
+        rank = row.plan.adapter.fields.get("r") if row.plan.adapter else None
+        if isinstance(rank, int) and row.plan.adapter is not None:
+            fields = {k: v for k, v in row.plan.adapter.fields.items() if k != "r"}
+            key = _without(row.plan, "adapter") + repr((row.plan.adapter.type, fields))
+            groups.setdefault(key, []).append((rank, row))
+    steps = []
+    for members in groups.values():
+        ordered = sorted(members, key=lambda member: member[0])
+        for (low, under), (high, over) in itertools.pairwise(ordered):
+            if low != high:
+                steps.append(Step(f"what rank {high} changes against {low}", over, under))
+    return steps
+
+
+def _cells(evidence: Evidence, step: Step, found: Difference) -> tuple[Cell, ...]:
+    assert evidence.main is not None  # noqa: S101 - the caller has looked
+    low, high = (show_difference(evidence.main, end) for end in (found.low, found.high))
+    text = f"{show_difference(evidence.main, found.estimate)} [{low}, {high}]"
+    own, other = step.row.weight_bytes, step.against.weight_bytes
+    weights = unknown()
+    if own is not None and other:
+        weights = Cell(numbers.percent(own / other - 1, signed=True, digits=1), own / other)
+    return (
+        Cell(step.question, step.question),
+        Cell(step.row.label, step.row.label, style="code"),
+        Cell(step.against.label, step.against.label, style="code"),
+        Cell(text, found.estimate),
+        Cell(numbers.p_value(found.adjusted_p), found.adjusted_p),
+        Cell(found.verdict, found.verdict, TONES[found.verdict]),
+        weights,
+        _won_back(evidence, step),
+    )
+
+
+def _won_back(evidence: Evidence, step: Step) -> Cell:
+    """Share of the quantized base's loss that training undoes."""
+    if step.question != "what training gains on the same weights":
+        return unknown()
+    assert evidence.main is not None  # noqa: S101 - the caller has looked
+    main = evidence.main
+    base = next((r for r in evidence.rows if r.is_reference_base and r.label in main.values), None)
+    if base is None or base is step.against or not main.scale.relative:
+        return unknown()
+    plain, quantized, trained = (
+        math.log(main.values[row.label].value) for row in (base, step.against, step.row)
+    )
+    lost = (quantized - plain) * main.scale.sign
+    if lost <= 0:
+        return unknown()
+    share = (quantized - trained) * main.scale.sign / lost
+    return Cell(numbers.percent(share, digits=0), share)

@@ -1,0 +1,126 @@
+"""Costs: memory by phase, predicted beside measured, and time by phase."""
+
+from __future__ import annotations
+
+from harness.record import PHASES
+from harness.report import numbers
+from harness.report.blocks import Cell, Column, Details, Figure, Section, Table, prose, unknown
+from harness.report.drawings import Axis, Bar, Panels, Stacks
+from harness.report.evidence import Evidence
+from harness.report.rows import MEMORY_KINDS, Row
+
+METERED = ("load", "score_base", "prepare", "train", "score")
+DRAWN = 40
+
+
+def memory_section(evidence: Evidence) -> Section | None:
+    """Peak memory by phase beside the planner's prediction."""
+    rows = [row for row in evidence.ranked if row.finished or row.records[0].phases]
+    parts = [
+        phase
+        for phase in METERED
+        if any(row.peak_bytes(evidence.memory_kind, (phase,)) is not None for row in rows)
+    ]
+    if not parts:
+        return None
+    bars = tuple(
+        Bar(
+            label=row.label,
+            mark=row.mark,
+            values=tuple(_gib(row.peak_bytes(evidence.memory_kind, (p,))) for p in parts),
+            beside=tuple(_gib(_predicted(row, part)) for part in parts),
+        )
+        for row in rows[:DRAWN]
+    )
+    kind = MEMORY_KINDS[evidence.memory_kind]
+    alt = f"Peak memory by phase ({kind}), measured and predicted; the numbers are in the table."
+    figure = Figure(
+        "memory-by-phase",
+        f"Peak memory by phase ({kind}), measured (filled) beside predicted (hollow)",
+        alt,
+        Panels(Axis(f"peak memory, GiB ({kind})"), tuple(parts), bars),
+    )
+    note = prose(
+        "Peaks are reset between phases. A prediction comes from the planner, before the run. "
+        "Highest over the seeds; failed runs show what they had reached."
+    )
+    table = Details("Memory by phase as numbers", (_memory_table(evidence, rows, parts),))
+    return Section("memory", "Memory by phase", (note, figure, table))
+
+
+def _gib(value: int | None) -> float | None:
+    return None if value is None else float(f"{value / 2**30:.6g}")
+
+
+def _predicted(row: Row, phase: str) -> int | None:
+    prediction = row.records[0].prediction
+    return None if prediction is None else prediction.by_phase.get(phase)
+
+
+def _memory_table(evidence: Evidence, rows: list[Row], parts: list[str]) -> Table:
+    columns = [Column("variant", number=False)]
+    for part in parts:
+        columns += [Column(part), Column(f"{part} predicted")]
+    cells = []
+    for row in rows:
+        line = [Cell(row.label, row.label, style="code")]
+        for part in parts:
+            line.append(_size(row.peak_bytes(evidence.memory_kind, (part,))))
+            line.append(_size(_predicted(row, part)))
+        cells.append(tuple(line))
+    return Table("memory", tuple(columns), tuple(cells), MEMORY_KINDS[evidence.memory_kind])
+
+
+def _size(value: int | None) -> Cell:
+    return unknown() if value is None else Cell(numbers.size(value), value)
+
+
+def time_section(evidence: Evidence) -> Section | None:
+    """Seconds by phase."""
+    rows = [row for row in evidence.ranked if row.records[0].phases]
+    if not rows:
+        return None
+    known = {row.label: [row.phase_seconds(phase) for phase in PHASES] for row in rows}
+    longest = max(sum(value or 0 for value in values) for values in known.values())
+    unit, seconds = ("minutes", 60) if longest > 180 else ("seconds", 1)
+    bars = tuple(
+        Bar(
+            label=row.label,
+            mark=row.mark,
+            values=tuple(None if v is None else v / seconds for v in known[row.label]),
+            total=numbers.duration(sum(value or 0 for value in known[row.label])),
+        )
+        for row in rows[:DRAWN]
+    )
+    figure = Figure(
+        "time-by-phase",
+        "Time by phase (median over seeds)",
+        "Time by phase: " + "; ".join(f"{bar.label} {bar.total}" for bar in bars[:12]),
+        Stacks(Axis(f"time, {unit}"), PHASES, bars),
+    )
+    return Section("time", "Time by phase", (figure, Details("Time as numbers", (_times(rows),))))
+
+
+def _times(rows: list[Row]) -> Table:
+    columns = [Column("variant", number=False), *(Column(phase) for phase in PHASES)]
+    columns += [Column("compile"), Column("tokens/s p10–p90"), Column("warm-up steps left out")]
+    return Table("time", tuple(columns), tuple(_time_cells(row) for row in rows))
+
+
+def _time_cells(row: Row) -> tuple[Cell, ...]:
+    cells = [Cell(row.label, row.label, style="code")]
+    for phase in PHASES:
+        value = row.phase_seconds(phase)
+        cells.append(unknown() if value is None else Cell(numbers.duration(value), value))
+    training = next((r.training for r in row.finished if r.training), None)
+    if training is None:
+        return (*cells, unknown(), unknown(), unknown())
+    compiled = training.compile_seconds
+    spread = training.throughput
+    cells.append(unknown() if compiled is None else Cell(numbers.duration(compiled), compiled))
+    if spread.p10 is None or spread.p90 is None:
+        cells.append(unknown())
+    else:
+        text = f"{numbers.number(spread.p10, digits=3)}–{numbers.number(spread.p90, digits=3)}"
+        cells.append(Cell(text, spread.p10))
+    return (*cells, Cell(str(spread.warmup_steps), spread.warmup_steps))

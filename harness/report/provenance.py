@@ -1,0 +1,169 @@
+"""Provenance: what differs between rows, what was substituted, where runs ran, what failed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from harness.plan import Plan
+from harness.report.blocks import (
+    Block,
+    Cell,
+    Code,
+    Column,
+    Details,
+    Note,
+    Section,
+    Table,
+    code,
+    prose,
+    unknown,
+)
+from harness.report.evidence import Evidence
+from harness.report.ranking import ending
+from harness.report.rows import Row, flatten, plain
+
+UNSHOWN = ("substitutions", "schema_version", "variant", "seed", "suite")
+
+
+def provenance_section(evidence: Evidence) -> Section | None:
+    """Every plan key that differs between rows, substitutions, environments, broken folders."""
+    if not evidence.rows:
+        return None
+    blocks: list[Block] = []
+    table = _plan_table(evidence)
+    if table.columns[1:]:
+        blocks.append(table)
+    else:
+        blocks.append(prose("All rows share one plan."))
+    blocks += _substitutions(evidence)
+    blocks += _environments(evidence)
+    blocks += _failures(evidence)
+    blocks += _broken(evidence)
+    return Section("provenance", "What differs, substitutions, environments", tuple(blocks))
+
+
+def _flat_plan(row: Row) -> dict[str, Any]:
+    plan = row.plan.model_dump(mode="json")
+    flat = {k: v for k, v in flatten(plan).items() if not k.startswith(UNSHOWN)}
+    scale = alpha_over_rank(row.plan)
+    if scale is not None:
+        flat["adapter.alpha/r"] = float(f"{scale:.6g}")
+    return flat
+
+
+def alpha_over_rank(plan: Plan) -> float | None:
+    """The scale LoRA multiplies its product with: alpha/r, or alpha/sqrt(r) with rsLoRA."""
+    if plan.adapter is None:
+        return None
+    fields = plan.adapter.fields
+    alpha, rank = fields.get("lora_alpha"), fields.get("r")
+    if not isinstance(alpha, int | float) or not isinstance(rank, int) or rank <= 0:
+        return None
+    return alpha / (rank**0.5 if fields.get("use_rslora") else rank)
+
+
+def _plan_table(evidence: Evidence) -> Table:
+    plans = {row.label: _flat_plan(row) for row in evidence.ranked}
+    keys = sorted(set().union(*plans.values()))
+    differing = [
+        key for key in keys if len({json.dumps(flat.get(key)) for flat in plans.values()}) > 1
+    ]
+    columns = (Column("variant", number=False), *(Column(key, number=False) for key in differing))
+    rows = tuple(
+        (Cell(label, label, style="code"), *(_plan_cell(flat, key) for key in differing))
+        for label, flat in plans.items()
+    )
+    caption = "Every planned key that is not the same in all rows; keys not shown are equal."
+    return Table("plans", columns, rows, caption)
+
+
+def _plan_cell(flat: Mapping[str, Any], key: str) -> Cell:
+    if key not in flat or flat[key] is None:
+        return unknown()
+    value = flat[key]
+    text = plain(value)
+    if key.endswith("sha256"):
+        text = text[:12]
+    return Cell(text, value if isinstance(value, int | float) else text)
+
+
+def _substitutions(evidence: Evidence) -> list[Block]:
+    grouped: dict[tuple[str, str, str, str], list[str]] = {}
+    for row in evidence.ranked:
+        for item in row.plan.substitutions:
+            key = (item.key, plain(item.asked), plain(item.used), item.reason)
+            grouped.setdefault(key, []).append(row.label)
+    if not grouped:
+        return [prose("Nothing was substituted: every setting ran as asked.")]
+    columns = tuple(
+        Column(title, number=False) for title in ("setting", "asked", "used", "reason", "rows")
+    )
+    rows = tuple(
+        (
+            Cell(key[0], key[0], style="code"),
+            *(Cell(part) for part in key[1:]),
+            Cell(", ".join(labels)),
+        )
+        for key, labels in grouped.items()
+    )
+    caption = "Substitutions: settings that could not be had as asked on the device."
+    return [Table("substitutions", columns, rows, caption)]
+
+
+def _environments(evidence: Evidence) -> list[Block]:
+    found: dict[str, list[str]] = {}
+    for row in evidence.ranked:
+        for record in row.records:
+            if record.environment is not None:
+                names = found.setdefault(record.environment.model_dump_json(), [])
+                if row.label not in names:
+                    names.append(row.label)
+    flats = [flatten(json.loads(text)) for text in found]
+    if not flats:
+        return []
+    keys = list(dict.fromkeys(key for flat in flats for key in flat))
+    same = {key for key in keys if len({json.dumps(flat.get(key)) for flat in flats}) == 1}
+    blocks: list[Block] = []
+    if len(flats) > 1:
+        differing = [key for key in keys if key not in same]
+        blocks += [
+            Note(f"The runs come from {len(flats)} different environments."),
+            _environment_table(list(found.values()), flats, differing),
+        ]
+    common = "\n".join(f"{key} = {plain(flats[0].get(key))}" for key in keys if key in same)
+    blocks.append(Details("Environment common to all runs", (Code(common),)))
+    return blocks
+
+
+def _environment_table(
+    names: list[list[str]], flats: list[dict[str, Any]], differing: list[str]
+) -> Table:
+    columns = (Column("rows", number=False), *(Column(key, number=False) for key in differing))
+    rows = tuple(
+        (Cell(", ".join(labels)), *(Cell(plain(flat.get(key))) for key in differing))
+        for labels, flat in zip(names, flats, strict=True)
+    )
+    return Table("environments", columns, rows, "What differs between the environments.")
+
+
+def _failures(evidence: Evidence) -> list[Block]:
+    failed = [record for row in evidence.ranked for record in row.failures]
+    blocks: list[Block] = []
+    for record in failed:
+        problem = record.problem
+        title = f"{record.plan.variant}, seed {record.plan.seed}: {ending(record)}"
+        lines = [problem.message, problem.log_tail] if problem else ["no further account"]
+        blocks.append(Details(title, (Code("\n".join(line for line in lines if line)),)))
+    return [prose("Runs that did not end well:"), *blocks] if blocks else []
+
+
+def _broken(evidence: Evidence) -> list[Block]:
+    if not evidence.broken:
+        return []
+    blocks: list[Block] = [prose("Records that could not be read were left out:")]
+    for run in evidence.broken:
+        place = "/".join(run.folder.path.parts[-3:])
+        blocks.append(prose(code(place), ": ", run.error.what, bullet=True))
+    return blocks

@@ -1,0 +1,119 @@
+"""Summary: the recommendation in words, and every caveat that a reader must know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.report import numbers
+from harness.report.blocks import Block, Note, Section, code, prose, strong
+from harness.report.evidence import Evidence
+from harness.report.ranking import show_difference
+from harness.report.recommend import recommend
+
+FEW_TREES = 20
+
+
+def summary_section(evidence: Evidence) -> Section | None:
+    """What to use, why, how sure; then the caveats."""
+    blocks: list[Block] = [_question(evidence)]
+    found = recommend(evidence)
+    if found is None:
+        blocks.append(prose("No run has been scored yet, so there is nothing to recommend."))
+    elif found.row is None:
+        blocks.append(prose(strong("Nothing fits. "), " ".join(found.reasons)))
+    else:
+        lead = "Least bad choice: " if meaningless(evidence) else "Recommended: "
+        blocks.append(prose(strong(lead), code(found.row.label), ". ", " ".join(found.reasons)))
+        blocks += [prose(text, bullet=True) for text in found.sureness]
+    blocks += [Note(text) for text in caveats(evidence)]
+    return Section("summary", "Summary", tuple(blocks))
+
+
+def _question(evidence: Evidence) -> Block:
+    request = evidence.request
+    finished = sum(len(row.finished) for row in evidence.rows)
+    failed = sum(len(row.failures) for row in evidence.rows)
+    parts = [f"{len(evidence.rows)} variants, {finished} finished runs"]
+    if failed:
+        parts.append(f"{failed} failed")
+    models = sorted({row.plan.model.name for row in evidence.rows})
+    devices = sorted({row.plan.device.name for row in evidence.rows})
+    text = ", ".join(parts) + f"; model {', '.join(models)} on {', '.join(devices)}. "
+    if evidence.main is not None:
+        margin = show_difference(evidence.main, evidence.main.scale.margin).lstrip("+")
+        text += f"Ranked by {evidence.main.key.title}; differences up to {margin} do not matter. "
+    if request.budget_memory_bytes is not None:
+        text += f"Memory limit: {numbers.size(request.budget_memory_bytes)}. "
+    if request.max_loss is not None:
+        text += f"Loss limit: {numbers.percent(request.max_loss)} against {evidence.reference}. "
+    return prose(text.strip())
+
+
+def meaningless(evidence: Evidence) -> bool:
+    """Whether any row started from random weights."""
+    return any(row.plan.model.source.kind == "random" for row in evidence.rows)
+
+
+def caveats(evidence: Evidence) -> Iterator[str]:
+    """Everything that limits what the numbers say, one sentence each."""
+    if meaningless(evidence):
+        yield "Random weights: quality scores are meaningless; only costs can be compared."
+    yield from _corpus_caveats(evidence)
+    yield from _seed_caveats(evidence)
+    main = evidence.main
+    if main is not None and 0 < main.clusters < FEW_TREES:
+        yield (
+            f"Only {main.clusters} held-out conversation trees: intervals are wide and approximate."
+        )
+    if main is not None and main.excluded:
+        rows = "; ".join(f"{label}: {reason}" for label, reason in sorted(main.excluded.items()))
+        yield f"Not compared on {main.key.title}: {rows}."
+    changed = sorted({item.key for row in evidence.rows for item in row.plan.substitutions})
+    if changed:
+        yield f"Settings were substituted ({', '.join(changed)}); see what differs."
+    if _environments(evidence) > 1:
+        yield f"Runs come from {_environments(evidence)} different environments; see what differs."
+    if evidence.broken:
+        yield f"{len(evidence.broken)} records could not be read and were left out; named below."
+
+
+def _corpus_caveats(evidence: Evidence) -> Iterator[str]:
+    corpora = {
+        (record.corpus.name, record.corpus.is_sample)
+        for row in evidence.rows
+        for record in row.records
+        if record.corpus
+    }
+    samples = sorted(name for name, is_sample in corpora if is_sample)
+    if samples:
+        yield (
+            "Trained and scored on the bundled sample, written for this project; it is not OASST "
+            "itself, and far too small to say what variant suits your data."
+        )
+    if len(corpora) > 1:
+        yield f"Rows use {len(corpora)} different corpora; only equal ones are compared."
+
+
+def _seed_caveats(evidence: Evidence) -> Iterator[str]:
+    trained = [row for row in evidence.rows if row.finished and row.plan.trains]
+    single = [row.label for row in trained if len(row.seeds) == 1]
+    if trained and len(single) == len(trained):
+        yield (
+            "One seed only: seed noise is unknown, and intervals are about items alone. A repeat "
+            "with --seeds 0..2 would tell."
+        )
+    elif single:
+        yield f"One seed only, seed noise unknown, for: {', '.join(single[:8])}."
+    if any(len(row.seeds) == 2 for row in trained):
+        yield "Two seeds hardly tell seed noise; intervals of these rows may be too narrow."
+
+
+def _environments(evidence: Evidence) -> int:
+    return len(
+        {
+            record.environment.model_dump_json()
+            for row in evidence.rows
+            for record in row.records
+            if record.environment
+        }
+    )

@@ -1,0 +1,163 @@
+"""Show: a suite's corpus for a person to look at, down to the tokens that are trained."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from harness.corpus.build import build_corpus
+from harness.corpus.cache import Tokenised, tokenised_corpus
+from harness.corpus.conversation import Conversation
+from harness.corpus.lengths import with_rows
+from harness.corpus.render import Renderer, TokenSequence
+from harness.corpus.sequences import make_rows
+from harness.corpus.splits import share_of
+from harness.events import Progress, Silence
+from harness.record import CorpusResult
+from harness.schema import parse
+from harness.suite import Suite
+from harness.variant import Training
+
+SILENCE = Silence()
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+BAR_CELLS = 40
+TRAINED = "bold green"
+UNTRAINED = "dim"
+
+
+def corpus_report(
+    suite: Suite,
+    samples: int = 3,
+    renderer: Renderer | None = None,
+    progress: Progress = SILENCE,
+) -> RenderableType:
+    """Funnel, languages, lengths and ``samples`` conversations of a suite's corpus.
+
+    Without a renderer there are no tokens: lengths are left out and samples are plain text.
+    """
+    if renderer is None:
+        corpus = build_corpus(suite.corpus, progress)
+        shown = [_plain(one) for one in _drawn(corpus.train, samples)]
+        return Group(*_summary(corpus.result), *shown)
+    found = tokenised_corpus(suite.corpus, renderer, progress)
+    training = parse(Training, suite.training, where=f"suite {suite.name}, [training]")
+    rows = make_rows(found.train, training, renderer.pad_id)
+    result = with_rows(found.corpus.result, rows, training.overflow)
+    return Group(
+        *_summary(result),
+        _lengths(result, training),
+        *_tokens(found, renderer, samples),
+    )
+
+
+def _summary(result: CorpusResult) -> Iterator[RenderableType]:
+    kind = " (the bundled sample, not OASST itself)" if result.is_sample else ""
+    yield Text(
+        f"{result.name}{kind}: {result.train_conversations:,} training and "
+        f"{result.held_out_conversations:,} held-out conversations",
+        style="bold",
+    )
+    yield funnel_table(result)
+    yield _languages(result)
+
+
+def funnel_table(result: CorpusResult) -> Table:
+    """What was left after each step."""
+    table = Table(title="Funnel: what was left after each step", title_justify="left")
+    table.add_column("step")
+    for unit in ("trees", "messages", "conversations", "tokens"):
+        table.add_column(unit, justify="right")
+    table.add_column("taken away", overflow="fold")
+    for row in result.funnel:
+        counts = (row.trees, row.messages, row.conversations, row.tokens)
+        cells = ["–" if count is None else f"{count:,}" for count in counts]
+        table.add_row(row.step, *cells, Text(visible(row.removed)))
+    return table
+
+
+def _languages(result: CorpusResult) -> Table:
+    table = Table(title="Languages", title_justify="left")
+    for name in ("language", "training", "held out", "share"):
+        table.add_column(name, justify="left" if name == "language" else "right")
+    total = result.train_conversations + result.held_out_conversations
+    for name, train, held_out in result.languages:
+        share = f"{(train + held_out) / total:.1%}"
+        table.add_row(visible(name), f"{train:,}", f"{held_out:,}", share)
+    return table
+
+
+def _lengths(result: CorpusResult, training: Training) -> RenderableType:
+    quantiles = Table(title="Tokens per training conversation", title_justify="left")
+    for share, _ in result.length_quantiles:
+        quantiles.add_column(_quantile_name(share), justify="right")
+    quantiles.add_row(*(f"{tokens:,}" for _, tokens in result.length_quantiles))
+    histogram = Table.grid(padding=(0, 1))
+    most = max((count for _, count in result.length_histogram), default=1)
+    for bound, count in result.length_histogram:
+        bar = "█" * round(BAR_CELLS * count / most)
+        note = "" if bound <= training.sequence_length else f"over {training.sequence_length:,}"
+        histogram.add_row(f"≤ {bound:>6,}", f"{count:>7,}", bar, Text(note, style="yellow"))
+    return Group(quantiles, histogram)
+
+
+def _quantile_name(share: float) -> str:
+    return {0.0: "least", 0.5: "median", 1.0: "most"}.get(share, f"{share:.0%}")
+
+
+def _drawn(conversations: Sequence[Conversation], count: int) -> list[Conversation]:
+    """The same few at every call, from all over the corpus."""
+    return sorted(conversations, key=lambda one: share_of("shown", one.id))[:count]
+
+
+def _plain(conversation: Conversation) -> Panel:
+    text = Text()
+    for message in conversation.messages:
+        style = TRAINED if message.role == "assistant" else UNTRAINED
+        text.append(f"{message.role}: {visible(message.text)}\n", style=style)
+    return Panel(text, title=_title(conversation), title_align="left")
+
+
+def _tokens(found: Tokenised, renderer: Renderer, count: int) -> Iterator[RenderableType]:
+    sequences = {one.conversation_id: one for one in found.train}
+    if count:
+        yield Text.assemble(
+            "Samples as the model sees them: ",
+            ("⟦trained tokens⟧", TRAINED),
+            ", ",
+            ("context", UNTRAINED),
+        )
+    for conversation in _drawn(found.corpus.train, count):
+        sequence = sequences[conversation.id]
+        trained = int(sequence.loss_mask.sum())
+        title = _title(conversation)
+        title.append(f": {len(sequence.input_ids):,} tokens, {trained:,} trained")
+        yield Panel(trained_text(sequence, renderer.tokenizer), title=title, title_align="left")
+
+
+def _title(conversation: Conversation) -> Text:
+    return Text(visible(f"{conversation.id} ({conversation.language})"))
+
+
+def trained_text(sequence: TokenSequence, tokenizer: Any) -> Text:
+    """The decoded tokens; runs of trained ones in bold green between ⟦ and ⟧."""
+    text = Text()
+    pairs = zip(sequence.loss_mask, sequence.input_ids, strict=True)
+    for trained, run in groupby(pairs, key=lambda pair: bool(pair[0])):
+        decoded = visible(tokenizer.decode([int(token) for _, token in run]))
+        if trained:
+            text.append(f"⟦{decoded}⟧", style=TRAINED)
+        else:
+            text.append(decoded, style=UNTRAINED)
+    return text
+
+
+def visible(text: str) -> str:
+    """``text`` with control characters, which a terminal would obey, shown instead."""
+    return CONTROL.sub(lambda found: f"\\x{ord(found.group()):02x}", text)

@@ -112,20 +112,19 @@ class Run:
             self._save(model)
 
     def _prepare(self, source: Path) -> tuple[Corpus, Renderer, Rows | None]:
-        from harness.corpus.build import build_corpus
+        from harness.corpus.cache import tokenised_corpus
+        from harness.corpus.lengths import with_rows
         from harness.corpus.render import Renderer
         from harness.corpus.sequences import make_rows
         from harness.model.load import load_tokenizer
 
         self.log.note("reading the corpus")
-        corpus = build_corpus(self.plan.corpus, self.log)
-        self.outcome.corpus = corpus.result
         renderer = Renderer(load_tokenizer(source), self.plan.model.chat_template)
-        if not self.plan.trains:
-            return corpus, renderer, None
-        self.log.note("tokenising")
-        sequences = list(renderer.encode_all(corpus.train))
-        return corpus, renderer, make_rows(sequences, self.plan.training, renderer.pad_id)
+        found = tokenised_corpus(self.plan.corpus, renderer, self.log)
+        training = self.plan.training
+        rows = make_rows(found.train, training, renderer.pad_id)
+        self.outcome.corpus = with_rows(found.corpus.result, rows, training.overflow)
+        return found.corpus, renderer, rows if self.plan.trains else None
 
     def _load(self, source: Path) -> Any:
         from harness.measure.memory import predict

@@ -265,8 +265,18 @@ def corpus(
     settings: SetOption = [],  # noqa: B006 - typer copies it
     samples: Annotated[int, typer.Option(help="How many conversations to show.")] = 3,
 ) -> None:
-    """Show what a suite's corpus holds and what a model would learn from it."""
+    """Show what a suite's corpus holds and, token by token, what a model would learn from it."""
+    from harness.corpus.render import Renderer
     from harness.corpus.show import corpus_report
+    from harness.display import Notes
+    from harness.model.fetch import fetch_tokenizer, quiet_libraries
+    from harness.model.load import load_tokenizer
 
     _, overrides = registry.parse_settings(settings)
-    out.print(corpus_report(registry.load_suite(suite, overrides), samples))
+    chosen = registry.load_suite(suite, overrides)
+    with Notes(out) as notes:
+        model = registry.load_model(chosen.model)
+        quiet_libraries()
+        renderer = Renderer(load_tokenizer(fetch_tokenizer(model, notes)), model.chat_template)
+        found = corpus_report(chosen, samples, renderer, notes)
+    out.print(found)

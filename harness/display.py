@@ -130,6 +130,41 @@ class Display:
         return table
 
 
+class Notes:
+    """A Progress that shows the latest note beside a spinner; a line each without a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        """Show on ``console``."""
+        self._console = console
+        self._status = console.status("starting") if console.is_terminal else None
+
+    def __enter__(self) -> Notes:
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def note(self, text: str) -> None:
+        """Show ``text``."""
+        if self._status is not None:
+            self._status.update(escape(text))
+        else:
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def advance(self, done: int, total: int, **numbers: float) -> None:
+        """Show how far it is."""
+        if self._status is not None:
+            self._status.update(f"{done:,} of {total:,}")
+
+
 def _number(name: str, value: float) -> str:
     """``name`` ends in its unit, as everywhere in the harness."""
     if name.endswith("_bytes"):

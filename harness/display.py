@@ -159,7 +159,7 @@ class Notes:
         else:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def advance(self, done: int, total: int, **numbers: float) -> None:
+    def advance(self, done: int, total: int, **_numbers: float) -> None:
         """Show how far it is."""
         if self._status is not None:
             self._status.update(f"{done:,} of {total:,}")

@@ -69,16 +69,8 @@ def scatter(figure: Any, drawing: Scatter) -> None:
 
 
 def _dot(axes: Any, at: tuple[float, float], mark: Mark, face: str, edge: str) -> None:
-    axes.plot(
-        *[[value] for value in at],
-        marker=MARKERS[mark.marker],
-        ms=7,
-        ls="",
-        mfc=face,
-        mec=edge,
-        mew=1.1,
-        zorder=4,
-    )
+    shape = MARKERS[mark.marker]
+    axes.plot([at[0]], [at[1]], marker=shape, ms=7, ls="", mfc=face, mec=edge, mew=1.1, zorder=4)
 
 
 def _limit(axes: Any, drawing: Scatter) -> None:

@@ -31,12 +31,7 @@ def provenance_section(evidence: Evidence) -> Section | None:
     """Every plan key that differs between rows, substitutions, environments, broken folders."""
     if not evidence.rows:
         return None
-    blocks: list[Block] = []
-    table = _plan_table(evidence)
-    if table.columns[1:]:
-        blocks.append(table)
-    else:
-        blocks.append(prose("All rows share one plan."))
+    blocks = _plan_blocks(evidence)
     blocks += _substitutions(evidence)
     blocks += _environments(evidence)
     blocks += _failures(evidence)
@@ -64,19 +59,28 @@ def alpha_over_rank(plan: Plan) -> float | None:
     return alpha / (rank**0.5 if fields.get("use_rslora") else rank)
 
 
-def _plan_table(evidence: Evidence) -> Table:
+def _plan_blocks(evidence: Evidence) -> list[Block]:
+    """The table of differing keys, and a line for keys that some rows lack."""
     plans = {row.label: _flat_plan(row) for row in evidence.ranked}
-    keys = sorted(set().union(*plans.values()))
-    differing = [
-        key for key in keys if len({json.dumps(flat.get(key)) for flat in plans.values()}) > 1
-    ]
-    columns = (Column("variant", number=False), *(Column(key, number=False) for key in differing))
-    rows = tuple(
-        (Cell(label, label, style="code"), *(_plan_cell(flat, key) for key in differing))
-        for label, flat in plans.items()
-    )
-    caption = "Every planned key that is not the same in all rows; keys not shown are equal."
-    return Table("plans", columns, rows, caption)
+    differing, partial = [], []
+    for key in sorted(set().union(*plans.values())):
+        values = {json.dumps(flat[key]) for flat in plans.values() if flat.get(key) is not None}
+        if len(values) > 1:
+            differing.append(key)
+        elif values and any(flat.get(key) is None for flat in plans.values()):
+            partial.append(f"{key} = {plain(json.loads(values.pop()))}")
+    blocks: list[Block] = [prose("All rows share one plan.")]
+    if differing:
+        columns = tuple(Column(key, number=False) for key in ("variant", *differing))
+        rows = tuple(
+            (Cell(label, label, style="code"), *(_plan_cell(flat, key) for key in differing))
+            for label, flat in plans.items()
+        )
+        caption = "Every planned key that is not the same in all rows; – where a row has none."
+        blocks = [Table("plans", columns, rows, caption)]
+    if partial:
+        blocks.append(prose("The same in every row that has them: ", "; ".join(partial), "."))
+    return blocks
 
 
 def _plan_cell(flat: Mapping[str, Any], key: str) -> Cell:

@@ -152,8 +152,8 @@ def _sureness(
     texts = []
     if chance is not None and len(rows) > 1:
         texts.append(
-            f"{best.label} comes out best of all rows in {_share(chance)} of 10,000-fold "
-            "resampled items and seeds."
+            f"With items and seeds drawn anew, {best.label} comes out best of all rows in "
+            f"{_share(chance)} of the draws."
         )
     open_rows = [label for label, gap in gaps.items() if gap and gap.verdict == "undecided"]
     if open_rows:

@@ -65,9 +65,14 @@ class Row:
         """Records of runs that did not end well."""
         return tuple(record for record in self.records if record.status != "ok")
 
-    def median(self, read: Callable[[RunRecord], float | None]) -> float | None:
-        """Median over finished runs of what is known."""
-        found = [value for value in map(read, self.finished) if value is not None]
+    def median(
+        self,
+        read: Callable[[RunRecord], float | None],
+        records: tuple[RunRecord, ...] | None = None,
+    ) -> float | None:
+        """Median of what is known, over finished runs unless ``records`` says otherwise."""
+        chosen = self.finished if records is None else records
+        found = [value for value in map(read, chosen) if value is not None]
         return statistics.median(found) if found else None
 
     @property
@@ -97,7 +102,8 @@ class Row:
     def phase_seconds(self, name: str) -> float | None:
         """Seconds of one phase."""
         return self.median(
-            lambda record: next((p.seconds for p in record.phases if p.name == name), None)
+            lambda record: next((p.seconds for p in record.phases if p.name == name), None),
+            self.finished or self.records,
         )
 
     def energy_joules(self) -> float | None:
@@ -105,11 +111,15 @@ class Row:
         return self.median(_energy)
 
     def peak_bytes(self, kind: str, phases: Iterable[str] | None = None) -> int | None:
-        """Highest peak over phases and finished runs; by default the phases a user must fit."""
-        wanted = tuple(phases) if phases is not None else self._fitting_phases()
+        """Highest peak over finished runs and the phases that must fit to train.
+
+        With ``phases`` it is the peak of those, and failed runs count where none has finished.
+        """
+        wanted = self._fitting_phases() if phases is None else tuple(phases)
+        records = self.finished if phases is None else self.finished or self.records
         found = [
             getattr(cost, kind)
-            for record in self.finished
+            for record in records
             for cost in record.phases
             if cost.name in wanted and getattr(cost, kind) is not None
         ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,9 +43,26 @@ def write_report(report: Report, folder: Path) -> Path:
     for old in (folder / "figures").glob("*.*"):
         if old.suffix in (".svg", ".png") and old.name not in files:
             old.unlink()
-    page = _environment().get_template("report.md.j2").render(report=report)
-    write_bytes(folder / "report.md", _tidy(page).encode())
+    pictures = {name: figures.inline(vector, name) for name, (vector, _) in drawn.items()}
+    write_bytes(folder / "report.html", html_page(report, pictures).encode())
+    write_bytes(folder / "report.md", markdown_page(report).encode())
     return folder / "report.md"
+
+
+def markdown_page(report: Report) -> str:
+    """The report for a code-hosting page; figures lie beside it in ``figures/``."""
+    return _tidy(_environment().get_template("report.md.j2").render(report=report))
+
+
+def html_page(report: Report, pictures: Mapping[str, str]) -> str:
+    """The report as one file that needs no network; ``pictures`` holds inline SVG by name."""
+    style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = _environment().get_template("report.html.j2")
+    return page.render(
+        report=report, pictures=pictures, style=style, script=script, script_hash=digest
+    )
 
 
 def _tidy(page: str) -> str:
@@ -80,6 +99,7 @@ def _environment() -> Environment:
         md_cell=markdown.cell,
         md_span=markdown.span,
         fence=markdown.fence,
+        visible=markdown.visible,
         kind=lambda block: type(block).__name__,
         attribute=lambda text: html.escape(" ".join(text.split()), quote=True),
     )

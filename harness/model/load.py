@@ -14,10 +14,21 @@ if TYPE_CHECKING:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of the fetched model; no code from the repository runs."""
+    """The tokenizer of the fetched model; no code from the repository runs.
+
+    Raises:
+        InvalidFile: the folder holds no tokenizer that transformers can read.
+    """
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder)
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise InvalidFile(
+            f"transformers cannot load the tokenizer: {error}",
+            where=folder,
+            expected="tokenizer.json and tokenizer_config.json",
+        ) from error
 
 
 def load_base(
@@ -31,6 +42,7 @@ def load_base(
         InvalidFile: the folder holds no model that transformers can read.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     chosen = plan.quantization if quantization is None else quantization
@@ -46,7 +58,7 @@ def load_base(
             use_safetensors=True,
             attn_implementation="sdpa",
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise InvalidFile(f"transformers cannot load the model: {error}", where=folder) from error
     if plan.model.added_tokens:
         model.resize_token_embeddings(model.config.vocab_size + plan.model.added_tokens)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import InvalidFile
-from harness.model.adapter import adapter_config
+from harness.errors import InvalidFile, UnknownName
+from harness.model.adapter import wrap
 from harness.suite import Model
 from harness.variant import Adapter, Method
 
@@ -33,6 +35,7 @@ class ParameterCount:
 
 def transformers_config(model: Model) -> PretrainedConfig:
     """The model's configuration as transformers' own class, vocabulary grown by added tokens."""
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     fields: dict[str, Any] = dict(model.config)
@@ -45,13 +48,23 @@ def transformers_config(model: Model) -> PretrainedConfig:
     model_type = fields.pop("model_type")
     if model.added_tokens:
         fields["vocab_size"] = fields["vocab_size"] + model.added_tokens
+    where = f"models/{model.name}.toml, [config]"
     try:
-        return AutoConfig.for_model(model_type, **fields)
-    except (ValueError, TypeError) as error:
+        config = AutoConfig.for_model(model_type, **fields)
+    except (ValueError, TypeError, StrictDataclassError) as error:
         raise InvalidFile(
-            f"transformers does not accept the shape of {model.name}: {error}",
-            where=f"models/{model.name}.toml, [config]",
+            f"transformers does not accept the shape of {model.name}: {error}", where=where
         ) from None
+    _refuse_misspelt(config, fields, where)
+    return config
+
+
+def _refuse_misspelt(config: PretrainedConfig, fields: dict[str, Any], where: str) -> None:
+    """Transformers keeps fields it does not know; one that resembles an absent one is an error."""
+    known = {field.name for field in dataclasses.fields(config)} | set(config.attribute_map)
+    for name in fields.keys() - known:
+        if difflib.get_close_matches(name, known - fields.keys(), cutoff=0.85):
+            raise UnknownName(f"{config.model_type} shape field", name, known, where=where)
 
 
 def meta_model(model: Model) -> nn.Module:
@@ -74,7 +87,7 @@ def count_parameters(model: Model, method: Method, adapter: Adapter | None) -> P
     linear = list(quantizable_layers(built))
     quantizable = sum(layer.weight.numel() for layer in linear)
     if adapter is not None:
-        built = _with_adapter(built, adapter)
+        built = wrap(built, adapter, low_cpu_mem_usage=True)
     elif method == "none":
         built.requires_grad_(requires_grad=False)
     total = sum(parameter.numel() for parameter in built.parameters())
@@ -89,14 +102,3 @@ def quantizable_layers(model: nn.Module) -> Iterable[nn.Linear]:
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and name.rpartition(".")[2] not in OUTPUT_NAMES:
             yield module
-
-
-def _with_adapter(model: nn.Module, adapter: Adapter) -> nn.Module:
-    from peft import get_peft_model
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        wrapped: nn.Module = get_peft_model(
-            model, adapter_config(adapter), autocast_adapter_dtype=False, low_cpu_mem_usage=True
-        )
-    return wrapped

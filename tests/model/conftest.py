@@ -1,0 +1,14 @@
+"""One tiny llama for all tests of this room."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tiny import write_folder
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a llama with random weights, a tokenizer and a chat template."""
+    return write_folder(tmp_path_factory.mktemp("tiny_llama"))

@@ -8,8 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from harness.corpus.conversation import Role
 from harness.errors import CorpusError
 
+ROLES: Mapping[str, Role] = {
+    "prompter": "user",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "model": "assistant",
+}
 UNWANTED = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -78,6 +87,14 @@ def get_name(data: Mapping[str, Any], key: str, place: Place, default: str | Non
 def get_optional_name(data: Mapping[str, Any], key: str, place: Place) -> str | None:
     """A short string, or None where it is absent or null."""
     return None if data.get(key) is None else get_name(data, key, place)
+
+
+def get_role(data: Mapping[str, Any], key: str, place: Place) -> Role:
+    """Who wrote a message, under any of the names that formats use."""
+    name = get_name(data, key, place)
+    if name.lower() not in ROLES:
+        raise wrong("unknown role", place.at(key), f"one of {', '.join(ROLES)}, found {name!r:.60}")
+    return ROLES[name.lower()]
 
 
 def get_text(data: Mapping[str, Any], key: str, place: Place) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.corpus.conversation import Conversation, Message
+from harness.corpus.frames import Framer, Rendered
 from harness.corpus.templates import TEMPLATES
 from harness.errors import CorpusError, UnknownName
 
@@ -35,30 +36,6 @@ class TokenSequence:
     tree_id: str
     input_ids: IntArray
     loss_mask: BoolArray
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """What a template writes around the texts of ``len(literals) - 1`` alternating messages.
-
-    The rendered text is ``literals[0] + text 0 + literals[1] + text 1 + …``. Reply ``i`` takes
-    the last ``leads[i]`` characters before its text and the first ``tails[i]`` after it, so it
-    starts where the generation prompt ends and goes through the end-of-turn token.
-    """
-
-    literals: tuple[str, ...]
-    leads: dict[int, int]
-    tails: dict[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """A conversation as text: ``spans`` are the [start, end) characters that carry loss."""
-
-    texts: tuple[str, ...]
-    frame: Frame
-    whole: str
-    spans: tuple[tuple[int, int], ...]
 
 
 class Renderer:
@@ -85,18 +62,15 @@ class Renderer:
             CorpusError: no template at all, or one whose masks cannot be exact.
         """
         self.tokenizer = tokenizer
-        self._frames: dict[tuple[int, bool], Frame] = {}
         if not getattr(tokenizer, "is_fast", False):
             raise CorpusError("masks need a fast tokenizer", where=type(tokenizer).__name__)
         specials = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
         specials.update(tokenizer.all_special_tokens)
         longest_first = sorted(specials, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
-        self._bos = tokenizer.bos_token or ""
-        self.chat_template = self._choose(template)
-        if not self._raw(["a"], prompt=True).startswith(self._bos):
-            self.chat_template = "{{ bos_token }}" + self.chat_template
-        self.end_of_turn = self._find_end_of_turn()
+        self._framer = Framer(tokenizer, self._choose(template), self._special)
+        self.chat_template = self._framer.source
+        self.end_of_turn = self._framer.end_of_turn
         self.end_of_turn_id: int = tokenizer.convert_tokens_to_ids(self.end_of_turn)
         pad = tokenizer.pad_token_id
         self.pad_id: int = self.end_of_turn_id if pad is None else pad
@@ -108,7 +82,7 @@ class Renderer:
         parts = [
             self.tokenizer.backend_tokenizer.to_str(),
             self.chat_template,
-            self._bos,
+            self.tokenizer.bos_token or "",
             self.end_of_turn,
         ]
         return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
@@ -125,7 +99,7 @@ class Renderer:
         """
         for start in range(0, len(conversations), BATCH):
             part = conversations[start : start + BATCH]
-            rendered = [self._render(_turns(c), c.id, prompt=False) for c in part]
+            rendered = [self._framer.render(_turns(c), c.id, prompt=False) for c in part]
             for conversation, (ids, mask) in zip(part, self._tokenise(rendered), strict=True):
                 yield TokenSequence(conversation.id, conversation.tree_id, ids, mask)
 
@@ -161,11 +135,13 @@ class Renderer:
 
     def _prompt(self, messages: Sequence[Message]) -> Rendered:
         _check_roles(messages, last="user", where="prompt")
-        return self._render([m.text for m in messages], "prompt", prompt=True)
+        return self._framer.render([m.text for m in messages], "prompt", prompt=True)
 
     def _choose(self, name: str | None) -> str:
         if name is None:
             own = self.tokenizer.chat_template
+            if isinstance(own, dict):
+                own = own.get("default")
             if isinstance(own, str):
                 return own
             raise CorpusError(
@@ -182,92 +158,16 @@ class Renderer:
             raise CorpusError("the tokenizer has no EOS token", where=self.tokenizer.name_or_path)
         return source.replace("<|im_end|>", end)
 
-    def _raw(self, texts: Sequence[str], *, prompt: bool) -> str:
-        """What the template makes of alternating texts, the user's first."""
-        messages = [
-            {"role": "assistant" if index % 2 else "user", "content": text}
-            for index, text in enumerate(texts)
-        ]
-        text: str = self.tokenizer.apply_chat_template(
-            messages,
-            chat_template=self.chat_template,
-            tokenize=False,
-            add_generation_prompt=prompt,
-        )
-        return text
-
-    def _split(self, count: int, *, prompt: bool) -> tuple[str, ...]:
-        """The template's own text between ``count`` messages, found with marks for texts."""
-        marks = [f"\ue000{index}\ue001" for index in range(count)]
-        literals = re.split("\ue000\\d+\ue001", self._raw(marks, prompt=prompt))
-        if len(literals) != count + 1:
-            raise self._unusable("it does not write every message exactly once")
-        return tuple(literals)
-
-    def _find_end_of_turn(self) -> str:
-        tail = self._split(2, prompt=False)[2]
-        found = self._special.match(tail.lstrip())
-        if found is None:
-            raise self._unusable("no special token follows the assistant's text")
-        return found.group()
-
-    def _frame(self, count: int, *, prompt: bool) -> Frame:
-        if (count, prompt) not in self._frames:
-            self._frames[count, prompt] = self._make_frame(count, prompt=prompt)
-        return self._frames[count, prompt]
-
-    def _make_frame(self, count: int, *, prompt: bool) -> Frame:
-        literals = self._split(count, prompt=prompt)
-        leads, tails = {}, {}
-        for index in range(1, count, 2):
-            before = self._split(index, prompt=True)
-            header = before[index]
-            lead = literals[index][len(header) :]
-            if (*before[:index], header + lead) != literals[: index + 1] or lead.strip():
-                raise self._unusable("a generation prompt is not a prefix of the conversation")
-            after = literals[index + 1]
-            blank = len(after) - len(after.lstrip())
-            if not after.startswith(self.end_of_turn, blank):
-                raise self._unusable(f"a reply does not end with {self.end_of_turn}")
-            leads[index], tails[index] = len(lead), blank + len(self.end_of_turn)
-        return Frame(literals, leads, tails)
-
-    def _unusable(self, reason: str) -> CorpusError:
-        return CorpusError(
-            f"loss masks cannot be exact with this chat template: {reason}",
-            where=self.tokenizer.name_or_path,
-            hint=f"set chat_template in the model's file to one of {', '.join(TEMPLATES)}",
-        )
-
     def _prompt_is_prefix(self, reply: str) -> bool:
         """Whether the prompt's tokens are those that the whole conversation begins with.
 
         They are not where a tokenizer splits the header's last line breaks differently in front
         of text; then every reply is tokenised apart from its prompt, as in generation.
         """
-        prompt = self._raw(["a"], prompt=True)
-        whole = self._raw(["a", reply], prompt=False)
+        prompt = self._framer.raw(["a"], prompt=True)
+        whole = self._framer.raw(["a", reply], prompt=False)
         both = self.tokenizer([prompt, whole], add_special_tokens=False)["input_ids"]
         return bool(both[1][: len(both[0])] == both[0])
-
-    def _render(self, texts: Sequence[str], where: str, *, prompt: bool) -> Rendered:
-        frame = self._frame(len(texts), prompt=prompt)
-        pieces, spans, length = [frame.literals[0]], [], len(frame.literals[0])
-        for index, text in enumerate(texts):
-            end = length + len(text)
-            if index in frame.leads:
-                spans.append((length - frame.leads[index], end + frame.tails[index]))
-            pieces += [text, frame.literals[index + 1]]
-            length = end + len(frame.literals[index + 1])
-        whole = "".join(pieces)
-        if self._raw(texts, prompt=prompt) != whole:
-            raise CorpusError(
-                "the chat template changes a message's text",
-                where=f"conversation {where}",
-                expected="each text written as it is",
-                hint="texts need to be free of surrounding whitespace, or use another template",
-            )
-        return Rendered(tuple(texts), frame, whole, tuple(spans))
 
     def _tokenise(self, rendered: Sequence[Rendered]) -> Iterator[tuple[IntArray, BoolArray]]:
         wholes = [item.whole for item in rendered]
@@ -284,7 +184,7 @@ class Renderer:
         """Piece by piece, so that special tokens inside messages stay text."""
         ids: list[int] = []
         mask: list[bool] = []
-        for text, special, trained in _pieces(item, self._special):
+        for text, special, trained in item.pieces(self._special):
             new = (
                 [self.tokenizer.convert_tokens_to_ids(text)]
                 if special
@@ -324,27 +224,3 @@ def _mask(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) 
             return None
         mask[first:last] = True
     return mask
-
-
-def _pieces(item: Rendered, special: re.Pattern[str]) -> Iterator[tuple[str, bool, bool]]:
-    """(text, is a special token of the template, carries loss), cut where replies start."""
-    literals, leads = item.frame.literals, item.frame.leads
-    run, trained = "", False
-    for index, literal in enumerate(literals):
-        lead = leads.get(index, 0)
-        position = 0
-        for found in special.finditer(literal):
-            run += literal[position : found.start()]
-            if run:
-                yield run, False, trained
-            yield found.group(), True, trained
-            run, trained, position = "", False, found.end()
-        run += literal[position : len(literal) - lead]
-        if index in leads:
-            if run:
-                yield run, False, trained
-            run, trained = literal[len(literal) - lead :], True
-        if index < len(item.texts):
-            run += item.texts[index]
-    if run:
-        yield run, False, trained

@@ -1,0 +1,100 @@
+"""OASST's own layouts: nested trees, and messages with parents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from harness.corpus.fields import (
+    Place,
+    get_flag,
+    get_labels,
+    get_list,
+    get_mapping,
+    get_name,
+    get_optional_name,
+    get_rank,
+    get_role,
+    get_text,
+    wrong,
+)
+from harness.corpus.forest import Forest, Leaf
+from harness.corpus.records import Record
+from harness.corpus.trees import MessageTree, Node
+from harness.errors import CorpusError
+
+
+def read_tree_records(records: Iterable[Record], forest: Forest) -> Iterator[MessageTree]:
+    """OASST ``*.trees.jsonl``: one record per tree, replies nested."""
+    for record in records:
+        try:
+            data = get_mapping(record.data, record.place)
+            state = get_optional_name(data, "tree_state", record.place)
+            prompt = get_mapping(data.get("prompt"), record.place.at("prompt"))
+            tree = get_optional_name(data, "message_tree_id", record.place)
+        except CorpusError as error:
+            forest.complaints.add(error)
+            continue
+        yield from forest.grow(_nested(prompt, record.place.at("prompt"), tree, state, forest))
+
+
+def _nested(
+    prompt: Mapping[str, Any], place: Place, tree: str | None, state: str | None, forest: Forest
+) -> Iterator[Leaf]:
+    """A tree's messages, parents first; a bad message takes those below it along."""
+    queue: list[tuple[Any, Place, str | None]] = [(prompt, place, None)]
+    for value, where, parent in queue:
+        try:
+            data = get_mapping(value, where)
+            stated = get_optional_name(data, "parent_id", where)
+            if stated is not None and stated != parent:
+                raise wrong("parent_id is not the message above", where.at("parent_id"), parent)
+            leaf = Leaf(where, _node(data, where), parent, tree, state)
+            replies = [] if data.get("replies") is None else get_list(data, "replies", where)
+        except CorpusError as error:
+            forest.complaints.add(error)
+            continue
+        if forest.admit(leaf):
+            yield leaf
+            inside = where.at("replies")
+            queue += [(item, inside.at(n), leaf.node.id) for n, item in enumerate(replies)]
+
+
+def read_message_records(records: Iterable[Record], forest: Forest) -> Iterator[MessageTree]:
+    """OASST messages, one a record: ``*.messages.jsonl`` and the hub data set's rows."""
+    leaves = []
+    for record in records:
+        try:
+            data = get_mapping(record.data, record.place)
+            leaf = Leaf(
+                record.place,
+                _node(data, record.place),
+                get_optional_name(data, "parent_id", record.place),
+                get_optional_name(data, "message_tree_id", record.place),
+                get_optional_name(data, "tree_state", record.place),
+            )
+        except CorpusError as error:
+            forest.complaints.add(error)
+            continue
+        if forest.admit(leaf):
+            leaves.append(leaf)
+    yield from forest.grow(leaves)
+
+
+def _node(data: Mapping[str, Any], place: Place) -> Node:
+    """A message in OASST's columns, without replies."""
+    deleted = bool(get_flag(data, "deleted", place))
+    text = get_text(data, "text", place)
+    if not text and not deleted:
+        raise wrong("text is empty", place.at("text"), "a text, or deleted = true")
+    return Node(
+        id=get_name(data, "message_id", place),
+        role=get_role(data, "role", place),
+        text=text,
+        language=get_name(data, "lang", place, default="und"),
+        rank=get_rank(data, "rank", place),
+        deleted=deleted,
+        review_result=get_flag(data, "review_result", place) if "review_result" in data else True,
+        synthetic=bool(get_flag(data, "synthetic", place)),
+        labels=get_labels(data, "labels", place),
+    )

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import __version__, registry
-from harness.errors import HarnessError, UserError
+from harness.errors import HarnessError, UserError, user_mistakes
 
 if TYPE_CHECKING:
     from harness.device import Device
@@ -46,6 +46,9 @@ SuiteOption = Annotated[str, typer.Option("--suite", "-s", help="A built-in suit
 SetOption = Annotated[
     list[str],
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting: adapter.r=32."),
+]
+TaskOption = Annotated[
+    list[str], typer.Option("--task", help="An lm-eval task or group to score in addition.")
 ]
 ReportsOption = Annotated[Path, typer.Option("--reports", help="Folder that holds runs/.")]
 SeedsOption = Annotated[
@@ -133,6 +136,7 @@ def plan(
     suite: SuiteOption = "quick",
     settings: SetOption = [],  # noqa: B006 - typer copies it
     seeds: SeedsOption = "",
+    task: TaskOption = [],  # noqa: B006
     device: DeviceOption = DeviceKind.auto,
     gpu: Annotated[str, typer.Option(help="Plan for this GPU: rtx4090, t4, h100, …")] = "",
     memory: Annotated[str, typer.Option(help="Memory to fit into: 24GiB.")] = "",
@@ -141,7 +145,9 @@ def plan(
     """Say what a run would do and cost, before anything is downloaded."""
     from harness.measure.show import plan_report
 
-    for planned in _plans(variant, suite, settings, seeds, _device(device, gpu)):
+    request = _request(variant, suite, settings, seeds, task)
+    for planned in registry.resolve(request, _device(device, gpu)):
+        _check_adapter(planned)
         if as_json:
             out.print_json(planned.model_dump_json())
         else:
@@ -158,10 +164,12 @@ def _device(kind: DeviceKind, gpu: str = "") -> Device:
     return detect_device(kind.value)
 
 
-def _plans(
-    variants: list[str], suite: str, settings: list[str], seeds: str, device: Device
-) -> list[Plan]:
-    return registry.resolve(variants, suite, settings, registry.parse_seeds(seeds), device)
+def _request(  # the options that say what to run
+    variants: list[str], suite: str, settings: list[str], seeds: str, tasks: list[str]
+) -> registry.Request:
+    return registry.Request(
+        tuple(variants), suite, tuple(settings), tuple(tasks), registry.parse_seeds(seeds)
+    )
 
 
 @app.command()
@@ -170,7 +178,11 @@ def run(
     suite: SuiteOption = "quick",
     settings: SetOption = [],  # noqa: B006 - typer copies it
     seeds: SeedsOption = "",
+    task: TaskOption = [],  # noqa: B006
     device: DeviceOption = DeviceKind.auto,
+    data_folder: Annotated[
+        str, typer.Option(help="Folder that mirrors hub data sets as <org>/<name>.")
+    ] = "",
     reports: ReportsOption = Path("reports"),
     force: Annotated[bool, typer.Option(help="Run again although a record exists.")] = False,
     timeout_minutes: Annotated[float, typer.Option(help="Stop a run after this time.")] = 0,
@@ -179,13 +191,27 @@ def run(
     from harness.store import RunStore
     from harness.supervise import Order
 
-    plans = _plans(variant, suite, settings, seeds, _device(device))
+    if data_folder:
+        settings = [*settings, f"score.data_folder={data_folder}"]
+    plans = registry.resolve(_request(variant, suite, settings, seeds, task), _device(device))
+    for planned in plans:
+        _check_adapter(planned)
     store = RunStore(reports / "runs")
     order = Order(force=force, timeout_seconds=timeout_minutes * 60 or None)
     records = [_run_one(item, store, order) for item in plans]
     _report(reports, plans[0].suite)
-    if any(record.status != "ok" for record in records):
-        raise typer.Exit(1)
+    problems = [record.problem for record in records if record.problem is not None]
+    if problems:
+        mistakes = user_mistakes()
+        raise typer.Exit(2 if all(problem.kind in mistakes for problem in problems) else 1)
+
+
+def _check_adapter(planned: Plan) -> None:
+    """Refuse adapter fields that PEFT does not know; the defaults need no look into PEFT."""
+    if planned.adapter is not None and set(planned.adapter.fields) - set(registry.LORA_DEFAULTS):
+        from harness.model.adapter import adapter_config
+
+        adapter_config(planned.adapter)
 
 
 def _run_one(planned: Plan, store: RunStore, order: Order) -> RunRecord:

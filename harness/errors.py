@@ -105,3 +105,8 @@ class CensusError(RunError):
 
 class DivergedError(RunError):
     """A loss or a score that is not a finite number."""
+
+
+def user_mistakes() -> set[str]:
+    """Names of the errors that are the user's to mend, as a record's problem names them."""
+    return {"UserError", *(kind.__name__ for kind in UserError.__subclasses__())}

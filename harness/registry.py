@@ -7,6 +7,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import date, time
 from pathlib import Path
 from typing import Any
@@ -155,9 +156,18 @@ def _flatten(table: Mapping[str, Any], prefix: str = "") -> list[str]:
         if isinstance(value, Mapping):
             lines += _flatten(value, f"{prefix}{key}.")
         else:
-            text = Path(value).name if isinstance(value, str) else json.dumps(value, default=str)
+            text = _shown(value)
             lines.append(prefix + key + "=" + re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-"))
     return lines
+
+
+def _shown(value: Any) -> str:
+    """A value inside a derived name: a path by its last part, a task by its name."""
+    if isinstance(value, str):
+        return Path(value).name
+    if isinstance(value, list) and all(isinstance(item, Mapping) for item in value):
+        return "-".join(str(item.get("name", "")) for item in value)
+    return json.dumps(value, default=str)
 
 
 def parse_settings(settings: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -214,21 +224,34 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(seeds))
 
 
-def resolve(
-    variants: Iterable[str],
-    suite_name: str,
-    settings: Iterable[str],
-    seeds: tuple[int, ...],
-    device: Device,
-) -> list[Plan]:
-    """Plans of all ``variants`` and seeds (the suite's, if none are given) under one suite."""
-    variant_overrides, suite_overrides = parse_settings(settings)
-    suite = load_suite(suite_name, suite_overrides)
+@dataclass(frozen=True)
+class Request:
+    """What a user asks to run or to plan, as typed."""
+
+    variants: tuple[str, ...]
+    suite: str = "quick"
+    settings: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+
+
+def resolve(request: Request, device: Device) -> list[Plan]:
+    """Plans of all requested variants and seeds (the suite's, if none are given) on ``device``.
+
+    ``request.tasks`` are scored in addition to the suite's own.
+    """
+    variant_overrides, suite_overrides = parse_settings(request.settings)
+    suite = load_suite(request.suite, suite_overrides)
+    if request.tasks:
+        tasks = [task.model_dump(mode="json") for task in suite.score.tasks]
+        tasks += [{"name": name} for name in request.tasks]
+        suite_overrides = _merge(suite_overrides, {"score": {"tasks": tasks}})
+        suite = load_suite(request.suite, suite_overrides)
     model = load_model(suite.model)
-    chosen = [load_variant(name, suite, variant_overrides) for name in variants]
+    chosen = [load_variant(name, suite, variant_overrides) for name in request.variants]
     return [
         make_plan(variant, suite, model, seed, device)
-        for seed in (seeds or suite.seeds)
+        for seed in (request.seeds or suite.seeds)
         for variant in chosen
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.device import Device
 from harness.plan import Plan
-from harness.registry import resolve
+from harness.registry import Request, resolve
 
 CPU = Device(kind="cpu", name="Plain CPU", memory_bytes=24 << 30, bfloat16=False, threads=2)
 GPU = Device(kind="cuda", name="Example GPU", memory_bytes=80 << 30, bfloat16=True)
@@ -14,5 +14,5 @@ def planned(
     variant: str = "qlora_nf4", *settings: str, seed: int = 0, device: Device = CPU
 ) -> Plan:
     """The plan of ``run --variant VARIANT --set SETTING … --seeds SEED`` under suite quick."""
-    (plan,) = resolve([variant], "quick", settings, (seed,), device)
+    (plan,) = resolve(Request((variant,), settings=tuple(settings), seeds=(seed,)), device)
     return plan

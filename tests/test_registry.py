@@ -12,6 +12,7 @@ from harness.errors import HarnessError, InvalidFile, UnknownName, UserError
 from harness.registry import (
     MODELS,
     SUITES,
+    Request,
     build_variant,
     descriptions,
     load_model,
@@ -329,7 +330,7 @@ def test_seeds_that_make_no_sense_are_refused(text: str) -> None:
 
 
 def test_variants_and_seeds_make_a_plan_each() -> None:
-    plans = resolve(["base", "qlora_nf4"], "quick", [], (0, 1), CPU)
+    plans = resolve(Request(("base", "qlora_nf4"), seeds=(0, 1)), CPU)
     assert [(plan.variant, plan.seed) for plan in plans] == [
         ("base", 0),
         ("qlora_nf4", 0),
@@ -357,4 +358,4 @@ def test_no_file_ships_that_the_registry_does_not_list() -> None:
 
 def test_every_registry_error_is_a_harness_error() -> None:
     with pytest.raises(HarnessError):
-        resolve(["nope"], "quick", [], (), CPU)
+        resolve(Request(("nope",)), CPU)

@@ -39,7 +39,7 @@ def project_python(session: nox.Session, *groups: str) -> str:
     if not Path(python).exists():
         session.run(sys.executable, "-m", "virtualenv", "--quiet", str(folder), external=True)
     needed = [requirement for name in groups for requirement in group(name)]
-    command = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", *CONSTRAINTS]
+    command = ["-m", "pip", "install", "-qq", "--disable-pip-version-check", *CONSTRAINTS]
     session.run(python, *command, "-e", ".", *needed, external=True)
     return python
 

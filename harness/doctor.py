@@ -74,7 +74,7 @@ def _cache() -> Check:
     folder = cache_folder()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     advice = f"set {ENVIRONMENT_VARIABLE} to a folder with 2 GiB of room"
-    if not os.access(existing, os.W_OK):
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
         return Check("cache folder", ok=False, found=f"{folder}: cannot be written", advice=advice)
     free = shutil.disk_usage(existing).free
     enough = free >= NEEDED_DISK_BYTES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import os
@@ -9,7 +10,7 @@ import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -50,25 +51,50 @@ def parse(kind: type[F], data: Mapping[str, Any], *, where: object) -> F:
         return kind.model_validate_json(json.dumps(data))
     except ValidationError as error:
         raise InvalidFile(
-            f"not a valid {kind.__name__.lower()}", where=where, expected=_explain(error)
+            f"not a valid {kind.__name__.lower()}", where=where, expected=_explain(error, kind)
         ) from None
     except (TypeError, ValueError) as error:
         raise InvalidFile(f"not plain data: {error}", where=where) from None
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, kind: type[BaseModel]) -> str:
     """One line per offending key."""
     lines = []
     for item in error.errors(include_url=False):
         key = ".".join(str(part) for part in item["loc"]) or "(whole document)"
         if item["type"] == "extra_forbidden":
-            lines.append(f"{key}: unknown key")
+            lines.append(f"{key}: unknown key{_alternatives(kind, item['loc'])}")
         elif item["type"] == "missing":
             lines.append(f"{key}: missing")
         else:
             reason = item["msg"].removeprefix("Value error, ")
             lines.append(f"{key}: {reason}, found {item['input']!r:.80}")
     return "\n            ".join(lines)
+
+
+def _alternatives(kind: type[BaseModel], place: tuple[int | str, ...]) -> str:
+    """Keys that could have been meant at ``place`` in a document of ``kind``."""
+    *path, key = place
+    for part in path:
+        if isinstance(part, int):
+            continue
+        field = kind.model_fields.get(part)
+        inner = None if field is None else _model_in(field.annotation)
+        if inner is None:
+            return ""
+        kind = inner
+    close = difflib.get_close_matches(str(key), kind.model_fields, cutoff=0.6)
+    if close:
+        return f"; did you mean {' or '.join(close)}?"
+    return f"; known are {', '.join(sorted(kind.model_fields))}"
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    """The one type of ours inside ``Adapter | None``, ``tuple[Task, ...]`` and the like."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = {inner for part in get_args(annotation) if (inner := _model_in(part)) is not None}
+    return found.pop() if len(found) == 1 else None
 
 
 def read_toml(path: Path) -> dict[str, Any]:

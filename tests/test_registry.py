@@ -285,7 +285,9 @@ def test_a_value_cannot_also_be_a_section() -> None:
 @pytest.mark.parametrize(
     ("setting", "found"),
     [
-        ("training.sequence_lenght=5", "training.sequence_lenght: unknown key"),
+        ("training.sequence_lenght=5", "unknown key; did you mean sequence_length?"),
+        ("quantization.kind=nf4", "quantization.kind: unknown key; known are double, type"),
+        ("score.tasks=[{nam='x'}]", "score.tasks.0.nam: unknown key; did you mean name?"),
         ("training.sequence_length=long", "training.sequence_length: "),
         ("training.sequence_length=2024-01-01", "training.sequence_length"),
         ("training.learning_rate=nan", "training.learning_rate"),
@@ -337,6 +339,16 @@ def test_variants_and_seeds_make_a_plan_each() -> None:
         ("base", 1),
         ("qlora_nf4", 1),
     ]
+
+
+def test_tasks_are_scored_besides_the_suites_own_and_named() -> None:
+    (plan,) = resolve(Request(("base",), tasks=("arc_easy",)), CPU)
+    assert [task.name for task in plan.score.tasks] == ["held_out_replies", "arc_easy"]
+    assert plan.suite == "quick+score.tasks=held_out_replies-arc_easy"
+
+
+def test_the_suites_seeds_are_used_where_none_are_asked_for() -> None:
+    assert [plan.seed for plan in resolve(Request(("base",)), CPU)] == list(quick().seeds)
 
 
 def test_show_spells_out_every_value() -> None:

@@ -54,7 +54,9 @@ def _gib(value: int | None) -> float | None:
 
 def _predicted(row: Row, phase: str) -> int | None:
     prediction = row.records[0].prediction
-    return None if prediction is None else prediction.by_phase.get(phase)
+    if prediction is None or (phase in ("prepare", "train") and not row.plan.trains):
+        return None
+    return prediction.by_phase.get(phase)
 
 
 def _memory_table(evidence: Evidence, rows: list[Row], parts: list[str]) -> Table:

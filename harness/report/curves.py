@@ -139,7 +139,7 @@ def sweep_section(evidence: Evidence) -> Section | None:
     note = prose(
         "Each curve joins variants that differ only in this setting (alpha stays as planned, so "
         "the adapter's scale alpha/r changes with the rank: see what differs). Bars are 95 % "
-        "intervals of the value itself."
+        f"intervals of the difference from {evidence.reference} on the same items."
     )
     return Section("sweeps", "Rank and sequence length", (note, *blocks))
 
@@ -168,15 +168,19 @@ def _sweep_lines(
         rows = list(by_setting.values())
         scores = [main.values[row.label] for row in rows]
         named = min(rows, key=lambda row: (len(row.label), row.label))
-        bounded = all(score.low is not None for score in scores)
+        bounds = [main.compared_interval(row.label) for row in rows]
         lines.append(
             Line(
                 label=named.label,
                 mark=named.mark,
                 x=tuple(by_setting),
                 y=tuple(score.value for score in scores),
-                low=tuple(score.low or 0.0 for score in scores) if bounded else (),
-                high=tuple(score.high or 0.0 for score in scores) if bounded else (),
+                low=tuple(
+                    s.value if b[0] is None else b[0] for s, b in zip(scores, bounds, strict=True)
+                ),
+                high=tuple(
+                    s.value if b[1] is None else b[1] for s, b in zip(scores, bounds, strict=True)
+                ),
             )
         )
     return lines

@@ -18,7 +18,7 @@ from harness.report.blocks import (
 )
 from harness.report.drawings import Axis, Forest, ForestRow
 from harness.report.evidence import Evidence
-from harness.report.ranking import TONES, difference_cell, show_difference
+from harness.report.ranking import TONES, difference_cell, show_difference, show_limit
 from harness.report.scoring import Difference, Scoring
 
 DRAWN = 40
@@ -33,7 +33,8 @@ def differences_section(evidence: Evidence) -> Section | None:
         prose(
             f"Differences from {evidence.reference} on the same items. Intervals are 95 %, over "
             "items (clustered by conversation tree) and, where there are several, seeds. p-values "
-            "are corrected by Holm's method within each score. Equivalent: the whole interval "
+            "are corrected by Holm's method for the number of comparisons within each score, so "
+            "that an interval beside zero may still be undecided. Equivalent: the whole interval "
             "lies within the margin."
         )
     ]
@@ -86,7 +87,7 @@ def _table(scoring: Scoring) -> Table:
         for label in scoring.ordered()
         if (found := scoring.differences.get(label)) is not None
     )
-    margin = show_difference(scoring, scoring.scale.margin).lstrip("+")
+    margin = show_limit(scoring, scoring.scale.margin)
     caption = (
         f"{scoring.key.title}, {scoring.items} items in {scoring.clusters} conversation trees, "
         f"margin {margin}."

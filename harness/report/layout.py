@@ -4,13 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-LABEL_LENGTH = 32
+LABEL_LENGTH = 38
+SHORT_KEYS = {
+    "batch_size": "batch",
+    "gradient_checkpointing": "checkpointing",
+    "learning_rate": "lr",
+    "lora_alpha": "alpha",
+    "lora_dropout": "dropout",
+    "micro_batch_size": "micro",
+    "sequence_length": "seq",
+    "target_modules": "modules",
+}
 
 
 def shorten(labels: Sequence[str], length: int = LABEL_LENGTH) -> dict[str, str]:
-    """Labels that fit: the middle is left out of long ones, which stay distinct."""
+    """Labels that fit and stay distinct.
+
+    Settings of derived names lose their section (``+adapter.r=8`` becomes ``+r=8``); what is still
+    too long loses its middle.
+    """
+    names = {label: _compact(label) for label in labels}
+    if len(set(names.values())) < len(names):
+        names = {label: label for label in labels}
+    return dict(zip(names, _fit(list(names.values()), length), strict=True))
+
+
+def _compact(label: str) -> str:
+    name, *settings = label.split("+")
+    short = []
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        last = key.rpartition(".")[2]
+        short.append(SHORT_KEYS.get(last, last) + equals + value)
+    return "+".join([name, *short])
+
+
+def _fit(labels: Sequence[str], length: int) -> list[str]:
     short: dict[str, str] = {}
-    for label in dict.fromkeys(labels):
+    for label in labels:
         text, tail = _middle_out(label, length, length // 2), length // 2
         while text in short.values() and tail > 4:
             tail -= 3
@@ -20,7 +51,7 @@ def shorten(labels: Sequence[str], length: int = LABEL_LENGTH) -> dict[str, str]
             text = f"{_middle_out(label, length - 4, length // 2)} #{number}"
             number += 1
         short[label] = text
-    return short
+    return list(short.values())
 
 
 def _middle_out(label: str, length: int, tail: int) -> str:

@@ -38,6 +38,7 @@ INK, FAINT, GRID, SHADE, PAPER = "#24292e", "#6a737c", "#d8dde3", "#e6ebf1", "#f
 WIDTH = 8.0
 LETTER = 0.078
 LINE_HEIGHT = 0.165
+MOST_BANDS = 8
 
 
 def colour(mark: Mark) -> str:
@@ -50,7 +51,7 @@ def scatter(figure: Any, drawing: Scatter) -> None:
     points = drawing.points
     names = shorten([point.label for point in points])
     height = max(4.2, LINE_HEIGHT * len(points) + 1.0)
-    axes = _area(figure, height, (0.75, _room(names), 0.55, 0.2))
+    axes = _area(figure, height, (0.75, _room(names), 0.55, 0.28))
     for point in points:
         shade = colour(point.mark)
         if point.low is not None and point.high is not None:
@@ -65,7 +66,7 @@ def scatter(figure: Any, drawing: Scatter) -> None:
     _limit(axes, drawing)
     _name_axes(axes, drawing.x, drawing.y)
     spots = [(point.x, point.y, names[point.label], colour(point.mark)) for point in points]
-    _name_at_right(axes, spots, height - 0.75)
+    _name_at_right(axes, spots, height - 0.83)
 
 
 def _dot(axes: Any, at: tuple[float, float], mark: Mark, face: str, edge: str) -> None:
@@ -85,12 +86,11 @@ def _limit(axes: Any, drawing: Scatter) -> None:
         drawing.limit_label,
         xy=(drawing.limit, 1),
         xycoords=("data", "axes fraction"),
-        xytext=(-3, -3),
+        xytext=(0, 2),
         textcoords="offset points",
-        ha="right",
-        va="top",
+        ha="center",
+        va="bottom",
         fontsize=8,
-        rotation=90,
     )
 
 
@@ -124,7 +124,7 @@ def curves(figure: Any, drawing: Curves) -> None:
     for line in drawing.faint:
         axes.plot(line.x, line.y, color=GRID, lw=0.9, zorder=1)
     for line in drawing.lines:
-        _curve(axes, line, marked=drawing.marked)
+        _curve(axes, line, marked=drawing.marked, banded=len(drawing.lines) <= MOST_BANDS)
     if drawing.doubling:
         ticks = sorted({x for line in drawing.lines for x in line.x})
         axes.set_xscale("log", base=2)
@@ -146,7 +146,7 @@ def _whole_steps(axes: Any) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _curve(axes: Any, line: Line, *, marked: bool) -> None:
+def _curve(axes: Any, line: Line, *, marked: bool, banded: bool) -> None:
     shade = colour(line.mark)
     dashes: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
     style = dashes[line.mark.marker % len(dashes)]
@@ -157,19 +157,23 @@ def _curve(axes: Any, line: Line, *, marked: bool) -> None:
     if marked:
         for x, low, high in zip(line.x, line.low, line.high, strict=True):
             axes.plot([x, x], [low, high], color=shade, lw=1.1, alpha=0.6)
-    else:
+    elif banded:
         axes.fill_between(line.x, line.low, line.high, color=shade, alpha=0.15, lw=0)
 
 
 def stacks(figure: Any, drawing: Stacks) -> None:
     """Stacked horizontal bars with the total at the end and the parts named above."""
     names = shorten([bar.label for bar in drawing.bars])
-    axes = _area(figure, 0.26 * len(drawing.bars) + 1.15, (_room(names), 0.95, 0.55, 0.42))
     shown = [
         index
         for index in range(len(drawing.parts))
         if any(bar.values[index] for bar in drawing.bars)
     ]
+    key = [(drawing.parts[index], PARTS[index % len(PARTS)]) for index in shown]
+    lines = _key_lines(key, WIDTH - _room(names))
+    top = 0.22 + 0.2 * len(lines)
+    height = 0.26 * len(drawing.bars) + 0.75 + top
+    axes = _area(figure, height, (_room(names), 0.95, 0.55, top))
     for place, bar in enumerate(drawing.bars):
         start = 0.0
         for index in shown:
@@ -187,19 +191,37 @@ def stacks(figure: Any, drawing: Stacks) -> None:
     _rows(axes, [names[bar.label] for bar in drawing.bars])
     axes.set_xlim(0, axes.get_xlim()[1])
     _name_axes(axes, drawing.x, None)
-    _name_parts(figure, axes, [(drawing.parts[i], PARTS[i % len(PARTS)]) for i in shown])
+    _name_parts(figure, axes, lines)
 
 
-def _name_parts(figure: Any, axes: Any, parts: Sequence[tuple[str, str]]) -> None:
-    """Coloured squares with names in one line above the bars."""
+def _key_lines(parts: Sequence[tuple[str, str]], room: float) -> list[list[tuple[str, str]]]:
+    """Named colours broken into lines that fit ``room`` inches."""
+    lines: list[list[tuple[str, str]]] = [[]]
+    used = 0.0
+    for name, shade in parts:
+        width = _key_width(name)
+        if lines[-1] and used + width > room:
+            lines.append([])
+            used = 0.0
+        lines[-1].append((name, shade))
+        used += width
+    return lines
+
+
+def _key_width(name: str) -> float:
+    return 0.34 + LETTER * len(name)
+
+
+def _name_parts(figure: Any, axes: Any, lines: Sequence[Sequence[tuple[str, str]]]) -> None:
+    """Coloured squares with names in lines above the bars."""
     box = axes.get_position()
     width, height = figure.get_size_inches()
-    x = box.x0 * width
-    for name, shade in parts:
-        y = box.y1 + 0.17 / height
-        figure.text(x / width, y, "■", color=shade, fontsize=11, va="center")
-        figure.text((x + 0.16) / width, y, name, fontsize=8.5, va="center")
-        x += 0.34 + 0.075 * len(name)
+    for row, line in enumerate(reversed(lines)):
+        x, y = box.x0 * width, box.y1 + (0.17 + 0.2 * row) / height
+        for name, shade in line:
+            figure.text(x / width, y, "■", color=shade, fontsize=11, va="center")
+            figure.text((x + 0.16) / width, y, name, fontsize=8.5, va="center")
+            x += _key_width(name)
 
 
 def panels(figure: Any, drawing: Panels) -> None:
@@ -323,6 +345,7 @@ def _name_at_right(
     axes: Any, spots: Sequence[tuple[float, float, str, str]], inches: float
 ) -> None:
     """Names beside the right edge in the order of y, with a thin line to each (x, y)."""
+    axes.get_xlim(), axes.get_ylim()  # settles the limits that transData depends on
     to_axes = axes.transAxes.inverted()
     ends = [to_axes.transform(axes.transData.transform((x, y))) for x, y, _, _ in spots]
     heights = spread([end[1] for end in ends], LINE_HEIGHT / inches, 0.0, 1.0)

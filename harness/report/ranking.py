@@ -134,6 +134,15 @@ def show_difference(scoring: Scoring, value: float, *, digits: int = 2) -> str:
     return numbers.number(value, signed=True, digits=3)
 
 
+def show_limit(scoring: Scoring, value: float) -> str:
+    """A margin or limit as the user would write it."""
+    if scoring.scale.relative:
+        return f"{value * 100:.4g} %"
+    if scoring.scale.share:
+        return f"{value * 100:.4g} points"
+    return f"{value:.4g}"
+
+
 def difference_cell(scoring: Scoring, difference: Difference | None) -> Cell:
     """Difference from the reference and its interval."""
     if difference is None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from harness.report import numbers
 from harness.report.evidence import Evidence
-from harness.report.ranking import show_difference
+from harness.report.ranking import show_difference, show_limit
 from harness.report.rows import Row
 from harness.report.scoring import Difference, Scoring, make_difference
 
@@ -75,7 +75,7 @@ def _within_loss(
     reference = evidence.reference or ""
     lost = {row.label: _loss(main, reference, row.label) for row in rows}
     good = [row for row in rows if (loss := lost[row.label]) is not None and loss[0] <= limit]
-    shown = show_difference(main, limit).lstrip("+")
+    shown = show_limit(main, limit)
     if not good:
         reasons.append(f"None of them loses at most {shown} against {reference}.")
         return Recommendation(None, tuple(reasons), ())
@@ -128,7 +128,7 @@ def _near_best(
     else:
         gap = gaps[chosen.label]
         assert gap is not None  # noqa: S101 - it is among the compared
-        margin = show_difference(main, main.scale.margin).lstrip("+")
+        margin = show_limit(main, main.scale.margin)
         reasons.append(
             f"It is not worse than the best, {best.label} ({value}), by more than {margin} "
             f"({show_difference(main, gap.estimate)}), and needs the least memory of those, "

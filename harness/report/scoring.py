@@ -158,6 +158,18 @@ class Scoring:
         """Labels from best to worst."""
         return sorted(self.values, key=lambda label: self.values[label].value * self.scale.sign)
 
+    def compared_interval(self, label: str) -> tuple[float, float] | tuple[None, None]:
+        """The interval of a row's difference, laid around its value: what comparisons see."""
+        found = self.differences.get(label)
+        if found is None:
+            return None, None
+        value = self.values[label].value
+        if self.scale.relative:
+            base = value / (1 + found.estimate)
+            return round6(base * (1 + found.low)), round6(base * (1 + found.high))
+        base = value - found.estimate
+        return round6(base + found.low), round6(base + found.high)
+
 
 def score_keys(rows: Sequence[Row]) -> list[ScoreKey]:
     """Every score after training: headline scores first, perplexity before others."""
@@ -275,6 +287,7 @@ def make_difference(label: str, found: Effect, adjusted_p: float, scale: Scale) 
     """Judge one paired difference and put it into the terms shown."""
     worse_by = found if scale.sign > 0 else found.negated()
     judged = verdict(worse_by, adjusted_p, scale.bound)
+    tests = max(1.0, adjusted_p / found.p_value)
     low, high = found.interval()
     return Difference(
         label=label,
@@ -286,7 +299,7 @@ def make_difference(label: str, found: Effect, adjusted_p: float, scale: Scale) 
         verdict=judged,
         not_worse=worse_by.interval()[1] < scale.bound,
         worse_by=worse_by,
-        needed=needed(worse_by, scale.bound) if judged == "undecided" else None,
+        needed=needed(worse_by, scale.bound, tests) if judged == "undecided" else None,
     )
 
 

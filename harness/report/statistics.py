@@ -212,21 +212,29 @@ class Needed:
     more_items: float | None
 
 
-def needed(found: Effect, margin: float) -> Needed:
+def needed(found: Effect, margin: float, tests: float = 1.0) -> Needed:
     """Seeds, or how many times the items, that decide with 80 % power at the estimated difference.
 
-    A difference is decided against zero or against the nearer bound of the margin, whichever is
-    farther: ``(t_0.975 + t_0.8) * standard error`` must not exceed that distance.
+    Against zero, ``(t_(1 - 0.025 / tests) + t_0.8) * standard error`` must not exceed the
+    difference, ``tests`` being Holm's factor at its place; against the nearer bound of the margin,
+    ``(t_0.975 + t_0.8) * standard error`` must not exceed the distance to it.
     """
-    distance = max(abs(found.estimate), margin - abs(found.estimate))
+    goal = _Goal(abs(found.estimate), margin - abs(found.estimate), 1 - 0.025 / tests)
     tenths = _first(
-        10, 10 * MOST_TIMES_ITEMS, lambda tenth: _decides(found, distance, found.seeds, tenth / 10)
+        10, 10 * MOST_TIMES_ITEMS, lambda tenth: _decides(found, goal, found.seeds, tenth / 10)
     )
     more_items = None if tenths is None else tenths / 10
     if found.seed_variance is None:
         return Needed(None, more_items)
-    seeds = _first(found.seeds, MOST_SEEDS, lambda seeds: _decides(found, distance, seeds, 1.0))
+    seeds = _first(found.seeds, MOST_SEEDS, lambda seeds: _decides(found, goal, seeds, 1.0))
     return Needed(seeds, more_items)
+
+
+@dataclass(frozen=True)
+class _Goal:
+    from_zero: float
+    from_margin: float
+    probability: float
 
 
 def _first(low: int, high: int, holds: Callable[[int], bool]) -> int | None:
@@ -242,8 +250,8 @@ def _first(low: int, high: int, holds: Callable[[int], bool]) -> int | None:
     return high
 
 
-def _decides(found: Effect, distance: float, seeds: int, times_items: float) -> bool:
-    """Whether that many seeds and items would decide a difference of that size."""
+def _decides(found: Effect, goal: _Goal, seeds: int, times_items: float) -> bool:
+    """Whether that many seeds and items would decide it."""
     by_seeds = found.seeds / seeds
     shared = found.shared_variance
     seed_part = max((found.seed_variance or 0.0) - shared, 0.0) * by_seeds
@@ -257,5 +265,6 @@ def _decides(found: Effect, distance: float, seeds: int, times_items: float) -> 
         seeds=seeds,
         clusters=found.clusters * times_items,
     )
-    quantiles = scaled.critical(0.975) + scaled.critical(POWER)
-    return quantiles * scaled.standard_error <= distance
+    error, power = scaled.standard_error, scaled.critical(POWER)
+    differs = (scaled.critical(goal.probability) + power) * error <= goal.from_zero
+    return differs or (scaled.critical(0.975) + power) * error <= goal.from_margin

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from harness.report import numbers
 from harness.report.blocks import Block, Note, Section, code, prose, strong
 from harness.report.evidence import Evidence
-from harness.report.ranking import show_difference
+from harness.report.ranking import show_limit
 from harness.report.recommend import recommend
 
 FEW_TREES = 20
@@ -40,7 +40,7 @@ def _question(evidence: Evidence) -> Block:
     devices = sorted({row.plan.device.name for row in evidence.rows})
     text = ", ".join(parts) + f"; model {', '.join(models)} on {', '.join(devices)}. "
     if evidence.main is not None:
-        margin = show_difference(evidence.main, evidence.main.scale.margin).lstrip("+")
+        margin = show_limit(evidence.main, evidence.main.scale.margin)
         text += f"Ranked by {evidence.main.key.title}; differences up to {margin} do not matter. "
     if request.budget_memory_bytes is not None:
         text += f"Memory limit: {numbers.size(request.budget_memory_bytes)}. "
@@ -103,9 +103,15 @@ def _seed_caveats(evidence: Evidence) -> Iterator[str]:
             "with --seeds 0..2 would tell."
         )
     elif single:
-        yield f"One seed only, seed noise unknown, for: {', '.join(single[:8])}."
-    if any(len(row.seeds) == 2 for row in trained):
-        yield "Two seeds hardly tell seed noise; intervals of these rows may be too narrow."
+        yield f"One seed only, so seed noise is unknown: {_named(single)}."
+    two = [row.label for row in trained if len(row.seeds) == 2]
+    if two:
+        yield f"Two seeds hardly tell seed noise, intervals may be too narrow: {_named(two)}."
+
+
+def _named(labels: Sequence[str]) -> str:
+    """A few names, or how many there are."""
+    return ", ".join(labels) if len(labels) <= 4 else f"{len(labels)} rows, see the ranking"
 
 
 def _environments(evidence: Evidence) -> int:

@@ -9,7 +9,7 @@ from harness.report.blocks import Block, Figure, Section, prose
 from harness.report.drawings import Axis, Point, Scatter
 from harness.report.evidence import Evidence
 from harness.report.rows import MEMORY_KINDS, Row
-from harness.report.scoring import Scoring, round6
+from harness.report.scoring import Scoring
 
 Cost = tuple[str, str, Callable[[Row], float | None], Callable[[float | None], str]]
 
@@ -66,7 +66,6 @@ def _figure(evidence: Evidence, main: Scoring, cost: Cost) -> Figure | None:
     ]
     if not known:
         return None
-    intervals = {row.label: _interval(main, row.label) for row, _ in known}
     front = pareto_front([(x, main.values[row.label].value * main.scale.sign) for row, x in known])
     points = tuple(
         Point(
@@ -74,8 +73,8 @@ def _figure(evidence: Evidence, main: Scoring, cost: Cost) -> Figure | None:
             mark=row.mark,
             x=x,
             y=main.values[row.label].value,
-            low=intervals[row.label][0],
-            high=intervals[row.label][1],
+            low=main.compared_interval(row.label)[0],
+            high=main.compared_interval(row.label)[1],
             on_front=index in front,
             trained=row.plan.trains,
         )
@@ -94,19 +93,6 @@ def _figure(evidence: Evidence, main: Scoring, cost: Cost) -> Figure | None:
         f"{point.label} ({numbers.number(point.y)} at {say(point.x)})" for point in on_front[:8]
     )
     return Figure(f"quality-{name}", f"{main.key.title} against {title}", alt, drawing)
-
-
-def _interval(main: Scoring, label: str) -> tuple[float | None, float | None]:
-    """The difference's interval laid around the reference's value; none without a comparison."""
-    found = main.differences.get(label)
-    if found is None:
-        return None, None
-    value = main.values[label].value
-    if main.scale.relative:
-        base = value / (1 + found.estimate)
-        return round6(base * (1 + found.low)), round6(base * (1 + found.high))
-    base = value - found.estimate
-    return round6(base + found.low), round6(base + found.high)
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> set[int]:

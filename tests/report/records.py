@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.device import Device
-from harness.plan import Plan, make_plan
+from harness.plan import SAMPLE, Plan, make_plan
 from harness.record import (
     PHASES,
     Census,
@@ -334,12 +335,18 @@ def _training(made: Made, plan: Plan) -> TrainResult:
 def _generations(made: Made) -> tuple[Generation, ...]:
     return tuple(
         Generation(
-            prompt=f"How do I boil an egg ({number})? {made.hostile}",
+            prompt=prompt,
             reference="Put it into boiling water.",
             answer=f"{made.variant} says: eight minutes. {made.hostile}",
             stage="after",
             tokens=12,
             ended=number == 0,
         )
-        for number in range(2)
+        for number, prompt in enumerate(sample_prompts()[:2])
     )
+
+
+def sample_prompts() -> list[str]:
+    """First messages of the bundled corpus, in file order."""
+    lines = SAMPLE.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["prompt"]["text"] for line in lines]

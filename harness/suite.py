@@ -154,6 +154,12 @@ class ScoreSpec(Frozen):
     )
     preference: bool = False
     forgetting: bool = Field(default=False, description="bits per byte on unrelated text")
+    forgetting_tokens: Positive = Field(
+        default=128, description="tokens read from the start of each unrelated article"
+    )
+    held_out_tokens: Positive | None = Field(
+        default=None, description="score at most this many first tokens of a conversation"
+    )
     generations: Annotated[int, Field(ge=0)] = Field(
         default=0, description="how many held-out prompts every variant answers"
     )

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import JsonValue
+
 from harness.corpus.build import Corpus
-from harness.corpus.render import Renderer
+from harness.corpus.render import Renderer, TokenSequence
 from harness.errors import UserError
 from harness.events import Progress
 from harness.plan import Plan
 from harness.record import Generation, Score
+from harness.score.bundled import NAMES, write_documents
+from harness.score.forgetting import read_pages, score_forgetting
+from harness.score.generations import choose_prompts, generate, score_generations
 from harness.score.items import Place
 from harness.score.likelihood import Likelihood
 from harness.score.perplexity import score_held_out
-from harness.suite import ScorePrecision
+from harness.suite import ScorePrecision, Task
 
 
 @dataclass(frozen=True)
@@ -51,12 +57,82 @@ def take_scores(
         DivergedError: a log-likelihood is not a finite number.
         UserError: a task, data set or split that is not there.
     """
+    score = subject.plan.score
+    place = Place(folder, stage, subject.precision)
     with undisturbed(subject.model):
-        place = Place(folder, stage, subject.precision)
-        likelihood = Likelihood(subject.model, subject.plan.score.batch_tokens, progress)
+        likelihood = Likelihood(subject.model, score.batch_tokens, progress)
         progress.note("scoring held-out conversations")
         scores = _held_out(subject, likelihood, place)
-    return Scores(tuple(scores), ())
+        scores += _tasks(subject, place, progress)
+        if score.forgetting:
+            progress.note("scoring unrelated text")
+            pages = read_pages(_data_folder(subject))
+            scores.append(
+                score_forgetting(
+                    likelihood, subject.tokenizer, pages, place, score.forgetting_tokens
+                )
+            )
+        generations: list[Generation] = []
+        if score.generations:
+            progress.note("answering held-out prompts")
+            more, generations = _generations(subject, place, progress)
+            scores += more
+    return Scores(tuple(scores), tuple(generations))
+
+
+def _data_folder(subject: Subject) -> Path | None:
+    folder = subject.plan.score.data_folder
+    return None if folder is None else Path(folder)
+
+
+def _tasks(subject: Subject, place: Place, progress: Progress) -> list[Score]:
+    """Scores of the suite's lm-eval tasks, and of the preference task where it is asked for."""
+    from harness.score.catalogue import load_task, names_of
+    from harness.score.engine import heard
+    from harness.score.evaluation import evaluate, write_scores
+
+    spec = subject.plan.score
+    tasks = list(spec.tasks)
+    if spec.preference and "preference" not in names_of(tasks):
+        tasks.append(Task(name="preference"))
+    names_of(tasks)
+    if not tasks:
+        return []
+    lm = _language_model(subject, progress)
+    documents = place.folder / "documents"
+    details: dict[str, JsonValue] = {"engine": spec.engine, "data_folder": spec.data_folder}
+    scores: list[Score] = []
+    for task in tasks:
+        progress.note(f"scoring {task.name}")
+        if task.name in NAMES:
+            write_documents(task.name, subject.corpus, subject.renderer, documents)
+        with (
+            load_task(task, _data_folder(subject), documents) as loaded,
+            heard(subject.model, progress, f"scoring {task.name}"),
+        ):
+            scores += write_scores(evaluate(task, loaded, lm, details), place)
+    return scores
+
+
+def _language_model(subject: Subject, progress: Progress) -> Any:
+    from harness.score.engine import FastLM, PlainLM
+
+    spec = subject.plan.score
+    tokenizer = copy.deepcopy(subject.tokenizer)
+    tokenizer.chat_template = subject.renderer.chat_template
+    if spec.engine == "hf":
+        return PlainLM(subject.model, tokenizer)
+    return FastLM(subject.model, tokenizer, spec.batch_tokens, progress)
+
+
+def _generations(
+    subject: Subject, place: Place, progress: Progress
+) -> tuple[list[Score], list[Generation]]:
+    spec = subject.plan.score
+    prompts = choose_prompts(subject.corpus.held_out, spec.generations)
+    limit = spec.max_new_tokens
+    answers = generate(subject.model, subject.renderer, prompts, limit, progress)
+    return score_generations(prompts, answers, subject.tokenizer, place, limit)
 
 
 def _held_out(subject: Subject, likelihood: Likelihood, place: Place) -> list[Score]:
@@ -67,12 +143,23 @@ def _held_out(subject: Subject, likelihood: Likelihood, place: Place) -> list[Sc
             where=subject.corpus.result.name,
             hint="raise held_out_fraction, or give a larger corpus",
         )
-    sequences = list(subject.renderer.encode_all(conversations))
-    text_bytes = [
-        sum(len(m.text.encode()) for m in c.messages if m.role == "assistant")
-        for c in conversations
+    spec = subject.plan.score
+    sequences = [
+        replace(
+            sequence,
+            input_ids=sequence.input_ids[: spec.held_out_tokens],
+            loss_mask=sequence.loss_mask[: spec.held_out_tokens],
+        )
+        for sequence in subject.renderer.encode_all(conversations)
     ]
-    return score_held_out(likelihood, sequences, text_bytes, place, subject.plan.score)
+    text_bytes = [_scored_bytes(subject.tokenizer, sequence) for sequence in sequences]
+    return score_held_out(likelihood, sequences, text_bytes, place, spec)
+
+
+def _scored_bytes(tokenizer: Any, sequence: TokenSequence) -> int:
+    """UTF-8 bytes of the text that the scored tokens stand for."""
+    tokens = sequence.input_ids[sequence.loss_mask].tolist()
+    return len(tokenizer.decode(tokens, skip_special_tokens=True).encode())
 
 
 @contextmanager

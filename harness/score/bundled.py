@@ -1,0 +1,101 @@
+"""Bundled tasks: the documents of held_out_replies and preference, made from the corpus."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.corpus.build import Corpus
+from harness.corpus.conversation import Conversation
+from harness.corpus.render import Renderer
+from harness.errors import UserError
+from harness.schema import write_bytes
+
+TASKS = Path(__file__).parent / "tasks"
+NAMES = ("held_out_replies", "preference")
+CHOICES = 4
+OPENING = 64  # characters; telling replies apart gets easier, and dearer, with more
+QUESTION = 400  # characters
+
+
+def write_documents(name: str, corpus: Corpus, renderer: Renderer, folder: Path) -> None:
+    """Write the documents of a bundled task to ``folder/<name>.jsonl``.
+
+    Raises:
+        UserError: the corpus has none.
+    """
+    if name == "held_out_replies":
+        rows = list(held_out_replies(corpus.held_out, renderer))
+    else:
+        rows = list(preferences(corpus, renderer))
+    if not rows:
+        raise UserError(
+            f"no documents for the task {name}",
+            where=corpus.result.name,
+            expected="replies with ranks" if name == "preference" else "two held-out trees",
+            hint="give a corpus that has them, or take the task out of the suite",
+        )
+    write_bytes(folder / f"{name}.jsonl", _lines(rows))
+
+
+def held_out_replies(
+    conversations: Sequence[Conversation], renderer: Renderer
+) -> Iterator[dict[str, Any]]:
+    """One document for every held-out reply: its message, its opening and those of three others.
+
+    The others come from other trees, drawn with a seed made of the reply's own id.
+    """
+    replies = [
+        (conversation.tree_id, before, reply)
+        for conversation in conversations
+        for before, reply in zip(conversation.messages, conversation.messages[1:], strict=False)
+        if reply.role == "assistant"
+    ]
+    for tree, before, reply in replies:
+        own = opening(reply.text)
+        others = sorted({opening(r.text) for t, _, r in replies if t != tree} - {own})
+        if len(others) < CHOICES - 1:
+            continue
+        drawn = random.Random(reply.id)  # noqa: S311 - reproducible, nothing secret
+        choices = [own, *drawn.sample(others, CHOICES - 1)]
+        drawn.shuffle(choices)
+        yield {
+            "item": reply.id,
+            "cluster": tree,
+            "prompt": renderer.prompt_text(
+                [type(before)(before.role, cut(before.text, QUESTION), before.id)]
+            ),
+            "choices": choices,
+            "label": choices.index(own),
+        }
+
+
+def preferences(corpus: Corpus, renderer: Renderer) -> Iterator[dict[str, Any]]:
+    """One document for every pair of ranked siblings, the better reply first."""
+    for pair in corpus.pairs:
+        yield {
+            "item": pair.id,
+            "cluster": pair.tree_id,
+            "prompt": renderer.prompt_text(pair.context),
+            "choices": [pair.better.text, pair.worse.text],
+            "label": 0,
+        }
+
+
+def opening(text: str) -> str:
+    """The first words of a reply, all on one line."""
+    return cut(" ".join(text.split()), OPENING)
+
+
+def cut(text: str, size: int) -> str:
+    """At most ``size`` characters, ending with a whole word where there is one."""
+    if len(text) <= size:
+        return text
+    return text[:size].rsplit(maxsplit=1)[0] if " " in text[:size].strip() else text[:size]
+
+
+def _lines(rows: Iterable[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()

@@ -1,0 +1,174 @@
+"""Engine: lm-eval language models over a live model, plain ("hf") and prefix-sharing ("fast")."""
+
+# ruff: noqa: FBT001, FBT002 - the methods have the signatures that lm-eval calls
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from lm_eval.models.huggingface import HFLM
+
+from harness.errors import RunError, UserError
+from harness.events import Progress
+from harness.score.likelihood import Likelihood, Query
+
+Encoded = tuple[tuple[str, str], list[int], list[int]]
+GENERATED_AT_ONCE = 16
+
+
+class PlainLM(HFLM):  # type: ignore[misc]  # lm_eval is untyped
+    """lm-eval's own backend over a live model, which also counts the requests it cuts.
+
+    A live object is passed rather than a path, so nothing is loaded twice, no embedding is
+    resized, and a quantized base stays quantized. Batch size is one: padding changes results.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        """Take a transformers or PEFT model and its tokenizer; the tokenizer is not changed."""
+        before = {name: tensor.data_ptr() for name, tensor in model.named_parameters()}
+        super().__init__(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=1)
+        if before != {name: tensor.data_ptr() for name, tensor in model.named_parameters()}:
+            raise RunError("lm-eval tied or replaced weights of the model it was given")
+        self.batch_size_per_gpu: int = 1
+        self.cut_requests = 0
+        self.cut_tokens = 0
+
+    def _loglikelihood_tokens(
+        self, requests: list[Encoded], disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> list[tuple[float, bool]]:
+        self._count_cuts(requests)
+        found: list[tuple[float, bool]] = super()._loglikelihood_tokens(
+            requests, disable_tqdm=disable_tqdm, override_bs=override_bs
+        )
+        return found
+
+    def _count_cuts(self, requests: Sequence[Encoded]) -> None:
+        for _, context, continuation in requests:
+            if len(continuation) > self.max_length:
+                raise UserError(
+                    f"a continuation of {len(continuation)} tokens",
+                    expected=f"at most {self.max_length}, the model's context",
+                    hint="leave the task out, or take a model with a longer context",
+                )
+            surplus = len(context) + len(continuation) - self.max_length - 1
+            if surplus > 0:
+                self.cut_requests += 1
+                self.cut_tokens += surplus
+
+
+class FastLM(PlainLM):
+    """The same answers with less work.
+
+    Requests with a common prefix share its computation, the vocabulary projection is computed
+    where a log-probability is asked for, batches are filled by tokens, and identical requests
+    are computed once. See :mod:`harness.score.schedule`.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, batch_tokens: int, progress: Progress) -> None:
+        """Take the model; ``batch_tokens`` bounds the tokens of one forward pass."""
+        super().__init__(model, tokenizer)
+        self._likelihood = Likelihood(model, batch_tokens, progress)
+        self._batch_tokens = batch_tokens
+        self._encodings: dict[str, list[int]] | None = None
+
+    def loglikelihood(
+        self, requests: list[Any], disable_tqdm: bool = False
+    ) -> list[tuple[float, bool]]:
+        """Log-likelihood and greedy flag of each continuation; a text is tokenised once."""
+        self._encodings = {}
+        try:
+            found: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm)
+        finally:
+            self._encodings = None
+        return found
+
+    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
+        """Log-likelihood of each whole text; the windows of all texts are batched together."""
+        kept, self.batch_size_per_gpu = self.batch_size_per_gpu, 1 << 30
+        try:
+            found: list[float] = super().loglikelihood_rolling(requests, disable_tqdm)
+        finally:
+            self.batch_size_per_gpu = kept
+        return found
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        """Continuations of each prompt; equal greedy requests are answered once."""
+        places: dict[str, int] = {}
+        distinct: list[Any] = []
+        owners: list[int] = []
+        for request in requests:
+            context, settings = request.args
+            key = repr((context, settings))
+            if settings.get("do_sample"):
+                key = f"{key} {len(owners)}"
+            if key not in places:
+                places[key] = len(distinct)
+                distinct.append(request)
+            owners.append(places[key])
+        longest = max(len(self.tok_encode(request.args[0])) for request in distinct)
+        kept = self.batch_size_per_gpu
+        self.batch_size_per_gpu = max(1, min(GENERATED_AT_ONCE, self._batch_tokens // longest))
+        try:
+            found = super().generate_until(distinct, disable_tqdm)
+        finally:
+            self.batch_size_per_gpu = kept
+        return [found[owner] for owner in owners]
+
+    def tok_encode(
+        self,
+        string: str,
+        add_special_tokens: bool | None = None,
+        left_truncate_len: int | None = None,
+        **kwargs: Any,
+    ) -> list[int]:
+        """Tokens of a text, remembered while one set of requests is worked on."""
+        memory = self._encodings
+        plain = add_special_tokens is None and not left_truncate_len and not kwargs
+        if memory is None or not plain:
+            tokens: list[int] = super().tok_encode(
+                string, add_special_tokens, left_truncate_len, **kwargs
+            )
+            return tokens
+        if string not in memory:
+            memory[string] = super().tok_encode(string)
+        return memory[string]
+
+    def _loglikelihood_tokens(
+        self,
+        requests: list[Encoded],
+        disable_tqdm: bool = False,  # noqa: ARG002 - lm-eval's signature
+        override_bs: int | None = None,  # noqa: ARG002
+    ) -> list[tuple[float, bool]]:
+        self._count_cuts(requests)
+        queries = []
+        for _, context, continuation in requests:
+            tokens = np.array((context + continuation)[-(self.max_length + 1) :], np.int64)
+            queries.append(Query(tokens, np.arange(len(tokens) - len(continuation), len(tokens))))
+        return [
+            (float(answer.log_probs.sum()), bool(answer.greedy.all()))
+            for answer in self._likelihood.answer(queries)
+        ]
+
+
+@contextmanager
+def heard(model: Any, progress: Progress, text: str) -> Iterator[None]:
+    """While the model is called, say so at most twice a second."""
+    told = time.monotonic()
+    calls = 0
+
+    def tell(*_: Any) -> None:
+        nonlocal told, calls
+        calls += 1
+        if time.monotonic() - told > 0.5:
+            told = time.monotonic()
+            progress.note(f"{text} ({calls} forward passes)")
+
+    hook = model.get_output_embeddings().register_forward_hook(tell)
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -1,0 +1,152 @@
+"""Generations: a fixed set of held-out prompts answered by the model, set against human replies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.corpus.conversation import Conversation, Message
+from harness.corpus.render import Renderer
+from harness.events import Progress
+from harness.record import Generation, Score
+from harness.score.items import Items, Metric, Place, Stage
+
+TASK = "generations"
+CHRF = Metric(TASK, "chrf", "points", "higher")
+ROUGE_L = Metric(TASK, "rouge_l", "fraction", "higher")
+EMPTY = Metric(TASK, "empty", "fraction", "lower")
+NEVER_ENDING = Metric(TASK, "never_ending", "fraction", "lower")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A held-out message with the reply a person wrote."""
+
+    conversation: Conversation
+    messages: tuple[Message, ...]
+    reference: str
+
+
+def choose_prompts(conversations: Sequence[Conversation], count: int) -> list[Prompt]:
+    """The first message of the first ``count`` trees, in the order of their ids."""
+    first: dict[str, Conversation] = {}
+    for conversation in sorted(conversations, key=lambda c: (c.tree_id, c.id)):
+        first.setdefault(conversation.tree_id, conversation)
+    return [Prompt(c, c.messages[:1], c.messages[1].text) for c in list(first.values())[:count]]
+
+
+def generate(
+    model: Any, renderer: Renderer, prompts: Sequence[Prompt], limit: int, progress: Progress
+) -> list[tuple[list[int], bool]]:
+    """Greedy answers of at most ``limit`` tokens: (token ids without the end, whether it ended).
+
+    Prompts are padded on the left and answered together.
+    """
+    import torch
+    from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+
+    class Teller(StoppingCriteria):  # type: ignore[misc]  # transformers is untyped
+        """Reports each token; never stops."""
+
+        told = 0.0
+
+        def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:  # noqa: ARG002
+            if time.monotonic() - self.told > 0.5:
+                self.told = time.monotonic()
+                progress.advance(input_ids.shape[1] - width, limit)
+            return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+
+    rows = [renderer.prompt_ids(prompt.messages) for prompt in prompts]
+    width = max(len(row) for row in rows)
+    ids = torch.full((len(rows), width), renderer.pad_id)
+    mask = torch.zeros_like(ids)
+    for index, row in enumerate(rows):
+        ids[index, width - len(row) :] = torch.tensor(row)
+        mask[index, width - len(row) :] = 1
+    settings = GenerationConfig(
+        max_new_tokens=limit,
+        do_sample=False,
+        num_beams=1,
+        eos_token_id=renderer.end_of_turn_id,
+        pad_token_id=renderer.pad_id,
+        use_cache=True,
+    )
+    with torch.inference_mode():
+        out = model.generate(
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            generation_config=settings,
+            stopping_criteria=StoppingCriteriaList([Teller()]),
+        )
+    return [_until_end(row, renderer.end_of_turn_id) for row in out[:, width:].tolist()]
+
+
+def _until_end(tokens: list[int], end: int) -> tuple[list[int], bool]:
+    if end in tokens:
+        return tokens[: tokens.index(end)], True
+    return tokens, False
+
+
+def score_generations(
+    prompts: Sequence[Prompt],
+    answers: Sequence[tuple[list[int], bool]],
+    tokenizer: Any,
+    place: Place,
+    limit: int,
+) -> tuple[list[Score], list[Generation]]:
+    """ChrF and ROUGE-L against the human reply, and how many answers are empty or never end.
+
+    Both are means of sentence scores (Popović 2015, sacrebleu's chrF2; Lin 2004, F-measure), so
+    that variants can be compared answer by answer.
+    """
+    texts = [tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens, _ in answers]
+    generations = [
+        _generation(prompt, text, answer, place.stage)
+        for prompt, text, answer in zip(prompts, texts, answers, strict=True)
+    ]
+    values = {
+        CHRF: [_chrf(g.answer, g.reference or "") for g in generations],
+        ROUGE_L: [_rouge(g.answer, g.reference or "") for g in generations],
+        EMPTY: [float(not g.answer) for g in generations],
+        NEVER_ENDING: [float(not g.ended) for g in generations],
+    }
+    names = [prompt.conversation.id for prompt in prompts]
+    clusters = [prompt.conversation.tree_id for prompt in prompts]
+    scores = [
+        place.write(
+            metric,
+            Items(names, clusters, np.array(found), np.ones(len(found))),
+            details={"max_new_tokens": limit, "decoding": "greedy"},
+        )
+        for metric, found in values.items()
+    ]
+    return scores, generations
+
+
+def _generation(
+    prompt: Prompt, text: str, answer: tuple[list[int], bool], stage: Stage
+) -> Generation:
+    return Generation(
+        prompt=prompt.messages[-1].text,
+        reference=prompt.reference,
+        answer=text,
+        stage=stage,
+        tokens=len(answer[0]),
+        ended=answer[1],
+    )
+
+
+def _chrf(answer: str, reference: str) -> float:
+    from sacrebleu import sentence_chrf
+
+    return float(sentence_chrf(answer, [reference]).score)
+
+
+def _rouge(answer: str, reference: str) -> float:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return float(RougeScorer(["rougeL"]).score(reference, answer)["rougeL"].fmeasure)

@@ -1,14 +1,19 @@
-"""Console: the ranking as a table for the terminal."""
+"""Console: the ranking and comparisons as tables for the terminal."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from harness.report import numbers
 from harness.report.build import Report
-from harness.report.ranking import ranking
+from harness.report.compare import Change, Comparison, Pair
+from harness.report.gate import Outcome, show_change
+from harness.report.ranking import TONES, ranking
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
+    from rich.text import Text as RichText
 
 STYLES = {"good": "green", "bad": "red", "muted": "dim", "": ""}
 
@@ -16,14 +21,78 @@ STYLES = {"good": "green", "bad": "red", "muted": "dim", "": ""}
 def ranking_table(report: Report) -> RichTable:
     """The report's ranking table for rich."""
     from rich.table import Table as RichTable
-    from rich.text import Text
 
     table = ranking(report.evidence)
     shown = RichTable(title=report.title, caption=table.caption, title_justify="left")
     for column in table.columns:
         shown.add_column(
-            Text(column.title), justify="right" if column.number else "left", overflow="fold"
+            _text(column.title), justify="right" if column.number else "left", overflow="fold"
         )
     for row in table.rows:
-        shown.add_row(*(Text(cell.text, style=STYLES[cell.tone]) for cell in row))
+        shown.add_row(*(_text(cell.text, STYLES[cell.tone]) for cell in row))
     return shown
+
+
+def comparison_table(comparison: Comparison) -> RichTable:
+    """The paired table of ``compare``: every quantity of every pair."""
+    from rich.table import Table as RichTable
+
+    title = f"{comparison.after.name} (B) against {comparison.before.name} (A)"
+    several = len(comparison.pairs) > 1
+    caption = f"margin {comparison.margin * 100:.4g} %; intervals are 95 %, p-values by Holm"
+    if comparison.unmatched:
+        caption += f"; on one side only: {', '.join(comparison.unmatched)}"
+    shown = RichTable(title=_text(title), caption=_text(caption), title_justify="left")
+    for name in (["variant"] if several else []) + ["quantity"]:
+        shown.add_column(name, overflow="fold")
+    for name in ("A", "B", "B against A", "p"):
+        shown.add_column(name, justify="right")
+    shown.add_column("verdict")
+    for pair in comparison.pairs:
+        for cells in _pair_rows(pair):
+            shown.add_row(*([_text(pair.label)] if several else []), *cells)
+    return shown
+
+
+def _pair_rows(pair: Pair) -> list[list[RichText]]:
+    if pair.failed is not None:
+        return [[_text(pair.failed, "red"), *[_text("–")] * 4, _text("cannot compare", "red")]]
+    rows = [_change_row(change) for change in pair.changes]
+    for name, reason in pair.missing.items():
+        rows.append([_text(name), *[_text("–", "dim")] * 4, _text(reason, "dim")])
+    return rows
+
+
+def _change_row(change: Change) -> list[RichText]:
+    text = show_change(change, change.estimate)
+    if change.low is not None and change.high is not None:
+        text += f" [{show_change(change, change.low)}, {show_change(change, change.high)}]"
+    p = "–" if change.adjusted_p is None else numbers.p_value(change.adjusted_p)
+    verdict = change.verdict or ("" if change.low is not None else "one seed: no interval")
+    style = STYLES[TONES[change.verdict]] if change.verdict else "dim"
+    values = [_quantity(change, value) for value in (change.before, change.after)]
+    return [_text(change.name), *map(_text, values), _text(text), _text(p), _text(verdict, style)]
+
+
+def _quantity(change: Change, value: float) -> str:
+    if change.unit.startswith("bytes,") or change.unit == "bytes":
+        return numbers.size(value)
+    if change.unit.startswith("seconds"):
+        return numbers.duration(value)
+    if change.unit == "joules":
+        return numbers.energy(value)
+    return numbers.number(value)
+
+
+def outcome_lines(outcomes: Sequence[Outcome]) -> list[RichText]:
+    """One line per gate and pair."""
+    styles = {"passed": "green", "failed": "red", "unknown": "yellow"}
+    return [
+        _text(f"{o.status}: {o.gate} ({o.pair}): {o.reason}", styles[o.status]) for o in outcomes
+    ]
+
+
+def _text(text: str, style: str = "") -> RichText:
+    from rich.text import Text
+
+    return Text(text, style=style)

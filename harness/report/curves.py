@@ -168,7 +168,7 @@ def _sweep_lines(
         rows = list(by_setting.values())
         scores = [main.values[row.label] for row in rows]
         named = min(rows, key=lambda row: (len(row.label), row.label))
-        bounds = [main.compared_interval(row.label) for row in rows]
+        bounds = [_bounds(main, row) for row in rows]
         lines.append(
             Line(
                 label=named.label,
@@ -184,6 +184,12 @@ def _sweep_lines(
             )
         )
     return lines
+
+
+def _bounds(main: Scoring, row: Row) -> tuple[float, float]:
+    low, high = main.compared_interval(row.label)
+    value = main.values[row.label].value
+    return (value, value) if low is None or high is None else (low, high)
 
 
 def _all_but(row: Row, key: str) -> str:

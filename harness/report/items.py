@@ -113,8 +113,9 @@ def read_items(rows: Sequence[Row], key: ScoreKey) -> Reading:
 
 def _protocol(plan: Plan) -> str:
     """What must agree before items of two runs may be taken for the same."""
-    parts = (plan.model.name, plan.corpus_sha256, plan.corpus.model_dump_json())
-    return repr((*parts, plan.score.window, plan.score.stride))
+    unnamed = {"source"} if plan.corpus_sha256 else set()
+    corpus = plan.corpus.model_dump_json(exclude=unnamed)
+    return repr((plan.model.name, plan.corpus_sha256, corpus, plan.score.window, plan.score.stride))
 
 
 def _columns_of(row: Row, key: ScoreKey, reading: Reading) -> list[_Column]:

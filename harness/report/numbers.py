@@ -62,7 +62,7 @@ def number(value: float | None, *, signed: bool = False, digits: int = 4) -> str
 
 
 def _signed(text: str, value: float) -> str:
-    return ("+" if value > 0 else MINUS if value < 0 else "±") + text
+    return ("+" if value > 0 else MINUS if value < 0 else "") + text
 
 
 def _minus(text: str, value: float) -> str:

@@ -1,0 +1,262 @@
+"""Compare: two sides (runs, variants or folders of records) paired on the same items."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from harness.errors import UnknownName, UserError
+from harness.report.items import ScoreKey, read_items
+from harness.report.rows import MEMORY_KINDS, Row, make_rows, memory_kind
+from harness.report.scoring import (
+    Scale,
+    make_difference,
+    make_sample,
+    make_scale,
+    round6,
+    score_keys,
+)
+from harness.report.statistics import Effect, Verdict, holm
+from harness.store import BrokenRun, RunStore, StoredRun
+
+BEFORE, AFTER = "A", "B"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison: what the user typed, and its rows."""
+
+    name: str
+    rows: tuple[Row, ...]
+    broken: tuple[BrokenRun, ...] = ()
+
+
+@dataclass(frozen=True)
+class Change:
+    """One quantity on both sides. ``estimate`` is B against A; the interval is 95 %.
+
+    Relative changes are shares (0.01 is one per cent). ``low`` and ``high`` are None where no
+    spread is known (a cost with one seed).
+    """
+
+    name: str
+    unit: str
+    direction: str
+    relative: bool
+    share: bool
+    before: float
+    after: float
+    estimate: float
+    low: float | None = None
+    high: float | None = None
+    adjusted_p: float | None = None
+    verdict: Verdict | None = None
+    seeds: int = 1
+    items: int | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A row of A beside a row of B, with every quantity that both have."""
+
+    label: str
+    changes: tuple[Change, ...]
+    missing: dict[str, str]
+    failed: str | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """B against A."""
+
+    before: Side
+    after: Side
+    pairs: tuple[Pair, ...]
+    unmatched: tuple[str, ...]
+    margin: float
+
+
+def find_side(target: str, runs: Path, suite: str | None = None) -> Side:
+    """Find what the user named: a run folder, a folder of records, or a variant below ``runs``.
+
+    Raises:
+        UserError: the folder holds no readable record.
+        UnknownName: neither a folder nor a variant that has been run.
+    """
+    path = Path(target)
+    if path.is_dir():
+        found, broken = _scan(RunStore(path), None)
+        if not found:
+            raise UserError("no record in this folder", where=path, expected="record.json below it")
+        return Side(target, make_rows(found), broken)
+    found, broken = _scan(RunStore(runs), suite)
+    rows = [row for row in make_rows(found) if target in (row.variant, row.label)]
+    if not rows:
+        raise UnknownName(
+            "run or variant", target, {run.record.plan.variant for run in found}, where=runs
+        )
+    if len(rows) > 1:
+        raise UserError(
+            f"{target} was run in {len(rows)} settings",
+            where=runs,
+            expected="one of them: " + "; ".join(row.label for row in rows),
+            hint="name the run's folder instead",
+        )
+    return Side(target, tuple(rows), broken)
+
+
+def _scan(store: RunStore, suite: str | None) -> tuple[list[StoredRun], tuple[BrokenRun, ...]]:
+    items = list(store.scan(suite))
+    runs = [item for item in items if isinstance(item, StoredRun)]
+    return runs, tuple(item for item in items if isinstance(item, BrokenRun))
+
+
+def compare(before: Side, after: Side, margin: float = 0.01, resamples: int = 10_000) -> Comparison:
+    """Compare B with A: one row each as they are, several rows by their labels.
+
+    Raises:
+        UserError: the two sides have no variant in common.
+    """
+    if len(before.rows) == 1 and len(after.rows) == 1:
+        matched = [(before.rows[0], after.rows[0])]
+        unmatched: list[str] = []
+    else:
+        first = {row.label: row for row in before.rows}
+        second = {row.label: row for row in after.rows}
+        matched = [(first[label], second[label]) for label in first if label in second]
+        unmatched = sorted(set(first) ^ set(second))
+    if not matched:
+        raise UserError(
+            "nothing to compare: no variant is on both sides",
+            expected=f"in {before.name}: {', '.join(row.label for row in before.rows)}; "
+            f"in {after.name}: {', '.join(row.label for row in after.rows)}",
+        )
+    pairs = tuple(_pair(a, b, margin, resamples) for a, b in matched)
+    return Comparison(before, after, pairs, tuple(unmatched), margin)
+
+
+def _pair(before: Row, after: Row, margin: float, resamples: int) -> Pair:
+    rows = (replace(before, label=BEFORE), replace(after, label=AFTER))
+    label = before.label if before.label == after.label else f"{after.label} against {before.label}"
+    failed = next((f"{row.label} has no finished run" for row in rows if not row.finished), None)
+    if failed is not None:
+        return Pair(label, (), {}, failed)
+    missing: dict[str, str] = {}
+    scored = []
+    for key in score_keys(rows):
+        change = _score_change(rows, key, margin, resamples, missing)
+        if change is not None:
+            scored.append(change)
+    adjusted = holm([effect.p_value for _, effect, _ in scored])
+    changes = [
+        _judged(change, effect, scale, p)
+        for (change, effect, scale), p in zip(scored, adjusted, strict=True)
+    ]
+    return Pair(label, (*changes, *_cost_changes(rows)), missing)
+
+
+def _score_change(
+    rows: tuple[Row, Row], key: ScoreKey, margin: float, resamples: int, missing: dict[str, str]
+) -> tuple[Change, Effect, Scale] | None:
+    scores = [[s for record in row.finished if (s := key.find(record))] for row in rows]
+    if not all(scores):
+        missing[key.title] = f"{BEFORE if not scores[0] else AFTER} has no such score"
+        return None
+    reading = read_items(rows, key)
+    if reading.aligned is None or len(set(reading.aligned.labels)) < 2:
+        missing[key.title] = "; ".join(reading.excluded.values()) or "no per-item values"
+        return None
+    scale = make_scale([*scores[0], *scores[1]], margin)
+    sample = make_sample(reading.aligned, scale, resamples)
+    effect = sample.paired(AFTER, BEFORE)
+    if effect is None:
+        missing[key.title] = "no seed in common"
+        return None
+    change = Change(
+        name=key.title,
+        unit=scores[0][0].unit,
+        direction=scale.direction,
+        relative=scale.relative,
+        share=scale.share,
+        before=round6(scale.value(sample.own(BEFORE).estimate)),
+        after=round6(scale.value(sample.own(AFTER).estimate)),
+        estimate=0.0,
+        seeds=effect.seeds,
+        items=reading.aligned.items,
+    )
+    return change, effect, scale
+
+
+def _judged(change: Change, effect: Effect, scale: Scale, adjusted_p: float) -> Change:
+    found = make_difference(change.name, effect, adjusted_p, scale)
+    return replace(
+        change,
+        estimate=found.estimate,
+        low=found.low,
+        high=found.high,
+        adjusted_p=found.adjusted_p,
+        verdict=found.verdict,
+    )
+
+
+def _cost_changes(rows: tuple[Row, Row]) -> list[Change]:
+    """Costs by seed, compared by relative change; the interval is over common seeds."""
+    kind = memory_kind(rows)
+    costs: tuple[tuple[str, str, str, Callable[[Row], float | None]], ...] = (
+        ("memory", f"bytes, {MEMORY_KINDS[kind]}", "lower", lambda row: row.peak_bytes(kind)),
+        ("weights", "bytes", "lower", lambda row: row.weight_bytes),
+        ("throughput", "tokens per second", "higher", lambda row: row.tokens_per_second),
+        ("time", "seconds of training", "lower", lambda row: row.phase_seconds("train")),
+        ("energy", "joules", "lower", lambda row: row.energy_joules()),
+    )
+    changes = []
+    for name, unit, direction, read in costs:
+        change = _cost_change(rows, read)
+        if change is not None:
+            changes.append(replace(change, name=name, unit=unit, direction=direction))
+    return changes
+
+
+def _cost_change(rows: tuple[Row, Row], read: Callable[[Row], float | None]) -> Change | None:
+    by_seed = [{seed: read(_one_seed(row, seed)) for seed in row.seeds} for row in rows]
+    known = [{seed: v for seed, v in side.items() if v} for side in by_seed]
+    if not all(known):
+        return None
+    before, after = (math.exp(_mean_log(list(side.values()))) for side in known)
+    common = sorted(set(known[0]) & set(known[1]))
+    change = Change(
+        name="",
+        unit="",
+        direction="lower",
+        relative=True,
+        share=False,
+        before=round6(before),
+        after=round6(after),
+        estimate=round6(after / before - 1),
+        seeds=len(common),
+    )
+    if len(common) < 2:
+        return change
+    logs = np.array([math.log(known[1][seed] / known[0][seed]) for seed in common])
+    effect = Effect(
+        float(logs.mean()), float(logs.var(ddof=1)) / len(logs), 0.0, 0.0, len(logs), 1.0
+    )
+    low, high = effect.interval()
+    return replace(
+        change,
+        estimate=round6(math.expm1(effect.estimate)),
+        low=round6(math.expm1(low)),
+        high=round6(math.expm1(high)),
+    )
+
+
+def _one_seed(row: Row, seed: int) -> Row:
+    return replace(row, runs=tuple(run for run in row.runs if run.record.plan.seed == seed))
+
+
+def _mean_log(values: Sequence[float]) -> float:
+    return sum(math.log(value) for value in values) / len(values)

@@ -1,0 +1,139 @@
+"""Publish: the records behind a report, without any text of the data, to be kept beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from harness.errors import StorageError
+from harness.record import Problem, RunRecord, Score
+from harness.report.build import ReportRequest, build_report
+from harness.report.data import sample_texts
+from harness.report.items import COLUMNS, read_table
+from harness.report.write import write_report
+from harness.schema import read_json, write_bytes, write_json
+from harness.store import BrokenRun, RunStore, StoredRun
+
+ABSOLUTE_PATH = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?(?:[/\\][\w.@+~-]+)+[/\\](?=[\w.@+~-])")
+RECORDS = "records"
+REQUEST = "request.json"
+
+
+def publish_report(runs: Iterable[StoredRun], request: ReportRequest, folder: Path) -> Path:
+    """Publish the runs of a suite below ``folder`` and write their report there.
+
+    Returns:
+        The path of ``report.md``. :func:`rebuild_report` makes the same bytes again.
+    """
+    publish((run for run in runs if run.record.plan.suite == request.suite), folder)
+    write_json(folder / RECORDS / REQUEST, request)
+    return rebuild_report(folder, folder)
+
+
+def rebuild_report(published: Path, folder: Path) -> Path:
+    """Write the report of published records anew into ``folder``.
+
+    Raises:
+        HarnessError: the request or a record cannot be read.
+    """
+    request = read_json(published / RECORDS / REQUEST, ReportRequest)
+    runs = []
+    for item in RunStore(published / RECORDS).scan(request.suite):
+        if isinstance(item, BrokenRun):
+            raise item.error
+        runs.append(item)
+    return write_report(build_report(runs, (), request), folder)
+
+
+def publish(runs: Iterable[StoredRun], folder: Path) -> Path:
+    """Copy what a report needs of ``runs`` to ``folder/records``; earlier copies are replaced.
+
+    Item and cluster names become hashes, other columns of the items are dropped, generations are
+    kept only where their prompt belongs to the bundled corpus, logs are dropped, and absolute
+    paths are cut to their last part. Scores taken before training keep their value only.
+
+    Returns:
+        The folder of the copies, which :class:`harness.store.RunStore` reads.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    root = folder / RECORDS
+    chosen = [run for run in runs if root not in run.folder.path.parents]
+    try:
+        if root.is_dir():
+            shutil.rmtree(root)
+    except OSError as error:
+        raise StorageError(f"cannot replace: {error.strerror}", where=root) from None
+    store = RunStore(root)
+    for run in chosen:
+        target = store.folder(run.record.plan)
+        scores = tuple(_publish_score(score, run, target.path) for score in run.record.scores)
+        store.write(_clean(run.record, scores))
+    return root
+
+
+def _publish_score(score: Score, run: StoredRun, target: Path) -> Score:
+    table = None
+    if score.items is not None and score.stage == "after":
+        table = read_table(run.folder.path / score.items)
+    if table is None or score.items is None:
+        items = None
+    else:
+        items = f"items/{Path(score.items).name}"
+        write_bytes(target / items, _items_bytes(table))
+    details = {key: _cut_paths(value) for key, value in score.details.items()}
+    return score.model_copy(update={"items": items, "details": details})
+
+
+def _items_bytes(table: dict[str, list[Any]]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    clean = pa.table(
+        {
+            "item": [_digest(name) for name in table["item"]],
+            "cluster": [_digest(name) for name in table["cluster"]],
+            "numerator": pa.array(table["numerator"], pa.float64()),
+            "denominator": pa.array(table["denominator"], pa.float64()),
+        }
+    ).select(COLUMNS)
+    buffer = io.BytesIO()
+    pq.write_table(clean, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _digest(name: object) -> str:
+    return hashlib.sha256(str(name).encode()).hexdigest()[:16]
+
+
+def _clean(record: RunRecord, scores: tuple[Score, ...]) -> RunRecord:
+    bundled = sample_texts()
+    problem = record.problem
+    if problem is not None:
+        problem = Problem(
+            kind=problem.kind,
+            phase=problem.phase,
+            step=problem.step,
+            message=str(_cut_paths(problem.message)),
+        )
+    generations = tuple(item for item in record.generations if item.prompt in bundled)
+    return record.model_copy(
+        update={"scores": scores, "problem": problem, "generations": generations}
+    )
+
+
+def _cut_paths(value: Any) -> Any:
+    """The same value with absolute paths cut to their last part."""
+    if isinstance(value, str):
+        return ABSOLUTE_PATH.sub("", value)
+    if isinstance(value, list):
+        return [_cut_paths(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _cut_paths(item) for key, item in value.items()}
+    return value

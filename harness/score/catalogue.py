@@ -23,6 +23,7 @@ SPLITS = ("training_split", "validation_split", "test_split")
 class Loaded:
     """A task or group as lm-eval objects: what was asked for, and every leaf and group in it."""
 
+    manager: Any
     asked: list[Any]
     tasks: dict[str, Any]
     groups: dict[str, Any]
@@ -49,7 +50,7 @@ def load_task(task: Task, data_folder: Path | None, documents: Path) -> Iterator
         except (OSError, KeyError, IndexError, ValueError, RuntimeError) as error:
             raise _missing_data(task.name, data_folder, error) from error
         loaded = Loaded(
-            list(found["tasks"].values()), found["tasks"], dict(found.get("groups", {}))
+            manager, list(found["tasks"].values()), found["tasks"], dict(found.get("groups", {}))
         )
         roots = [group for name, group in loaded.groups.items() if name == task.name]
         if roots:

@@ -50,6 +50,7 @@ def evaluate(task: Task, loaded: Loaded, lm: Any, details: dict[str, JsonValue])
             results = lm_eval.simple_evaluate(
                 model=lm,
                 tasks=loaded.asked,
+                task_manager=loaded.manager,
                 num_fewshot=task.num_fewshot,
                 limit=task.limit,
                 apply_chat_template=task.apply_chat_template,

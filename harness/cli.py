@@ -72,13 +72,20 @@ def main() -> int:
     return 0
 
 
-@app.callback()
-def _options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-) -> None:
-    if version:
+def _print_version(asked: bool) -> None:  # noqa: FBT001 - called by typer
+    if asked:
         out.print(f"finetune-harness {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print it.", is_eager=True, callback=_print_version),
+    ] = False,
+) -> None:
+    """Options before any command."""
 
 
 class Kind(StrEnum):
@@ -207,11 +214,18 @@ def run(
 
 
 def _check_adapter(planned: Plan) -> None:
-    """Refuse adapter fields that PEFT does not know; the defaults need no look into PEFT."""
-    if planned.adapter is not None and set(planned.adapter.fields) - set(registry.LORA_DEFAULTS):
-        from harness.model.adapter import adapter_config
+    """Refuse an adapter that PEFT would; LoRA's defaults with other numbers need no look."""
+    adapter = planned.adapter
+    if adapter is None:
+        return
+    usual = {"type": "LORA", **registry.LORA_DEFAULTS}
+    given = {"type": adapter.type, **adapter.fields}
+    changed = {name for name, value in given.items() if value != usual.get(name)}
+    if all(type(given[name]) is int and type(usual.get(name)) is int for name in changed):
+        return
+    from harness.model.adapter import adapter_config
 
-        adapter_config(planned.adapter)
+    adapter_config(adapter)
 
 
 def _run_one(planned: Plan, store: RunStore, order: Order) -> RunRecord:

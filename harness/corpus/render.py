@@ -126,11 +126,12 @@ class Renderer:
             counts += map(len, self._bare().encode_batch_fast(part, add_special_tokens=False))
         return counts
 
-    def _bare(self) -> Any:
-        """The tokenizer's core, without the padding and truncation of an earlier caller."""
+    def _bare(self, *, specials_are_text: bool = False) -> Any:
+        """The tokenizer's core, free of the settings that an earlier call left on it."""
         core = self.tokenizer.backend_tokenizer
         core.no_padding()
         core.no_truncation()
+        core.encode_special_tokens = specials_are_text
         return core
 
     def _prompt(self, messages: Sequence[Message]) -> Rendered:
@@ -184,16 +185,15 @@ class Renderer:
         """Piece by piece, so that special tokens inside messages stay text."""
         ids: list[int] = []
         mask: list[bool] = []
+        core = self._bare(specials_are_text=True)
         for text, special, trained in item.pieces(self._special):
-            new = (
-                [self.tokenizer.convert_tokens_to_ids(text)]
-                if special
-                else self.tokenizer(
-                    text, add_special_tokens=False, split_special_tokens=True, verbose=False
-                )["input_ids"]
-            )
+            if special:
+                new = [self.tokenizer.convert_tokens_to_ids(text)]
+            else:
+                new = core.encode(text, add_special_tokens=False).ids
             ids += new
             mask += [trained] * len(new)
+        self._bare()
         return np.array(ids, dtype=np.int32), np.array(mask, dtype=np.bool_)
 
 

@@ -68,9 +68,7 @@ def byte_level() -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def chatml_tokenizer(byte_level: Callable[..., Any]) -> Any:
     """Like SmolLM2's: BOS opens every turn, EOS ends every turn and is the pad token too."""
-    tokenizer = byte_level(
-        bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|im_end|>"
-    )
+    tokenizer = byte_level(bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|im_end|>")
     tokenizer.chat_template = SMOLLM2_TEMPLATE
     return tokenizer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -76,8 +77,37 @@ def smoke(session: nox.Session) -> None:
         session.skip(f"real test data is not at {REAL_TREES}")
     python = project_python(session)
     reports = Path(session.create_tmp()) / "reports"
-    command = [python, "-m", "harness", "run", "--force", "--variant", "qlora_nf4"]
+    shutil.rmtree(reports, ignore_errors=True)
+    command = [python, "-m", "harness", "run", "--variant", "qlora_nf4"]
     command += ["--reports", str(reports), "--set", f"corpus.source={REAL_TREES}"]
     command += ["--set", "budget.steps=4", "--set", "corpus.held_out_limit=8"]
     session.run(*command, external=True)
     session.run(python, "tests/smoke.py", str(reports), external=True)
+
+
+@nox.session(venv_backend="none")
+def report(session: nox.Session) -> None:
+    """Make every published report again from its records; fail on a difference."""
+    python = project_python(session)
+    session.run(python, "tests/rebuild.py", "reports", external=True)
+
+
+@nox.session(venv_backend="none")
+def parity(session: nox.Session) -> None:
+    """The fast scoring engine against lm-eval's own, item by item."""
+    python = project_python(session, "tests")
+    session.run(python, "tests/score/parity.py", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none")
+def bench(session: nox.Session) -> None:
+    """How fast the scoring engine is; prints numbers, asserts none."""
+    python = project_python(session, "tests")
+    session.run(python, "tests/score/bench_engine.py", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none")
+def browser(session: nox.Session) -> None:
+    """The HTML report in a real browser."""
+    python = project_python(session, "tests")
+    session.run(python, "-m", "pytest", "-m", "browser", *session.posargs, external=True)

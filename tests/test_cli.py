@@ -226,7 +226,7 @@ def test_a_variant_file_with_an_unknown_key_is_named_with_the_close_one(tmp_path
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model TOML beside a tiny llama with random weights."""
     sys.path.insert(0, str(Path(__file__).parent / "model"))
-    from tiny import write_folder, write_model_file
+    from tiny_llama import write_folder, write_model_file
 
     folder = tmp_path_factory.mktemp("model")
     return write_model_file(folder / "tiny.toml", write_folder(folder / "weights"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny import write_folder
+from tiny_llama import write_folder
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from tiny import vocabulary, write_gguf, write_wheel
+from tiny_llama import vocabulary, write_gguf, write_wheel
 
 from harness.cache import ENVIRONMENT_VARIABLE
 from harness.errors import FetchError, InvalidFile, StorageError
@@ -175,7 +175,7 @@ def test_random_weights_have_the_models_shape_and_come_from_the_seed(
     cache: Path, tmp_path: Path, tiny_llama: Path
 ) -> None:
     from safetensors.torch import load_file
-    from tiny import write_model_file
+    from tiny_llama import write_model_file
 
     path = str(write_model_file(tmp_path / "tiny.toml", tiny_llama))
 

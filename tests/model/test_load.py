@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from planned import CPU, planned
-from tiny import write_model_file
+from tiny_llama import write_model_file
 
 from harness.errors import InvalidFile
 from harness.model.load import load_base, load_tokenizer

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from planned import planned
-from tiny import write_model_file
+from tiny_llama import write_model_file
 
 from harness.errors import InvalidFile, UserError
 from harness.model.adapter import attach_adapter

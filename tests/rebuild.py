@@ -1,0 +1,39 @@
+"""Every published report, made again from its records; called by the session ``report``."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from harness.report.publish import RECORDS, REQUEST, rebuild_report
+
+
+def published(reports: Path) -> list[Path]:
+    """Folders below ``reports`` that hold a report with its records."""
+    return [path.parents[1] for path in sorted(reports.glob(f"*/{RECORDS}/{REQUEST}"))]
+
+
+def report_files(folder: Path) -> dict[str, bytes]:
+    """Everything a reader of the report sees, by path."""
+    pages = [folder / "report.md", folder / "report.html"]
+    found = [*pages, *(folder / "figures").rglob("*")]
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in found if path.is_file()
+    }
+
+
+def differences(folder: Path) -> list[str]:
+    """Files of a published report that its records do not give again."""
+    with tempfile.TemporaryDirectory() as scratch:
+        rebuild_report(folder, Path(scratch))
+        committed, rebuilt = report_files(folder), report_files(Path(scratch))
+    names = sorted(committed.keys() | rebuilt.keys())
+    return [f"{folder}/{name}" for name in names if committed.get(name) != rebuilt.get(name)]
+
+
+if __name__ == "__main__":
+    folders = published(Path(sys.argv[1]))
+    print("rebuilt from records:", ", ".join(map(str, folders)) or "none is published")
+    different = [line for folder in folders for line in differences(folder)]
+    sys.exit("not what its records give:\n" + "\n".join(different) if different else None)

@@ -5,36 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from harness.measure.peaks import TrainingPeaks
 from harness.measure.phantom import phantom_model
 from harness.measure.rehearsal import checkpoint_layers, rehearsing
 from harness.plan import Plan
 
 LOSS_CHUNK = 1024  # positions whose logits harness.train.loss holds at a time
 SHALLOW = (2, 3)  # depths that are rehearsed; deeper models follow a straight line
-
-
-@dataclass(frozen=True)
-class TrainingPeaks:
-    """Bytes beside weights, optimizer state and kept gradients, at moments of one step."""
-
-    saved: int
-    """Live after the forward pass of the layers: what autograd keeps."""
-    loss: int
-    """Most during the loss."""
-    backward: int
-    """Most during the backward pass, fresh gradients included."""
-
-    @property
-    def peak(self) -> int:
-        """The most of all."""
-        return max(self.saved, self.loss, self.backward)
 
 
 def rehearse_training(plan: Plan, rows: int, tokens: int) -> TrainingPeaks:
@@ -97,9 +81,9 @@ def _ask_for_gradients(_module: nn.Module, _inputs: Any, output: Tensor) -> None
 
 
 def _inputs(plan: Plan, rows: int, tokens: int) -> dict[str, Tensor]:
-    """Whole rows need no mask; padded or packed ones get it per row and pair of positions."""
+    """A lone whole row needs no mask; padded or packed ones get it per pair of positions."""
     inputs = {"input_ids": torch.empty(rows, tokens, dtype=torch.int64, device="meta")}
-    if plan.training.packing:
+    if plan.training.packing or rows > 1:
         mask = torch.empty(rows, 1, tokens, tokens, dtype=torch.bool, device="meta")
         inputs["attention_mask"] = mask
     return inputs
@@ -120,15 +104,17 @@ def _loss(hidden: Tensor, head: nn.Linear) -> Tensor:
 
 
 class _FrozenHeadLoss(torch.autograd.Function):
-    """One chunk of logits, and the gradient of the hidden states kept for the backward pass."""
+    """Logits chunk by chunk, and the gradient of the hidden states for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         gradient = torch.empty_like(hidden)
-        part = hidden[:LOSS_CHUNK]
-        logits = functional.linear(part, weight, bias).float()
-        logits.logsumexp(dim=-1, keepdim=True)
-        logits.to(weight.dtype) @ weight
+        slope = None
+        for part in torch.split(hidden, LOSS_CHUNK)[:2]:
+            logits = functional.linear(part, weight, bias).float()
+            logits.logsumexp(dim=-1, keepdim=True)  # the slope of the chunk before still lives
+            slope = logits
+            slope.to(weight.dtype) @ weight
         ctx.save_for_backward(gradient)
         return hidden.new_empty((), dtype=torch.float32)
 

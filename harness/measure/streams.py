@@ -1,0 +1,67 @@
+"""Streams: the bytes of a training step on the fast path, whose backward pass is written out.
+
+The fast path keeps known tensors and no others, so they are added up: no autograd is asked.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.measure.peaks import TrainingPeaks
+from harness.model.shape import transformers_config
+from harness.plan import Plan
+
+FAMILIES = ("llama", "mistral", "phi", "qwen2")  # model types that harness.train.blocks knows
+LOGIT_BYTES = 1 << 28  # that harness.train.decoder holds at a time
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def takes_fast_path(plan: Plan) -> bool:
+    """Whether the fast path will be used, as far as the plan tells."""
+    return (
+        plan.training.speed == "fast"
+        and plan.adapter is not None
+        and plan.adapter.type == "LORA"
+        and plan.quantization.type != "int8"
+        and plan.model.config.get("model_type") in FAMILIES
+    )
+
+
+def fast_training(plan: Plan, tokens: int, trainable: int) -> TrainingPeaks:
+    """Peaks of one step over ``tokens`` in one stream; ``trainable`` adapter parameters.
+
+    Kept per token and layer: the layer's input and, unless recomputed, the outputs of the
+    projections that the backward pass reads, the mixed values of attention with a float32
+    log-sum per head, and in a sequential layer the sum between attention and MLP. Beside them
+    stand a copy of the adapters in the compute dtype, two chunks of logits in the loss, and in
+    the backward pass the gradients of one layer's widest tensors.
+    """
+    config: Any = transformers_config(plan.model)
+    unit = BYTES[plan.precision.compute]
+    width, depth = int(config.hidden_size), int(config.num_hidden_layers)
+    inner = int(config.intermediate_size)
+    stream = tokens * width * unit
+    layer = tokens * _kept_per_token(config, unit)
+    kept = depth * stream if plan.training.gradient_checkpointing else depth * (stream + layer)
+    if plan.training.gradient_checkpointing and plan.training.activation_offload:
+        kept = 3 * stream
+    kept += trainable * unit
+    vocabulary = int(config.vocab_size)
+    chunk = max(64, LOGIT_BYTES // (vocabulary * unit) // 64 * 64)
+    loss = kept + min(tokens, 2 * chunk) * vocabulary * unit + 4 * stream
+    again = layer if plan.training.gradient_checkpointing else 0
+    backward = kept + again + 2 * tokens * inner * unit + 3 * stream
+    return TrainingPeaks(saved=kept, loss=loss, backward=backward)
+
+
+def _kept_per_token(config: Any, unit: int) -> int:
+    """Bytes that one layer keeps for one token beside its input."""
+    heads = int(config.num_attention_heads)
+    groups = int(getattr(config, "num_key_value_heads", None) or heads)
+    size = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    attention = (heads + 2 * groups) * size + heads * size
+    if config.model_type == "phi":  # attention and MLP side by side
+        mlp = int(config.intermediate_size)
+    else:
+        mlp = 2 * int(config.intermediate_size) + int(config.hidden_size)
+    return (attention + mlp) * unit + 4 * heads

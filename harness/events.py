@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 
 class Progress(Protocol):
@@ -36,9 +38,9 @@ class EventLog:
     def __init__(self, path: Path) -> None:
         """Open ``path`` for appending."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._file = path.open("ab", buffering=0)
 
-    def __enter__(self) -> EventLog:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -50,8 +52,14 @@ class EventLog:
         self._file.close()
 
     def emit(self, kind: str, **fields: Any) -> None:
-        """Append one event with the time (seconds since the epoch)."""
-        self._file.write(json.dumps({"time": time.time(), "kind": kind, **fields}) + "\n")
+        """Append one event with the time (seconds since the epoch). Threads may do so at once.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        line = (json.dumps({"time": time.time(), "kind": kind, **fields}) + "\n").encode()
+        if self._file.write(line) != len(line):  # one call, so that lines of threads do not mix
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.name)
 
     def note(self, text: str) -> None:
         """Say in words what is being done now."""
@@ -64,12 +72,32 @@ class EventLog:
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
     """Every whole event; a last line cut by a crash is left out."""
-    if not path.is_file():
-        return
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    yield from EventTail(path).new()
+
+
+class EventTail:
+    """Follows a growing events file; every byte is read once."""
+
+    def __init__(self, path: Path) -> None:
+        """Follow ``path`` from its beginning; it need not exist yet."""
+        self._path = path
+        self._offset = 0
+        self._rest = b""
+
+    def new(self) -> Iterator[dict[str, Any]]:
+        """Whole events written since the last call."""
         try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(event, dict):
-            yield event
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        except FileNotFoundError:
+            return
+        self._offset += len(data)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(event, dict) and "kind" in event:
+                yield event

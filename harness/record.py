@@ -158,7 +158,7 @@ class Problem(Frozen):
 
     kind: str = Field(description="cuda_oom, host_oom, diverged, crash, killed, interrupted, …")
     phase: PhaseName | None
-    step: int | None
+    step: int | None = Field(description="the optimizer step under way, from 1")
     message: str
     log_tail: str = ""
 
@@ -257,6 +257,7 @@ class RunRecord(Versioned):
     adapter_bytes: int | None = None
     prediction: MemoryPrediction | None = None
     problem: Problem | None = None
+    resumed: Count = Field(default=0, description="how many earlier attempts this run goes on from")
 
     def score(
         self, task: str, metric: str, stage: str = "after", precision: str = "training"

@@ -4,35 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import sys
-import threading
-import time
-import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from harness.errors import DivergedError, HarnessError
-from harness.events import EventLog
+from harness.errors import StorageError
+from harness.outcome import Kept, Outcome, PhaseResult, RunLog
 from harness.plan import Plan
-from harness.record import (
-    Census,
-    CorpusResult,
-    Environment,
-    Generation,
-    MemoryPrediction,
-    PhaseName,
-    Problem,
-    RunRecord,
-    Score,
-    Status,
-    TrainResult,
-)
-from harness.schema import read_json, write_json
+from harness.record import PhaseCost, PhaseName
 from harness.store import RunFolder
 
 if TYPE_CHECKING:
@@ -42,59 +22,47 @@ if TYPE_CHECKING:
     from harness.measure.meter import Meter
 
 
-@dataclass
-class Outcome:
-    """What the phases have produced so far; the record is made from it however the run ends."""
-
-    environment: Environment | None = None
-    prediction: MemoryPrediction | None = None
-    census: Census | None = None
-    corpus: CorpusResult | None = None
-    training: TrainResult | None = None
-    scores: list[Score] = field(default_factory=list)
-    generations: list[Generation] = field(default_factory=list)
-    adapter_bytes: int | None = None
-
-
 class Run:
     """One plan on its way through the phases."""
 
-    def __init__(self, plan: Plan, folder: RunFolder, log: EventLog) -> None:
-        """Take the plan, the folder to leave results in and the log to speak into."""
+    def __init__(
+        self, plan: Plan, folder: RunFolder, log: RunLog, *, trust_remote_code: bool = False
+    ) -> None:
+        """Take the plan, the folder to leave results in and the log to speak into.
+
+        Code from the model's repository runs only if the plan and ``trust_remote_code`` both
+        say so.
+        """
+        from harness.measure.meter import Meter
+
         self.plan = plan
         self.folder = folder
         self.log = log
         self.outcome = Outcome()
-        self.phase: PhaseName | None = None
-        self._meter: Meter | None = None
-
-    @property
-    def meter(self) -> Meter:
-        """The meter of this run."""
-        if self._meter is None:
-            from harness.measure.meter import Meter
-
-            self._meter = Meter(self.plan.device)
-        return self._meter
+        self.costs: list[PhaseCost] = []
+        self.meter: Meter = Meter(plan.device)
+        self._kept = Kept(folder, plan)
+        self._trusted = trust_remote_code and plan.model.trust_remote_code
 
     @contextmanager
     def _in_phase(self, name: PhaseName) -> Iterator[None]:
-        self.phase = name
-        self.log.emit("phase_start", phase=name)
-        with self.meter.phase(name):
-            yield
-        cost = self.meter.costs[-1]
-        self.log.emit("phase_end", phase=name, cost=cost.model_dump(mode="json"))
+        self.log.start_phase(name)
+        finished = len(self.meter.costs)
+        try:
+            with self.meter.phase(name):
+                yield
+        finally:
+            self.costs += self.meter.costs[finished:]
+        self.log.end_phase(self.costs[-1])
 
     def execute(self) -> None:
         """Carry out the plan; ``outcome`` holds the results."""
-        self.log.note("loading libraries")
-        _set_up_torch(self.plan)
         from harness.measure.environment import take_environment
         from harness.model.fetch import fetch, quiet_libraries
 
         quiet_libraries()
         self.outcome.environment = take_environment(self.plan.device)
+        self.outcome.resumed = self._kept.start(self.outcome.environment)
         with self._in_phase("fetch"):
             source = fetch(self.plan.model, self.log)
         with self._in_phase("prepare"):
@@ -102,12 +70,10 @@ class Run:
         with self._in_phase("load"):
             model = self._load(source)
         if self.plan.trains:
-            with self._in_phase("score_base"):
-                self._score_base(model, corpus, renderer)
+            self._take_scores("score_base", lambda: self._subject(model, corpus, renderer))
             with self._in_phase("train"):
                 model = self._train(model, rows, renderer)
-        with self._in_phase("score"):
-            self._score(model, corpus, renderer)
+        self._take_scores("score", lambda: self._subject(model, corpus, renderer))
         with self._in_phase("save"):
             self._save(model)
 
@@ -139,13 +105,28 @@ class Run:
             check_census(self.outcome.census, self.plan)
         return model
 
-    def _score_base(self, model: Any, corpus: Corpus, renderer: Renderer) -> None:
+    def _take_scores(
+        self, phase: Literal["score_base", "score"], subject: Callable[[], Any]
+    ) -> None:
+        """Scores before or after training, or those that an earlier attempt has kept."""
+        kept = self._kept.find(phase)
+        if kept is None:
+            kept = self._score(phase, subject)
+        else:
+            self.costs.append(kept.cost)
+            self.log.end_phase(kept.cost)
+        self.outcome.scores += kept.scores
+        self.outcome.generations += kept.generations
+
+    def _score(
+        self, phase: Literal["score_base", "score"], subject: Callable[[], Any]
+    ) -> PhaseResult:
         from harness.score.take import take_scores
 
-        subject = self._subject(model, corpus, renderer)
-        found = take_scores(subject, "before", self.folder.path, self.log)
-        self.outcome.scores += found.scores
-        self.outcome.generations += found.generations
+        stage: Literal["before", "after"] = "before" if phase == "score_base" else "after"
+        with self._in_phase(phase):
+            found = take_scores(subject(), stage, self.folder.path, self.log)
+        return self._kept.write(self.costs[-1], found.scores, found.generations)
 
     def _subject(self, model: Any, corpus: Corpus, renderer: Renderer) -> Any:
         from harness.score.take import Subject
@@ -182,117 +163,34 @@ class Run:
             checkpoint=self.folder.checkpoint,
             truncated_tokens=rows.truncated_tokens,
         )
+        self.log.advance(0, job.steps)
         self.outcome.training = train(job, self.log)
         # The training library must have left dtypes alone.
         check_census(take_census(model), plan, planned)
         return model.eval()
 
-    def _score(self, model: Any, corpus: Corpus, renderer: Renderer) -> None:
-        from harness.score.take import take_scores
-
-        subject = self._subject(model, corpus, renderer)
-        found = take_scores(subject, "after", self.folder.path, self.log)
-        self.outcome.scores += found.scores
-        self.outcome.generations += found.generations
-
     def _save(self, model: Any) -> None:
         if self.plan.method != "adapter":
             return
+        from safetensors import SafetensorError
+
         self.log.note("saving the adapter")
         scratch = self.folder.path / ".adapter.part"
         shutil.rmtree(scratch, ignore_errors=True)
-        model.save_pretrained(scratch, safe_serialization=True)
-        shutil.rmtree(self.folder.adapter, ignore_errors=True)
-        scratch.replace(self.folder.adapter)
+        try:
+            model.save_pretrained(scratch, safe_serialization=True)
+            for path in scratch.iterdir():
+                _sync(path)
+            shutil.rmtree(self.folder.adapter, ignore_errors=True)
+            scratch.replace(self.folder.adapter)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise StorageError(f"cannot write the adapter: {error}", where=scratch) from error
         weights = self.folder.adapter.glob("*.safetensors")
         self.outcome.adapter_bytes = sum(path.stat().st_size for path in weights)
 
 
-def _set_up_torch(plan: Plan) -> None:
-    """Fix everything that would make two runs of one plan differ."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    import torch
-    from transformers import set_seed
-
-    if plan.device.threads:
-        torch.set_num_threads(plan.device.threads)
-    set_seed(plan.seed)
-
-
-def run_child(path: Path) -> int:
-    """Carry out the plan in ``path`` and leave a record there, whatever happens.
-
-    Returns the exit code: 0 for a finished run, 1 for any other record, 130 when interrupted.
-    """
-    folder = RunFolder(path)
-    plan = read_json(folder.plan, Plan)
-    started, clock = datetime.now(UTC), time.monotonic()
-    with EventLog(folder.events) as log:
-        run = Run(plan, folder, log)
-        status, problem = _guarded(run)
-        record = RunRecord(
-            plan=plan,
-            fingerprint=plan.fingerprint,
-            status=status,
-            started_at=started.isoformat(timespec="seconds"),
-            seconds=time.monotonic() - clock,
-            phases=run.meter.costs,
-            problem=problem,
-            **_fields(run.outcome),
-        )
-        write_json(folder.record, record)
-        if status == "ok":
-            shutil.rmtree(folder.checkpoint, ignore_errors=True)
-        log.emit("end", status=status)
-    return {"ok": 0, "interrupted": 130}.get(status, 1)
-
-
-def _fields(outcome: Outcome) -> dict[str, Any]:
-    fields: dict[str, Any] = dict(vars(outcome))
-    fields["scores"] = tuple(outcome.scores)
-    fields["generations"] = tuple(outcome.generations)
-    return fields
-
-
-def _guarded(run: Run) -> tuple[Status, Problem | None]:
-    """Execute, and turn however it ends into a status. The one place that catches everything."""
-    try:
-        run.execute()
-    except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - becomes a record here
-        status, kind, message = _classify(error)
-        if kind == "crash":
-            traceback.print_exc()
-        return status, Problem(kind=kind, phase=run.phase, step=None, message=message)
-    return "ok", None
-
-
-def _classify(error: BaseException) -> tuple[Status, str, str]:
-    """Status, kind and message of an error that ended a run."""
-    name = type(error).__name__
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted", "interrupted", "interrupted by the user"
-    if isinstance(error, DivergedError):
-        return "diverged", "diverged", str(error)
-    if isinstance(error, HarnessError):
-        return "failed", name, str(error)
-    if isinstance(error, MemoryError):
-        return "oom", "host_oom", "the machine's memory is exhausted"
-    if name == "OutOfMemoryError":  # torch's; not imported, since torch may not be
-        return "oom", "cuda_oom", str(error).splitlines()[0]
-    return "failed", "crash", f"{name}: {error}"
-
-
-def _end_with_parent() -> None:
-    """Leave at once when the parent is gone: it holds the other end of standard input."""
-
-    def wait() -> None:
-        sys.stdin.buffer.read()
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=wait, daemon=True, name="parent-watch").start()
-
-
-if __name__ == "__main__":
-    _end_with_parent()
-    sys.exit(run_child(Path(sys.argv[1])))
+def _sync(path: Path) -> None:
+    """Have the system write the file to the disk now."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, StorageError
 from harness.plan import Plan
 from harness.record import RunRecord
-from harness.schema import read_json, write_json
+from harness.schema import read_json, write_bytes, write_json
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,66 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """Training checkpoints; removed once the run is complete."""
+        """Training checkpoints, in an attempt."""
         return self.path / "checkpoint"
 
     @property
     def lock(self) -> Path:
         """Held by the process that is working here."""
         return self.path / ".lock"
+
+    @property
+    def holder(self) -> Path:
+        """Names the process that holds the lock."""
+        return self.path / ".holder"
+
+    @property
+    def attempt(self) -> RunFolder:
+        """Where a run works until it has ended; what is here is not yet the result.
+
+        It stays after an ending other than ``ok``, so that the next attempt can go on from it.
+        """
+        return RunFolder(self.path / "attempt")
+
+    def publish(self) -> None:
+        """Make the finished attempt the result, the record last; a second call goes on with it.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        whole = read_json(self.attempt.record, RunRecord).status == "ok"
+        attempt = self.attempt
+        try:
+            for name in ("items", "adapter"):
+                if whole:
+                    _move_folder(attempt.path / name, self.path / name)
+                else:
+                    _copy_folder(attempt.path / name, self.path / name)
+            for source in (attempt.log, attempt.events, attempt.plan, attempt.record):
+                if source.is_file():
+                    write_bytes(self.path / source.name, source.read_bytes())
+            if whole:
+                shutil.rmtree(attempt.path, ignore_errors=True)
+        except OSError as error:
+            raise StorageError(f"cannot write: {error.strerror}", where=self.path) from None
+
+
+def _move_folder(source: Path, target: Path) -> None:
+    """Put ``source`` in the place of ``target``; nothing to do where it has been moved already."""
+    if source.is_dir():
+        shutil.rmtree(target, ignore_errors=True)
+        source.replace(target)
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    """Put a copy of ``source`` in the place of ``target``; without a source both are gone."""
+    scratch = target.with_name(f".{target.name}.part")
+    shutil.rmtree(scratch, ignore_errors=True)
+    if source.is_dir():
+        shutil.copytree(source, scratch)
+    shutil.rmtree(target, ignore_errors=True)
+    if scratch.is_dir():
+        scratch.replace(target)
 
 
 @dataclass(frozen=True)
@@ -115,12 +169,21 @@ class RunStore:
 
     def scan(self, suite: str | None = None) -> Iterator[StoredRun | BrokenRun]:
         """Every run below the root (of one suite), in name order; broken ones are named."""
-        if suite is not None and suite not in self.suites():
-            return
-        start = self.root / suite if suite else self.root
-        for path in sorted(start.rglob("record.json")):
+        for path in self._below(suite, "record.json"):
             folder = RunFolder(path.parent)
             try:
                 yield StoredRun(folder, read_json(path, RunRecord))
             except HarnessError as error:
                 yield BrokenRun(folder, error)
+
+    def attempts(self, suite: str | None = None) -> Iterator[RunFolder]:
+        """Folders of runs (of one suite) that are under way or were given up."""
+        for path in self._below(suite, "attempt/plan.json"):
+            yield RunFolder(path.parents[1])
+
+    def _below(self, suite: str | None, name: str) -> list[Path]:
+        """Files of that name in run folders, which lie at <suite>/<variant>/<seed>-<digest>."""
+        if suite is not None and suite not in self.suites():
+            return []
+        starts = [suite] if suite is not None else self.suites()
+        return sorted(path for start in starts for path in (self.root / start).glob(f"*/*/{name}"))

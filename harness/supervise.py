@@ -1,217 +1,307 @@
-"""Supervise: start the child, pass on what it says, and classify how it ended."""
+"""Supervise: one plan at a time from an order to a record, whatever happens on the way."""
 
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
+import shutil
+import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from filelock import FileLock, Timeout
 
-from harness.errors import StorageError
+from harness.ending import Death, Ending, abandoned, ending_of_process, without_secrets
+from harness.errors import HarnessError, StorageError
 from harness.events import read_events
-from harness.plan import Plan
-from harness.record import PhaseCost, Problem, RunRecord, Status
-from harness.schema import parse, read_json, write_json
+from harness.plan import Plan, Substitution
+from harness.process import Watch, run_process
+from harness.record import PhaseCost, Problem, RunRecord
+from harness.schema import parse, read_json, write_bytes, write_json
 from harness.store import RunFolder, RunStore
 
-POLL_SECONDS = 0.1
-GRACE_SECONDS = 15.0
+WAIT_SECONDS = 0.5
+LEFTOVER_SECONDS = 60.0
 LOG_TAIL_CHARACTERS = 2_000
-
-Watch = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
 class Order:
-    """How to treat a plan: run it although a record exists, and for how long at most."""
+    """How to treat a plan.
+
+    ``force`` runs it although a good record exists, from the beginning. ``on_oom = "shrink"``
+    tries again with half the micro-batch (and twice the accumulation) until a step fits. ``wait``
+    says what to do while another process runs the same plan: wait for it, or raise.
+    """
 
     force: bool = False
     timeout_seconds: float | None = None
+    on_oom: Literal["record", "shrink"] = "record"
+    wait: bool = True
+    trust_remote_code: bool = False
 
 
-def supervise(plan: Plan, store: RunStore, watch: Watch, order: Order = Order()) -> RunRecord:
+ORDER = Order()
+
+
+def supervise(plan: Plan, store: RunStore, watch: Watch, order: Order = ORDER) -> RunRecord:
     """Run ``plan`` in a child process, unless an equal plan has already been run well.
 
-    ``watch`` is called with every event of the child. The record is on disk when this returns.
+    ``watch`` is called with every event of the child, and with notes of the supervisor's own.
+    An attempt that was cut short is gone on from. The record is in the store when this returns,
+    unless the disk is full: then its problem says so. With ``on_oom = "shrink"`` the record
+    returned may be that of a smaller plan, stored under that plan beside the one that did not fit.
 
     Raises:
-        StorageError: the run folder cannot be written, or another process is working in it.
+        StorageError: the run folder cannot be used, or (without ``order.wait``) another process
+            is working in it.
         KeyboardInterrupt: after the child has been stopped and its record written.
     """
-    known = store.find(plan)
-    if known is not None and known.status == "ok" and not order.force:
+    record = _run(plan, store, watch, order)
+    while order.on_oom == "shrink":
+        smaller = shrunk(record)
+        if smaller is None:
+            break
+        size = smaller.training.micro_batch_size
+        _note(watch, f"a micro-batch of {size * 2} does not fit into memory: trying {size}")
+        record = _run(smaller, store, watch, order)
+    return record
+
+
+def shrunk(record: RunRecord) -> Plan | None:
+    """The plan with half the micro-batch, if that may help: training ran out of memory."""
+    plan, problem = record.plan, record.problem
+    micro = plan.training.micro_batch_size
+    if record.status != "oom" or problem is None or problem.phase != "train" or micro < 2:
+        return None
+    batch = plan.budget.batch_size
+    used = max(size for size in range(1, micro // 2 + 1) if batch % size == 0)
+    key = "training.micro_batch_size"
+    earlier = [item for item in plan.substitutions if item.key == key]
+    found = Substitution(
+        key=key,
+        asked=earlier[0].asked if earlier else micro,
+        used=used,
+        reason=f"a micro-batch of {micro} did not fit into memory ({problem.kind})",
+    )
+    others = [item for item in plan.substitutions if item.key != key]
+    training = plan.training.model_copy(update={"micro_batch_size": used})
+    return plan.model_copy(update={"training": training, "substitutions": (*others, found)})
+
+
+def settle(store: RunStore, suite: str | None = None) -> None:
+    """Give a record to every attempt whose process and parent are gone without one."""
+    for folder in list(store.attempts(suite)):
+        with suppress(HarnessError, OSError, Timeout), FileLock(folder.lock, timeout=0):
+            with FileLock(folder.attempt.lock, timeout=0):
+                if not folder.attempt.record.is_file():
+                    plan = read_json(folder.attempt.plan, Plan)
+                    write_json(folder.attempt.record, _posthumous(plan, folder, abandoned()))
+            _publish(folder, _good(store, read_json(folder.attempt.plan, Plan)))
+
+
+def _run(plan: Plan, store: RunStore, watch: Watch, order: Order) -> RunRecord:
+    known = _reusable(plan, store, order)
+    if known is not None:
+        _note(watch, f"already run on {known.started_at[:10]}: the record is used again")
         return known
     folder = store.folder(plan)
+    with _held(folder, watch, wait=order.wait) as waited:
+        known = _reusable(plan, store, order) if waited else None
+        return known or _attempt(plan, store, watch, order)
+
+
+def _reusable(plan: Plan, store: RunStore, order: Order) -> RunRecord | None:
+    """A record that makes running unnecessary: a good one, or an OOM that will be shrunk."""
+    known = None if order.force else store.find(plan)
+    if known is None or known.status == "ok":
+        return known
+    return known if order.on_oom == "shrink" and shrunk(known) is not None else None
+
+
+def _good(store: RunStore, plan: Plan) -> RunRecord | None:
+    known = store.find(plan)
+    return known if known is not None and known.status == "ok" else None
+
+
+@contextmanager
+def _held(folder: RunFolder, watch: Watch, *, wait: bool) -> Iterator[bool]:
+    """Hold the folder's lock; the value says whether another process had it first."""
+    waited = False
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder.lock)
-        with lock.acquire(timeout=0):
-            return _attempt(plan, folder, watch, order)
-    except Timeout:
+        while True:
+            try:
+                lock.acquire(timeout=WAIT_SECONDS if waited else 0)
+                break
+            except Timeout:
+                if not wait:
+                    raise StorageError(
+                        f"{_holder(folder)} is running this very plan",
+                        where=folder.path,
+                        hint="wait for it to finish; the record will then be reused",
+                    ) from None
+                if not waited:
+                    _note(watch, f"waiting for {_holder(folder)}, which is running this very plan")
+                waited = True
+    except OSError as error:
         raise StorageError(
-            "another process is running this very plan",
+            f"cannot use the run folder: {error.strerror}",
             where=folder.path,
-            hint="wait for it to finish; the record will then be reused",
-        ) from None
+            hint="choose another folder with --reports",
+        ) from error
+    try:
+        text = f"process {os.getpid()} on {socket.gethostname()}\n"
+        with suppress(StorageError):
+            write_bytes(folder.holder, text.encode())
+        yield waited
+    finally:
+        folder.holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _holder(folder: RunFolder) -> str:
+    try:
+        return folder.holder.read_text(encoding="utf-8").strip()
+    except OSError:
+        return "another process"
+
+
+def _attempt(plan: Plan, store: RunStore, watch: Watch, order: Order) -> RunRecord:
+    """Run the child and leave its record; the caller holds the lock."""
+    folder = store.folder(plan)
+    started, clock = datetime.now(UTC), time.monotonic()
+    command = [sys.executable, "-m", "harness.child", str(folder.attempt.path)]
+    if order.trust_remote_code:
+        command.append("--trust-remote-code")
+    good = _good(store, plan)
+    try:
+        _prepare(plan, folder, anew=order.force)
+        death = run_process(command, folder.attempt, watch, order.timeout_seconds)
     except OSError as error:
         raise StorageError(
             f"cannot use the run folder: {error.strerror}", where=folder.path
         ) from error
-
-
-def _attempt(plan: Plan, folder: RunFolder, watch: Watch, order: Order) -> RunRecord:
-    for stale in (folder.record, folder.events, folder.log):
-        stale.unlink(missing_ok=True)
-    write_json(folder.plan, plan)
-    started, clock = datetime.now(UTC), time.monotonic()
-    ending = _run_process(folder, watch, order.timeout_seconds)
-    if not folder.record.is_file():
-        record = _posthumous(plan, folder, ending, started)
-        record = record.model_copy(update={"seconds": time.monotonic() - clock})
-        write_json(folder.record, record)
-    record = _with_log_tail(read_json(folder.record, RunRecord), folder)
-    if record.problem is not None:
-        write_json(folder.record, record)
-    if ending.interrupted:
+    record = _record_of(plan, folder, death)
+    if record.seconds == 0:
+        times = {
+            "seconds": time.monotonic() - clock,
+            "started_at": started.isoformat(timespec="seconds"),
+        }
+        record = record.model_copy(update=times)
+    record = _stored(record, folder, good)
+    if death.interrupted:
         raise KeyboardInterrupt
     return record
 
 
-@dataclass(frozen=True)
-class Ending:
-    """How the child process ended."""
+def _prepare(plan: Plan, folder: RunFolder, *, anew: bool) -> None:
+    """Empty the attempt's folder, but for what a run of this very plan can go on from.
 
-    returncode: int
-    interrupted: bool = False
-    timed_out: bool = False
-    oom_kills: int = 0
-
-
-def _run_process(folder: RunFolder, watch: Watch, timeout_seconds: float | None) -> Ending:
-    kills = _oom_kills()
-    interrupted = timed_out = False
-    with folder.log.open("wb") as log:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "harness.run", str(folder.path)],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches the child through us, once
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )
-        tail = _Tail(folder.events)
-        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        try:
-            while child.poll() is None:
-                for event in tail.new():
-                    watch(event)
-                if deadline is not None and time.monotonic() > deadline:
-                    timed_out = True
-                    _stop(child)
-                time.sleep(POLL_SECONDS)
-        except KeyboardInterrupt:
-            interrupted = True
-            _stop(child)
-        finally:
-            if child.poll() is None:
-                child.kill()
-                child.wait()
-            if child.stdin is not None:
-                child.stdin.close()
-        for event in tail.new():
-            watch(event)
-    return Ending(child.returncode, interrupted, timed_out, _oom_kills() - kills)
-
-
-def _stop(child: subprocess.Popen[bytes]) -> None:
-    """Ask the child to end, wait for its record, then insist."""
-    child.send_signal(signal.SIGINT)
+    Raises:
+        OSError: the folder cannot be written.
+        StorageError: likewise, or a child of an earlier attempt does not end.
+    """
+    attempt = folder.attempt
+    attempt.path.mkdir(parents=True, exist_ok=True)
     try:
-        child.wait(GRACE_SECONDS)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
-        child.kill()
-        child.wait()
+        with FileLock(attempt.lock, timeout=LEFTOVER_SECONDS):
+            if anew or not _goes_on(plan, attempt):
+                shutil.rmtree(attempt.path)
+            for stale in (attempt.record, attempt.events, attempt.log):
+                stale.unlink(missing_ok=True)
+    except Timeout:
+        raise StorageError(
+            "a process of an earlier attempt has not ended", where=attempt.path
+        ) from None
+    write_json(attempt.plan, plan)
 
 
-class _Tail:
-    """New whole lines of a growing events file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._seen = 0
-
-    def new(self) -> Iterator[dict[str, Any]]:
-        events = list(read_events(self._path))
-        yield from events[self._seen :]
-        self._seen = len(events)
+def _goes_on(plan: Plan, attempt: RunFolder) -> bool:
+    try:
+        return read_json(attempt.plan, Plan).fingerprint == plan.fingerprint
+    except HarnessError:
+        return False
 
 
-def _oom_kills() -> int:
-    """How often the kernel has killed a process for memory, as far as it tells us."""
-    for path, key in (
-        (Path("/sys/fs/cgroup/memory.events"), "oom_kill"),
-        (Path("/proc/vmstat"), "oom_kill"),
-    ):
-        try:
-            lines = path.read_text(encoding="ascii").splitlines()
-        except OSError:
-            continue
-        for line in lines:
-            name, _, value = line.partition(" ")
-            if name == key:
-                return int(value)
-    return 0
+def _record_of(plan: Plan, folder: RunFolder, death: Death) -> RunRecord:
+    """The child's own record, or one made from what it left behind."""
+    ending = ending_of_process(death)
+    try:
+        record = read_json(folder.attempt.record, RunRecord)
+    except HarnessError:
+        return _posthumous(plan, folder, ending)
+    if death.timed_out and record.problem is not None and record.status == "interrupted":
+        problem = {"kind": ending.kind, "message": ending.message}
+        update = {"status": ending.status, "problem": record.problem.model_copy(update=problem)}
+        return record.model_copy(update=update)
+    return record
 
 
-def _posthumous(plan: Plan, folder: RunFolder, ending: Ending, started: datetime) -> RunRecord:
+def _stored(record: RunRecord, folder: RunFolder, good: RunRecord | None) -> RunRecord:
+    """Store the record and return it as stored."""
+    record = _with_log_tail(record, folder.attempt)
+    try:
+        write_json(folder.attempt.record, record)
+        _publish(folder, good)
+    except StorageError as error:
+        message = f"the record could not be written: {error.what}"
+        problem = record.problem or Problem(kind="disk_full", phase=None, step=None, message="")
+        whole = "; ".join(part for part in (problem.message, message) if part)
+        problem = problem.model_copy(update={"message": whole})
+        status = "failed" if record.status == "ok" else record.status
+        return record.model_copy(update={"status": status, "problem": problem})
+    return record
+
+
+def _publish(folder: RunFolder, good: RunRecord | None) -> None:
+    """Make the attempt the result, unless it ended worse than an earlier one."""
+    if good is None or read_json(folder.attempt.record, RunRecord).status == "ok":
+        folder.publish()
+
+
+def _posthumous(plan: Plan, folder: RunFolder, ending: Ending) -> RunRecord:
     """The record of a child that died without leaving one, from its events."""
     phase, step, phases = None, None, []
-    for event in read_events(folder.events):
+    first = last = 0.0
+    for event in read_events(folder.attempt.events):
+        first, last = first or event["time"], event["time"]
         if event["kind"] == "phase_start":
             phase, step = event["phase"], None
         elif event["kind"] == "progress" and phase == "train":
-            step = event["done"]
+            step = min(event["done"] + 1, event["total"])
         elif event["kind"] == "phase_end":
-            phases.append(parse(PhaseCost, event["cost"], where=folder.events))
-    status, kind, message = _classify(ending)
+            phases.append(parse(PhaseCost, event["cost"], where=folder.attempt.events))
     return RunRecord(
         plan=plan,
         fingerprint=plan.fingerprint,
-        status=status,
-        started_at=started.isoformat(timespec="seconds"),
-        seconds=0.0,
+        status=ending.status,
+        started_at=datetime.fromtimestamp(first, UTC).isoformat(timespec="seconds"),
+        seconds=last - first,
         environment=None,
         phases=tuple(phases),
-        problem=Problem(kind=kind, phase=phase, step=step, message=message),
+        problem=Problem(kind=ending.kind, phase=phase, step=step, message=ending.message),
     )
 
 
-def _classify(ending: Ending) -> tuple[Status, str, str]:
-    if ending.interrupted:
-        return "interrupted", "interrupted", "interrupted by the user"
-    if ending.timed_out:
-        return "failed", "timed_out", "stopped at the time limit"
-    if ending.returncode == -signal.SIGKILL:
-        if ending.oom_kills > 0:
-            return "oom", "host_oom", "killed by the kernel: the machine's memory is exhausted"
-        return "failed", "killed", "killed by another process (SIGKILL)"
-    if ending.returncode < 0:
-        name = signal.Signals(-ending.returncode).name
-        return "failed", "killed", f"ended by {name}"
-    return "failed", "crash", f"the process ended with exit code {ending.returncode}"
-
-
-def _with_log_tail(record: RunRecord, folder: RunFolder) -> RunRecord:
-    if record.problem is None or not folder.log.is_file():
+def _with_log_tail(record: RunRecord, attempt: RunFolder) -> RunRecord:
+    if record.problem is None:
         return record
-    text = folder.log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL_CHARACTERS:]
-    problem = record.problem.model_copy(update={"log_tail": text})
-    return record.model_copy(update={"problem": problem})
+    try:
+        text = attempt.log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    clean = {
+        "message": without_secrets(record.problem.message),
+        "log_tail": without_secrets(text[-LOG_TAIL_CHARACTERS:]),
+    }
+    return record.model_copy(update={"problem": record.problem.model_copy(update=clean)})
+
+
+def _note(watch: Watch, text: str) -> None:
+    watch({"kind": "note", "time": time.time(), "text": text})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +16,7 @@ from harness.errors import HarnessError, UserError, user_mistakes
 
 if TYPE_CHECKING:
     from harness.device import Device
-    from harness.plan import Plan
+    from harness.plan import Plan, Substitution
     from harness.record import RunRecord
     from harness.store import RunStore
     from harness.supervise import Order
@@ -37,6 +38,13 @@ class DeviceKind(StrEnum):
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
+
+
+class OnOom(StrEnum):
+    """What to do when training runs out of memory."""
+
+    record = "record"
+    shrink = "shrink"
 
 
 VariantOption = Annotated[
@@ -193,6 +201,12 @@ def run(
     reports: ReportsOption = Path("reports"),
     force: Annotated[bool, typer.Option(help="Run again although a record exists.")] = False,
     timeout_minutes: Annotated[float, typer.Option(help="Stop a run after this time.")] = 0,
+    on_oom: Annotated[
+        OnOom, typer.Option(help="Out of memory in training: record it, or halve the micro-batch.")
+    ] = OnOom.record,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
+    ] = False,
 ) -> None:
     """Train and score variants, then write the comparative report."""
     from harness.store import RunStore
@@ -204,9 +218,16 @@ def run(
     for planned in plans:
         _check_adapter(planned)
     store = RunStore(reports / "runs")
-    order = Order(force=force, timeout_seconds=timeout_minutes * 60 or None)
-    records = [_run_one(item, store, order) for item in plans]
+    order = Order(
+        force=force,
+        timeout_seconds=timeout_minutes * 60 or None,
+        on_oom=on_oom.value,
+        trust_remote_code=trust_remote_code,
+    )
+    records = _run_all(plans, store, order)
     _report(reports, plans[0].suite)
+    if len(records) < len(plans):
+        raise typer.Exit(1)
     problems = [record.problem for record in records if record.problem is not None]
     if problems:
         mistakes = user_mistakes()
@@ -228,12 +249,28 @@ def _check_adapter(planned: Plan) -> None:
     adapter_config(adapter)
 
 
-def _run_one(planned: Plan, store: RunStore, order: Order) -> RunRecord:
-    from harness.display import Display
-    from harness.supervise import supervise
+def _run_all(plans: list[Plan], store: RunStore, order: Order) -> list[RunRecord]:
+    """The records of all plans that could be run; one that could not is told and passed over."""
+    records, errors = [], []
+    for planned in plans:
+        try:
+            records.append(_run_one(planned, store, order))
+        except HarnessError as error:
+            if len(plans) == 1:
+                raise
+            errors.append(error)
+            _complain(f"{planned.variant} on {planned.suite}, seed {planned.seed}: {error}")
+    if not records:
+        raise typer.Exit(errors[0].exit_code)
+    return records
 
-    title = f"{planned.variant} on {planned.suite}, seed {planned.seed}"
-    for item in planned.substitutions:
+
+def _complain(text: str) -> None:
+    err.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_substitutions(title: str, items: Iterable[Substitution]) -> None:
+    for item in items:
         out.print(
             f"{title}: {item.key} = {item.used} instead of {item.asked} ({item.reason})",
             style="yellow",
@@ -241,19 +278,24 @@ def _run_one(planned: Plan, store: RunStore, order: Order) -> RunRecord:
             highlight=False,
             soft_wrap=True,
         )
+
+
+def _run_one(planned: Plan, store: RunStore, order: Order) -> RunRecord:
+    from harness.display import Display
+    from harness.supervise import supervise
+
+    title = f"{planned.variant} on {planned.suite}, seed {planned.seed}"
+    _print_substitutions(title, planned.substitutions)
     with Display(out, title) as display:
         record = supervise(planned, store, display, order)
+    more = [item for item in record.plan.substitutions if item not in planned.substitutions]
+    _print_substitutions(title, more)
     if record.problem is not None:
-        problem = record.problem
+        problem, folder = record.problem, store.folder(record.plan)
         where = f" in phase {problem.phase}" if problem.phase else ""
-        err.print(
-            f"{title}: {record.status}{where}: {problem.message}\n"
-            f"  log: {store.folder(planned).log}",
-            style="red",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        step = f", step {problem.step}" if problem.step else ""
+        log = folder.attempt.log if folder.attempt.log.is_file() else folder.log
+        _complain(f"{title}: {record.status}{where}{step}: {problem.message}\n  log: {log}")
     return record
 
 
@@ -271,8 +313,11 @@ def _report(reports: Path, suite: str) -> None:
     from harness.report.console import ranking_table
     from harness.report.write import write_report
     from harness.store import BrokenRun, RunStore, StoredRun
+    from harness.supervise import settle
 
-    found = list(RunStore(reports / "runs").scan(suite))
+    store = RunStore(reports / "runs")
+    settle(store, suite)
+    found = list(store.scan(suite))
     runs = [item for item in found if isinstance(item, StoredRun)]
     broken = [item for item in found if isinstance(item, BrokenRun)]
     if not runs:

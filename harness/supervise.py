@@ -16,7 +16,7 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from harness.ending import Death, Ending, abandoned, ending_of_process, without_secrets
-from harness.errors import HarnessError, StorageError
+from harness.errors import HarnessError, StorageError, UserError
 from harness.events import read_events
 from harness.plan import Plan, Substitution
 from harness.process import Watch, run_process
@@ -57,10 +57,17 @@ def supervise(plan: Plan, store: RunStore, watch: Watch, order: Order = ORDER) -
     returned may be that of a smaller plan, stored under that plan beside the one that did not fit.
 
     Raises:
+        UserError: the model wants to run code of its own and ``order`` does not allow it.
         StorageError: the run folder cannot be used, or (without ``order.wait``) another process
             is working in it.
         KeyboardInterrupt: after the child has been stopped and its record written.
     """
+    if plan.model.trust_remote_code and not order.trust_remote_code:
+        raise UserError(
+            f"{plan.model.name} wants to run code that comes with its weights",
+            where="trust_remote_code in the model's file",
+            hint="--trust-remote-code allows it, if you have read that code and trust it",
+        )
     record = _run(plan, store, watch, order)
     while order.on_oom == "shrink":
         smaller = shrunk(record)

@@ -90,7 +90,7 @@ def test_real_oasst2_holds_every_tree_state_and_32_languages(oasst: Path) -> Non
     assert states["ready_for_export"] == 94
     assert states["prompt_lottery_waiting"] == 314
     corpus = build(oasst / OASST2, tree_states=(), review="any")
-    assert dict((name, t + h) for name, t, h in corpus.result.languages)["es"] > 20
+    assert {name: t + h for name, t, h in corpus.result.languages}["es"] > 20
 
 
 def test_a_folder_of_tables_is_read_from_its_tables(oasst: Path, tmp_path: Path) -> None:

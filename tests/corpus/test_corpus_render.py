@@ -221,13 +221,17 @@ def _with_template(make: Callable[..., Any], template: str) -> Any:
             "not a prefix",
         ),
         (
-            "{% for m in messages %}{{ m['content'] }}{% if loop.last and loop.length == 2 %}"
-            "</s>{% else %}\n{% endif %}{% endfor %}",
+            (
+                "{% for m in messages %}{{ m['content'] }}"
+                "{% if loop.last and loop.length == 2 %}</s>{% else %}\n{% endif %}{% endfor %}"
+            ),
             "does not end with",
         ),
         (
-            "{% for m in messages %}{{ m['role'] }}{{ m['content'] }}</s>{% endfor %}"
-            "{% if add_generation_prompt %}Reply now:{% endif %}",
+            (
+                "{% for m in messages %}{{ m['role'] }}{{ m['content'] }}</s>{% endfor %}"
+                "{% if add_generation_prompt %}Reply now:{% endif %}"
+            ),
             "not a prefix",
         ),
         ("{{ raise_exception('only for cats') }}", "only for cats"),

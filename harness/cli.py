@@ -28,6 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+INTERRUPTED = 130
 out = Console()
 err = Console(stderr=True)
 
@@ -72,10 +73,9 @@ def main() -> int:
     except HarnessError as error:
         err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return error.exit_code
-    except KeyboardInterrupt:
-        err.print("interrupted", style="yellow")
-        return 130
     except SystemExit as done:
+        if done.code == INTERRUPTED:  # typer turns Ctrl-C into this code and says nothing
+            err.print("interrupted", style="yellow")
         return done.code if isinstance(done.code, int) else 1
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from harness.corpus.sequences import Row
 
 IGNORED = -100
+TENSORS = ("ids", "positions", "starts", "where", "targets")
 
 
 def collate(rows: Sequence[Row], pad_id: int) -> dict[str, torch.Tensor]:
@@ -49,3 +51,85 @@ def assistant_tokens(row: Row) -> int:
     """Tokens of ``row`` that carry loss."""
     carries = np.asarray(row.labels) != IGNORED
     return int(np.count_nonzero(carries & (np.asarray(row.position_ids) != 0)))
+
+
+@dataclass(frozen=True)
+class StreamSize:
+    """Room for a stream batch: tokens, conversations, labelled tokens, longest conversation."""
+
+    tokens: int
+    conversations: int
+    labelled: int
+    longest: int
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> StreamSize:
+        """Exactly what ``rows`` take."""
+        lengths = [size for row in rows for size in row.lengths]
+        labelled = sum(assistant_tokens(row) for row in rows)
+        return cls(sum(lengths), len(lengths), labelled, max(lengths))
+
+    def covering(self, other: StreamSize) -> StreamSize:
+        """Room for either."""
+        names = [field.name for field in fields(self)]
+        return StreamSize(*(max(getattr(self, name), getattr(other, name)) for name in names))
+
+
+@dataclass(frozen=True)
+class StreamBatch:
+    """Rows end to end without padding between them.
+
+    ``ids`` and ``positions`` are (tokens) int64; ``starts`` are cumulative conversation lengths
+    (int32). The logits at ``where`` predict ``targets`` (int64, negative: carries no loss).
+    """
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    starts: torch.Tensor
+    where: torch.Tensor
+    targets: torch.Tensor
+    longest: int
+
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The tensors by name."""
+        return {name: getattr(self, name) for name in TENSORS}
+
+
+def make_stream_batch(
+    rows: Sequence[Row], size: StreamSize | None = None, pad_id: int = 0
+) -> StreamBatch:
+    """Lay ``rows`` end to end; with ``size``, fill up to that shape after them.
+
+    The filling is a conversation of its own (cut to ``longest``) that carries no loss.
+    """
+    import torch
+
+    exact = StreamSize.of(rows)
+    size = exact if size is None else size
+    lengths = [length for row in rows for length in row.lengths]
+    fill = size.tokens - exact.tokens
+    while fill > 0:
+        lengths.append(min(fill, size.longest))
+        fill -= lengths[-1]
+    ids = np.full(size.tokens, pad_id, dtype=np.int64)
+    labels = np.full(size.tokens, IGNORED, dtype=np.int64)
+    ids[: exact.tokens] = np.concatenate([row.input_ids for row in rows])
+    labels[: exact.tokens] = np.concatenate([row.labels for row in rows])
+    positions = np.concatenate([np.arange(length) for length in lengths])
+    labels[positions == 0] = IGNORED
+    starts = np.full(max(size.conversations, len(lengths)) + 1, size.tokens, dtype=np.int32)
+    starts[: len(lengths) + 1] = np.cumsum([0, *lengths])
+    where = np.full(size.labelled, size.tokens - 1, dtype=np.int64)  # predicts nothing
+    targets = np.full(size.labelled, IGNORED, dtype=np.int64)
+    labelled = np.flatnonzero(labels != IGNORED)
+    where[: len(labelled)] = labelled - 1
+    targets[: len(labelled)] = labels[labelled]
+    return StreamBatch(
+        ids=torch.from_numpy(ids),
+        positions=torch.from_numpy(positions),
+        starts=torch.from_numpy(starts),
+        where=torch.from_numpy(where),
+        targets=torch.from_numpy(targets),
+        longest=size.longest,
+    )

@@ -89,9 +89,9 @@ class _Attention:
         grads = ops.attend_back(
             slope.view(shape), parts, inside.mixed.view(shape), inside.attention, stream
         )
-        for part, grad in zip(parts, grads, strict=True):
-            part.copy_(grad)
-        ops.rotate_(self._turning(wide), stream, back=True)
+        ops.unrotate(grads[0], parts[0], stream)
+        ops.unrotate(grads[1], parts[1], stream)
+        parts[2].copy_(grads[2])
 
 
 class PhiBlock:
@@ -102,9 +102,12 @@ class PhiBlock:
         attention, mlp = layer.self_attn, layer.mlp
         self._attention = _Attention(attention)
         self._norm = frozen_norm(layer.input_layernorm)
-        self._up = Linears([attention.q_proj, attention.k_proj, attention.v_proj, mlp.fc1], dtype)
+        up = [attention.q_proj, attention.k_proj, attention.v_proj, mlp.fc1]
+        self._up = Linears(up, dtype, wide=True)
         self._dense = Linears([attention.dense], dtype)
         self._down = Linears([mlp.fc2], dtype)
+        biases = [item.bias for item in (self._dense, self._down) if item.bias is not None]
+        self._dense.bias = torch.stack(biases).sum(0) if biases else None  # of their sum
 
     @property
     def linears(self) -> list[Linears]:
@@ -116,7 +119,7 @@ class PhiBlock:
 
     def recompute(self, x: Tensor, stream: Stream) -> Inside:
         """What `forward` would keep, without the output."""
-        wide, low = self._up.forward(self._norm.forward(x))
+        wide, low = self._up.forward(_normed(self._norm, self._up, x))
         mixed, kept = self._attention.forward_(wide, stream)
         return Inside(wide, mixed, kept, [low])
 
@@ -135,20 +138,20 @@ class PhiBlock:
         """Turn ``slope`` of the output into that of ``x`` (if ``further``); collect gradients."""
         wide, mixed = inside.wide, inside.mixed
         low_up, low_dense, low_down = (*inside.lows, None, None)[:3]
-        low_slope = self._down.spread(slope)
-        inner = self._down.input_slope(slope, low_slope)
+        inner, low_slope = self._down.backward(slope)
         ops.gelu_back_(self._inner(wide), inner)
-        low_down = self._down.compress(inner) if low_down is None else low_down
+        low_down = self._down.low(inner) if low_down is None else low_down
         self._down.collect(slope, inner, low_down, low_slope)
         del inner
-        low_slope = self._dense.spread(slope)
-        low_dense = self._dense.compress(mixed) if low_dense is None else low_dense
+        mixed_slope, low_slope = self._dense.backward(slope)
+        low_dense = self._dense.low(mixed) if low_dense is None else low_dense
         self._dense.collect(slope, mixed, low_dense, low_slope)
-        self._attention.backward_(self._dense.input_slope(slope, low_slope), wide, inside, stream)
-        low_slope = self._up.spread(wide)
+        self._attention.backward_(mixed_slope, wide, inside, stream)
+        del mixed_slope
+        h_slope, low_slope = self._up.backward(wide, further=further)
         self._up.collect(wide, self._norm.forward(x), low_up, low_slope)
         if further:
-            self._norm.backward_(x, self._up.input_slope(wide, low_slope), slope)
+            self._norm.backward_(x, h_slope, slope)
         return slope
 
 
@@ -163,9 +166,10 @@ class LlamaBlock:
             frozen_norm(layer.input_layernorm),
             frozen_norm(layer.post_attention_layernorm),
         )
-        self._qkv = Linears([attention.q_proj, attention.k_proj, attention.v_proj], dtype)
+        qkv = [attention.q_proj, attention.k_proj, attention.v_proj]
+        self._qkv = Linears(qkv, dtype, wide=True)
         self._out = Linears([attention.o_proj], dtype)
-        self._up = Linears([mlp.gate_proj, mlp.up_proj], dtype)
+        self._up = Linears([mlp.gate_proj, mlp.up_proj], dtype, wide=True)
         self._down = Linears([mlp.down_proj], dtype)
 
     @property
@@ -175,11 +179,11 @@ class LlamaBlock:
 
     def recompute(self, x: Tensor, stream: Stream) -> Inside:
         """What `forward` would keep, without the output."""
-        wide, low_qkv = self._qkv.forward(self._norms[0].forward(x))
+        wide, low_qkv = self._qkv.forward(_normed(self._norms[0], self._qkv, x))
         mixed, kept = self._attention.forward_(wide, stream)
         middle, low_out = self._out.forward(mixed)
         middle.add_(x)
-        gated, low_up = self._up.forward(self._norms[1].forward(middle))
+        gated, low_up = self._up.forward(_normed(self._norms[1], self._up, middle))
         return Inside(wide, mixed, kept, [low_qkv, low_out, low_up], middle, gated)
 
     def forward(self, x: Tensor, stream: Stream) -> tuple[Tensor, Inside]:
@@ -195,31 +199,35 @@ class LlamaBlock:
     ) -> Tensor:
         """Turn ``slope`` of the output into that of ``x`` (if ``further``); collect gradients."""
         self._mlp_backward_(slope, inside)
-        low_slope = self._out.spread(slope)
+        mixed_slope, low_slope = self._out.backward(slope)
         self._out.collect(slope, inside.mixed, inside.lows[1], low_slope)
-        self._attention.backward_(
-            self._out.input_slope(slope, low_slope), inside.wide, inside, stream
-        )
-        low_slope = self._qkv.spread(inside.wide)
+        self._attention.backward_(mixed_slope, inside.wide, inside, stream)
+        del mixed_slope
+        h_slope, low_slope = self._qkv.backward(inside.wide, further=further)
         self._qkv.collect(inside.wide, self._norms[0].forward(x), inside.lows[0], low_slope)
         if further:
-            self._norms[0].backward_(x, self._qkv.input_slope(inside.wide, low_slope), slope)
+            self._norms[0].backward_(x, h_slope, slope)
         return slope
 
     def _mlp_backward_(self, slope: Tensor, inside: Inside) -> None:
         gated, middle = inside.gated, inside.middle
         assert gated is not None and middle is not None  # noqa: S101, PT018
-        low_slope = self._down.spread(slope)
-        inner = self._down.input_slope(slope, low_slope)
+        inner, low_slope = self._down.backward(slope)
         ops.silu_mul_back_(gated, inner)
-        low = inside.lows[3] if len(inside.lows) > 3 else self._down.compress(inner)
+        low = inside.lows[3] if len(inside.lows) > 3 else self._down.low(inner)
         self._down.collect(slope, inner, low, low_slope)
         del inner
-        low_slope = self._up.spread(gated)
+        h_slope, low_slope = self._up.backward(gated)
         self._up.collect(gated, self._norms[1].forward(middle), inside.lows[2], low_slope)
-        h_slope = self._up.input_slope(gated, low_slope)
         inside.gated = None
         self._norms[1].backward_(middle, h_slope, slope)
+
+
+def _normed(norm: Norm, linears: Linears, x: Tensor) -> Tensor:
+    """The norm of ``x`` as an input of ``linears``, with room for its riders."""
+    whole, part = linears.room(x)
+    norm.forward(x, part)
+    return whole
 
 
 def frozen_norm(module: nn.Module) -> Norm:

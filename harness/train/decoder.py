@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from harness.train import ops
-from harness.train.batch import IGNORED
+from harness.train.batch import StreamBatch
 from harness.train.blocks import Block, Inside, frozen_norm, make_blocks
-from harness.train.linears import UnsupportedLayer
+from harness.train.linears import UnsupportedLayer, refresh
 from harness.train.ops import Stream
 
-LOGIT_BYTES = 2**28
+LOGIT_BYTES = 2**27
 
 
 class Decoder:
@@ -57,27 +57,21 @@ class Decoder:
 
     def refresh(self) -> None:
         """Take the adapters' present values. Call after every optimizer step."""
-        for block in self.blocks:
-            for group in block.linears:
-                group.refresh()
+        refresh([group for block in self.blocks for group in block.linears])
 
-    def stream(self, positions: Tensor, lengths: tuple[int, ...]) -> Stream:
-        """The stream of conversations of ``lengths`` tokens at ``positions`` (tokens)."""
-        probe = torch.empty(0, dtype=torch.float32, device=positions.device)
-        cos, sin = self._rotary(probe, positions[None])
-        starts = torch.zeros(len(lengths) + 1, dtype=torch.int32)
-        starts[1:] = torch.tensor(lengths, dtype=torch.int32).cumsum(0)
-        starts = starts.to(positions.device, non_blocking=True)
-        return Stream(starts, lengths, cos[0].contiguous(), sin[0].contiguous())
+    def stream(self, batch: StreamBatch) -> Stream:
+        """The stream of ``batch``, with its angles."""
+        probe = torch.empty(0, dtype=torch.float32, device=batch.positions.device)
+        cos, sin = self._rotary(probe, batch.positions[None])
+        return Stream(batch.starts, batch.longest, cos[0].contiguous(), sin[0].contiguous())
 
     @torch.no_grad()
-    def accumulate(self, ids: Tensor, labels: Tensor, stream: Stream, scale: Tensor) -> Tensor:
-        """Add ``scale`` times the gradient of the summed loss; return that sum (nats).
+    def accumulate(self, batch: StreamBatch, stream: Stream, scale: Tensor) -> Tensor:
+        """Add ``scale`` times the gradient of the summed loss; return that sum (nats, float32).
 
-        ``ids`` and ``labels`` are (tokens); labels are unshifted, ``IGNORED`` at the first token
-        of every conversation. ``scale`` is a float32 scalar on the device.
+        ``scale`` is a float32 scalar on the device.
         """
-        x = self._embed(ids).to(self._dtype)
+        x = self._embed(batch.ids).to(self._dtype)
         kept: list[Inside | None] = []
         self._store.open(len(self.blocks), x)
         for index, block in enumerate(self.blocks):
@@ -86,7 +80,7 @@ class Decoder:
             kept.append(None if self._recompute else inside)
             del inside
             x = y
-        loss, slope = self._head_loss(x, labels, scale)
+        loss, slope = self._head_loss(x, batch, scale)
         del x, y
         for index in reversed(range(len(self.blocks))):
             block, saved = self.blocks[index], kept.pop()
@@ -96,30 +90,28 @@ class Decoder:
             del x, saved
         return loss
 
-    def losses(self, ids: Tensor, labels: Tensor, stream: Stream) -> Tensor:
+    @torch.no_grad()
+    def losses(self, batch: StreamBatch) -> Tensor:
         """Loss of each labelled token (nats, float32), without gradients."""
-        with torch.no_grad():
-            x = self._embed(ids).to(self._dtype)
-            for block in self.blocks:
-                x, _ = block.forward(x, stream)
-            where = (labels[1:] != IGNORED).nonzero()[:, 0]
-            logits = self._head(self._norm.forward(x)[where])
-            return ops.cross_entropy_(
-                logits, labels[where + 1], scale=logits.new_ones((), dtype=torch.float32)
-            )
+        stream = self.stream(batch)
+        x = self._embed(batch.ids).to(self._dtype)
+        for block in self.blocks:
+            x, _ = block.forward(x, stream)
+        logits = self._head(self._norm.forward(x)[batch.where])
+        return ops.cross_entropy_(logits, batch.targets, torch.ones((), device=x.device))
 
-    def _head_loss(self, x: Tensor, labels: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    def _head_loss(self, x: Tensor, batch: StreamBatch, scale: Tensor) -> tuple[Tensor, Tensor]:
         """Summed loss, and ``scale`` times its gradient in ``x``; logits in chunks only."""
-        where = (labels[1:] != IGNORED).nonzero()[:, 0]
         hidden = self._norm.forward(x)
         total = torch.zeros((), dtype=torch.float32, device=x.device)
         slope = torch.zeros_like(x)
         weight = self._head.weight
         chunk = max(64, LOGIT_BYTES // (weight.shape[0] * x.element_size()) // 64 * 64)
-        for part in torch.split(where, chunk):
-            logits = self._head(hidden[part])
-            total += ops.cross_entropy_(logits, labels[part + 1], scale).sum()
-            slope[part] = logits @ weight
+        parts = zip(torch.split(batch.where, chunk), torch.split(batch.targets, chunk), strict=True)
+        for where, targets in parts:
+            logits = self._head(hidden[where])
+            total += ops.cross_entropy_(logits, targets, scale).sum()
+            slope[where] = logits @ weight
         del hidden
         carried = torch.zeros_like(x)
         self._norm.backward_(x, slope, carried)
@@ -148,8 +140,8 @@ class _DeviceStore:
 class _HostStore(_DeviceStore):
     """Moves layer inputs to page-locked host memory on a CUDA stream of its own.
 
-    The host waits for the copy before the last one, so that it never runs far ahead: at most three
-    inputs are on the device at a time.
+    Computation waits for the copy before the last one, after which that input's memory may be
+    used again: at most three inputs are on the device at a time.
     """
 
     def __init__(self) -> None:
@@ -158,8 +150,8 @@ class _HostStore(_DeviceStore):
         self._like = torch.empty(0)
         self._count = 0
         self._copies: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        self._leaving: deque[tuple[Tensor, torch.cuda.Event]] = deque()
-        self._arriving: dict[int, torch.cuda.Event] = {}
+        self._leaving: deque[tuple[Tensor, Any]] = deque()
+        self._arriving: dict[int, Any] = {}
 
     def open(self, count: int, like: Tensor) -> None:
         """Make room on the host once for ``count`` tensors like ``like``."""
@@ -186,11 +178,12 @@ class _HostStore(_DeviceStore):
             event.record()
         self._leaving.append((x, event))
         if len(self._leaving) > 2:
-            self._leaving.popleft()[1].synchronize()
+            torch.cuda.current_stream().wait_event(self._leaving.popleft()[1])
 
     def take(self, index: int) -> Tensor:
         """The input of layer ``index``; the one before it starts on its way back."""
-        self._leaving.clear()
+        while self._leaving:
+            torch.cuda.current_stream().wait_event(self._leaving.popleft()[1])
         for ahead in (index, index - 1):
             if ahead >= 0 and ahead not in self._held:
                 self._fetch(ahead)

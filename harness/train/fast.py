@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from harness.events import Progress
 from harness.record import TrainResult
-from harness.train.batch import IGNORED, assistant_tokens
+from harness.train.batch import StreamBatch, StreamSize, assistant_tokens, make_stream_batch
 from harness.train.checkpoint import (
     CheckpointWriter,
     TrainingState,
@@ -24,12 +22,12 @@ from harness.train.checkpoint import (
     trainable_weights,
 )
 from harness.train.decoder import Decoder
+from harness.train.graph import RecordedStep, common_size
 from harness.train.ledger import Ledger
 from harness.train.linears import UnsupportedLayer
 from harness.train.optimizer import make_optimizer, make_rate_schedule
 
 if TYPE_CHECKING:
-    from harness.corpus.sequences import Row
     from harness.train.train import TrainJob
 
 
@@ -56,21 +54,6 @@ def train_fast(job: TrainJob, progress: Progress) -> TrainResult:
     return _Loop.start(job, decoder, progress).run()
 
 
-def make_stream_batch(
-    rows: Sequence[Row], device: torch.device
-) -> tuple[Tensor, Tensor, Tensor, tuple[int, ...]]:
-    """Token ids, labels and positions of ``rows`` end to end (tokens), and conversation lengths."""
-    ids = np.concatenate([row.input_ids for row in rows]).astype(np.int64)
-    labels = np.concatenate([row.labels for row in rows]).astype(np.int64)
-    positions = np.concatenate([row.position_ids for row in rows]).astype(np.int64)
-    labels[positions == 0] = IGNORED
-    lengths = tuple(int(size) for row in rows for size in row.lengths)
-    tensors = [torch.from_numpy(array) for array in (ids, labels, positions)]
-    if device.type == "cuda":
-        tensors = [tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors]
-    return tensors[0], tensors[1], tensors[2], lengths
-
-
 @dataclass
 class _Loop:
     """The state of one training."""
@@ -82,7 +65,10 @@ class _Loop:
     rates: Any
     scaler: torch.amp.GradScaler
     trainable: list[torch.nn.Parameter]
-    device: torch.device
+    total: Tensor
+    size: StreamSize | None = None
+    recorded: RecordedStep | None = None
+    ready: dict[int, list[StreamBatch]] = field(default_factory=dict)
 
     @classmethod
     def start(cls, job: TrainJob, decoder: Decoder, progress: Progress) -> _Loop:
@@ -99,7 +85,7 @@ class _Loop:
             rates=make_rate_schedule(optimizer, job.plan, job.steps),
             scaler=torch.amp.GradScaler("cuda", enabled=job.plan.precision.compute == "float16"),
             trainable=trainable,
-            device=trainable[0].device,
+            total=torch.zeros((), device=trainable[0].device),
         )
         if saved is not None:
             loop._restore(saved)
@@ -107,12 +93,12 @@ class _Loop:
 
     def run(self) -> TrainResult:
         """All steps that are left."""
-        compile_seconds = self._warm_up() if self.device.type == "cuda" else None
+        compile_seconds = self._warm_up() if self.total.is_cuda else None
         writer = CheckpointWriter(self.job.checkpoint, self.job.checkpoint_seconds)
         self.decoder.refresh()
         self.ledger.start_step()
         while self.ledger.done < self.job.steps:
-            self._step(self.job.step_rows(self.ledger.done))
+            self._step(self.ledger.done)
             if writer.due(finished=self.ledger.done == self.job.steps):
                 writer.write(self._state())
                 self.ledger.start_step()
@@ -121,24 +107,36 @@ class _Loop:
         return self.ledger.result("fast", self.job.truncated_tokens, compile_seconds)
 
     def _warm_up(self) -> float:
-        """Compile the kernels on a few tokens; the gradients are thrown away. Returns seconds."""
+        """Compile the kernels on one row and record the graph, if any. Returns seconds.
+
+        The gradients made on the way are thrown away.
+        """
         started = time.perf_counter()
         self.decoder.refresh()
-        row = self.job.rows[self.job.order[0]]
-        ids, labels, positions, lengths = make_stream_batch([row], self.device)
-        stream = self.decoder.stream(positions, lengths)
-        self.decoder.accumulate(ids, labels, stream, torch.ones((), device=self.device))
+        remaining = range(self.ledger.done, self.job.steps)
+        micros = [rows for step in remaining for rows in self.job.micro_batches(step)]
+        if micros:
+            batch = self._on_device(make_stream_batch(micros[0][:1]))
+            self.decoder.accumulate(batch, self.decoder.stream(batch), torch.ones_like(self.total))
+            self.size = common_size(micros)
+        if self.size is not None:
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+            example = self._on_device(make_stream_batch(micros[0], self.size, self.job.pad_id))
+            self.recorded = RecordedStep(self.decoder, example, self.total)
         self.optimizer.zero_grad(set_to_none=False)
+        self.total.zero_()
         torch.cuda.synchronize()
         return time.perf_counter() - started
 
-    def _step(self, rows: list[Row]) -> None:
-        """One optimizer step."""
+    def _step(self, step: int) -> None:
+        """One optimizer step; the host waits for the device once, at its end."""
         rate = float(self.optimizer.param_groups[0]["lr"])
-        loss = self.ledger.check(self._gradients(rows))
+        count = max(1, sum(assistant_tokens(row) for row in self.job.step_rows(step)))
+        self._gradients(self._batches(step), count)
         self.scaler.unscale_(self.optimizer)
         limit = self.job.plan.training.max_grad_norm
-        norm = float(torch.nn.utils.clip_grad_norm_(self.trainable, limit))
+        norm = torch.nn.utils.clip_grad_norm_(self.trainable, limit)
         before = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -146,23 +144,39 @@ class _Loop:
             self.rates.step()
         self.optimizer.zero_grad(set_to_none=False)
         self.decoder.refresh()
-        self.ledger.finish_step(loss, rate, norm)
+        self.ready = {step + 1: self._batches(step + 1)} if step + 1 < self.job.steps else {}
+        loss, size = torch.stack((self.total / count, norm)).tolist()
+        self.ledger.finish_step(loss, rate, size)
 
-    def _gradients(self, rows: list[Row]) -> float:
-        """Accumulate the gradients of a step; returns its mean loss per assistant token."""
-        count = max(1, sum(assistant_tokens(row) for row in rows))
-        size = self.job.plan.training.micro_batch_size
-        scale = torch.full((), 1.0 / count, device=self.device)
+    def _gradients(self, batches: list[StreamBatch], count: int) -> None:
+        """Gradients of the mean loss over ``count`` tokens; the summed loss into ``total``."""
+        self.total.zero_()
+        scale = torch.full_like(self.total, 1.0 / count)
         if self.scaler.is_enabled():
             scale = self.scaler.scale(scale)
-        total = torch.zeros((), device=self.device)
-        for start in range(0, len(rows), size):
-            ids, labels, positions, lengths = make_stream_batch(
-                rows[start : start + size], self.device
-            )
-            stream = self.decoder.stream(positions, lengths)
-            total += self.decoder.accumulate(ids, labels, stream, scale)
-        return float(total) / count
+        for batch in batches:
+            if self.recorded is not None:
+                self.recorded.replay(batch, scale)
+            else:
+                self.total += self.decoder.accumulate(batch, self.decoder.stream(batch), scale)
+
+    def _batches(self, step: int) -> list[StreamBatch]:
+        """The micro-batches of a step, on the device (prepared ahead if possible)."""
+        if step in self.ready:
+            return self.ready.pop(step)
+        return [
+            self._on_device(make_stream_batch(rows, self.size, self.job.pad_id))
+            for rows in self.job.micro_batches(step)
+        ]
+
+    def _on_device(self, batch: StreamBatch) -> StreamBatch:
+        if not self.total.is_cuda:
+            return batch
+        moved = {
+            name: tensor.pin_memory().to(self.total.device, non_blocking=True)
+            for name, tensor in batch.tensors.items()
+        }
+        return StreamBatch(**moved, longest=batch.longest)
 
     def _restore(self, saved: TrainingState) -> None:
         restore_weights(self.job.model, saved.weights)

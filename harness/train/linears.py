@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from harness.train import ops
 
+# Up to this summed rank the adapters ride along in the frozen product (see Linears).
+RIDING_RANK = 128
+
 
 class UnsupportedLayer(Exception):  # noqa: N818 - a condition that chooses the plain path
     """The fast path does not take this layer; the message says why."""
@@ -21,124 +24,168 @@ class Linears:
     The output is (tokens, sum of widths). With adapter A_i (r_i × in), B_i (out_i × r_i) and scale
     s_i on layer i, output i is h Wᵢᵀ + bᵢ + sᵢ (h Aᵢᵀ) Bᵢᵀ (Hu et al., 2021). Products run in
     ``dtype``; adapters may be stored in another one, and gradients are kept in theirs.
+
+    A layer with ``riders`` computes [h | h Aᵀ] [W | B]ᵀ in one product, B block-diagonal and
+    scaled: the wide output is written once, and the backward product yields the gradient of h Aᵀ
+    without another pass over the wide gradient. The numbers are those of separate products, added
+    before rounding.
     """
 
-    def __init__(self, layers: Sequence[nn.Module], dtype: torch.dtype) -> None:
-        """Take ``layers`` (PEFT LoRA layers or bare ones).
+    def __init__(
+        self, layers: Sequence[nn.Module], dtype: torch.dtype, *, wide: bool = False
+    ) -> None:
+        """Take ``layers`` (PEFT LoRA layers or bare ones); ``wide``: more outputs than inputs.
 
         Raises:
-            UnsupportedLayer: a layer that is neither dense nor 4-bit, or beyond plain LoRA.
+            UnsupportedLayer: a layer neither dense nor 4-bit, or beyond plain LoRA.
         """
         self._dtype = dtype
         self._bases = [_base_layer(layer) for layer in layers]
         self._adapters = [_adapter(layer) for layer in layers]
+        self._found = [adapter for adapter in self._adapters if adapter is not None]
         self.widths = [int(base.out_features) for base in self._bases]
-        self._inputs = int(self._bases[0].in_features)
-        self._packed = [
-            base if hasattr(base.weight, "quant_state") else None for base in self._bases
-        ]
-        self._dense = None if all(self._packed) else self._join_dense()
-        self._bias = self._join_biases()
-        self._gradients()
+        self.inputs = int(self._bases[0].in_features)
+        self.ranks = [0 if adapter is None else adapter.rank for adapter in self._adapters]
+        self.rank = sum(self.ranks)
+        self.riders = self.rank if wide and self.rank <= RIDING_RANK and self.rank % 8 == 0 else 0
+        packed = [hasattr(base.weight, "quant_state") for base in self._bases]
+        if any(packed) and not all(packed):
+            raise UnsupportedLayer("quantized and unquantized layers side by side")
+        self._dense = None if all(packed) else self._join_dense()
+        self.bias = self._join_biases()
+        self._make_room()
 
     def _join_dense(self) -> Tensor:
-        """One tensor of all unquantized weights, of which the layers' own become views."""
-        if any(self._packed):
-            raise UnsupportedLayer("quantized and unquantized layers side by side")
-        if len(self._bases) == 1:
+        """One tensor of all unquantized weights (and riders), of which the layers' are views."""
+        if len(self._bases) == 1 and not self.riders:
             return torch.as_tensor(self._bases[0].weight.data)
-        joined = torch.cat([base.weight.data for base in self._bases])
+        like = self._bases[0].weight.data
+        joined = like.new_zeros((sum(self.widths), self.inputs + self.riders))
         for base, part in zip(self._bases, torch.split(joined, self.widths), strict=True):
-            base.weight.data = part
-        return joined
+            base.weight.data = part[:, : self.inputs].copy_(base.weight.data)
+        return torch.as_tensor(joined)
 
     def _join_biases(self) -> Tensor | None:
         if all(base.bias is None for base in self._bases):
             return None
+        device = self._bases[0].weight.device
         parts = [
-            base.bias.data if base.bias is not None else base.weight.new_zeros(width)
+            torch.zeros(width, device=device) if base.bias is None else base.bias.data
             for base, width in zip(self._bases, self.widths, strict=True)
         ]
-        return torch.cat(parts).to(self._dtype)
+        return torch.cat([part.to(self._dtype) for part in parts])
 
-    def _gradients(self) -> None:
-        """One gradient tensor for all A's; each parameter's ``grad`` is a view of it."""
-        found = [adapter for adapter in self._adapters if adapter is not None]
-        self.rank = sum(adapter.rank for adapter in found)
-        if not found:
+    def _make_room(self) -> None:
+        """Room for gradients (each A's is a view of one tensor) and for adapters in ``dtype``."""
+        if not self._found:
             return
-        first = found[0].a
-        self._a_grad = first.new_zeros((self.rank, self._inputs))
-        for adapter, part in zip(
-            found, torch.split(self._a_grad, [x.rank for x in found]), strict=True
+        first = self._found[0].a
+        self._a_grad = first.new_zeros((self.rank, self.inputs))
+        self._a = torch.zeros_like(self._a_grad, dtype=self._dtype)
+        ranks = [adapter.rank for adapter in self._found]
+        self.copies: list[tuple[Tensor, Tensor, float]] = []
+        for adapter, grad, copy in zip(
+            self._found, torch.split(self._a_grad, ranks), torch.split(self._a, ranks), strict=True
         ):
-            adapter.a.grad = part
+            adapter.a.grad = grad
             adapter.b.grad = torch.zeros_like(adapter.b)
+            self.copies.append((copy, adapter.a.detach(), 1.0))
+        self._b_wide = self._room_for_b(first)
+        self._b: list[Tensor | None] = []
+        for maybe, part in zip(self._adapters, self._blocks(self._b_wide), strict=True):
+            self._b.append(None if maybe is None else part)
+            if maybe is not None:
+                self.copies.append((part, maybe.b.detach(), maybe.scale))
+
+    def _room_for_b(self, like: Tensor) -> Tensor:
+        if self.riders and self._dense is not None:
+            return self._dense[:, self.inputs :]
+        shape = (sum(self.widths), self.rank)
+        return torch.zeros(shape, dtype=self._dtype, device=like.device)
 
     @property
     def trained(self) -> list[nn.Parameter]:
         """The adapters' parameters."""
-        return [
-            p for adapter in self._adapters if adapter is not None for p in (adapter.a, adapter.b)
-        ]
+        return [parameter for adapter in self._found for parameter in (adapter.a, adapter.b)]
 
-    def refresh(self) -> None:
-        """Take the adapters' present values, in the dtype of the products. Call once a step."""
-        found = [adapter for adapter in self._adapters if adapter is not None]
-        if found:
-            self._a = torch.cat([adapter.a.detach() for adapter in found]).to(self._dtype)
-        self._b = [
-            None if adapter is None else (adapter.b.detach() * adapter.scale).to(self._dtype)
-            for adapter in self._adapters
-        ]
-
-    def weight(self) -> Tensor:
-        """The frozen weights (sum of widths, inputs), dequantized if need be."""
+    def weight(self, *, riders: bool = True) -> Tensor:
+        """Frozen weights (sum of widths, inputs + riders), dequantized if need be."""
+        extra = self.riders if riders else 0
         if self._dense is not None:
-            return self._dense
-        shape = (sum(self.widths), self._inputs)
+            return self._dense[:, : self.inputs + extra]
+        shape = (sum(self.widths), self.inputs + extra)
         whole = torch.empty(shape, dtype=self._dtype, device=self._bases[0].weight.device)
         for base, part in zip(self._bases, torch.split(whole, self.widths), strict=True):
-            ops.dequantize_into(part, base.weight)
+            ops.dequantize_into(part[:, : self.inputs], base.weight)
+        if extra:
+            whole[:, self.inputs :].copy_(self._b_wide)
         return whole
 
+    def room(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """An input tensor to fill, (tokens, inputs + riders), and its part for the input."""
+        whole = like.new_empty((like.shape[0], self.inputs + self.riders))
+        return whole, whole[:, : self.inputs]
+
     def forward(self, h: Tensor, onto: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """The output (added in place to ``onto`` if given) and h Aᵀ, which `collect` needs."""
+        """The output (added in place to ``onto``, which holds the bias) and h Aᵀ for `collect`.
+
+        ``h`` comes from `room` where the layer has riders.
+        """
+        low: Tensor | None = None
+        if self.riders:
+            torch.mm(h[:, : self.inputs], self._a.t(), out=h[:, self.inputs :])
+            low = h[:, self.inputs :].contiguous()
         weight = self.weight().t()
         if onto is not None:
-            out = onto if self._bias is None else onto.add_(self._bias)
-            out.addmm_(h, weight)
-        elif self._bias is not None:
-            out = torch.addmm(self._bias, h, weight)
+            out = onto.addmm_(h, weight)
+        elif self.bias is not None:
+            out = torch.addmm(self.bias, h, weight)
         else:
             out = h @ weight
-        low = self.compress(h)
-        if low is not None:
-            for b, (part, of_low) in zip(self._b, self._slices(out, low), strict=True):
+        if not self.riders:
+            low = self.low(h)
+        if low is not None and not self.riders:
+            for b, (part, of_low) in zip(self._b, self._pairs(out, low), strict=True):
                 if b is not None:
                     part.addmm_(of_low, b.t())
         return out, low
 
-    def compress(self, h: Tensor) -> Tensor | None:
+    def low(self, h: Tensor) -> Tensor | None:
         """Product h Aᵀ of every adapter, side by side: (tokens, sum of ranks)."""
         return h @ self._a.t() if self.rank else None
 
-    def spread(self, slope: Tensor) -> Tensor | None:
-        """sᵢ ∂ᵢ Bᵢ of every adapter, given ``slope`` of the output: the gradient of h Aᵀ."""
-        if not self.rank:
-            return None
-        low = slope.new_empty((slope.shape[0], self.rank))
-        for b, (part, of_low) in zip(self._b, self._slices(slope, low), strict=True):
+    def backward(self, slope: Tensor, *, further: bool = True) -> tuple[Tensor, Tensor | None]:
+        """Gradients of the input (if ``further``, else empty) and of h Aᵀ."""
+        if self.riders and further:
+            both = slope @ self.weight()
+            out, low_slope = both[:, : self.inputs], both[:, self.inputs :]
+            return out.addmm_(low_slope, self._a), low_slope.contiguous()
+        low_slope = self._spread(slope) if self.rank else None
+        if not further:
+            return slope[:0], low_slope
+        if low_slope is None:
+            return slope @ self.weight(), None
+        if self._dense is not None or slope.shape[1] >= self.inputs:
+            return (slope @ self.weight(riders=False)).addmm_(low_slope, self._a), low_slope
+        return torch.cat((slope, low_slope), dim=1) @ self._weight_and_a(), low_slope
+
+    def _weight_and_a(self) -> Tensor:
+        """W with A below it, to write a wide input gradient once."""
+        shape = (sum(self.widths) + self.rank, self.inputs)
+        whole = torch.empty(shape, dtype=self._dtype, device=self._a.device)
+        sizes = [*self.widths, self.rank]
+        *parts, last = torch.split(whole, sizes)
+        for base, part in zip(self._bases, parts, strict=True):
+            ops.dequantize_into(part, base.weight)
+        last.copy_(self._a)
+        return whole
+
+    def _spread(self, slope: Tensor) -> Tensor:
+        spread = slope.new_zeros((slope.shape[0], self.rank))
+        for b, (part, of_low) in zip(self._b, self._pairs(slope, spread), strict=True):
             if b is not None:
                 torch.mm(part, b, out=of_low)
-        return low
-
-    def input_slope(self, slope: Tensor, low_slope: Tensor | None) -> Tensor:
-        """Gradient of the input."""
-        out = slope @ self.weight()
-        if low_slope is not None:
-            out.addmm_(low_slope, self._a)
-        return out
+        return spread
 
     def collect(
         self, slope: Tensor, h: Tensor, low: Tensor | None, low_slope: Tensor | None
@@ -146,24 +193,24 @@ class Linears:
         """Add this micro-batch's share to the adapters' gradients."""
         if low is None or low_slope is None:
             return
-        _add_product(self._a_grad, low_slope.t(), h)
-        for adapter, (part, of_low) in zip(self._adapters, self._slices(slope, low), strict=True):
+        if self._a_grad.dtype == h.dtype:
+            self._a_grad.addmm_(low_slope.t(), h)
+        else:
+            self._a_grad.add_(low_slope.t() @ h)
+        product = slope.t() @ low  # blocks off the diagonal are left unused
+        for adapter, block in zip(self._adapters, self._blocks(product), strict=True):
             if adapter is not None and adapter.b.grad is not None:
-                _add_product(adapter.b.grad, part.t(), of_low, adapter.scale)
+                adapter.b.grad.add_(block, alpha=adapter.scale)
 
-    def _slices(self, wide: Tensor, low: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def _pairs(self, wide: Tensor, low: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Each layer's columns of ``wide`` and of ``low`` (none without an adapter)."""
-        ranks = [0 if adapter is None else adapter.rank for adapter in self._adapters]
-        return list(
-            zip(torch.split(wide, self.widths, dim=1), torch.split(low, ranks, dim=1), strict=True)
-        )
+        wides = torch.split(wide, self.widths, dim=1)
+        return list(zip(wides, torch.split(low, self.ranks, dim=1), strict=True))
 
-
-def _add_product(total: Tensor, left: Tensor, right: Tensor, scale: float = 1.0) -> None:
-    if total.dtype == left.dtype:
-        total.addmm_(left, right, alpha=scale)
-    else:
-        total.add_(left @ right, alpha=scale)
+    def _blocks(self, tall: Tensor) -> list[Tensor]:
+        """The diagonal blocks (width, rank) of (sum of widths, sum of ranks) ``tall``."""
+        rows = torch.split(tall, self.widths)
+        return [torch.split(row, self.ranks, dim=1)[at] for at, row in enumerate(rows)]
 
 
 class _Adapter:
@@ -172,6 +219,15 @@ class _Adapter:
     def __init__(self, a: nn.Parameter, b: nn.Parameter, scale: float) -> None:
         self.a, self.b, self.scale = a, b, scale
         self.rank = int(a.shape[0])
+
+
+def refresh(groups: Sequence[Linears]) -> None:
+    """Take the adapters' present values, scaled and in the dtype of the products."""
+    copies = [copy for group in groups if group.rank for copy in group.copies]
+    if not copies:
+        return
+    targets, sources, scales = (list(column) for column in zip(*copies, strict=True))
+    torch._foreach_copy_(targets, torch._foreach_mul(sources, scales))  # noqa: SLF001
 
 
 def _base_layer(layer: Any) -> Any:

@@ -18,14 +18,15 @@ CAUSAL, NO_DEBUG_MASK = True, False
 
 @dataclass(frozen=True)
 class Stream:
-    """One micro-batch: conversations of ``lengths`` tokens, one after another.
+    """One micro-batch: conversations one after another.
 
-    ``starts`` holds cumulative lengths (int32, one more than conversations); ``cos`` and ``sin``
-    are float32 (tokens, rotary channels).
+    ``starts`` holds cumulative lengths (int32, one more than conversations, some of which may be
+    empty); none is longer than ``longest``. ``cos`` and ``sin`` are float32 (tokens, rotary
+    channels).
     """
 
     starts: Tensor
-    lengths: tuple[int, ...]
+    longest: int
     cos: Tensor
     sin: Tensor
 
@@ -37,9 +38,9 @@ def _kernels() -> Any:
 
 
 def dequantize_into(out: Tensor, weight: Tensor) -> None:
-    """Write a bitsandbytes 4-bit ``weight`` into ``out`` (contiguous, its logical shape)."""
+    """Write a bitsandbytes 4-bit ``weight`` into ``out``, whose rows may be strided."""
     state: Any = weight.quant_state  # type: ignore[attr-defined]
-    if out.is_cuda and state.blocksize == 64 and out.numel() % 64 == 0:
+    if out.is_cuda and state.blocksize == 64 and out.shape[1] % 64 == 0:
         _kernels().dequantize_into(out, weight.data, state)
         return
     from bitsandbytes.functional import dequantize_4bit
@@ -60,15 +61,23 @@ def rotate_(x: Tensor, stream: Stream, *, back: bool = False) -> None:
     x[..., half : 2 * half] = second * cos + first * sin
 
 
+def unrotate(source: Tensor, out: Tensor, stream: Stream) -> None:
+    """Write (tokens, heads, size) ``source``, rotated back, into ``out``."""
+    if out.is_cuda:
+        _kernels().unrotate(source.contiguous(), out, stream.cos, stream.sin)
+        return
+    out.copy_(source)
+    rotate_(out, stream, back=True)
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, stream: Stream) -> tuple[Tensor, Any]:
     """Causal attention inside each conversation; returns the output and what `attend_back` needs.
 
     Shapes are (tokens, heads, size); ``k`` and ``v`` may have fewer heads.
     """
     if q.is_cuda:
-        longest = max(stream.lengths)
         run = torch.ops.aten._flash_attention_forward  # noqa: SLF001
-        sizes = (longest, longest)
+        sizes = (stream.longest, stream.longest)
         out, log_sum, seed, unused, _ = run(
             q, k, v, stream.starts, stream.starts, *sizes, 0.0, CAUSAL, NO_DEBUG_MASK
         )
@@ -82,9 +91,8 @@ def attend_back(
     """Gradients of q, k and v, given ``slope`` of the output."""
     if slope.is_cuda:
         log_sum, seed, unused = kept
-        longest = max(stream.lengths)
         run = torch.ops.aten._flash_attention_backward  # noqa: SLF001
-        starts, sizes = (stream.starts, stream.starts), (longest, longest)
+        starts, sizes = (stream.starts, stream.starts), (stream.longest, stream.longest)
         grads: tuple[Tensor, Tensor, Tensor] = run(
             slope, *qkv, out, log_sum, *starts, *sizes, 0.0, CAUSAL, seed, unused
         )
@@ -99,7 +107,7 @@ def attend_back(
 
 
 def _split(stream: Stream, *tensors: Tensor) -> list[tuple[Tensor, ...]]:
-    sizes = list(stream.lengths)
+    sizes = [size for size in stream.starts.diff().tolist() if size]
     return list(zip(*(torch.split(tensor, sizes) for tensor in tensors), strict=True))
 
 
@@ -160,15 +168,18 @@ class Norm:
     bias: Tensor | None
     eps: float
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Norm of the rows of contiguous ``x``."""
-        if x.is_cuda:
-            out: Tensor
-            if self.bias is None:
-                out = _kernels().rms_norm(x, self.weight, self.eps)
-            else:
-                out = _kernels().layer_norm(x, self.weight, self.bias, self.eps)
-            return out
+    def forward(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """Norm of the rows of contiguous ``x``, written to ``out`` (rows may be strided)."""
+        out = torch.empty_like(x) if out is None else out
+        if not x.is_cuda:
+            return out.copy_(self._reference(x))
+        if self.bias is None:
+            _kernels().rms_norm(x, self.weight, self.eps, out)
+        else:
+            _kernels().layer_norm(x, self.weight, self.bias, self.eps, out)
+        return out
+
+    def _reference(self, x: Tensor) -> Tensor:
         width = [x.shape[1]]
         if self.bias is None:
             return functional.rms_norm(x, width, self.weight, self.eps)
@@ -182,18 +193,22 @@ class Norm:
             return
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(self.forward(leaf), leaf, slope)
+            (gradient,) = torch.autograd.grad(self._reference(leaf), leaf, slope)
         total.add_(gradient)
 
 
 def cross_entropy_(logits: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
-    """Loss of each row (nats); ``logits`` turn into ``scale`` times their gradient."""
+    """Loss of each row (nats); ``logits`` turn into ``scale`` times their gradient.
+
+    Rows with a negative target carry neither.
+    """
     if logits.is_cuda:
         out: Tensor = _kernels().cross_entropy_(logits, targets, scale)
         return out
+    carries, chosen = targets >= 0, targets.clamp(min=0)
     log_sum = logits.logsumexp(dim=1, keepdim=True)
-    losses = (log_sum - logits.gather(1, targets[:, None]))[:, 0]
+    losses = (log_sum - logits.gather(1, chosen[:, None]))[:, 0] * carries
     logits.sub_(log_sum).exp_()
-    logits[torch.arange(len(targets)), targets] -= 1
-    logits.mul_(scale.to(logits.dtype))
+    logits[torch.arange(len(targets)), chosen] -= 1
+    logits.mul_((scale * carries).to(logits.dtype)[:, None])
     return losses

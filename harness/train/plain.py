@@ -75,8 +75,8 @@ def _left_as_found(model: Any) -> Iterator[None]:
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     found = [(module, module.__dict__.get("forward")) for module in (model, base)]
     configs = [item for item in (base.config, base.generation_config) if item is not None]
-    names = ("bos_token_id", "eos_token_id", "pad_token_id")
-    tokens = [(item, name, getattr(item, name, None)) for item in configs for name in names]
+    names = ("bos_token_id", "eos_token_id", "pad_token_id", "use_cache")
+    settings = [(item, name, getattr(item, name, None)) for item in configs for name in names]
     try:
         yield
     finally:
@@ -84,8 +84,8 @@ def _left_as_found(model: Any) -> Iterator[None]:
             module.__dict__.pop("forward", None)
             if forward is not None:
                 module.forward = forward
-        for item, name, token in tokens:
-            setattr(item, name, token)
+        for item, name, value in settings:
+            setattr(item, name, value)
         if getattr(model, "is_gradient_checkpointing", False):
             model.gradient_checkpointing_disable()
         model.zero_grad(set_to_none=True)

@@ -45,6 +45,11 @@ class TrainJob:
         size = self.plan.budget.batch_size
         return [self.rows[index] for index in self.order[step * size : (step + 1) * size]]
 
+    def micro_batches(self, step: int) -> list[list[Row]]:
+        """The rows of optimizer step ``step``, a list for each forward pass."""
+        rows, size = self.step_rows(step), self.plan.training.micro_batch_size
+        return [rows[start : start + size] for start in range(0, len(rows), size)]
+
     def step_tokens(self, *, padding: bool) -> list[StepTokens]:
         """Token counts of every step, with or without padding inside micro-batches."""
         micro = self.plan.training.micro_batch_size if padding else None

@@ -15,7 +15,7 @@ from torch import Tensor
 @triton.jit
 def _dequantize_kernel(
     packed, codes, absmax, absmax_codes, absmax_scales, offset, out, blocks,
-    NESTED: tl.constexpr, GROUP: tl.constexpr,
+    blocks_per_row, stride, NESTED: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     block = tl.program_id(0).to(tl.int64) * GROUP + tl.arange(0, GROUP)
     inside = block < blocks
@@ -31,12 +31,16 @@ def _dequantize_kernel(
     high = tl.load(codes + (byte >> 4)) * scale[:, None]
     low = tl.load(codes + (byte & 15)) * scale[:, None]
     values = tl.interleave(high, low).to(out.dtype.element_ty)
-    at = block[:, None] * 64 + tl.arange(0, 64)[None, :]
+    start = block // blocks_per_row * stride + block % blocks_per_row * 64
+    at = start[:, None] + tl.arange(0, 64)[None, :]
     tl.store(out + at, values, mask=inside[:, None])
 
 
 def dequantize_into(out: Tensor, packed: Tensor, state: Any) -> None:
-    """Write the 4-bit weight ``packed`` (bitsandbytes, blocks of 64) into contiguous ``out``."""
+    """Write the 4-bit weight ``packed`` (bitsandbytes, blocks of 64) into (rows, inputs) ``out``.
+
+    Rows may be strided; a row is a whole number of blocks.
+    """
     blocks = out.numel() // 64
     nested = state.nested
     group = 32
@@ -45,7 +49,7 @@ def dequantize_into(out: Tensor, packed: Tensor, state: Any) -> None:
         state.state2.code if nested else state.code,
         state.state2.absmax if nested else state.code,
         state.offset if nested else state.code,
-        out, blocks, NESTED=nested, GROUP=group, num_warps=4,
+        out, blocks, out.shape[1] // 64, out.stride(0), NESTED=nested, GROUP=group, num_warps=4,
     )  # fmt: skip
 
 
@@ -72,6 +76,38 @@ def rotate_(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> None:
     _rotate_kernel[(tokens,)](
         x, x.stride(0), cos, sin, heads, size, sign,
         HALF=cos.shape[1] // 2, HEADS=triton.next_power_of_2(heads), num_warps=4,
+    )  # fmt: skip
+
+
+@triton.jit
+def _unrotate_kernel(
+    source, out, stride, cos, sin, heads, size,
+    HALF: tl.constexpr, HEADS: tl.constexpr, SIZE: tl.constexpr,
+):  # fmt: skip
+    token = tl.program_id(0).to(tl.int64)
+    channel = tl.arange(0, SIZE)
+    turning = channel < 2 * HALF
+    c = tl.load(cos + token * 2 * HALF + channel, mask=turning, other=1.0)[None, :]
+    s = tl.load(sin + token * 2 * HALF + channel, mask=turning, other=0.0)[None, :]
+    partner = tl.where(channel < HALF, channel + HALF, channel - HALF)
+    partner = tl.where(turning, partner, channel)
+    head = tl.arange(0, HEADS)[:, None]
+    mask = (head < heads) & (channel < size)[None, :]
+    at = source + token * heads * size + head * size
+    own = tl.load(at + channel[None, :], mask=mask, other=0.0).to(tl.float32)
+    other = tl.load(at + partner[None, :], mask=mask, other=0.0).to(tl.float32)
+    value = own * c + tl.where(channel < HALF, other, -other) * s
+    place = out + token * stride + head * size + channel[None, :]
+    tl.store(place, value.to(out.dtype.element_ty), mask=mask)
+
+
+def unrotate(source: Tensor, out: Tensor, cos: Tensor, sin: Tensor) -> None:
+    """Write contiguous (tokens, heads, size) ``source``, rotated back, into ``out``."""
+    tokens, heads, size = source.shape
+    _unrotate_kernel[(tokens,)](
+        source, out, out.stride(0), cos, sin, heads, size,
+        HALF=cos.shape[1] // 2, HEADS=triton.next_power_of_2(heads),
+        SIZE=triton.next_power_of_2(size), num_warps=4,
     )  # fmt: skip
 
 
@@ -162,24 +198,24 @@ def silu_mul_back_(x: Tensor, slope: Tensor) -> None:
 
 
 @triton.jit
-def _rms_kernel(x, weight, out, width, eps, BLOCK: tl.constexpr):
+def _rms_kernel(x, weight, out, out_stride, width, eps, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     mask = column < width
     v = tl.load(x + row * width + column, mask=mask, other=0.0).to(tl.float32)
     scale = tl.rsqrt(tl.sum(v * v) / width + eps)
     w = tl.load(weight + column, mask=mask, other=0.0).to(tl.float32)
-    tl.store(out + row * width + column, (v * scale * w).to(out.dtype.element_ty), mask=mask)
+    tl.store(out + row * out_stride + column, (v * scale * w).to(out.dtype.element_ty), mask=mask)
 
 
 @triton.jit
-def _rms_back_kernel(x, weight, slope, total, width, eps, BLOCK: tl.constexpr):
+def _rms_back_kernel(x, weight, slope, slope_stride, total, width, eps, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     mask = column < width
     at = row * width + column
     v = tl.load(x + at, mask=mask, other=0.0).to(tl.float32)
-    g = tl.load(slope + at, mask=mask, other=0.0).to(tl.float32)
+    g = tl.load(slope + row * slope_stride + column, mask=mask, other=0.0).to(tl.float32)
     g *= tl.load(weight + column, mask=mask, other=0.0).to(tl.float32)
     scale = tl.rsqrt(tl.sum(v * v) / width + eps)
     d = scale * (g - v * scale * scale * (tl.sum(g * v) / width))
@@ -187,24 +223,24 @@ def _rms_back_kernel(x, weight, slope, total, width, eps, BLOCK: tl.constexpr):
     tl.store(total + at, d.to(total.dtype.element_ty), mask=mask)
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+def rms_norm(x: Tensor, weight: Tensor, eps: float, out: Tensor) -> None:
     """Root-mean-square norm of the rows of contiguous ``x``."""
-    out = torch.empty_like(x)
     block = triton.next_power_of_2(x.shape[1])
-    _rms_kernel[(x.shape[0],)](x, weight, out, x.shape[1], eps, BLOCK=block, num_warps=8)
-    return out
+    _rms_kernel[(x.shape[0],)](
+        x, weight, out, out.stride(0), x.shape[1], eps, BLOCK=block, num_warps=8
+    )
 
 
 def rms_norm_back_(x: Tensor, weight: Tensor, eps: float, slope: Tensor, total: Tensor) -> None:
     """Add the gradient of ``x`` to ``total``, given ``slope`` of the norm's output."""
     block = triton.next_power_of_2(x.shape[1])
     _rms_back_kernel[(x.shape[0],)](
-        x, weight, slope, total, x.shape[1], eps, BLOCK=block, num_warps=8
+        x, weight, slope, slope.stride(0), total, x.shape[1], eps, BLOCK=block, num_warps=8
     )
 
 
 @triton.jit
-def _layer_norm_kernel(x, weight, bias, out, width, eps, BLOCK: tl.constexpr):
+def _layer_norm_kernel(x, weight, bias, out, out_stride, width, eps, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     mask = column < width
@@ -213,11 +249,12 @@ def _layer_norm_kernel(x, weight, bias, out, width, eps, BLOCK: tl.constexpr):
     scale = tl.rsqrt(tl.sum(v * v) / width + eps)
     w = tl.load(weight + column, mask=mask, other=0.0).to(tl.float32)
     b = tl.load(bias + column, mask=mask, other=0.0).to(tl.float32)
-    tl.store(out + row * width + column, (v * scale * w + b).to(out.dtype.element_ty), mask=mask)
+    value = (v * scale * w + b).to(out.dtype.element_ty)
+    tl.store(out + row * out_stride + column, value, mask=mask)
 
 
 @triton.jit
-def _layer_norm_back_kernel(x, weight, slope, total, width, eps, BLOCK: tl.constexpr):
+def _layer_norm_back_kernel(x, weight, slope, slope_stride, total, width, eps, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     mask = column < width
@@ -225,28 +262,26 @@ def _layer_norm_back_kernel(x, weight, slope, total, width, eps, BLOCK: tl.const
     v = tl.load(x + at, mask=mask, other=0.0).to(tl.float32)
     v = tl.where(mask, v - tl.sum(v) / width, 0.0)
     scale = tl.rsqrt(tl.sum(v * v) / width + eps)
-    g = tl.load(slope + at, mask=mask, other=0.0).to(tl.float32)
+    g = tl.load(slope + row * slope_stride + column, mask=mask, other=0.0).to(tl.float32)
     g *= tl.load(weight + column, mask=mask, other=0.0).to(tl.float32)
     d = scale * (g - tl.sum(g) / width - v * scale * scale * (tl.sum(g * v) / width))
     d += tl.load(total + at, mask=mask, other=0.0).to(tl.float32)
     tl.store(total + at, d.to(total.dtype.element_ty), mask=mask)
 
 
-def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, out: Tensor) -> None:
     """Layer norm of the rows of contiguous ``x``."""
-    out = torch.empty_like(x)
     block = triton.next_power_of_2(x.shape[1])
     _layer_norm_kernel[(x.shape[0],)](
-        x, weight, bias, out, x.shape[1], eps, BLOCK=block, num_warps=8
+        x, weight, bias, out, out.stride(0), x.shape[1], eps, BLOCK=block, num_warps=8
     )
-    return out
 
 
 def layer_norm_back_(x: Tensor, weight: Tensor, eps: float, slope: Tensor, total: Tensor) -> None:
     """Add the gradient of ``x`` to ``total``, given ``slope`` of the norm's output."""
     block = triton.next_power_of_2(x.shape[1])
     _layer_norm_back_kernel[(x.shape[0],)](
-        x, weight, slope, total, x.shape[1], eps, BLOCK=block, num_warps=8
+        x, weight, slope, slope.stride(0), total, x.shape[1], eps, BLOCK=block, num_warps=8
     )
 
 
@@ -255,7 +290,8 @@ def _cross_entropy_kernel(logits, targets, losses, scale, width, BLOCK: tl.const
     row = tl.program_id(0).to(tl.int64)
     at = logits + row * width
     target = tl.load(targets + row)
-    wanted = tl.load(at + target).to(tl.float32)
+    carries = target >= 0
+    wanted = tl.load(at + tl.maximum(target, 0)).to(tl.float32)
     top = tl.full((BLOCK,), -float("inf"), tl.float32)
     total = tl.zeros((BLOCK,), tl.float32)
     for start in range(0, width, BLOCK):
@@ -268,8 +304,8 @@ def _cross_entropy_kernel(logits, targets, losses, scale, width, BLOCK: tl.const
         top = new
     peak = tl.max(top)
     log_sum = peak + tl.log(tl.sum(total * tl.exp(top - peak)))
-    tl.store(losses + row, log_sum - wanted)
-    factor = tl.load(scale)
+    tl.store(losses + row, tl.where(carries, log_sum - wanted, 0.0))
+    factor = tl.where(carries, tl.load(scale), 0.0)
     for start in range(0, width, BLOCK):
         column = start + tl.arange(0, BLOCK)
         mask = column < width
@@ -280,7 +316,7 @@ def _cross_entropy_kernel(logits, targets, losses, scale, width, BLOCK: tl.const
 
 
 def cross_entropy_(logits: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
-    """Per-row loss (float32); ``logits`` turn into ``scale`` times their gradient."""
+    """Per-row loss (float32), 0 where the target is negative; ``logits`` turn into gradients."""
     losses = torch.empty(logits.shape[0], dtype=torch.float32, device=logits.device)
     _cross_entropy_kernel[(logits.shape[0],)](
         logits, targets, losses, scale, logits.shape[1], BLOCK=4096, num_warps=8

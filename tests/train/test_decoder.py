@@ -1,0 +1,103 @@
+"""The written-out gradients against autograd, in double precision and on a quantized base."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tiny import tiny_model, tiny_rows
+from torch.nn import functional
+
+from harness.train.batch import StreamSize, make_stream_batch
+from harness.train.decoder import Decoder
+from harness.train.linears import UnsupportedLayer
+
+
+def autograd(model: Any, rows: Any) -> tuple[float, dict[str, torch.Tensor]]:
+    total = torch.zeros((), dtype=torch.float64)
+    for row in rows:
+        start = 0
+        for size in row.lengths:
+            ids = torch.tensor(row.input_ids[start : start + size], dtype=torch.int64)[None]
+            labels = torch.tensor(row.labels[start : start + size], dtype=torch.int64)
+            logits = model(input_ids=ids).logits[0, :-1]
+            total = total + functional.cross_entropy(
+                logits, labels[1:], ignore_index=-100, reduction="sum"
+            )
+            start += size
+    total.backward()
+    grads = {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
+    return float(total.detach()), grads
+
+
+def distance(found: torch.Tensor, reference: torch.Tensor) -> float:
+    """Relative; transformers takes norms and angles in single precision whatever the model's."""
+    return float((found - reference).norm() / reference.norm())
+
+
+def written_out(
+    model: Any, rows: Any, dtype: torch.dtype, size: StreamSize | None = None, **how: bool
+) -> tuple[float, Any]:
+    decoder = Decoder(model, dtype, **how)
+    decoder.refresh()
+    batch = make_stream_batch(rows, size)
+    loss = decoder.accumulate(batch, decoder.stream(batch), torch.ones(()))
+    grads = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+    return float(loss), grads
+
+
+@pytest.mark.parametrize("family", ["llama", "phi"])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_gradients_are_those_of_autograd(family: str, recompute: bool) -> None:
+    rows = tiny_rows(count=3, conversations=2)
+    loss, grads = autograd(tiny_model(family).double().eval(), rows)
+    found, written = written_out(
+        tiny_model(family).double().eval(), rows, torch.float64, recompute=recompute
+    )
+
+    assert found == pytest.approx(loss, rel=1e-6)
+    for name, grad in grads.items():
+        assert distance(written[name], grad) < 1e-5, name
+
+
+def test_filling_up_to_a_common_shape_changes_nothing() -> None:
+    rows = tiny_rows(count=3, conversations=2)
+    exact = StreamSize.of(rows)
+    roomy = StreamSize(
+        exact.tokens + 40, exact.conversations + 5, exact.labelled + 9, exact.longest
+    )
+    loss, grads = written_out(tiny_model().double().eval(), rows, torch.float64)
+    found, filled = written_out(tiny_model().double().eval(), rows, torch.float64, roomy)
+
+    assert found == pytest.approx(loss, rel=1e-6)
+    for name, grad in grads.items():
+        assert distance(filled[name], grad) < 1e-5, name
+
+
+def test_ranks_too_high_to_ride_along() -> None:
+    rows = tiny_rows(count=2)
+    _, grads = autograd(tiny_model("phi", r=48).double().eval(), rows)
+    _, written = written_out(tiny_model("phi", r=48).double().eval(), rows, torch.float64)
+
+    for name, grad in grads.items():
+        assert distance(written[name], grad) < 1e-5, name
+
+
+def test_some_layers_without_an_adapter() -> None:
+    rows = tiny_rows(count=2)
+    some = {"target_modules": ["q_proj", "down_proj"]}
+    _, grads = autograd(tiny_model(**some).double().eval(), rows)
+    _, written = written_out(tiny_model(**some).double().eval(), rows, torch.float64)
+
+    assert set(grads) == set(written)
+    for name, grad in grads.items():
+        assert distance(written[name], grad) < 1e-5, name
+
+
+@pytest.mark.parametrize(
+    "lora", [{"use_dora": True}, {"lora_dropout": 0.5}, {"modules_to_save": ["lm_head"]}]
+)
+def test_what_it_does_not_know_is_refused(lora: dict[str, Any]) -> None:
+    with pytest.raises(UnsupportedLayer):
+        Decoder(tiny_model(**lora), torch.float32)

@@ -1,0 +1,207 @@
+"""Both training paths: equal losses, exact boundaries, exact resumption."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import tiny_job, tiny_model, tiny_plan, tiny_rows
+from torch.nn import functional
+
+from harness.errors import DivergedError
+from harness.events import Silence
+from harness.record import TrainResult
+from harness.train.batch import collate
+from harness.train.train import train
+
+
+def losses(result: TrainResult) -> list[float]:
+    return [point.loss for point in result.losses]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("speed", ["plain", "fast"])
+@pytest.mark.parametrize("conversations", [1, 3])
+def test_accumulation_does_not_change_the_loss(speed: str, conversations: int) -> None:
+    rows = tiny_rows(conversations=conversations)
+    found = [
+        losses(train(tiny_job(tiny_model(), rows, tiny_plan(micro=micro, speed=speed)), Silence()))
+        for micro in (4, 2, 1)
+    ]
+
+    assert found[1] == pytest.approx(found[0], abs=1e-5)
+    assert found[2] == pytest.approx(found[0], abs=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "phi"])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_fast_and_plain_learn_the_same(family: str, recompute: bool) -> None:
+    rows = tiny_rows(conversations=2)
+    trained: dict[str, Any] = {}
+    results = {}
+    for speed in ("plain", "fast"):
+        model = tiny_model(family)
+        plan = tiny_plan(steps=6, speed=speed, gradient_checkpointing=recompute)
+        results[speed] = train(tiny_job(model, rows, plan), Silence())
+        trained[speed] = {n: p for n, p in model.named_parameters() if p.requires_grad}
+
+    assert results["fast"].trainer == "fast"
+    assert losses(results["fast"]) == pytest.approx(losses(results["plain"]), abs=1e-5)
+    for name, weight in trained["plain"].items():
+        # Adam divides by the root of tiny squared gradients, which magnifies rounding
+        assert torch.allclose(trained["fast"][name], weight, atol=2e-4), name
+
+
+def test_the_loss_is_the_mean_over_the_assistant_tokens_of_the_batch() -> None:
+    rows = tiny_rows()
+    model = tiny_model().eval()
+    job = tiny_job(model, rows, tiny_plan(steps=1))
+    batch = collate(job.step_rows(0), pad_id=0)
+    labels = batch.pop("labels")
+    with torch.no_grad():
+        logits = model(**batch).logits
+    expected = functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100
+    )
+
+    assert losses(train(job, Silence()))[0] == pytest.approx(float(expected), abs=1e-5)
+
+
+@pytest.mark.parametrize("speed", ["plain", "fast"])
+def test_packed_conversations_do_not_see_each_other(speed: str) -> None:
+    packed = tiny_rows(count=4, conversations=3)
+    row_type = type(packed[0])
+    single = []
+    for row in packed:
+        start = 0
+        for size in row.lengths:
+            part = slice(start, start + size)
+            single.append(
+                row_type(row.input_ids[part], row.labels[part], row.position_ids[part], (size,))
+            )
+            start += size
+    together = train(
+        tiny_job(tiny_model(), packed, tiny_plan(steps=1, batch=4, speed=speed)), Silence()
+    )
+    apart = train(
+        tiny_job(tiny_model(), tuple(single), tiny_plan(steps=1, batch=12, speed=speed)), Silence()
+    )
+
+    assert losses(together) == pytest.approx(losses(apart), abs=1e-5)
+    assert together.losses[0].grad_norm == pytest.approx(apart.losses[0].grad_norm, rel=1e-4)
+
+
+class StopAfter(Silence):
+    """A Progress that ends the process's work after some steps, as a kill would."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def advance(self, done: int, total: int, **numbers: float) -> None:  # noqa: ARG002
+        if done > self.steps:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("speed", ["plain", "fast"])
+def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(
+    speed: str, tmp_path: Path
+) -> None:
+    rows = tiny_rows()
+    plan = tiny_plan(steps=6, speed=speed, schedule="cosine", warmup_steps=2)
+    lora = {"lora_dropout": 0.1} if speed == "plain" else {}
+    whole_model = tiny_model(**lora)
+    whole = train(tiny_job(whole_model, rows, plan), Silence())
+    settings = {"checkpoint": tmp_path, "checkpoint_seconds": 0.0}
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_job(tiny_model(**lora), rows, plan, **settings), StopAfter(3))
+    torch.manual_seed(99)
+    model = tiny_model(**lora)
+    resumed = train(tiny_job(model, rows, plan, **settings), Silence())
+
+    assert losses(resumed) == losses(whole)
+    for (name, one), (_, other) in zip(
+        model.named_parameters(), whole_model.named_parameters(), strict=True
+    ):
+        assert torch.equal(one, other), name
+
+
+def test_a_finished_checkpoint_is_not_trained_again(tmp_path: Path) -> None:
+    rows, plan = tiny_rows(), tiny_plan(steps=3)
+    first_model, second_model = tiny_model(), tiny_model()
+    first = train(tiny_job(first_model, rows, plan, checkpoint=tmp_path), Silence())
+    second = train(tiny_job(second_model, rows, plan, checkpoint=tmp_path), StopAfter(0))
+
+    assert second.losses == first.losses
+    for one, other in zip(first_model.parameters(), second_model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_another_plans_or_a_cut_checkpoint_is_left_alone(tmp_path: Path) -> None:
+    rows = tiny_rows()
+    train(tiny_job(tiny_model(), rows, tiny_plan(steps=2), checkpoint=tmp_path), Silence())
+    other = tiny_job(tiny_model(), rows, tiny_plan(steps=3), checkpoint=tmp_path)
+
+    assert train(other, Silence()).steps == 3
+    path = tmp_path / "training.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    assert train(other, Silence()).steps == 3
+
+
+@pytest.mark.parametrize("speed", ["plain", "fast"])
+def test_a_loss_that_is_not_finite_ends_the_run_with_its_step(speed: str) -> None:
+    model = tiny_model()
+    with torch.no_grad():
+        model.get_base_model().model.norm.weight.fill_(math.inf)
+
+    with pytest.raises(DivergedError, match="step 1"):
+        train(tiny_job(model, tiny_rows(), tiny_plan(speed=speed)), Silence())
+
+
+def test_the_plain_path_leaves_the_model_as_it_was_except_for_its_weights() -> None:
+    model = tiny_model()
+    base = model.get_base_model()
+    base.config.eos_token_id = 7
+    before = base.config.to_dict()
+    plan = tiny_plan(steps=1, gradient_checkpointing=True)
+    train(tiny_job(model, tiny_rows(), plan), Silence())
+
+    assert base.config.to_dict() == before
+    assert "forward" not in vars(base)
+    assert not model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_adapters_on_a_quantized_base_keep_the_planned_dtype() -> None:
+    model = tiny_model()
+    model.is_loaded_in_4bit = True  # what makes SFTTrainer cast adapters to bfloat16
+    train(tiny_job(model, tiny_rows(), tiny_plan(steps=1)), Silence())
+
+    kinds = {p.dtype for n, p in model.named_parameters() if "lora" in n}
+    assert kinds == {torch.float32}
+
+
+def test_the_fast_path_hands_what_it_does_not_know_to_the_plain_one() -> None:
+    model = tiny_model(lora_dropout=0.1)
+    result = train(tiny_job(model, tiny_rows(), tiny_plan(steps=1, speed="fast")), Silence())
+
+    assert result.trainer == "plain"
+
+
+def test_tokens_are_counted_with_and_without_padding() -> None:
+    rows = tiny_rows()
+    plain = train(tiny_job(tiny_model(), rows, tiny_plan(steps=2)), Silence()).tokens
+    fast = train(tiny_job(tiny_model(), rows, tiny_plan(steps=2, speed="fast")), Silence()).tokens
+
+    assert plain.non_padding == fast.non_padding == fast.padded < plain.padded
+    assert plain.assistant == fast.assistant < plain.non_padding

@@ -1,0 +1,78 @@
+"""Tiny real models, rows and plans for the tests of this room."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalLM
+
+from harness.corpus.sequences import Row
+from harness.device import Device
+from harness.plan import Plan, make_plan
+from harness.registry import load_model, load_suite, load_variant
+from harness.train.schedule import schedule
+from harness.train.train import TrainJob
+
+SHAPE = {
+    "vocab_size": 128,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+}
+
+
+def tiny_model(family: str = "llama", *, init: bool = False, **lora: Any) -> Any:
+    """A tiny model with LoRA on all linear layers; ``init`` False makes B differ from zero."""
+    torch.manual_seed(0)
+    if family == "llama":
+        base: Any = LlamaForCausalLM(
+            LlamaConfig(**SHAPE, num_key_value_heads=2, tie_word_embeddings=True)
+        )
+    else:
+        base = PhiForCausalLM(PhiConfig(**SHAPE, partial_rotary_factor=0.5, resid_pdrop=0.1))
+    with torch.no_grad():
+        for parameter in base.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.05)
+    settings = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", **lora}
+    return get_peft_model(
+        base, LoraConfig(task_type="CAUSAL_LM", init_lora_weights=init, **settings)
+    )
+
+
+def tiny_row(rng: np.random.Generator, *lengths: int) -> Row:
+    """A row of random conversations, three fifths of whose tokens carry loss."""
+    total = sum(lengths)
+    ids = rng.integers(0, 128, total).astype(np.int32)
+    labels = np.where(rng.random(total) < 0.4, -100, ids).astype(np.int32)
+    positions = np.concatenate([np.arange(size) for size in lengths]).astype(np.int32)
+    return Row(ids, labels, positions, lengths)
+
+
+def tiny_rows(count: int = 12, conversations: int = 1) -> tuple[Row, ...]:
+    """Rows of ``conversations`` conversations each."""
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(5, 30, (count, conversations))
+    return tuple(tiny_row(rng, *map(int, row)) for row in sizes)
+
+
+def tiny_plan(steps: int = 4, batch: int = 4, micro: int = 2, **training: Any) -> Plan:
+    """A plan for the CPU."""
+    suite = load_suite(
+        "quick",
+        {
+            "budget": {"steps": steps, "batch_size": batch},
+            "training": {"micro_batch_size": micro, **training},
+        },
+    )
+    device = Device(kind="cpu", name="test", bfloat16=False)
+    return make_plan(load_variant("lora_bf16", suite), suite, load_model(suite.model), 0, device)
+
+
+def tiny_job(model: Any, rows: tuple[Row, ...], plan: Plan, **more: Any) -> TrainJob:
+    """A job over ``rows`` in the scheduled order."""
+    order = schedule(len(rows), plan.budget, plan.seed, [len(row.input_ids) for row in rows])
+    return TrainJob(model, rows, order, plan, pad_id=0, **more)

@@ -14,7 +14,7 @@ from harness.report.evidence import Evidence
 from harness.report.ranking import TONES, show_difference
 from harness.report.rows import Row
 from harness.report.scoring import Difference, Sample, make_difference
-from harness.report.statistics import holm
+from harness.report.statistics import Effect, holm, pool_seeds
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,24 @@ def _differences(evidence: Evidence, sample: Sample, steps: Sequence[Step]) -> l
         for step in steps
         if (effect := sample.paired(step.row.label, step.against.label)) is not None
     ]
+    effects = _pooled(sample, steps, effects)
     adjusted = holm([effect.p_value for effect in effects])
     return [
         make_difference(step.row.label, effect, p, scale)
         for step, effect, p in zip(steps, effects, adjusted, strict=True)
     ]
+
+
+def _pooled(sample: Sample, steps: Sequence[Step], effects: list[Effect]) -> list[Effect]:
+    """Seed variances shared among steps that have as many trained sides."""
+    kinds = [sample.trains(step.row.label) + sample.trains(step.against.label) for step in steps]
+    pooled = list(effects)
+    for kind in (1, 2):
+        places = [place for place, found in enumerate(kinds) if found == kind]
+        shared = pool_seeds([effects[place] for place in places])
+        for place, effect in zip(places, shared, strict=True):
+            pooled[place] = effect
+    return pooled
 
 
 def _steps(rows: Sequence[Row]) -> list[Step]:

@@ -242,9 +242,8 @@ def _cost_change(rows: tuple[Row, Row], read: Callable[[Row], float | None]) -> 
     if len(common) < 2:
         return change
     logs = np.array([math.log(known[1][seed] / known[0][seed]) for seed in common])
-    effect = Effect(
-        float(logs.mean()), float(logs.var(ddof=1)) / len(logs), 0.0, 0.0, len(logs), 1.0
-    )
+    variance = float(logs.var(ddof=1)) / len(logs)
+    effect = Effect(float(logs.mean()), variance, 0.0, 0.0, len(logs), 1.0, len(logs) - 1.0)
     low, high = effect.interval()
     return replace(
         change,

@@ -13,7 +13,7 @@ import numpy as np
 from harness.plan import Plan
 from harness.record import RunRecord, Score
 from harness.report.rows import Row
-from harness.report.statistics import Floats, equal_clusters
+from harness.report.statistics import Floats
 from harness.store import StoredRun
 
 COLUMNS = ["item", "cluster", "numerator", "denominator"]
@@ -68,9 +68,10 @@ class Aligned:
         return len(self.numerator)
 
     @property
-    def equal_clusters(self) -> float:
-        """How many equally weighted trees carry as much as these."""
-        return equal_clusters(self.denominator.mean(axis=1))
+    def weights(self) -> Floats:
+        """What each tree carries, in units of the denominator, shape (clusters,)."""
+        weights: Floats = self.denominator.mean(axis=1)
+        return weights
 
 
 @dataclass
@@ -134,7 +135,7 @@ def _columns_of(row: Row, key: ScoreKey, reading: Reading) -> list[_Column]:
 
 def _read_column(row: Row, run: StoredRun, score: Score) -> _Column | None:
     table = None if score.items is None else read_table(run.folder.path / score.items)
-    if table is None or not table["item"]:
+    if table is None or not sum(table["denominator"]) > 0:
         return None
     return _Column(
         label=row.label,
@@ -176,6 +177,11 @@ def _align(columns: list[_Column], reading: Reading) -> Aligned | None:
     items = [item for item in first.items if item in wanted]
     cluster_of = dict(zip(first.items, first.cluster, strict=True))
     numbers = {name: n for n, name in enumerate(dict.fromkeys(cluster_of[item] for item in items))}
+    if len(numbers) < 2:
+        reading.excluded |= dict.fromkeys(
+            (column.label for column in kept), "fewer than two conversation trees"
+        )
+        return None
     group = np.array([numbers[cluster_of[item]] for item in items])
     return Aligned(
         labels=tuple(column.label for column in kept),

@@ -19,6 +19,7 @@ from harness.report.statistics import (
     effect,
     holm,
     needed,
+    pool_seeds,
     resample,
     verdict,
 )
@@ -109,12 +110,15 @@ class Sample:
         found = [index for index, name in enumerate(self.aligned.labels) if name == label]
         return found if found and self.aligned.trains[found[0]] else found[:1]
 
+    def trains(self, label: str) -> bool:
+        """Whether a row was trained, so that its seeds differ."""
+        columns = self.columns(label)
+        return bool(columns) and self.aligned.trains[columns[0]]
+
     def own(self, label: str) -> Effect:
         """A row's value."""
         columns = self.columns(label)
-        return effect(
-            self.values[columns], self.replicates[:, columns], self.aligned.equal_clusters
-        )
+        return effect(self.values[columns], self.replicates[:, columns], self.aligned.weights)
 
     def paired(self, label: str, reference: str) -> Effect | None:
         """A row minus the reference on common seeds; None without a common seed."""
@@ -124,7 +128,7 @@ class Sample:
         own, other = (list(side) for side in zip(*pairs, strict=True))
         values = self.values[own] - self.values[other]
         replicates = self.replicates[:, own] - self.replicates[:, other]
-        return effect(values, replicates, self.aligned.equal_clusters)
+        return effect(values, replicates, self.aligned.weights)
 
     def _pairs(self, label: str, reference: str) -> list[tuple[int, int]]:
         own, other = self.columns(label), self.columns(reference)
@@ -276,11 +280,21 @@ def compare_all(sample: Sample, reference: str | None, scale: Scale) -> dict[str
         for label in dict.fromkeys(sample.aligned.labels)
         if label != reference and (found := sample.paired(label, reference)) is not None
     }
+    effects |= _pooled(sample, effects, reference)
     adjusted = holm([found.p_value for found in effects.values()])
     return {
         label: make_difference(label, found, p, scale)
         for (label, found), p in zip(effects.items(), adjusted, strict=True)
     }
+
+
+def _pooled(sample: Sample, effects: dict[str, Effect], reference: str) -> dict[str, Effect]:
+    """The effects of trained rows with a common seed variance; noise of untrained ones differs."""
+    if not sample.trains(reference):
+        return {}
+    trained = [label for label in effects if sample.trains(label)]
+    pooled = pool_seeds([effects[label] for label in trained])
+    return dict(zip(trained, pooled, strict=True))
 
 
 def make_difference(label: str, found: Effect, adjusted_p: float, scale: Scale) -> Difference:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import signal
@@ -20,15 +21,14 @@ from harness.ending import Ending, ending_of_error
 from harness.outcome import RunLog, with_earlier_training
 from harness.plan import Plan
 from harness.record import Problem, RunRecord
-from harness.run import Run
+from harness.run import Permits, Run
 from harness.schema import read_json, write_json
 from harness.store import RunFolder
 
 PULSE_SECONDS = 1.0
-TRUST = "--trust-remote-code"
 
 
-def run_child(path: Path, *, trust_remote_code: bool = False) -> int:
+def run_child(path: Path, permits: Permits) -> int:
     """Carry out the plan in ``path`` and leave a record there, whatever happens.
 
     Returns the exit code: 0 for a finished run, 1 for any other record, 130 when interrupted.
@@ -40,7 +40,7 @@ def run_child(path: Path, *, trust_remote_code: bool = False) -> int:
     plan = read_json(folder.plan, Plan)
     started, clock = datetime.now(UTC), time.monotonic()
     with FileLock(folder.lock), RunLog(folder.events) as log:
-        run = Run(plan, folder, log, trust_remote_code=trust_remote_code)
+        run = Run(plan, folder, log, permits)
         log.emit("start", pid=os.getpid())
         with _pulse(run):
             ending = _guarded(run)
@@ -129,6 +129,16 @@ def end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True, name="parent-watch").start()
 
 
-if __name__ == "__main__":
+def main(arguments: list[str]) -> int:
+    """``python -m harness.child FOLDER [--trust-remote-code] [--checkpoint-seconds N]``."""
+    parser = argparse.ArgumentParser(prog="harness.child")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--trust-remote-code", action="store_true")
+    parser.add_argument("--checkpoint-seconds", type=float, default=Permits.checkpoint_seconds)
+    given = parser.parse_args(arguments)
     end_with_parent()
-    sys.exit(run_child(Path(sys.argv[1]), trust_remote_code=TRUST in sys.argv[2:]))
+    return run_child(given.folder, Permits(given.trust_remote_code, given.checkpoint_seconds))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,17 +23,22 @@ if TYPE_CHECKING:
     from harness.measure.meter import Meter
 
 
+@dataclass(frozen=True)
+class Permits:
+    """What is left to whoever orders a run, since it does not change the result.
+
+    Code from the model's repository runs only if the plan and ``trust_remote_code`` both say so.
+    """
+
+    trust_remote_code: bool = False
+    checkpoint_seconds: float = 20.0
+
+
 class Run:
     """One plan on its way through the phases."""
 
-    def __init__(
-        self, plan: Plan, folder: RunFolder, log: RunLog, *, trust_remote_code: bool = False
-    ) -> None:
-        """Take the plan, the folder to leave results in and the log to speak into.
-
-        Code from the model's repository runs only if the plan and ``trust_remote_code`` both
-        say so.
-        """
+    def __init__(self, plan: Plan, folder: RunFolder, log: RunLog, permits: Permits) -> None:
+        """Take the plan, the folder to leave results in and the log to speak into."""
         from harness.measure.meter import Meter
 
         self.plan = plan
@@ -42,7 +48,8 @@ class Run:
         self.costs: list[PhaseCost] = []
         self.meter: Meter = Meter(plan.device)
         self._kept = Kept(folder, plan)
-        self._trusted = trust_remote_code and plan.model.trust_remote_code
+        self._permits = permits
+        self._trusted = permits.trust_remote_code and plan.model.trust_remote_code
 
     @contextmanager
     def _in_phase(self, name: PhaseName) -> Iterator[None]:
@@ -85,7 +92,9 @@ class Run:
         from harness.model.load import load_tokenizer
 
         self.log.note("reading the corpus")
-        renderer = Renderer(load_tokenizer(source), self.plan.model.chat_template)
+        renderer = Renderer(
+            load_tokenizer(source, trust_remote_code=self._trusted), self.plan.model.chat_template
+        )
         found = tokenised_corpus(self.plan.corpus, renderer, self.log)
         training = self.plan.training
         rows = make_rows(found.train, training, renderer.pad_id)
@@ -99,7 +108,7 @@ class Run:
 
         self.log.note(f"loading {self.plan.model.name}")
         self.outcome.prediction = predict(self.plan)
-        model = load_base(self.plan, source)
+        model = load_base(self.plan, source, trust_remote_code=self._trusted)
         self.outcome.census = take_census(model)
         if not self.plan.trains:
             check_census(self.outcome.census, self.plan)
@@ -162,6 +171,7 @@ class Run:
             pad_id=renderer.pad_id,
             checkpoint=self.folder.checkpoint,
             truncated_tokens=rows.truncated_tokens,
+            checkpoint_seconds=self._permits.checkpoint_seconds,
         )
         self.log.advance(0, job.steps)
         self.outcome.training = train(job, self.log)

@@ -43,6 +43,7 @@ class Order:
     on_oom: Literal["record", "shrink"] = "record"
     wait: bool = True
     trust_remote_code: bool = False
+    checkpoint_seconds: float = 20.0
 
 
 ORDER = Order()
@@ -183,9 +184,7 @@ def _attempt(plan: Plan, store: RunStore, watch: Watch, order: Order) -> RunReco
     """Run the child and leave its record; the caller holds the lock."""
     folder = store.folder(plan)
     started, clock = datetime.now(UTC), time.monotonic()
-    command = [sys.executable, "-m", "harness.child", str(folder.attempt.path)]
-    if order.trust_remote_code:
-        command.append("--trust-remote-code")
+    command = _command(folder, order)
     good = _good(store, plan)
     try:
         _prepare(plan, folder, anew=order.force)
@@ -205,6 +204,12 @@ def _attempt(plan: Plan, store: RunStore, watch: Watch, order: Order) -> RunReco
     if death.interrupted:
         raise KeyboardInterrupt
     return record
+
+
+def _command(folder: RunFolder, order: Order) -> list[str]:
+    command = [sys.executable, "-m", "harness.child", str(folder.attempt.path)]
+    command += ["--checkpoint-seconds", str(order.checkpoint_seconds)]
+    return command + ["--trust-remote-code"] * order.trust_remote_code
 
 
 def _prepare(plan: Plan, folder: RunFolder, *, anew: bool) -> None:

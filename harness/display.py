@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from types import TracebackType
 from typing import Any
 
@@ -15,7 +16,9 @@ from rich.table import Table
 
 from harness.record import PHASES
 
-LINE_SECONDS = 2.0
+LINE_SECONDS = 1.9  # so that a pulse each second makes a line every two
+LONGEST_PAUSE_SECONDS = 60.0
+PACE_EVENTS = 32  # time left follows from the pace of so many events
 TITLES = {
     "fetch": "fetch weights",
     "prepare": "prepare corpus",
@@ -38,9 +41,10 @@ class Display:
         self._note = "starting"
         self._done, self._total = 0, 0
         self._numbers: dict[str, float] = {}
+        self._memory: dict[str, float] = {}
+        self._pace: deque[tuple[float, int]] = deque(maxlen=PACE_EVENTS)
         self._finished: list[tuple[str, float]] = []
-        self._started = self._phase_started = time.monotonic()
-        self._last_line = 0.0
+        self._phase_started = self._note_started = self._last_line = time.monotonic()
         self._spinner = Spinner("dots")
         self._live = (
             Live(get_renderable=self._render, console=console, refresh_per_second=8, transient=True)
@@ -65,30 +69,58 @@ class Display:
             self._live.stop()
 
     def __call__(self, event: dict[str, Any]) -> None:
-        """Take in one event of the child."""
-        kind = event["kind"]
-        if kind == "phase_start":
-            self._phase, self._note = event["phase"], ""
-            self._phase_started = time.monotonic()
-            self._forget_progress()
-        elif kind == "phase_end":
-            self._finished.append((event["phase"], event["cost"]["seconds"]))
-            self._line(f"{TITLES[event['phase']]} done in {event['cost']['seconds']:.1f} s")
-            self._phase = ""
-        elif kind == "note":
-            self._note = event["text"]
-            self._forget_progress()
-            self._line(self._note)
-        elif kind == "progress":
-            self._done, self._total = event["done"], event["total"]
-            known = ("time", "kind", "done", "total")
-            self._numbers = {key: value for key, value in event.items() if key not in known}
-            now = time.monotonic()
-            if now - self._last_line >= LINE_SECONDS or self._done == self._total:
-                self._line(self._progress_text())
+        """Take in one event; kinds that are not known here are passed over."""
+        take = getattr(self, f"_take_{event['kind']}", None)
+        if take is not None:
+            take(event)
+
+    def _take_start(self, _: dict[str, Any]) -> None:
+        self._finished.clear()
+
+    def _take_phase_start(self, event: dict[str, Any]) -> None:
+        self._phase, self._note = event["phase"], ""
+        self._phase_started = time.monotonic()
+        self._forget_progress()
+
+    def _take_phase_end(self, event: dict[str, Any]) -> None:
+        seconds = event["cost"]["seconds"]
+        self._finished.append((event["phase"], seconds))
+        self._line(f"{TITLES[event['phase']]} done in {seconds:.1f} s")
+        self._phase = self._note = ""
+        self._forget_progress()
+
+    def _take_note(self, event: dict[str, Any]) -> None:
+        self._note = event["text"]
+        self._forget_progress()
+        self._line(self._note)
+
+    def _take_progress(self, event: dict[str, Any]) -> None:
+        self._done, self._total = event["done"], event["total"]
+        self._pace.append((time.monotonic(), self._done))
+        known = ("time", "kind", "done", "total")
+        self._numbers = {key: value for key, value in event.items() if key not in known}
+        if self._is_quiet() or self._done == self._total:
+            self._line(self._progress_text())
+
+    def _take_pulse(self, event: dict[str, Any]) -> None:
+        """The child lives: say so where nothing else has been said for a while."""
+        self._memory = {key: event[key] for key in event if key.endswith("_bytes")}
+        if self._is_quiet():
+            spent = _duration(time.monotonic() - self._note_started)
+            doing = self._note or TITLES.get(self._phase, "working")
+            self._line(self._progress_text() if self._total else f"{doing}, {spent} so far")
+
+    def _is_quiet(self) -> bool:
+        """Whether a plain line is due: after two seconds at first, then ever more seldom."""
+        now = time.monotonic()
+        pause = min(max(LINE_SECONDS, (now - self._note_started) / 15), LONGEST_PAUSE_SECONDS)
+        return now - self._last_line >= pause
 
     def _forget_progress(self) -> None:
         self._done, self._total, self._numbers = 0, 0, {}
+        self._note_started = time.monotonic()
+        self._pace.clear()
+        self._pace.append((self._note_started, 0))
 
     def _line(self, text: str) -> None:
         if self._live is None:
@@ -100,18 +132,21 @@ class Display:
 
     def _progress_text(self) -> str:
         parts = [f"{self._done}/{self._total}"]
-        parts += [_number(name, value) for name, value in self._numbers.items()]
+        numbers = self._numbers | {
+            name: value for name, value in self._memory.items() if name not in self._numbers
+        }
+        parts += [_number(name, value) for name, value in numbers.items()]
         left = self._seconds_left()
         if left is not None:
             parts.append(f"{_duration(left)} left")
         return "  ".join(parts)
 
     def _seconds_left(self) -> float | None:
-        """Time left in this phase, from its pace so far."""
-        if not 0 < self._done < self._total:
+        """Time left for what is under way, from its pace of late."""
+        (since, done) = self._pace[0] if self._pace else (0.0, 0)
+        if not done < self._done < self._total:
             return None
-        spent = time.monotonic() - self._phase_started
-        return spent / self._done * (self._total - self._done)
+        return (time.monotonic() - since) / (self._done - done) * (self._total - self._done)
 
     def _render(self) -> Table:
         table = Table.grid(padding=(0, 1))
@@ -121,12 +156,16 @@ class Display:
             if phase in done:
                 table.add_row("[green]✓[/]", f"{TITLES[phase]}  [dim]{_duration(done[phase])}[/]")
         doing = TITLES.get(self._phase, "")
-        spent = _duration(time.monotonic() - self._phase_started)
+        since = self._phase_started if self._phase else self._note_started
+        spent = _duration(time.monotonic() - since)
         table.add_row(self._spinner, f"{doing}  [dim]{escape(self._note)}  {spent}[/]")
         if self._total:
             bar = ProgressBar(total=self._total, completed=self._done, width=40)
             table.add_row("", bar)
             table.add_row("", escape(self._progress_text()))
+        elif self._memory:
+            held = "  ".join(_number(name, value) for name, value in self._memory.items())
+            table.add_row("", f"[dim]{held}[/]")
         return table
 
 

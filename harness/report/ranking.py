@@ -51,9 +51,9 @@ def ranking(evidence: Evidence) -> Table:
     columns += [Column(_score_title(s), help=_score_help(s)) for s in headline]
     if evidence.main is not None:
         columns.append(Column(f"vs. {evidence.reference}", help="paired, with 95 % interval"))
-        columns.append(Column("verdict", number=False))
         columns.append(Column("from before", help="change by training, same precision"))
     columns += [
+        Column("verdict", number=False),
         Column("trainable"),
         Column("weights", help="stored bytes, quantization state included"),
         Column("peak memory", help=MEMORY_KINDS[evidence.memory_kind]),
@@ -86,14 +86,14 @@ def _score_help(scoring: Scoring) -> str:
 def _cells(evidence: Evidence, headline: list[Scoring], row: Row) -> tuple[Cell, ...]:
     cells = [Cell(row.label, row.label, style="code")]
     cells += [score_cell(scoring, row.label) for scoring in headline]
+    difference = evidence.main.differences.get(row.label) if evidence.main else None
     if evidence.main is not None:
-        difference = evidence.main.differences.get(row.label)
         cells.append(difference_cell(evidence.main, difference))
-        cells.append(verdict_cell(evidence, row, difference))
         cells.append(_change(evidence.main, row))
     memory = row.peak_bytes(evidence.memory_kind)
     train = row.phase_seconds("train")
     cells += [
+        verdict_cell(evidence, row, difference),
         _plain(numbers.count(row.trainable), row.trainable),
         _plain(numbers.size(row.weight_bytes), row.weight_bytes),
         _plain(numbers.size(memory), memory),

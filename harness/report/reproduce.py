@@ -47,10 +47,10 @@ def reproduce_section(evidence: Evidence) -> Section | None:
 
 def command(plan: Plan, seeds: Sequence[int]) -> str:
     """The command line that makes a plan again, seeds included."""
-    parts = ["python", "-m", "harness", "run", "--suite", plan.suite]
-    variant = plan.variant.partition("+")[0]
+    suite, variant = (name.partition("+")[0] for name in (plan.suite, plan.variant))
+    parts = ["python", "-m", "harness", "run", "--suite", suite]
     parts += ["--variant", variant]
-    for key, value in _settings(plan, variant).items():
+    for key, value in _settings(plan, suite, variant).items():
         parts += ["--set", f"{key}={value}"]
     if list(seeds) != [0]:
         parts += ["--seeds", seed_range(seeds)]
@@ -66,10 +66,10 @@ def seed_range(seeds: Sequence[int]) -> str:
     return ",".join(str(seed) for seed in seeds)
 
 
-def _settings(plan: Plan, name: str) -> dict[str, str]:
+def _settings(plan: Plan, suite_name: str, name: str) -> dict[str, str]:
     """What must be set beside the registered variant and suite to get the plan."""
     try:
-        suite = load_suite(plan.suite)
+        suite = load_suite(suite_name)
         variant = load_variant(name, suite)
         model = load_model(suite.model).name
     except HarnessError:

@@ -32,7 +32,8 @@ from harness.record import (
     TrainResult,
 )
 from harness.registry import load_model, load_suite, load_variant, parse_settings
-from harness.store import RunStore
+from harness.report.build import Report, ReportRequest, build_report
+from harness.store import BrokenRun, RunStore, StoredRun
 
 CPU = Device(kind="cpu", name="Example CPU", memory_bytes=24 * 2**30, bfloat16=False, threads=2)
 GPU = Device(kind="cuda", name="Example GPU", memory_bytes=80 * 2**30, bfloat16=True)
@@ -55,6 +56,7 @@ class Made:
     is_sample: bool = False
     memory: float = 1.0
     hostile: str = ""
+    corpus_sha256: str | None = None
 
 
 def plan_of(made: Made) -> Plan:
@@ -62,7 +64,10 @@ def plan_of(made: Made) -> Plan:
     variant_set, suite_set = parse_settings(made.settings)
     suite = load_suite("quick", suite_set)
     variant = load_variant(made.variant, suite, variant_set)
-    return make_plan(variant, suite, load_model(suite.model), made.seed, made.device)
+    plan = make_plan(variant, suite, load_model(suite.model), made.seed, made.device)
+    if made.corpus_sha256 is not None:
+        plan = plan.model_copy(update={"corpus_sha256": made.corpus_sha256})
+    return plan
 
 
 def write_run(root: Path, made: Made) -> Path:
@@ -350,3 +355,12 @@ def sample_prompts() -> list[str]:
     """First messages of the bundled corpus, in file order."""
     lines = SAMPLE.read_text(encoding="utf-8").splitlines()
     return [json.loads(line)["prompt"]["text"] for line in lines]
+
+
+def build_from(root: Path, **wishes: object) -> Report:
+    """Scan a store and build its report with few resamples."""
+    found = list(RunStore(root).scan())
+    runs = [item for item in found if isinstance(item, StoredRun)]
+    broken = [item for item in found if isinstance(item, BrokenRun)]
+    request = {"suite": "quick", "resamples": 400} | wishes
+    return build_report(runs, broken, ReportRequest.model_validate(request))

@@ -1,0 +1,301 @@
+"""From records to a report: rows, reference, verdicts, caveats."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from records import GPU, Made, build_from, seven, write_run, write_runs
+
+from harness.errors import UnknownName
+from harness.record import RunRecord
+from harness.report.blocks import Details, Note, Prose, Section, Table
+from harness.report.build import Report, ReportRequest, build_report
+from harness.report.ranking import ranking
+from harness.report.summary import caveats
+from harness.schema import read_json, write_json
+from harness.store import RunStore, StoredRun
+from harness.suite import RandomSource
+
+
+def section(report: Report, key: str) -> Section:
+    return next(found for found in report.sections if found.key == key)
+
+
+def table(report: Report, name: str) -> Table:
+    blocks = [block for found in report.sections for block in found.blocks]
+    blocks += [inner for block in blocks if isinstance(block, Details) for inner in block.blocks]
+    return next(b for b in blocks if isinstance(b, Table) and b.name == name)
+
+
+def cells(found: Table, row: int) -> dict[str, str]:
+    titles = [column.title for column in found.columns]
+    return dict(zip(titles, [cell.text for cell in found.rows[row]], strict=True))
+
+
+def words(report: Report, key: str) -> str:
+    return " ".join(
+        block.text for block in section(report, key).blocks if isinstance(block, Prose | Note)
+    )
+
+
+def test_rows_are_ranked_and_failures_have_a_row(seven_runs: Path) -> None:
+    report = build_from(seven_runs)
+    found = ranking(report.evidence)
+    labels = [row[0].text for row in found.rows]
+    assert labels[0] == "lora_bf16"
+    assert labels[-1] == "full_finetune"
+    assert cells(found, len(labels) - 1)["verdict"] == "out of memory in train"
+    assert cells(found, 0)["verdict"] == "reference"
+    assert "worse" in {cells(found, index)["verdict"] for index in range(1, 7)}
+
+
+def test_values_are_those_of_the_items(seven_runs: Path) -> None:
+    report = build_from(seven_runs)
+    row = next(row for row in report.evidence.rows if row.label == "base_nf4")
+    score = row.finished[0].score("held_out", "perplexity")
+    assert score is not None
+    assert report.evidence.main is not None
+    assert report.evidence.main.values["base_nf4"].value == pytest.approx(score.value, rel=1e-5)
+
+
+def test_difference_is_the_paired_one(seven_runs: Path) -> None:
+    main = build_from(seven_runs).evidence.main
+    assert main is not None
+    found = main.differences["base_nf4"]
+    # The generator put exp(0.18 + 0.12) - 1 between them, plus noise of a few tenths of a per cent.
+    assert found.estimate == pytest.approx(0.35, abs=0.02)
+    assert found.low < found.estimate < found.high
+    own = main.values["base_nf4"]
+    assert own.low is not None
+    assert own.high is not None
+    assert found.high - found.low < (own.high - own.low) / own.value / 5, "pairing pays"
+
+
+def test_numbers_do_not_depend_on_the_order_of_runs_or_items(
+    tmp_path: Path, seven_runs: Path
+) -> None:
+    runs = [run for run in RunStore(seven_runs).scan() if isinstance(run, StoredRun)]
+    request = ReportRequest(suite="quick", resamples=400)
+    assert (
+        build_report(runs[::-1], [], request).sections == build_report(runs, [], request).sections
+    )
+
+
+@pytest.mark.parametrize(
+    ("runs", "caveat"),
+    [
+        ([Made("qlora_nf4")], "One seed only: seed noise is unknown"),
+        ([Made("qlora_nf4", seed=s) for s in (0, 1)], "Two seeds hardly tell seed noise"),
+        ([Made("qlora_nf4", is_sample=True)], "it is not OASST itself"),
+        ([Made("qlora_nf4", trees=6)], "Only 6 held-out conversation trees"),
+        ([Made("qlora_nf4"), Made("base", device=GPU)], "2 different environments"),
+        ([Made("lora_bf16")], "Settings were substituted (precision.compute)"),
+        (
+            [Made("lora_bf16"), Made("base"), Made("qlora_nf4", corpus_sha256="cd" * 32)],
+            "Not compared on perplexity: qlora_nf4: another model, corpus or scoring window",
+        ),
+    ],
+)
+def test_caveats(tmp_path: Path, runs: list[Made], caveat: str) -> None:
+    write_runs(tmp_path, runs)
+    assert any(caveat in text for text in caveats(build_from(tmp_path).evidence))
+
+
+def test_random_weights_make_quality_meaningless(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, Made("qlora_nf4"))
+    record = read_json(folder / "record.json", RunRecord)
+    source = RandomSource(kind="random", tokenizer="smollm2_135m_instruct")
+    model = record.plan.model.model_copy(update={"source": source})
+    plan = record.plan.model_copy(update={"model": model})
+    write_json(folder / "record.json", record.model_copy(update={"plan": plan}))
+    report = build_from(tmp_path)
+    assert "quality scores are meaningless" in words(report, "summary")
+    assert "Least bad choice" in words(report, "summary")
+
+
+def test_one_variant_in_two_settings_has_two_rows_that_say_why(tmp_path: Path) -> None:
+    write_runs(tmp_path, [Made("qlora_nf4"), Made("qlora_nf4", device=GPU)])
+    first, second = (row.label for row in build_from(tmp_path).evidence.rows)
+    assert first.startswith("qlora_nf4 [device.")
+    assert first != second
+
+
+def test_reference(seven_runs: Path) -> None:
+    report = build_from(seven_runs, reference="base")
+    assert report.evidence.reference == "base"
+    with pytest.raises(UnknownName, match="unknown reference 'bsae'") as raised:
+        build_from(seven_runs, reference="bsae")
+    assert "did you mean base" in str(raised.value)
+
+
+def test_broken_older_and_foreign_records_are_named_and_left_out(tmp_path: Path) -> None:
+    good = write_run(tmp_path, Made("qlora_nf4"))
+    for name, text in {
+        "cut": (good / "record.json").read_text()[:500],
+        "older": '{"schema_version": 0}',
+        "newer": '{"schema_version": 99}',
+        "foreign": '{"hello": "world"}',
+        "list": "[]",
+    }.items():
+        folder = tmp_path / "quick" / name / "0-abc"
+        folder.mkdir(parents=True)
+        (folder / "record.json").write_text(text)
+    report = build_from(tmp_path)
+    assert [row.label for row in report.evidence.rows] == ["qlora_nf4"]
+    said = words(report, "provenance")
+    for name in ("cut", "older", "newer", "foreign", "list"):
+        assert f"quick/{name}/0-abc" in said
+
+
+@pytest.mark.parametrize("damage", ["missing", "not parquet", "without columns"])
+def test_items_that_cannot_be_read_leave_the_value_and_no_comparison(
+    tmp_path: Path, damage: str
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    write_run(tmp_path, Made("lora_bf16"))
+    folder = write_run(tmp_path, Made("qlora_nf4"))
+    for path in (folder / "items").iterdir():
+        if damage == "missing":
+            path.unlink()
+        elif damage == "not parquet":
+            path.write_bytes(b"PAR1 no")
+        else:
+            pq.write_table(pa.table({"item": ["a"]}), path)
+    main = build_from(tmp_path).evidence.main
+    assert main is not None
+    assert main.excluded == {"qlora_nf4": "no per-item values"}
+    assert main.values["qlora_nf4"].low is None
+    assert main.differences == {}
+
+
+def test_a_run_scored_on_other_items_is_not_compared(tmp_path: Path) -> None:
+    write_runs(tmp_path, [Made("lora_bf16"), Made("base"), Made("qlora_nf4", trees=20)])
+    main = build_from(tmp_path).evidence.main
+    assert main is not None
+    assert main.excluded == {"qlora_nf4": "scored on other items"}
+    assert set(main.differences) == {"base"}
+
+
+def test_one_conversation_tree_gives_no_interval(tmp_path: Path) -> None:
+    write_runs(tmp_path, [Made("lora_bf16", trees=1), Made("base", trees=1)])
+    main = build_from(tmp_path).evidence.main
+    assert main is not None
+    assert main.differences == {}
+    assert set(main.excluded.values()) == {"fewer than two conversation trees"}
+
+
+def test_the_precision_of_a_score_keeps_its_own_column(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, Made("qlora_nf4"))
+    record = read_json(folder / "record.json", RunRecord)
+    merged = record.scores[0].model_copy(update={"precision": "merged", "value": 9.9})
+    write_json(
+        folder / "record.json", record.model_copy(update={"scores": (*record.scores, merged)})
+    )
+    titles = [column.title for column in ranking(build_from(tmp_path).evidence).columns]
+    assert "perplexity ↓" in titles
+    assert "perplexity (merged) ↓" in titles
+
+
+def test_budget_and_loss_limits(seven_runs: Path) -> None:
+    small = build_from(seven_runs, budget_memory_bytes=int(1.3 * 2**30))
+    assert "Recommended: qlora_nf4." in words(small, "summary")
+    none = build_from(seven_runs, budget_memory_bytes=2**20)
+    assert "Nothing fits." in words(none, "summary")
+    lossy = build_from(seven_runs, max_loss=0.15)
+    assert "Recommended: qlora_nf4" in words(lossy, "summary")
+    assert "Sure: the 95 % interval ends at" in words(lossy, "summary")
+    strict = build_from(seven_runs, max_loss=0.001)
+    assert "Recommended: lora_bf16." in words(strict, "summary")
+
+
+def test_accounting_answers_each_question_once(seven_runs: Path) -> None:
+    found = table(build_from(seven_runs), "accounting")
+    asked = [(cells(found, n)["question"], cells(found, n)["row"]) for n in range(len(found.rows))]
+    assert ("what nf4 costs the base", "base_nf4") in asked
+    assert ("what double quantization changes", "qlora_nf4_dq") in asked
+    assert len(asked) == len(set(asked))
+    won = next(
+        cells(found, n)
+        for n, question in enumerate(asked)
+        if question == ("what training gains on the same weights", "qlora_nf4")
+    )
+    # (0.18 + 0.02) / 0.18 of the loss
+    assert won["wins back"].startswith("11")
+
+
+def test_ranks_are_accounted_and_drawn(tmp_path: Path) -> None:
+    made = [Made("qlora_nf4", settings=(f"adapter.r={r}",)) for r in (4, 64)]
+    write_runs(tmp_path, [*made, Made("qlora_nf4")])
+    report = build_from(tmp_path)
+    questions = [row[0].text for row in table(report, "accounting").rows]
+    assert questions == ["what rank 16 changes against 4", "what rank 64 changes against 16"]
+    assert section(report, "sweeps")
+
+
+def test_every_differing_key_is_shown(seven_runs: Path) -> None:
+    found = table(build_from(seven_runs), "plans")
+    titles = {column.title for column in found.columns}
+    assert {
+        "quantization.type",
+        "quantization.double",
+        "method",
+        "training.learning_rate",
+    } <= titles
+    assert "model.name" not in titles
+    assert "The same in every row that has them" in words(build_from(seven_runs), "provenance")
+    assert "adapter.alpha/r = 2" in words(build_from(seven_runs), "provenance")
+
+
+def test_no_runs_at_all(tmp_path: Path) -> None:
+    report = build_from(tmp_path)
+    assert "nothing to recommend" in words(report, "summary")
+
+
+def test_only_failures(tmp_path: Path) -> None:
+    write_run(tmp_path, Made("full_finetune", status="oom"))
+    report = build_from(tmp_path)
+    assert cells(ranking(report.evidence), 0)["verdict"] == "out of memory in train"
+
+
+def test_gpu_memory_is_the_whole_device(tmp_path: Path) -> None:
+    write_runs(tmp_path, [Made("lora_bf16", device=GPU), Made("qlora_nf4", device=GPU)])
+    report = build_from(tmp_path)
+    assert report.evidence.memory_kind == "peak_device_bytes"
+    assert {"quality-energy"} <= {
+        block.name for block in section(report, "tradeoff").blocks if hasattr(block, "drawing")
+    }
+
+
+def test_generations_outside_the_bundled_corpus_are_not_shown(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, Made("qlora_nf4"))
+    assert "generations" in {found.key for found in build_from(tmp_path).sections}
+    record = read_json(folder / "record.json", RunRecord)
+    foreign = [g.model_copy(update={"prompt": "someone's words"}) for g in record.generations]
+    write_json(folder / "record.json", record.model_copy(update={"generations": tuple(foreign)}))
+    assert "generations" not in {found.key for found in build_from(tmp_path).sections}
+
+
+def test_importing_and_building_loads_neither_torch_nor_matplotlib(seven_runs: Path) -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]);"
+        "from pathlib import Path; import records; import harness.report.write;"
+        "records.build_from(Path(sys.argv[2]));"
+        "print(sorted({'torch', 'matplotlib', 'transformers', 'pandas'} & set(sys.modules)))"
+    )
+    here = str(Path(__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", code, here, str(seven_runs)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_seven_is_what_the_example_needs() -> None:
+    assert len({made.variant for made in seven()}) == 7

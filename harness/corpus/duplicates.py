@@ -14,6 +14,7 @@ from harness.events import Progress
 
 SHINGLE_CHARACTERS = 5
 PERMUTATIONS = 128
+MIXER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: spreads every bit upwards
 Shingles = npt.NDArray[np.uint32]
 
 
@@ -54,7 +55,8 @@ def shingles(conversation: Conversation) -> Shingles:
     codes = np.frombuffer(text.ljust(SHINGLE_CHARACTERS).encode("utf-32-le"), dtype=np.uint32)
     hashes = np.zeros(len(codes) - SHINGLE_CHARACTERS + 1, dtype=np.uint64)
     for offset in range(SHINGLE_CHARACTERS):
-        hashes = hashes * np.uint64(0x9E3779B97F4A7C15) + codes[offset : offset + len(hashes)]
+        hashes = hashes * MIXER + codes[offset : offset + len(hashes)]
+    hashes = (hashes ^ (hashes >> np.uint64(29))) * MIXER
     return np.unique((hashes >> np.uint64(32)).astype(np.uint32))
 
 

@@ -106,7 +106,7 @@ def chat_turns(data: Mapping[str, Any], place: Place) -> list[Turn]:
     for index, value in enumerate(get_list(data, key, place)):
         where = place.at(key).at(index)
         message = get_mapping(value, where)
-        who, said = ("role", "content") if "role" in message else ("from", "value")
+        who, said = ("from", "value") if "from" in message else ("role", "content")
         text = _content(message, said, where)
         if index == 0 and message.get(who) == "system":
             system = f"{text}\n\n" if text else ""

@@ -1,0 +1,138 @@
+"""Splits by tree: stable when data is added, alike in every language, and without leaks."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.corpus.build import Corpus, build_corpus
+from harness.corpus.splits import is_held_out, share_of
+from harness.errors import CorpusError, LeakageError
+from harness.suite import CorpusSpec
+
+TREES = "oasst1-en-validation.trees.jsonl.gz"
+
+
+def build(source: Path, **choices: Any) -> Corpus:
+    return build_corpus(CorpusSpec(source=str(source), **choices))
+
+
+def trees_of(conversations: Any) -> set[str]:
+    return {one.tree_id for one in conversations}
+
+
+def test_no_tree_is_on_both_sides(oasst: Path) -> None:
+    corpus = build(oasst / TREES, policy="all_paths")
+    assert not trees_of(corpus.train) & trees_of(corpus.held_out)
+    assert {pair.tree_id for pair in corpus.pairs} <= trees_of(corpus.held_out)
+
+
+@pytest.mark.parametrize("policy", ["best_path", "all_paths", "one_reply"])
+def test_adding_data_moves_no_tree(oasst: Path, tmp_path: Path, policy: Any) -> None:
+    with gzip.open(oasst / TREES, "rt", encoding="utf-8") as file:
+        lines = file.readlines()
+    (tmp_path / "half.jsonl").write_text("".join(lines[::-2]), encoding="utf-8")
+    half = build(tmp_path / "half.jsonl", policy=policy)
+    whole = build(oasst / TREES, policy=policy)
+    assert trees_of(half.train) < trees_of(whole.train)
+    assert trees_of(half.held_out) < trees_of(whole.held_out)
+
+
+@pytest.mark.parametrize("language", ["en", "es", "zh", "pt-BR", "und"])
+@pytest.mark.parametrize("fraction", [0.05, 0.15, 0.5])
+def test_every_language_is_held_out_at_the_same_rate(language: str, fraction: float) -> None:
+    count = sum(is_held_out(f"tree-{n}", language, fraction) for n in range(20_000))
+    assert count / 20_000 == pytest.approx(fraction, abs=0.012)
+
+
+def test_languages_are_split_independently() -> None:
+    both = sum(
+        is_held_out(f"tree-{n}", "en", 0.5) and is_held_out(f"tree-{n}", "de", 0.5)
+        for n in range(10_000)
+    )
+    assert both / 10_000 == pytest.approx(0.25, abs=0.02)
+
+
+def test_shares_do_not_depend_on_where_strings_are_cut() -> None:
+    assert share_of("ab", "c") != share_of("a", "bc")
+    assert 0 <= share_of("x") < 1
+
+
+def test_the_limit_draws_a_stable_part(oasst: Path) -> None:
+    whole = build(oasst / TREES)
+    few = build(oasst / TREES, held_out_limit=10)
+    fewer = build(oasst / TREES, held_out_limit=5)
+    assert len(few.held_out) == 10
+    assert trees_of(fewer.held_out) < trees_of(few.held_out) < trees_of(whole.held_out)
+    assert few.train == whole.train
+    assert {pair.tree_id for pair in few.pairs} <= trees_of(few.held_out)
+
+
+def _leaky(path: Path, shared: str, other: str) -> Path:
+    """Forty threads; ``shared`` is said in one that is held out, ``other`` in one that is not."""
+    sides: dict[bool, list[str]] = {True: [], False: []}
+    records = []
+    for number in range(40):
+        tree = f"tree-{number}"
+        sides[is_held_out(tree, "en", 0.15)].append(tree)
+    for held_out, trees in sides.items():
+        for index, tree in enumerate(trees):
+            reply = (shared if held_out else other) if index == 0 else f"Reply of {tree}"
+            base = {"message_tree_id": tree, "lang": "en"}
+            records += [
+                {**base, "message_id": tree, "parent_id": None, "role": "prompter",
+                 "text": f"Prompt of {tree}"},
+                {**base, "message_id": f"{tree}-a", "parent_id": tree, "role": "assistant",
+                 "text": reply},
+            ]  # fmt: skip
+    path.write_text("\n".join(json.dumps(record) for record in records), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("other", ["Same answer.", "same   ANSWER.\n", "\tSame\u00a0answer."])
+def test_a_held_out_text_in_training_fails_the_run(tmp_path: Path, other: str) -> None:
+    path = _leaky(tmp_path / "leaky.jsonl", "Same answer.", other)
+    with pytest.raises(LeakageError) as caught:
+        build(path)
+    message = str(caught.value)
+    assert "1 held-out texts occur in 1 training conversations too" in message
+    assert "same answer." in message
+    assert 'on_leak = "drop"' in message
+
+
+def test_leaks_can_be_dropped_and_are_counted(tmp_path: Path) -> None:
+    path = _leaky(tmp_path / "leaky.jsonl", "Same answer.", "Same answer.")
+    corpus = build(path, on_leak="drop")
+    row = next(row for row in corpus.result.funnel if row.step == "leakage")
+    assert "1 conversations" in row.removed
+    assert "share 1 texts" in row.removed
+    clean = build(_leaky(tmp_path / "clean.jsonl", "One", "Two"))
+    assert len(corpus.train) == len(clean.train) - 1
+
+
+def test_a_shared_text_of_a_preference_pair_is_a_leak_too(tmp_path: Path) -> None:
+    path = _leaky(tmp_path / "leaky.jsonl", "One", "Two")
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    held = next(r for r in records if r["text"] == "One")
+    held["rank"] = 0
+    worse = {**held, "message_id": "worse", "text": "Two", "rank": 1}
+    path.write_text("\n".join(json.dumps(record) for record in [*records, worse]))
+    with pytest.raises(LeakageError):
+        build(path)
+
+
+def test_the_real_trees_do_not_leak(oasst: Path) -> None:
+    for policy in ("best_path", "one_reply"):
+        build(oasst / TREES, policy=policy)
+
+
+def test_a_corpus_too_small_for_two_sides_says_which_step_took_what(tmp_path: Path) -> None:
+    path = tmp_path / "one.jsonl"
+    path.write_text('{"prompt": "Hi", "response": "Ho"}')
+    with pytest.raises(CorpusError) as caught:
+        build(path, languages=("en",))
+    assert "language: 0 messages left (1 trees, 2 messages: not en)" in str(caught.value)

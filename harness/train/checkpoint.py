@@ -7,6 +7,7 @@ import random
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import StorageError
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from harness.record import LossPoint
 
 FILE_NAME = "training.pt"
+# What torch.load and the types raise for files that are cut or of another make.
+UNREADABLE = (OSError, RuntimeError, EOFError, UnpicklingError, LookupError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -79,9 +82,11 @@ def random_state() -> dict[str, Any]:
     import numpy as np
     import torch
 
+    numpy_state: Any = np.random.get_state()
+    name, key, *rest = numpy_state
     state: dict[str, Any] = {
         "python": random.getstate(),
-        "numpy": np.random.get_state(),
+        "numpy": (name, torch.from_numpy(key.astype(np.int64)), *rest),
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available():
@@ -95,7 +100,8 @@ def restore_random_state(state: dict[str, Any]) -> None:
     import torch
 
     random.setstate(state["python"])
-    np.random.set_state(state["numpy"])
+    name, key, *rest = state["numpy"]
+    np.random.set_state((name, key.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
@@ -130,8 +136,6 @@ def load_state(folder: Path, fingerprint: str) -> TrainingState | None:
 
     An unreadable file costs only the time to train again, so it is not an error.
     """
-    import pickle
-
     import torch
 
     from harness.record import LossPoint
@@ -140,10 +144,10 @@ def load_state(folder: Path, fingerprint: str) -> TrainingState | None:
     if not path.is_file():
         return None
     try:
-        # full pickle: the file is this project's own and holds Python's and numpy's generators
-        data = torch.load(path, map_location="cpu", weights_only=False)
+        # plain data only: a run folder from someone else must not be able to run code
+        data = torch.load(path, map_location="cpu", weights_only=True)
         data["points"] = tuple(LossPoint.model_validate(point) for point in data["points"])
         state = TrainingState(**data)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError):
+    except UNREADABLE:
         return None
     return state if state.fingerprint == fingerprint else None

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.measure.gpus import peak_flops
 from harness.record import LossPoint, Throughput
+
+if TYPE_CHECKING:
+    from harness.plan import Plan
 
 
 def warmup_steps(steps: int) -> int:
@@ -15,11 +20,40 @@ def warmup_steps(steps: int) -> int:
     return min(max(2, math.ceil(steps / 10)), max(steps - 1, 0))
 
 
-def throughput(losses: Sequence[LossPoint]) -> Throughput:
-    """Median, 10th and 90th percentile of non-padding tokens per second, step by step."""
+def throughput(
+    losses: Sequence[LossPoint], plan: Plan | None = None, labelled_share: float = 1.0
+) -> Throughput:
+    """Median, 10th and 90th percentile of non-padding tokens per second, step by step.
+
+    With the plan also the operations per second that the model asked for at the median
+    (:func:`harness.measure.work.training_flops_per_token`), and on a known GPU their share of its
+    dense bfloat16 peak. ``labelled_share`` is that of the tokens that carry loss.
+    """
     warmup = warmup_steps(len(losses))
-    rates = [point.non_padding_tokens / point.seconds for point in losses[warmup:]]
-    if not rates:
+    steady = [point for point in losses[warmup:] if point.seconds > 0]
+    if not steady:
         return Throughput(warmup_steps=warmup, median=None, p10=None, p90=None)
+    rates = [point.non_padding_tokens / point.seconds for point in steady]
     p10, median, p90 = (float(value) for value in np.quantile(rates, [0.1, 0.5, 0.9]))
-    return Throughput(warmup_steps=warmup, median=median, p10=p10, p90=p90)
+    flops = share = None
+    if plan is not None:
+        flops = median * _flops_per_token(plan, steady, labelled_share)
+        peak = peak_flops(plan.device.name)
+        share = flops / peak if peak else None
+    return Throughput(
+        warmup_steps=warmup,
+        median=median,
+        p10=p10,
+        p90=p90,
+        flops_per_second=flops,
+        peak_share=share,
+    )
+
+
+def _flops_per_token(plan: Plan, steady: Sequence[LossPoint], labelled_share: float) -> float:
+    """At the mean row length, which for rows of unequal length is a little low."""
+    from harness.measure.work import training_flops_per_token
+
+    rows = len(steady) * plan.budget.batch_size
+    context = sum(point.non_padding_tokens for point in steady) / rows
+    return training_flops_per_token(plan, context, labelled_share)

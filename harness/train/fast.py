@@ -104,7 +104,7 @@ class _Loop:
                 self.ledger.start_step()
         for parameter in self.trainable:
             parameter.grad = None
-        return self.ledger.result("fast", self.job.truncated_tokens, compile_seconds)
+        return self.ledger.result("fast", self.job.truncated_tokens, compile_seconds, self.job.plan)
 
     def _warm_up(self) -> float:
         """Compile the kernels on one row and record the graph, if any. Returns seconds.

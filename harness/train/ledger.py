@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.errors import DivergedError
-from harness.record import LossPoint, Throughput, Tokens, TrainResult
+from harness.measure.throughput import throughput
+from harness.record import LossPoint, Tokens, TrainResult
 from harness.train.batch import assistant_tokens
 
 if TYPE_CHECKING:
     from harness.corpus.sequences import Row
     from harness.events import Progress
-
-WARMUP_STEPS = 3
+    from harness.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -107,41 +106,25 @@ class Ledger:
         self._started = time.perf_counter()
 
     def result(
-        self, trainer: str, truncated_tokens: int, compile_seconds: float | None = None
+        self,
+        trainer: str,
+        truncated_tokens: int,
+        compile_seconds: float | None = None,
+        plan: Plan | None = None,
     ) -> TrainResult:
-        """What training did."""
+        """What training did; with ``plan`` also how many operations per second that was."""
+        assistant = sum(step.assistant for step in self._tokens)
+        non_padding = sum(step.non_padding for step in self._tokens)
         return TrainResult(
             steps=self.done,
             tokens=Tokens(
-                assistant=sum(step.assistant for step in self._tokens),
-                non_padding=sum(step.non_padding for step in self._tokens),
+                assistant=assistant,
+                non_padding=non_padding,
                 padded=sum(step.padded for step in self._tokens),
                 truncated=truncated_tokens,
             ),
             losses=tuple(self.points),
-            throughput=throughput(self.points),
+            throughput=throughput(self.points, plan, assistant / max(non_padding, 1)),
             compile_seconds=compile_seconds,
             trainer=trainer,
         )
-
-
-def throughput(points: Sequence[LossPoint]) -> Throughput:
-    """Non-padding tokens per second per step, the first steps left out."""
-    warmup = min(WARMUP_STEPS, max(len(points) - 1, 0))
-    rates = sorted(point.non_padding_tokens / point.seconds for point in points[warmup:])
-    if not rates:
-        return Throughput(warmup_steps=warmup, median=None, p10=None, p90=None)
-    return Throughput(
-        warmup_steps=warmup,
-        median=statistics.median(rates),
-        p10=_quantile(rates, 0.1),
-        p90=_quantile(rates, 0.9),
-    )
-
-
-def _quantile(ordered: Sequence[float], share: float) -> float:
-    """Linear interpolation between order statistics (Hyndman and Fan's type 7)."""
-    place = share * (len(ordered) - 1)
-    low = math.floor(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)

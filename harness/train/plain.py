@@ -42,7 +42,7 @@ def train_plain(job: TrainJob, progress: Progress) -> TrainResult:
     elif saved is not None:
         restore_weights(job.model, saved.weights)
         restore_random_state(saved.random)
-    return ledger.result("plain", job.truncated_tokens)
+    return ledger.result("plain", job.truncated_tokens, plan=job.plan)
 
 
 def _make_trainer(

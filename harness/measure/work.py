@@ -1,0 +1,34 @@
+"""Work: the floating-point operations that training on one token asks for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.model.shape import count_parameters, transformers_config
+from harness.plan import Plan
+
+
+def training_flops_per_token(plan: Plan, context: float, labelled_share: float) -> float:
+    """Operations of one training step divided by its non-padding tokens.
+
+    A matrix product with a weight of P elements takes 2P operations per token forward, 2P for the
+    gradient of its input and 2P for that of the weight if it is trained (Kaplan et al., 2020,
+    section 2.1). So per token, with N frozen and M trained elements in linear layers, V in the
+    output head, L layers, attention ``width`` (heads × head size) and rows of ``context`` tokens:
+
+        4 N + 6 M + 4 V × labelled_share + 6 L × width × context
+
+    The last term is causal attention: half of the 12 L × width × context of Chowdhery et al.,
+    "PaLM", 2022, appendix B. Embedding look-ups, norms and what checkpointing computes again are
+    not counted: this is the work that the model asks for, not what the device does.
+    """
+    counts = count_parameters(plan.model, plan.method, plan.adapter)
+    config: Any = transformers_config(plan.model)
+    heads = int(config.num_attention_heads)
+    size = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    head = int(config.vocab_size) * int(config.hidden_size)
+    attention = 6 * int(config.num_hidden_layers) * heads * size * context
+    if plan.method == "full":
+        return 6 * counts.quantizable + 6 * head * labelled_share + attention
+    frozen = 4 * counts.quantizable + 4 * head * labelled_share
+    return frozen + 6 * counts.trainable + attention

@@ -56,7 +56,7 @@ class Display:
         if self._live is not None:
             self._live.start()
         else:
-            self._console.print(f"{self._title}: starting", markup=False, highlight=False)
+            self._line("starting")
         return self
 
     def __exit__(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
 from harness.display import Display, Notes
@@ -79,6 +80,42 @@ def test_a_terminal_shows_the_numbers_of_the_step() -> None:
 def test_time_left_follows_from_the_pace() -> None:
     events = [EVENTS[1], {"kind": "progress", "time": 0.0, "done": 1, "total": 4}]
     assert " left" in shown(terminal=True, events=events)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds, in a list of one, as the display sees them."""
+    now = [0.0]
+    monkeypatch.setattr("harness.display.time.monotonic", lambda: now[0])
+    return now
+
+
+def test_time_left_counts_from_the_work_at_hand_and_not_from_the_phase(clock: list[float]) -> None:
+    file = io.StringIO()
+    display = Display(Console(file=file, width=100), "title")
+    display({"kind": "phase_start", "phase": "score"})
+    clock[0] = 600.0
+    display({"kind": "note", "text": "answering prompts"})
+    clock[0] = 610.0
+    display({"kind": "progress", "done": 1, "total": 3})
+    assert "1/3  20.0 s left" in file.getvalue()
+
+
+def test_work_that_says_nothing_is_still_seen_to_go_on(clock: list[float]) -> None:
+    file = io.StringIO()
+    display = Display(Console(file=file, width=100), "title")
+    display({"kind": "phase_start", "phase": "load"})
+    display({"kind": "note", "text": "loading weights"})
+    clock[0] = 5.0
+    display({"kind": "pulse", "resident_bytes": 1 << 30})
+    assert "loading weights, 5.0 s so far" in file.getvalue()
+
+
+def test_a_long_title_is_not_broken_into_lines() -> None:
+    file = io.StringIO()
+    with Display(Console(file=file, width=40), "title " * 20):
+        pass
+    assert len(file.getvalue().splitlines()) == 1
 
 
 def test_every_phase_has_a_title() -> None:

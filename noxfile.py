@@ -80,7 +80,8 @@ def smoke(session: nox.Session) -> None:
     shutil.rmtree(reports, ignore_errors=True)
     command = [python, "-m", "harness", "run", "--variant", "qlora_nf4"]
     command += ["--reports", str(reports), "--set", f"corpus.source={REAL_TREES}"]
-    command += ["--set", "budget.steps=4", "--set", "corpus.held_out_limit=8"]
+    command += ["--set", "budget.steps=4", "--set", "corpus.held_out_limit=4"]
+    command += ["--set", "score.generations=0"]
     session.run(*command, external=True)
     session.run(python, "tests/smoke.py", str(reports), external=True)
 

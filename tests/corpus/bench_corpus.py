@@ -60,7 +60,7 @@ def child(tokenizer: str, source: str, policy: str, threshold: str) -> None:
     from harness.variant import Training
 
     renderer = Renderer(AutoTokenizer.from_pretrained(tokenizer))
-    loaded = time.monotonic()
+    loaded, used = time.monotonic(), time.process_time()
     spec = CorpusSpec.model_validate(
         {
             "source": source,
@@ -77,6 +77,7 @@ def child(tokenizer: str, source: str, policy: str, threshold: str) -> None:
         "import_and_tokenizer_seconds": round(loaded - started, 2),
         "corpus_seconds": round(done - loaded, 2),
         "packing_seconds": round(packed - done, 2),
+        "cpu_seconds": round(time.process_time() - used, 2),
         "peak_resident_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "train": len(found.train),
         "held_out": len(found.held_out),

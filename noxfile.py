@@ -94,6 +94,22 @@ def report(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def wheel(session: nox.Session) -> None:
+    """A built wheel, away from the checkout, finds its variants, suites, models and texts."""
+    python = project_python(session)
+    folder = Path(session.create_tmp()) / "wheel"
+    shutil.rmtree(folder, ignore_errors=True)
+    pip = [python, "-m", "pip", "-qq"]
+    session.run(*pip, "wheel", "--no-deps", "--wheel-dir", str(folder), ".", external=True)
+    (built,) = folder.glob("*.whl")
+    site = folder / "site"
+    session.run(*pip, "install", "--no-deps", "--target", str(site), str(built), external=True)
+    with session.chdir(folder):
+        command = [python, str(ROOT / "tests" / "installed.py"), str(site)]
+        session.run(*command, env={"PYTHONPATH": str(site)}, external=True)
+
+
+@nox.session(venv_backend="none")
 def parity(session: nox.Session) -> None:
     """The fast scoring engine against lm-eval's own, item by item."""
     python = project_python(session, "tests")

@@ -26,7 +26,9 @@ def run_problems(run: StoredRun) -> list[str]:
     if record.status != "ok" or record.training is None or record.census is None:
         return [f"the run ended as {record.status}: {record.problem}"]
     losses = [point.loss for point in record.training.losses]
-    before = record.score("perplexity", "perplexity", stage="before")
+    perplexities = [
+        record.score("held_out", "perplexity", stage=stage) for stage in ("before", "after")
+    ]
     found = {
         "phases": [phase.name for phase in record.phases] == list(PHASES),
         "every phase is timed and its memory known": all(
@@ -47,12 +49,17 @@ def run_problems(run: StoredRun) -> list[str]:
         "scores have per-item values": all(
             score.items and (folder.path / score.items).is_file() for score in record.scores
         ),
+        "perplexity before and after": all(
+            score is not None and 1 < score.value < math.inf and score.standard_error
+            for score in perplexities
+        ),
+        "the bundled lm-eval task": any(
+            "held_out_replies" in score.task for score in record.scores
+        ),
         "a headline score": any(score.headline for score in record.scores),
         "adapter": any(folder.adapter.glob("*.safetensors")),
         "no checkpoint is left": not folder.checkpoint.exists(),
     }
-    if before is not None:
-        found["perplexity is finite and over 1"] = 1 < before.value < math.inf
     return [f"not so: {name}" for name, holds in found.items() if not holds]
 
 

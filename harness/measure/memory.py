@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness.measure.peaks import TrainingPeaks
@@ -105,20 +106,39 @@ def room_needed(plan: Plan, peak_bytes: int) -> int:
     return peak_bytes + (CONTEXT_BYTES if plan.device.kind == "cuda" else 0)
 
 
-def largest_batch(plan: Plan, memory_bytes: int) -> int:
-    """The largest micro-batch that fits, 0 if not even one row does."""
+def largest_batch(plan: Plan, memory_bytes: int) -> int | None:
+    """The largest micro-batch whose training step fits, 0 if not even one row does.
 
-    def fitting(rows: int) -> bool:
+    None if the plan trains nothing. Gradients are not kept from one micro-batch to the next.
+    """
+    if not plan.trains:
+        return None
+    counts = count_parameters(plan.model, plan.method, plan.adapter)
+
+    def needed(rows: int) -> int:
         training = plan.training.model_copy(update={"micro_batch_size": rows})
         budget = plan.budget.model_copy(update={"batch_size": rows})
-        return fits(plan.model_copy(update={"training": training, "budget": budget}), memory_bytes)
+        wider = plan.model_copy(update={"training": training, "budget": budget})
+        standing = standing_bytes(wider, counts)
+        parts = _training_parts(wider, standing)
+        return room_needed(plan, standing.base + sum(parts.values()))
 
-    low, high = 0, 1
-    while fitting(high):
-        low, high = high, high * 2
+    return _largest_fitting(needed, memory_bytes)
+
+
+def _largest_fitting(needed: Callable[[int], int], room: int) -> int:
+    """The largest argument for which ``needed``, rising and nearly linear, is within ``room``."""
+    low, at_low = 0, 0  # fits
+    step, at_step = 1, needed(1)
+    while at_step <= room:
+        slope = max((at_step - at_low) // (step - low), 1) if low else at_step
+        low, at_low = step, at_step
+        step = low + max(1, (room - at_low) // slope)
+        at_step = needed(step)
+    high = step  # does not fit
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if fitting(middle) else (low, middle)
+        low, high = (middle, high) if needed(middle) <= room else (low, middle)
     return low
 
 

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from planned import CPU, planned
 
 from harness.errors import HarnessError, InvalidFile, UnknownName, UserError
@@ -237,6 +239,13 @@ def test_no_setting_leads_out_of_the_store(value: str) -> None:
     _, suite = parse_settings([f"corpus.source={value}"])
     name = load_suite("quick", suite).name
     assert Path(name).name == name
+
+
+@given(value=st.text(max_size=300))
+def test_whatever_is_set_the_derived_name_is_one_folder(value: str) -> None:
+    name = load_suite("quick", {"corpus": {"source": value}}).name
+    assert Path(name).name == name
+    assert len(name.encode()) <= 200
 
 
 def test_seeds_make_no_other_suite() -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from harness.corpus.build import Corpus
-from harness.corpus.conversation import Conversation
+from harness.corpus.conversation import Message
 from harness.corpus.render import Renderer
 from harness.errors import UserError
 from harness.schema import write_bytes
@@ -28,7 +28,7 @@ def write_documents(name: str, corpus: Corpus, renderer: Renderer, folder: Path)
         UserError: the corpus has none.
     """
     if name == "held_out_replies":
-        rows = list(held_out_replies(corpus.held_out, renderer))
+        rows = list(held_out_replies(corpus, renderer))
     else:
         rows = list(preferences(corpus, renderer))
     if not rows:
@@ -41,19 +41,13 @@ def write_documents(name: str, corpus: Corpus, renderer: Renderer, folder: Path)
     write_bytes(folder / f"{name}.jsonl", _lines(rows))
 
 
-def held_out_replies(
-    conversations: Sequence[Conversation], renderer: Renderer
-) -> Iterator[dict[str, Any]]:
+def held_out_replies(corpus: Corpus, renderer: Renderer) -> Iterator[dict[str, Any]]:
     """One document for every held-out reply: its message, its opening and those of three others.
 
-    The others come from other trees, drawn with a seed made of the reply's own id.
+    Replies of the held-out conversations come first, then their ranked siblings. The others
+    come from other trees, drawn with a seed made of the reply's own id.
     """
-    replies = [
-        (conversation.tree_id, before, reply)
-        for conversation in conversations
-        for before, reply in zip(conversation.messages, conversation.messages[1:], strict=False)
-        if reply.role == "assistant"
-    ]
+    replies = list(_replies(corpus))
     for tree, before, reply in replies:
         own = opening(reply.text)
         others = sorted({opening(r.text) for t, _, r in replies if t != tree} - {own})
@@ -66,11 +60,26 @@ def held_out_replies(
             "item": reply.id,
             "cluster": tree,
             "prompt": renderer.prompt_text(
-                [type(before)(before.role, cut(before.text, QUESTION), before.id)]
+                [Message(before.role, cut(before.text, QUESTION), before.id)]
             ),
             "choices": choices,
             "label": choices.index(own),
         }
+
+
+def _replies(corpus: Corpus) -> Iterator[tuple[str, Message, Message]]:
+    """Tree, message and reply of every held-out reply, each once."""
+    seen: set[str] = set()
+    for conversation in corpus.held_out:
+        for before, reply in zip(conversation.messages, conversation.messages[1:], strict=False):
+            if reply.role == "assistant" and reply.id not in seen:
+                seen.add(reply.id)
+                yield conversation.tree_id, before, reply
+    for pair in corpus.pairs:
+        for reply in (pair.better, pair.worse):
+            if reply.id not in seen:
+                seen.add(reply.id)
+                yield pair.tree_id, pair.context[-1], reply
 
 
 def preferences(corpus: Corpus, renderer: Renderer) -> Iterator[dict[str, Any]]:

@@ -16,6 +16,9 @@ from harness.errors import UnknownName, UserError
 from harness.score.bundled import NAMES, TASKS
 from harness.suite import Task
 
+DECLARES = re.compile(
+    r"""^["']?(?:task|group)["']?:[ \t]*["']?([\w.:/-]+)["']?[ \t]*$""", re.MULTILINE
+)
 SPLITS = ("training_split", "validation_split", "test_split")
 
 
@@ -69,7 +72,10 @@ def _manager(name: str, documents: Path) -> Any:
             include_defaults=False,
             metadata={"documents": str(documents)},
         )
-    for folder in _stock_folders(name):
+    declared, mentioned = _look_for(name)
+    if not mentioned:
+        raise UnknownName("task", name, [*declared, *NAMES])
+    for folder in _folders_around(declared.get(name)):
         manager = TaskManager(include_path=str(folder), include_defaults=False)
         if _is_whole(manager.task_index, name):
             return manager
@@ -79,19 +85,32 @@ def _manager(name: str, documents: Path) -> Any:
     return manager
 
 
-def _stock_folders(name: str) -> Iterator[Path]:
-    """Folders of lm-eval around the file that declares ``name``, smallest first.
+def _look_for(name: str) -> tuple[dict[str, Path], bool]:
+    """Every task and group with the file that declares it, and whether any file has ``name``.
 
-    Parsing all 14,000 files takes ten seconds and more; looking for a name in them takes one.
+    lm-eval parses all its 14,000 files to find one task, which takes ten seconds and more;
+    looking through them as text takes one.
     """
+    declared: dict[str, Path] = {}
+    mentioned = False
+    for path in sorted(_stock_root().rglob("*.yaml")):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        mentioned = mentioned or name in text
+        for found in DECLARES.findall(text):
+            declared.setdefault(found, path)
+    return declared, mentioned
+
+
+def _folders_around(path: Path | None) -> list[Path]:
+    """lm-eval's folders that hold the file, smallest first; none without a file."""
+    root = _stock_root()
+    return [] if path is None else [folder for folder in path.parents if root in folder.parents]
+
+
+def _stock_root() -> Path:
     import lm_eval.tasks
 
-    root = Path(lm_eval.tasks.__file__).parent
-    declares = re.compile(rf"^(?:task|group):\s*[\"']?{re.escape(name)}[\"']?\s*$", re.MULTILINE)
-    for path in sorted(root.rglob("*.yaml")):
-        if declares.search(path.read_text(encoding="utf-8", errors="replace")):
-            yield from (folder for folder in path.parents if root in folder.parents)
-            return
+    return Path(lm_eval.tasks.__file__).parent
 
 
 def _members(entry: Any) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.errors import UserError
 from harness.score.items import Items, Metric, Place
 
 if TYPE_CHECKING:
@@ -92,11 +93,21 @@ def score_held_out(
     ``text_bytes`` counts the UTF-8 bytes of each conversation's replies. Perplexity is exp of
     the mean negative log-likelihood over all assistant tokens, end of turn included. Standard
     errors resample message trees.
+
+    Raises:
+        DivergedError: a log-likelihood is not finite.
+        UserError: no assistant token at all.
     """
     pairs = [(sequence.input_ids, sequence.loss_mask) for sequence in sequences]
     losses = negative_log_likelihoods(likelihood, pairs, spec.window, spec.stride)
     sums = np.array([loss.sum() for loss in losses])
     counts = np.array([len(loss) for loss in losses], float)
+    if not counts.sum():
+        raise UserError(
+            f"none of {len(sequences)} held-out conversations has a token to score",
+            expected="assistant tokens among the first held_out_tokens",
+            hint="raise score.held_out_tokens",
+        )
     items = [sequence.conversation_id for sequence in sequences]
     clusters = [sequence.tree_id for sequence in sequences]
     details: dict[str, Any] = {

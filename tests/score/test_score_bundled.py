@@ -1,0 +1,87 @@
+"""The bundled tasks: replies told apart, and people's rankings."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.corpus.build import Corpus, build_corpus
+from harness.corpus.render import Renderer
+from harness.errors import UserError
+from harness.events import Silence
+from harness.score.bundled import cut, held_out_replies, write_documents
+from harness.score.take import take_scores
+from harness.score.tasks.documents import judge
+from harness.suite import CorpusSpec, ScoreSpec
+
+
+@pytest.mark.parametrize(
+    ("likelihoods", "choices", "expected"),
+    [
+        ((-1.0, -2.0), ["aa", "aaaa"], {"acc": 1.0, "acc_norm": 0.5, "longer_wins": 0.0}),
+        ((-2.0, -1.0), ["aaaa", "aa"], {"acc": 0.0, "acc_norm": 0.5, "longer_wins": 1.0}),
+        ((-1.0, -1.0), ["aé", "bcd"], {"acc": 0.5, "acc_norm": 0.5, "longer_wins": 0.5}),
+    ],
+)
+def test_ties_count_one_half_and_length_is_bytes(
+    likelihoods: tuple[float, float], choices: list[str], expected: dict[str, float]
+) -> None:
+    results = [(value, False) for value in likelihoods]
+    assert judge({"choices": choices}, results) == expected
+
+
+def test_replies_have_distinct_choices_and_one_right_one(corpus: Corpus, tokenizer: Any) -> None:
+    rows = list(held_out_replies(corpus, Renderer(tokenizer, "chatml")))
+    assert len(rows) > 40
+    trees = {conversation.tree_id for conversation in corpus.held_out}
+    for row in rows:
+        assert len(set(row["choices"])) == 4
+        assert row["cluster"] in trees
+        assert row["prompt"].endswith("assistant\n")
+    assert {row["label"] for row in rows} == {0, 1, 2, 3}
+    turned = replace(corpus, held_out=corpus.held_out[::-1])
+    again = list(held_out_replies(turned, Renderer(tokenizer, "chatml")))
+    by_item = {row["item"]: row for row in again}
+    assert all(by_item[row["item"]] == row for row in rows)
+
+
+def test_cut_ends_with_a_word() -> None:
+    assert cut("one two three", 9) == "one two"
+    assert cut("short", 9) == "short"
+    assert cut("x" * 20, 9) == "x" * 9
+
+
+def test_preference_shows_the_longer_wins_baseline(
+    subject: Any, corpus: Corpus, tmp_path: Path
+) -> None:
+    found = take_scores(subject(ScoreSpec(preference=True)), "after", tmp_path, Silence())
+    by_metric = {s.metric: s for s in found.scores if s.task == "preference"}
+    assert set(by_metric) == {"acc", "acc_norm", "longer_wins"}
+    longer = [
+        0.5
+        if len(p.better.text.encode()) == len(p.worse.text.encode())
+        else float(len(p.better.text.encode()) > len(p.worse.text.encode()))
+        for p in corpus.pairs
+    ]
+    assert by_metric["longer_wins"].value == pytest.approx(sum(longer) / len(longer))
+    assert by_metric["acc"].n == len(corpus.pairs)
+    assert [m for m, s in by_metric.items() if s.headline] == ["acc_norm"]
+
+
+def test_real_trees_have_their_pairs(shared_data: Path, tokenizer: Any, tmp_path: Path) -> None:
+    source = shared_data / "oasst" / "oasst1-en-validation.trees.jsonl.gz"
+    corpus = build_corpus(CorpusSpec(source=str(source), held_out_fraction=0.95))
+    write_documents("preference", corpus, Renderer(tokenizer, "chatml"), tmp_path)
+    rows = [json.loads(x) for x in (tmp_path / "preference.jsonl").read_text().splitlines()]
+    assert len(rows) == len(corpus.pairs) > 400
+    assert all(row["choices"][0] != row["choices"][1] for row in rows[:50])
+
+
+def test_a_corpus_without_ranks_is_refused(corpus: Corpus, tokenizer: Any, tmp_path: Path) -> None:
+    bare = Corpus(corpus.train, corpus.held_out, (), corpus.result)
+    with pytest.raises(UserError, match="no documents"):
+        write_documents("preference", bare, Renderer(tokenizer, "chatml"), tmp_path)

@@ -1,0 +1,139 @@
+"""The fast engine gives lm-eval's own answers on stock tasks read from a data folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from conftest import make_model
+
+from harness.errors import DivergedError, UserError
+from harness.events import Silence
+from harness.record import Score
+from harness.score.catalogue import load_task
+from harness.score.engine import FastLM, PlainLM
+from harness.score.evaluation import evaluate, write_scores
+from harness.score.items import Place
+from harness.suite import Task
+
+
+def score(lm: Any, task: Task, data: Path, folder: Path) -> list[Score]:
+    with load_task(task, data, folder) as loaded:
+        return write_scores(evaluate(task, loaded, lm, {}), Place(folder, "after", "training"))
+
+
+def both(
+    task: Task, data: Path, tokenizer: Any, folder: Path
+) -> tuple[list[Score], list[Score], list[tuple[dict[str, Any], dict[str, Any]]]]:
+    model = make_model()
+    fast = score(FastLM(model, tokenizer, 4096, Silence()), task, data, folder / "fast")
+    plain = score(PlainLM(model, tokenizer), task, data, folder / "plain")
+    rows = [
+        (
+            pq.read_table(folder / "fast" / str(f.items)).to_pydict(),
+            pq.read_table(folder / "plain" / str(p.items)).to_pydict(),
+        )
+        for f, p in zip(fast, plain, strict=True)
+    ]
+    return fast, plain, rows
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        Task(name="openbookqa", num_fewshot=5, limit=4),
+        Task(name="mmlu_anatomy", num_fewshot=5, limit=4),
+        Task(name="lambada_openai", limit=4),
+        Task(name="winogrande", limit=4),
+        Task(name="truthfulqa_mc2", limit=2),
+        Task(name="arc_easy", num_fewshot=2, limit=3, apply_chat_template=True),
+    ],
+    ids=lambda task: task.name,
+)
+def test_log_likelihoods(task: Task, shared_data: Path, tokenizer: Any, tmp_path: Path) -> None:
+    from harness.corpus.templates import TEMPLATES
+
+    tokenizer.chat_template = TEMPLATES["chatml"]
+    fast, plain, rows = both(task, shared_data / "lm_eval", tokenizer, tmp_path)
+    assert [(s.task, s.metric, s.n) for s in fast] == [(s.task, s.metric, s.n) for s in plain]
+    for ours, theirs in rows:
+        for key in ("item", "doc_hash", "prompt", "continuations", "greedy", "target"):
+            assert ours[key] == theirs[key]
+        for left, right in zip(ours["log_likelihoods"], theirs["log_likelihoods"], strict=True):
+            np.testing.assert_allclose(left, right, atol=1e-4)
+            assert np.argmax(left) == np.argmax(right)
+
+
+def test_rolling(shared_data: Path, tokenizer: Any, tmp_path: Path) -> None:
+    fast, plain, _ = both(
+        Task(name="wikitext", limit=2), shared_data / "lm_eval", tokenizer, tmp_path
+    )
+    for left, right in zip(fast, plain, strict=True):
+        assert left.value == pytest.approx(right.value, rel=1e-5)
+    assert [s.metric for s in fast if s.headline] == ["bits_per_byte"]
+    assert fast[2].unit == "bits per byte"
+
+
+def test_generation(shared_data: Path, tokenizer: Any, tmp_path: Path) -> None:
+    task = Task(name="gsm8k", num_fewshot=1, limit=2)
+    fast, _, rows = both(task, shared_data / "lm_eval", tokenizer, tmp_path)
+    assert {s.metric for s in fast} == {
+        "exact_match@strict-match",
+        "exact_match@flexible-extract",
+    }
+    for ours, theirs in rows:
+        assert ours["answer"] == theirs["answer"]
+
+
+def test_group_aggregates_its_tasks(shared_data: Path, tokenizer: Any, tmp_path: Path) -> None:
+    lm = FastLM(make_model(), tokenizer, 4096, Silence())
+    task = Task(name="mmlu_other_group", limit=2)
+    with pytest.raises(UserError, match="unknown task"):
+        score(lm, task, shared_data / "lm_eval", tmp_path)
+    task = Task(name="mmlu_other", limit=2)
+    scores = score(lm, task, shared_data / "lm_eval", tmp_path)
+    leaves = [s for s in scores if s.task != "mmlu_other"]
+    (group,) = [s for s in scores if s.task == "mmlu_other"]
+    assert len(leaves) == group.details["tasks"] == 13
+    assert group.n == 26
+    assert group.value == pytest.approx(sum(s.value for s in leaves) / 13)
+    assert [s.task for s in scores if s.headline] == ["mmlu_other"]
+
+
+def test_requests_over_the_context_are_counted(
+    shared_data: Path, tokenizer: Any, tmp_path: Path
+) -> None:
+    model = make_model(max_position_embeddings=128)
+    task = Task(name="openbookqa", num_fewshot=5, limit=2)
+    found = []
+    for lm in (FastLM(model, tokenizer, 4096, Silence()), PlainLM(model, tokenizer)):
+        scores = score(lm, task, shared_data / "lm_eval", tmp_path / type(lm).__name__)
+        found.append((scores[0].details["cut_requests"], scores[0].details["cut_tokens"]))
+    assert found[0] == found[1]
+    assert found[0][0] == 8
+    assert found[0][1] > 0
+
+
+@pytest.mark.parametrize("engine", ["fast", "plain"])
+def test_nan_is_divergence(engine: str, shared_data: Path, tokenizer: Any, tmp_path: Path) -> None:
+    import torch
+
+    model = make_model()
+    lm = FastLM(model, tokenizer, 4096, Silence()) if engine == "fast" else None
+    lm = lm or PlainLM(model, tokenizer)
+    with torch.no_grad():
+        model.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(DivergedError, match="log-likelihood"):
+        score(lm, Task(name="openbookqa", limit=2), shared_data / "lm_eval", tmp_path)
+
+
+def test_tokenizer_is_left_alone(tokenizer: Any) -> None:
+    import copy
+
+    bare = copy.deepcopy(tokenizer)
+    bare.pad_token = None
+    PlainLM(make_model(), bare)
+    assert bare.pad_token is None

@@ -13,7 +13,7 @@ from harness.report.blocks import Cell, Column, Section, Table, prose, unknown
 from harness.report.evidence import Evidence
 from harness.report.ranking import TONES, show_difference
 from harness.report.rows import Row
-from harness.report.scoring import Difference, Sample, make_difference
+from harness.report.scoring import Difference, Sample, Scoring, make_difference
 from harness.report.statistics import Effect, holm, pool_seeds
 
 
@@ -31,10 +31,9 @@ def accounting_section(evidence: Evidence) -> Section | None:
     main = evidence.main
     if main is None or evidence.main_sample is None:
         return None
-    steps = [s for s in _steps(evidence.rows) if _known(evidence.main_sample, s)]
+    steps, found = _answers(main, evidence.main_sample, _steps(evidence.rows))
     if not steps:
         return None
-    found = _differences(evidence, evidence.main_sample, steps)
     columns = (
         Column("question", number=False),
         Column("row", number=False),
@@ -58,24 +57,23 @@ def accounting_section(evidence: Evidence) -> Section | None:
     return Section("accounting", "Quantization accounting", (intro, table))
 
 
-def _known(sample: Sample, step: Step) -> bool:
-    return sample.paired(step.row.label, step.against.label) is not None
-
-
-def _differences(evidence: Evidence, sample: Sample, steps: Sequence[Step]) -> list[Difference]:
-    assert evidence.main is not None  # noqa: S101 - the caller has looked
-    scale = evidence.main.scale
-    effects = [
-        effect
-        for step in steps
-        if (effect := sample.paired(step.row.label, step.against.label)) is not None
-    ]
-    effects = _pooled(sample, steps, effects)
+def _answers(
+    main: Scoring, sample: Sample, steps: Sequence[Step]
+) -> tuple[list[Step], list[Difference]]:
+    """The steps that can be compared, and their differences."""
+    known, effects = [], []
+    for step in steps:
+        effect = sample.paired(step.row.label, step.against.label)
+        if effect is not None:
+            known.append(step)
+            effects.append(effect)
+    effects = _pooled(sample, known, effects)
     adjusted = holm([effect.p_value for effect in effects])
-    return [
-        make_difference(step.row.label, effect, p, scale)
-        for step, effect, p in zip(steps, effects, adjusted, strict=True)
+    differences = [
+        make_difference(step.row.label, effect, p, main.scale)
+        for step, effect, p in zip(known, effects, adjusted, strict=True)
     ]
+    return known, differences
 
 
 def _pooled(sample: Sample, steps: Sequence[Step], effects: list[Effect]) -> list[Effect]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from harness.errors import UnknownName, UserError
+from harness.errors import HarnessError, UnknownName, UserError
+from harness.record import RunRecord
 from harness.report.items import ScoreKey, read_items
 from harness.report.rows import MEMORY_KINDS, Row, make_rows, memory_kind
 from harness.report.scoring import (
@@ -21,7 +22,8 @@ from harness.report.scoring import (
     score_keys,
 )
 from harness.report.statistics import Effect, Verdict, holm
-from harness.store import BrokenRun, RunStore, StoredRun
+from harness.schema import read_json
+from harness.store import BrokenRun, RunFolder, RunStore, StoredRun
 
 BEFORE, AFTER = "A", "B"
 
@@ -89,11 +91,11 @@ def find_side(target: str, runs: Path, suite: str | None = None) -> Side:
     """
     path = Path(target)
     if path.is_dir():
-        found, broken = _scan(RunStore(path), None)
+        found, broken = _sorted_out(_read_below(path))
         if not found:
             raise UserError("no record in this folder", where=path, expected="record.json below it")
         return Side(target, make_rows(found), broken)
-    found, broken = _scan(RunStore(runs), suite)
+    found, broken = _sorted_out(RunStore(runs).scan(suite))
     rows = [row for row in make_rows(found) if target in (row.variant, row.label)]
     if not rows:
         raise UnknownName(
@@ -109,10 +111,28 @@ def find_side(target: str, runs: Path, suite: str | None = None) -> Side:
     return Side(target, tuple(rows), broken)
 
 
-def _scan(store: RunStore, suite: str | None) -> tuple[list[StoredRun], tuple[BrokenRun, ...]]:
-    items = list(store.scan(suite))
-    runs = [item for item in items if isinstance(item, StoredRun)]
-    return runs, tuple(item for item in items if isinstance(item, BrokenRun))
+def _read_below(folder: Path) -> Iterator[StoredRun | BrokenRun]:
+    """Every record at any depth, except those of attempts under way."""
+    for path in sorted(folder.rglob("record.json")):
+        if path.parent.name == "attempt":
+            continue
+        try:
+            yield StoredRun(RunFolder(path.parent), read_json(path, RunRecord))
+        except HarnessError as error:
+            yield BrokenRun(RunFolder(path.parent), error)
+
+
+def _sorted_out(
+    items: Iterable[StoredRun | BrokenRun],
+) -> tuple[list[StoredRun], tuple[BrokenRun, ...]]:
+    runs: list[StoredRun] = []
+    broken: list[BrokenRun] = []
+    for item in items:
+        if isinstance(item, StoredRun):
+            runs.append(item)
+        else:
+            broken.append(item)
+    return runs, tuple(broken)
 
 
 def compare(before: Side, after: Side, margin: float = 0.01, resamples: int = 10_000) -> Comparison:

@@ -16,6 +16,7 @@ from harness.report.drawings import (
     Line,
     Mark,
     Panels,
+    Point,
     Scatter,
     Stacks,
 )
@@ -39,6 +40,7 @@ WIDTH = 8.0
 LETTER = 0.078
 LINE_HEIGHT = 0.165
 MOST_BANDS = 8
+MOST_NAMES = 40
 
 
 def colour(mark: Mark) -> str:
@@ -49,8 +51,9 @@ def colour(mark: Mark) -> str:
 def scatter(figure: Any, drawing: Scatter) -> None:
     """Points with intervals; names in a column at the right, each joined to its point."""
     points = drawing.points
-    names = shorten([point.label for point in points])
-    height = max(4.2, LINE_HEIGHT * len(points) + 1.0)
+    named = _worth_naming(drawing)
+    names = shorten([point.label for point in named])
+    height = max(4.2, LINE_HEIGHT * len(named) + 1.0)
     axes = _area(figure, height, (0.75, _room(names), 0.55, 0.28))
     for point in points:
         shade = colour(point.mark)
@@ -65,8 +68,15 @@ def scatter(figure: Any, drawing: Scatter) -> None:
     axes.margins(x=0.08, y=0.08)
     _limit(axes, drawing)
     _name_axes(axes, drawing.x, drawing.y)
-    spots = [(point.x, point.y, names[point.label], colour(point.mark)) for point in points]
+    spots = [(point.x, point.y, names[point.label], colour(point.mark)) for point in named]
     _name_at_right(axes, spots, height - 0.83)
+
+
+def _worth_naming(drawing: Scatter) -> list[Point]:
+    """All points, or those of the front and the best others where there are very many."""
+    front = [point for point in drawing.points if point.on_front]
+    others = [point for point in drawing.points if not point.on_front]
+    return [*front, *others][:MOST_NAMES]
 
 
 def _dot(axes: Any, at: tuple[float, float], mark: Mark, face: str, edge: str) -> None:
@@ -350,22 +360,14 @@ def _name_at_right(
     ends = [to_axes.transform(axes.transData.transform((x, y))) for x, y, _, _ in spots]
     heights = spread([end[1] for end in ends], LINE_HEIGHT / inches, 0.0, 1.0)
     for end, height, (_, _, name, shade) in zip(ends, heights, spots, strict=True):
-        axes.annotate(
-            name,
-            xy=tuple(end),
-            xytext=(1.025, height),
-            xycoords="axes fraction",
-            textcoords="axes fraction",
-            va="center",
-            fontsize=8.5,
-            color=INK,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": shade,
-                "lw": 0.7,
-                "alpha": 0.7,
-                "shrinkA": 1,
-                "shrinkB": 3,
-                "relpos": (0, 0.5),
-            },
+        axes.plot(
+            [end[0], 1.02],
+            [end[1], height],
+            transform=axes.transAxes,
+            clip_on=False,
+            color=shade,
+            lw=0.7,
+            alpha=0.7,
+            zorder=1,
         )
+        axes.text(1.03, height, name, transform=axes.transAxes, va="center", fontsize=8.5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -105,10 +106,17 @@ class Sample:
     values: Floats
     replicates: Floats
 
+    @cached_property
+    def _columns(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for index, label in enumerate(self.aligned.labels):
+            if self.aligned.trains[index] or label not in found:
+                found.setdefault(label, []).append(index)
+        return found
+
     def columns(self, label: str) -> list[int]:
         """Runs of a row; one is enough for a row that does not train, since its seeds are equal."""
-        found = [index for index, name in enumerate(self.aligned.labels) if name == label]
-        return found if found and self.aligned.trains[found[0]] else found[:1]
+        return self._columns.get(label, [])
 
     def trains(self, label: str) -> bool:
         """Whether a row was trained, so that its seeds differ."""
@@ -243,7 +251,9 @@ def make_sample(aligned: Aligned, scale: Scale, resamples: int) -> Sample:
     """Resample the clusters of aligned runs."""
     ratios = aligned.numerator.sum(axis=0) / aligned.denominator.sum(axis=0)
     replicates = resample(aligned.numerator, aligned.denominator, resamples)
-    return Sample(aligned, scale.additive(ratios), scale.additive(replicates))
+    # Comparisons take a few whole columns at a time.
+    by_column = np.asfortranarray(scale.additive(replicates))
+    return Sample(aligned, scale.additive(ratios), by_column)
 
 
 def _row_score(

@@ -99,17 +99,17 @@ class Effect:
         """Two-sided p-value of no difference: one minus the level whose interval ends at zero."""
         if self.variance <= 0:
             return 1.0 if self.estimate == 0 else 0.0
+        from scipy.optimize import brentq
+
         distance = abs(self.estimate) / self.standard_error
-        low, high = math.log(SMALLEST_P), 0.0
-        if self.critical(1 - SMALLEST_P / 2) <= distance:
+
+        def beyond(log_p: float) -> float:
+            return self.critical(1 - math.exp(log_p) / 2) - distance
+
+        lowest = math.log(SMALLEST_P)
+        if beyond(lowest) <= 0:
             return SMALLEST_P
-        for _ in range(60):
-            middle = (low + high) / 2
-            if self.critical(1 - math.exp(middle) / 2) > distance:
-                low = middle
-            else:
-                high = middle
-        return math.exp(high)
+        return math.exp(brentq(beyond, lowest, 0.0, xtol=1e-9)) if beyond(0.0) < 0 else 1.0
 
 
 def t_quantile(probability: float, degrees_of_freedom: float) -> float:

@@ -89,6 +89,7 @@ def _environment() -> Environment:
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=jinja2.select_autoescape(("html.j2",), default=False),
         undefined=jinja2.StrictUndefined,
+        finalize=_finish,
         keep_trailing_newline=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -99,8 +100,13 @@ def _environment() -> Environment:
         md_cell=markdown.cell,
         md_span=markdown.span,
         fence=markdown.fence,
-        visible=markdown.visible,
         kind=lambda block: type(block).__name__,
         attribute=lambda text: html.escape(" ".join(text.split()), quote=True),
     )
     return environment
+
+
+def _finish(value: object) -> object:
+    """No control character reaches a page; markup of our own is left alone."""
+    plain = isinstance(value, str) and not hasattr(value, "__html__")
+    return markdown.visible(str(value)) if plain else value

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import records
 from records import Made, build_from, write_runs
 
-from harness.report.build import Report
-
-Build = Callable[..., Report]
-
-
-@pytest.fixture
-def build(tmp_path: Path) -> Build:
-    """Write runs into a fresh store and build their report."""
-
-    def make(runs: Sequence[Made], **wishes: object) -> Report:
-        write_runs(tmp_path / "runs", runs)
-        return build_from(tmp_path / "runs", **wishes)
-
-    return make
+from harness.report.write import write_report
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +17,11 @@ def seven_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("seven")
     write_runs(root, [*records.seven(), Made("full_finetune", status="oom")])
     return root
+
+
+@pytest.fixture(scope="session")
+def seven_written(seven_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the written report of ``seven_runs``."""
+    folder = tmp_path_factory.mktemp("written")
+    write_report(build_from(seven_runs), folder)
+    return folder

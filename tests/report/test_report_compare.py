@@ -1,0 +1,163 @@
+"""Paired comparison of two sides, the gate on it, and its JSON and JUnit forms."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from records import Made, build_from, write_run, write_runs
+from rich.console import Console
+
+from harness.errors import UnknownName, UserError
+from harness.report.compare import Comparison, compare, find_side
+from harness.report.console import comparison_table, outcome_lines, ranking_table
+from harness.report.gate import comparison_json, comparison_junit, judge, parse_gate
+
+
+def sides(root: Path, before: str, after: str) -> Comparison:
+    found = (find_side(name, root, "quick") for name in (before, after))
+    return compare(*found, resamples=400)
+
+
+@pytest.fixture(scope="module")
+def versions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Records of the same variants under two versions of a library; one got 4 % worse."""
+    old, new = (tmp_path_factory.mktemp(name) for name in ("old", "new"))
+    for seed in range(3):
+        write_run(old, Made("lora_bf16", seed=seed, seed_noise=0.0))
+        write_run(new, Made("lora_bf16", seed=seed, seed_noise=0.0))
+        write_run(old, Made("qlora_nf4", seed=seed, seed_noise=0.001))
+        write_run(new, Made("qlora_nf4", seed=seed, seed_noise=0.002, log_ratio=0.04, memory=1.1))
+    return old, new
+
+
+def test_two_variants(seven_runs: Path) -> None:
+    found = sides(seven_runs, "lora_bf16", "qlora_nf4")
+    (pair,) = found.pairs
+    changes = {change.name: change for change in pair.changes}
+    assert changes["perplexity"].verdict == "worse"
+    assert changes["perplexity"].estimate == pytest.approx(0.105, abs=0.015)
+    assert changes["memory"].estimate == pytest.approx(-0.4, abs=0.001)
+    assert changes["weights"].after < changes["weights"].before
+
+
+def test_a_side_against_itself_is_equal(seven_runs: Path) -> None:
+    for pair in sides(seven_runs, str(seven_runs), str(seven_runs)).pairs:
+        assert all(change.estimate == 0 for change in pair.changes)
+        assert {change.verdict for change in pair.changes} <= {"equivalent", None}
+
+
+def test_two_folders_are_matched_by_variant(versions: tuple[Path, Path]) -> None:
+    old, new = versions
+    found = sides(old, str(old), str(new))
+    assert [pair.label for pair in found.pairs] == ["lora_bf16", "qlora_nf4"]
+    assert found.unmatched == ()
+
+
+def test_two_run_folders(versions: tuple[Path, Path]) -> None:
+    old, new = (next(root.glob("quick/qlora_nf4/0-*")) for root in versions)
+    (pair,) = sides(versions[0], str(old), str(new)).pairs
+    assert {change.seeds for change in pair.changes} == {1}
+
+
+@pytest.mark.parametrize(
+    ("gate", "status"),
+    [
+        ("perplexity > +1%", "failed"),
+        ("perplexity > +10%", "passed"),
+        ("perplexity>0.01", "failed"),
+        ("memory > +5%", "failed"),
+        ("memory > +15%", "passed"),
+        ("throughput < -5%", "passed"),
+        ("acc < -2pp", "passed"),
+        ("oasst_choice acc < -0.5", "passed"),
+    ],
+)
+def test_gates(versions: tuple[Path, Path], gate: str, status: str) -> None:
+    comparison = sides(versions[0], *map(str, versions))
+    outcomes = {o.pair: o for o in judge(comparison, [parse_gate(gate)])}
+    assert outcomes["qlora_nf4"].status == status
+    assert outcomes["lora_bf16"].status == "passed"
+
+
+def test_a_difference_inside_its_interval_passes(tmp_path: Path) -> None:
+    """A noisy change of about one per cent is not past half a per cent beyond its interval."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    write_runs(old, [Made("qlora_nf4", seed=s, seed_noise=0.03) for s in range(3)])
+    write_runs(new, [Made("qlora_nf4", seed=s, seed_noise=0.04) for s in range(3)])
+    comparison = sides(old, str(old), str(new))
+    (outcome,) = judge(comparison, [parse_gate("perplexity > +0.001%")])
+    assert outcome.status == "passed"
+
+
+def test_a_failed_run_does_not_open_the_gate(tmp_path: Path) -> None:
+    write_runs(tmp_path, [Made("lora_bf16"), Made("full_finetune", status="oom")])
+    comparison = sides(tmp_path, "lora_bf16", "full_finetune")
+    (outcome,) = judge(comparison, [parse_gate("perplexity > +1%")])
+    assert outcome.status == "unknown"
+    assert "B has no finished run" in outcome.reason
+
+
+def test_missing_items_do_not_open_the_gate(tmp_path: Path) -> None:
+    write_run(tmp_path, Made("lora_bf16"))
+    for path in (write_run(tmp_path, Made("qlora_nf4")) / "items").iterdir():
+        path.unlink()
+    comparison = sides(tmp_path, "lora_bf16", "qlora_nf4")
+    (outcome,) = judge(comparison, [parse_gate("perplexity > +1%")])
+    assert (outcome.status, outcome.reason) == ("unknown", "no per-item values")
+
+
+@pytest.mark.parametrize(
+    "text", ["perplexity", "> 1%", "perplexity = 1", "perplexity > one", "perplexity >= 1", ""]
+)
+def test_gates_that_are_none(text: str) -> None:
+    with pytest.raises(UserError, match=r"is not NAME <\|> BOUND"):
+        parse_gate(text)
+
+
+def test_unknown_names(seven_runs: Path) -> None:
+    comparison = sides(seven_runs, "lora_bf16", "qlora_nf4")
+    with pytest.raises(UnknownName, match="unknown quantity 'perplexty'"):
+        judge(comparison, [parse_gate("perplexty > 1%")])
+    with pytest.raises(UnknownName, match="unknown run or variant 'qlora_nf5'"):
+        find_side("qlora_nf5", seven_runs, "quick")
+
+
+def test_nothing_in_common(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    write_runs(old, [Made("lora_bf16"), Made("base")])
+    write_runs(new, [Made("qlora_nf4"), Made("base_nf4")])
+    with pytest.raises(UserError, match="no variant is on both sides"):
+        sides(old, str(old), str(new))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no record in this folder"):
+        find_side(str(tmp_path / "empty"), old)
+
+
+def test_json_and_junit(versions: tuple[Path, Path]) -> None:
+    comparison = sides(versions[0], *map(str, versions))
+    outcomes = judge(comparison, [parse_gate("perplexity > +1%"), parse_gate("memory > +50%")])
+    document = json.loads(comparison_json(comparison, outcomes))
+    assert [pair["label"] for pair in document["pairs"]] == ["lora_bf16", "qlora_nf4"]
+    suite = ET.fromstring(comparison_junit(comparison, outcomes)).find("testsuite")
+    assert suite is not None
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("4", "1", "0")
+    failure = suite.find("testcase[@classname='qlora_nf4']/failure")
+    assert failure is not None
+    assert "perplexity +" in failure.get("message", "")
+
+
+def test_tables_for_the_terminal(versions: tuple[Path, Path], seven_runs: Path) -> None:
+    comparison = sides(versions[0], *map(str, versions))
+    console = Console(width=250, record=True, file=io.StringIO())
+    console.print(comparison_table(comparison))
+    console.print(ranking_table(build_from(seven_runs)))
+    for line in outcome_lines(judge(comparison, [parse_gate("perplexity > +1%")])):
+        console.print(line)
+    text = console.export_text()
+    assert "failed: perplexity > +1% (qlora_nf4)" in text
+    assert "out of memory in train" in text
+    assert "lora_bf16" in text

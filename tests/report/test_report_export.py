@@ -1,0 +1,165 @@
+"""Exports hold everything; published records hold no text of the data and rebuild the report."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from records import Made, build_from, write_run, write_runs
+
+from harness.record import RunRecord
+from harness.report.build import ReportRequest
+from harness.report.export import export
+from harness.report.publish import publish, publish_report, rebuild_report
+from harness.schema import read_json, write_json
+from harness.store import RunStore, StoredRun
+
+SECRET = "a sentence of somebody's conversation"
+
+
+def stored(root: Path) -> list[StoredRun]:
+    return [run for run in RunStore(root).scan() if isinstance(run, StoredRun)]
+
+
+def test_exports_agree(seven_runs: Path) -> None:
+    report = build_from(seven_runs)
+    whole = json.loads(export(report, "json"))
+    lines = list(csv.DictReader(io.StringIO(export(report, "csv").decode())))
+    table = pq.read_table(io.BytesIO(export(report, "parquet")))
+    assert len(lines) == len(table)
+    runs = {(line["label"], line["seed"]) for line in lines}
+    assert len(runs) == sum(len(row["runs"]) for row in whole["rows"])
+    values = whole["scores"][0]["values"]
+    assert set(values) == {row["label"] for row in whole["rows"]} - {"full_finetune"}
+    failed = [line for line in lines if line["variant"] == "full_finetune"]
+    assert {line["status"] for line in failed} == {"oom"}
+    perplexity = [
+        float(line["value"])
+        for line in lines
+        if line["name"] == "held_out.perplexity" and line["stage"] == "after"
+    ]
+    assert len(perplexity) == 15
+
+
+def test_csv_text_is_no_formula(tmp_path: Path) -> None:
+    write_run(tmp_path, Made("qlora_nf4", corpus_sha256="=1+1"))
+    text = export(build_from(tmp_path), "csv").decode()
+    cells = [cell for line in csv.reader(io.StringIO(text)) for cell in line]
+    assert not [cell for cell in cells if cell[:1] in ("=", "@")]
+
+
+def published_with_secrets(tmp_path: Path) -> Path:
+    folder = write_run(tmp_path / "runs", Made("qlora_nf4"))
+    record = read_json(folder / "record.json", RunRecord)
+    generations = tuple(g.model_copy(update={"prompt": SECRET}) for g in record.generations[:1])
+    score = record.scores[0].model_copy(update={"details": {"data": f"/home/me/{SECRET}/x"}})
+    write_json(
+        folder / "record.json",
+        record.model_copy(
+            update={
+                "generations": generations + record.generations[1:],
+                "scores": (score, *record.scores[1:]),
+            }
+        ),
+    )
+    path = folder / str(record.scores[0].items)
+    table = pq.read_table(path)
+    pq.write_table(table.append_column("text", pa.array([SECRET] * len(table))), path)
+    write_run(tmp_path / "runs", Made("full_finetune", status="oom", hostile=SECRET))
+    return publish(stored(tmp_path / "runs"), tmp_path / "report")
+
+
+def test_published_records_hold_no_text(tmp_path: Path) -> None:
+    root = published_with_secrets(tmp_path)
+    files = [path for path in root.rglob("*") if path.is_file()]
+    assert {path.name.rpartition(".")[2] for path in files} == {"json", "parquet"}
+    for path in files:
+        if path.suffix == ".parquet":
+            table = pq.read_table(path)
+            assert table.column_names == ["item", "cluster", "numerator", "denominator"]
+            assert all(len(name) == 16 for name in table["item"].to_pylist())
+        else:
+            record = read_json(path, RunRecord)
+            assert all(g.prompt != SECRET for g in record.generations)
+            assert record.problem is None or record.problem.log_tail == ""
+            assert "/home/me" not in path.read_text()
+    assert len([path for path in files if path.suffix == ".json"]) == 2
+
+
+def test_published_records_give_the_same_numbers(seven_runs: Path, tmp_path: Path) -> None:
+    root = publish(stored(seven_runs), tmp_path)
+    before, after = build_from(seven_runs), build_from(root)
+    changed = {
+        one.key for one, two in zip(before.sections, after.sections, strict=True) if one != two
+    }
+    assert changed <= {"provenance"}, "only the logs of failed runs are gone"
+
+
+def test_a_published_report_can_be_rebuilt_byte_by_byte(tmp_path: Path) -> None:
+    write_runs(tmp_path / "runs", [Made("base"), Made("qlora_nf4", log_ratio=-0.1)])
+    request = ReportRequest(suite="quick", margin=0.02, resamples=300)
+    first = publish_report(stored(tmp_path / "runs"), request, tmp_path / "example")
+    again = rebuild_report(tmp_path / "example", tmp_path / "again")
+    assert first.parent == tmp_path / "example"
+    for path in again.parent.rglob("*"):
+        if path.is_file():
+            twin = tmp_path / "example" / path.relative_to(again.parent)
+            assert path.read_bytes() == twin.read_bytes()
+
+
+def test_publishing_again_replaces(tmp_path: Path) -> None:
+    write_runs(tmp_path / "runs", [Made("base"), Made("qlora_nf4")])
+    publish(stored(tmp_path / "runs"), tmp_path)
+    root = publish(stored(tmp_path / "runs")[:1], tmp_path)
+    assert len(list(root.rglob("record.json"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "cut"),
+    [
+        ("cannot read /home/me/data/x.json here", "cannot read x.json here"),
+        ("rate 3/4 of a/b", "rate 3/4 of a/b"),
+        ("../shared/data/x.gz", "../shared/data/x.gz"),
+        (r"C:\Users\me\x.txt", "x.txt"),
+    ],
+)
+def test_absolute_paths_are_cut(text: str, cut: str) -> None:
+    from harness.report.publish import _cut_paths
+
+    assert _cut_paths(text) == cut
+
+
+def test_commands_name_what_was_set(tmp_path: Path) -> None:
+    from harness.report.reproduce import command, seed_range
+
+    settings = ("adapter.r=8", "training.sequence_length=256", "corpus.policy=all_paths")
+    write_run(tmp_path, Made("lora_bf16", settings=settings))
+    (run,) = stored(tmp_path)
+    text = command(run.record.plan, [0, 1, 2])
+    assert text.startswith("python -m harness run --suite quick --variant lora_bf16 ")
+    assert "--set adapter.r=8" in text
+    assert "--set training.sequence_length=256" in text
+    assert "--set corpus.policy=all_paths" in text
+    assert "precision.compute" not in text, "asked for as in the registered variant"
+    assert text.endswith("--seeds 0..2")
+    assert seed_range([1, 3]) == "1,3"
+
+
+def test_commands_make_the_same_plan_again(tmp_path: Path) -> None:
+    """Parsing the settings of the written command gives the plan's fingerprint."""
+    import shlex
+
+    from records import plan_of
+
+    from harness.report.reproduce import command
+
+    settings = ("adapter.r=8", "budget.steps=7", "score.tasks=[{name = 'x', limit = 3}]")
+    made = Made("qlora_nf4_dq", settings=settings)
+    words = shlex.split(command(plan_of(made), [0]))
+    again = tuple(words[n + 1] for n, word in enumerate(words) if word == "--set")
+    assert plan_of(Made("qlora_nf4_dq", settings=again)).fingerprint == plan_of(made).fingerprint

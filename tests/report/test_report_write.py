@@ -1,0 +1,179 @@
+"""The written pages: complete, the same bytes every time, and deaf to hostile text."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from markdown_it import MarkdownIt
+from records import Made, build_from, write_runs
+
+from harness.report import markdown
+from harness.report.blocks import Cell, Span
+from harness.report.write import write_report
+
+HOSTILE = (
+    "</code></pre><script>alert(1)</script> | a | ``` ```` <img src=x onerror=alert(1)> "
+    "[click](javascript:alert(1)) ![x](http://evil.example/x.png) http://evil.example @someone "
+    "$x$ **bold** {{ 7 * 7 }} \x1b[31m \u202egnp.exe"
+)
+
+
+class Page(HTMLParser):
+    """Collects tags, attributes and visible text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def parse(text: str) -> Page:
+    page = Page()
+    page.feed(text)
+    return page
+
+
+def render(text: str) -> Page:
+    """As a code-hosting page would: CommonMark with tables and raw HTML let through."""
+    return parse(MarkdownIt("commonmark").enable("table").render(text))
+
+
+@pytest.fixture(scope="module")
+def hostile_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("hostile")
+    write_runs(
+        root / "runs",
+        [
+            Made("lora_bf16", hostile=HOSTILE),
+            Made("qlora_nf4", hostile=HOSTILE),
+            Made("full_finetune", status="oom", hostile=HOSTILE),
+        ],
+    )
+    write_report(build_from(root / "runs"), root / "report")
+    return root / "report"
+
+
+def test_the_page_is_one_file_without_network(hostile_report: Path) -> None:
+    page = parse((hostile_report / "report.html").read_text())
+    for tag, attributes in page.tags:
+        for name in ("src", "href", "srcset", "action", "data"):
+            value = attributes.get(name)
+            assert value is None or value.startswith("#"), (tag, name, value)
+    assert not [tag for tag, _ in page.tags if tag in ("link", "iframe", "object", "img")]
+    policy = next(a["content"] for _, a in page.tags if "http-equiv" in a)
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+
+
+def test_hostile_text_stays_text_in_html(hostile_report: Path) -> None:
+    page = parse((hostile_report / "report.html").read_text())
+    assert [tag for tag, _ in page.tags].count("script") == 1
+    assert not [a for _, a in page.tags if any(name.startswith("on") for name in a)]
+    text = "".join(page.text)
+    assert "<script>alert(1)</script>" in text
+    assert "{{ 7 * 7 }}" in text
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert "\ufffd" in text
+
+
+def test_hostile_text_stays_text_in_markdown(hostile_report: Path) -> None:
+    page = render((hostile_report / "report.md").read_text())
+    tags = [tag for tag, _ in page.tags]
+    assert "script" not in tags
+    links = [a.get("href") or "" for tag, a in page.tags if tag == "a" and "href" in a]
+    assert all(link.startswith("figures/") for link in links)
+    images = [a.get("src") or "" for tag, a in page.tags if tag == "img"]
+    assert all(image.startswith("figures/") for image in images)
+    assert "<script>alert(1)</script>" in "".join(page.text)
+
+
+def test_every_figure_named_by_the_page_exists(hostile_report: Path) -> None:
+    text = (hostile_report / "report.md").read_text()
+    names = set(re.findall(r"figures/[\w.-]+", text))
+    assert len(names) > 20
+    for name in names:
+        assert (hostile_report / name).stat().st_size > 1000
+    drawn = {f"figures/{path.name}" for path in (hostile_report / "figures").iterdir()}
+    assert drawn == names
+
+
+def test_all_sections_are_on_both_pages(seven_runs: Path, seven_written: Path) -> None:
+    report = build_from(seven_runs)
+    keys = {section.key for section in report.sections}
+    assert {
+        "summary", "ranking", "tradeoff", "differences", "accounting", "noise", "loss", "memory",
+        "time", "corpus", "generations", "provenance", "reproduce",
+    } <= keys  # fmt: skip
+    html = parse((seven_written / "report.html").read_text())
+    ids = [attributes["id"] for _, attributes in html.tags if "id" in attributes]
+    assert keys <= set(ids)
+    assert len(ids) == len(set(ids)), "ids are unique, those inside figures too"
+    text = (seven_written / "report.md").read_text()
+    assert all(f'<a id="{key}"></a>' in text for key in keys)
+
+
+def test_tables_render_with_equal_columns(seven_written: Path) -> None:
+    lines = (seven_written / "report.md").read_text().splitlines()
+    tables = [line for line in lines if line.startswith("|")]
+    assert tables
+    page = render("\n".join(lines))
+    assert [tag for tag, _ in page.tags].count("table") >= 8
+    counts = {"th": 0, "td": 0}
+    for tag, _ in page.tags:
+        if tag in counts:
+            counts[tag] += 1
+    # Each line's unescaped bars make its cells: no row lost or gained any.
+    cells = sum(len(re.findall(r"(?<!\\)\|", line)) - 1 for line in tables if "---" not in line)
+    assert sum(counts.values()) == cells
+
+
+def test_equal_reports_have_equal_bytes(
+    seven_runs: Path, seven_written: Path, tmp_path: Path
+) -> None:
+    write_report(build_from(seven_runs), tmp_path)
+    assert contents(tmp_path) == contents(seven_written)
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder): path.read_bytes() for path in files}
+
+
+def test_figures_of_an_earlier_report_are_removed(tmp_path: Path) -> None:
+    write_runs(tmp_path / "runs", [Made("qlora_nf4")])
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "old.svg").write_text("<svg/>")
+    write_report(build_from(tmp_path / "runs"), tmp_path)
+    assert not (tmp_path / "figures" / "old.svg").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a_b", "_a_", "*a*", "`a`", "a|b", "<b>", "&amp;", "# a", "1. a", "- a", "\\", "~~a~~", "a]("],
+)
+def test_escaped_text_renders_as_itself(text: str) -> None:
+    page = render(markdown.paragraph(text))
+    assert "".join(page.text).strip() == text
+    assert [tag for tag, _ in page.tags] == ["p"]
+
+
+def test_a_fence_is_longer_than_any_inside() -> None:
+    page = render(markdown.fence("a\n````\n# b\n```"))
+    assert [tag for tag, _ in page.tags] == ["pre", "code"]
+
+
+def test_names_are_code_only_where_that_is_safe() -> None:
+    assert markdown.inline_code("qlora_nf4+adapter.r=8") == "`qlora_nf4+adapter.r=8`"
+    assert "`" not in markdown.inline_code("a`b").replace("\\`", "")
+    assert markdown.cell(Cell("a|b", style="code")) == "a\\|b"
+    assert markdown.span(Span("x ", "strong")) == "**x** "

@@ -3,43 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from harness.measure.peaks import TrainingPeaks
 from harness.measure.streams import fast_training, takes_fast_path
-from harness.model.shape import (
-    ParameterCount,
-    count_parameters,
-    meta_model,
-    quantizable_layers,
-)
+from harness.measure.surroundings import CONTEXT_BYTES, MIB, surroundings, unread_bytes
+from harness.measure.weights import standing_bytes
+from harness.model.shape import ParameterCount, count_parameters
 from harness.plan import Plan
 from harness.record import MemoryPrediction
-from harness.variant import Quantization
 
-MIB = 1 << 20
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-# Resident size of a child once torch, transformers, PEFT, TRL and lm-eval are imported (measured).
-LIBRARIES_BYTES = 900 * MIB
-# cuBLAS keeps one workspace for each of the two threads that use it, forward and backward.
-CUBLAS_BYTES = 2 * 32 * MIB
-# The driver's own memory for a process (context, kernels), outside torch's allocator: 1.16 GiB
-# were measured on an H100 after training and scoring.
-CONTEXT_BYTES = 1200 * MIB
 SCORED_LOGITS_BYTES = {"cpu": 24 * MIB, "cuda": 256 * MIB}  # harness.score.body holds at a time
-SCORED_TOKENS_CPU = 512
-
-
-@dataclass(frozen=True)
-class Standing:
-    """Bytes that stay through a training step."""
-
-    trainable: int
-    """Trained parameters; the rest are bytes."""
-    base: int
-    adapter: int
-    gradients: int
-    optimizer: int
+SCORED_TOKENS_CPU = 512  # of one pass in harness.score.likelihood
 
 
 def predict(plan: Plan) -> MemoryPrediction:
@@ -52,39 +26,49 @@ def predict(plan: Plan) -> MemoryPrediction:
     Raises:
         InvalidFile: the model's TOML states no shape, or PEFT refuses the adapter.
     """
-    from harness.measure.steps import rehearse_scoring
-
     counts = count_parameters(plan.model, plan.method, plan.adapter)
+    around = surroundings(plan, counts)
     standing = standing_bytes(plan, counts)
-    cpu = plan.device.kind == "cpu"
-    floor = LIBRARIES_BYTES if cpu else CUBLAS_BYTES // 2
-    tokens = min(plan.score.batch_tokens, SCORED_TOKENS_CPU) if cpu else plan.score.batch_tokens
-    logits = SCORED_LOGITS_BYTES[plan.device.kind]
-    # a chunk's float32 logits live until the next are there, beside those in the compute dtype
-    scoring = max(rehearse_scoring(plan, tokens), 5 * logits // 2)
-    by_phase = {"load": standing.base + _loading_bytes(plan)}
+    scoring = around.scoring + standing.base + round(around.heap_share * _scoring_bytes(plan))
+    unread = unread_bytes(plan, standing.base)
+    by_phase = {"load": around.loading + standing.base - unread}
     parts: dict[str, int] = {"weights": standing.base}
     if plan.trains:
-        by_phase["score_base"] = floor + standing.base + scoring
-        parts |= _training_parts(plan, standing)
-        by_phase["train"] = sum(parts.values())
-    by_phase["score"] = floor + standing.base + standing.adapter + scoring
+        parts = training_parts(plan, counts)
+        by_phase |= {"score_base": scoring, "train": sum(parts.values())}
+    by_phase["score"] = scoring + standing.adapter
     return MemoryPrediction(by_phase=by_phase, peak_bytes=max(by_phase.values()), parts=parts)
 
 
-def _training_parts(plan: Plan, standing: Standing) -> dict[str, int]:
-    """What the peak of a training step is made of, weights left out."""
+def _scoring_bytes(plan: Plan) -> int:
+    """Most bytes of tensors beside the weights while scores are taken."""
+    from harness.measure.steps import rehearse_scoring
+
+    tokens = plan.score.batch_tokens
+    if plan.device.kind == "cpu":
+        tokens = min(tokens, SCORED_TOKENS_CPU)
+    logits = SCORED_LOGITS_BYTES[plan.device.kind]
+    # a chunk's float32 logits live until the next are there, beside those in the compute dtype
+    return max(rehearse_scoring(plan, tokens), 5 * logits // 2)
+
+
+def training_parts(plan: Plan, counts: ParameterCount) -> dict[str, int]:
+    """What the peak of a training step is made of, in bytes."""
+    around = surroundings(plan, counts)
+    standing = standing_bytes(plan, counts)
     rows = plan.training.micro_batch_size
     step = _rehearse(plan, rows * plan.training.sequence_length, standing.trainable)
     kept = takes_fast_path(plan) or plan.budget.batch_size > rows
+    before = max(step.saved, step.loss)
     return {
+        "weights": standing.base,
         "adapter": standing.adapter,
         "optimizer": standing.optimizer,
         "gradients": standing.gradients if kept else 0,
         "activations": step.saved,
-        "loss": max(step.loss - step.saved, 0),
-        "backward": max(step.peak - max(step.loss, step.saved), 0),
-        "libraries": LIBRARIES_BYTES if plan.device.kind == "cpu" else CUBLAS_BYTES,
+        "loss": before - step.saved,
+        "backward": step.peak - before,
+        "surroundings": around.training + round((around.heap_share - 1) * step.peak),
     }
 
 
@@ -119,9 +103,7 @@ def largest_batch(plan: Plan, memory_bytes: int) -> int | None:
         training = plan.training.model_copy(update={"micro_batch_size": rows})
         budget = plan.budget.model_copy(update={"batch_size": rows})
         wider = plan.model_copy(update={"training": training, "budget": budget})
-        standing = standing_bytes(wider, counts)
-        parts = _training_parts(wider, standing)
-        return room_needed(plan, standing.base + sum(parts.values()))
+        return room_needed(plan, sum(training_parts(wider, counts).values()))
 
     return _largest_fitting(needed, memory_bytes)
 
@@ -140,52 +122,3 @@ def _largest_fitting(needed: Callable[[int], int], room: int) -> int:
         middle = (low + high) // 2
         low, high = (middle, high) if needed(middle) <= room else (low, middle)
     return low
-
-
-def standing_bytes(plan: Plan, counts: ParameterCount) -> Standing:
-    """Weights, gradients and optimizer state."""
-    stored = plan.precision.trainable if plan.method == "full" else plan.precision.compute
-    trainable = counts.trainable if plan.trains else 0
-    adapter = trainable if plan.method == "adapter" else 0
-    plain = counts.total - adapter - counts.quantizable
-    bits = bits_per_parameter(plan.quantization, stored)
-    size = DTYPE_BYTES[plan.precision.trainable]
-    return Standing(
-        trainable=trainable,
-        base=round(plain * DTYPE_BYTES[stored] + counts.quantizable * bits / 8),
-        adapter=adapter * size,
-        gradients=trainable * size,
-        optimizer=round(trainable * _optimizer_bytes(plan.training.optimizer, size)),
-    )
-
-
-def _optimizer_bytes(optimizer: str, size: int) -> float:
-    """Bytes of Adam's two moments per trained parameter.
-
-    8-bit: a byte each and a float32 per block of 256. Paged: in managed memory, which the driver
-    moves out when it is short.
-    """
-    return {"adamw": 2.0 * size, "adamw_8bit": 2 * (1 + 4 / 256), "paged_adamw_8bit": 0}[optimizer]
-
-
-def _loading_bytes(plan: Plan) -> int:
-    """The largest linear weight before it is quantized."""
-    if plan.quantization.type == "none":
-        return 0
-    layers = quantizable_layers(meta_model(plan.model))
-    largest = max((layer.weight.numel() for layer in layers), default=0)
-    return largest * DTYPE_BYTES[plan.precision.compute]
-
-
-def bits_per_parameter(quantization: Quantization, stored: str) -> float:
-    """Bits of one quantized parameter, its share of the quantization constants included.
-
-    4 bits: a float32 constant per block of 64 (0.5 bit); with double quantization 8 bits per
-    block and a float32 per 256 blocks (0.127 bit), after Dettmers et al., "QLoRA", 2023, section
-    3. int8: a float32 per row, left out here since it depends on the shape.
-    """
-    if quantization.type == "none":
-        return DTYPE_BYTES[stored] * 8
-    if quantization.type == "int8":
-        return 8
-    return 4 + (8 / 64 + 32 / (64 * 256) if quantization.double else 32 / 64)

@@ -1,0 +1,161 @@
+"""The HTML page in Debian's Chromium: sorting, filtering, theme, phone width, printing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+)
+RANKING = "table-ranking"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("needs chromium and chromedriver (apt-get install chromium chromium-driver)")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs the group `browser`")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    session = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    yield session
+    session.quit()
+
+
+@pytest.fixture
+def page(browser: Any, seven_written: Path) -> Any:
+    browser.set_window_size(1280, 900)
+    browser.get((seven_written / "report.html").as_uri())
+    browser.execute_script("localStorage.clear()")
+    browser.refresh()
+    return browser
+
+
+def column(page: Any, number: int) -> list[str]:
+    """Visible texts of one column of the ranking."""
+    script = """
+        const [table, column] = arguments;
+        const rows = [...document.getElementById(table).tBodies[0].rows];
+        return rows.filter(row => !row.hidden).map(row => row.cells[column].textContent.trim());
+    """
+    found: list[str] = page.execute_script(script, RANKING, number)
+    return found
+
+
+def heads(page: Any) -> list[Any]:
+    found: list[Any] = page.find_elements("css selector", f"#{RANKING} thead th")
+    return found
+
+
+def background(page: Any) -> str:
+    return str(page.execute_script("return getComputedStyle(document.body).backgroundColor"))
+
+
+def test_nothing_is_refused_or_fetched(page: Any) -> None:
+    assert page.get_log("browser") == []
+    fetched = page.execute_script("return performance.getEntriesByType('resource').length")
+    assert fetched == 0
+
+
+def test_a_click_sorts_and_a_second_click_turns_round(page: Any) -> None:
+    perplexity = heads(page)[1]
+    best_first = column(page, 0)
+    perplexity.find_element("tag name", "button").click()
+    assert perplexity.get_attribute("aria-sort") == "ascending"
+    assert column(page, 0) == best_first
+    perplexity.find_element("tag name", "button").click()
+    assert perplexity.get_attribute("aria-sort") == "descending"
+    *scored, failed = column(page, 0)
+    assert scored == best_first[:-1][::-1]
+    assert failed == "full_finetune", "what has no value stays last"
+
+
+def test_names_sort_as_words_and_sizes_by_bytes(page: Any) -> None:
+    titles = [head.text.split(" ↕")[0].strip() for head in heads(page)]
+    heads(page)[0].find_element("tag name", "button").click()
+    assert column(page, 0) == sorted(column(page, 0))
+    place = titles.index("peak memory")
+    heads(page)[place].find_element("tag name", "button").click()
+    sizes = [text for text in column(page, place) if text != "–"]
+    assert sizes[0].endswith("MiB")
+    assert sizes[-1].endswith("GiB")
+
+
+def test_sorting_works_from_the_keyboard(page: Any) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    heads(page)[0].find_element("tag name", "button").send_keys(Keys.ENTER)
+    assert heads(page)[0].get_attribute("aria-sort") == "ascending"
+
+
+def test_filtering_by_several_words(page: Any) -> None:
+    field = page.find_element("css selector", f'input[data-table="{RANKING}"]')
+    field.send_keys("nf4 worse")
+    assert set(column(page, 0)) == {"base_nf4", "base_nf4_dq", "qlora_nf4", "qlora_nf4_dq"}
+    count = page.execute_script(
+        "return arguments[0].closest('.tools').querySelector('output').textContent", field
+    )
+    assert count == "4 of 8 rows"
+    field.clear()
+    field.send_keys("no such row")
+    assert column(page, 0) == []
+
+
+def test_the_theme_goes_round_and_is_remembered(page: Any) -> None:
+    button = page.find_element("id", "theme")
+    light = background(page)
+    assert button.text == "Theme: auto"
+    button.click()
+    assert background(page) == light == "rgb(255, 255, 255)"
+    button.click()
+    assert button.text == "Theme: dark"
+    assert background(page) == "rgb(13, 17, 23)"
+    page.refresh()
+    assert page.find_element("id", "theme").text == "Theme: dark"
+    assert background(page) == "rgb(13, 17, 23)"
+    paper = """return getComputedStyle(document.querySelector('figure [style*="--paper"]')).fill"""
+    assert page.execute_script(paper) == "rgb(13, 17, 23)", "figures follow"
+
+
+def test_dark_where_the_system_is_dark(page: Any) -> None:
+    feature = {"name": "prefers-color-scheme", "value": "dark"}
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    assert background(page) == "rgb(13, 17, 23)"
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+@pytest.mark.parametrize("width", [360, 768, 1280])
+def test_the_page_itself_never_scrolls_sideways(page: Any, width: int) -> None:
+    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    wide = page.execute_script("return document.documentElement.scrollWidth")
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert wide <= width
+
+
+def test_printing_opens_what_is_folded(page: Any) -> None:
+    printed = page.execute_cdp_cmd("Page.printToPDF", {})
+    assert len(printed["data"]) > 10_000
+    closed = page.execute_script(
+        "return [...document.querySelectorAll('details')].filter(d => !d.open).length"
+    )
+    assert closed == 0

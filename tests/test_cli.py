@@ -186,10 +186,10 @@ def test_a_mistake_is_explained(
 
 @pytest.mark.parametrize("setting", ["adapter.lora_alfa=3", "adapter.r=eight", "adapter.type=LOAR"])
 def test_an_adapter_that_peft_would_refuse_is_a_mistake(setting: str) -> None:
-    from harness.cli import _check_adapter
+    from harness.cli.adapters import check_adapter
 
     with pytest.raises(UserError, match=r"\[adapter\]"):
-        _check_adapter(planned("qlora_nf4", setting))
+        check_adapter(planned("qlora_nf4", setting))
 
 
 def test_an_adapter_field_that_peft_does_not_know_is_refused_before_anything_runs(

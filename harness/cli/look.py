@@ -1,0 +1,129 @@
+"""Look: the commands that show what there is and what a run would do; none of them trains."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from harness import registry
+from harness.cli.adapters import check_adapter
+from harness.cli.app import (
+    DeviceKind,
+    DeviceOption,
+    ReportsOption,
+    SeedsOption,
+    SetOption,
+    SuiteOption,
+    TaskOption,
+    VariantOption,
+    choose_device,
+    make_request,
+    out,
+)
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    variants = "variants"
+    suites = "suites"
+    models = "models"
+    runs = "runs"
+
+
+def list_(
+    kind: Annotated[Kind, typer.Argument(help="What to list.")] = Kind.variants,
+    reports: ReportsOption = Path("reports"),
+) -> None:
+    """List variants, suites, models or runs."""
+    if kind is Kind.runs:
+        _list_runs(reports)
+        return
+    table = Table("name", "description", title=str(kind), title_justify="left")
+    for name, description in registry.descriptions(kind.value):
+        table.add_row(name, description)
+    out.print(table)
+
+
+def _list_runs(reports: Path) -> None:
+    from harness.store import RunStore, StoredRun
+
+    table = Table("suite", "variant", "seed", "status", "minutes", "started", title_justify="left")
+    for run in RunStore(reports / "runs").scan():
+        if isinstance(run, StoredRun):
+            plan, record = run.record.plan, run.record
+            minutes = f"{record.seconds / 60:.1f}"
+            table.add_row(
+                plan.suite, plan.variant, str(plan.seed), record.status, minutes, record.started_at
+            )
+        else:
+            table.add_row(str(run.folder.path), "", "", "unreadable", "", run.error.what)
+    out.print(table)
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="A variant, suite or model.")],
+    suite: SuiteOption = "quick",
+) -> None:
+    """Show a variant (resolved under a suite), a suite or a model, every value spelled out."""
+    out.print_json(registry.show(name, suite))
+
+
+def plan(
+    variant: VariantOption,
+    suite: SuiteOption = "quick",
+    settings: SetOption = [],  # noqa: B006 - typer copies it
+    seeds: SeedsOption = "",
+    task: TaskOption = [],  # noqa: B006
+    device: DeviceOption = DeviceKind.auto,
+    gpu: Annotated[str, typer.Option(help="Plan for this GPU: rtx4090, t4, h100, …")] = "",
+    memory: Annotated[str, typer.Option(help="Memory to fit into: 24GiB.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan itself.")] = False,
+) -> None:
+    """Say what a run would do and cost, before anything is downloaded."""
+    from harness.measure.show import plan_report
+
+    request = make_request(variant, suite, settings, seeds, task)
+    for planned in registry.resolve(request, choose_device(device, gpu)):
+        check_adapter(planned)
+        if as_json:
+            out.print_json(planned.model_dump_json())
+        else:
+            out.print(plan_report(planned, memory))
+
+
+def doctor() -> None:
+    """Say what this machine can do, what is missing, and how to get it."""
+    from harness.doctor import examine
+
+    table = Table("check", "found", "advice", title_justify="left")
+    for check in examine():
+        mark = {True: "[green]ok[/]", False: "[red]missing[/]", None: "[yellow]note[/]"}[check.ok]
+        table.add_row(f"{mark} {check.name}", check.found, check.advice)
+    out.print(table)
+
+
+def corpus(
+    suite: SuiteOption = "quick",
+    settings: SetOption = [],  # noqa: B006 - typer copies it
+    samples: Annotated[int, typer.Option(help="How many conversations to show.")] = 3,
+) -> None:
+    """Show what a suite's corpus holds and, token by token, what a model would learn from it."""
+    from harness.corpus.render import Renderer
+    from harness.corpus.show import corpus_report
+    from harness.display import Notes
+    from harness.model.fetch import fetch_tokenizer, quiet_libraries
+    from harness.model.load import load_tokenizer
+
+    _, overrides = registry.parse_settings(settings)
+    chosen = registry.load_suite(suite, overrides)
+    with Notes(out) as notes:
+        model = registry.load_model(chosen.model)
+        quiet_libraries()
+        renderer = Renderer(load_tokenizer(fetch_tokenizer(model, notes)), model.chat_template)
+        found = corpus_report(chosen, samples, renderer, notes)
+    out.print(found)

@@ -1,0 +1,166 @@
+"""Reports: the commands that compare what has been run."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from harness.cli.app import ReportsOption, SuiteOption, out, say
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.report.build import ReportRequest
+    from harness.report.export import Format
+    from harness.store import BrokenRun, StoredRun
+
+
+class ReportFormat(StrEnum):
+    """What to write: the pages, or all the data in one file."""
+
+    pages = "pages"
+    json = "json"
+    csv = "csv"
+    parquet = "parquet"
+
+
+MarginOption = Annotated[
+    str, typer.Option(help="Differences within this share of the score do not matter: 1%, 0.01.")
+]
+
+
+def report(
+    suite: SuiteOption = "quick",
+    reports: ReportsOption = Path("reports"),
+    reference: Annotated[str, typer.Option(help="Compare the others with this variant.")] = "",
+    margin: MarginOption = "1%",
+    budget_memory: Annotated[str, typer.Option(help="Recommend within it: 12GiB.")] = "",
+    max_loss: Annotated[str, typer.Option(help="Quality to give up at most: 1%.")] = "",
+    file_format: Annotated[
+        ReportFormat, typer.Option("--format", help="Pages, or all the data in one file.")
+    ] = ReportFormat.pages,
+    publish: Annotated[
+        Path | None, typer.Option(help="Also copy the records (numbers only) to this folder.")
+    ] = None,
+) -> None:
+    """Write the report of a suite's runs: markdown, HTML and figures."""
+    from harness.measure.gpus import parse_memory
+    from harness.report.build import ReportRequest
+
+    request = ReportRequest(
+        suite=suite,
+        reference=reference or None,
+        margin=parse_share(margin, "--margin"),
+        budget_memory_bytes=parse_memory(budget_memory) if budget_memory else None,
+        max_loss=parse_share(max_loss, "--max-loss") if max_loss else None,
+    )
+    write_suite_report(reports, suite, request, file_format, publish)
+
+
+def write_suite_report(
+    reports: Path,
+    suite: str,
+    request: ReportRequest | None = None,
+    file_format: ReportFormat = ReportFormat.pages,
+    publish: Path | None = None,
+) -> None:
+    """Build the report of one suite's runs, write it and print the ranking."""
+    from harness.report.build import ReportRequest, build_report
+    from harness.report.console import ranking_table
+    from harness.report.export import export
+    from harness.report.publish import publish_report
+    from harness.report.write import write_report
+    from harness.schema import write_bytes
+
+    asked = request or ReportRequest(suite=suite)
+    runs, broken = _find_runs(reports, suite)
+    built = build_report(runs, broken, asked)
+    if publish is not None:
+        path = publish_report(runs, asked, publish)
+    elif file_format is ReportFormat.pages:
+        path = write_report(built, reports / suite)
+    else:
+        path = reports / suite / f"report.{file_format}"
+        write_bytes(path, export(built, cast("Format", file_format.value)))
+    out.print(ranking_table(built))
+    say(f"report: {path}")
+
+
+def _find_runs(reports: Path, suite: str) -> tuple[list[StoredRun], list[BrokenRun]]:
+    from harness.store import BrokenRun, RunStore, StoredRun
+    from harness.supervise import settle
+
+    store = RunStore(reports / "runs")
+    settle(store, suite)
+    found = list(store.scan(suite))
+    runs = [item for item in found if isinstance(item, StoredRun)]
+    if not runs:
+        raise UserError(
+            f"no runs of suite {suite}",
+            where=reports / "runs",
+            hint=f"python -m harness run --suite {suite} --variant qlora_nf4",
+        )
+    return runs, [item for item in found if isinstance(item, BrokenRun)]
+
+
+def parse_share(text: str, option: str) -> float:
+    """Read ``1%`` or ``0.01``.
+
+    Raises:
+        UserError: it is neither, or not between 0 and 1.
+    """
+    number, percent, _ = text.strip().partition("%")
+    try:
+        share = float(number) / (100 if percent else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 < share < 1:
+        raise UserError(f"{option} {text!r} is not a share", expected="for example 1% or 0.01")
+    return share
+
+
+class ComparisonFormat(StrEnum):
+    """How to print a comparison."""
+
+    table = "table"
+    json = "json"
+    junit = "junit"
+
+
+def compare(
+    before: Annotated[str, typer.Argument(metavar="A", help="A run, a variant, or a folder.")],
+    after: Annotated[str, typer.Argument(metavar="B", help="What to compare with A.")],
+    suite: Annotated[
+        str, typer.Option("--suite", "-s", help="Look for variants in this suite's runs only.")
+    ] = "",
+    fail_if: Annotated[
+        list[str],
+        typer.Option(help="Exit with 1 when this holds beyond its interval: 'perplexity > +1%'."),
+    ] = [],  # noqa: B006 - typer copies it
+    margin: MarginOption = "1%",
+    file_format: Annotated[
+        ComparisonFormat, typer.Option("--format", help="How to print it.")
+    ] = ComparisonFormat.table,
+    reports: ReportsOption = Path("reports"),
+) -> None:
+    """Compare B with A on the same items, and fail past a bound: a gate for regressions."""
+    from harness.report.compare import compare as compare_sides
+    from harness.report.compare import find_side
+    from harness.report.console import comparison_table, outcome_lines
+    from harness.report.gate import comparison_json, comparison_junit, judge, parse_gate
+
+    gates = [parse_gate(text) for text in fail_if]
+    sides = [find_side(name, reports / "runs", suite or None) for name in (before, after)]
+    comparison = compare_sides(sides[0], sides[1], parse_share(margin, "--margin"))
+    outcomes = judge(comparison, gates)
+    if file_format is ComparisonFormat.table:
+        out.print(comparison_table(comparison))
+        out.print(*outcome_lines(outcomes), sep="\n")
+    elif file_format is ComparisonFormat.json:
+        typer.echo(comparison_json(comparison, outcomes))
+    else:
+        typer.echo(comparison_junit(comparison, outcomes))
+    if any(outcome.status == "failed" for outcome in outcomes):
+        raise typer.Exit(1)

@@ -275,7 +275,9 @@ def test_ctrl_c_ends_with_130_and_leaves_a_record_that_says_interrupted(
     tmp_path: Path, tiny_model: Path
 ) -> None:
     command = [sys.executable, "-m", "harness", "run", "-v", "qlora_nf4", "--device", "cpu"]
-    command += ["--set", f"model={tiny_model}", "--set", "budget.steps=100000"]
+    settings = [f"model={tiny_model}", "budget.steps=100000", "score.generations=0"]
+    for setting in [*settings, "score.tasks=[]", "corpus.held_out_limit=1"]:
+        command += ["--set", setting]
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     running = subprocess.Popen(
         [*command, "--reports", str(tmp_path)],

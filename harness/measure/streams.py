@@ -12,7 +12,7 @@ from harness.model.shape import transformers_config
 from harness.plan import Plan
 
 FAMILIES = ("llama", "mistral", "phi", "qwen2")  # model types that harness.train.blocks knows
-LOGIT_BYTES = 1 << 28  # that harness.train.decoder holds at a time
+LOGIT_BYTES = 1 << 27  # that harness.train.decoder holds at a time
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -50,7 +50,7 @@ def fast_training(plan: Plan, tokens: int, trainable: int) -> TrainingPeaks:
     chunk = max(64, LOGIT_BYTES // (vocabulary * unit) // 64 * 64)
     loss = kept + min(tokens, 2 * chunk) * vocabulary * unit + 4 * stream
     again = layer if plan.training.gradient_checkpointing else 0
-    backward = kept + again + 2 * tokens * inner * unit + 3 * stream
+    backward = kept + again + tokens * inner * unit + 3 * stream
     return TrainingPeaks(saved=kept, loss=loss, backward=backward)
 
 

@@ -1,0 +1,144 @@
+"""The meter, on this very process."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.device import Device
+from harness.measure.energy import RaplEnergy, energy_counter
+from harness.measure.gauges import HostGauge, device_bytes
+from harness.measure.meter import Meter
+
+MIB = 1 << 20
+CPU = Device(kind="cpu", name="Plain CPU", memory_bytes=24 << 30, bfloat16=False, threads=2)
+
+
+def touch(mebibytes: int) -> None:
+    """Use memory for a moment, shorter than the meter samples."""
+    np.ones(mebibytes * MIB, dtype=np.uint8)
+
+
+def test_a_short_peak_belongs_to_its_phase_alone() -> None:
+    meter = Meter(CPU)
+    with meter.phase("prepare"):
+        pass
+    with meter.phase("load"):
+        touch(300)
+    with meter.phase("train"):
+        pass
+    before, peak, after = (cost.peak_resident_bytes or 0 for cost in meter.costs)
+    assert peak - before > 250 * MIB
+    assert peak - after > 250 * MIB
+
+
+def test_peaks_are_sampled_where_the_kernel_keeps_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.measure.gauges.CLEAR_REFS", Path("/nowhere/clear_refs"))
+    meter = Meter(CPU)
+    with meter.phase("load"):
+        pass
+    with meter.phase("train"):
+        block = np.ones(300 * MIB, dtype=np.uint8)
+        time.sleep(0.2)
+        del block
+    before, peak = (cost.peak_resident_bytes or 0 for cost in meter.costs)
+    assert peak - before > 250 * MIB
+
+
+def test_a_phase_that_fails_has_a_cost_too() -> None:
+    meter = Meter(CPU)
+
+    def run_out() -> None:
+        with meter.phase("train"):
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        run_out()
+    (cost,) = meter.costs
+    assert cost.name == "train"
+    assert cost.seconds > 0
+
+
+def test_a_phase_may_come_again() -> None:
+    meter = Meter(CPU)
+    for _ in range(2):
+        with meter.phase("score"):
+            time.sleep(0.01)
+    assert [cost.name for cost in meter.costs] == ["score", "score"]
+    assert all(cost.seconds >= 0.01 for cost in meter.costs)
+
+
+def test_unknown_is_null_not_zero() -> None:
+    meter = Meter(CPU)
+    with meter.phase("fetch"):
+        pass
+    (cost,) = meter.costs
+    assert cost.peak_allocated_bytes is cost.peak_reserved_bytes is cost.peak_device_bytes is None
+    assert (cost.energy_joules is None) == (cost.energy_source is None)
+
+
+def test_no_thread_is_left_behind() -> None:
+    with Meter(CPU).phase("fetch"):
+        assert any(thread.name == "meter" for thread in threading.enumerate())
+    assert not any(thread.name == "meter" for thread in threading.enumerate())
+
+
+def test_live_numbers() -> None:
+    assert Meter(CPU).live()["resident_bytes"] > 10 * MIB
+
+
+def test_resident_memory_follows_use() -> None:
+    gauge = HostGauge()
+    gc.collect()
+    before = gauge.resident_bytes()
+    block = np.ones(100 * MIB, dtype=np.uint8)
+    assert gauge.resident_bytes() - before > 90 * MIB
+    del block
+
+
+def test_without_nvml_device_memory_is_unknown() -> None:
+    assert device_bytes(None) is None
+
+
+def write_zone(folder: Path, name: str, microjoules: int, limit: int = 1000) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "name").write_text(f"{name}\n")
+    (folder / "energy_uj").write_text(f"{microjoules}\n")
+    (folder / "max_energy_range_uj").write_text(f"{limit}\n")
+    return folder
+
+
+def test_rapl_adds_packages_and_survives_a_wrap(tmp_path: Path) -> None:
+    first = write_zone(tmp_path / "intel-rapl:0", "package-0", 900)
+    second = write_zone(tmp_path / "intel-rapl:1", "package-1", 0)
+    write_zone(tmp_path / "intel-rapl:0:0", "core", 5)  # part of package 0
+    write_zone(tmp_path / "intel-rapl:2", "psys", 5)  # the whole machine
+    counter = energy_counter(None, tmp_path)
+    assert isinstance(counter, RaplEnergy)
+    assert counter.source == "rapl"
+    counter.start()
+    write_zone(first, "package-0", 100)  # from 900 over 1000 to 100
+    write_zone(second, "package-1", 50)
+    counter.sample()
+    write_zone(first, "package-0", 150)
+    counter.sample()
+    assert counter.joules() == pytest.approx(300e-6)
+
+
+def test_rapl_that_becomes_unreadable_is_unknown(tmp_path: Path) -> None:
+    zone = write_zone(tmp_path / "intel-rapl:0", "package-0", 1)
+    counter = energy_counter(None, tmp_path)
+    assert counter is not None
+    counter.start()
+    (zone / "energy_uj").unlink()
+    counter.sample()
+    assert counter.joules() is None
+
+
+def test_no_rapl_no_energy(tmp_path: Path) -> None:
+    assert energy_counter(None, tmp_path) is None

@@ -203,6 +203,19 @@ def test_a_pinned_hub_source_without_network_is_a_clear_error() -> None:
         build_corpus(CorpusSpec(source=f"hub:OpenAssistant/oasst1@{'0' * 40}"))
 
 
+def test_a_hub_data_set_is_read_in_all_its_splits(
+    oasst: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("datasets")
+    folder = tmp_path / "OpenAssistant" / "oasst1" / "data"
+    folder.mkdir(parents=True)
+    shutil.copy(oasst / PARQUET, folder / "validation-00000-of-00001.parquet")
+    monkeypatch.chdir(tmp_path)  # datasets takes a folder of the repository's name for it
+    corpus = build_corpus(CorpusSpec(source=f"hub:OpenAssistant/oasst1@{'0' * 40}"))
+    assert corpus.train == build(oasst / TREES).train
+    assert (corpus.result.name, corpus.result.sha256) == ("OpenAssistant/oasst1", None)
+
+
 def test_a_missing_file_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="no such corpus"):
         find_source(CorpusSpec(source=str(tmp_path / "nothing.jsonl")))

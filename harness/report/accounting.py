@@ -38,10 +38,10 @@ def accounting_section(evidence: Evidence) -> Section | None:
         Column("question", number=False),
         Column("row", number=False),
         Column("against", number=False),
-        Column(f"{main.key.title} changes by [95 % interval]"),
+        Column(f"{main.key.title} [95 % interval]", help="change of the row against the other"),
         Column("p (Holm)"),
         Column("verdict", number=False),
-        Column("weights change by"),
+        Column("weights", help="change of the stored bytes"),
         Column("wins back"),
     )
     rows = tuple(

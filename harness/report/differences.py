@@ -46,19 +46,22 @@ def differences_section(evidence: Evidence) -> Section | None:
 
 def _forest(evidence: Evidence, scoring: Scoring) -> Figure:
     ordered = [label for label in scoring.ordered() if label in scoring.differences]
+    # Shares are drawn in percentage points.
+    unit = 100 if scoring.scale.share else 1
     rows = tuple(
         ForestRow(
             label=label,
             mark=evidence.by_label[label].mark,
-            estimate=found.estimate,
-            low=found.low,
-            high=found.high,
+            estimate=unit * found.estimate,
+            low=unit * found.low,
+            high=unit * found.high,
             verdict=found.verdict,
         )
         for label in ordered[:DRAWN]
         if (found := scoring.differences[label])
     )
-    kind = "relative change" if scoring.scale.relative else f"change in {scoring.scale.unit}"
+    kind = "percentage points" if scoring.scale.share else f"change in {scoring.scale.unit}"
+    kind = "relative change" if scoring.scale.relative else kind
     axis = Axis(
         f"{scoring.key.title}: {kind} from {evidence.reference}",
         "lower" if scoring.scale.direction == "lower" else "higher",
@@ -66,10 +69,11 @@ def _forest(evidence: Evidence, scoring: Scoring) -> Figure:
     )
     name = f"differences-{scoring.key.stem}"
     alt = f"{scoring.key.title} against {evidence.reference}: " + "; ".join(
-        f"{row.label} {show_difference(scoring, row.estimate)} ({row.verdict})" for row in rows[:12]
+        f"{row.label} {show_difference(scoring, row.estimate / unit)} ({row.verdict})"
+        for row in rows[:12]
     )
     caption = f"{scoring.key.title} against {evidence.reference}; the shaded band is the margin"
-    return Figure(name, caption, alt, Forest(axis, rows, scoring.scale.margin))
+    return Figure(name, caption, alt, Forest(axis, rows, unit * scoring.scale.margin))
 
 
 def _table(scoring: Scoring) -> Table:

@@ -52,10 +52,12 @@ def span(part: Span) -> str:
 
 
 def cell(value: Cell) -> str:
-    """A table cell; verdicts that matter stand out."""
+    """A table cell; verdicts that matter stand out, and numbers stay on one line."""
     if value.style == "code":
         return inline_code(value.text)
     text = escape(value.text)
+    if isinstance(value.sort, int | float):
+        text = text.replace(" ", "\u00a0")
     return f"**{text}**" if value.style == "strong" or value.tone in ("bad", "good") else text
 
 

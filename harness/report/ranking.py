@@ -139,7 +139,7 @@ def show_limit(scoring: Scoring, value: float) -> str:
     if scoring.scale.relative:
         return f"{value * 100:.4g} %"
     if scoring.scale.share:
-        return f"{value * 100:.4g} points"
+        return f"{value * 100:.4g} point" + ("" if value == 0.01 else "s")
     return f"{value:.4g}"
 
 

@@ -322,3 +322,18 @@ def test_a_broken_chat_record_names_its_key(
         build_corpus(CorpusSpec(source=str(path)))
     assert complaint in str(caught.value)
     assert "chat.jsonl, line 1" in str(caught.value)
+
+
+def test_a_conversation_of_four_hundred_nested_turns_is_read(tmp_path: Path) -> None:
+    node: dict[str, Any] | None = None
+    for number in reversed(range(400)):
+        node = {
+            "message_id": f"deep-{number}",
+            "text": f"Turn {number}",
+            "role": "assistant" if number % 2 else "prompter",
+            "replies": [node] if node else [],
+        }
+    path = tmp_path / "deep.jsonl"
+    path.write_bytes(b"\n".join([*good_lines(), json.dumps({"prompt": node}).encode()]))
+    corpus = build_corpus(CorpusSpec(source=str(path)))
+    assert max(len(one.messages) for one in (*corpus.train, *corpus.held_out)) == 400

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -221,3 +223,17 @@ def test_a_missing_file_is_a_clear_error(tmp_path: Path) -> None:
         find_source(CorpusSpec(source=str(tmp_path / "nothing.jsonl")))
     with pytest.raises(CorpusError, match="no data file"):
         find_source(CorpusSpec(source=str(tmp_path)))
+
+
+def test_building_a_corpus_loads_no_deep_learning_library() -> None:
+    program = (
+        "import sys\n"
+        "from harness.corpus.build import build_corpus\n"
+        "from harness.suite import CorpusSpec\n"
+        "assert build_corpus(CorpusSpec()).train\n"
+        "print([name for name in ('torch', 'transformers', 'datasets') if name in sys.modules])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

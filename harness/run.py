@@ -105,13 +105,15 @@ class Run:
         from harness.measure.memory import predict
         from harness.model.census import check_census, take_census
         from harness.model.load import load_base
+        from harness.model.shape import count_parameters
 
         self.log.note(f"loading {self.plan.model.name}")
         self.outcome.prediction = predict(self.plan)
         model = load_base(self.plan, source, trust_remote_code=self._trusted)
         self.outcome.census = take_census(model)
         if not self.plan.trains:
-            check_census(self.outcome.census, self.plan)
+            counts = count_parameters(self.plan.model, "none", None)
+            check_census(self.outcome.census, self.plan, 0, counts.quantizable)
         return model
 
     def _take_scores(
@@ -160,8 +162,9 @@ class Run:
         self.log.note("attaching the adapter" if plan.adapter else "preparing full fine-tuning")
         model = attach_adapter(model, plan)
         self.outcome.census = take_census(model)
-        planned = count_parameters(plan.model, plan.method, plan.adapter).trainable
-        check_census(self.outcome.census, plan, planned)
+        counts = count_parameters(plan.model, plan.method, plan.adapter)
+        planned = (counts.trainable, counts.quantizable)
+        check_census(self.outcome.census, plan, *planned)
         lengths = [len(row.input_ids) for row in rows.rows]
         job = TrainJob(
             model=model,
@@ -176,7 +179,7 @@ class Run:
         self.log.advance(0, job.steps)
         self.outcome.training = train(job, self.log)
         # The training library must have left dtypes alone.
-        check_census(take_census(model), plan, planned)
+        check_census(take_census(model), plan, *planned)
         return model.eval()
 
     def _save(self, model: Any) -> None:

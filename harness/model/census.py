@@ -88,15 +88,21 @@ def _name(dtype: object) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def check_census(census: Census, plan: Plan, trainable: int | None = None) -> None:
+def check_census(
+    census: Census, plan: Plan, trainable: int | None = None, quantized: int | None = None
+) -> None:
     """Fail unless the loaded model is the planned one.
 
-    ``trainable`` is the planned number of trainable parameters (shape count), if known.
+    ``trainable`` and ``quantized`` are the planned numbers of trainable and of quantized
+    parameters (shape counts), where known.
 
     Raises:
         CensusError: naming what differs.
     """
-    wrong = list(_differences(census, plan, trainable))
+    wrong = [
+        *_differences(census, plan),
+        *_miscounted(census, plan, trainable, quantized),
+    ]
     if wrong:
         raise CensusError(
             "the loaded model is not the planned one: " + "; ".join(wrong),
@@ -105,7 +111,7 @@ def check_census(census: Census, plan: Plan, trainable: int | None = None) -> No
         )
 
 
-def _differences(census: Census, plan: Plan, trainable: int | None) -> Iterator[str]:
+def _differences(census: Census, plan: Plan) -> Iterator[str]:
     found = {row.quantization for row in census.rows} - {"none"}
     asked = plan.quantization.type
     planned = set() if asked == "none" else {asked + ("+dq" if plan.quantization.double else "")}
@@ -116,5 +122,14 @@ def _differences(census: Census, plan: Plan, trainable: int | None) -> Iterator[
     dtypes = {row.dtype for row in census.rows if row.trainable}
     if plan.trains and dtypes != {plan.precision.trainable}:
         yield f"trainable parameters in {sorted(dtypes)}, planned {plan.precision.trainable}"
+
+
+def _miscounted(
+    census: Census, plan: Plan, trainable: int | None, quantized: int | None
+) -> Iterator[str]:
     if trainable is not None and census.trainable != trainable:
         yield f"{census.trainable:,} trainable parameters, planned {trainable:,}"
+    found = sum(row.elements for row in census.rows if row.quantization != "none")
+    planned = 0 if plan.quantization.type == "none" else quantized
+    if planned is not None and found != planned:
+        yield f"{found:,} quantized parameters, planned {planned:,}"

@@ -38,7 +38,7 @@ def load_base(
     *,
     trust_remote_code: bool = False,
 ) -> PreTrainedModel:
-    """The base model in evaluation mode.
+    """The base model in evaluation mode, frozen.
 
     ``quantization`` replaces the plan's, to score an adapter on a base it was not trained on.
     Code that lies beside the weights runs only if it is trusted.
@@ -68,6 +68,7 @@ def load_base(
         raise InvalidFile(f"transformers cannot load the model: {error}", where=folder) from error
     if plan.model.added_tokens:
         model.resize_token_embeddings(model.config.vocab_size + plan.model.added_tokens)
+    model.requires_grad_(False)  # whatever is to be trained asks for it later
     return model.eval()
 
 

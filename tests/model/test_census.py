@@ -136,9 +136,11 @@ def as_planned(path: Any, plan: Plan) -> Any:
     return four_bits(path, plan.quantization.type, double=plan.quantization.double)
 
 
-def refused(census: Census, plan: Plan, trainable: int | None = None) -> str:
+def refused(
+    census: Census, plan: Plan, trainable: int | None = None, quantized: int | None = None
+) -> str:
     with pytest.raises(CensusError) as caught:
-        check_census(census, plan, trainable)
+        check_census(census, plan, trainable, quantized)
     return caught.value.what
 
 
@@ -150,11 +152,19 @@ def test_another_quantization_fails(folder: Any) -> None:
     assert "none" in refused(take_census(load(path)), plan)
 
 
-def test_one_layer_left_unquantized_or_quantized_otherwise_fails(folder: Any) -> None:
+def test_one_layer_quantized_otherwise_fails(folder: Any) -> None:
     model = four_bits(folder[0])
     other = four_bits(folder[0], "fp4")
     model.model.layers[0].mlp.up_proj = other.model.layers[0].mlp.up_proj
     assert "fp4" in refused(take_census(model), planned("base_nf4"))
+
+
+def test_a_layer_left_unquantized_fails(folder: Any) -> None:
+    plan = planned("base_nf4")
+    model = four_bits(folder[0])
+    check_census(take_census(model), plan, quantized=LINEAR)
+    model.model.layers[0].mlp.up_proj = load(folder[0]).model.layers[0].mlp.up_proj
+    assert f"planned {LINEAR:,}" in refused(take_census(model), plan, quantized=LINEAR)
 
 
 def test_another_compute_dtype_fails(folder: Any) -> None:

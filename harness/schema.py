@@ -48,13 +48,19 @@ def parse(kind: type[F], data: Mapping[str, Any], *, where: object) -> F:
         InvalidFile: naming ``where``, each offending key, what was found and what was expected.
     """
     try:
-        return kind.model_validate_json(json.dumps(data))
+        text = json.dumps(data)
+    except (TypeError, ValueError) as error:
+        raise InvalidFile(f"not plain data: {error}", where=where) from None
+    return _validate(kind, text, where)
+
+
+def _validate(kind: type[F], text: str, where: object) -> F:
+    try:
+        return kind.model_validate_json(text)
     except ValidationError as error:
         raise InvalidFile(
             f"not a valid {kind.__name__.lower()}", where=where, expected=_explain(error, kind)
         ) from None
-    except (TypeError, ValueError) as error:
-        raise InvalidFile(f"not plain data: {error}", where=where) from None
 
 
 def _explain(error: ValidationError, kind: type[BaseModel]) -> str:
@@ -114,14 +120,15 @@ def read_json(path: Path, kind: type[F]) -> F:
         InvalidFile: cut in the middle, not JSON, of another schema version, or of another type.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text)
     except OSError as error:
         raise StorageError(f"cannot read: {error.strerror}", where=path) from None
     except ValueError as error:
         raise InvalidFile(f"not a whole JSON document: {error}", where=path) from None
     if issubclass(kind, Versioned):
         _check_version(data, kind, path)
-    return parse(kind, data, where=path)
+    return _validate(kind, text, path)
 
 
 def _check_version(data: object, kind: type[Versioned], path: Path) -> None:

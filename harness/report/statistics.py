@@ -99,17 +99,18 @@ class Effect:
         """Two-sided p-value of no difference: one minus the level whose interval ends at zero."""
         if self.variance <= 0:
             return 1.0 if self.estimate == 0 else 0.0
-        from scipy.optimize import brentq
-
         distance = abs(self.estimate) / self.standard_error
-
-        def beyond(log_p: float) -> float:
-            return self.critical(1 - math.exp(log_p) / 2) - distance
-
-        lowest = math.log(SMALLEST_P)
-        if beyond(lowest) <= 0:
+        low, high = math.log(SMALLEST_P), 0.0
+        if self.critical(1 - SMALLEST_P / 2) <= distance:
             return SMALLEST_P
-        return math.exp(brentq(beyond, lowest, 0.0, xtol=1e-9)) if beyond(0.0) < 0 else 1.0
+        # Bisection to seven digits, because scipy.optimize takes long to import.
+        while high - low > 1e-7:
+            middle = (low + high) / 2
+            if self.critical(1 - math.exp(middle) / 2) > distance:
+                low = middle
+            else:
+                high = middle
+        return math.exp(high)
 
 
 def t_quantile(probability: float, degrees_of_freedom: float) -> float:

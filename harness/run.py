@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from harness.corpus.render import Renderer
     from harness.corpus.sequences import Rows
     from harness.measure.meter import Meter
+    from harness.score.take import Scores, Subject
+    from harness.variant import Quantization
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ class Run:
         return model
 
     def _take_scores(
-        self, phase: Literal["score_base", "score"], subject: Callable[[], Any]
+        self, phase: Literal["score_base", "score"], subject: Callable[[], Subject]
     ) -> None:
         """Scores before or after training, or those that an earlier attempt has kept."""
         kept = self._kept.find(phase)
@@ -130,16 +132,39 @@ class Run:
         self.outcome.generations += kept.generations
 
     def _score(
-        self, phase: Literal["score_base", "score"], subject: Callable[[], Any]
+        self, phase: Literal["score_base", "score"], subject: Callable[[], Subject]
     ) -> PhaseResult:
-        from harness.score.take import take_scores
+        from harness.score.reuse import base_scores
 
         stage: Literal["before", "after"] = "before" if phase == "score_base" else "after"
         with self._in_phase(phase):
-            found = take_scores(subject(), stage, self.folder.path, self.log)
+            if stage == "after" and self.plan.trains:
+                found = self._every_precision(subject(), stage, self.folder.path)
+            else:
+                runs = self.folder.path.parents[3]  # above suite, variant, run and attempt
+                found = base_scores(
+                    self.plan,
+                    runs,
+                    self.folder.path,
+                    stage,
+                    lambda folder: self._every_precision(subject(), "before", folder),
+                )
         return self._kept.write(self.costs[-1], found.scores, found.generations)
 
-    def _subject(self, model: Any, corpus: Corpus, renderer: Renderer) -> Any:
+    def _every_precision(
+        self, subject: Subject, stage: Literal["before", "after"], folder: Path
+    ) -> Scores:
+        from harness.model.fetch import fetch
+        from harness.model.load import load_base
+        from harness.score.precision import take_every_precision
+
+        def load(quantization: Quantization) -> Any:
+            source = fetch(self.plan.model, self.log)
+            return load_base(self.plan, source, quantization, trust_remote_code=self._trusted)
+
+        return take_every_precision(subject, stage, folder, self.log, load)
+
+    def _subject(self, model: Any, corpus: Corpus, renderer: Renderer) -> Subject:
         from harness.score.take import Subject
 
         return Subject(

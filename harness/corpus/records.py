@@ -27,31 +27,32 @@ class Record:
     data: Any
 
 
-def read_records(path: Path, complaints: Complaints) -> Iterator[Record]:
+def read_records(path: Path, complaints: Complaints, name: str | None = None) -> Iterator[Record]:
     """Every record of a JSON Lines, JSON, parquet or Arrow file, plain or gzip.
 
-    The packaging is recognised by content, not by name.
+    The packaging is recognised by content, not by name. ``name`` is what places call the file.
 
     Raises:
         CorpusError: the file is cut, empty or of another kind; with ``on_bad = "error"`` also
             for a line that is no JSON.
         StorageError: the file cannot be read.
     """
+    name = name or path.name
     try:
         with path.open("rb") as file:
             head = file.read(8)
         if not head:
             raise CorpusError("the file is empty", where=path)
         if head[:4] == b"PAR1":
-            yield from _parquet(path)
+            yield from _parquet(path, name)
         elif head[:6] == b"ARROW1" or head[:4] == b"\xff\xff\xff\xff":
-            yield from _arrow(path, stream=head[:4] == b"\xff\xff\xff\xff")
+            yield from _arrow(path, name, stream=head[:4] == b"\xff\xff\xff\xff")
         elif head[:2] == b"\x1f\x8b":
             with gzip.open(path) as file:
-                yield from _json_records(cast("BinaryIO", file), path, complaints)
+                yield from _json_records(cast("BinaryIO", file), name, complaints)
         else:
             with path.open("rb") as file:
-                yield from _json_records(file, path, complaints)
+                yield from _json_records(file, name, complaints)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise CorpusError(
             f"the gzip file is cut or damaged: {error}", where=path, hint="fetch the file again"
@@ -60,7 +61,7 @@ def read_records(path: Path, complaints: Complaints) -> Iterator[Record]:
         raise StorageError(f"cannot read: {error.strerror or error}", where=path) from None
 
 
-def _parquet(path: Path) -> Iterator[Record]:
+def _parquet(path: Path, name: str) -> Iterator[Record]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -69,7 +70,7 @@ def _parquet(path: Path) -> Iterator[Record]:
             numbers = count(1)
             for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=_columns(file)):
                 for row in batch.to_pylist():
-                    yield Record(Place(path.name, next(numbers), unit="row"), row)
+                    yield Record(Place(name, next(numbers), unit="row"), row)
     except pa.ArrowException as error:
         raise _damaged("parquet", path, error) from None
 
@@ -79,7 +80,7 @@ def _columns(file: Any) -> list[str]:
     return [name for name in file.schema_arrow.names if name not in ("detoxify", "emojis")]
 
 
-def _arrow(path: Path, *, stream: bool) -> Iterator[Record]:
+def _arrow(path: Path, name: str, *, stream: bool) -> Iterator[Record]:
     import pyarrow as pa
 
     try:
@@ -89,7 +90,7 @@ def _arrow(path: Path, *, stream: bool) -> Iterator[Record]:
             numbers = count(1)
             for batch in batches:
                 for row in batch.to_pylist():
-                    yield Record(Place(path.name, next(numbers), unit="row"), row)
+                    yield Record(Place(name, next(numbers), unit="row"), row)
     except pa.ArrowException as error:
         raise _damaged("Arrow", path, error) from None
 
@@ -101,21 +102,21 @@ def _damaged(kind: str, path: Path, error: Exception) -> CorpusError:
     )
 
 
-def _json_records(file: BinaryIO, path: Path, complaints: Complaints) -> Iterator[Record]:
+def _json_records(file: BinaryIO, name: str, complaints: Complaints) -> Iterator[Record]:
     """Lines, or the items of one list where the document is a list."""
-    lines = _lines(file, path, complaints)
+    lines = _lines(file, name, complaints)
     first = next(lines, None)
     if first is None:
         if complaints.total:
             return
-        raise CorpusError("the file has no records", where=path)
+        raise CorpusError("the file has no records", where=name)
     number, line = first
     if line.lstrip().startswith(b"["):
-        yield from _document(line + file.read(), path)
+        yield from _document(line + file.read(), name)
         return
     while True:
         try:
-            yield Record(Place(path.name, number), parse_json(line, Place(path.name, number)))
+            yield Record(Place(name, number), parse_json(line, Place(name, number)))
         except CorpusError as error:
             complaints.add(error)
         following = next(lines, None)
@@ -124,12 +125,12 @@ def _json_records(file: BinaryIO, path: Path, complaints: Complaints) -> Iterato
         number, line = following
 
 
-def _document(data: bytes, path: Path) -> Iterator[Record]:
-    for number, item in enumerate(parse_json(data, Place(path.name)), start=1):
-        yield Record(Place(path.name, number, unit="item"), item)
+def _document(data: bytes, name: str) -> Iterator[Record]:
+    for number, item in enumerate(parse_json(data, Place(name)), start=1):
+        yield Record(Place(name, number, unit="item"), item)
 
 
-def _lines(file: BinaryIO, path: Path, complaints: Complaints) -> Iterator[tuple[int, bytes]]:
+def _lines(file: BinaryIO, name: str, complaints: Complaints) -> Iterator[tuple[int, bytes]]:
     """Numbered lines that hold something; over-long ones become complaints."""
     for number in count(1):
         line = file.readline(MAX_LINE_BYTES + 1)
@@ -139,7 +140,7 @@ def _lines(file: BinaryIO, path: Path, complaints: Complaints) -> Iterator[tuple
             while line and not line.endswith(b"\n"):
                 line = file.readline(MAX_LINE_BYTES)
             what = f"the line is longer than {MAX_LINE_BYTES // 2**20} MiB"
-            complaints.add(wrong(what, Place(path.name, number), "one record per line"))
+            complaints.add(wrong(what, Place(name, number), "one record per line"))
             continue
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")

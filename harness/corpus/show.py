@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
@@ -70,7 +71,12 @@ def _summary(result: CorpusResult) -> Iterator[RenderableType]:
 
 def funnel_table(result: CorpusResult) -> Table:
     """What was left after each step."""
-    table = Table(title="Funnel: what was left after each step", title_justify="left")
+    table = Table(
+        title="Funnel: what was left after each step",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
     table.add_column("step")
     for unit in ("trees", "messages", "conversations", "tokens"):
         table.add_column(unit, justify="right")

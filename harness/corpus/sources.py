@@ -34,7 +34,7 @@ class Source:
     files: tuple[Path, ...]
     repository: str | None = None
     revision: str | None = None
-    is_folder: bool = False
+    folder: Path | None = None
 
     @property
     def is_sample(self) -> bool:
@@ -42,16 +42,24 @@ class Source:
         return self.files == (SAMPLE,)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What to call each file: its path inside the folder, or its name."""
+        if self.folder is None:
+            return tuple(path.name for path in self.files)
+        return tuple(path.relative_to(self.folder).as_posix() for path in self.files)
+
+    @property
     def sha256(self) -> str | None:
         """Of the file; None for a folder or the hub."""
-        return _sha256(self.files[0]) if len(self.files) == 1 and not self.is_folder else None
+        return _sha256(self.files[0]) if len(self.files) == 1 and self.folder is None else None
 
     @property
     def fingerprint(self) -> str:
         """Changes whenever the content may have: hashes of all files, or the hub revision."""
         if self.repository is not None:
             return f"{self.repository}@{self.revision}"
-        return " ".join(f"{path.name}={_sha256(path)}" for path in self.files)
+        named = zip(self.names, self.files, strict=True)
+        return " ".join(f"{name}={_sha256(path)}" for name, path in named)
 
 
 def _sha256(path: Path) -> str:
@@ -88,7 +96,7 @@ def find_source(spec: CorpusSpec) -> Source:
             raise CorpusError(
                 "the folder holds no data file", where=path, expected=", ".join(TABLES + TEXTS)
             )
-        return Source(path.name, files, is_folder=True)
+        return Source(path.name, files, folder=path)
     if not path.is_file():
         raise CorpusError(
             "no such corpus",
@@ -120,7 +128,10 @@ def read_trees(source: Source, spec: CorpusSpec, forest: Forest) -> Iterator[Mes
     if source.repository is not None:
         parts = iter([_hub_records(source)])
     else:
-        parts = (read_records(path, forest.complaints) for path in source.files)
+        parts = (
+            read_records(path, forest.complaints, name)
+            for path, name in zip(source.files, source.names, strict=True)
+        )
     first = next(parts)
     name, records = recognise(first, spec.format)
     rest = (_same_format(part, name, spec.format) for part in parts)

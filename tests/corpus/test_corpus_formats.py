@@ -237,3 +237,19 @@ def test_building_a_corpus_loads_no_deep_learning_library() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_files_of_one_name_in_two_folders_have_messages_of_their_own(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        records = [
+            {"prompt": f"{name} {number}?", "response": f"{name} {number}!"} for number in range(20)
+        ]
+        write_lines(tmp_path / name / "data.jsonl", *records)
+    corpus = build(tmp_path)
+    every = [*corpus.train, *corpus.held_out]
+    assert len({one.id for one in every}) == len(every) == 40
+    assert corpus.result.funnel[0].messages == 80
+    (tmp_path / "b" / "data.jsonl").write_text("{")
+    with pytest.raises(CorpusError, match=r"b/data\.jsonl, line 1"):
+        build(tmp_path)

@@ -84,7 +84,7 @@ def write_suite_report(
     else:
         path = reports / suite / f"report.{file_format}"
         write_bytes(path, export(built, cast("Format", file_format.value)))
-    out.print(ranking_table(built))
+    out.print(ranking_table(built, out.width))
     say(f"report: {path}")
 
 

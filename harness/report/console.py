@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from harness.report import numbers
 from harness.report.build import Report
@@ -15,22 +15,71 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
     from rich.text import Text as RichText
 
+    from harness.report.blocks import Table
+
+BORDER = 3  # a line and a space on each side
+ALWAYS = 2  # the variant and the score that ranks
 STYLES = {"good": "green", "bad": "red", "muted": "dim", "": ""}
 
 
-def ranking_table(report: Report) -> RichTable:
-    """The report's ranking table for rich."""
+# Columns that stay when a terminal is too narrow for all, the first ones longest.
+PRIORITY = ("verdict", "peak memory", "tokens/s", "train time", "seeds", "weights", "from before")
+
+
+def ranking_table(report: Report, width: int | None = None) -> RichTable:
+    """The report's ranking table for rich, in at most ``width`` characters.
+
+    Columns that do not fit are left out, least important first, and named below the table.
+    """
     from rich.table import Table as RichTable
 
     table = ranking(report.evidence)
-    shown = RichTable(title=report.title, caption=table.caption, title_justify="left")
-    for column in table.columns:
-        shown.add_column(
-            _text(column.title), justify="right" if column.number else "left", overflow="fold"
-        )
+    kept = _fitting(table, width)
+    left_out = [c.title for index, c in enumerate(table.columns) if index not in kept]
+    caption = table.caption
+    if left_out:
+        caption += f" In the report only: {', '.join(left_out)}."
+    shown = RichTable(
+        title=_text(report.title), caption=_text(caption), title_justify="left", padding=(0, 1)
+    )
+    for index in kept:
+        column = table.columns[index]
+        justify: Literal["right", "left"] = "right" if column.number else "left"
+        narrow = len(column.title) > _natural_width(table, index)
+        title = column.title.replace(" ", "\n") if narrow else column.title
+        shown.add_column(_text(title), justify=justify, overflow="fold")
     for row in table.rows:
-        shown.add_row(*(_text(cell.text, STYLES[cell.tone]) for cell in row))
+        shown.add_row(*(_text(row[index].text, STYLES[row[index].tone]) for index in kept))
     return shown
+
+
+def _fitting(table: Table, width: int | None) -> list[int]:
+    """Indices of the columns that fit, in their order; the first two always do."""
+    if width is None:
+        return list(range(len(table.columns)))
+    order = sorted(range(len(table.columns)), key=lambda index: _rank(table, index))
+    kept: list[int] = []
+    room = width - 1
+    for index in order:
+        room -= _natural_width(table, index) + BORDER
+        if room >= 0 or index < ALWAYS:
+            kept.append(index)
+        else:
+            break
+    return sorted(kept)
+
+
+def _rank(table: Table, index: int) -> tuple[int, int]:
+    title = table.columns[index].title
+    if index < ALWAYS:
+        return 0, index
+    return 1 + (PRIORITY.index(title) if title in PRIORITY else len(PRIORITY)), index
+
+
+def _natural_width(table: Table, index: int) -> int:
+    """Width without breaking a cell; a title may break between words."""
+    cells = [len(row[index].text) for row in table.rows]
+    return max([len(word) for word in table.columns[index].title.split()] + cells)
 
 
 def comparison_table(comparison: Comparison) -> RichTable:

@@ -50,7 +50,13 @@ def load_task(task: Task, data_folder: Path | None, documents: Path) -> Iterator
             _read_from(manager.task_index, task.name, data_folder, Path(scratch))
         try:
             found = manager.load([task.name])
-        except (OSError, KeyError, IndexError, ValueError, RuntimeError) as error:
+        except IndexError as error:
+            raise UserError(
+                f"the split that task {task.name} scores is empty",
+                where=data_folder or "the hub",
+                expected="at least one row",
+            ) from error
+        except (OSError, KeyError, ValueError, RuntimeError) as error:
             raise _missing_data(task.name, data_folder, error) from error
         loaded = Loaded(
             manager, list(found["tasks"].values()), found["tasks"], dict(found.get("groups", {}))

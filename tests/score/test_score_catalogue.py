@@ -68,16 +68,33 @@ def test_data_comes_from_the_folder_by_stock_name(shared_data: Path, tmp_path: P
     assert task.VERSION == 1.0
 
 
-def test_a_missing_scored_split_is_not_replaced(tmp_path: Path) -> None:
-    data = datasets.Dataset.from_list(
-        [{"question": "a", "choices": {"text": ["x"], "label": ["A"]}, "answerKey": "A"}]
-    )
-    target = tmp_path / "allenai" / "ai2_arc" / "ARC-Easy"
+ROW = {
+    "id": "1",
+    "question": "a",
+    "choices": {"text": ["x"], "label": ["A"]},
+    "answerKey": "A",
+}
+
+
+def write_arc(folder: Path, split: str, rows: int) -> None:
+    """A copy of ARC-Easy that has one split."""
+    target = folder / "allenai" / "ai2_arc" / "ARC-Easy"
     target.mkdir(parents=True)
-    data.to_parquet(target / "validation-0.parquet")
-    (tmp_path / "allenai" / "ai2_arc" / "README.md").write_text(
-        "---\nconfigs:\n- config_name: ARC-Easy\n  data_files:\n  - split: validation\n"
-        '    path: "ARC-Easy/validation-*.parquet"\n---\n'
+    data = datasets.Dataset.from_list([ROW]).select(range(rows))
+    data.to_parquet(target / f"{split}-0.parquet")
+    (target.parent / "README.md").write_text(
+        f"---\nconfigs:\n- config_name: ARC-Easy\n  data_files:\n  - split: {split}\n"
+        f'    path: "ARC-Easy/{split}-*.parquet"\n---\n'
     )
+
+
+def test_a_missing_scored_split_is_not_replaced(tmp_path: Path) -> None:
+    write_arc(tmp_path, "validation", 1)
     with pytest.raises(UserError, match="cannot be read"):
+        load(Task(name="arc_easy"), tmp_path, tmp_path)
+
+
+def test_an_empty_split_is_said_to_be_empty(tmp_path: Path) -> None:
+    write_arc(tmp_path, "test", 0)
+    with pytest.raises(UserError, match="empty"):
         load(Task(name="arc_easy"), tmp_path, tmp_path)

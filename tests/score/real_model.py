@@ -1,0 +1,37 @@
+"""What the parity and bench scripts share: the real model, the data folder, one task's requests."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+os.environ.setdefault("TQDM_DISABLE", "1")
+DATA = Path(__file__).parents[2].parent / "shared" / "data" / "lm_eval"
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Options of both scripts."""
+    found = argparse.ArgumentParser(description=description)
+    found.add_argument("--model", type=Path, help="a transformers folder; else SmolLM2 is fetched")
+    found.add_argument("--data", type=Path, default=DATA, help="folder that mirrors data sets")
+    found.add_argument("--threads", type=int, default=2)
+    return found
+
+
+def load(options: argparse.Namespace) -> tuple[Any, Any, Path]:
+    """Model in float32, tokenizer, and the folder they came from."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from harness.events import Silence
+    from harness.model.fetch import fetch
+    from harness.registry import load_model
+
+    torch.set_num_threads(options.threads)
+    folder = options.model or fetch(load_model("smollm2_135m_instruct"), Silence())
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    return model, AutoTokenizer.from_pretrained(folder), Path(folder)

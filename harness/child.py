@@ -61,6 +61,7 @@ def _guarded(run: Run) -> Ending | None:
         ending = ending_of_error(error)
         if ending.kind == "crash":
             traceback.print_exc()
+        traceback.clear_frames(error.__traceback__)  # frees the model: a record needs memory too
         return ending
     return None
 
@@ -141,4 +142,7 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # the record is written; taking the libraries down takes seconds, and may crash

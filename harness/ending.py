@@ -15,7 +15,12 @@ CGROUPS = Path("/sys/fs/cgroup")
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What libraries say when they raise a plain RuntimeError for want of memory.
 HOST_MEMORY = ("DefaultCPUAllocator", "Cannot allocate memory", "std::bad_alloc")
-CUDA_MEMORY = ("CUDA out of memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
+CUDA_MEMORY = (
+    "OutOfMemoryError",
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "_STATUS_ALLOC_FAILED",
+)
 
 FAULTS = (signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
 
@@ -62,7 +67,7 @@ def _memory_ending(error: BaseException) -> Ending | None:
         text = str(seen)
         first = text.splitlines()[0] if text else "no further account"
         # torch.OutOfMemoryError by name, since torch may not be imported
-        if type(seen).__name__ == "OutOfMemoryError" or _says(seen, CUDA_MEMORY):
+        if type(seen).__name__ == CUDA_MEMORY[0] or _says(seen, CUDA_MEMORY):
             return Ending("oom", "cuda_oom", first)
         exhausted = isinstance(seen, OSError) and seen.errno == errno.ENOMEM
         if isinstance(seen, MemoryError) or exhausted or _says(seen, HOST_MEMORY):
@@ -75,14 +80,21 @@ def _says(error: BaseException, words: tuple[str, ...]) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
-def ending_of_process(death: Death) -> Ending:
-    """The ending of a child that left no record."""
+def ending_of_process(death: Death, said: str = "") -> Ending:
+    """The ending of a child that left no record; ``said`` is the end of what it printed.
+
+    A process without memory may fail to write its record too, and only its last words tell.
+    """
     if death.interrupted:
         return Ending("interrupted", "interrupted", "interrupted by the user")
     if death.timed_out:
         return Ending("failed", "timed_out", "stopped at the time limit")
     if death.returncode == -signal.SIGKILL:
         return _ending_of_kill(death.oom_kills)
+    for kind, words in (("cuda_oom", CUDA_MEMORY), ("host_oom", ("MemoryError", *HOST_MEMORY))):
+        found = [line for line in said.splitlines() if any(word in line for word in words)]
+        if found:
+            return Ending("oom", kind, found[-1].strip())
     if death.returncode < 0:
         kind = "crash" if -death.returncode in FAULTS else "killed"
         return Ending("failed", kind, f"ended by {signal_name(-death.returncode)}")
@@ -114,8 +126,8 @@ def abandoned() -> Ending:
 
 
 def oom_counters(pid: int) -> tuple[Path, ...]:
-    """Files with an ``oom_kill`` line: the kernel's and those of the process's control groups."""
-    found = [Path("/proc/vmstat"), CGROUPS / "memory.events"]
+    """Files that count the kernel's kills for memory, those of the process's own group first."""
+    found = []
     try:
         lines = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -127,13 +139,16 @@ def oom_counters(pid: int) -> tuple[Path, ...]:
             found.append(CGROUPS / inside / "memory.events")
         elif "memory" in controllers.split(","):
             found.append(CGROUPS / "memory" / inside / "memory.oom_control")
-    return tuple(dict.fromkeys(found))
+    return (*found, Path("/proc/vmstat"))
 
 
 def oom_kills(counters: tuple[Path, ...]) -> int | None:
-    """How often the kernel has killed for memory so far; null where no counter can be read."""
-    counts = [count for path in counters if (count := _count(path)) is not None]
-    return sum(counts) if counts else None
+    """How often the kernel has killed for memory so far; null where no counter can be read.
+
+    The first counter that can be read is taken: that of a control group knows nothing of
+    kills elsewhere on the machine.
+    """
+    return next((count for path in counters if (count := _count(path)) is not None), None)
 
 
 def _count(path: Path) -> int | None:

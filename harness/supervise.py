@@ -26,7 +26,7 @@ from harness.store import RunFolder, RunStore
 
 WAIT_SECONDS = 0.5
 LEFTOVER_SECONDS = 60.0
-LOG_TAIL_CHARACTERS = 2_000
+LOG_TAIL_BYTES = 2_000
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,7 @@ def _goes_on(plan: Plan, attempt: RunFolder) -> bool:
 
 def _record_of(plan: Plan, folder: RunFolder, death: Death) -> RunRecord:
     """The child's own record, or one made from what it left behind."""
-    ending = ending_of_process(death)
+    ending = ending_of_process(death, _log_tail(folder.attempt))
     try:
         record = read_json(folder.attempt.record, RunRecord)
     except HarnessError:
@@ -304,15 +304,20 @@ def _posthumous(plan: Plan, folder: RunFolder, ending: Ending) -> RunRecord:
 def _with_log_tail(record: RunRecord, attempt: RunFolder) -> RunRecord:
     if record.problem is None:
         return record
-    try:
-        text = attempt.log.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
     clean = {
         "message": without_secrets(record.problem.message),
-        "log_tail": without_secrets(text[-LOG_TAIL_CHARACTERS:]),
+        "log_tail": without_secrets(_log_tail(attempt)),
     }
     return record.model_copy(update={"problem": record.problem.model_copy(update=clean)})
+
+
+def _log_tail(attempt: RunFolder) -> str:
+    try:
+        with attempt.log.open("rb") as file:
+            file.seek(max(0, attempt.log.stat().st_size - LOG_TAIL_BYTES))
+            return file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def _note(watch: Watch, text: str) -> None:

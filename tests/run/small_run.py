@@ -115,7 +115,7 @@ class Heard:
         return self
 
 
-def make_small(folder: Path, steps: int = 6) -> Small:
+def make_small(folder: Path, steps: int = 24) -> Small:
     """A llama of 64 hidden units, two dozen hand-made trees and a suite of a few steps."""
     weights = write_folder(folder / "weights")
     model = write_model_file(folder / "small.toml", weights, chat_template='"chatml"')

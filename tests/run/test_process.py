@@ -26,8 +26,9 @@ def ending_of(
 ) -> Ending:
     """Run Python code as a child and say how it ended."""
     command = [sys.executable, "-c", code]
-    death = run_process(command, RunFolder(tmp_path), watch or (lambda _: None), timeout_seconds)  # type: ignore[arg-type]
-    return ending_of_process(death)
+    folder = RunFolder(tmp_path)
+    death = run_process(command, folder, watch or (lambda _: None), timeout_seconds)  # type: ignore[arg-type]
+    return ending_of_process(death, folder.log.read_text(errors="replace"))
 
 
 @pytest.mark.parametrize(
@@ -124,10 +125,10 @@ def test_a_child_dies_with_a_parent_killed_outright(tmp_path: Path) -> None:
 
 @pytest.fixture
 def memory_group() -> Path:
-    """A control group of 64 MiB, where this machine lets us make one."""
+    """A control group of 256 MiB, where this machine lets us make one."""
     try:
         GROUP.mkdir()
-        (GROUP / "memory.limit_in_bytes").write_text(str(64 << 20))
+        (GROUP / "memory.limit_in_bytes").write_text(str(256 << 20))
     except OSError as error:
         pytest.skip(f"no control group can be made here: {error}")
     yield GROUP
@@ -140,14 +141,40 @@ def memory_group() -> Path:
 
 
 def test_a_kill_by_the_kernel_for_memory_is_an_oom(tmp_path: Path, memory_group: Path) -> None:
-    code = (
-        "import os\n"
+    child = "import os\nheld = []\nwhile True: held.append(os.urandom(1 << 20))"
+    parent = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from harness.ending import ending_of_process\n"
+        "from harness.process import run_process\nfrom harness.store import RunFolder\n"
+        f"folder = RunFolder(Path({str(tmp_path)!r}))\n"
         f"open({str(memory_group / 'cgroup.procs')!r}, 'w').write(str(os.getpid()))\n"
-        "held = []\nwhile True: held.append(bytearray(os.urandom(1 << 20)))"
+        f"death = run_process([sys.executable, '-c', {child!r}], folder, lambda _: None)\n"
+        "print(ending_of_process(death))"
+    )
+    command = [sys.executable, "-c", parent]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "kind='host_oom'" in said
+    assert "killed by the kernel" in said
+
+
+def test_a_child_without_memory_for_its_record_is_known_by_its_last_words(tmp_path: Path) -> None:
+    code = (
+        "import resource\nresource.setrlimit(resource.RLIMIT_AS, (1 << 28, 1 << 28))\n"
+        "bytearray(1 << 30)"
     )
     ending = ending_of(tmp_path, code)
-    assert (ending.status, ending.kind) == ("oom", "host_oom")
-    assert "kernel" in ending.message
+    assert (ending.status, ending.kind, ending.message) == ("oom", "host_oom", "MemoryError")
+
+
+def test_a_gpu_without_memory_is_known(tmp_path: Path) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    with pytest.raises(torch.OutOfMemoryError) as error:
+        torch.empty(1 << 42, dtype=torch.uint8, device="cuda")
+    assert ending_of_error(error.value).kind == "cuda_oom"
 
 
 def test_where_the_kernel_is_silent_a_kill_is_not_blamed_on_anyone() -> None:

@@ -18,7 +18,7 @@ from harness.measure.rehearsal import checkpoint_layers, rehearsing
 from harness.plan import Plan
 
 LOSS_CHUNK = 1024  # positions whose logits harness.train.loss holds at a time
-SHALLOW = (2, 3)  # depths that are rehearsed; deeper models follow a straight line
+SHALLOW = (1, 2)  # depths that are rehearsed; deeper models follow a straight line
 
 
 def rehearse_training(plan: Plan, rows: int, tokens: int) -> TrainingPeaks:

@@ -26,12 +26,13 @@ def make(
     batch_size: int | None = None,
 ) -> Plan:
     suite = load_suite("quick")
-    size = batch_size or (training or {}).get("micro_batch_size", 2)
+    protocol = {"micro_batch_size": 2, "sequence_length": 512, **(training or {})}
+    size = batch_size or protocol["micro_batch_size"]
     suite = suite.model_copy(
         update={"budget": suite.budget.model_copy(update={"batch_size": size})}
     )
     chosen = load_model(model) if isinstance(model, str) else model
-    resolved = load_variant(variant, suite, {"training": training or {}})
+    resolved = load_variant(variant, suite, {"training": protocol})
     return make_plan(resolved, suite, chosen, 0, device)
 
 

@@ -88,12 +88,18 @@ def plan(
     from harness.measure.show import plan_report
 
     request = make_request(variant, suite, settings, seeds, task)
-    for planned in registry.resolve(request, choose_device(device, gpu)):
+    plans = registry.resolve(request, choose_device(device, gpu))
+    for planned in plans:
         check_adapter(planned)
         if as_json:
             out.print_json(planned.model_dump_json())
         else:
             out.print(plan_report(planned, memory))
+    if not as_json and not plans[0].corpus.source.startswith("hub:"):
+        from harness.corpus.build import build_corpus
+        from harness.corpus.show import funnel_table
+
+        out.print(funnel_table(build_corpus(plans[0].corpus).result))
 
 
 def doctor() -> None:

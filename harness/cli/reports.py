@@ -67,6 +67,7 @@ def write_suite_report(
     publish: Path | None = None,
 ) -> None:
     """Build the report of one suite's runs, write it and print the ranking."""
+    from harness.display import Notes
     from harness.report.build import ReportRequest, build_report
     from harness.report.console import ranking_table
     from harness.report.export import export
@@ -76,14 +77,16 @@ def write_suite_report(
 
     asked = request or ReportRequest(suite=suite)
     runs, broken = _find_runs(reports, suite)
-    built = build_report(runs, broken, asked)
-    if publish is not None:
-        path = publish_report(runs, asked, publish)
-    elif file_format is ReportFormat.pages:
-        path = write_report(built, reports / suite)
-    else:
-        path = reports / suite / f"report.{file_format}"
-        write_bytes(path, export(built, cast("Format", file_format.value)))
+    with Notes(out) as notes:
+        notes.note(f"writing the report of {suite}")
+        built = build_report(runs, broken, asked)
+        if publish is not None:
+            path = publish_report(runs, asked, publish)
+        elif file_format is ReportFormat.pages:
+            path = write_report(built, reports / suite)
+        else:
+            path = reports / suite / f"report.{file_format}"
+            write_bytes(path, export(built, cast("Format", file_format.value)))
     out.print(ranking_table(built, out.width))
     say(f"report: {path}")
 

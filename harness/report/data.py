@@ -41,6 +41,14 @@ def corpus_section(evidence: Evidence) -> Section | None:
     blocks: list[Block] = [_origin(corpus)]
     if len(found) > 1:
         blocks.append(Note(f"Runs used {len(found)} different corpora; the most common is shown."))
+    if corpus.length_quantiles:
+        shares = ", ".join(
+            f"{share * 100:.3g} % have at most {tokens:,} tokens"
+            for share, tokens in corpus.length_quantiles
+        )
+        blocks.append(prose(f"Of the conversations, {shares}."))
+    if len(corpus.languages) > 1:
+        blocks.append(Details("Languages", (_languages(corpus),)))
     if corpus.funnel:
         blocks.append(_funnel(corpus))
     if corpus.length_histogram:
@@ -61,6 +69,15 @@ def _origin(corpus: CorpusResult) -> Block:
         f"{corpus.train_conversations:,} conversations to train on and "
         f"{corpus.held_out_conversations:,} held out, split by message tree.{digest}",
     )
+
+
+def _languages(corpus: CorpusResult) -> Table:
+    columns = (Column("language", number=False), Column("to train on"), Column("held out"))
+    rows = tuple(
+        (Cell(name), Cell(numbers.count(train), train), Cell(numbers.count(held), held))
+        for name, train, held in corpus.languages
+    )
+    return Table("languages", columns, rows)
 
 
 def _funnel(corpus: CorpusResult) -> Table:

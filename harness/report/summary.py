@@ -33,7 +33,7 @@ def _question(evidence: Evidence) -> Block:
     request = evidence.request
     finished = sum(len(row.finished) for row in evidence.rows)
     failed = sum(len(row.failures) for row in evidence.rows)
-    parts = [f"{len(evidence.rows)} variants, {finished} finished runs"]
+    parts = [_counted(len(evidence.rows), "variant"), _counted(finished, "finished run")]
     if failed:
         parts.append(f"{failed} failed")
     models = sorted({row.plan.model.name for row in evidence.rows})
@@ -47,6 +47,10 @@ def _question(evidence: Evidence) -> Block:
     if request.max_loss is not None:
         text += f"Loss limit: {numbers.percent(request.max_loss)} against {evidence.reference}. "
     return prose(text.strip())
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def meaningless(evidence: Evidence) -> bool:

@@ -311,6 +311,8 @@ def _corpus(made: Made) -> CorpusResult:
                 removed="520 paths that are not the best",
             ),
         ),
+        length_quantiles=((0.5, 380), (0.9, 900)),
+        languages=(("en", 150, 25), ("de", 10, 3)),
         length_histogram=((64, 5), (128, 12), (256, 50), (512, 70), (1024, 40), (2048, 3)),
     )
 

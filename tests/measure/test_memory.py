@@ -133,15 +133,25 @@ def test_int8_and_other_families_are_rehearsed_too() -> None:
         assert prediction.parts["activations"] > 1 << 30
 
 
-def test_resident_memory_of_a_real_run_on_a_cpu() -> None:
-    """SmolLM2-135M, suite quick, on two cores: peaks of the child process as its record has them.
+# Peaks over all phases of real runs of SmolLM2-135M on two cores, as their records have them. The
+# CPU's figures in harness.measure.surroundings come from the first two.
+RESIDENT = [
+    ("lora_bf16", {}, 3_834_000_000),
+    ("qlora_nf4", {}, 4_030_000_000),
+    ("qlora_nf4", {}, 4_437_000_000),  # on OASST1 instead of the sample
+    ("qlora_nf4", {"micro_batch_size": 1}, 2_807_000_000),
+    ("qlora_nf4", {"micro_batch_size": 1}, 2_929_000_000),
+    ("qlora_nf4", {"micro_batch_size": 1}, 2_906_000_000),
+    ("qlora_nf4", {"speed": "fast"}, 2_433_000_000),
+]
 
-    The two figures of ``surroundings`` for the CPU come from these runs.
-    """
-    recorded = {"lora_bf16": 3_834_000_000, "qlora_nf4": 4_030_000_000}
-    for variant, peak in recorded.items():
-        plan = make(variant, model="smollm2_135m_instruct", device=CPU)
-        assert predict(plan).peak_bytes == pytest.approx(peak, rel=0.20)
+
+@pytest.mark.parametrize(("variant", "training", "peak"), RESIDENT)
+def test_predicted_resident_memory_is_within_a_fifth(
+    variant: str, training: dict[str, Any], peak: int
+) -> None:
+    plan = make(variant, training, model="smollm2_135m_instruct", device=CPU, batch_size=2)
+    assert predict(plan).peak_bytes == pytest.approx(peak, rel=0.20)
 
 
 def test_a_model_without_a_shape_cannot_be_planned() -> None:

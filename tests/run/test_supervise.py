@@ -15,33 +15,16 @@ from typing import Any
 import psutil
 import pytest
 from filelock import FileLock
+from results import files, results
 from small_run import Heard, Small
 
 from harness.errors import StorageError, UserError
-from harness.plan import Plan
 from harness.record import PHASES, RunRecord
 from harness.schema import write_json
 from harness.store import RunStore, StoredRun
 from harness.supervise import Order, settle, shrunk, supervise
 
 OFTEN = 0.0  # seconds between checkpoints: one after every step
-
-
-def results(record: RunRecord) -> dict[str, Any]:
-    """Everything of a record that must not depend on how often it was interrupted."""
-    assert record.training is not None
-    losses = [point.model_dump(exclude={"seconds"}) for point in record.training.losses]
-    scores = [score.model_dump() for score in record.scores]
-    kept = {"census", "corpus", "generations", "adapter_bytes", "status", "fingerprint"}
-    tokens = record.training.tokens.model_dump()
-    return {"losses": losses, "scores": scores, "tokens": tokens} | record.model_dump(include=kept)
-
-
-def files(store: RunStore, plan: Plan) -> dict[str, bytes]:
-    """Per-item values and adapter weights."""
-    folder = store.folder(plan)
-    found = [*folder.items.glob("*.parquet"), *folder.adapter.glob("*.safetensors")]
-    return {path.name: path.read_bytes() for path in sorted(found)}
 
 
 @pytest.fixture(scope="session")

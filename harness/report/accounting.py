@@ -12,7 +12,7 @@ from harness.report import numbers
 from harness.report.blocks import Cell, Column, Section, Table, prose, unknown
 from harness.report.evidence import Evidence
 from harness.report.ranking import TONES, show_difference
-from harness.report.rows import Row
+from harness.report.rows import Row, twins, without
 from harness.report.scoring import Difference, Sample, Scoring, make_difference
 from harness.report.statistics import Effect, holm, pool_seeds
 
@@ -108,12 +108,12 @@ def _steps(rows: Sequence[Row]) -> list[Step]:
         steps += [Step(question, row, base) for row in quantized]
     steps += [
         Step("what quantization costs after training", row, other)
-        for row, other in _twins(trained)
+        for row, other in twins(trained)
         if _quantization(row.plan) != "none" and _quantization(other.plan) == "none"
     ]
     steps += [
         Step("what double quantization changes", row, other)
-        for row, other in _twins(finished)
+        for row, other in twins(finished)
         if row.plan.quantization.double
         and not other.plan.quantization.double
         and row.plan.quantization.type == other.plan.quantization.type
@@ -125,19 +125,6 @@ def _quantization(plan: Plan) -> str:
     return plan.quantization.type + ("+dq" if plan.quantization.double else "")
 
 
-def _twins(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
-    """Ordered pairs of rows whose plans differ in quantization only."""
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(_without(row.plan, "quantization"), []).append(row)
-    return [(a, b) for members in groups.values() for a in members for b in members if a is not b]
-
-
-def _without(plan: Plan, *keys: str) -> str:
-    names = {"variant", "seed", "substitutions", *keys}
-    return plan.model_copy(update={"substitutions": ()}).model_dump_json(exclude=names)
-
-
 def _rank_steps(rows: Sequence[Row]) -> list[Step]:
     """Each rank against the next lower one of variants that differ in rank only."""
     groups: dict[str, list[tuple[int, Row]]] = {}
@@ -145,7 +132,7 @@ def _rank_steps(rows: Sequence[Row]) -> list[Step]:
         rank = row.plan.adapter.fields.get("r") if row.plan.adapter else None
         if isinstance(rank, int) and row.plan.adapter is not None:
             fields = {k: v for k, v in row.plan.adapter.fields.items() if k != "r"}
-            key = _without(row.plan, "adapter") + repr((row.plan.adapter.type, fields))
+            key = without(row.plan, "adapter") + repr((row.plan.adapter.type, fields))
             groups.setdefault(key, []).append((rank, row))
     steps = []
     for members in groups.values():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from harness.record import PHASES
 from harness.report import numbers
 from harness.report.blocks import Cell, Column, Details, Figure, Section, Table, prose, unknown
 from harness.report.drawings import Axis, Bar, Panels, Stacks
 from harness.report.evidence import Evidence
-from harness.report.rows import MEMORY_KINDS, Row
+from harness.report.rows import MEMORY_KINDS, Row, twins
 
 METERED = ("load", "score_base", "prepare", "train", "score")
 DRAWN = 40
@@ -44,8 +46,25 @@ def memory_section(evidence: Evidence) -> Section | None:
         "Peaks are reset between phases. A prediction comes from the planner, before the run. "
         "Highest over the seeds; failed runs show what they had reached."
     )
+    surprises = [prose(text) for text in _surprises(evidence)]
     table = Details("Memory by phase as numbers", (_memory_table(evidence, rows, parts),))
-    return Section("memory", "Memory by phase", (note, figure, table))
+    return Section("memory", "Memory by phase", (note, figure, *surprises, table))
+
+
+def _surprises(evidence: Evidence) -> Iterator[str]:
+    """Quantized rows that train in more memory than their unquantized twins, and why."""
+    kind = evidence.memory_kind
+    for row, other in twins([row for row in evidence.ranked if row.plan.trains and row.finished]):
+        own, twin = row.peak_bytes(kind, ("train",)), other.peak_bytes(kind, ("train",))
+        quantized = row.plan.quantization.type != "none" and other.plan.quantization.type == "none"
+        if quantized and own is not None and twin is not None and own > twin:
+            weights = f"{numbers.size(row.weight_bytes)} against {numbers.size(other.weight_bytes)}"
+            peaks = f"{numbers.size(own)} against {numbers.size(twin)}"
+            yield (
+                f"{row.label} trains in more memory than {other.label} ({peaks}) although its "
+                f"weights are smaller ({weights}): with a small model, activations, logits and "
+                "dequantized copies of weights outweigh the weights."
+            )
 
 
 def _gib(value: int | None) -> float | None:

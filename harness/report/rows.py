@@ -222,3 +222,17 @@ def plain(value: object) -> str:
     if isinstance(value, str):
         return value.rsplit("/", 1)[-1] if "/" in value and not value.startswith("hub:") else value
     return "–" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def twins(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
+    """Ordered pairs of rows whose plans differ in quantization only."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(without(row.plan, "quantization"), []).append(row)
+    return [(a, b) for members in groups.values() for a in members for b in members if a is not b]
+
+
+def without(plan: Plan, *keys: str) -> str:
+    """A plan's settings but for names, seed, substitutions and some keys, as one text."""
+    names = {"variant", "seed", "substitutions", *keys}
+    return plan.model_copy(update={"substitutions": ()}).model_dump_json(exclude=names)

@@ -271,6 +271,13 @@ def test_gpu_memory_is_the_whole_device(tmp_path: Path) -> None:
     }
 
 
+def test_a_quantized_row_that_needs_more_memory_is_explained(tmp_path: Path) -> None:
+    write_runs(tmp_path, [Made("lora_bf16"), Made("qlora_nf4", memory=1.1)])
+    said = words(build_from(tmp_path), "memory")
+    assert "qlora_nf4 trains in more memory than lora_bf16 (2.15 GiB against 1.96 GiB)" in said
+    assert "lora_bf16 trains in more" not in said
+
+
 def test_generations_outside_the_bundled_corpus_are_not_shown(tmp_path: Path) -> None:
     folder = write_run(tmp_path, Made("qlora_nf4"))
     assert "generations" in {found.key for found in build_from(tmp_path).sections}

@@ -49,7 +49,12 @@ class _Gathered:
 
 
 class Likelihood:
-    """Answers queries about one model; sequences that share a prefix share its computation."""
+    """Answers queries about one model; sequences that share a prefix share its computation.
+
+    Attributes:
+        context: positions the model was made for; None where its configuration does not say.
+        computed_tokens: tokens run so far, padding included.
+    """
 
     def __init__(self, model: Any, batch_tokens: int, progress: Progress) -> None:
         """Look the model over. ``batch_tokens`` bounds the tokens of one pass."""
@@ -57,6 +62,7 @@ class Likelihood:
         self._cpu = self._body.device.type == "cpu"
         self._budget = min(batch_tokens, CPU_BUDGET) if self._cpu else batch_tokens
         self._progress = progress
+        self.context: int | None = getattr(model.config, "max_position_embeddings", None)
         self.computed_tokens = 0
 
     @torch.inference_mode()

@@ -92,14 +92,17 @@ def score_held_out(
 
     ``text_bytes`` counts the UTF-8 bytes of each conversation's replies. Perplexity is exp of
     the mean negative log-likelihood over all assistant tokens, end of turn included. Standard
-    errors resample message trees.
+    errors resample message trees. A window over the model's context is cut to it, and ``details``
+    shows both.
 
     Raises:
         DivergedError: a log-likelihood is not finite.
         UserError: no assistant token at all.
     """
+    window = spec.window if likelihood.context is None else min(spec.window, likelihood.context)
+    stride = min(spec.stride, max(1, window // 2)) if window < spec.window else spec.stride
     pairs = [(sequence.input_ids, sequence.loss_mask) for sequence in sequences]
-    losses = negative_log_likelihoods(likelihood, pairs, spec.window, spec.stride)
+    losses = negative_log_likelihoods(likelihood, pairs, window, stride)
     sums = np.array([loss.sum() for loss in losses])
     counts = np.array([len(loss) for loss in losses], float)
     if not counts.sum():
@@ -111,8 +114,9 @@ def score_held_out(
     items = [sequence.conversation_id for sequence in sequences]
     clusters = [sequence.tree_id for sequence in sequences]
     details: dict[str, Any] = {
-        "window": spec.window,
-        "stride": spec.stride,
+        "window": window,
+        "stride": stride,
+        "window_asked": spec.window,
         "tokens": int(counts.sum()),
         "bytes": int(sum(text_bytes)),
         "clusters": len(set(clusters)),

@@ -89,6 +89,14 @@ def test_held_out_scores_by_hand(subject: Any, tmp_path: Path) -> None:
     assert perplexity.details["tokens"] == len(nats)
 
 
+def test_a_window_over_the_context_is_cut_and_shown(subject: Any, tmp_path: Path) -> None:
+    model = make_model(max_position_embeddings=128)
+    spec = ScoreSpec(held_out_tokens=200)
+    found = take_scores(subject(spec, model), "before", tmp_path, Silence())
+    details = found.scores[0].details
+    assert (details["window"], details["stride"], details["window_asked"]) == (128, 64, 1024)
+
+
 def test_standard_error_counts_conversations_not_tokens() -> None:
     random = np.random.default_rng(0)
     means = random.normal(2, 0.5, 200)

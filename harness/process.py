@@ -115,3 +115,8 @@ def _interrupts() -> Iterator[None]:
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def tell(watch: Watch, text: str) -> None:
+    """Say something in words to ``watch``, as a child would."""
+    watch({"kind": "note", "time": time.time(), "text": text})

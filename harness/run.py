@@ -76,6 +76,7 @@ class Run:
             source = fetch(self.plan.model, self.log)
         with self._in_phase("prepare"):
             corpus, renderer, rows = self._prepare(source)
+        self._predict()
         with self._in_phase("load"):
             model = self._load(source)
         if self.plan.trains:
@@ -103,14 +104,19 @@ class Run:
         self.outcome.corpus = with_rows(found.corpus.result, rows, training.overflow)
         return found.corpus, renderer, rows if self.plan.trains else None
 
-    def _load(self, source: Path) -> Any:
+    def _predict(self) -> None:
+        """Outside of any phase: it is no cost of the variant."""
         from harness.measure.memory import predict
+
+        self.log.note("predicting memory")
+        self.outcome.prediction = predict(self.plan)
+
+    def _load(self, source: Path) -> Any:
         from harness.model.census import check_census, take_census
         from harness.model.load import load_base
         from harness.model.shape import count_parameters
 
         self.log.note(f"loading {self.plan.model.name}")
-        self.outcome.prediction = predict(self.plan)
         model = load_base(self.plan, source, trust_remote_code=self._trusted)
         self.outcome.census = take_census(model)
         if not self.plan.trains:
@@ -138,6 +144,7 @@ class Run:
 
         stage: Literal["before", "after"] = "before" if phase == "score_base" else "after"
         with self._in_phase(phase):
+            self.log.note("loading what scoring needs")
             if stage == "after" and self.plan.trains:
                 found = self._every_precision(subject(), stage, self.folder.path)
             else:

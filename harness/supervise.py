@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import socket
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -18,13 +15,13 @@ from filelock import FileLock, Timeout
 from harness.ending import Death, Ending, abandoned, ending_of_process, without_secrets
 from harness.errors import HarnessError, StorageError, UserError
 from harness.events import read_events
+from harness.lock import held
 from harness.plan import Plan, Substitution
-from harness.process import Watch, run_process
+from harness.process import Watch, run_process, tell
 from harness.record import PhaseCost, Problem, RunRecord
-from harness.schema import parse, read_json, write_bytes, write_json
+from harness.schema import parse, read_json, write_json
 from harness.store import RunFolder, RunStore
 
-WAIT_SECONDS = 0.5
 LEFTOVER_SECONDS = 60.0
 LOG_TAIL_BYTES = 2_000
 
@@ -75,7 +72,7 @@ def supervise(plan: Plan, store: RunStore, watch: Watch, order: Order = ORDER) -
         if smaller is None:
             break
         size = smaller.training.micro_batch_size
-        _note(watch, f"a micro-batch of {size * 2} does not fit into memory: trying {size}")
+        tell(watch, f"a micro-batch of {size * 2} does not fit into memory: trying {size}")
         record = _run(smaller, store, watch, order)
     return record
 
@@ -115,10 +112,10 @@ def settle(store: RunStore, suite: str | None = None) -> None:
 def _run(plan: Plan, store: RunStore, watch: Watch, order: Order) -> RunRecord:
     known = _reusable(plan, store, order)
     if known is not None:
-        _note(watch, f"already run on {known.started_at[:10]}: the record is used again")
+        tell(watch, f"already run on {known.started_at[:10]}: the record is used again")
         return known
     folder = store.folder(plan)
-    with _held(folder, watch, wait=order.wait) as waited:
+    with held(folder, watch, wait=order.wait) as waited:
         known = _reusable(plan, store, order) if waited else None
         return known or _attempt(plan, store, watch, order)
 
@@ -134,50 +131,6 @@ def _reusable(plan: Plan, store: RunStore, order: Order) -> RunRecord | None:
 def _good(store: RunStore, plan: Plan) -> RunRecord | None:
     known = store.find(plan)
     return known if known is not None and known.status == "ok" else None
-
-
-@contextmanager
-def _held(folder: RunFolder, watch: Watch, *, wait: bool) -> Iterator[bool]:
-    """Hold the folder's lock; the value says whether another process had it first."""
-    waited = False
-    try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.lock)
-        while True:
-            try:
-                lock.acquire(timeout=WAIT_SECONDS if waited else 0)
-                break
-            except Timeout:
-                if not wait:
-                    raise StorageError(
-                        f"{_holder(folder)} is running this very plan",
-                        where=folder.path,
-                        hint="wait for it to finish; the record will then be reused",
-                    ) from None
-                if not waited:
-                    _note(watch, f"waiting for {_holder(folder)}, which is running this very plan")
-                waited = True
-    except OSError as error:
-        raise StorageError(
-            f"cannot use the run folder: {error.strerror}",
-            where=folder.path,
-            hint="choose another folder with --reports",
-        ) from error
-    try:
-        text = f"process {os.getpid()} on {socket.gethostname()}\n"
-        with suppress(StorageError):
-            write_bytes(folder.holder, text.encode())
-        yield waited
-    finally:
-        folder.holder.unlink(missing_ok=True)
-        lock.release()
-
-
-def _holder(folder: RunFolder) -> str:
-    try:
-        return folder.holder.read_text(encoding="utf-8").strip()
-    except OSError:
-        return "another process"
 
 
 def _attempt(plan: Plan, store: RunStore, watch: Watch, order: Order) -> RunRecord:
@@ -318,7 +271,3 @@ def _log_tail(attempt: RunFolder) -> str:
             return file.read().decode("utf-8", errors="replace")
     except OSError:
         return ""
-
-
-def _note(watch: Watch, text: str) -> None:
-    watch({"kind": "note", "time": time.time(), "text": text})

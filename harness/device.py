@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from harness.errors import UserError
 from harness.schema import Frozen
 
 
@@ -23,11 +24,21 @@ class Device(Frozen):
 
 
 def detect_device(kind: Literal["auto", "cpu", "cuda"] = "auto") -> Device:
-    """The first NVIDIA GPU if there is one (unless ``kind`` is "cpu"), else the CPU."""
+    """The first usable NVIDIA GPU (unless ``kind`` is "cpu"), else the CPU (unless it is "cuda").
+
+    Raises:
+        UserError: "cuda" was asked for and there is no NVIDIA GPU.
+    """
     if kind != "cpu":
         gpu = _first_gpu()
         if gpu is not None:
             return gpu
+    if kind == "cuda":
+        raise UserError(
+            "no NVIDIA GPU can be used here",
+            where="--device cuda",
+            hint="python -m harness doctor says what this machine has",
+        )
     return _cpu()
 
 

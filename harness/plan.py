@@ -7,13 +7,13 @@ import json
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from harness.device import Device
-from harness.errors import CorpusError, StorageError
+from harness.errors import CorpusError, StorageError, UserError
 from harness.schema import Frozen, Versioned
 from harness.suite import Budget, CorpusSpec, Model, ScoreSpec, Seed, Suite
-from harness.variant import Adapter, Method, Name, Precision, Quantization, Training, Variant
+from harness.variant import Adapter, Dtype, Method, Name, Precision, Quantization, Training, Variant
 
 
 class Substitution(Frozen):
@@ -41,6 +41,7 @@ class Plan(Versioned):
     model: Model
     corpus: CorpusSpec
     corpus_sha256: str | None
+    data_sha256: str | None = Field(default=None, description="of the folder with task data")
     budget: Budget
     score: ScoreSpec
     device: Device
@@ -52,6 +53,11 @@ class Plan(Versioned):
         return self.method != "none" and self.budget.steps != 0
 
     @property
+    def stored(self) -> Dtype:
+        """Dtype of unquantized base weights: fully fine-tuned ones are trainable weights."""
+        return self.precision.trainable if self.method == "full" else self.precision.compute
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of what decides the result: names and descriptions do not."""
         return _digest(_deciding(self))
@@ -60,9 +66,9 @@ class Plan(Versioned):
     def base_fingerprint(self) -> str:
         """SHA-256 (hex) of what decides the untrained model's scores."""
         deciding = _deciding(self)
-        kept = ("quantization", "model", "corpus", "corpus_sha256", "score", "device")
-        base = {key: deciding[key] for key in kept}
-        base["compute"] = self.precision.compute
+        kept = ("quantization", "model", "corpus", "corpus_sha256", "data_sha256", "score")
+        base = {key: deciding[key] for key in (*kept, "device")}
+        base["compute"], base["stored"] = self.precision.compute, self.stored
         return _digest(base)
 
     @property
@@ -100,6 +106,7 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
     found: list[Substitution] = []
     precision = _fit_precision(variant, device, found)
     training = _fit_training(variant, suite, model, found)
+    training = _fit_device(training, device, found)
     if variant.method == "none":
         training, budget = Training(), Budget(steps=0)
         precision = precision.model_copy(update={"trainable": "float32"})
@@ -118,6 +125,7 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
         model=model,
         corpus=suite.corpus,
         corpus_sha256=_corpus_sha256(suite.corpus),
+        data_sha256=_data_sha256(suite.score.data_folder),
         budget=budget,
         score=suite.score,
         device=device,
@@ -173,6 +181,28 @@ def _fit_training(
     return training
 
 
+def _fit_device(training: Training, device: Device, found: list[Substitution]) -> Training:
+    """What only a GPU can do."""
+    if training.optimizer != "adamw" and device.kind == "cpu":
+        raise UserError(
+            f"optimizer {training.optimizer} needs a GPU",
+            where="training.optimizer",
+            hint='use "adamw" on a CPU',
+        )
+    usable = training.speed == "fast" and training.gradient_checkpointing and device.kind == "cuda"
+    if training.activation_offload and not usable:
+        found.append(
+            Substitution(
+                key="training.activation_offload",
+                asked=True,
+                used=False,
+                reason="needs a GPU, gradient checkpointing and speed = fast",
+            )
+        )
+        training = training.model_copy(update={"activation_offload": False})
+    return training
+
+
 SAMPLE = Path(__file__).parent / "corpus" / "sample.trees.jsonl"
 
 
@@ -187,6 +217,23 @@ def _corpus_sha256(corpus: CorpusSpec) -> str | None:
             where=f"corpus.source = {corpus.source}",
             expected='"sample", a file, a folder, or "hub:OpenAssistant/oasst1@<revision>"',
         )
+    return _sha256(path)
+
+
+def _data_sha256(folder: str | None) -> str | None:
+    """SHA-256 of the folder with task data; null where tasks read from the hub."""
+    if folder is None:
+        return None
+    if not Path(folder).is_dir():
+        raise UserError(
+            "no such data folder",
+            where=f"score.data_folder = {folder}",
+            expected="a folder that mirrors hub data sets as <org>/<name>",
+        )
+    return _sha256(Path(folder))
+
+
+def _sha256(path: Path) -> str:
     try:
         return _folder_sha256(path) if path.is_dir() else _file_sha256(path)
     except OSError as error:

@@ -67,8 +67,10 @@ def _stems(folder: Path) -> list[str]:
 
 def _locate(kind: str, name: str, folder: Path) -> Path:
     """A registered name, or the path of a TOML file of the user's own."""
-    if name.endswith(".toml") and Path(name).is_file():
-        return Path(name)
+    if name.endswith(".toml"):
+        if Path(name).is_file():
+            return Path(name)
+        raise UserError(f"no such {kind} file", where=name)
     if not NAME.fullmatch(name) or not (folder / f"{name}.toml").is_file():
         raise UnknownName(kind, name, _stems(folder))
     return folder / f"{name}.toml"
@@ -267,9 +269,10 @@ def descriptions(kind: str) -> list[tuple[str, str]]:
 
 def show(name: str, suite_name: str) -> str:
     """A variant (resolved under the suite), a suite or a model as JSON, every value spelled out."""
-    if name in suite_names():
+    own = read_toml(Path(name)) if name.endswith(".toml") and Path(name).is_file() else {}
+    if name in suite_names() or "model" in own:
         return load_suite(name).model_dump_json(indent=2)
-    if name in model_names():
+    if name in model_names() or "source" in own:
         return load_model(name).model_dump_json(indent=2)
     known = variant_names() + suite_names() + model_names()
     if name not in known and not name.endswith(".toml"):

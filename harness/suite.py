@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, JsonValue, model_validator
@@ -57,7 +58,7 @@ class Model(Frozen):
 
     ``config`` holds the transformers configuration (``model_type`` and its fields), enough to
     build the model on the meta device; ``chat_template`` names one of
-    ``harness.corpus.render.TEMPLATES`` for tokenizers that bring none.
+    ``harness.corpus.templates.TEMPLATES`` for tokenizers that bring none.
     """
 
     name: Name
@@ -74,6 +75,9 @@ class Model(Frozen):
     )
 
 
+HUB_SOURCE = re.compile(r"hub:(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
+
+
 class CorpusSpec(Frozen):
     """Which conversations to use and how they become training and held-out sets."""
 
@@ -81,7 +85,7 @@ class CorpusSpec(Frozen):
         default="sample",
         description='"sample" (bundled), a file, a folder, or "hub:OpenAssistant/oasst1@revision"',
     )
-    format: str = Field(default="auto", description="one of harness.corpus.formats.FORMATS")
+    format: Literal["auto", "trees", "messages", "guanaco", "chat", "ranked", "pairs"] = "auto"
     policy: Literal["best_path", "all_paths", "top_paths", "one_reply"] = "best_path"
     max_rank: Annotated[int, Field(ge=0)] = Field(
         default=1, description="for top_paths: the worst rank allowed on a path (0 is best)"
@@ -112,6 +116,16 @@ class CorpusSpec(Frozen):
     )
     on_bad: Literal["error", "skip"] = "error"
 
+    @model_validator(mode="after")
+    def _hub_is_pinned(self) -> CorpusSpec:
+        if self.source.startswith("hub:") and HUB_SOURCE.fullmatch(self.source) is None:
+            msg = (
+                "a hub source is pinned to a commit: hub:OpenAssistant/oasst1@ and 40 hexadecimal "
+                "digits, from the data set's page under Files and versions"
+            )
+            raise ValueError(msg)
+        return self
+
 
 class Budget(Frozen):
     """How much every variant of the suite is trained, whatever its method.
@@ -121,7 +135,7 @@ class Budget(Frozen):
 
     steps: Annotated[int, Field(ge=0)] | None = None
     tokens: Positive | None = None
-    batch_size: Positive = Field(default=2, description="conversations per optimizer step")
+    batch_size: Positive = Field(default=2, description="rows per optimizer step")
 
     @model_validator(mode="after")
     def _one_measure(self) -> Budget:

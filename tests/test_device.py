@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from harness.device import detect_device, machine_memory_bytes, usable_cores
+from harness.errors import UserError
 
 
 def test_the_cpu_is_described_by_name_memory_and_threads() -> None:
@@ -46,3 +47,11 @@ def test_detection_imports_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_gpu_that_is_asked_for_and_not_there_is_a_mistake(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(UserError, match="no NVIDIA GPU"):
+        detect_device("cuda")

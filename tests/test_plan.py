@@ -12,7 +12,7 @@ import pytest
 from planned import CPU, GPU, planned
 
 from harness.device import Device
-from harness.errors import CorpusError, StorageError
+from harness.errors import CorpusError, InvalidFile, StorageError, UserError
 from harness.plan import Plan
 from harness.schema import read_json, write_json
 
@@ -200,8 +200,13 @@ def test_a_corpus_that_is_not_there_is_refused_before_anything_runs() -> None:
 
 
 def test_hub_data_is_pinned_by_its_revision() -> None:
-    plan = planned("qlora_nf4", "corpus.source=hub:OpenAssistant/oasst1@fdf72ae0827c1cda404a")
+    plan = planned(
+        "qlora_nf4",
+        "corpus.source=hub:OpenAssistant/oasst1@fdf72ae0827c1cda404aff25b6603abec9e3399b",
+    )
     assert plan.corpus_sha256 is None
+    with pytest.raises(InvalidFile, match="pinned to a commit"):
+        planned("qlora_nf4", "corpus.source=hub:OpenAssistant/oasst1")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -218,3 +223,35 @@ def test_a_plan_is_plain_data() -> None:
     assert data["quantization"] == {"type": "nf4", "double": False}
     assert data["adapter"]["r"] == 16
     assert all(value is not None for value in data["training"].values())
+
+
+def test_a_base_stored_in_another_dtype_is_another_base() -> None:
+    gpu = GPU
+    full = planned("full_finetune", device=gpu)
+    base = planned("base", device=gpu)
+    assert planned("lora_bf16", device=gpu).base_fingerprint == base.base_fingerprint
+    assert full.stored == "float32"
+    assert full.base_fingerprint != base.base_fingerprint
+
+
+def test_task_data_with_other_content_is_another_plan(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "rows.jsonl").write_text("{}\n")
+    setting = f"score.data_folder={folder}"
+    first = planned("base", setting)
+    assert planned("base", setting).fingerprint == first.fingerprint
+    (folder / "rows.jsonl").write_text('{"changed": 1}\n')
+    assert planned("base", setting).fingerprint != first.fingerprint
+    assert planned("base", setting).base_fingerprint != first.base_fingerprint
+
+
+def test_a_bitsandbytes_optimizer_on_a_cpu_is_refused_before_anything_runs() -> None:
+    with pytest.raises(UserError, match="needs a GPU"):
+        planned("qlora_nf4", "training.optimizer=adamw_8bit")
+
+
+def test_offloading_that_cannot_be_had_is_a_substitution() -> None:
+    plan = planned("qlora_nf4", "training.activation_offload=true")
+    assert not plan.training.activation_offload
+    assert "training.activation_offload" in {item.key for item in plan.substitutions}

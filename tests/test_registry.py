@@ -136,11 +136,11 @@ def test_lists_give_names_with_descriptions() -> None:
     ],
 )
 def test_a_name_is_never_a_path_into_other_folders(name: str) -> None:
-    with pytest.raises(UnknownName, match="unknown variant"):
+    with pytest.raises(UserError, match=r"unknown variant|no such variant file"):
         load_variant(name, quick())
-    with pytest.raises(UnknownName, match="unknown suite"):
+    with pytest.raises(UserError, match=r"unknown suite|no such suite file"):
         load_suite(name)
-    with pytest.raises(UnknownName, match="unknown model"):
+    with pytest.raises(UserError, match=r"unknown model|no such model file"):
         load_model(name)
 
 
@@ -222,7 +222,7 @@ def test_settings_derive_a_name_that_tells_what_was_set() -> None:
 
 
 def test_a_long_list_of_settings_still_makes_a_name_that_a_folder_can_have() -> None:
-    settings = [f"score.data_folder={'x' * 100}", f"corpus.format={'y' * 100}", "budget.steps=3"]
+    settings = [f"score.data_folder={'x' * 100}", f"corpus.source={'y' * 100}", "budget.steps=3"]
     one = load_suite("quick", parse_settings(settings)[1]).name
     two = load_suite("quick", parse_settings([*settings[:2], "budget.steps=4"])[1]).name
     assert len(one) <= 200
@@ -234,7 +234,7 @@ def test_a_path_in_a_setting_appears_in_the_name_as_its_last_part() -> None:
     assert load_suite("quick", suite).name == "quick+corpus.source=trees.jsonl.gz"
 
 
-@pytest.mark.parametrize("value", ["..", "../..", "/", "a/../../b", "hub:a/b@c", "a\\b"])
+@pytest.mark.parametrize("value", ["..", "../..", "/", "a/../../b", f"hub:a/b@{'0' * 40}", "a\\b"])
 def test_no_setting_leads_out_of_the_store(value: str) -> None:
     _, suite = parse_settings([f"corpus.source={value}"])
     name = load_suite("quick", suite).name
@@ -362,7 +362,7 @@ def test_the_suites_seeds_are_used_where_none_are_asked_for() -> None:
 
 def test_show_spells_out_every_value() -> None:
     assert '"sequence_length": 512' in show("qlora_nf4", "quick")
-    assert '"steps": 40' in show("quick", "quick")
+    assert '"stride": 512' in show("quick", "quick")
     assert '"hidden_size": 576' in show("smollm2_135m_instruct", "quick")
 
 

@@ -29,7 +29,7 @@ def phantom_model(plan: Plan, layers: int) -> nn.Module:
     config = transformers_config(plan.model)
     config.num_hidden_layers = layers
     config._attn_implementation = "sdpa"  # noqa: SLF001 - transformers' own switch
-    stored = plan.precision.trainable if plan.method == "full" else plan.precision.compute
+    stored = plan.stored
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, stored))

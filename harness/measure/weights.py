@@ -25,7 +25,7 @@ class Standing:
 
 def standing_bytes(plan: Plan, counts: ParameterCount) -> Standing:
     """Weights, gradients and optimizer state."""
-    stored = plan.precision.trainable if plan.method == "full" else plan.precision.compute
+    stored = plan.stored
     trainable = counts.trainable if plan.trains else 0
     adapter = trainable if plan.method == "adapter" else 0
     plain = counts.total - adapter - counts.quantizable

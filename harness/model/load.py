@@ -52,8 +52,7 @@ def load_base(
 
     chosen = plan.quantization if quantization is None else quantization
     # Fully fine-tuned weights are stored as trainable weights, everything else as compute dtype.
-    stored = plan.precision.trainable if plan.method == "full" else plan.precision.compute
-    dtype = getattr(torch, stored)
+    dtype = getattr(torch, plan.stored)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -68,7 +67,7 @@ def load_base(
         raise InvalidFile(f"transformers cannot load the model: {error}", where=folder) from error
     if plan.model.added_tokens:
         model.resize_token_embeddings(model.config.vocab_size + plan.model.added_tokens)
-    model.requires_grad_(False)  # whatever is to be trained asks for it later
+    model.requires_grad_(requires_grad=False)  # whatever is to be trained asks for it later
     return model.eval()
 
 

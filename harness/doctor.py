@@ -34,7 +34,8 @@ class Check:
 def examine() -> Iterator[Check]:
     """Look at Python, packages, memory, disk, devices and the cache. Loads no heavy library."""
     version = ".".join(str(part) for part in sys.version_info[:3])
-    yield Check("Python", sys.version_info >= (3, 11), version, "Python 3.11 or newer is needed")
+    recent = sys.version_info >= (3, 11)
+    yield Check("Python", recent, version, "" if recent else "Python 3.11 or newer is needed")
     yield from _packages()
     yield _pip()
     yield _memory()

@@ -24,6 +24,7 @@ from harness.cli.app import (
     make_request,
     out,
 )
+from harness.errors import UserError
 
 
 class Kind(StrEnum):
@@ -50,15 +51,17 @@ def list_(
 
 
 def _list_runs(reports: Path) -> None:
-    from harness.store import RunStore, StoredRun
+    from harness.store import RunLine, RunStore
+    from harness.supervise import settle
 
     table = Table("suite", "variant", "seed", "status", "minutes", "started", title_justify="left")
-    for run in RunStore(reports / "runs").scan():
-        if isinstance(run, StoredRun):
-            plan, record = run.record.plan, run.record
-            minutes = f"{record.seconds / 60:.1f}"
+    store = RunStore(reports / "runs")
+    settle(store)
+    for run in store.lines():
+        if isinstance(run, RunLine):
+            name, minutes = run.plan, f"{run.seconds / 60:.1f}"
             table.add_row(
-                plan.suite, plan.variant, str(plan.seed), record.status, minutes, record.started_at
+                name.suite, name.variant, str(name.seed), run.status, minutes, run.started_at
             )
         else:
             table.add_row(str(run.folder.path), "", "", "unreadable", "", run.error.what)
@@ -82,6 +85,7 @@ def plan(
     device: DeviceOption = DeviceKind.auto,
     gpu: Annotated[str, typer.Option(help="Plan for this GPU: rtx4090, t4, h100, …")] = "",
     memory: Annotated[str, typer.Option(help="Memory to fit into: 24GiB.")] = "",
+    reports: ReportsOption = Path("reports"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan itself.")] = False,
 ) -> None:
     """Say what a run would do and cost, before anything is downloaded."""
@@ -91,11 +95,12 @@ def plan(
     plans = registry.resolve(request, choose_device(device, gpu))
     for planned in plans:
         check_adapter(planned)
-        if as_json:
-            out.print_json(planned.model_dump_json())
-        else:
-            out.print(plan_report(planned, memory))
-    if not as_json and not plans[0].corpus.source.startswith("hub:"):
+        if not as_json:
+            out.print(plan_report(planned, memory, reports / "runs"))
+    if as_json:
+        texts = [planned.model_dump_json() for planned in plans]
+        out.print_json(texts[0] if len(texts) == 1 else f"[{','.join(texts)}]")
+    elif not plans[0].corpus.source.startswith("hub:"):
         from harness.corpus.build import build_corpus
         from harness.corpus.show import funnel_table
 
@@ -125,8 +130,14 @@ def corpus(
     from harness.model.fetch import fetch_tokenizer, quiet_libraries
     from harness.model.load import load_tokenizer
 
-    _, overrides = registry.parse_settings(settings)
+    changes, overrides = registry.parse_settings(settings)
     chosen = registry.load_suite(suite, overrides)
+    if changes:
+        unused = sorted(set(changes) - {"training"})
+        if unused:
+            raise UserError(f"--set {unused[0]}.… changes nothing about a corpus")
+        training = {**chosen.training, **changes["training"]}
+        chosen = chosen.model_copy(update={"training": training})
     with Notes(out) as notes:
         model = registry.load_model(chosen.model)
         quiet_libraries()

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from harness.cli.app import ReportsOption, SuiteOption, out, say
+from harness import registry
+from harness.cli.app import ReportsOption, SetOption, SuiteOption, out, say
 from harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ MarginOption = Annotated[
 
 def report(
     suite: SuiteOption = "quick",
+    settings: SetOption = [],  # noqa: B006 - typer copies it
     reports: ReportsOption = Path("reports"),
     reference: Annotated[str, typer.Option(help="Compare the others with this variant.")] = "",
     margin: MarginOption = "1%",
@@ -42,21 +44,32 @@ def report(
         ReportFormat, typer.Option("--format", help="Pages, or all the data in one file.")
     ] = ReportFormat.pages,
     publish: Annotated[
-        Path | None, typer.Option(help="Also copy the records (numbers only) to this folder.")
+        Path | None,
+        typer.Option(help="Write the pages here instead, with records that hold no data text."),
     ] = None,
 ) -> None:
     """Write the report of a suite's runs: markdown, HTML and figures."""
     from harness.measure.gpus import parse_memory
     from harness.report.build import ReportRequest
 
+    name = suite_name(suite, settings)
+    budget = parse_memory(budget_memory, "--budget-memory") if budget_memory else None
     request = ReportRequest(
-        suite=suite,
+        suite=name,
         reference=reference or None,
         margin=parse_share(margin, "--margin"),
-        budget_memory_bytes=parse_memory(budget_memory) if budget_memory else None,
+        budget_memory_bytes=budget,
         max_loss=parse_share(max_loss, "--max-loss") if max_loss else None,
     )
-    write_suite_report(reports, suite, request, file_format, publish)
+    write_suite_report(reports, name, request, file_format, publish)
+
+
+def suite_name(suite: str, settings: list[str]) -> str:
+    """Name under which a suite's runs are kept: changed by ``--set``, the stem of a file."""
+    _, overrides = registry.parse_settings(settings)
+    if overrides or suite.endswith(".toml"):
+        return registry.load_suite(suite, overrides).name
+    return suite
 
 
 def write_suite_report(
@@ -103,7 +116,8 @@ def _find_runs(reports: Path, suite: str) -> tuple[list[StoredRun], list[BrokenR
         raise UserError(
             f"no runs of suite {suite}",
             where=reports / "runs",
-            hint=f"python -m harness run --suite {suite} --variant qlora_nf4",
+            expected=f"one of {', '.join(store.suites()) or 'none yet'}",
+            hint=None if store.suites() else "python -m harness run --variant qlora_nf4",
         )
     return runs, [item for item in found if isinstance(item, BrokenRun)]
 
@@ -140,7 +154,10 @@ def compare(
     ] = "",
     fail_if: Annotated[
         list[str],
-        typer.Option(help="Exit with 1 when this holds beyond its interval: 'perplexity > +1%'."),
+        typer.Option(
+            help="Exit with 1 when this holds beyond its interval, or cannot be told: "
+            "'perplexity > +1%'."
+        ),
     ] = [],  # noqa: B006 - typer copies it
     margin: MarginOption = "1%",
     file_format: Annotated[
@@ -165,5 +182,5 @@ def compare(
         typer.echo(comparison_json(comparison, outcomes))
     else:
         typer.echo(comparison_junit(comparison, outcomes))
-    if any(outcome.status == "failed" for outcome in outcomes):
+    if any(outcome.status != "passed" for outcome in outcomes):
         raise typer.Exit(1)

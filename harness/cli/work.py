@@ -55,7 +55,9 @@ def run(
     ] = "",
     reports: ReportsOption = Path("reports"),
     force: Annotated[bool, typer.Option(help="Run again although a record exists.")] = False,
-    timeout_minutes: Annotated[float, typer.Option(help="Stop a run after this time.")] = 0,
+    timeout_minutes: Annotated[
+        float, typer.Option(min=0, help="Stop a run after this time; 0: never.")
+    ] = 0,
     on_oom: Annotated[
         OnOom, typer.Option(help="Out of memory in training: record it, or halve the micro-batch.")
     ] = OnOom.record,

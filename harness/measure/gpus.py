@@ -58,7 +58,7 @@ def peak_flops(device_name: str) -> float | None:
     return None
 
 
-def parse_memory(text: str) -> int:
+def parse_memory(text: str, option: str = "--memory") -> int:
     """Bytes of ``24GiB``, ``24GB``, ``15360 MiB`` or a plain number of bytes.
 
     Raises:
@@ -68,7 +68,7 @@ def parse_memory(text: str) -> int:
     unit = _unit_bytes(found[2].lower()) if found else None
     if found is None or unit is None:
         raise UserError(
-            f"{text!r} is not an amount of memory", where="--memory", expected="24GiB, for example"
+            f"{text!r} is not an amount of memory", where=option, expected="24GiB, for example"
         )
     return round(float(found[1]) * unit)
 

@@ -6,9 +6,10 @@ from harness.record import RunRecord
 from harness.report import numbers
 from harness.report.blocks import Block, Cell, Column, Details, Section, Table, Tone, prose, unknown
 from harness.report.evidence import Evidence
-from harness.report.rows import MEMORY_KINDS, Row
+from harness.report.rows import MEMORY_KINDS, Row, plain
 from harness.report.scoring import Difference, Scoring
 
+DETAILS_LENGTH = 300
 TONES: dict[str, Tone] = {
     "better": "good",
     "worse": "bad",
@@ -25,7 +26,37 @@ def ranking_section(evidence: Evidence) -> Section | None:
     others = [scoring for scoring in evidence.scorings if not scoring.headline]
     if others:
         blocks.append(Details("All other scores", (_other_scores(evidence, others),)))
+    if evidence.scorings:
+        blocks.append(Details("How each score was taken", (_protocols(evidence),)))
     return Section("ranking", "Ranking", tuple(blocks))
+
+
+def _protocols(evidence: Evidence) -> Table:
+    titles = ("score", "task", "metric", "unit", "better", "weights scored", "items", "details")
+    columns = tuple(Column(title, number=title == "items") for title in titles)
+    rows = tuple(_protocol_cells(evidence, scoring) for scoring in evidence.scorings)
+    caption = (
+        "Weights scored: as trained (quantized where the variant is), on a 16-bit base, or merged. "
+        "Details are of the first run that has the score."
+    )
+    return Table("protocols", columns, rows, caption)
+
+
+def _protocol_cells(evidence: Evidence, scoring: Scoring) -> tuple[Cell, ...]:
+    records = (record for row in evidence.ranked for record in row.finished)
+    score = next(found for record in records if (found := scoring.key.find(record)))
+    details = "; ".join(f"{key} = {plain(value)}" for key, value in score.details.items())
+    taken = {"training": "as trained", "16bit": "16-bit base", "merged": "merged"}
+    return (
+        Cell(scoring.key.title, scoring.key.title),
+        Cell(score.task),
+        Cell(score.metric),
+        Cell(score.unit),
+        Cell(score.direction),
+        Cell(taken[score.precision]),
+        Cell(numbers.count(score.n), score.n),
+        Cell(details if len(details) <= DETAILS_LENGTH else details[: DETAILS_LENGTH - 1] + "…"),
+    )
 
 
 def _other_scores(evidence: Evidence, scorings: list[Scoring]) -> Table:

@@ -160,6 +160,7 @@ def _perplexity(
         transform="exp",
         items=f"items/{path.name}",
         headline=True,
+        details={"few_shot": 0, "data": "/some/folder/trees.jsonl"},
     )
 
 

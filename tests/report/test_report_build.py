@@ -201,6 +201,18 @@ def test_the_precision_of_a_score_keeps_its_own_column(tmp_path: Path) -> None:
     assert "perplexity (merged) ↓" in titles
 
 
+def test_how_each_score_was_taken_is_said(seven_runs: Path) -> None:
+    found = table(build_from(seven_runs), "protocols")
+    first = cells(found, 0)
+    assert (first["task"], first["metric"], first["unit"]) == (
+        "held_out",
+        "perplexity",
+        "perplexity",
+    )
+    assert (first["weights scored"], first["items"]) == ("as trained", "84")
+    assert first["details"] == "few_shot = 0; data = trees.jsonl"
+
+
 def test_budget_and_loss_limits(seven_runs: Path) -> None:
     small = build_from(seven_runs, budget_memory_bytes=int(1.3 * 2**30))
     assert "Recommended: qlora_nf4." in words(small, "summary")

@@ -56,6 +56,8 @@ class _Attention:
         self.size = int(module.head_dim)
         self.heads = int(config.num_attention_heads)
         self.groups = int(config.num_key_value_heads)
+        if self.size % 8 or self.size > 256:
+            raise UnsupportedLayer(f"attention heads of {self.size} channels")
         for name in ("q_layernorm", "q_norm"):
             if getattr(module, name, None) is not None:
                 raise UnsupportedLayer("norms inside attention")

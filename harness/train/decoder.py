@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections import deque
 from typing import Any
 
@@ -42,6 +43,8 @@ class Decoder:
             raise UnsupportedLayer("an adapted embedding or output layer")
         if last is None or self._embed.weight.requires_grad or self._head.weight.requires_grad:
             raise UnsupportedLayer("a trained embedding or output layer")
+        if self._embed.weight.is_cuda:
+            _check_kernels(dtype, self._rotary)
         self._norm = frozen_norm(last)
         self._dtype = dtype
         self.blocks: list[Block] = make_blocks(body.layers, dtype)
@@ -116,6 +119,17 @@ class Decoder:
         carried = torch.zeros_like(x)
         self._norm.backward_(x, slope, carried)
         return total, carried
+
+
+def _check_kernels(dtype: torch.dtype, rotary: Any) -> None:
+    """Refuse what the GPU's kernels cannot do."""
+    if dtype == torch.float32:
+        raise UnsupportedLayer("attention in single precision on a GPU")
+    if importlib.util.find_spec("triton") is None:
+        raise UnsupportedLayer("a GPU without Triton")
+    half = int(rotary.inv_freq.numel())
+    if half & (half - 1):
+        raise UnsupportedLayer(f"{2 * half} rotary channels, which are no power of two")
 
 
 class _DeviceStore:

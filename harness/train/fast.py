@@ -48,6 +48,8 @@ def train_fast(job: TrainJob, progress: Progress) -> TrainResult:
     except UnsupportedLayer as reason:
         from harness.train.plain import train_plain
 
+        for parameter in job.model.parameters():
+            parameter.grad = None
         progress.note(f"the fast path does not take {reason}: training with the plain path")
         return train_plain(job, progress)
     job.model.eval()

@@ -158,8 +158,8 @@ class Linears:
         """Gradients of the input (if ``further``, else empty) and of h Aᵀ."""
         if self.riders and further:
             both = slope @ self.weight()
-            out, low_slope = both[:, : self.inputs], both[:, self.inputs :]
-            return out.addmm_(low_slope, self._a), low_slope.contiguous()
+            out, riding = both[:, : self.inputs], both[:, self.inputs :]
+            return out.addmm_(riding, self._a), riding.contiguous()
         low_slope = self._spread(slope) if self.rank else None
         if not further:
             return slope[:0], low_slope

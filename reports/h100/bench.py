@@ -189,7 +189,7 @@ def run_ours(plan: Plan, model: Any, rows: Rows, profile: Path | None) -> dict[s
     """One of the harness's two paths."""
     tokens = [len(row.input_ids) for row in rows.rows]
     order = schedule(len(rows.rows), plan.budget, plan.seed, tokens)
-    job = TrainJob(model, rows.rows, order, plan, rows.pad_id)
+    job = TrainJob(model, rows.rows, order, plan, pad_id=2)
     if profile is not None:
         with torch.profiler.profile(
             activities=[torch.profiler.ProfilerActivity.CUDA, torch.profiler.ProfilerActivity.CPU]
@@ -309,7 +309,7 @@ def run_case(name: str, case: Case, sequences: list[Any], arguments: Any) -> dic
     if case.sft is not None:
         found = run_sft(plan, model, sequences, case)
     else:
-        rows = make_rows(sequences, plan.training, 2)
+        rows = make_rows(sequences, plan.training)
         found = run_ours(plan, model, rows, None)
         found["fill"] = round(rows.fill, 4)
     if cuda:

@@ -91,14 +91,10 @@ def main() -> None:
     device = first.device.kind
     renderer = Renderer(load_tokenizer(folder))
     corpus = build_corpus(first.corpus)
-    rows = make_rows(list(renderer.encode_all(corpus.train)), first.training, renderer.pad_id)
+    rows = make_rows(list(renderer.encode_all(corpus.train)), first.training)
     packed_plan = plan_of(arguments.data, "fast", 0, packing=True)
-    packed = make_rows(
-        list(renderer.encode_all(corpus.train)), packed_plan.training, renderer.pad_id
-    )
-    held_out = make_rows(
-        list(renderer.encode_all(corpus.held_out)), first.training, renderer.pad_id
-    )
+    packed = make_rows(list(renderer.encode_all(corpus.train)), packed_plan.training)
+    held_out = make_rows(list(renderer.encode_all(corpus.held_out)), first.training)
     out: dict[str, Any] = {
         "train_rows": len(rows.rows),
         "held_out_rows": len(held_out.rows),

@@ -135,7 +135,11 @@ class Score(Frozen):
     unit: str
     direction: Literal["lower", "higher"] = Field(description="which way is better")
     transform: Literal["identity", "exp"] = "identity"
-    items: str | None = None
+    items: str | None = Field(
+        default=None,
+        pattern=r"^items/[^/\\]+\.parquet$",
+        description="the parquet file, which never lies outside the run's folder",
+    )
     headline: bool = Field(default=False, description="shown in the ranking table")
     details: dict[str, JsonValue] = Field(
         default_factory=dict, description="few-shot, limit, version, data folder, baselines, …"

@@ -21,7 +21,7 @@ from small_run import Heard, Small
 from harness.errors import StorageError, UserError
 from harness.record import PHASES, RunRecord
 from harness.schema import write_json
-from harness.store import RunStore, StoredRun
+from harness.store import BrokenRun, RunStore, StoredRun
 from harness.supervise import Order, settle, shrunk, supervise
 
 OFTEN = 0.0  # seconds between checkpoints: one after every step
@@ -366,3 +366,16 @@ def test_a_file_size_limit_while_the_adapter_is_saved_spoils_nothing(
     assert not folder.adapter.exists()
     assert store.find(small.plan()) == record
     assert not list(folder.path.rglob("*.part"))
+
+
+@pytest.mark.parametrize("items", ["/etc/x.parquet", "items/../../x.parquet", "../items/x.parquet"])
+def test_a_record_from_elsewhere_cannot_name_files_outside_its_folder(
+    copied: RunStore, small: Small, items: str
+) -> None:
+    path = copied.folder(small.plan()).record
+    text = path.read_text()
+    name = next(score.items for score in copied.find(small.plan()).scores)  # type: ignore[union-attr]
+    path.write_text(text.replace(f'"{name}"', f'"{items}"'))
+    (found,) = copied.scan()
+    assert isinstance(found, BrokenRun)
+    assert copied.find(small.plan()) is None

@@ -126,5 +126,5 @@ def bench(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def browser(session: nox.Session) -> None:
     """The HTML report in a real browser."""
-    python = project_python(session, "tests")
+    python = project_python(session, "tests", "browser")
     session.run(python, "-m", "pytest", "-m", "browser", *session.posargs, external=True)

@@ -13,7 +13,8 @@ from harness.report.blocks import Cell, Column, Section, Table, prose, unknown
 from harness.report.evidence import Evidence
 from harness.report.ranking import TONES, show_difference
 from harness.report.rows import Row, twins, without
-from harness.report.scoring import Difference, Sample, Scoring, make_difference
+from harness.report.sample import Sample
+from harness.report.scoring import Difference, Scoring, make_difference
 from harness.report.statistics import Effect, holm, pool_seeds
 
 

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from harness.errors import UnknownName
 from harness.report.rows import Row, make_rows, memory_kind
-from harness.report.scoring import Sample, Scoring, make_scoring, score_keys
+from harness.report.sample import Sample
+from harness.report.scoring import Scoring, make_scoring, score_keys
 from harness.schema import Frozen
 from harness.store import BrokenRun, StoredRun
 

@@ -100,7 +100,7 @@ class Run:
         )
         found = tokenised_corpus(self.plan.corpus, renderer, self.log)
         training = self.plan.training
-        rows = make_rows(found.train, training, renderer.pad_id)
+        rows = make_rows(found.train, training)
         self.outcome.corpus = with_rows(found.corpus.result, rows, training.overflow)
         return found.corpus, renderer, rows if self.plan.trains else None
 

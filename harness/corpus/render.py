@@ -112,12 +112,6 @@ class Renderer:
         ids, _ = next(self._tokenise([self._prompt(messages)]))
         return [int(token) for token in ids]
 
-    def reply_ids(self, text: str) -> list[int]:
-        """The trained tokens of a reply: what follows :meth:`prompt_ids`, end of turn included."""
-        turns = (Message("user", "?", "?"), Message("assistant", text, "?"))
-        sequence = self.encode(Conversation("?", "?", "", turns))
-        return [int(token) for token in sequence.input_ids[sequence.loss_mask]]
-
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text alone, without template."""
         counts: list[int] = []

@@ -43,7 +43,6 @@ class Rows:
     dropped_conversations: int
     cut_conversations: int
     cut_replies: int
-    pad_id: int
     sequence_length: int
 
     @property
@@ -52,17 +51,12 @@ class Rows:
         return sum(len(row.input_ids) for row in self.rows)
 
     @property
-    def assistant_tokens(self) -> int:
-        """Tokens that carry loss."""
-        return sum(int((row.labels != IGNORED).sum()) for row in self.rows)
-
-    @property
     def fill(self) -> float:
         """Share of real tokens when every row is padded to the sequence length."""
         return self.tokens / max(1, len(self.rows) * self.sequence_length)
 
 
-def make_rows(sequences: Iterable[TokenSequence], training: Training, pad_id: int) -> Rows:
+def make_rows(sequences: Iterable[TokenSequence], training: Training) -> Rows:
     """Fit sequences into rows of at most ``training.sequence_length`` tokens.
 
     Overflow ``cut`` keeps the first whole turns, or, where not even the first reply fits, the
@@ -87,7 +81,7 @@ def make_rows(sequences: Iterable[TokenSequence], training: Training, pad_id: in
         else ([[index] for index in range(len(pieces))])
     )
     rows = tuple(_row([pieces[index] for index in group]) for group in packed)
-    return Rows(rows, truncated, dropped, cut, cut_replies, pad_id, limit)
+    return Rows(rows, truncated, dropped, cut, cut_replies, limit)
 
 
 def _ends_turn(mask: BoolArray, end: int) -> bool:
@@ -159,17 +153,3 @@ def _row(pieces: Sequence[tuple[IntArray, IntArray]]) -> Row:
         np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
         lengths,
     )
-
-
-def attention_mask_for(lengths: Sequence[int], width: int | None = None) -> BoolArray:
-    """Which token may see which: [width, width] bool, causal inside each conversation only.
-
-    Padding, from ``sum(lengths)`` to ``width``, sees itself and nothing else. As a model input
-    it needs two more dimensions, [batch, 1, width, width].
-    """
-    width = sum(lengths) if width is None else width
-    numbers = np.repeat(np.arange(len(lengths)), lengths)
-    pads = np.arange(len(lengths), len(lengths) + width - len(numbers))
-    numbers = np.concatenate([numbers, pads])
-    same: BoolArray = numbers[:, None] == numbers[None, :]
-    return np.tril(same)

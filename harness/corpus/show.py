@@ -49,7 +49,7 @@ def corpus_report(
         return Group(*_summary(corpus.result), *shown)
     found = tokenised_corpus(suite.corpus, renderer, progress)
     training = parse(Training, suite.training, where=f"suite {suite.name}, [training]")
-    rows = make_rows(found.train, training, renderer.pad_id)
+    rows = make_rows(found.train, training)
     result = with_rows(found.corpus.result, rows, training.overflow)
     return Group(
         *_summary(result),

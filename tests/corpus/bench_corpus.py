@@ -71,7 +71,7 @@ def child(tokenizer: str, source: str, policy: str, threshold: str) -> None:
     )
     found = tokenised_corpus(spec, renderer)
     done = time.monotonic()
-    rows = make_rows(found.train, Training(sequence_length=2048, packing=True), renderer.pad_id)
+    rows = make_rows(found.train, Training(sequence_length=2048, packing=True))
     packed = time.monotonic()
     numbers = {
         "import_and_tokenizer_seconds": round(loaded - started, 2),

@@ -172,7 +172,7 @@ def test_the_sequence_length_is_the_last_step_of_the_funnel(
     cache: Path, chatml_tokenizer: Any
 ) -> None:
     found, _ = start(SAMPLE, Renderer(chatml_tokenizer))
-    rows = make_rows(found.train, Training(sequence_length=200), pad_id=0)
+    rows = make_rows(found.train, Training(sequence_length=200))
     row = with_rows(found.corpus.result, rows, "cut").funnel[-1]
     assert row.tokens == rows.tokens
     assert f"{rows.truncated_tokens:,} tokens over 200 (cut)" in row.removed

@@ -197,7 +197,7 @@ def test_rows_keep_or_count_every_token(
         ids = np.arange(len(mask), dtype=np.int32) + 1000 * number
         made.append(TokenSequence(str(number), str(number), ids, mask))
     training = Training(sequence_length=limit, overflow=overflow, packing=packing)
-    rows = make_rows(made, training, pad_id=0)
+    rows = make_rows(made, training)
     seen = {int(token) for row in rows.rows for token in row.input_ids}
     total = sum(len(one.input_ids) for one in made)
     assert rows.truncated_tokens == total - len(seen)

@@ -118,9 +118,10 @@ def test_a_prompt_is_a_prefix_and_the_reply_follows(base_tokenizer: Any, templat
     sequence = renderer.encode(conversation)
     ids = sequence.input_ids.tolist()
     prompt = renderer.prompt_ids(conversation.messages[:-1])
-    reply = renderer.reply_ids("- yes\n- 是")
-    assert ids[: len(prompt) + len(reply)] == prompt + reply
-    assert reply[-1] == renderer.end_of_turn_id
+    reply = ids[len(prompt) :][: ids[len(prompt) :].index(renderer.end_of_turn_id) + 1]
+    assert ids[: len(prompt)] == prompt
+    assert renderer.tokenizer.decode(reply[:-1]).strip() == "- yes\n- 是"
+    assert sequence.loss_mask[len(prompt) :][: len(reply)].all()
     assert (
         renderer.prompt_ids(conversation.messages[:1])
         == ids[: len(renderer.prompt_ids(conversation.messages[:1]))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,25 @@ from harness.corpus.sequences import (
     IGNORED,
     Row,
     Rows,
-    attention_mask_for,
     best_fit_decreasing,
     make_rows,
 )
 from harness.suite import CorpusSpec
 from harness.variant import Training
+
+
+def attention_mask_for(lengths: Sequence[int], width: int | None = None) -> np.ndarray:
+    """Which token may see which: [width, width] bool, causal inside each conversation only.
+
+    Padding, from ``sum(lengths)`` to ``width``, sees itself and nothing else. As a model input
+    it needs two more dimensions, [batch, 1, width, width].
+    """
+    width = sum(lengths) if width is None else width
+    numbers = np.repeat(np.arange(len(lengths)), lengths)
+    pads = np.arange(len(lengths), len(lengths) + width - len(numbers))
+    numbers = np.concatenate([numbers, pads])
+    same: np.ndarray = numbers[:, None] == numbers[None, :]
+    return np.tril(same)
 
 
 def sequence(name: str, *turns: tuple[int, int]) -> TokenSequence:
@@ -30,7 +44,7 @@ def sequence(name: str, *turns: tuple[int, int]) -> TokenSequence:
 
 
 def rows_of(*sequences: TokenSequence, **choices: Any) -> Rows:
-    return make_rows(sequences, Training(**choices), pad_id=0)
+    return make_rows(sequences, Training(**choices))
 
 
 def test_a_conversation_that_fits_is_one_row() -> None:
@@ -118,7 +132,7 @@ def real_sequences(oasst: Path, chatml_tokenizer: Any) -> list[TokenSequence]:
 def test_packed_real_conversations_fill_2048_to_95_percent(
     real_sequences: list[TokenSequence],
 ) -> None:
-    rows = make_rows(real_sequences, Training(sequence_length=2048, packing=True), pad_id=0)
+    rows = make_rows(real_sequences, Training(sequence_length=2048, packing=True))
     assert rows.fill >= 0.95
 
 
@@ -168,8 +182,8 @@ def test_packed_and_unpacked_losses_are_equal(
     )  # fmt: skip
     model = AutoModelForCausalLM.from_config(config).eval().float()
     some = [one for one in real_sequences if len(one.input_ids) < 250][:6]
-    packed = make_rows(some, Training(sequence_length=512, packing=True), pad_id=0)
-    alone = make_rows(some, Training(sequence_length=512), pad_id=0)
+    packed = make_rows(some, Training(sequence_length=512, packing=True))
+    alone = make_rows(some, Training(sequence_length=512))
     wanted = {
         row.input_ids.tobytes(): _losses(model, row, attention_mask_for(row.lengths))
         for row in alone.rows

@@ -36,4 +36,5 @@ def build_report(
         UnknownName: the reference is not among the rows.
     """
     evidence = gather(runs, broken, request)
-    return Report(f"Fine-tuning report: {request.suite}", evidence, make_sections(evidence))
+    suite = request.suite.partition("+")[0]  # settings stand in the summary
+    return Report(f"Fine-tuning report: {suite}", evidence, make_sections(evidence))

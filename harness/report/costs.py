@@ -11,7 +11,7 @@ from harness.report.drawings import Axis, Bar, Panels, Stacks
 from harness.report.evidence import Evidence
 from harness.report.rows import MEMORY_KINDS, Row, twins
 
-METERED = ("load", "score_base", "prepare", "train", "score")
+METERED: tuple[str, ...] = tuple(phase for phase in PHASES if phase not in ("fetch", "save"))
 DRAWN = 40
 
 

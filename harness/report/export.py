@@ -22,8 +22,8 @@ def export(report: Report, kind: Format) -> bytes:
 
     JSON holds all: rows with their comparisons, every score of every run, every plan. CSV and
     parquet hold one long table, a line per run and quantity: ``label, variant, suite, seed,
-    fingerprint, status, group, name, stage, precision, value, standard_error, n, unit`` with the
-    groups ``score``, ``phase``, ``size``, ``training`` and ``plan`` (whose values are in ``text``).
+    fingerprint, status, group, name, stage, precision, value, standard_error, n, unit, text``
+    with the groups ``score``, ``phase``, ``size`` and ``plan`` (whose values are in ``text``).
     """
     if kind == "json":
         return (json.dumps(_document(report), indent=1, ensure_ascii=False) + "\n").encode()

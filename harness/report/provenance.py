@@ -42,6 +42,9 @@ def provenance_section(evidence: Evidence) -> Section | None:
 def _flat_plan(row: Row) -> dict[str, Any]:
     plan = row.plan.model_dump(mode="json")
     flat = {k: v for k, v in flatten(plan).items() if not k.startswith(UNSHOWN)}
+    trainers = {record.training.trainer for record in row.finished if record.training}
+    if trainers:
+        flat["training path that ran"] = "+".join(sorted(trainers))
     scale = alpha_over_rank(row.plan)
     if scale is not None:
         flat["adapter.alpha/r"] = float(f"{scale:.6g}")

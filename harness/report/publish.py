@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import StorageError
+from harness.plan import Plan
 from harness.record import Problem, RunRecord, Score
 from harness.report.build import ReportRequest, build_report
 from harness.report.data import sample_texts
@@ -120,12 +121,27 @@ def _clean(record: RunRecord, scores: tuple[Score, ...]) -> RunRecord:
             kind=problem.kind,
             phase=problem.phase,
             step=problem.step,
-            message=str(_cut_paths(problem.message)),
+            message=str(_cut_paths(problem.message.partition("\n")[0])),  # the rest may quote data
         )
     generations = tuple(item for item in record.generations if item.prompt in bundled)
     return record.model_copy(
-        update={"scores": scores, "problem": problem, "generations": generations}
+        update={
+            "plan": _without_folders(record.plan),
+            "scores": scores,
+            "problem": problem,
+            "generations": generations,
+        }
     )
+
+
+def _without_folders(plan: Plan) -> Plan:
+    """The plan with data named by its last part; paths are no part of its fingerprint."""
+    corpus, score = plan.corpus, plan.score
+    if plan.corpus_sha256 is not None:
+        corpus = corpus.model_copy(update={"source": Path(corpus.source).name})
+    if score.data_folder is not None:
+        score = score.model_copy(update={"data_folder": Path(score.data_folder).name})
+    return plan.model_copy(update={"corpus": corpus, "score": score})
 
 
 def _cut_paths(value: Any) -> Any:

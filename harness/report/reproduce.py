@@ -50,13 +50,14 @@ def command(plan: Plan, seeds: Sequence[int]) -> str:
     suite, variant = (name.partition("+")[0] for name in (plan.suite, plan.variant))
     parts = ["python", "-m", "harness", "run", "--suite", suite]
     parts += ["--variant", variant]
-    for key, value in _settings(plan, suite, variant).items():
+    settings = _settings(plan, suite, variant)
+    for key, value in (settings or {}).items():
         parts += ["--set", f"{key}={value}"]
     if list(seeds) != [0]:
         parts += ["--seeds", seed_range(seeds)]
-    if plan.device.kind == "cuda":
-        parts += ["--device", "cuda"]
-    return shlex.join(parts)
+    parts += ["--device", plan.device.kind]
+    remark = "" if settings is not None else "  # from TOML files of your own: name their paths"
+    return shlex.join(parts) + remark
 
 
 def seed_range(seeds: Sequence[int]) -> str:
@@ -66,14 +67,14 @@ def seed_range(seeds: Sequence[int]) -> str:
     return ",".join(str(seed) for seed in seeds)
 
 
-def _settings(plan: Plan, suite_name: str, name: str) -> dict[str, str]:
-    """What must be set beside the registered variant and suite to get the plan."""
+def _settings(plan: Plan, suite_name: str, name: str) -> dict[str, str] | None:
+    """What must be set beside the registered variant and suite; None if one is not registered."""
     try:
         suite = load_suite(suite_name)
         variant = load_variant(name, suite)
         model = load_model(suite.model).name
     except HarnessError:
-        return {}
+        return None
     asked = plan.model_dump(mode="json")
     written = suite.model_dump(mode="json") | variant.model_dump(mode="json")
     settings: dict[str, str] = {}

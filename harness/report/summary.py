@@ -38,6 +38,9 @@ def _question(evidence: Evidence) -> Block:
         parts.append(f"{failed} failed")
     models = sorted({row.plan.model.name for row in evidence.rows})
     devices = sorted({row.plan.device.name for row in evidence.rows})
+    changes = request.suite.split("+")[1:]
+    if changes:
+        parts[-1] += f"; suite with {', '.join(changes)}"
     text = ", ".join(parts) + f"; model {', '.join(models)} on {', '.join(devices)}. "
     if evidence.main is not None:
         margin = show_limit(evidence.main, evidence.main.scale.margin)

@@ -54,14 +54,17 @@ def test_csv_text_is_no_formula(tmp_path: Path) -> None:
 
 
 def published_with_secrets(tmp_path: Path) -> Path:
-    folder = write_run(tmp_path / "runs", Made("qlora_nf4"))
+    folder = write_run(tmp_path / "runs", Made("qlora_nf4", corpus_sha256="0" * 64))
     record = read_json(folder / "record.json", RunRecord)
+    source = {"source": f"/home/me/{SECRET}/trees.jsonl"}
+    corpus = record.plan.corpus.model_copy(update=source)
     generations = tuple(g.model_copy(update={"prompt": SECRET}) for g in record.generations[:1])
     score = record.scores[0].model_copy(update={"details": {"data": f"/home/me/{SECRET}/x"}})
     write_json(
         folder / "record.json",
         record.model_copy(
             update={
+                "plan": record.plan.model_copy(update={"corpus": corpus}),
                 "generations": generations + record.generations[1:],
                 "scores": (score, *record.scores[1:]),
             }
@@ -146,7 +149,7 @@ def test_commands_name_what_was_set(tmp_path: Path) -> None:
     assert "--set training.sequence_length=256" in text
     assert "--set corpus.policy=all_paths" in text
     assert "precision.compute" not in text, "asked for as in the registered variant"
-    assert text.endswith("--seeds 0..2")
+    assert text.endswith("--seeds 0..2 --device cpu")
     assert seed_range([1, 3]) == "1,3"
 
 

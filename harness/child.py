@@ -44,6 +44,7 @@ def run_child(path: Path, permits: Permits) -> int:
         log.emit("start", pid=os.getpid())
         with _pulse(run):
             ending = _guarded(run)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to stop but the record
         seconds = time.monotonic() - clock
         write_json(folder.record, _record(run, ending, started, seconds))
         if ending is None:

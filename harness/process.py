@@ -16,7 +16,7 @@ from harness.events import EventTail
 from harness.store import RunFolder
 
 POLL_SECONDS = 0.1
-GRACE_SECONDS = 15.0
+GRACE_SECONDS = 15
 
 Watch = Callable[[dict[str, Any]], None]
 
@@ -79,9 +79,12 @@ def _pass_on(tail: EventTail, watch: Watch) -> None:
 
 def _stop(child: subprocess.Popen[bytes]) -> None:
     """Ask the child to end, wait for its record, then insist."""
-    child.send_signal(signal.SIGINT)
-    with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
-        child.wait(GRACE_SECONDS)
+    with suppress(KeyboardInterrupt):
+        for _ in range(GRACE_SECONDS):  # again and again: a library may swallow one
+            child.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(1.0)
+                break
     _kill(child)
 
 

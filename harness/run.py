@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -79,13 +80,22 @@ class Run:
         self._predict()
         with self._in_phase("load"):
             model = self._load(source)
+        self._import("what scoring needs", "harness.score.take", "harness.score.reuse")
         if self.plan.trains:
             self._take_scores("score_base", lambda: self._subject(model, corpus, renderer))
+            path = f"harness.train.{self.plan.training.speed}"
+            self._import("the trainer", "harness.model.adapter", "peft", path)
             with self._in_phase("train"):
                 model = self._train(model, rows, renderer)
         self._take_scores("score", lambda: self._subject(model, corpus, renderer))
         with self._in_phase("save"):
             self._save(model)
+
+    def _import(self, what: str, *modules: str) -> None:
+        """Load libraries outside of any phase: it is no cost of the variant."""
+        self.log.note(f"loading {what}")
+        for name in modules:
+            import_module(name)
 
     def _prepare(self, source: Path) -> tuple[Corpus, Renderer, Rows | None]:
         from harness.corpus.cache import tokenised_corpus
@@ -144,7 +154,6 @@ class Run:
 
         stage: Literal["before", "after"] = "before" if phase == "score_base" else "after"
         with self._in_phase(phase):
-            self.log.note("loading what scoring needs")
             if stage == "after" and self.plan.trains:
                 found = self._every_precision(subject(), stage, self.folder.path)
             else:

@@ -201,7 +201,8 @@ def _record_of(plan: Plan, folder: RunFolder, death: Death) -> RunRecord:
         record = read_json(folder.attempt.record, RunRecord)
     except HarnessError:
         return _posthumous(plan, folder, ending)
-    if death.timed_out and record.problem is not None and record.status == "interrupted":
+    stopped = death.timed_out or death.interrupted
+    if stopped and record.problem is not None:  # whatever error the signal became in a library
         problem = {"kind": ending.kind, "message": ending.message}
         update = {"status": ending.status, "problem": record.problem.model_copy(update=problem)}
         return record.model_copy(update=update)

@@ -21,7 +21,7 @@ from harness.corpus.threads import (
     thread_reader,
 )
 from harness.corpus.trees import MessageTree
-from harness.errors import CorpusError, UnknownName
+from harness.errors import CorpusError
 
 SNIFFED_RECORDS = 20
 
@@ -45,8 +45,6 @@ def recognise(records: Iterator[Record], name: str) -> tuple[str, Iterator[Recor
         CorpusError: no format fits.
     """
     if name != "auto":
-        if name not in FORMATS:
-            raise UnknownName("corpus format", name, ["auto", *FORMATS])
         return name, records
     sample = list(islice(records, SNIFFED_RECORDS))
     for candidate, layout in FORMATS.items():

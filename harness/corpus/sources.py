@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -17,9 +16,8 @@ from harness.corpus.records import Record, read_records
 from harness.corpus.trees import MessageTree
 from harness.errors import CorpusError, FetchError, StorageError
 from harness.plan import SAMPLE
-from harness.suite import CorpusSpec
+from harness.suite import HUB_SOURCE, CorpusSpec
 
-HUB = re.compile(r"hub:(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
 TABLES = (".parquet", ".arrow")
 TEXTS = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
 NOT_DATA = ("state.json", "dataset_info.json", "dataset_infos.json")
@@ -77,17 +75,10 @@ def find_source(spec: CorpusSpec) -> Source:
     hold the same messages in both. All splits are read: the harness splits by tree itself.
 
     Raises:
-        CorpusError: nothing is there, or a hub source without a full commit hash.
+        CorpusError: nothing is there.
     """
-    if spec.source.startswith("hub:"):
-        found = HUB.fullmatch(spec.source)
-        if found is None:
-            raise CorpusError(
-                "the hub source is not pinned to a commit",
-                where=f"source = {spec.source!r}",
-                expected="hub:OpenAssistant/oasst1@<40 hexadecimal digits>",
-                hint="take the commit hash from the data set's page, under Files and versions",
-            )
+    found = HUB_SOURCE.fullmatch(spec.source)
+    if found is not None:
         return Source(found["repository"], (), found["repository"], found["revision"])
     path = SAMPLE if spec.source == "sample" else Path(spec.source).expanduser()
     if path.is_dir():

@@ -9,16 +9,18 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from harness.corpus.build import Corpus, build_corpus
 from harness.corpus.complaints import Complaints
 from harness.corpus.forest import Forest
+from harness.corpus.formats import FORMATS
 from harness.corpus.sources import find_source, read_trees
 from harness.corpus.trees import MessageTree, walk
-from harness.errors import CorpusError, UnknownName
+from harness.errors import CorpusError, InvalidFile
+from harness.schema import parse
 from harness.suite import CorpusSpec
 
 TREES = "oasst1-en-validation.trees.jsonl.gz"
@@ -137,12 +139,16 @@ def test_text_without_conversations_is_not_guessed_at(oasst: Path) -> None:
     assert "line 1" in str(caught.value)
 
 
+def test_every_format_can_be_forced() -> None:
+    assert get_args(CorpusSpec.model_fields["format"].annotation) == ("auto", *FORMATS)
+
+
 def test_a_format_forced_on_the_wrong_file_says_what_is_missing(oasst: Path) -> None:
     with pytest.raises(CorpusError) as caught:
         read(oasst / TREES, format="messages")
     assert f"{TREES}, line 1, key text" in str(caught.value)
-    with pytest.raises(UnknownName, match="corpus format"):
-        read(oasst / TREES, format="tree")
+    with pytest.raises(InvalidFile, match="format: Input should be 'auto', 'trees'"):
+        parse(CorpusSpec, {"format": "tree"}, where="a suite")
 
 
 @pytest.mark.parametrize(
@@ -194,8 +200,8 @@ def test_alpaca_input_joins_its_instruction(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", ["hub:OpenAssistant/oasst1", "hub:OpenAssistant/oasst1@main"])
 def test_the_hub_needs_a_pinned_revision(source: str) -> None:
-    with pytest.raises(CorpusError, match="not pinned"):
-        find_source(CorpusSpec(source=source))
+    with pytest.raises(InvalidFile, match="pinned to a commit"):
+        parse(CorpusSpec, {"source": source}, where="a suite")
 
 
 def test_a_pinned_hub_source_without_network_is_a_clear_error() -> None:

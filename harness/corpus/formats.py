@@ -41,7 +41,6 @@ def recognise(records: Iterator[Record], name: str) -> tuple[str, Iterator[Recor
     "auto" takes the first format that fits the first records, all of them or none.
 
     Raises:
-        UnknownName: no format of that name.
         CorpusError: no format fits.
     """
     if name != "auto":

@@ -67,7 +67,9 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The fast tests: tiny random models built here, no network."""
     python = project_python(session, "tests")
-    session.run(python, "-m", "pytest", *session.posargs, external=True)
+    # Two workers with a thread each: more would each load torch once more.
+    command = [python, "-m", "pytest", "-n", "2"]
+    session.run(*command, *session.posargs, external=True, env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session(venv_backend="none")

@@ -39,6 +39,7 @@ def project_python(session: nox.Session, *groups: str) -> str:
     python = str(folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python"))
     if not Path(python).exists():
         session.run(sys.executable, "-m", "virtualenv", "--quiet", str(folder), external=True)
+    session.log("bringing .nox/project up to date; the first time takes minutes")
     needed = [requirement for name in groups for requirement in group(name)]
     command = ["-m", "pip", "install", "-qq", "--disable-pip-version-check", *CONSTRAINTS]
     session.run(python, *command, "-e", ".", *needed, external=True)

@@ -12,7 +12,7 @@ from harness.model.shape import ParameterCount, count_parameters
 from harness.plan import Plan
 from harness.record import MemoryPrediction
 
-SCORED_LOGITS_BYTES = {"cpu": 24 * MIB, "cuda": 256 * MIB}  # harness.score.body holds at a time
+SCORED_LOGITS_BYTES = {"cpu": 64 * MIB, "cuda": 256 * MIB}  # harness.score.body holds at a time
 SCORED_TOKENS_CPU = 512  # of one pass in harness.score.likelihood
 
 

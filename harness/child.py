@@ -138,6 +138,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--trust-remote-code", action="store_true")
     parser.add_argument("--checkpoint-seconds", type=float, default=Permits.checkpoint_seconds)
     given = parser.parse_args(arguments)
+    # A shell's background jobs ignore Ctrl-C, and hand that down; the parent must be heard.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     end_with_parent()
     return run_child(given.folder, Permits(given.trust_remote_code, given.checkpoint_seconds))
 

@@ -69,7 +69,7 @@ def tests(session: nox.Session) -> None:
     """The fast tests: tiny random models built here, no network."""
     python = project_python(session, "tests")
     # Two workers with a thread each: more would each load torch once more.
-    command = [python, "-m", "pytest", "-n", "2"]
+    command = [python, "-m", "pytest", "-n", "2", "--dist", "worksteal"]
     session.run(*command, *session.posargs, external=True, env={"OMP_NUM_THREADS": "1"})
 
 

@@ -100,7 +100,7 @@ def report(session: nox.Session) -> None:
 def wheel(session: nox.Session) -> None:
     """A built wheel, away from the checkout, finds its variants, suites, models and texts."""
     python = project_python(session)
-    folder = Path(session.create_tmp()) / "wheel"
+    folder = Path(session.create_tmp()).resolve() / "wheel"
     shutil.rmtree(folder, ignore_errors=True)
     pip = [python, "-m", "pip", "-qq"]
     session.run(*pip, "wheel", "--no-deps", "--wheel-dir", str(folder), ".", external=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,7 +10,7 @@ from pydantic import Field, JsonValue
 
 from harness.device import Device
 from harness.errors import CorpusError, StorageError, UserError
-from harness.schema import Frozen, Versioned
+from harness.schema import Frozen, Versioned, data_fingerprint, file_sha256
 from harness.suite import Budget, CorpusSpec, Model, ScoreSpec, Seed, Suite
 from harness.variant import Adapter, Dtype, Method, Name, Precision, Quantization, Training, Variant
 
@@ -60,7 +59,7 @@ class Plan(Versioned):
     @property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of what decides the result: names and descriptions do not."""
-        return _digest(_deciding(self))
+        return data_fingerprint(_deciding(self))
 
     @property
     def base_fingerprint(self) -> str:
@@ -69,7 +68,7 @@ class Plan(Versioned):
         kept = ("quantization", "model", "corpus", "corpus_sha256", "data_sha256", "score")
         base = {key: deciding[key] for key in (*kept, "device")}
         base["compute"], base["stored"] = self.precision.compute, self.stored
-        return _digest(base)
+        return data_fingerprint(base)
 
     @property
     def run_name(self) -> str:
@@ -88,11 +87,6 @@ def _deciding(plan: Plan) -> dict[str, Any]:
         del data["corpus"]["source"]
     del data["score"]["data_folder"]
     return data
-
-
-def _digest(data: dict[str, Any]) -> str:
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: Device) -> Plan:
@@ -234,21 +228,18 @@ def _data_sha256(folder: str | None) -> str | None:
 
 
 def _sha256(path: Path) -> str:
+    if path.is_file():
+        return file_sha256(path)
     try:
-        return _folder_sha256(path) if path.is_dir() else _file_sha256(path)
+        return _folder_sha256(path)
     except OSError as error:
         raise StorageError(f"cannot read: {error.strerror}", where=path) from None
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _folder_sha256(folder: Path) -> str:
     """Digest of the names and contents of all files below ``folder``."""
     digest = hashlib.sha256()
     for path in sorted(item for item in folder.rglob("*") if item.is_file()):
-        line = f"{path.relative_to(folder).as_posix()} {_file_sha256(path)}\n"
+        line = f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n"
         digest.update(line.encode())
     return digest.hexdigest()

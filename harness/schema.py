@@ -148,13 +148,34 @@ def _check_version(data: object, kind: type[Versioned], path: Path) -> None:
 
 def canonical_json(model: BaseModel) -> str:
     """The one JSON text of a document: sorted keys, no spaces, UTF-8."""
-    data = model.model_dump(mode="json")
+    return _canonical(model.model_dump(mode="json"))
+
+
+def _canonical(data: Mapping[str, Any]) -> str:
     return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def fingerprint(model: BaseModel) -> str:
     """SHA-256 (hex) of the canonical JSON."""
-    return hashlib.sha256(canonical_json(model).encode()).hexdigest()
+    return data_fingerprint(model.model_dump(mode="json"))
+
+
+def data_fingerprint(data: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of plain data in the canonical JSON form."""
+    return hashlib.sha256(_canonical(data).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes.
+
+    Raises:
+        StorageError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise StorageError(f"cannot read: {error.strerror}", where=path) from None
 
 
 def write_json(path: Path, model: BaseModel) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -14,8 +13,9 @@ from harness.corpus.forest import Forest
 from harness.corpus.formats import FORMATS, recognise
 from harness.corpus.records import Record, read_records
 from harness.corpus.trees import MessageTree
-from harness.errors import CorpusError, FetchError, StorageError
+from harness.errors import CorpusError, FetchError
 from harness.plan import SAMPLE
+from harness.schema import file_sha256
 from harness.suite import HUB_SOURCE, CorpusSpec
 
 TABLES = (".parquet", ".arrow")
@@ -49,7 +49,7 @@ class Source:
     @property
     def sha256(self) -> str | None:
         """Of the file; None for a folder or the hub."""
-        return _sha256(self.files[0]) if len(self.files) == 1 and self.folder is None else None
+        return file_sha256(self.files[0]) if len(self.files) == 1 and self.folder is None else None
 
     @property
     def fingerprint(self) -> str:
@@ -57,15 +57,7 @@ class Source:
         if self.repository is not None:
             return f"{self.repository}@{self.revision}"
         named = zip(self.names, self.files, strict=True)
-        return " ".join(f"{name}={_sha256(path)}" for name, path in named)
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise StorageError(f"cannot read: {error.strerror}", where=path) from None
+        return " ".join(f"{name}={file_sha256(path)}" for name, path in named)
 
 
 def find_source(spec: CorpusSpec) -> Source:

@@ -175,7 +175,12 @@ class ScoreSpec(Frozen):
         default=None, description="score at most this many first tokens of a conversation"
     )
     generations: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="how many held-out prompts every variant answers"
+        default=0, description="how many prompts every variant answers"
+    )
+    prompts: Literal["held_out", "sample"] = Field(
+        default="held_out",
+        description="where those prompts come from: the held-out part of the suite's corpus, or of "
+        "the bundled sample, whose text may be published",
     )
     max_new_tokens: Positive = 96
     precisions: tuple[ScorePrecision, ...] = ("training",)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import JsonValue
 
-from harness.corpus.build import Corpus
+from harness.corpus.build import Corpus, build_corpus
 from harness.corpus.render import Renderer, TokenSequence
 from harness.errors import UserError
 from harness.events import Progress
@@ -23,7 +23,7 @@ from harness.score.generations import choose_prompts, generate, score_generation
 from harness.score.items import Place
 from harness.score.likelihood import Likelihood
 from harness.score.perplexity import score_held_out
-from harness.suite import ScorePrecision, Task
+from harness.suite import CorpusSpec, ScorePrecision, Task
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def take_scores(
             )
         generations: list[Generation] = []
         if score.generations:
-            progress.note("answering held-out prompts")
+            progress.note("answering prompts")
             more, generations = _generations(subject, place, progress)
             scores += more
     return Scores(tuple(scores), tuple(generations))
@@ -129,7 +129,9 @@ def _generations(
     subject: Subject, place: Place, progress: Progress
 ) -> tuple[list[Score], list[Generation]]:
     spec = subject.plan.score
-    prompts = choose_prompts(subject.corpus.held_out, spec.generations)
+    own = spec.prompts == "held_out" or subject.plan.corpus.source == "sample"
+    corpus = subject.corpus if own else build_corpus(CorpusSpec(source="sample"))
+    prompts = choose_prompts(corpus.held_out, spec.generations)
     limit = spec.max_new_tokens
     answers = generate(subject.model, subject.renderer, prompts, limit, progress)
     return score_generations(prompts, answers, subject.tokenizer, place, limit)

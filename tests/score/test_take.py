@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from harness.corpus.build import Corpus, build_corpus
 from harness.errors import DivergedError
 from harness.score.take import take_scores
-from harness.suite import ScoreSpec, Task
+from harness.suite import CorpusSpec, ScoreSpec, Task
 
 SPEC = ScoreSpec(
     window=256,
@@ -71,3 +74,23 @@ def test_a_model_that_diverged_gives_no_number(
         model.model.norm.weight.fill_(math.nan)
     with pytest.raises(DivergedError):
         take_scores(subject(SPEC), "after", tmp_path, silence)
+
+
+def test_prompts_come_from_the_sample_where_asked(
+    subject: Any, silence: Any, tmp_path: Path, corpus: Corpus
+) -> None:
+    """So that a report on text that must not be shown still shows answers."""
+    asked = [{"role": "user", "content": f"Question {n}?"} for n in range(20)]
+    replies = [{"role": "assistant", "content": f"Answer {n}."} for n in range(20)]
+    chats = tmp_path / "chats.jsonl"
+    lines = [json.dumps({"messages": turns}) for turns in zip(asked, replies, strict=True)]
+    chats.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    source = CorpusSpec(source=str(chats), format="chat")
+    from_sample = {conversation.messages[0].text for conversation in corpus.held_out}
+    for prompts in ("held_out", "sample"):
+        spec = SPEC.model_copy(update={"prompts": prompts, "tasks": (), "generations": 1})
+        plain = subject(spec)
+        plan = plain.plan.model_copy(update={"corpus": source})
+        own = replace(plain, corpus=build_corpus(source), plan=plan)
+        (answer,) = take_scores(own, "before", tmp_path, silence).generations
+        assert (answer.prompt in from_sample) == (prompts == "sample")

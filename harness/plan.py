@@ -24,6 +24,15 @@ class Substitution(Frozen):
     reason: str
 
 
+class RunRequest(Frozen):
+    """What a user asked for, as typed. The seed stands in the plan."""
+
+    variant: str
+    suite: str
+    settings: tuple[str, ...] = Field(default=(), description="--set KEY=VALUE")
+    tasks: tuple[str, ...] = Field(default=(), description="--task")
+
+
 class Plan(Versioned):
     """Everything that decides what a run does. Pure data; the same plan gives the same result."""
 
@@ -45,6 +54,9 @@ class Plan(Versioned):
     score: ScoreSpec
     device: Device
     substitutions: tuple[Substitution, ...] = ()
+    request: RunRequest | None = Field(
+        default=None, description="null where a plan was made from objects, or by an older harness"
+    )
 
     @property
     def trains(self) -> bool:
@@ -58,7 +70,7 @@ class Plan(Versioned):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of what decides the result: names and descriptions do not."""
+        """SHA-256 (hex) of what decides the result: names, descriptions and the request do not."""
         return data_fingerprint(_deciding(self))
 
     @property
@@ -78,7 +90,7 @@ class Plan(Versioned):
 
 def _deciding(plan: Plan) -> dict[str, Any]:
     data = plan.model_dump(mode="json")
-    for key in ("variant", "suite", "substitutions"):
+    for key in ("variant", "suite", "substitutions", "request"):
         del data[key]
     for key in ("name", "description", "license"):
         del data["model"][key]

@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.device import Device
 from harness.errors import InvalidFile, UnknownName, UserError
-from harness.plan import Plan, make_plan
+from harness.plan import Plan, RunRequest, make_plan
 from harness.schema import parse, read_toml
 from harness.suite import Model, Suite
 from harness.variant import Variant
@@ -236,6 +236,12 @@ class Request:
     tasks: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
 
+    def of_run(self, variant: str) -> RunRequest:
+        """The part that asks for the runs of one variant."""
+        return RunRequest(
+            variant=variant, suite=self.suite, settings=self.settings, tasks=self.tasks
+        )
+
 
 def resolve(request: Request, device: Device) -> list[Plan]:
     """Plans of all requested variants and seeds (the suite's, if none are given) on ``device``.
@@ -252,9 +258,11 @@ def resolve(request: Request, device: Device) -> list[Plan]:
     model = load_model(suite.model)
     chosen = [load_variant(name, suite, variant_overrides) for name in request.variants]
     return [
-        make_plan(variant, suite, model, seed, device)
+        make_plan(variant, suite, model, seed, device).model_copy(
+            update={"request": request.of_run(name)}
+        )
         for seed in (request.seeds or suite.seeds)
-        for variant in chosen
+        for name, variant in zip(request.variants, chosen, strict=True)
     ]
 
 

@@ -13,7 +13,7 @@ from planned import CPU, GPU, planned
 
 from harness.device import Device
 from harness.errors import CorpusError, InvalidFile, StorageError, UserError
-from harness.plan import Plan
+from harness.plan import Plan, RunRequest
 from harness.schema import read_json, write_json
 
 
@@ -99,6 +99,28 @@ def test_names_and_the_place_of_the_data_do_not_change_the_fingerprint(tmp_path:
     assert one.fingerprint == two.fingerprint
     (tmp_path / "two.jsonl").write_bytes(lines * 2)
     assert planned("qlora_nf4", f"corpus.source={tmp_path / 'two.jsonl'}") != two
+
+
+def test_how_a_plan_was_asked_for_is_kept_and_changes_nothing() -> None:
+    one = planned("qlora_nf4", "adapter.r=8", "budget.steps=7")
+    two = planned("qlora_nf4", "budget.steps = 7", "adapter.r=8")
+    assert one.request == RunRequest(
+        variant="qlora_nf4", suite="quick", settings=("adapter.r=8", "budget.steps=7")
+    )
+    assert two.request != one.request
+    assert two.fingerprint == one.fingerprint
+    assert two.base_fingerprint == one.base_fingerprint
+    assert two.run_name == one.run_name
+
+
+def test_plans_that_older_harnesses_wrote_can_be_read(tmp_path: Path) -> None:
+    plan = planned("qlora_nf4")
+    older = json.loads(plan.model_dump_json())
+    del older["request"]
+    (tmp_path / "plan.json").write_text(json.dumps(older))
+    again = read_json(tmp_path / "plan.json", Plan)
+    assert again.request is None
+    assert again.fingerprint == plan.fingerprint
 
 
 def test_a_folder_of_data_is_known_by_its_content(tmp_path: Path) -> None:

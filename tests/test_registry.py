@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from planned import CPU, planned
 
 from harness.errors import HarnessError, InvalidFile, UnknownName, UserError
+from harness.plan import RunRequest
 from harness.registry import (
     MODELS,
     SUITES,
@@ -354,6 +355,18 @@ def test_tasks_are_scored_besides_the_suites_own_and_named() -> None:
     (plan,) = resolve(Request(("base",), tasks=("arc_easy",)), CPU)
     assert [task.name for task in plan.score.tasks] == ["held_out_replies", "arc_easy"]
     assert plan.suite == "quick+score.tasks=held_out_replies-arc_easy"
+
+
+def test_every_plan_keeps_its_part_of_the_request_as_typed(tmp_path: Path) -> None:
+    own = tmp_path / "mine.toml"
+    own.write_text('description = "mine"\nmethod = "none"\n')
+    settings = ("budget.steps = 3", "score.tasks=[]")
+    request = Request((str(own), "base"), settings=settings, tasks=("arc_easy",), seeds=(0, 1))
+    kept = {"suite": "quick", "settings": settings, "tasks": ("arc_easy",)}
+    assert [plan.request for plan in resolve(request, CPU)] == [
+        RunRequest(variant=str(own), **kept),
+        RunRequest(variant="base", **kept),
+    ] * 2
 
 
 def test_the_suites_seeds_are_used_where_none_are_asked_for() -> None:

@@ -59,6 +59,12 @@ def test_a_written_record_is_found_again_by_its_plan_alone(store: RunStore) -> N
     assert store.find(planned("qlora_nf4", "adapter.r=3")) is None
 
 
+def test_a_plan_asked_for_in_other_words_finds_the_record(store: RunStore) -> None:
+    record = record_of(planned("qlora_nf4", "adapter.r=3", "budget.steps=2"))
+    store.write(record)
+    assert store.find(planned("qlora_nf4", "budget.steps = 2", "adapter.r=3")) == record
+
+
 def test_runs_come_in_the_order_of_their_names(store: RunStore) -> None:
     for variant, seed in [("qlora_nf4", 1), ("base", 0), ("qlora_nf4", 0)]:
         store.write(record_of(planned(variant, seed=seed)))

@@ -22,9 +22,9 @@ from harness.report.blocks import (
 )
 from harness.report.evidence import Evidence
 from harness.report.ranking import ending
-from harness.report.rows import Row, flatten, plain
+from harness.report.rows import BESIDE_SETTINGS, Row, flatten, plain
 
-UNSHOWN = ("substitutions", "schema_version", "variant", "seed", "suite")
+UNSHOWN = {"schema_version", "variant", "suite", *BESIDE_SETTINGS}
 
 
 def provenance_section(evidence: Evidence) -> Section | None:
@@ -40,8 +40,7 @@ def provenance_section(evidence: Evidence) -> Section | None:
 
 
 def _flat_plan(row: Row) -> dict[str, Any]:
-    plan = row.plan.model_dump(mode="json")
-    flat = {k: v for k, v in flatten(plan).items() if not k.startswith(UNSHOWN)}
+    flat = flatten(row.plan.model_dump(mode="json", exclude=UNSHOWN))
     trainers = {record.training.trainer for record in row.finished if record.training}
     if trainers:
         flat["training path that ran"] = "+".join(sorted(trainers))

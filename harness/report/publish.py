@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import StorageError
-from harness.plan import Plan
+from harness.plan import Plan, RunRequest
 from harness.record import Problem, RunRecord, Score
 from harness.report.build import ReportRequest, build_report
 from harness.report.data import sample_texts
@@ -141,7 +141,23 @@ def _without_folders(plan: Plan) -> Plan:
         corpus = corpus.model_copy(update={"source": Path(corpus.source).name})
     if score.data_folder is not None:
         score = score.model_copy(update={"data_folder": Path(score.data_folder).name})
-    return plan.model_copy(update={"corpus": corpus, "score": score})
+    request = None if plan.request is None else _cut_request(plan.request)
+    return plan.model_copy(update={"corpus": corpus, "score": score, "request": request})
+
+
+def _cut_request(request: RunRequest) -> RunRequest:
+    """The request with absolute paths cut to their last part; relative ones stay as typed."""
+    settings = []
+    for setting in request.settings:
+        key, equals, value = setting.partition("=")
+        settings.append(f"{key}{equals}{_last_part(value)}")
+    names = {"variant": _last_part(request.variant), "suite": _last_part(request.suite)}
+    return request.model_copy(update=names | {"settings": tuple(settings)})
+
+
+def _last_part(typed: str) -> str:
+    path = Path(typed.strip().strip("\"'"))
+    return path.name if path.is_absolute() else str(_cut_paths(typed))
 
 
 def _cut_paths(value: Any) -> Any:

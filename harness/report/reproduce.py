@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import re
 import shlex
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-from pydantic import JsonValue
-
-from harness.errors import HarnessError
-from harness.plan import Plan
-from harness.registry import load_model, load_suite, load_variant
+from harness.plan import Plan, RunRequest
 from harness.report.blocks import Block, Code, Section, code, prose
 from harness.report.evidence import Evidence
-from harness.report.rows import flatten
 
-UNTRAINED_PARTS = ("quantization", "precision", "corpus", "score")
-TRAINED_PARTS = (*UNTRAINED_PARTS, "adapter", "training", "budget")
+UNRECORDED = "  # what was set beside is not recorded: see the plan"
 
 
 def reproduce_section(evidence: Evidence) -> Section | None:
@@ -28,11 +19,11 @@ def reproduce_section(evidence: Evidence) -> Section | None:
         return None
     lines = []
     for row in evidence.ranked:
-        seeds = sorted({record.plan.seed for record in row.records})
-        lines += [f"# {row.label}", command(row.plan, seeds), ""]
+        lines += [f"# {row.label}", *commands(record.plan for record in row.records), ""]
     note = prose(
-        "Same commit, environment and seed give the same record. Settings that were substituted "
-        "are written as asked; the harness substitutes them again on the same kind of device."
+        "Same commit, environment and seed give the same record. Each command is what was typed, "
+        "for one row and its seeds. What was substituted is substituted again on the same kind of "
+        "device; a micro-batch that ran out of memory, with --on-oom shrink."
     )
     commits = Counter(
         record.environment.commit
@@ -45,19 +36,28 @@ def reproduce_section(evidence: Evidence) -> Section | None:
     return Section("reproduce", "How to reproduce each row", tuple([at, *blocks] if at else blocks))
 
 
+def commands(plans: Iterable[Plan]) -> list[str]:
+    """The command lines that make the plans of one row again, one for each way of asking."""
+    asked: dict[RunRequest | None, list[Plan]] = {}
+    for plan in plans:
+        asked.setdefault(plan.request, []).append(plan)
+    return [command(same[0], sorted({plan.seed for plan in same})) for same in asked.values()]
+
+
 def command(plan: Plan, seeds: Sequence[int]) -> str:
-    """The command line that makes a plan again, seeds included."""
-    suite, variant = (name.partition("+")[0] for name in (plan.suite, plan.variant))
-    parts = ["python", "-m", "harness", "run", "--suite", suite]
-    parts += ["--variant", variant]
-    settings = _settings(plan, suite, variant)
-    for key, value in (settings or {}).items():
-        parts += ["--set", f"{key}={value}"]
-    if list(seeds) != [0]:
-        parts += ["--seeds", seed_range(seeds)]
-    parts += ["--device", plan.device.kind]
-    remark = "" if settings is not None else "  # from TOML files of your own: name their paths"
-    return shlex.join(parts) + remark
+    """The command line that makes a plan again with some seeds."""
+    request = plan.request
+    # A derived name starts with the registered one; records older than the request have no more.
+    known = request or RunRequest(
+        variant=plan.variant.partition("+")[0], suite=plan.suite.partition("+")[0]
+    )
+    parts = ["python", "-m", "harness", "run", "--suite", known.suite, "--variant", known.variant]
+    for setting in known.settings:
+        parts += ["--set", setting]
+    for task in known.tasks:
+        parts += ["--task", task]
+    parts += ["--seeds", seed_range(seeds), "--device", plan.device.kind]
+    return shlex.join(parts) + ("" if request else UNRECORDED)
 
 
 def seed_range(seeds: Sequence[int]) -> str:
@@ -65,53 +65,3 @@ def seed_range(seeds: Sequence[int]) -> str:
     if len(seeds) > 1 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
         return f"{seeds[0]}..{seeds[-1]}"
     return ",".join(str(seed) for seed in seeds)
-
-
-def _settings(plan: Plan, suite_name: str, name: str) -> dict[str, str] | None:
-    """What must be set beside the registered variant and suite; None if one is not registered."""
-    try:
-        suite = load_suite(suite_name)
-        variant = load_variant(name, suite)
-        model = load_model(suite.model).name
-    except HarnessError:
-        return None
-    asked = plan.model_dump(mode="json")
-    written = suite.model_dump(mode="json") | variant.model_dump(mode="json")
-    settings: dict[str, str] = {}
-    if plan.model.name != model:
-        settings["model"] = plan.model.name
-    for item in plan.substitutions:
-        _put(asked, item.key, item.asked)
-    if not plan.trains:
-        asked["precision"]["trainable"] = written["precision"]["trainable"]
-    for part in TRAINED_PARTS if plan.trains else UNTRAINED_PARTS:
-        there, here = flatten(written.get(part) or {}), flatten(asked.get(part) or {})
-        for key, value in here.items():
-            if there.get(key) != value:
-                settings[f"{part}.{key}"] = toml_value(value)
-    return settings
-
-
-def _put(data: dict[str, Any], key: str, value: JsonValue) -> None:
-    *sections, last = key.split(".")
-    for section in sections:
-        data = data.setdefault(section, {})
-    data[last] = value
-
-
-def toml_value(value: object) -> str:
-    """A value as --set reads it: TOML, with plain words left bare."""
-    if isinstance(value, str) and re.fullmatch(r"[A-Za-z_./:@-][\w./:@-]*", value):
-        return value
-    if isinstance(value, list):
-        return "[" + ", ".join(_in_list(item) for item in value) + "]"
-    return _in_list(value)
-
-
-def _in_list(value: object) -> str:
-    if isinstance(value, dict):
-        pairs = ", ".join(f"{k} = {_in_list(v)}" for k, v in value.items() if v is not None)
-        return "{" + pairs + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(_in_list(item) for item in value) + "]"
-    return json.dumps(value)

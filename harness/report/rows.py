@@ -24,6 +24,7 @@ MEMORY_KINDS = {
     "peak_resident_bytes": "resident memory of the process",
 }
 TRAINING_PHASES = ("load", "prepare", "train")
+BESIDE_SETTINGS = frozenset({"seed", "substitutions", "request"})
 
 
 @dataclass(frozen=True)
@@ -179,20 +180,23 @@ def _last_of_each_seed(members: Sequence[StoredRun]) -> list[StoredRun]:
 
 
 def _setting(plan: Plan) -> str:
-    """What two runs of a row have in common: everything but seed and substitutions."""
-    data = plan.model_dump(mode="json", exclude={"seed", "substitutions"})
+    """What two runs of a row have in common: everything but seed, substitutions and request."""
+    data = plan.model_dump(mode="json", exclude=set(BESIDE_SETTINGS))
     return json.dumps(data, sort_keys=True)
 
 
 def _labels(variant: str, settings: Sequence[Sequence[StoredRun]]) -> list[str]:
     if len(settings) == 1:
         return [variant]
-    flat = [flatten(members[0].record.plan.model_dump(mode="json")) for members in settings]
+    beside = {*BESIDE_SETTINGS, "schema_version"}
+    flat = [
+        flatten(members[0].record.plan.model_dump(mode="json", exclude=beside))
+        for members in settings
+    ]
     keys = [
         key
         for key in sorted(set().union(*flat))
-        if not key.startswith(("substitutions", "seed", "schema_version"))
-        and len({json.dumps(table.get(key)) for table in flat}) > 1
+        if len({json.dumps(table.get(key)) for table in flat}) > 1
     ]
     keys = [key for key in keys if key != "corpus_sha256"] or keys
     labels = []
@@ -233,6 +237,5 @@ def twins(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
 
 
 def without(plan: Plan, *keys: str) -> str:
-    """A plan's settings but for names, seed, substitutions and some keys, as one text."""
-    names = {"variant", "seed", "substitutions", *keys}
-    return plan.model_copy(update={"substitutions": ()}).model_dump_json(exclude=names)
+    """A plan's settings but for the variant's name and some keys, as one text."""
+    return plan.model_dump_json(exclude={"variant", *BESIDE_SETTINGS, *keys})

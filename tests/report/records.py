@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from planned import planned
 
 from harness.device import Device
-from harness.plan import SAMPLE, Plan, make_plan
+from harness.plan import SAMPLE, Plan
 from harness.record import (
     PHASES,
     Census,
@@ -31,7 +32,6 @@ from harness.record import (
     Tokens,
     TrainResult,
 )
-from harness.registry import load_model, load_suite, load_variant, parse_settings
 from harness.report.build import Report, ReportRequest, build_report
 from harness.store import BrokenRun, RunStore, StoredRun
 
@@ -61,10 +61,7 @@ class Made:
 
 def plan_of(made: Made) -> Plan:
     """The real plan of a synthetic run."""
-    variant_set, suite_set = parse_settings(made.settings)
-    suite = load_suite("quick", suite_set)
-    variant = load_variant(made.variant, suite, variant_set)
-    plan = make_plan(variant, suite, load_model(suite.model), made.seed, made.device)
+    plan = planned(made.variant, *made.settings, seed=made.seed, device=made.device)
     if made.corpus_sha256 is not None:
         plan = plan.model_copy(update={"corpus_sha256": made.corpus_sha256})
     return plan

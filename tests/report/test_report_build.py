@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -301,12 +302,12 @@ def test_generations_outside_the_bundled_corpus_are_not_shown(tmp_path: Path) ->
 
 def test_importing_and_building_loads_neither_torch_nor_matplotlib(seven_runs: Path) -> None:
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]);"
+        "import os, sys; sys.path += sys.argv[1].split(os.pathsep);"
         "from pathlib import Path; import records; import harness.report.write;"
         "records.build_from(Path(sys.argv[2]));"
         "print(sorted({'torch', 'matplotlib', 'transformers', 'pandas'} & set(sys.modules)))"
     )
-    here = str(Path(__file__).parent)
+    here = os.pathsep.join(map(str, Path(__file__).parents[:2]))
     done = subprocess.run(
         [sys.executable, "-c", code, here, str(seven_runs)],
         capture_output=True,

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from records import Made, build_from, write_run, write_runs
 
+from harness.plan import RunRequest
 from harness.record import RunRecord
 from harness.report.build import ReportRequest
 from harness.report.export import export
@@ -137,32 +138,25 @@ def test_absolute_paths_are_cut(text: str, cut: str) -> None:
     assert _cut_paths(text) == cut
 
 
-def test_commands_name_what_was_set(tmp_path: Path) -> None:
-    from harness.report.reproduce import command, seed_range
-
-    settings = ("adapter.r=8", "training.sequence_length=256", "corpus.policy=all_paths")
-    write_run(tmp_path, Made("lora_bf16", settings=settings))
-    (run,) = stored(tmp_path)
-    text = command(run.record.plan, [0, 1, 2])
-    assert text.startswith("python -m harness run --suite quick --variant lora_bf16 ")
-    assert "--set adapter.r=8" in text
-    assert "--set training.sequence_length=256" in text
-    assert "--set corpus.policy=all_paths" in text
-    assert "precision.compute" not in text, "asked for as in the registered variant"
-    assert text.endswith("--seeds 0..2 --device cpu")
-    assert seed_range([1, 3]) == "1,3"
-
-
-def test_commands_make_the_same_plan_again(tmp_path: Path) -> None:
-    """Parsing the settings of the written command gives the plan's fingerprint."""
-    import shlex
-
-    from records import plan_of
-
-    from harness.report.reproduce import command
-
-    settings = ("adapter.r=8", "budget.steps=7", "score.tasks=[{name = 'x', limit = 3}]")
-    made = Made("qlora_nf4_dq", settings=settings)
-    words = shlex.split(command(plan_of(made), [0]))
-    again = tuple(words[n + 1] for n, word in enumerate(words) if word == "--set")
-    assert plan_of(Made("qlora_nf4_dq", settings=again)).fingerprint == plan_of(made).fingerprint
+def test_published_requests_hold_no_absolute_path(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "runs", Made("qlora_nf4"))
+    record = read_json(folder / "record.json", RunRecord)
+    typed = (f"corpus.source=/home/me/{SECRET}/trees.jsonl", "model='/home/me/x.toml'")
+    request = RunRequest(
+        variant="/home/me/mine.toml",
+        suite="../suites/quick.toml",
+        settings=(*typed, "corpus.source=../data/x.gz", "adapter.r=8"),
+    )
+    plan = record.plan.model_copy(update={"request": request})
+    write_json(folder / "record.json", record.model_copy(update={"plan": plan}))
+    (run,) = stored(publish(stored(tmp_path / "runs"), tmp_path / "report"))
+    assert run.record.plan.request == RunRequest(
+        variant="mine.toml",
+        suite="../suites/quick.toml",
+        settings=(
+            "corpus.source=trees.jsonl",
+            "model=x.toml",
+            "corpus.source=../data/x.gz",
+            "adapter.r=8",
+        ),
+    )

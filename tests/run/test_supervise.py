@@ -69,6 +69,17 @@ def test_an_equal_run_is_not_done_twice(copied: RunStore, small: Small) -> None:
     assert len(heard.events) == 1
 
 
+def test_a_run_asked_for_in_other_words_goes_on(small: Small, store: RunStore) -> None:
+    words = ("budget.steps=3", "training.learning_rate=1e-4")
+    heard = Heard()
+    heard.kill_at(lambda event: reached(event, "save"), signal.SIGKILL)
+    supervise(small.plan(*words), store, heard)
+    plan = small.plan(*words[::-1])
+    record = supervise(plan, store, Heard())
+    assert (record.status, record.resumed) == ("ok", 1)
+    assert record.plan.request == plan.request
+
+
 def test_killed_runs_go_on_and_end_as_if_nothing_had_been(
     done: tuple[RunStore, RunRecord], small: Small, store: RunStore
 ) -> None:
@@ -160,6 +171,7 @@ def test_a_micro_batch_is_halved_until_it_is_one(
     assert sizes == [12, 6, 3, 1]
     assert [(item.asked, item.used) for item in last.substitutions][-1] == (12, 1)
     assert last.fingerprint != asked.fingerprint
+    assert last.request == asked.request is not None
     assert last.budget == asked.budget, "the batch and with it the training stay the same"
 
 

@@ -19,11 +19,12 @@ def parser(description: str) -> argparse.ArgumentParser:
     found.add_argument("--model", type=Path, help="a transformers folder; else SmolLM2 is fetched")
     found.add_argument("--data", type=Path, default=DATA, help="folder that mirrors data sets")
     found.add_argument("--threads", type=int, default=2)
+    found.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     return found
 
 
 def load(options: argparse.Namespace) -> tuple[Any, Any, Path]:
-    """Model in float32, tokenizer, and the folder they came from."""
+    """Model (float32 on a CPU, bfloat16 on a GPU), tokenizer, and the folder they came from."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -33,5 +34,6 @@ def load(options: argparse.Namespace) -> tuple[Any, Any, Path]:
 
     torch.set_num_threads(options.threads)
     folder = options.model or fetch(load_model("smollm2_135m_instruct"), Silence())
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    dtype = torch.bfloat16 if options.device == "cuda" else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(options.device).eval()
     return model, AutoTokenizer.from_pretrained(folder), Path(folder)

@@ -59,9 +59,12 @@ def _validate(kind: type[F], text: str, where: object) -> F:
     try:
         return kind.model_validate_json(text)
     except ValidationError as error:
-        raise InvalidFile(
-            f"not a valid {kind.__name__.lower()}", where=where, expected=_explain(error, kind)
-        ) from None
+        raise _not_valid(kind, error, where) from None
+
+
+def _not_valid(kind: type[BaseModel], error: ValidationError, where: object) -> InvalidFile:
+    what = f"not a valid {kind.__name__.lower()}"
+    return InvalidFile(what, where=where, expected=_explain(error, kind))
 
 
 def _explain(error: ValidationError, kind: type[BaseModel]) -> str:
@@ -122,18 +125,30 @@ def read_json(path: Path, kind: type[F]) -> F:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        data = json.loads(text)
+        found = kind.model_validate_json(text)
     except OSError as error:
         raise StorageError(f"cannot read: {error.strerror}", where=path) from None
+    except ValidationError as error:
+        _check_document(text, kind, path)
+        raise _not_valid(kind, error, path) from None
+    except ValueError as error:
+        raise InvalidFile(f"not a whole JSON document: {error}", where=path) from None
+    if isinstance(found, Versioned):
+        _check_version(found.schema_version, type(found), path)
+    return found
+
+
+def _check_document(text: str, kind: type[BaseModel], path: Path) -> None:
+    """Raise the reason why ``text`` is no document of ``kind``, if it is a matter of the whole."""
+    try:
+        data = json.loads(text)
     except ValueError as error:
         raise InvalidFile(f"not a whole JSON document: {error}", where=path) from None
     if issubclass(kind, Versioned):
-        _check_version(data, kind, path)
-    return _validate(kind, text, path)
+        _check_version(data.get("schema_version") if isinstance(data, dict) else None, kind, path)
 
 
-def _check_version(data: object, kind: type[Versioned], path: Path) -> None:
-    found = data.get("schema_version") if isinstance(data, dict) else None
+def _check_version(found: object, kind: type[Versioned], path: Path) -> None:
     wanted = kind.SCHEMA_VERSION
     if found == wanted:
         return

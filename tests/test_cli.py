@@ -83,6 +83,22 @@ def test_list_runs_shows_good_and_unreadable_ones(tmp_path: Path) -> None:
     assert "unreadable" in done.stdout
 
 
+def test_list_runs_gives_a_run_one_line_and_a_problem_as_many_as_it_takes(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "[red]" / "runs")
+    long = ("corpus.held_out_limit=33", "budget.steps=7", "budget.batch_size=4")
+    for variant in ("base", "lora_bf16", "qlora_nf4"):
+        store.write(record_of(planned(variant, *long)))
+    store.folder(planned("lora_bf16", *long)).record.write_text("{")
+    done = harness("list", "runs", "--reports", "[red]", cwd=tmp_path, COLUMNS="100")
+    lines = [line.strip("│").split("│") for line in done.stdout.splitlines() if line[0] == "│"]
+    first, *problem, last = [[cell.strip() for cell in line] for line in lines]
+    assert [line[1:4] for line in (first, last)] == [["base", "0", "ok"], ["qlora_nf4", "0", "ok"]]
+    assert first[0].startswith("quick+budget")
+    assert first[0].endswith("…")
+    assert problem[0][0].startswith("[red]/runs/")
+    assert " ".join(line[5] for line in problem).startswith("not a whole JSON document: Expecting")
+
+
 def test_show_prints_json_with_every_value() -> None:
     shown = json.loads(harness("show", "qlora_nf4").stdout)
     assert shown["quantization"] == {"type": "nf4", "double": False}

@@ -28,11 +28,12 @@ UNSHOWN = {"schema_version", "variant", "suite", *BESIDE_SETTINGS}
 
 
 def provenance_section(evidence: Evidence) -> Section | None:
-    """Every plan key that differs between rows, substitutions, environments, broken folders."""
+    """Plan keys that differ between rows, substitutions, resumed runs, environments, failures."""
     if not evidence.rows:
         return None
     blocks = _plan_blocks(evidence)
     blocks += _substitutions(evidence)
+    blocks += _resumed(evidence)
     blocks += _environments(evidence)
     blocks += _failures(evidence)
     blocks += _broken(evidence)
@@ -116,6 +117,28 @@ def _substitutions(evidence: Evidence) -> list[Block]:
     )
     caption = "Substitutions: settings that could not be had as asked on the device."
     return [Table("substitutions", columns, rows, caption)]
+
+
+def _resumed(evidence: Evidence) -> list[Block]:
+    rows = tuple(
+        (
+            Cell(row.label, row.label, style="code"),
+            Cell(str(record.plan.seed), record.plan.seed),
+            Cell(str(record.resumed), record.resumed),
+        )
+        for row in evidence.ranked
+        for record in row.records
+        if record.resumed
+    )
+    if not rows:
+        return []
+    columns = (Column("variant", number=False), Column("seed"), Column("earlier attempts"))
+    caption = (
+        "Resumed runs: each goes on from attempts that were cut short. Train time counts the "
+        "steps kept from them, run time is that of the last attempt, and the energy of training "
+        "that was not done in one go is not known."
+    )
+    return [Table("resumed", columns, rows, caption)]
 
 
 def _environments(evidence: Evidence) -> list[Block]:

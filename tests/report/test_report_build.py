@@ -16,6 +16,7 @@ from harness.report.blocks import Details, Note, Prose, Section, Table
 from harness.report.build import Report, ReportRequest, build_report
 from harness.report.ranking import ranking
 from harness.report.summary import caveats
+from harness.report.write import markdown_page
 from harness.schema import read_json, write_json
 from harness.store import RunStore, StoredRun
 from harness.suite import RandomSource
@@ -298,6 +299,20 @@ def test_generations_outside_the_bundled_corpus_are_not_shown(tmp_path: Path) ->
     foreign = [g.model_copy(update={"prompt": "someone's words"}) for g in record.generations]
     write_json(folder / "record.json", record.model_copy(update={"generations": tuple(foreign)}))
     assert "generations" not in {found.key for found in build_from(tmp_path).sections}
+
+
+def test_resumed_runs_are_named_with_their_earlier_attempts(tmp_path: Path) -> None:
+    for variant, resumed in (("base", 0), ("lora_bf16", 2), ("qlora_nf4", 0)):
+        folder = write_run(tmp_path, Made(variant, seed=1))
+        record = read_json(folder / "record.json", RunRecord)
+        write_json(folder / "record.json", record.model_copy(update={"resumed": resumed}))
+    found = table(build_from(tmp_path), "resumed")
+    assert len(found.rows) == 1
+    assert cells(found, 0) == {"variant": "lora_bf16", "seed": "1", "earlier attempts": "2"}
+
+
+def test_nothing_is_said_of_resuming_where_no_run_was_resumed(seven_runs: Path) -> None:
+    assert "resumed" not in markdown_page(build_from(seven_runs)).lower()
 
 
 def test_importing_and_building_loads_neither_torch_nor_matplotlib(seven_runs: Path) -> None:

@@ -36,6 +36,10 @@ class PhaseCost(Frozen):
     peak_device_bytes: Count | None = Field(default=None, description="whole device, NVML")
     energy_joules: float | None = None
     energy_source: str | None = Field(default=None, description='"nvml" or "rapl"')
+    reused: bool | None = Field(
+        default=None,
+        description="took over what another run had found; the cost is that of copying",
+    )
 
 
 class Tokens(Frozen):

@@ -37,6 +37,13 @@ class Permits:
     checkpoint_seconds: float = 20.0
 
 
+@dataclass
+class Work:
+    """What a phase says of itself while it is under way."""
+
+    reused: bool = False
+
+
 class Run:
     """One plan on its way through the phases."""
 
@@ -55,14 +62,18 @@ class Run:
         self._trusted = permits.trust_remote_code and plan.model.trust_remote_code
 
     @contextmanager
-    def _in_phase(self, name: PhaseName) -> Iterator[None]:
+    def _in_phase(self, name: PhaseName) -> Iterator[Work]:
         self.log.start_phase(name)
         finished = len(self.meter.costs)
+        work = Work()
         try:
             with self.meter.phase(name):
-                yield
+                yield work
         finally:
-            self.costs += self.meter.costs[finished:]
+            self.costs += [
+                cost.model_copy(update={"reused": work.reused})
+                for cost in self.meter.costs[finished:]
+            ]
         self.log.end_phase(self.costs[-1])
 
     def execute(self) -> None:
@@ -153,18 +164,18 @@ class Run:
         from harness.score.reuse import base_scores
 
         stage: Literal["before", "after"] = "before" if phase == "score_base" else "after"
-        with self._in_phase(phase):
+        with self._in_phase(phase) as work:
             if stage == "after" and self.plan.trains:
                 found = self._every_precision(subject(), stage, self.folder.path)
             else:
+                work.reused = True
+
+                def take(folder: Path) -> Scores:
+                    work.reused = False
+                    return self._every_precision(subject(), "before", folder)
+
                 runs = self.folder.path.parents[3]  # above suite, variant, run and attempt
-                found = base_scores(
-                    self.plan,
-                    runs,
-                    self.folder.path,
-                    stage,
-                    lambda folder: self._every_precision(subject(), "before", folder),
-                )
+                found = base_scores(self.plan, runs, self.folder.path, stage, take)
         return self._kept.write(self.costs[-1], found.scores, found.generations)
 
     def _every_precision(

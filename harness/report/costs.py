@@ -6,7 +6,17 @@ from collections.abc import Iterator
 
 from harness.record import PHASES
 from harness.report import numbers
-from harness.report.blocks import Cell, Column, Details, Figure, Section, Table, prose, unknown
+from harness.report.blocks import (
+    Block,
+    Cell,
+    Column,
+    Details,
+    Figure,
+    Section,
+    Table,
+    prose,
+    unknown,
+)
 from harness.report.drawings import Axis, Bar, Panels, Stacks
 from harness.report.evidence import Evidence
 from harness.report.rows import MEMORY_KINDS, Row, twins
@@ -45,6 +55,7 @@ def memory_section(evidence: Evidence) -> Section | None:
     note = prose(
         "Peaks are reset between phases. A prediction comes from the planner, before the run. "
         "Highest over the seeds; failed runs show what they had reached."
+        + (" Scoring that was reused is left out; see time by phase." if _reused(rows) else "")
     )
     surprises = [prose(text) for text in _surprises(evidence)]
     table = Details("Memory by phase as numbers", (_memory_table(evidence, rows, parts),))
@@ -119,7 +130,25 @@ def time_section(evidence: Evidence) -> Section | None:
         "Time by phase: " + "; ".join(f"{bar.label} {bar.total}" for bar in bars[:12]),
         Stacks(Axis(f"time, {unit}"), PHASES, bars),
     )
-    return Section("time", "Time by phase", (figure, Details("Time as numbers", (_times(rows),))))
+    blocks: list[Block] = [figure, Details("Time as numbers", (_times(rows),))]
+    reused = _reused(rows)
+    if reused:
+        text = (
+            "An untrained model is scored once, and other runs reuse its scores: such a phase "
+            f"took no work and is left out of the medians. Reused: {', '.join(reused)}."
+        )
+        blocks.insert(0, prose(text))
+    return Section("time", "Time by phase", tuple(blocks))
+
+
+def _reused(rows: list[Row]) -> list[str]:
+    """Phases that took over what another run had found, and in how many runs."""
+    return [
+        f"{phase} of {row.label} in {count} of {len(row.finished or row.records)} runs"
+        for row in rows
+        for phase in PHASES
+        if (count := row.reused(phase))
+    ]
 
 
 def _times(rows: list[Row]) -> Table:

@@ -105,7 +105,7 @@ def _quantities(record: RunRecord) -> Iterator[dict[str, Any]]:
         }
     for cost in record.phases:
         for name, value in cost.model_dump().items():
-            if isinstance(value, int | float):
+            if isinstance(value, int | float) and not isinstance(value, bool):
                 unit = name.rpartition("_")[2]
                 yield {
                     "group": "phase",

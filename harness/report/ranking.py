@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.record import RunRecord
+from harness.record import PHASES, RunRecord
 from harness.report import numbers
 from harness.report.blocks import Block, Cell, Column, Details, Section, Table, Tone, prose, unknown
 from harness.report.evidence import Evidence
@@ -99,10 +99,11 @@ def ranking(evidence: Evidence) -> Table:
 
 def _caption(evidence: Evidence) -> str:
     memory = MEMORY_KINDS[evidence.memory_kind]
+    reused = any(row.reused(phase) for row in evidence.rows for phase in PHASES)
     return (
         f"± is half the 95 % interval. Peak memory: {memory}, highest over the load, prepare and "
         "train phases (load and score for untrained references). – means not measured."
-    )
+    ) + (" Run time: as elapsed, so scoring that was reused is not in it." if reused else "")
 
 
 def _score_title(scoring: Scoring) -> str:

@@ -101,11 +101,16 @@ class Row:
         return self.median(lambda record: record.seconds)
 
     def phase_seconds(self, name: str) -> float | None:
-        """Seconds of one phase."""
+        """Seconds of one phase, over the runs that did its work."""
         return self.median(
-            lambda record: next((p.seconds for p in record.phases if p.name == name), None),
+            lambda record: next((p.seconds for p in _worked(record) if p.name == name), None),
             self.finished or self.records,
         )
+
+    def reused(self, name: str) -> int:
+        """How many runs took the result of a phase over from another run."""
+        records = self.finished or self.records
+        return sum(cost.reused is True for r in records for cost in r.phases if cost.name == name)
 
     def energy_joules(self) -> float | None:
         """Energy of the training phase (of all phases for an untrained reference)."""
@@ -115,34 +120,38 @@ class Row:
         """Highest peak over finished runs and the phases that must fit to train.
 
         With ``phases`` it is the peak of those, and failed runs count where none has finished.
+        It is unknown where every run took a phase over from another one.
         """
         wanted = self._fitting_phases() if phases is None else tuple(phases)
         records = self.finished if phases is None else self.finished or self.records
-        found = [
-            getattr(cost, kind)
-            for record in records
-            for cost in record.phases
-            if cost.name in wanted and getattr(cost, kind) is not None
-        ]
-        return max(found) if found else None
+        worked = [cost for record in records for cost in _worked(record) if cost.name in wanted]
+        if any(self.reused(name) for name in set(wanted) - {cost.name for cost in worked}):
+            return None
+        known = [value for cost in worked if (value := getattr(cost, kind)) is not None]
+        return max(known) if known else None
 
     def _fitting_phases(self) -> tuple[str, ...]:
         return TRAINING_PHASES if self.plan.trains else ("load", "score_base", "score")
+
+
+def _worked(record: RunRecord) -> list[PhaseCost]:
+    """Phases whose cost is that of their work."""
+    return [cost for cost in record.phases if not cost.reused]
 
 
 def _energy(record: RunRecord) -> float | None:
     wanted: Callable[[PhaseCost], bool] = (
         (lambda cost: cost.name == "train") if record.plan.trains else (lambda _: True)
     )
-    found = [cost.energy_joules for cost in record.phases if wanted(cost)]
-    known = [value for value in found if value is not None]
-    return sum(known) if known else None
+    costs = [cost for cost in record.phases if wanted(cost)]
+    known = [cost.energy_joules for cost in costs if cost.energy_joules is not None]
+    return sum(known) if known and not any(cost.reused for cost in costs) else None
 
 
 def memory_kind(rows: Sequence[Row]) -> str:
     """The memory measure that most rows have: the whole device on a GPU, resident on a CPU."""
     for kind in MEMORY_KINDS:
-        known = [row for row in rows if row.finished and row.peak_bytes(kind) is not None]
+        known = [row for row in rows if row.finished and row.peak_bytes(kind, ["load"]) is not None]
         finished = [row for row in rows if row.finished]
         if finished and len(known) * 2 > len(finished):
             return kind

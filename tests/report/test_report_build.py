@@ -301,6 +301,50 @@ def test_generations_outside_the_bundled_corpus_are_not_shown(tmp_path: Path) ->
     assert "generations" not in {found.key for found in build_from(tmp_path).sections}
 
 
+def reuse(root: Path, made: Made, phase: str) -> None:
+    """Write a run whose phase took over what another run had found."""
+    folder = write_run(root, made)
+    record = read_json(folder / "record.json", RunRecord)
+    copied = {"seconds": 0.01, "peak_resident_bytes": 10**9, "reused": True}
+    phases = [c.model_copy(update=copied if c.name == phase else {}) for c in record.phases]
+    write_json(folder / "record.json", record.model_copy(update={"phases": tuple(phases)}))
+
+
+def test_phases_that_were_reused_are_left_out_of_medians_and_counted(tmp_path: Path) -> None:
+    write_run(tmp_path, Made("lora_bf16"))
+    for seed in (1, 2):
+        reuse(tmp_path, Made("lora_bf16", seed=seed), "score_base")
+    report = build_from(tmp_path)
+    assert cells(table(report, "time"), 0)["score_base"] == "25.0 s"
+    assert "score_base of lora_bf16 in 2 of 3 runs" in words(report, "time")
+    assert "reused" in ranking(report.evidence).caption
+
+
+def test_what_every_run_reused_is_not_known(tmp_path: Path) -> None:
+    write_run(tmp_path, Made("lora_bf16"))
+    reuse(tmp_path, Made("base"), "score")
+    report = build_from(tmp_path)
+    base = report.evidence.by_label["base"]
+    assert base.phase_seconds("score") is None
+    assert base.peak_bytes("peak_resident_bytes") is None, "loading alone is no answer"
+    assert base.peak_bytes("peak_resident_bytes", ["load"]) is not None
+    place = next(i for i, row in enumerate(report.evidence.ranked) if row is base)
+    assert cells(table(report, "time"), place)["score"] == "–"
+    assert cells(table(report, "memory"), place)["score"] == "–"
+
+
+def test_energy_without_the_scoring_that_was_reused_is_not_known(tmp_path: Path) -> None:
+    reuse(tmp_path, Made("base", device=GPU), "score")
+    write_run(tmp_path, Made("base_nf4", device=GPU))
+    rows = build_from(tmp_path).evidence.by_label
+    assert rows["base"].energy_joules() is None
+    assert rows["base_nf4"].energy_joules() is not None
+
+
+def test_nothing_is_said_of_reuse_where_every_run_did_its_own_work(seven_runs: Path) -> None:
+    assert "reuse" not in markdown_page(build_from(seven_runs))
+
+
 def test_resumed_runs_are_named_with_their_earlier_attempts(tmp_path: Path) -> None:
     for variant, resumed in (("base", 0), ("lora_bf16", 2), ("qlora_nf4", 0)):
         folder = write_run(tmp_path, Made(variant, seed=1))

@@ -61,6 +61,17 @@ def test_a_run_leaves_its_result_and_nothing_of_its_work(
     assert "Error" not in folder.log.read_text()
 
 
+def test_a_record_says_which_phases_took_over_scores_of_another_run(
+    copied: RunStore, done: tuple[RunStore, RunRecord], small: Small
+) -> None:
+    assert not any(cost.reused for cost in done[1].phases), "the first run scored the base"
+    record = supervise(small.plan(seed=1), copied, Heard())
+    assert [cost.name for cost in record.phases if cost.reused] == ["score_base"]
+    base = supervise(small.plan(variant="base"), copied, Heard())
+    assert [cost.name for cost in base.phases if cost.reused] == ["score"]
+    assert all(cost.reused is not None for cost in (*record.phases, *base.phases))
+
+
 def test_an_equal_run_is_not_done_twice(copied: RunStore, small: Small) -> None:
     heard = Heard()
     again = supervise(small.plan(), copied, heard)

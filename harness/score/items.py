@@ -113,9 +113,16 @@ class Place:
 
 
 def file_name(task: str, metric: str, stage: str, precision: str) -> str:
-    """``<task>.<metric>.<stage>.<precision>.parquet``, unusual characters replaced."""
-    plain = (re.sub(r"[^A-Za-z0-9_@-]", "_", part) for part in (task, metric))
+    """``<task>.<metric>.<stage>.<precision>.parquet``, unusual characters as in a URL.
+
+    Different scores have different names: ``a/b`` becomes ``a%2Fb``, not ``a_b``.
+    """
+    plain = (re.sub(r"[^A-Za-z0-9_@-]", _percent_encoded, part) for part in (task, metric))
     return ".".join((*plain, stage, precision, "parquet"))
+
+
+def _percent_encoded(found: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in found[0].encode())
 
 
 def write_items(path: Path, items: Items) -> None:

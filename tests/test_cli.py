@@ -161,6 +161,30 @@ def test_a_report_is_written_without_a_deep_learning_library(tmp_path: Path) -> 
     assert (tmp_path / "quick" / "report.md").is_file()
 
 
+def test_a_published_report_is_left_alone_by_the_next_one(tmp_path: Path) -> None:
+    RunStore(tmp_path / "runs").write(record_of(planned("base")))
+    report = ("report", "--reports", str(tmp_path))
+    done = harness(*report, "--publish", str(tmp_path / "quick"))
+    assert done.returncode == 0, done.stderr
+    published = contents(tmp_path / "quick")
+    RunStore(tmp_path / "runs").write(record_of(planned("base_nf4")))
+    for options, page in (((), "report.md"), (("--format", "json"), "report.json")):
+        done = harness(*report, *options)
+        assert done.returncode == 0, done.stderr
+        written = tmp_path / "runs" / "quick" / page
+        assert f"report: {written}" in done.stdout
+        assert f"{tmp_path / 'quick'} holds a published report" in done.stdout
+        assert "base_nf4" in written.read_text()
+    assert contents(tmp_path / "quick") == published
+    assert "base_nf4" in harness("list", "runs", "--reports", str(tmp_path)).stdout
+    done = harness(*report, "--publish", str(tmp_path / "quick"))
+    assert "base_nf4" in (tmp_path / "quick" / "report.md").read_text(), "asked for, it is replaced"
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 # The user's mistakes: exit code 2, one clear message
 
 

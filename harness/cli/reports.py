@@ -88,6 +88,7 @@ def write_suite_report(
     from harness.report.write import write_report
     from harness.schema import write_bytes
 
+    folder = _page_folder(reports, suite)
     asked = request or ReportRequest(suite=suite)
     runs, broken = _find_runs(reports, suite)
     with Notes(out) as notes:
@@ -96,12 +97,22 @@ def write_suite_report(
         if publish is not None:
             path = publish_report(runs, asked, publish)
         elif file_format is ReportFormat.pages:
-            path = write_report(built, reports / suite)
+            path = write_report(built, folder)
         else:
-            path = reports / suite / f"report.{file_format}"
+            path = folder / f"report.{file_format}"
             write_bytes(path, export(built, cast("Format", file_format.value)))
     out.print(ranking_table(built, out.width))
+    if publish is None and folder != reports / suite:
+        say(f"{reports / suite} holds a published report, which is left as it is")
     say(f"report: {path}")
+
+
+def _page_folder(reports: Path, suite: str) -> Path:
+    """Where a suite's pages go: beside the runs if a published report has the usual place."""
+    from harness.report.publish import is_published
+
+    usual = reports / suite
+    return reports / "runs" / suite if is_published(usual) else usual
 
 
 def _find_runs(reports: Path, suite: str) -> tuple[list[StoredRun], list[BrokenRun]]:

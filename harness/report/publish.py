@@ -25,6 +25,11 @@ RECORDS = "records"
 REQUEST = "request.json"
 
 
+def is_published(folder: Path) -> bool:
+    """Whether ``folder`` holds a report that its records can give again."""
+    return (folder / RECORDS / REQUEST).is_file()
+
+
 def publish_report(runs: Iterable[StoredRun], request: ReportRequest, folder: Path) -> Path:
     """Publish the runs of a suite below ``folder`` and write their report there.
 

@@ -38,6 +38,7 @@ LORA_DEFAULTS: dict[str, Any] = {
 
 VARIANT_SECTIONS = ("method", "quantization", "precision", "adapter", "training")
 SUITE_SECTIONS = ("model", "corpus", "budget", "score", "seeds")
+PROTOCOL_SECTIONS = ("training", "precision")  # the suite's, for every variant alike
 
 
 def variants_folder() -> Path:
@@ -176,6 +177,8 @@ def parse_settings(settings: Iterable[str]) -> tuple[dict[str, Any], dict[str, A
     """Split ``--set key=value`` options into overrides for the variant and for the suite.
 
     A value is read as TOML (``32``, ``true``, ``[0, 1]``) and otherwise taken as a string.
+    ``training.…`` and ``precision.…`` make another variant, to be compared with the plain one;
+    ``suite.training.…`` and ``suite.precision.…`` change the protocol of all variants.
     """
     variant: dict[str, Any] = {}
     suite: dict[str, Any] = {}
@@ -186,20 +189,29 @@ def parse_settings(settings: Iterable[str]) -> tuple[dict[str, Any], dict[str, A
             raise UserError(
                 f"--set {setting!r} is not KEY=VALUE", expected="for example adapter.r=32"
             )
-        if sections[0] in VARIANT_SECTIONS:
-            target = variant
-        elif sections[0] in SUITE_SECTIONS:
-            target = suite
-        else:
-            raise UnknownName(
-                "section", sections[0], VARIANT_SECTIONS + SUITE_SECTIONS, where=f"--set {setting}"
-            )
+        target = suite if _is_suite_setting(sections, setting) else variant
+        if sections[0] == "suite":
+            del sections[0]
         for section in sections[:-1]:
             target = target.setdefault(section, {})
             if not isinstance(target, dict):
                 raise InvalidFile(f"{section} is a value, not a section", where=f"--set {setting}")
         target[sections[-1]] = _toml_value(text)
     return variant, suite
+
+
+def _is_suite_setting(sections: list[str], setting: str) -> bool:
+    first, where = sections[0], f"--set {setting}"
+    if first != "suite":
+        known = (*VARIANT_SECTIONS, *SUITE_SECTIONS)
+        if first not in known:
+            raise UnknownName("section", first, (*known, "suite"), where=where)
+        return first in SUITE_SECTIONS
+    own = (*SUITE_SECTIONS, *PROTOCOL_SECTIONS)
+    second = sections[1] if len(sections) > 1 else ""
+    if second not in own:
+        raise UnknownName("section of a suite", second, own, where=where)
+    return True
 
 
 def _toml_value(text: str) -> Any:

@@ -393,3 +393,22 @@ def test_no_file_ships_that_the_registry_does_not_list() -> None:
 def test_every_registry_error_is_a_harness_error() -> None:
     with pytest.raises(HarnessError):
         resolve(Request(("nope",)), CPU)
+
+
+def test_a_suite_setting_changes_the_protocol_of_every_variant() -> None:
+    settings = ("suite.training.speed=fast", "suite.budget.steps=3")
+    request = Request(variants=("lora_bf16", "qlora_nf4"), settings=settings)
+    plans = resolve(request, CPU)
+    assert [plan.variant for plan in plans] == ["lora_bf16", "qlora_nf4"]
+    assert {plan.suite for plan in plans} == {"quick+budget.steps=3+training.speed=fast"}
+    assert all(plan.training.speed == "fast" for plan in plans)
+    apart = resolve(Request(variants=("lora_bf16",), settings=("training.speed=fast",)), CPU)
+    assert [(plan.variant, plan.suite) for plan in apart] == [
+        ("lora_bf16+training.speed=fast", "quick")
+    ]
+
+
+@pytest.mark.parametrize("setting", ["suite.adapter.r=3", "suite=3", "suite.nonsense=1"])
+def test_a_suite_has_no_such_section(setting: str) -> None:
+    with pytest.raises(UnknownName, match="section of a suite"):
+        parse_settings([setting])

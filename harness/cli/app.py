@@ -40,7 +40,11 @@ VariantOption = Annotated[
 SuiteOption = Annotated[str, typer.Option("--suite", "-s", help="A built-in suite or a TOML file.")]
 SetOption = Annotated[
     list[str],
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting: adapter.r=32."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one setting: adapter.r=32, or suite.training.speed=fast for all.",
+    ),
 ]
 TaskOption = Annotated[
     list[str], typer.Option("--task", help="An lm-eval task or group to score in addition.")

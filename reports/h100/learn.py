@@ -1,7 +1,8 @@
 """Learn: the fast path beside the plain one on real weights and real OASST trees, on one GPU.
 
 ``python reports/h100/learn.py --model FOLDER --data TREES --out FOLDER [--gguf FILE]``. With
-``--gguf`` the folder is first made from that file. Writes learn.json; holds no data text.
+``--gguf`` the folder is first made from that file. Every training is a process of its own, all at
+the same time: nothing here is timed. Writes learn.json; holds no data text.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import argparse
 import json
 import math
 import statistics
+import subprocess
 import sys
-import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ import torch
 
 from harness.corpus.build import build_corpus
 from harness.corpus.render import Renderer
-from harness.corpus.sequences import make_rows
+from harness.corpus.sequences import Rows, make_rows
 from harness.device import detect_device
 from harness.events import Silence
 from harness.model.adapter import attach_adapter
@@ -33,27 +35,127 @@ from harness.train.decoder import Decoder
 from harness.train.schedule import schedule
 from harness.train.train import TrainJob, train
 
+FIRST = 20  # steps whose losses are compared one by one
 
-def plan_of(data: str, speed: str, seed: int, *, packing: bool = False, steps: int = 100) -> Plan:
+
+@dataclass(frozen=True)
+class Case:
+    """One training: which path, in which arithmetic, how far."""
+
+    speed: str
+    seed: int = 0
+    whole: bool = True  # all steps, then the held-out perplexity; else the first steps
+    compute: str | None = None  # None: the default of the device
+    round_once: bool = False
+
+
+def cases(seeds: int) -> dict[str, Case]:
+    """Both paths at every seed, and what tells rounding from error at seed 0."""
+    found = {f"{speed}-{seed}": Case(speed, seed) for speed in ("plain", "fast")
+             for seed in range(seeds)}  # fmt: skip
+    found["plain-0-again"] = Case("plain", whole=False)
+    found["plain-0-rounds-once"] = Case("plain", whole=False, round_once=True)
+    found["plain-0-float32"] = Case("plain", whole=False, compute="float32")
+    return found
+
+
+def plan_of(data: str, case: Case, steps: int, *, packing: bool = False) -> Plan:
     """QLoRA of SmolLM2 under suite quick, at batch 8."""
     suite = load_suite(
         "quick",
         {
             "corpus": {"source": data, "policy": "all_paths", "held_out_fraction": 0.2},
             "budget": {"steps": steps, "batch_size": 8},
+            "precision": {"compute": case.compute} if case.compute else {},
             "training": {
                 "sequence_length": 1024,
                 "micro_batch_size": 8,
-                "speed": speed,
+                "speed": case.speed,
                 "packing": packing,
             },
         },
     )
     variant = load_variant("qlora_nf4_dq", suite)
-    return make_plan(variant, suite, load_model(suite.model), seed, detect_device())
+    return make_plan(variant, suite, load_model(suite.model), case.seed, detect_device())
 
 
-def token_losses(model: Any, rows: Any, device: Any) -> list[torch.Tensor]:
+def round_once(model: Any) -> None:
+    """Let each adapted layer add base output and adapter in float32 and round their sum.
+
+    As PEFT writes it, base output, adapter output and sum are each rounded to bfloat16, so that an
+    adapter's contribution below half a unit of the base output's last place is lost.
+    """
+    from bitsandbytes.functional import dequantize_4bit
+    from peft.tuners.lora.bnb import Linear4bit
+
+    def patched(layer: Any) -> Any:
+        base = layer.get_base_layer()
+        a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+        scale = layer.scaling["default"]
+
+        def forward(x: torch.Tensor) -> torch.Tensor:
+            weight = dequantize_4bit(base.weight.data, base.weight.quant_state).float()
+            wide = x.float()
+            out = wide @ weight.t() + scale * (wide @ a.float().t()) @ b.float().t()
+            if base.bias is not None:
+                out = out + base.bias.float()
+            return out.to(x.dtype)
+
+        return forward
+
+    for layer in model.modules():
+        if isinstance(layer, Linear4bit):
+            layer.forward = patched(layer)
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What every training here stands on."""
+
+    folder: Path
+    data: str
+    steps: int
+    renderer: Renderer
+    train: Rows
+    held_out: Rows
+
+    @classmethod
+    def open(cls, folder: Path, data: str, steps: int) -> Ground:
+        """Read the trees and tokenise them."""
+        plan = plan_of(data, Case("plain"), steps)
+        renderer = Renderer(load_tokenizer(folder))
+        corpus = build_corpus(plan.corpus)
+        rows = [
+            make_rows(list(renderer.encode_all(part)), plan.training)
+            for part in (corpus.train, corpus.held_out)
+        ]
+        return cls(folder, data, steps, renderer, *rows)
+
+    def packed(self) -> Rows:
+        """The training conversations in packed rows."""
+        plan = plan_of(self.data, Case("fast"), self.steps, packing=True)
+        train = build_corpus(plan.corpus).train
+        return make_rows(list(self.renderer.encode_all(train)), plan.training)
+
+    def run(self, case: Case) -> tuple[Any, dict[str, Any]]:
+        """The trained model, and what came out."""
+        plan = plan_of(self.data, case, self.steps)
+        model = attach_adapter(load_base(plan, self.folder), plan)
+        if case.round_once:
+            round_once(model)
+        rows = self.train.rows
+        order = schedule(len(rows), plan.budget, case.seed, [1] * len(rows))
+        order = order if case.whole else order[: FIRST * plan.budget.batch_size]
+        result = train(TrainJob(model, rows, order, plan, self.renderer.pad_id), Silence())
+        found = {"trainer": result.trainer, "losses": [point.loss for point in result.losses]}
+        if case.whole:
+            device = plan.device.kind
+            losses = torch.cat(token_losses(model.eval(), self.held_out.rows, device))
+            found["perplexity"] = math.exp(float(losses.double().mean()))
+        return model, found
+
+
+def token_losses(model: Any, rows: Any, device: str) -> list[torch.Tensor]:
     """Per-token losses of every row by transformers' own forward, one row at a time."""
     found = []
     with torch.no_grad():
@@ -66,116 +168,108 @@ def token_losses(model: Any, rows: Any, device: Any) -> list[torch.Tensor]:
     return found
 
 
-def to(batch: StreamBatch, device: Any) -> StreamBatch:
+def packing(ground: Ground, model: Any, compute: torch.dtype) -> dict[str, Any]:
+    """Per-token losses of packed rows against the same conversations alone."""
+    device = model.device.type
+    decoder = Decoder(model, compute)
+    decoder.refresh()
+    together, apart, reference = [], [], []
+    for row in ground.packed().rows[:40]:
+        together.append(decoder.losses(to(make_stream_batch([row]), device)))
+        singles, start = [], 0
+        for size in row.lengths:
+            part = slice(start, start + size)
+            ids, labels, places = row.input_ids[part], row.labels[part], row.position_ids[part]
+            singles.append(replace(row, input_ids=ids, labels=labels, position_ids=places,
+                                   lengths=(size,)))  # fmt: skip
+            start += size
+        apart += [decoder.losses(to(make_stream_batch([one]), device)) for one in singles]
+        reference += token_losses(model, singles, device)
+    one, two, three = (torch.cat(parts).float() for parts in (together, apart, reference))
+    return {
+        "tokens": len(one),
+        "packed_fast_unpacked_fast": gap(one, two),
+        "packed_fast_unpacked_transformers": gap(one, three),
+    }
+
+
+def to(batch: StreamBatch, device: str) -> StreamBatch:
     """The batch on ``device``."""
     moved = {name: tensor.to(device) for name, tensor in batch.tensors.items()}
     return StreamBatch(**moved, longest=batch.longest)
 
 
+def gap(left: torch.Tensor, right: torch.Tensor) -> dict[str, float]:
+    """How far two sets of per-token losses are apart."""
+    apart = (left - right).abs()
+    return {
+        "mean": float(apart.mean()),
+        "max": float(apart.max()),
+        "p99": float(apart.quantile(0.99)),
+        "difference_of_means": float((left.double().mean() - right.double().mean()).abs()),
+    }
+
+
+def summary(runs: dict[str, Any], seeds: int) -> dict[str, Any]:
+    """Fast against plain, and plain against itself."""
+
+    def largest(left: str, right: str) -> float:
+        pairs = zip(runs[left]["losses"][:FIRST], runs[right]["losses"][:FIRST], strict=True)
+        return max(abs(a - b) for a, b in pairs)
+
+    plain = [runs[f"plain-{seed}"]["perplexity"] for seed in range(seeds)]
+    fast = [runs[f"fast-{seed}"]["perplexity"] for seed in range(seeds)]
+    return {
+        "perplexity_plain": plain,
+        "perplexity_fast": fast,
+        "perplexity_differences": [b - a for a, b in zip(plain, fast, strict=True)],
+        "seed_deviation_of_perplexity": statistics.stdev(plain) if seeds > 1 else None,
+        "largest_difference_of_first_losses": {
+            **{f"fast - plain, seed {s}": largest(f"fast-{s}", f"plain-{s}") for s in range(seeds)},
+            "plain again - plain": largest("plain-0-again", "plain-0"),
+            "fast - plain that rounds once": largest("fast-0", "plain-0-rounds-once"),
+            "fast - plain in float32": largest("fast-0", "plain-0-float32"),
+            "plain - plain in float32": largest("plain-0", "plain-0-float32"),
+        },
+    }
+
+
 def main() -> None:
-    """Train both paths, compare them, write learn.json."""
+    """Train every case, compare them, write learn.json."""
     parser = argparse.ArgumentParser()
     for name in ("model", "data", "out"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--gguf")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=3)
-    arguments = parser.parse_args()
-    folder = Path(arguments.model)
-    if arguments.gguf and not folder.exists():
+    parser.add_argument("--case", help="one training only; others are started by the script itself")
+    chosen = parser.parse_args()
+    folder, out = Path(chosen.model), Path(chosen.out)
+    if chosen.gguf and not folder.exists():
         from harness.model.fetch import _convert_gguf
 
         folder.mkdir(parents=True)
-        _convert_gguf(Path(arguments.gguf), folder)
-    first = plan_of(arguments.data, "plain", 0)
-    device = first.device.kind
-    renderer = Renderer(load_tokenizer(folder))
-    corpus = build_corpus(first.corpus)
-    rows = make_rows(list(renderer.encode_all(corpus.train)), first.training)
-    packed_plan = plan_of(arguments.data, "fast", 0, packing=True)
-    packed = make_rows(list(renderer.encode_all(corpus.train)), packed_plan.training)
-    held_out = make_rows(list(renderer.encode_all(corpus.held_out)), first.training)
-    out: dict[str, Any] = {
-        "train_rows": len(rows.rows),
-        "held_out_rows": len(held_out.rows),
-        "runs": [],
-    }
-    for speed in ("plain", "fast"):
-        for seed in range(arguments.seeds):
-            plan = plan_of(arguments.data, speed, seed, steps=arguments.steps)
-            model = attach_adapter(load_base(plan, folder), plan)
-            order = schedule(len(rows.rows), plan.budget, seed, [1] * len(rows.rows))
-            started = time.perf_counter()
-            result = train(TrainJob(model, rows.rows, order, plan, renderer.pad_id), Silence())
-            seconds = time.perf_counter() - started
-            losses = torch.cat(token_losses(model.eval(), held_out.rows, device))
-            out["runs"].append(
-                {
-                    "speed": speed,
-                    "trainer": result.trainer,
-                    "seed": seed,
-                    "seconds": seconds,
-                    "tokens_per_second": result.throughput.median,
-                    "losses": [point.loss for point in result.losses],
-                    "perplexity": math.exp(float(losses.double().mean())),
-                }
-            )
-            print(
-                speed,
-                seed,
-                result.trainer,
-                round(seconds, 1),
-                result.throughput.median,
-                out["runs"][-1]["perplexity"],
-                flush=True,
-            )
-    by = {(run["speed"], run["seed"]): run for run in out["runs"]}
-    seeds = range(arguments.seeds)
-    out["largest_difference_of_first_20_losses"] = max(
-        abs(a - b)
-        for seed in seeds
-        for a, b in zip(
-            by["plain", seed]["losses"][:20], by["fast", seed]["losses"][:20], strict=True
-        )
-    )
-    out["perplexity_differences"] = [
-        by["fast", seed]["perplexity"] - by["plain", seed]["perplexity"] for seed in seeds
-    ]
-    out["seed_deviation_of_perplexity"] = (
-        statistics.stdev(by["plain", seed]["perplexity"] for seed in seeds)
-        if arguments.seeds > 1
-        else None
-    )
-    # packed against unpacked, per token, by the fast path and by transformers' forward
-    decoder = Decoder(model, torch.bfloat16 if device == "cuda" else torch.float32)
-    decoder.refresh()
-    together, apart, reference = [], [], []
-    for row in packed.rows[:40]:
-        together.append(decoder.losses(to(make_stream_batch([row]), device)))
-        singles, start = [], 0
-        for size in row.lengths:
-            part = slice(start, start + size)
-            singles.append(
-                type(row)(row.input_ids[part], row.labels[part], row.position_ids[part], (size,))
-            )
-            start += size
-        apart += [decoder.losses(to(make_stream_batch([one]), device)) for one in singles]
-        reference += token_losses(model, singles, device)
-    one, two, three = (torch.cat(parts).float() for parts in (together, apart, reference))
-    out["packed_tokens"] = len(one)
-    for name, left, right in (
-        ("packed_fast_unpacked_fast", one, two),
-        ("packed_fast_unpacked_transformers", one, three),
-    ):
-        gap = (left - right).abs()
-        out[name] = {
-            "mean": float(gap.mean()),
-            "max": float(gap.max()),
-            "p99": float(gap.quantile(0.99)) if len(gap) < 10_000_000 else None,
-            "difference_of_means": float((left.double().mean() - right.double().mean()).abs()),
-        }
-    Path(arguments.out, "learn.json").write_text(json.dumps(out, indent=1))
-    print(json.dumps({key: value for key, value in out.items() if key != "runs"}, indent=1))
+        _convert_gguf(Path(chosen.gguf), folder)
+    known = cases(chosen.seeds)
+    if chosen.case:
+        ground = Ground.open(folder, chosen.data, chosen.steps)
+        model, found = ground.run(known[chosen.case])
+        if chosen.case == "fast-0":
+            found["packing"] = packing(ground, model, model.dtype)
+        (out / f"{chosen.case}.json").write_text(json.dumps(found))
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, __file__, *sys.argv[1:], "--case"]
+    children = {name: subprocess.Popen([*command, name]) for name in known}
+    ended = {name: child.wait() for name, child in children.items()}
+    if any(ended.values()):
+        raise SystemExit(f"did not end well: {ended}")
+    runs = {name: json.loads((out / f"{name}.json").read_text()) for name in known}
+    found = {"packing": runs["fast-0"].pop("packing"), **summary(runs, chosen.seeds), "runs": runs}
+    for name in known:
+        (out / f"{name}.json").unlink()
+    (out / "learn.json").write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps({key: value for key, value in found.items() if key != "runs"}, indent=1))
 
 
 if __name__ == "__main__":

@@ -48,9 +48,9 @@ def held_out_replies(corpus: Corpus, renderer: Renderer) -> Iterator[dict[str, A
     come from other trees, drawn with a seed made of the reply's own id.
     """
     replies = list(_replies(corpus))
-    for tree, before, reply in replies:
-        own = opening(reply.text)
-        others = sorted({opening(r.text) for t, _, r in replies if t != tree} - {own})
+    openings = [(tree, opening(reply.text)) for tree, _, reply in replies]
+    for (tree, before, reply), (_, own) in zip(replies, openings, strict=True):
+        others = sorted({text for other, text in openings if other != tree} - {own})
         if len(others) < CHOICES - 1:
             continue
         drawn = random.Random(reply.id)  # noqa: S311 - reproducible, nothing secret

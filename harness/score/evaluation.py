@@ -321,11 +321,20 @@ def _with_headline(score: Score, *, on: bool) -> Score:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """lm-eval logs every task's defaults as warnings; only its errors are kept."""
+    """Keep only lm-eval's errors of its log, and leave its look at the machine out.
+
+    It logs every task's defaults as warnings. After every call it asks pip, nvidia-smi and others
+    about the machine, in processes of their own: half a second and more a task, for what the run's
+    own manifest says once.
+    """
+    from lm_eval import evaluator
+
     logger = logging.getLogger("lm_eval")
-    kept = logger.level
+    kept, look = logger.level, evaluator.add_env_info
     logger.setLevel(logging.ERROR)
+    evaluator.add_env_info = lambda results: None  # noqa: ARG005 - lm-eval passes its results
     try:
         yield
     finally:
         logger.setLevel(kept)
+        evaluator.add_env_info = look

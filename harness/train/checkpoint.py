@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import StorageError
+from harness.events import Progress
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,12 +38,17 @@ class TrainingState:
 
 
 class CheckpointWriter:
-    """Writes states when they are due: seldom enough to cost at most a twentieth of the time."""
+    """Writes states when they are due: seldom enough to cost at most a twentieth of the time.
 
-    def __init__(self, folder: Path | None, seconds: float) -> None:
+    A full fine-tuning's state can be larger than what the disk has left. That is no reason to
+    stop, so it is said and no state is written: such a run, cut short, starts training anew.
+    """
+
+    def __init__(self, folder: Path | None, seconds: float, progress: Progress) -> None:
         """Write below ``folder`` (nowhere if None), at least ``seconds`` apart."""
         self._folder = folder
         self._interval = seconds
+        self._progress = progress
         self._last = time.perf_counter()
 
     def due(self, *, finished: bool) -> bool:
@@ -53,10 +60,32 @@ class CheckpointWriter:
         """Write ``state`` and put off the next by twenty times what this one cost."""
         if self._folder is None:
             return
+        needed, free = state_bytes(state), _free_bytes(self._folder)
+        if needed > free:
+            self._progress.note(
+                f"no checkpoint: it takes {needed / 2**20:,.1f} MiB of disk and "
+                f"{free / 2**20:,.1f} MiB are free"
+            )
+            self._folder = None
+            return
         started = time.perf_counter()
         save_state(self._folder, state)
         self._last = time.perf_counter()
         self._interval = max(self._interval, 20 * (self._last - started))
+
+
+def state_bytes(state: TrainingState) -> int:
+    """Bytes of the tensors of ``state``, which is nearly all that a file of it takes."""
+    import torch
+    from torch.utils._pytree import tree_leaves
+
+    leaves = tree_leaves((state.weights, state.optimizer, state.random))
+    return sum(leaf.nbytes for leaf in leaves if isinstance(leaf, torch.Tensor))
+
+
+def _free_bytes(folder: Path) -> int:
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(there).free
 
 
 def trainable_weights(model: nn.Module) -> dict[str, Any]:

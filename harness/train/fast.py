@@ -63,6 +63,7 @@ class _Loop:
     job: TrainJob
     decoder: Decoder
     ledger: Ledger
+    progress: Progress
     optimizer: Any
     rates: Any
     scaler: torch.amp.GradScaler
@@ -83,6 +84,7 @@ class _Loop:
             job=job,
             decoder=decoder,
             ledger=Ledger(tokens, progress, saved.points if saved else ()),
+            progress=progress,
             optimizer=optimizer,
             rates=make_rate_schedule(optimizer, job.plan, job.steps),
             scaler=torch.amp.GradScaler("cuda", enabled=job.plan.precision.compute == "float16"),
@@ -96,7 +98,8 @@ class _Loop:
     def run(self) -> TrainResult:
         """All steps that are left."""
         compile_seconds = self._warm_up() if self.total.is_cuda else None
-        writer = CheckpointWriter(self.job.checkpoint, self.job.checkpoint_seconds)
+        seconds, progress = self.job.checkpoint_seconds, self.progress
+        writer = CheckpointWriter(self.job.checkpoint, seconds, progress)
         self.decoder.refresh()
         self.ledger.start_step()
         while self.ledger.done < self.job.steps:

@@ -38,7 +38,7 @@ def train_plain(job: TrainJob, progress: Progress) -> TrainResult:
     ledger = Ledger(job.step_tokens(padding=True), progress, saved.points if saved else ())
     if ledger.done < job.steps:
         with tempfile.TemporaryDirectory() as unused, _left_as_found(job.model):
-            _make_trainer(job, ledger, saved, unused).train()
+            _make_trainer(job, ledger, saved, unused, progress).train()
     elif saved is not None:
         restore_weights(job.model, saved.weights)
         restore_random_state(saved.random)
@@ -46,7 +46,7 @@ def train_plain(job: TrainJob, progress: Progress) -> TrainResult:
 
 
 def _make_trainer(
-    job: TrainJob, ledger: Ledger, saved: TrainingState | None, folder: str
+    job: TrainJob, ledger: Ledger, saved: TrainingState | None, folder: str, progress: Progress
 ) -> _PlainTrainer:
     optimizer = make_optimizer(job.model, job.plan)
     rates = make_rate_schedule(optimizer, job.plan, job.steps)
@@ -65,7 +65,7 @@ def _make_trainer(
         weight.data = stored[name]
     trainer.ledger = ledger
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(_Bookkeeper(job, trainer, ledger, saved))
+    trainer.add_callback(_Bookkeeper(job, trainer, ledger, saved, progress))
     return trainer
 
 
@@ -191,14 +191,19 @@ class _Bookkeeper(TrainerCallback):  # type: ignore[misc]
     """Feeds the ledger, stops at losses that are not finite, writes checkpoints."""
 
     def __init__(
-        self, job: TrainJob, trainer: _PlainTrainer, ledger: Ledger, saved: TrainingState | None
+        self,
+        job: TrainJob,
+        trainer: _PlainTrainer,
+        ledger: Ledger,
+        saved: TrainingState | None,
+        progress: Progress,
     ) -> None:
         self._job = job
         self._trainer = trainer
         self._ledger = ledger
         self._saved = saved
         self._rate = 0.0
-        self._writer = CheckpointWriter(job.checkpoint, job.checkpoint_seconds)
+        self._writer = CheckpointWriter(job.checkpoint, job.checkpoint_seconds, progress)
 
     def on_step_begin(self, *_: Any, **kwargs: Any) -> None:
         """Restore a saved state before the first step; note the learning rate."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,25 @@ def test_a_finished_checkpoint_is_not_trained_again(tmp_path: Path) -> None:
     assert second.losses == first.losses
     for one, other in zip(first_model.parameters(), second_model.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("speed", ["plain", "fast"])
+def test_a_disk_too_small_for_a_checkpoint_does_not_stop_training(
+    speed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """24 GB of a full fine-tuning's state once ended a run whose training was done."""
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    notes: list[str] = []
+    progress = Silence()
+    monkeypatch.setattr(progress, "note", notes.append)
+    settings = {"checkpoint": tmp_path / "checkpoint", "checkpoint_seconds": 0.0}
+    plan = tiny_plan(steps=3, speed=speed)
+
+    assert train(tiny_job(tiny_model(), tiny_rows(), plan, **settings), progress).steps == 3
+    assert not (tmp_path / "checkpoint").exists()
+    (note,) = [note for note in notes if note.startswith("no checkpoint")]
+    assert note.endswith("0.0 MiB are free")
 
 
 def test_another_plans_or_a_cut_checkpoint_is_left_alone(tmp_path: Path) -> None:

@@ -88,7 +88,8 @@ class Run:
             source = fetch(self.plan.model, self.log)
         with self._in_phase("prepare"):
             corpus, renderer, rows = self._prepare(source)
-        self._predict()
+        order = self._schedule(rows)
+        self._predict(order, rows)
         with self._in_phase("load"):
             model = self._load(source)
         self._import("what scoring needs", "harness.score.take", "harness.score.reuse")
@@ -97,7 +98,7 @@ class Run:
             path = f"harness.train.{self.plan.training.speed}"
             self._import("the trainer", "harness.model.adapter", "peft", path)
             with self._in_phase("train"):
-                model = self._train(model, rows, renderer)
+                model = self._train(model, rows, order, renderer)
         self._take_scores("score", lambda: self._subject(model, corpus, renderer))
         with self._in_phase("save"):
             self._save(model)
@@ -125,12 +126,24 @@ class Run:
         self.outcome.corpus = with_rows(found.corpus.result, rows, training.overflow)
         return found.corpus, renderer, rows if self.plan.trains else None
 
-    def _predict(self) -> None:
+    def _schedule(self, rows: Rows | None) -> list[int]:
+        """Indices of the rows to train on, in order."""
+        from harness.train.schedule import schedule
+
+        if rows is None:
+            return []
+        return schedule(len(rows.rows), self.plan.budget, self.plan.seed, rows.tokens_per_row)
+
+    def _predict(self, order: list[int], rows: Rows | None) -> None:
         """Outside of any phase: it is no cost of the variant."""
         from harness.measure.memory import predict
+        from harness.train.schedule import largest_micro_batch
 
         self.log.note("predicting memory")
-        self.outcome.prediction = predict(self.plan)
+        lengths = rows.tokens_per_row if rows is not None else []
+        size = self.plan.training.micro_batch_size
+        largest = largest_micro_batch(order, lengths, size)
+        self.outcome.prediction = predict(self.plan, largest)
 
     def _load(self, source: Path) -> Any:
         from harness.model.census import check_census, take_census
@@ -202,11 +215,10 @@ class Run:
             plan=self.plan,
         )
 
-    def _train(self, model: Any, rows: Rows | None, renderer: Renderer) -> Any:
+    def _train(self, model: Any, rows: Rows | None, order: list[int], renderer: Renderer) -> Any:
         from harness.model.adapter import attach_adapter
         from harness.model.census import check_census, take_census
         from harness.model.shape import count_parameters
-        from harness.train.schedule import schedule
         from harness.train.train import TrainJob, train
 
         assert rows is not None  # noqa: S101 - a plan that trains was given rows
@@ -217,11 +229,10 @@ class Run:
         counts = count_parameters(plan.model, plan.method, plan.adapter)
         planned = (counts.trainable, counts.quantizable)
         check_census(self.outcome.census, plan, *planned)
-        lengths = [len(row.input_ids) for row in rows.rows]
         job = TrainJob(
             model=model,
             rows=rows.rows,
-            order=schedule(len(rows.rows), plan.budget, plan.seed, lengths),
+            order=order,
             plan=plan,
             pad_id=renderer.pad_id,
             checkpoint=self.folder.checkpoint,

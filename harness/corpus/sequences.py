@@ -46,9 +46,14 @@ class Rows:
     sequence_length: int
 
     @property
+    def tokens_per_row(self) -> list[int]:
+        """Tokens of each row, in order."""
+        return [len(row.input_ids) for row in self.rows]
+
+    @property
     def tokens(self) -> int:
         """Tokens in all rows."""
-        return sum(len(row.input_ids) for row in self.rows)
+        return sum(self.tokens_per_row)
 
     @property
     def fill(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from harness.measure.peaks import TrainingPeaks
 from harness.measure.streams import fast_training, takes_fast_path
@@ -16,12 +17,27 @@ SCORED_LOGITS_BYTES = {"cpu": 64 * MIB, "cuda": 256 * MIB}  # harness.score.body
 SCORED_TOKENS_CPU = 512  # of one pass in harness.score.likelihood
 
 
-def predict(plan: Plan) -> MemoryPrediction:
+@dataclass(frozen=True)
+class MicroBatch:
+    """The largest forward pass of a training: the plain path pads rows, the fast one does not."""
+
+    longest: int  # tokens of the longest row
+    tokens: int  # most tokens of all rows together
+
+    @classmethod
+    def full(cls, plan: Plan) -> MicroBatch:
+        """Every row as long as the plan allows."""
+        length = plan.training.sequence_length
+        return cls(length, plan.training.micro_batch_size * length)
+
+
+def predict(plan: Plan, largest: MicroBatch | None = None) -> MemoryPrediction:
     """Peak bytes of each phase: by torch's allocator on a GPU, resident on a CPU.
 
     Weights and optimizer state are counted; what a step allocates is found by rehearsing it on
-    the meta device with the real modules (:mod:`harness.measure.steps`). Rows are taken to be
-    ``sequence_length`` long and fully labelled, so a corpus of shorter rows needs less.
+    the meta device with the real modules (:mod:`harness.measure.steps`). Until the corpus is
+    known, rows are taken to be ``sequence_length`` long, so one of shorter rows needs less; with
+    ``largest``, the prediction is for that corpus. All tokens are taken to be labelled.
 
     Raises:
         InvalidFile: the model's TOML states no shape, or PEFT refuses the adapter.
@@ -34,7 +50,7 @@ def predict(plan: Plan) -> MemoryPrediction:
     by_phase = {"load": around.loading + standing.base - unread}
     parts: dict[str, int] = {"weights": standing.base}
     if plan.trains:
-        parts = training_parts(plan, counts)
+        parts = training_parts(plan, counts, largest)
         by_phase |= {"score_base": scoring, "train": sum(parts.values())}
     by_phase["score"] = scoring + standing.adapter
     return MemoryPrediction(by_phase=by_phase, peak_bytes=max(by_phase.values()), parts=parts)
@@ -52,12 +68,14 @@ def _scoring_bytes(plan: Plan) -> int:
     return max(rehearse_scoring(plan, tokens), 5 * logits // 2)
 
 
-def training_parts(plan: Plan, counts: ParameterCount) -> dict[str, int]:
+def training_parts(
+    plan: Plan, counts: ParameterCount, largest: MicroBatch | None = None
+) -> dict[str, int]:
     """What the peak of a training step is made of, in bytes."""
     around = surroundings(plan, counts)
     standing = standing_bytes(plan, counts)
     rows = plan.training.micro_batch_size
-    step = _rehearse(plan, rows * plan.training.sequence_length, standing.trainable)
+    step = _rehearse(plan, largest or MicroBatch.full(plan), standing.trainable)
     kept = takes_fast_path(plan) or plan.budget.batch_size > rows
     before = max(step.saved, step.loss)
     return {
@@ -72,12 +90,12 @@ def training_parts(plan: Plan, counts: ParameterCount) -> dict[str, int]:
     }
 
 
-def _rehearse(plan: Plan, tokens: int, trainable: int) -> TrainingPeaks:
+def _rehearse(plan: Plan, largest: MicroBatch, trainable: int) -> TrainingPeaks:
     from harness.measure.steps import rehearse_training
 
     if takes_fast_path(plan):
-        return fast_training(plan, tokens, trainable)
-    return rehearse_training(plan, plan.training.micro_batch_size, plan.training.sequence_length)
+        return fast_training(plan, largest.tokens, trainable)
+    return rehearse_training(plan, plan.training.micro_batch_size, largest.longest)
 
 
 def fits(plan: Plan, memory_bytes: int) -> bool:

@@ -53,7 +53,8 @@ def memory_section(evidence: Evidence) -> Section | None:
         Panels(Axis(f"peak memory, GiB ({kind})"), tuple(parts), bars),
     )
     note = prose(
-        "Peaks are reset between phases. A prediction comes from the planner, before the run. "
+        "Peaks are reset between phases. A prediction is the planner's, made from the plan and the "
+        "lengths of the corpus's rows before a model is loaded. "
         "Highest over the seeds; failed runs show what they had reached."
         + (" Scoring that was reused is left out; see time by phase." if _reused(rows) else "")
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from harness.errors import CorpusError
+from harness.measure.memory import MicroBatch
 from harness.suite import Budget
 
 
@@ -38,6 +39,17 @@ def schedule(row_count: int, budget: Budget, seed: int, tokens_per_row: Sequence
         order += step
         seen += sum(int(tokens_per_row[row]) for row in step)
     return order
+
+
+def largest_micro_batch(
+    order: Sequence[int], tokens_per_row: Sequence[int], size: int
+) -> MicroBatch | None:
+    """What the largest micro-batch of ``size`` rows will hold; None where nothing is trained."""
+    if not order:
+        return None
+    lengths = [tokens_per_row[row] for row in order]
+    sums = [sum(lengths[start : start + size]) for start in range(0, len(lengths), size)]
+    return MicroBatch(longest=max(lengths), tokens=max(sums))
 
 
 def _epochs(row_count: int, seed: int) -> Iterator[int]:

@@ -11,7 +11,7 @@ from phi_plans import CPU, H100, counted, make, small, training_peak
 
 from harness.errors import InvalidFile
 from harness.measure.gpus import planned_gpu
-from harness.measure.memory import fits, largest_batch, predict, room_needed
+from harness.measure.memory import MicroBatch, fits, largest_batch, predict, room_needed
 from harness.measure.weights import bits_per_parameter, standing_bytes
 from harness.plan import Plan
 from harness.registry import load_model
@@ -131,6 +131,34 @@ def test_int8_and_other_families_are_rehearsed_too() -> None:
     for model in ("falcon_7b", "gpt_neox_20b"):
         prediction = predict(make("qlora_nf4_dq", model=model))
         assert prediction.parts["activations"] > 1 << 30
+
+
+# Peaks of training SmolLM2-135M on 8 unpacked OASST1 conversations a step on an H100, the longest
+# at the sequence length, the largest micro-batch at 4,948 tokens (reports/h100/quick.json).
+SHORT_ROWS = [
+    ("lora_bf16", 2_440_983_040),
+    ("qlora_fp4", 2_281_082_880),
+    ("qlora_nf4", 2_281_082_880),
+    ("qlora_nf4_dq", 2_276_552_704),
+    ("qlora_nf4_r4", 2_184_489_472),
+]
+
+
+@pytest.mark.parametrize(("variant", "peak"), SHORT_ROWS)
+def test_known_rows_make_the_prediction_exact(variant: str, peak: int) -> None:
+    training = {"speed": "fast", "micro_batch_size": 8, "sequence_length": 1024}
+    plan = make(variant, training, model="smollm2_135m_instruct", device=H100, batch_size=8)
+    assert predict(plan).by_phase["train"] > 1.3 * peak
+    known = predict(plan, MicroBatch(longest=1024, tokens=4948))
+    assert known.by_phase["train"] == pytest.approx(peak, rel=0.10)
+
+
+def test_the_plain_path_is_padded_to_its_longest_row() -> None:
+    training = {"micro_batch_size": 4, "sequence_length": 1024}
+    plan = make("lora_bf16", training, model=small(), batch_size=4)
+    full = predict(plan).by_phase["train"]
+    assert predict(plan, MicroBatch(1024, 1100)).by_phase["train"] == full
+    assert predict(plan, MicroBatch(300, 1100)).by_phase["train"] < full
 
 
 # Peaks over all phases of real runs of SmolLM2-135M on two cores, as their records have them. The

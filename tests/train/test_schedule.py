@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import CorpusError
+from harness.measure.memory import MicroBatch
 from harness.suite import Budget
-from harness.train.schedule import schedule
+from harness.train.schedule import largest_micro_batch, schedule
 
 
 @given(
@@ -40,3 +41,9 @@ def test_a_token_budget_ends_with_the_first_whole_step_that_reaches_it() -> None
 def test_no_rows_is_an_error_that_says_what_to_do() -> None:
     with pytest.raises(CorpusError, match="no rows"):
         schedule(0, Budget(steps=1), 0, [])
+
+
+def test_the_largest_micro_batch_is_found_by_tokens_and_by_its_longest_row() -> None:
+    tokens = [9, 1, 6, 6, 50]
+    assert largest_micro_batch([0, 1, 2, 3], tokens, 2) == MicroBatch(longest=9, tokens=12)
+    assert largest_micro_batch([], tokens, 2) is None

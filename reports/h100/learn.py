@@ -1,8 +1,8 @@
 """Learn: the fast path beside the plain one on real weights and real OASST trees, on one GPU.
 
 ``python reports/h100/learn.py --model FOLDER --data TREES --out FOLDER [--gguf FILE]``. With
-``--gguf`` the folder is first made from that file. Every training is a process of its own, all at
-the same time: nothing here is timed. Writes learn.json; holds no data text.
+``--gguf`` the folder is first made from that file. Every training is a process of its own, a few
+at a time: nothing here is timed. Writes learn.json; holds no data text.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import math
 import statistics
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from harness.train.decoder import Decoder
 from harness.train.schedule import schedule
 from harness.train.train import TrainJob, train
 
+AT_ONCE = 4  # trainings; nine took more than 80 GB
 FIRST = 20  # steps whose losses are compared one by one
 
 
@@ -260,8 +262,9 @@ def main() -> None:
         return
     out.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, __file__, *sys.argv[1:], "--case"]
-    children = {name: subprocess.Popen([*command, name]) for name in known}
-    ended = {name: child.wait() for name, child in children.items()}
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        ended = dict(zip(known, pool.map(lambda name: subprocess.call([*command, name]), known),
+                         strict=True))  # fmt: skip
     if any(ended.values()):
         raise SystemExit(f"did not end well: {ended}")
     runs = {name: json.loads((out / f"{name}.json").read_text()) for name in known}

@@ -52,6 +52,7 @@ def predict(plan: Plan, largest: MicroBatch | None = None) -> MemoryPrediction:
     if plan.trains:
         parts = training_parts(plan, counts, largest)
         by_phase |= {"score_base": scoring, "train": sum(parts.values())}
+        scoring += around.training - around.scoring  # what training has loaded stays
     by_phase["score"] = scoring + standing.adapter
     return MemoryPrediction(by_phase=by_phase, peak_bytes=max(by_phase.values()), parts=parts)
 

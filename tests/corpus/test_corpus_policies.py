@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from harness.corpus.build import build_corpus
+from harness.corpus.complaints import Complaints
+from harness.corpus.forest import Forest
 from harness.corpus.policies import conversations, preference_pairs
+from harness.corpus.sources import find_source, read_trees
 from harness.corpus.trees import MessageTree, Node, prune, walk
 from harness.suite import CorpusSpec
 
@@ -130,3 +133,18 @@ def test_no_policy_lets_deleted_or_rejected_messages_through(oasst: Path) -> Non
     assert not used & bad
     ranks = Counter(pair.tree_id for pair in corpus.pairs)
     assert set(ranks) <= {one.tree_id for one in corpus.held_out}
+
+
+def test_the_ranked_siblings_of_the_real_trees(oasst: Path) -> None:
+    """All of them become preferences: nothing is lost between the file and the task."""
+    spec = CorpusSpec(source=str(oasst / "oasst1-en-validation.trees.jsonl.gz"))
+    trees = list(read_trees(find_source(spec), spec, Forest(Complaints())))
+    ranked = [
+        (tree.id, parent.id)
+        for tree in trees
+        for parent in walk(tree.root)
+        if sum(one.role == "assistant" and one.rank is not None for one in parent.replies) > 1
+    ]
+    assert len(ranked) == 418
+    paired = {(tree.id, pair.context[-1].id) for tree in trees for pair in preference_pairs(tree)}
+    assert len(paired) == 418

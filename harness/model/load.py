@@ -65,10 +65,23 @@ def load_base(
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise InvalidFile(f"transformers cannot load the model: {error}", where=folder) from error
+    keep_as_quantized(model)
     if plan.model.added_tokens:
         model.resize_token_embeddings(model.config.vocab_size + plan.model.added_tokens)
     model.requires_grad_(requires_grad=False)  # whatever is to be trained asks for it later
     return model.eval()
+
+
+def keep_as_quantized(model: PreTrainedModel) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights in place.
+
+    On a processor with AVX512-BF16 the first forward pass in evaluation mode would round the
+    constants of every block to bfloat16 and give up double quantization: what is scored, and
+    trained after that, would be another base than the one the plan names.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _bitsandbytes(quantization: Quantization, compute: object) -> BitsAndBytesConfig | None:

@@ -95,6 +95,23 @@ def test_every_base_answers_with_finite_logits_and_is_not_in_training_mode(
     assert torch.isfinite(logits).all()
 
 
+def test_scoring_leaves_four_bits_as_they_were_quantized(
+    model_file: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On AVX512-BF16 bitsandbytes would repack the weights in place in the first forward pass."""
+    import torch
+
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
+    model = load_base(planned("qlora_nf4_dq", f"model={model_file}"), tiny_llama)
+    before = [layer.weight.data.clone() for layer in linears(model)]
+    with torch.inference_mode():
+        model(torch.arange(16)[None])
+    for layer, weight in zip(linears(model), before, strict=True):
+        assert torch.equal(layer.weight.data, weight)
+        assert layer.weight.quant_state.nested
+        assert layer.weight.quant_state.dtype == torch.float32
+
+
 def test_another_quantization_than_the_planned_one_can_be_asked_for(
     model_file: Path, tiny_llama: Path
 ) -> None:

@@ -11,6 +11,7 @@ from conftest import WORDS, make_model
 
 from harness.errors import DivergedError
 from harness.events import Silence
+from harness.model.load import keep_as_quantized
 from harness.score.body import SplitBody, WholeBody
 from harness.score.likelihood import Likelihood, Query
 
@@ -93,6 +94,7 @@ def test_four_bit_base(model_folder: Any) -> None:
     model = AutoModelForCausalLM.from_pretrained(
         model_folder, quantization_config=settings, dtype=torch.float32, device_map={"": "cpu"}
     )
+    keep_as_quantized(model)
     check(model.eval(), SplitBody)
 
 

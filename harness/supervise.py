@@ -71,8 +71,8 @@ def supervise(plan: Plan, store: RunStore, watch: Watch, order: Order = ORDER) -
         smaller = shrunk(record)
         if smaller is None:
             break
-        size = smaller.training.micro_batch_size
-        tell(watch, f"a micro-batch of {size * 2} does not fit into memory: trying {size}")
+        tried, size = record.plan.training.micro_batch_size, smaller.training.micro_batch_size
+        tell(watch, f"a micro-batch of {tried} does not fit into memory: trying {size}")
         record = _run(smaller, store, watch, order)
     return record
 
@@ -103,10 +103,27 @@ def settle(store: RunStore, suite: str | None = None) -> None:
     for folder in list(store.attempts(suite)):
         with suppress(HarnessError, OSError, Timeout), FileLock(folder.lock, timeout=0):
             with FileLock(folder.attempt.lock, timeout=0):
-                if not folder.attempt.record.is_file():
-                    plan = read_json(folder.attempt.plan, Plan)
-                    write_json(folder.attempt.record, _posthumous(plan, folder, abandoned()))
-            _publish(folder, _good(store, read_json(folder.attempt.plan, Plan)))
+                record = _left_by(folder)
+            # A good attempt goes when it is published: one that is still here was cut short.
+            if record.status == "ok" or not _is_published(folder):
+                _publish(folder, _good(store, record.plan))
+
+
+def _left_by(folder: RunFolder) -> RunRecord:
+    """The record of an attempt that nobody watches over any more, as fit to be published."""
+    attempt = folder.attempt
+    written = read_json(attempt.record, RunRecord) if attempt.record.is_file() else None
+    plan = read_json(attempt.plan, Plan)
+    record = _with_log_tail(written or _posthumous(plan, folder, abandoned()), attempt)
+    if record != written:
+        write_json(attempt.record, record)
+    return record
+
+
+def _is_published(folder: RunFolder) -> bool:
+    # The record is published last, so where it is, everything is.
+    result = folder.record
+    return result.is_file() and result.read_bytes() == folder.attempt.record.read_bytes()
 
 
 def _run(plan: Plan, store: RunStore, watch: Watch, order: Order) -> RunRecord:

@@ -19,7 +19,7 @@ from results import files, results
 from small_run import Heard, Small
 
 from harness.errors import StorageError, UserError
-from harness.record import PHASES, RunRecord
+from harness.record import PHASES, Problem, RunRecord
 from harness.schema import write_json
 from harness.store import BrokenRun, RunStore, StoredRun
 from harness.supervise import Order, settle, shrunk, supervise
@@ -186,11 +186,26 @@ def test_a_micro_batch_is_halved_until_it_is_one(
     assert last.budget == asked.budget, "the batch and with it the training stay the same"
 
 
+def test_the_micro_batch_that_did_not_fit_is_told_by_its_own_size(
+    done: tuple[RunStore, RunRecord], small: Small, store: RunStore
+) -> None:
+    plan = small.plan("training.micro_batch_size=3", "budget.batch_size=3")
+    problem = Problem(kind="cuda_oom", phase="train", step=1, message="")
+    oom = {"plan": plan, "fingerprint": plan.fingerprint, "status": "oom", "problem": problem}
+    record = done[1].model_copy(update=oom)
+    smaller = shrunk(record)
+    assert smaller is not None
+    fitting = {"plan": smaller, "fingerprint": smaller.fingerprint}
+    store.write(record)
+    store.write(done[1].model_copy(update=fitting))
+    heard = Heard()
+    supervise(plan, store, heard, Order(on_oom="shrink"))
+    assert "a micro-batch of 3 does not fit into memory: trying 1" in heard.notes
+
+
 def test_out_of_memory_outside_training_is_not_mended_by_a_smaller_micro_batch(
     done: tuple[RunStore, RunRecord],
 ) -> None:
-    from harness.record import Problem
-
     problem = Problem(kind="cuda_oom", phase="score", step=None, message="")
     assert shrunk(done[1].model_copy(update={"status": "oom", "problem": problem})) is None
     assert shrunk(done[1]) is None
@@ -289,6 +304,49 @@ def test_a_publication_that_was_cut_short_is_completed(copied: RunStore, small: 
     assert copied.find(plan) == record
     assert files(copied, plan) == whole
     assert not folder.attempt.path.exists()
+
+
+def failed_attempt(store: RunStore, record: RunRecord) -> RunRecord:
+    """An attempt as its child left it at the end, with nobody there to publish it."""
+    attempt = store.folder(record.plan).attempt
+    message = f"cannot read {Path.home() / 'rows'}"
+    problem = Problem(kind="crash", phase="train", step=2, message=message)
+    record = record.model_copy(update={"status": "failed", "problem": problem})
+    write_json(attempt.plan, record.plan)
+    write_json(attempt.record, record)
+    attempt.log.write_text(f"reading {Path.home() / 'rows'}\nhf_secret_value\n")
+    return record
+
+
+def test_what_a_child_wrote_is_cleaned_before_it_is_published_without_its_parent(
+    done: tuple[RunStore, RunRecord], store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret_value")
+    left = failed_attempt(store, done[1])
+    settle(store)
+    record = store.find(left.plan)
+    assert record is not None
+    assert record.problem is not None
+    assert record.problem.message == "cannot read ~/rows"
+    assert record.problem.log_tail == "reading ~/rows\n***\n"
+
+
+def test_a_failed_run_is_published_once(done: tuple[RunStore, RunRecord], store: RunStore) -> None:
+    left = failed_attempt(store, done[1])
+    folder = store.folder(left.plan)
+
+    def written() -> dict[Path, int]:
+        return {path: path.stat().st_ino for path in folder.path.rglob("*.json")}
+
+    settle(store)
+    before = written()
+    settle(store)
+    assert written() == before
+    write_json(folder.attempt.record, left.model_copy(update={"seconds": 1.0}))
+    settle(store)
+    found = store.find(left.plan)
+    assert found is not None
+    assert found.seconds == 1.0, "another attempt is another result"
 
 
 def test_what_another_environment_left_is_not_gone_on_from(small: Small, tmp_path: Path) -> None:

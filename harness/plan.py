@@ -216,7 +216,7 @@ def _corpus_sha256(corpus: CorpusSpec) -> str | None:
     """SHA-256 of the corpus file or folder; null for the hub, where the revision is pinned."""
     if corpus.source.startswith("hub:"):
         return None
-    path = SAMPLE if corpus.source == "sample" else Path(corpus.source)
+    path = SAMPLE if corpus.source == "sample" else Path(corpus.source).expanduser()
     if not (path.is_file() or path.is_dir()):
         raise CorpusError(
             "no such corpus",

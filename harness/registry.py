@@ -15,9 +15,9 @@ from typing import Any
 from harness.device import Device
 from harness.errors import InvalidFile, UnknownName, UserError
 from harness.plan import Plan, RunRequest, make_plan
-from harness.schema import parse, read_toml
-from harness.suite import Model, Suite
-from harness.variant import Variant
+from harness.schema import parse, read_toml, with_nulls
+from harness.suite import SEED_LIMIT, Model, Suite
+from harness.variant import Protocol, Variant
 
 PACKAGE = Path(__file__).parent
 MODELS = PACKAGE / "models"
@@ -25,6 +25,7 @@ SUITES = PACKAGE / "suites"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,99}")
 LONGEST_NAME = 150
 MOST_SEEDS = 1000
+LONGEST_SEED = 20
 
 # alpha is the same at every rank: with the 1/r scale of LoRA the best learning rate then hardly
 # depends on the rank (Schulman et al., "LoRA Without Regret", 2025).
@@ -90,11 +91,16 @@ def load_suite(name: str, overrides: Mapping[str, Any] | None = None) -> Suite:
     and reports stay apart.
     """
     path = _locate("suite", name, SUITES)
-    data = _merge({"name": path.stem, **read_toml(path)}, overrides or {})
+    given = with_nulls(Suite, overrides or {})
+    data = merge({"name": path.stem, **read_toml(path)}, given)
     changes = _flatten({key: value for key, value in (overrides or {}).items() if key != "seeds"})
     if changes:
         data["name"] = _derived_name(path.stem, changes)
-    return parse(Suite, data, where=_blame(path, overrides))
+    where = _blame(path, overrides)
+    suite = parse(Suite, data, where=where)
+    # A variant is read with these below its own: a mistake in them would be blamed on its file.
+    parse(Protocol, {"training": suite.training, "precision": suite.precision}, where=where)
+    return suite
 
 
 def load_variant(name: str, suite: Suite, overrides: Mapping[str, Any] | None = None) -> Variant:
@@ -118,7 +124,7 @@ def build_variant(
 ) -> Variant:
     """Resolve a variant from what its author wrote."""
     protocol = {"training": dict(suite.training), "precision": dict(suite.precision)}
-    data = _merge(_merge({"name": name, **protocol}, written), overrides or {})
+    data = merge(merge({"name": name, **protocol}, written), with_nulls(Variant, overrides or {}))
     if overrides:
         data["name"] = _derived_name(name, _flatten(overrides))
     if data.get("method", "adapter") == "adapter":
@@ -142,12 +148,13 @@ def _blame(where: object, overrides: Mapping[str, Any] | None) -> str:
     return f"{where}, with --set {' '.join(_flatten(overrides))}" if overrides else str(where)
 
 
-def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``under`` with ``over`` laid on it, key by key, nested tables too."""
     merged = dict(under)
     for key, value in over.items():
         below = merged.get(key)
         if isinstance(value, Mapping) and isinstance(below, Mapping):
-            merged[key] = _merge(below, value)
+            merged[key] = merge(below, value)
         else:
             merged[key] = value
     return merged
@@ -177,6 +184,8 @@ def parse_settings(settings: Iterable[str]) -> tuple[dict[str, Any], dict[str, A
     """Split ``--set key=value`` options into overrides for the variant and for the suite.
 
     A value is read as TOML (``32``, ``true``, ``[0, 1]``) and otherwise taken as a string.
+    TOML has no null: ``none`` unsets what may be left out, as in ``budget.steps=none`` (see
+    :func:`harness.schema.with_nulls`).
     ``training.…`` and ``precision.…`` make another variant, to be compared with the plain one;
     ``suite.training.…`` and ``suite.precision.…`` change the protocol of all variants.
     """
@@ -224,13 +233,20 @@ def _toml_value(text: str) -> Any:
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """Read ``0``, ``0,1,2`` or ``0..4`` (both ends included); empty text gives no seeds."""
+    """Read ``0``, ``0,1,2`` or ``0..4`` (both ends included); empty text gives no seeds.
+
+    Raises:
+        UserError: it is none of these, names too many, or one that is too large.
+    """
     seeds: list[int] = []
     for part in filter(None, text.replace(" ", "").split(",")):
         first, dots, last = part.partition("..")
         last = last if dots else first
         whole = first.isdecimal() and last.isdecimal()
-        if not whole or int(last) - int(first) >= MOST_SEEDS:
+        # Python refuses to read thousands of digits as a number.
+        if whole and (len(last) > LONGEST_SEED or int(last) >= SEED_LIMIT):
+            raise UserError(f"--seeds {text!r:.60}", expected=f"seeds below {SEED_LIMIT}")
+        if not whole or len(first) > LONGEST_SEED or int(last) - int(first) >= MOST_SEEDS:
             raise UserError(f"--seeds {text!r}", expected="0 or 0,1,2 or 0..4")
         seeds += range(int(first), int(last) + 1)
     if text and not seeds:
@@ -265,7 +281,7 @@ def resolve(request: Request, device: Device) -> list[Plan]:
     if request.tasks:
         tasks = [task.model_dump(mode="json") for task in suite.score.tasks]
         tasks += [{"name": name} for name in request.tasks]
-        suite_overrides = _merge(suite_overrides, {"score": {"tasks": tasks}})
+        suite_overrides = merge(suite_overrides, {"score": {"tasks": tasks}})
         suite = load_suite(request.suite, suite_overrides)
     model = load_model(suite.model)
     chosen = [load_variant(name, suite, variant_overrides) for name in request.variants]

@@ -107,6 +107,22 @@ def _model_in(annotation: object) -> type[BaseModel] | None:
     return found.pop() if len(found) == 1 else None
 
 
+def with_nulls(kind: type[BaseModel], data: Mapping[str, Any]) -> dict[str, Any]:
+    """``data`` with null for every ``"none"`` that stands where ``kind`` allows null.
+
+    Elsewhere it is a value like any other: ``quantization.type`` may be ``"none"``.
+    """
+    found = dict(data)
+    for key, value in data.items():
+        field = kind.model_fields.get(key)
+        inner = None if field is None else _model_in(field.annotation)
+        if field is not None and value == "none" and type(None) in get_args(field.annotation):
+            found[key] = None
+        elif inner is not None and isinstance(value, Mapping):
+            found[key] = with_nulls(inner, value)
+    return found
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file; a syntax error is an InvalidFile that names the line."""
     try:

@@ -11,7 +11,10 @@ from harness.schema import Frozen
 from harness.variant import Name, Positive
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**32, description="the range that NumPy and torch share")]
+SEED_LIMIT = 2**32
+Seed = Annotated[
+    int, Field(ge=0, lt=SEED_LIMIT, description="the range that NumPy and torch share")
+]
 
 
 class WheelSource(Frozen):

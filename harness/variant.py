@@ -88,6 +88,13 @@ class Training(Frozen):
     )
 
 
+class Protocol(Frozen):
+    """What a suite may set for every variant alike."""
+
+    training: Training = Training()
+    precision: Precision = Precision()
+
+
 class Variant(Frozen):
     """How to fine-tune: quantization, precision, adapter, training settings.
 

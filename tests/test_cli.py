@@ -205,6 +205,8 @@ def contents(folder: Path) -> dict[Path, bytes]:
             ("run", "-v", "qlora_nf4", "--set", "quantization.type=nf5"),
             ["quantization.type", "'nf4'", "found 'nf5'"],
         ),
+        (("run", "-v", "base", "--seeds", "5000000000"), ["--seeds '5000000000'", "4294967296"]),
+        (("corpus", "--set", "training=5"), ["training: ", "found 5", "--set training=5"]),
         (("run", "-v", "base", "--seeds", "many"), ["--seeds 'many'", "0..4"]),
         (("run", "-v", "base", "--set", "corpus.source=nowhere.jsonl"), ["no such corpus"]),
         (("show", "qlora"), ["unknown variant, suite or model", "did you mean"]),

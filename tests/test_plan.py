@@ -221,6 +221,17 @@ def test_a_corpus_that_is_not_there_is_refused_before_anything_runs() -> None:
     assert "sample" in str(caught.value)
 
 
+def test_a_corpus_in_the_home_folder_may_be_called_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    plan = planned("base", "corpus.source=~/rows.jsonl")
+    assert (
+        plan.corpus_sha256 == planned("base", f"corpus.source={tmp_path}/rows.jsonl").corpus_sha256
+    )
+
+
 def test_hub_data_is_pinned_by_its_revision() -> None:
     plan = planned(
         "qlora_nf4",

@@ -326,10 +326,50 @@ def test_a_refused_setting_is_blamed_on_the_option_and_not_only_on_the_file() ->
 
 
 @pytest.mark.parametrize(
+    ("setting", "found"),
+    [
+        ("suite.training.speeed=fast", "training.speeed: unknown key; did you mean speed?"),
+        ("suite.precision.compute=int3", "precision.compute: "),
+        ("suite.training=5", "training: "),
+    ],
+)
+def test_a_mistake_in_the_protocol_is_blamed_on_its_option(setting: str, found: str) -> None:
+    with pytest.raises(InvalidFile) as caught:
+        planned("qlora_nf4", setting)
+    assert found in str(caught.value)
+    assert "quick.toml, with --set" in str(caught.value)
+    assert "qlora_nf4.toml" not in str(caught.value)
+
+
+def test_none_unsets_what_may_be_left_out() -> None:
+    plan = planned("qlora_nf4", "budget.steps=none", "budget.tokens=4000")
+    assert (plan.budget.steps, plan.budget.tokens) == (None, 4000)
+    assert plan.suite == "quick+budget.steps=none+budget.tokens=4000"
+    assert planned("base", "corpus.held_out_limit=none").corpus.held_out_limit is None
+    assert planned("base", "method=none", "adapter=none").adapter is None
+
+
+def test_none_stays_a_word_where_it_is_one_and_is_refused_where_nothing_may_be_left_out() -> None:
+    plan = planned("qlora_nf4", "quantization.type=none", "adapter.bias=none")
+    assert plan.quantization.type == "none"
+    assert plan.adapter is not None
+    assert plan.adapter.fields["bias"] == "none"
+    with pytest.raises(InvalidFile, match=r"budget\.batch_size: .*'none'"):
+        planned("qlora_nf4", "budget.batch_size=none")
+
+
+@pytest.mark.parametrize(
     ("text", "seeds"), [("", ()), ("0", (0,)), ("3,1,3", (3, 1)), ("0..4", (0, 1, 2, 3, 4))]
 )
 def test_seeds_as_typed(text: str, seeds: tuple[int, ...]) -> None:
     assert parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["4294967296", "5000000000", "5000000000..5000000001", "9" * 5000])
+def test_a_seed_that_is_too_large_is_refused_with_the_limit(text: str) -> None:
+    with pytest.raises(UserError, match="seeds below 4294967296"):
+        parse_seeds(text)
+    assert parse_seeds("4294967295") == (4294967295,)
 
 
 @pytest.mark.parametrize("text", ["x", "1..", "4..0", "-1", "1.5", ",", "0..99999999999"])

@@ -43,7 +43,8 @@ SetOption = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Change one setting: adapter.r=32, or suite.training.speed=fast for all.",
+        help="Change one setting: adapter.r=32, or suite.training.speed=fast for all; "
+        "budget.steps=none unsets what may be left out.",
     ),
 ]
 TaskOption = Annotated[

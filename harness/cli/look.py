@@ -144,13 +144,10 @@ def corpus(
     from harness.model.load import load_tokenizer
 
     changes, overrides = registry.parse_settings(settings)
-    chosen = registry.load_suite(suite, overrides)
-    if changes:
-        unused = sorted(set(changes) - {"training"})
-        if unused:
-            raise UserError(f"--set {unused[0]}.… changes nothing about a corpus")
-        training = {**chosen.training, **changes["training"]}
-        chosen = chosen.model_copy(update={"training": training})
+    unused = sorted(set(changes) - {"training"})
+    if unused:
+        raise UserError(f"--set {unused[0]}.… changes nothing about a corpus")
+    chosen = registry.load_suite(suite, registry.merge(overrides, changes))
     with Notes(out) as notes:
         model = registry.load_model(chosen.model)
         quiet_libraries()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
@@ -85,12 +86,21 @@ def run(
     )
     records = _run_all(plans, store, order)
     write_suite_report(reports, plans[0].suite)
+    if plans[0].suite != suite:
+        say(f"again: {_report_command(plans[0].suite, reports)}")
     if len(records) < len(plans):
         raise typer.Exit(1)
     problems = [record.problem for record in records if record.problem is not None]
     if problems:
         mistakes = user_mistakes()
         raise typer.Exit(2 if all(problem.kind in mistakes for problem in problems) else 1)
+
+
+def _report_command(suite: str, reports: Path) -> str:
+    parts = ["python", "-m", "harness", "report", "--suite", suite]
+    if reports != Path("reports"):
+        parts += ["--reports", str(reports)]
+    return shlex.join(parts)
 
 
 def _run_all(plans: list[Plan], store: RunStore, order: Order) -> list[RunRecord]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -39,7 +40,8 @@ def on_terminal(arguments: list[str]) -> tuple[int, str]:
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals there")
 def test_a_batch_goes_on_past_a_run_that_fails(small: Small, tmp_path: Path) -> None:
     arguments = ["run", "-v", "lora_bf16", "-v", "base", "-s", str(small.suite)]
-    arguments += ["--set", "training.learning_rate=1e30", "--device", "cpu"]
+    arguments += ["--set", "training.learning_rate=1e30", "--set", "budget.steps=5"]
+    arguments += ["--device", "cpu"]
     code, shown = on_terminal([*arguments, "--reports", str(tmp_path)])
     assert code == 1
     runs = list(RunStore(tmp_path / "runs").scan())
@@ -56,3 +58,5 @@ def test_a_batch_goes_on_past_a_run_that_fails(small: Small, tmp_path: Path) -> 
     assert "diverged in phase train, step 2: the loss at step 2 is" in shown
     assert "Traceback" not in shown
     assert "Warning" not in shown, "chatter of libraries stays in the log"
+    (again,) = re.findall(r"again: python -m harness (report .*)", shown)
+    assert on_terminal(shlex.split(again))[0] == 0, "what it says to type is a command"

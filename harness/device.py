@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -24,7 +24,7 @@ class Device(Frozen):
 
 
 def detect_device(kind: Literal["auto", "cpu", "cuda"] = "auto") -> Device:
-    """The first usable NVIDIA GPU (unless ``kind`` is "cpu"), else the CPU (unless it is "cuda").
+    """The first visible NVIDIA GPU (unless ``kind`` is "cpu"), else the CPU (unless it is "cuda").
 
     Raises:
         UserError: "cuda" was asked for and there is no NVIDIA GPU.
@@ -94,8 +94,36 @@ def machine_memory_bytes() -> int | None:
         return None
 
 
+def first_visible(visible: str | None) -> int | str | None:
+    """What ``CUDA_VISIBLE_DEVICES`` makes the first GPU: index, start of a UUID, null for none.
+
+    As CUDA reads it: an entry that is neither hides itself and all that follow. Its indexes are
+    NVML's only where all GPUs are alike or ``CUDA_DEVICE_ORDER`` is ``PCI_BUS_ID``.
+    """
+    if visible is None:
+        return 0
+    first = visible.split(",")[0].strip()
+    if first.isdecimal():
+        return int(first)
+    return first if first.startswith(("GPU-", "MIG-")) else None
+
+
+def _gpu_handle(asked: int | str) -> Any:
+    """NVML's handle; raises NVMLError where there is no such GPU."""
+    import pynvml
+
+    if isinstance(asked, int):
+        return pynvml.nvmlDeviceGetHandleByIndex(asked)
+    for index in range(pynvml.nvmlDeviceGetCount()):
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        if str(pynvml.nvmlDeviceGetUUID(handle)).startswith(asked):
+            return handle
+    return pynvml.nvmlDeviceGetHandleByUUID(asked)  # a slice of a GPU (MIG)
+
+
 def _first_gpu() -> Device | None:
-    if not Path("/dev/nvidiactl").exists() or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+    asked = first_visible(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if not Path("/dev/nvidiactl").exists() or asked is None:
         return None
     import pynvml
 
@@ -104,7 +132,7 @@ def _first_gpu() -> Device | None:
     except pynvml.NVMLError:
         return None
     try:
-        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        handle = _gpu_handle(asked)
         major, _ = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
         return Device(
             kind="cuda",

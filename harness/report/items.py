@@ -96,27 +96,44 @@ class _Column:
 def read_items(rows: Sequence[Row], key: ScoreKey) -> Reading:
     """Read and align the items of one score over all finished runs.
 
-    Rows under another model, corpus or scoring window are left out, since equal item names would
-    not mean equal items there; so are runs without items, or on other items than most.
+    Rows under another model, corpus or way to take the score are left out, since equal item names
+    would not mean equal items there; so are runs without items, or on other items than most.
     """
     reading = Reading()
     finished = [row for row in rows if row.finished]
-    protocols = Counter(_protocol(row.plan) for row in finished).most_common(1)
+    protocols = Counter(_protocol(row.plan, key.task) for row in finished).most_common(1)
     columns: list[_Column] = []
     for row in finished:
-        if _protocol(row.plan) != protocols[0][0]:
-            reading.excluded[row.label] = "another model, corpus or scoring window"
+        if _protocol(row.plan, key.task) != protocols[0][0]:
+            reading.excluded[row.label] = "another model, corpus or way to take this score"
             continue
         columns += _columns_of(row, key, reading)
     reading.aligned = _align(columns, reading)
     return reading
 
 
-def _protocol(plan: Plan) -> str:
+def _protocol(plan: Plan, task: str) -> str:
     """What must agree before items of two runs may be taken for the same."""
     unnamed = {"source"} if plan.corpus_sha256 else set()
     corpus = plan.corpus.model_dump_json(exclude=unnamed)
-    return repr((plan.model.name, plan.corpus_sha256, corpus, plan.score.window, plan.score.stride))
+    return repr((plan.model.name, plan.corpus_sha256, corpus, _asked(plan, task)))
+
+
+def _asked(plan: Plan, task: str) -> object:
+    """The settings that decide what an item of ``task`` asks; a limit only decides how many.
+
+    The tasks inside a group bear other names than the suite's, so all of the suite's count there.
+    """
+    score = plan.score
+    own = {
+        "held_out": (score.window, score.stride, score.held_out_tokens),
+        "wikitext2": score.forgetting_tokens,
+        "generations": (score.prompts, score.max_new_tokens),
+    }
+    if task in own:
+        return own[task]
+    tasks = [item.model_dump(exclude={"limit"}) for item in score.tasks]
+    return [item for item in tasks if item["name"] == task] or tasks
 
 
 def _columns_of(row: Row, key: ScoreKey, reading: Reading) -> list[_Column]:

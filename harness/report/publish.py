@@ -140,14 +140,21 @@ def _clean(record: RunRecord, scores: tuple[Score, ...]) -> RunRecord:
 
 
 def _without_folders(plan: Plan) -> Plan:
-    """The plan with data named by its last part; paths are no part of its fingerprint."""
-    corpus, score = plan.corpus, plan.score
+    """The plan with data named by its last part; such paths are no part of its fingerprint.
+
+    Where a path is part of it, for want of a hash of the content, it stays: it names the run.
+    """
+    corpus, score, model = plan.corpus, plan.score, plan.model
+    if plan.model_sha256 is not None and model.source.kind == "folder":
+        source = model.source.model_copy(update={"path": Path(model.source.path).name})
+        model = model.model_copy(update={"source": source})
     if plan.corpus_sha256 is not None:
         corpus = corpus.model_copy(update={"source": Path(corpus.source).name})
     if score.data_folder is not None:
         score = score.model_copy(update={"data_folder": Path(score.data_folder).name})
     request = None if plan.request is None else _cut_request(plan.request)
-    return plan.model_copy(update={"corpus": corpus, "score": score, "request": request})
+    named = {"corpus": corpus, "score": score, "model": model, "request": request}
+    return plan.model_copy(update=named)
 
 
 def _cut_request(request: RunRequest) -> RunRequest:

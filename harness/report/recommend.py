@@ -82,9 +82,10 @@ def _within_loss(
     sure = [row for row in good if (loss := lost[row.label]) is not None and loss[1] <= limit]
     chosen = _cheapest(evidence, main, sure or good)
     loss = lost[chosen.label] or (0.0, 0.0)
+    needs = numbers.size(memory(evidence, chosen))
     reasons.append(
-        f"Of the {len(good)} that lose at most {shown} against {reference} it needs the least "
-        f"memory, {numbers.size(memory(evidence, chosen))}; its own loss is "
+        f"Of the {len(sure or good)} that {'surely lose' if sure else 'lose'} at most {shown} "
+        f"against {reference} it needs the least memory, {needs}; its own loss is "
         f"{show_difference(main, loss[0])}."
     )
     if sure:

@@ -98,7 +98,7 @@ class Effect:
     def p_value(self) -> float:
         """Two-sided p-value of no difference: one minus the level whose interval ends at zero."""
         if self.variance <= 0:
-            return 1.0 if self.estimate == 0 else 0.0
+            return 1.0 if self.estimate == 0 else SMALLEST_P
         distance = abs(self.estimate) / self.standard_error
         low, high = math.log(SMALLEST_P), 0.0
         if self.critical(1 - SMALLEST_P / 2) <= distance:
@@ -239,8 +239,11 @@ def verdict(worse_by: Effect, adjusted_p: float, margin: float) -> Verdict:
     """Judge a difference counted so that positive is worse.
 
     Equivalent when the whole 95 % interval lies within the margin (two one-sided tests at 2.5 %);
-    better or worse when the corrected p-value is below 5 %; undecided otherwise.
+    better or worse when the corrected p-value is below 5 %; undecided otherwise, and where items
+    that all differ alike (say, every one right against every one wrong) leave no noise to judge by.
     """
+    if worse_by.variance <= 0 and worse_by.estimate != 0:
+        return "undecided"
     low, high = worse_by.interval()
     if -margin < low and high < margin:
         return "equivalent"

@@ -212,6 +212,7 @@ def _group_scores(
                 details={
                     **_details(outcome, group.name, chosen),
                     "tasks": len(parts),
+                    "left_out": sorted(set(leaves) - set(parts)) or None,
                     "weight_by_size": wanted.weight_by_size,
                 },
             )
@@ -222,17 +223,21 @@ def _leaf_of(outcome: Outcome, parts: dict[str, Items]) -> Any:
 
 
 def _joined(parts: dict[str, Items], *, by_size: bool) -> Items:
-    """Rows of several tasks; unweighted groups scale rows so that each task counts alike."""
-    total = sum(len(items.item) for items in parts.values())
-    above = []
+    """Rows of several tasks; unweighted groups weigh rows so that each task counts alike.
+
+    Numerator and denominator bear the same weight: the ratio of their sums is the mean of the
+    tasks' values, and a row's residual is what it adds to that mean's error.
+    """
+    above, below = [], []
     for items in parts.values():
-        scale = 1.0 if by_size else total / (len(parts) * len(items.item))
-        above.append(items.numerator * scale)
+        weight = 1.0 if by_size else 1.0 / float(items.denominator.sum())
+        above.append(items.numerator * weight)
+        below.append(items.denominator * weight)
     return Items(
         item=[f"{name}/{item}" for name, items in parts.items() for item in items.item],
         cluster=[f"{name}/{item}" for name, items in parts.items() for item in items.cluster],
         numerator=np.concatenate(above),
-        denominator=np.concatenate([items.denominator for items in parts.values()]),
+        denominator=np.concatenate(below),
     )
 
 

@@ -61,7 +61,8 @@ class _Attention:
         for name in ("q_layernorm", "q_norm"):
             if getattr(module, name, None) is not None:
                 raise UnsupportedLayer("norms inside attention")
-        if getattr(module, "sliding_window", None) is not None:
+        # Mistral's attention reads the window off the configuration, Qwen2's keeps its own
+        if getattr(module, "sliding_window", getattr(config, "sliding_window", None)) is not None:
             raise UnsupportedLayer("sliding-window attention")
         if abs(module.scaling - self.size**-0.5) > 1e-9:
             raise UnsupportedLayer("an attention scale other than 1/sqrt(head size)")
@@ -96,12 +97,18 @@ class _Attention:
         parts[2].copy_(grads[2])
 
 
+def _check_activation(module: Any, *names: str) -> None:
+    if module.config.hidden_act not in names:
+        raise UnsupportedLayer(f"the activation {module.config.hidden_act}")
+
+
 class PhiBlock:
     """Attention and MLP side by side on one norm: y = x + dense(attend(h)) + fc2(gelu(fc1(h)))."""
 
     def __init__(self, layer: Any, dtype: torch.dtype) -> None:
         """Take a transformers ``PhiDecoderLayer``, with or without adapters."""
         attention, mlp = layer.self_attn, layer.mlp
+        _check_activation(attention, "gelu_new", "gelu_pytorch_tanh")
         self._attention = _Attention(attention)
         self._norm = frozen_norm(layer.input_layernorm)
         up = [attention.q_proj, attention.k_proj, attention.v_proj, mlp.fc1]
@@ -163,6 +170,7 @@ class LlamaBlock:
     def __init__(self, layer: Any, dtype: torch.dtype) -> None:
         """Take a transformers ``LlamaDecoderLayer`` (or one of its shape)."""
         attention, mlp = layer.self_attn, layer.mlp
+        _check_activation(attention, "silu", "swish")
         self._attention = _Attention(attention)
         self._norms = (
             frozen_norm(layer.input_layernorm),

@@ -206,9 +206,10 @@ def cross_entropy_(logits: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
         out: Tensor = _kernels().cross_entropy_(logits, targets, scale)
         return out
     carries, chosen = targets >= 0, targets.clamp(min=0)
-    log_sum = logits.logsumexp(dim=1, keepdim=True)
-    losses = (log_sum - logits.gather(1, chosen[:, None]))[:, 0] * carries
-    logits.sub_(log_sum).exp_()
-    logits[torch.arange(len(targets)), chosen] -= 1
-    logits.mul_((scale * carries).to(logits.dtype)[:, None])
+    exact = logits if logits.dtype == torch.float64 else logits.float()
+    log_sum = exact.logsumexp(dim=1, keepdim=True)
+    losses = (log_sum - exact.gather(1, chosen[:, None]))[:, 0] * carries
+    slope = exact.sub(log_sum).exp_()
+    slope[torch.arange(len(targets)), chosen] -= 1
+    logits.copy_(slope.mul_((scale * carries)[:, None]))
     return losses

@@ -161,3 +161,12 @@ def test_tables_for_the_terminal(versions: tuple[Path, Path], seven_runs: Path) 
     assert "failed: perplexity > +1% (qlora_nf4)" in text
     assert "out of memory in train" in text
     assert "lora_bf16" in text
+
+
+@pytest.mark.parametrize("setting", ["score.held_out_tokens=64", "score.stride=100"])
+def test_items_that_ask_something_else_are_not_paired(tmp_path: Path, setting: str) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    write_runs(old, [Made("lora_bf16")])
+    write_runs(new, [Made("lora_bf16", settings=(setting,), log_ratio=0.5)])
+    pair = sides(old, str(old), str(new)).pairs[0]
+    assert not [change for change in pair.changes if change.name == "perplexity"]

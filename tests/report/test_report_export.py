@@ -19,6 +19,7 @@ from harness.report.export import export
 from harness.report.publish import publish, publish_report, rebuild_report
 from harness.schema import read_json, write_json
 from harness.store import RunStore, StoredRun
+from harness.suite import FolderSource
 
 SECRET = "a sentence of somebody's conversation"
 
@@ -160,3 +161,16 @@ def test_published_requests_hold_no_absolute_path(tmp_path: Path) -> None:
             "adapter.r=8",
         ),
     )
+
+
+def test_a_published_local_model_is_named_without_its_folder(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "runs", Made("qlora_nf4"))
+    record = read_json(folder / "record.json", RunRecord)
+    source = FolderSource(kind="folder", path=f"/home/me/{SECRET}/tiny")
+    model = record.plan.model.model_copy(update={"source": source})
+    plan = record.plan.model_copy(update={"model": model, "model_sha256": "0" * 64})
+    store = RunStore(tmp_path / "local")
+    store.write(record.model_copy(update={"plan": plan, "fingerprint": plan.fingerprint}))
+    (run,) = stored(publish(stored(tmp_path / "local"), tmp_path / "report"))
+    assert run.record.plan.model.source.path == "tiny"
+    assert run.record.plan.fingerprint == plan.fingerprint

@@ -251,3 +251,10 @@ def test_more_comparisons_need_more() -> None:
     assert alone.more_items is not None
     assert of_many.more_items is not None
     assert of_many.more_items > alone.more_items
+
+
+def test_items_that_all_differ_alike_decide_nothing() -> None:
+    """Every answer right against every answer wrong once divided by a p-value of zero."""
+    found = Effect(1.0, None, 0.0, 0.0, 1, 7.0)
+    assert 0 < found.p_value < 1e-6
+    assert verdict(found, found.p_value, margin=0.01) == "undecided"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from harness.events import Silence
 from harness.record import Score
 from harness.score.catalogue import load_task
 from harness.score.engine import FastLM, PlainLM
-from harness.score.evaluation import evaluate, write_scores
-from harness.score.items import Place
+from harness.score.evaluation import _joined, evaluate, write_scores
+from harness.score.items import Items, Place
 from harness.suite import Task
 
 
@@ -101,6 +102,21 @@ def test_group_aggregates_its_tasks(shared_data: Path, tokenizer: Any, tmp_path:
     assert group.n == 26
     assert group.value == pytest.approx(sum(s.value for s in leaves) / 13)
     assert [s.task for s in scores if s.headline] == ["mmlu_other"]
+
+
+def test_the_error_of_an_unweighted_group_is_that_of_a_mean_of_means() -> None:
+    rng = np.random.default_rng(0)
+    parts = {
+        f"task{n}": Items(
+            [str(i) for i in range(size)], [str(i) for i in range(size)],
+            (rng.random(size) < 0.3 + 0.1 * n).astype(float), np.ones(size))
+        for n, size in enumerate((20, 200, 2000))
+    }  # fmt: skip
+    joined = _joined(parts, by_size=False)
+    leaves = [items.numerator for items in parts.values()]
+    assert joined.value("identity") == pytest.approx(np.mean([leaf.mean() for leaf in leaves]))
+    direct = math.sqrt(sum(leaf.var(ddof=1) / len(leaf) for leaf in leaves)) / len(leaves)
+    assert joined.standard_error("identity") == pytest.approx(direct, rel=0.10)
 
 
 def test_requests_over_the_context_are_counted(

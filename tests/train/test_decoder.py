@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import tiny_model, tiny_rows
+from peft import LoraConfig, get_peft_model
+from tiny import SHAPE, tiny_model, tiny_rows
 from torch.nn import functional
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PhiConfig
 
+from harness.train import ops
 from harness.train.batch import StreamSize, make_stream_batch
 from harness.train.decoder import Decoder
 from harness.train.linears import UnsupportedLayer
@@ -101,3 +104,31 @@ def test_some_layers_without_an_adapter() -> None:
 def test_what_it_does_not_know_is_refused(lora: dict[str, Any]) -> None:
     with pytest.raises(UnsupportedLayer):
         Decoder(tiny_model(**lora), torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (LlamaConfig(**SHAPE, hidden_act="gelu"), "activation gelu"),
+        (PhiConfig(**SHAPE, hidden_act="relu"), "activation relu"),
+        (MistralConfig(**SHAPE, num_key_value_heads=2, sliding_window=8), "sliding-window"),
+    ],
+)
+def test_layers_of_another_mathematics_are_left_to_the_plain_path(config: Any, reason: str) -> None:
+    """These were trained with SiLU, GELU and no window, whatever the model says."""
+    model = AutoModelForCausalLM.from_config(config)
+    adapted = get_peft_model(model, LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM"))
+    with pytest.raises(UnsupportedLayer, match=reason):
+        Decoder(adapted, torch.float32)
+
+
+def test_the_loss_of_16_bit_logits_is_taken_in_float32() -> None:
+    torch.manual_seed(0)
+    logits = (torch.randn(64, 5000) * 3).bfloat16()
+    targets = torch.randint(0, 5000, (64,))
+    expected = functional.cross_entropy(logits.double(), targets, reduction="none")
+    slope = logits.clone()
+    losses = ops.cross_entropy_(slope, targets, torch.tensor(1.0))
+    torch.testing.assert_close(losses.double(), expected, rtol=1e-5, atol=1e-5)
+    assert slope.dtype == torch.bfloat16
+    torch.testing.assert_close(slope.float().sum(dim=1), torch.zeros(64), rtol=0, atol=0.01)

@@ -105,7 +105,7 @@ def read_items(rows: Sequence[Row], key: ScoreKey) -> Reading:
     columns: list[_Column] = []
     for row in finished:
         if _protocol(row.plan, key.task) != protocols[0][0]:
-            reading.excluded[row.label] = "another model, corpus or way to take this score"
+            reading.excluded[row.label] = "another model, corpus or way to score"
             continue
         columns += _columns_of(row, key, reading)
     reading.aligned = _align(columns, reading)

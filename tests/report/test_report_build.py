@@ -97,7 +97,7 @@ def test_numbers_do_not_depend_on_the_order_of_runs_or_items(
         ([Made("lora_bf16")], "Settings were substituted (precision.compute)"),
         (
             [Made("lora_bf16"), Made("base"), Made("qlora_nf4", corpus_sha256="cd" * 32)],
-            "Not compared on perplexity: qlora_nf4: another model, corpus or way to take this score",
+            "Not compared on perplexity: qlora_nf4: another model, corpus or way to score",
         ),
     ],
 )

@@ -5,13 +5,22 @@ The fast path keeps known tensors and no others, so they are added up: no autogr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from harness.measure.peaks import TrainingPeaks
 from harness.model.shape import transformers_config
 from harness.plan import Plan
 
-FAMILIES = ("llama", "mistral", "phi", "qwen2")  # model types that harness.train.blocks knows
+# Model types that harness.train.blocks knows, with the activations that it has for them.
+ACTIVATIONS = {
+    "llama": ("silu", "swish"),
+    "mistral": ("silu", "swish"),
+    "qwen2": ("silu", "swish"),
+    "phi": ("gelu_new", "gelu_pytorch_tanh"),
+}
+PLAIN_LORA: dict[str, tuple[object, ...]] = {"lora_dropout": (0, 0.0), "use_dora": (False,), "bias": ("none",),
+              "lora_bias": (False,), "modules_to_save": (None, [])}  # fmt: skip
 LOGIT_BYTES = 1 << 27  # that harness.train.decoder holds at a time
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -22,8 +31,20 @@ def takes_fast_path(plan: Plan) -> bool:
         plan.training.speed == "fast"
         and plan.adapter is not None
         and plan.adapter.type == "LORA"
+        and all(plan.adapter.fields.get(k, plain[0]) in plain for k, plain in PLAIN_LORA.items())
         and plan.quantization.type != "int8"
-        and plan.model.config.get("model_type") in FAMILIES
+        and _knows(plan.model.config)
+    )
+
+
+def _knows(config: Mapping[str, Any]) -> bool:
+    family = str(config.get("model_type"))
+    known = ACTIVATIONS.get(family)
+    window = 4096 if family == "mistral" else None  # where transformers' own default is one
+    return (
+        known is not None
+        and config.get("hidden_act", known[0]) in known
+        and config.get("sliding_window", window) is None
     )
 
 

@@ -12,6 +12,7 @@ from phi_plans import CPU, H100, counted, make, small, training_peak
 from harness.errors import InvalidFile
 from harness.measure.gpus import planned_gpu
 from harness.measure.memory import MicroBatch, fits, largest_batch, predict, room_needed
+from harness.measure.streams import takes_fast_path
 from harness.measure.weights import bits_per_parameter, standing_bytes
 from harness.plan import Plan
 from harness.registry import load_model
@@ -209,3 +210,18 @@ def test_predicted_resident_memory_is_within_a_fifth(
 def test_a_model_without_a_shape_cannot_be_planned() -> None:
     with pytest.raises(InvalidFile, match="states no shape"):
         predict(make("lora_bf16", model=load_model("phi2").model_copy(update={"config": {}})))
+
+
+@pytest.mark.parametrize(
+    ("adapter", "fast"),
+    [({}, True), ({"lora_dropout": 0.05}, False), ({"use_dora": True}, False),
+     ({"bias": "all"}, False)],
+)  # fmt: skip
+def test_what_the_fast_path_refuses_is_predicted_as_plain(
+    adapter: dict[str, Any], fast: bool
+) -> None:
+    """The same cases are refused in tests/train/test_decoder.py."""
+    plan = make("lora_bf16", {"speed": "fast"}, model=small())
+    assert plan.adapter is not None
+    changed = plan.adapter.model_copy(update=adapter)
+    assert takes_fast_path(plan.model_copy(update={"adapter": changed})) is fast

@@ -19,8 +19,14 @@ ACTIVATIONS = {
     "qwen2": ("silu", "swish"),
     "phi": ("gelu_new", "gelu_pytorch_tanh"),
 }
-PLAIN_LORA: dict[str, tuple[object, ...]] = {"lora_dropout": (0, 0.0), "use_dora": (False,), "bias": ("none",),
-              "lora_bias": (False,), "modules_to_save": (None, [])}  # fmt: skip
+# What plain LoRA says of PEFT's other fields, its default first.
+PLAIN_LORA: dict[str, tuple[object, ...]] = {
+    "lora_dropout": (0, 0.0),
+    "use_dora": (False,),
+    "bias": ("none",),
+    "lora_bias": (False,),
+    "modules_to_save": (None, []),
+}
 LOGIT_BYTES = 1 << 27  # that harness.train.decoder holds at a time
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 

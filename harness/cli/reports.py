@@ -61,6 +61,11 @@ def report(
         budget_memory_bytes=budget,
         max_loss=parse_share(max_loss, "--max-loss") if max_loss else None,
     )
+    if publish is not None and file_format is not ReportFormat.pages:
+        raise UserError(
+            f"--publish with --format {file_format}",
+            expected="one of them: what is published are pages and records",
+        )
     write_suite_report(reports, name, request, file_format, publish)
 
 

@@ -240,8 +240,10 @@ def _cost_change(rows: tuple[Row, Row], read: Callable[[Row], float | None]) -> 
     known = [{seed: v for seed, v in side.items() if v} for side in by_seed]
     if not all(known):
         return None
-    before, after = (math.exp(_mean_log(list(side.values()))) for side in known)
     common = sorted(set(known[0]) & set(known[1]))
+    if common:  # the estimate is theirs, so the two values beside it are, too
+        known = [{seed: side[seed] for seed in common} for side in known]
+    before, after = (math.exp(_mean_log(list(side.values()))) for side in known)
     change = Change(
         name="",
         unit="",

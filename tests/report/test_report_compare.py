@@ -170,3 +170,13 @@ def test_items_that_ask_something_else_are_not_paired(tmp_path: Path, setting: s
     write_runs(new, [Made("lora_bf16", settings=(setting,), log_ratio=0.5)])
     pair = sides(old, str(old), str(new)).pairs[0]
     assert not [change for change in pair.changes if change.name == "perplexity"]
+
+
+def test_costs_are_compared_on_the_seeds_that_both_have(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    write_runs(old, [Made("lora_bf16", seed=0), Made("lora_bf16", seed=1, memory=9.0)])
+    write_runs(new, [Made("lora_bf16", seed=0)])
+    pair = sides(old, str(old), str(new)).pairs[0]
+    (memory,) = [change for change in pair.changes if change.name == "memory"]
+    assert memory.before == memory.after
+    assert memory.estimate == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from harness.registry import SUITE_SECTIONS
 from harness.report import numbers
 from harness.report.blocks import Block, Note, Section, code, prose, strong
 from harness.report.evidence import Evidence
@@ -29,6 +30,17 @@ def summary_section(evidence: Evidence) -> Section | None:
     return Section("summary", "Summary", tuple(blocks))
 
 
+def _changes(evidence: Evidence) -> list[str]:
+    """What was set otherwise than in the suite's file, as typed; a derived name may be cut."""
+    derived = evidence.request.suite.split("+")[1:]
+    request = next((row.plan.request for row in evidence.rows if row.plan.request), None)
+    if not derived or request is None:
+        return derived
+    changed = ("suite", *SUITE_SECTIONS)
+    typed = [s for s in request.settings if s.partition("=")[0].partition(".")[0] in changed]
+    return [setting.removeprefix("suite.") for setting in typed] + list(request.tasks)
+
+
 def _question(evidence: Evidence) -> Block:
     request = evidence.request
     finished = sum(len(row.finished) for row in evidence.rows)
@@ -38,7 +50,7 @@ def _question(evidence: Evidence) -> Block:
         parts.append(f"{failed} failed")
     models = sorted({row.plan.model.name for row in evidence.rows})
     devices = sorted({row.plan.device.name for row in evidence.rows})
-    changes = request.suite.split("+")[1:]
+    changes = _changes(evidence)
     if changes:
         parts[-1] += f"; suite with {', '.join(changes)}"
     text = ", ".join(parts) + f"; model {', '.join(models)} on {', '.join(devices)}. "

@@ -6,6 +6,7 @@ import math
 import sys
 from pathlib import Path
 
+from harness.plan import Plan
 from harness.record import PHASES
 from harness.store import RunStore, StoredRun
 
@@ -17,7 +18,8 @@ def problems(reports: Path) -> list[str]:
     runs = list(RunStore(reports / "runs").scan())
     if len(runs) != 1 or not isinstance(runs[0], StoredRun):
         return [f"expected one readable run below {reports}, found {runs}"]
-    return run_problems(runs[0]) + report_problems(reports / runs[0].record.plan.suite)
+    plan = runs[0].record.plan
+    return run_problems(runs[0]) + report_problems(reports / plan.suite, plan)
 
 
 def run_problems(run: StoredRun) -> list[str]:
@@ -63,7 +65,7 @@ def run_problems(run: StoredRun) -> list[str]:
     return [f"not so: {name}" for name, holds in found.items() if not holds]
 
 
-def report_problems(folder: Path) -> list[str]:
+def report_problems(folder: Path, plan: Plan) -> list[str]:
     """What is wrong with the written report."""
     report = folder / "report.md"
     if not report.is_file():
@@ -72,7 +74,9 @@ def report_problems(folder: Path) -> list[str]:
     found = {
         "the report names the variant": "qlora_nf4" in text,
         "the report has figures": any(folder.rglob("*.svg")) or any(folder.rglob("*.png")),
-        "the report says what was substituted": "float32" in text,
+        "the report says what was substituted": all(
+            item.key in text and str(item.used) in text for item in plan.substitutions
+        ),
     }
     return [f"not so: {name}" for name, holds in found.items() if not holds]
 

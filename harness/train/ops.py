@@ -209,7 +209,9 @@ def cross_entropy_(logits: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
     exact = logits if logits.dtype == torch.float64 else logits.float()
     log_sum = exact.logsumexp(dim=1, keepdim=True)
     losses = (log_sum - exact.gather(1, chosen[:, None]))[:, 0] * carries
-    slope = exact.sub(log_sum).exp_()
-    slope[torch.arange(len(targets)), chosen] -= 1
-    logits.copy_(slope.mul_((scale * carries)[:, None]))
+    exact.sub_(log_sum).exp_()
+    exact[torch.arange(len(targets)), chosen] -= 1
+    exact.mul_((scale * carries)[:, None])
+    if exact is not logits:
+        logits.copy_(exact)
     return losses

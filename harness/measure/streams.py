@@ -5,7 +5,6 @@ The fast path keeps known tensors and no others, so they are added up: no autogr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from harness.measure.peaks import TrainingPeaks
@@ -39,18 +38,15 @@ def takes_fast_path(plan: Plan) -> bool:
         and plan.adapter.type == "LORA"
         and all(plan.adapter.fields.get(k, plain[0]) in plain for k, plain in PLAIN_LORA.items())
         and plan.quantization.type != "int8"
-        and _knows(plan.model.config)
+        and _knows(transformers_config(plan.model))
     )
 
 
-def _knows(config: Mapping[str, Any]) -> bool:
-    family = str(config.get("model_type"))
-    known = ACTIVATIONS.get(family)
-    window = 4096 if family == "mistral" else None  # where transformers' own default is one
+def _knows(config: Any) -> bool:
+    known = ACTIVATIONS.get(config.model_type, ())
     return (
-        known is not None
-        and config.get("hidden_act", known[0]) in known
-        and config.get("sliding_window", window) is None
+        getattr(config, "hidden_act", None) in known
+        and getattr(config, "sliding_window", None) is None
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from harness.measure.streams import ACTIVATIONS
 from harness.train import ops
 from harness.train.linears import Linears, UnsupportedLayer
 from harness.train.ops import Norm, Stream
@@ -97,9 +98,9 @@ class _Attention:
         parts[2].copy_(grads[2])
 
 
-def _check_activation(module: Any, *names: str) -> None:
-    if module.config.hidden_act not in names:
-        raise UnsupportedLayer(f"the activation {module.config.hidden_act}")
+def _check_activation(config: Any) -> None:
+    if config.hidden_act not in ACTIVATIONS.get(config.model_type, ()):
+        raise UnsupportedLayer(f"the activation {config.hidden_act}")
 
 
 class PhiBlock:
@@ -108,7 +109,7 @@ class PhiBlock:
     def __init__(self, layer: Any, dtype: torch.dtype) -> None:
         """Take a transformers ``PhiDecoderLayer``, with or without adapters."""
         attention, mlp = layer.self_attn, layer.mlp
-        _check_activation(attention, "gelu_new", "gelu_pytorch_tanh")
+        _check_activation(attention.config)
         self._attention = _Attention(attention)
         self._norm = frozen_norm(layer.input_layernorm)
         up = [attention.q_proj, attention.k_proj, attention.v_proj, mlp.fc1]
@@ -170,7 +171,7 @@ class LlamaBlock:
     def __init__(self, layer: Any, dtype: torch.dtype) -> None:
         """Take a transformers ``LlamaDecoderLayer`` (or one of its shape)."""
         attention, mlp = layer.self_attn, layer.mlp
-        _check_activation(attention, "silu", "swish")
+        _check_activation(attention.config)
         self._attention = _Attention(attention)
         self._norms = (
             frozen_norm(layer.input_layernorm),

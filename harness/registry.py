@@ -198,7 +198,7 @@ def parse_settings(settings: Iterable[str]) -> tuple[dict[str, Any], dict[str, A
             raise UserError(
                 f"--set {setting!r} is not KEY=VALUE", expected="for example adapter.r=32"
             )
-        target = suite if _is_suite_setting(sections, setting) else variant
+        target = suite if changes_suite(setting) else variant
         if sections[0] == "suite":
             del sections[0]
         for section in sections[:-1]:
@@ -209,7 +209,13 @@ def parse_settings(settings: Iterable[str]) -> tuple[dict[str, Any], dict[str, A
     return variant, suite
 
 
-def _is_suite_setting(sections: list[str], setting: str) -> bool:
+def changes_suite(setting: str) -> bool:
+    """Whether ``--set`` of this changes the suite, not the variant.
+
+    Raises:
+        UnknownName: neither has such a section.
+    """
+    sections = [part.strip() for part in setting.partition("=")[0].split(".")]
     first, where = sections[0], f"--set {setting}"
     if first != "suite":
         known = (*VARIANT_SECTIONS, *SUITE_SECTIONS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from harness.registry import SUITE_SECTIONS
+from harness.registry import changes_suite
 from harness.report import numbers
 from harness.report.blocks import Block, Note, Section, code, prose, strong
 from harness.report.evidence import Evidence
@@ -36,8 +36,7 @@ def _changes(evidence: Evidence) -> list[str]:
     request = next((row.plan.request for row in evidence.rows if row.plan.request), None)
     if not derived or request is None:
         return derived
-    changed = ("suite", *SUITE_SECTIONS)
-    typed = [s for s in request.settings if s.partition("=")[0].partition(".")[0] in changed]
+    typed = [setting for setting in request.settings if changes_suite(setting)]
     return [setting.removeprefix("suite.") for setting in typed] + list(request.tasks)
 
 

@@ -151,7 +151,7 @@ class Score(Frozen):
 
 
 class Generation(Frozen):
-    """One answer to one prompt of the bundled corpus."""
+    """One answer to one held-out prompt, of the suite's corpus or of the bundled sample."""
 
     prompt: str
     reference: str | None

@@ -205,6 +205,7 @@ def _group_scores(
         }
         for chosen in sorted({key[2] for key in found}):
             parts = {key[0]: items for key, items in found.items() if key[2] == chosen}
+            missing = sorted(set(leaves) - set(parts))
             column = _Column(group.name, wanted.metric, chosen, _leaf_of(outcome, parts))
             yield place.write(
                 column.meaning(headline=group.name == outcome.task.name),
@@ -212,7 +213,7 @@ def _group_scores(
                 details={
                     **_details(outcome, group.name, chosen),
                     "tasks": len(parts),
-                    "left_out": sorted(set(leaves) - set(parts)) or None,
+                    **({"left_out": missing} if missing else {}),
                     "weight_by_size": wanted.weight_by_size,
                 },
             )

@@ -12,9 +12,9 @@ from importlib import metadata
 from pathlib import Path
 
 from harness.cache import ENVIRONMENT_VARIABLE, cache_folder
-from harness.device import detect_device, machine_memory_bytes, usable_cores
-from harness.registry import load_model, model_names
-from harness.suite import WheelSource
+from harness.spec.device import detect_device, machine_memory_bytes, usable_cores
+from harness.spec.model import WheelSource
+from harness.spec.registry import load_model, model_names
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "lm_eval")
 NEEDED_MEMORY_BYTES = 4 << 30

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import harness
-from harness import registry
+from harness.spec import registry
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(harness.__file__).parent

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from harness.device import Device
-from harness.plan import Plan
-from harness.registry import Request, resolve
+from harness.spec.device import Device
+from harness.spec.plan import Plan
+from harness.spec.registry import Request, resolve
 
 CPU = Device(kind="cpu", name="Plain CPU", memory_bytes=24 << 30, bfloat16=False, threads=2)
 GPU = Device(kind="cuda", name="Example GPU", memory_bytes=80 << 30, bfloat16=True)

@@ -6,9 +6,9 @@ import math
 import sys
 from pathlib import Path
 
-from harness.plan import Plan
-from harness.record import PHASES
-from harness.store import RunStore, StoredRun
+from harness.records.record import PHASES
+from harness.records.store import RunStore, StoredRun
+from harness.spec.plan import Plan
 
 STEPS = 4
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness import registry
+from harness.spec import registry
 
 if TYPE_CHECKING:
-    from harness.plan import Plan
+    from harness.spec.plan import Plan
 
 
 def check_adapter(planned: Plan) -> None:
@@ -20,6 +20,6 @@ def check_adapter(planned: Plan) -> None:
     changed = {name for name, value in given.items() if value != usual.get(name)}
     if all(type(given[name]) is int and type(usual.get(name)) is int for name in changed):
         return
-    from harness.model.adapter import adapter_config
+    from harness.weights.adapter import adapter_config
 
     adapter_config(adapter)

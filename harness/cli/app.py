@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from harness import __version__, registry
+from harness import __version__
+from harness.spec import registry
 
 if TYPE_CHECKING:
-    from harness.device import Device
+    from harness.spec.device import Device
 
 INTERRUPTED = 130
 app = typer.Typer(
@@ -86,10 +87,10 @@ def say(text: str, style: str = "") -> None:
 def choose_device(kind: DeviceKind, gpu: str = "") -> Device:
     """The device to plan for: a named GPU, or one of this machine."""
     if gpu:
-        from harness.measure.gpus import planned_gpu
+        from harness.spec.gpus import planned_gpu
 
         return planned_gpu(gpu)
-    from harness.device import detect_device
+    from harness.spec.device import detect_device
 
     return detect_device(kind.value)
 

@@ -11,7 +11,6 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from harness import registry
 from harness.cli.adapters import check_adapter
 from harness.cli.app import (
     DeviceKind,
@@ -27,9 +26,10 @@ from harness.cli.app import (
     out,
 )
 from harness.errors import UserError
+from harness.spec import registry
 
 if TYPE_CHECKING:
-    from harness.store import BrokenRun, RunLine
+    from harness.records.store import BrokenRun, RunLine
 
 
 class Kind(StrEnum):
@@ -56,8 +56,8 @@ def list_(
 
 
 def _list_runs(reports: Path) -> None:
-    from harness.store import RunLine, RunStore
-    from harness.supervise import settle
+    from harness.records.store import RunLine, RunStore
+    from harness.runs.supervise import settle
 
     table = Table("suite", "variant", "seed", "status", "minutes", "started", title_justify="left")
     store = RunStore(reports / "runs")
@@ -73,7 +73,7 @@ def _list_runs(reports: Path) -> None:
 
 
 def _run_cells(run: RunLine | BrokenRun) -> list[str]:
-    from harness.store import BrokenRun
+    from harness.records.store import BrokenRun
 
     if isinstance(run, BrokenRun):
         return [str(run.folder.path), "", "", "unreadable", "", run.error.what]
@@ -102,7 +102,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan itself.")] = False,
 ) -> None:
     """Say what a run would do and cost, before anything is downloaded."""
-    from harness.measure.show import plan_report
+    from harness.forecast.show import plan_report
 
     request = make_request(variant, suite, settings, seeds, task)
     plans = registry.resolve(request, choose_device(device, gpu))
@@ -137,11 +137,11 @@ def corpus(
     samples: Annotated[int, typer.Option(help="How many conversations to show.")] = 3,
 ) -> None:
     """Show what a suite's corpus holds and, token by token, what a model would learn from it."""
+    from harness.cli.display import Notes
     from harness.corpus.render import Renderer
     from harness.corpus.show import corpus_report
-    from harness.display import Notes
-    from harness.model.fetch import fetch_tokenizer, quiet_libraries
-    from harness.model.load import load_tokenizer
+    from harness.weights.fetch import fetch_tokenizer, quiet_libraries
+    from harness.weights.load import load_tokenizer
 
     changes, overrides = registry.parse_settings(settings)
     unused = sorted(set(changes) - {"training"})

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from harness import registry
 from harness.cli.app import ReportsOption, SetOption, SuiteOption, out, say
 from harness.errors import UserError
+from harness.spec import registry
 
 if TYPE_CHECKING:
+    from harness.records.store import BrokenRun, StoredRun
     from harness.report.build import ReportRequest
     from harness.report.export import Format
-    from harness.store import BrokenRun, StoredRun
 
 
 class ReportFormat(StrEnum):
@@ -49,8 +49,8 @@ def report(
     ] = None,
 ) -> None:
     """Write the report of a suite's runs: markdown, HTML and figures."""
-    from harness.measure.gpus import parse_memory
     from harness.report.build import ReportRequest
+    from harness.spec.gpus import parse_memory
 
     name = suite_name(suite, settings)
     budget = parse_memory(budget_memory, "--budget-memory") if budget_memory else None
@@ -85,13 +85,13 @@ def write_suite_report(
     publish: Path | None = None,
 ) -> None:
     """Build the report of one suite's runs, write it and print the ranking."""
-    from harness.display import Notes
+    from harness.cli.display import Notes
     from harness.report.build import ReportRequest, build_report
     from harness.report.console import ranking_table
     from harness.report.export import export
     from harness.report.publish import publish_report
     from harness.report.write import write_report
-    from harness.schema import write_bytes
+    from harness.spec.schema import write_bytes
 
     folder = _page_folder(reports, suite)
     asked = request or ReportRequest(suite=suite)
@@ -121,8 +121,8 @@ def _page_folder(reports: Path, suite: str) -> Path:
 
 
 def _find_runs(reports: Path, suite: str) -> tuple[list[StoredRun], list[BrokenRun]]:
-    from harness.store import BrokenRun, RunStore, StoredRun
-    from harness.supervise import settle
+    from harness.records.store import BrokenRun, RunStore, StoredRun
+    from harness.runs.supervise import settle
 
     store = RunStore(reports / "runs")
     settle(store, suite)

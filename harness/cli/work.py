@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness import registry
 from harness.cli.adapters import check_adapter
 from harness.cli.app import (
     DeviceKind,
@@ -29,12 +28,13 @@ from harness.cli.app import (
 )
 from harness.cli.reports import write_suite_report
 from harness.errors import HarnessError, user_mistakes
+from harness.spec import registry
 
 if TYPE_CHECKING:
-    from harness.plan import Plan, Substitution
-    from harness.record import RunRecord
-    from harness.store import RunStore
-    from harness.supervise import Order
+    from harness.records.record import RunRecord
+    from harness.records.store import RunStore
+    from harness.runs.supervise import Order
+    from harness.spec.plan import Plan, Substitution
 
 
 class OnOom(StrEnum):
@@ -67,8 +67,8 @@ def run(
     ] = False,
 ) -> None:
     """Train and score variants, then write the comparative report."""
-    from harness.store import RunStore
-    from harness.supervise import Order
+    from harness.records.store import RunStore
+    from harness.runs.supervise import Order
 
     if data_folder:
         settings = [*settings, f"score.data_folder={data_folder}"]
@@ -128,8 +128,8 @@ def _print_substitutions(title: str, items: Iterable[Substitution]) -> None:
 
 
 def _run_one(planned: Plan, store: RunStore, order: Order) -> RunRecord:
-    from harness.display import Display
-    from harness.supervise import supervise
+    from harness.cli.display import Display
+    from harness.runs.supervise import supervise
 
     title = f"{planned.variant} on {planned.suite}, seed {planned.seed}"
     _print_substitutions(title, planned.substitutions)

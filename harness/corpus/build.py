@@ -23,9 +23,9 @@ from harness.corpus.splits import (
 )
 from harness.corpus.trees import MessageTree, prune
 from harness.errors import CorpusError
-from harness.events import Progress, Silence
-from harness.record import CorpusResult
-from harness.suite import CorpusSpec
+from harness.records.events import Progress, Silence
+from harness.records.record import CorpusResult
+from harness.spec.suite import CorpusSpec
 
 SILENCE = Silence()
 PROGRESS_TREES = 500

@@ -21,10 +21,10 @@ from harness.corpus.lengths import with_lengths
 from harness.corpus.render import Renderer, TokenSequence
 from harness.corpus.sources import find_source
 from harness.errors import HarnessError
-from harness.events import Progress, Silence
-from harness.record import CorpusResult
-from harness.schema import canonical_json, read_json, write_json
-from harness.suite import CorpusSpec
+from harness.records.events import Progress, Silence
+from harness.records.record import CorpusResult
+from harness.spec.schema import canonical_json, read_json, write_json
+from harness.spec.suite import CorpusSpec
 
 LAYOUT = 1
 COUNTED_TOGETHER = 2048

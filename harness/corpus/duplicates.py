@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from harness.corpus.conversation import Conversation
 from harness.corpus.splits import normalised
-from harness.events import Progress
+from harness.records.events import Progress
 
 SHINGLE_CHARACTERS = 5
 PERMUTATIONS = 128

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from harness.corpus.trees import MessageTree, Node
-from harness.suite import CorpusSpec
+from harness.spec.suite import CorpusSpec
 
 
 @dataclass(frozen=True, slots=True)

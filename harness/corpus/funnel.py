@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from harness.corpus.conversation import Conversation
 from harness.corpus.trees import MessageTree, walk
-from harness.record import FunnelRow
+from harness.records.record import FunnelRow
 
 CountTokens = Callable[[Sequence[str]], Sequence[int]]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from harness.corpus.render import TokenSequence
 from harness.corpus.sequences import Rows
-from harness.record import CorpusResult, FunnelRow
+from harness.records.record import CorpusResult, FunnelRow
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 SMALLEST_BOUND = 32

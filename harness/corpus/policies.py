@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from harness.corpus.conversation import Conversation, Message, PreferencePair
 from harness.corpus.trees import MessageTree, Node
-from harness.suite import CorpusSpec
+from harness.spec.suite import CorpusSpec
 
 Path = tuple[Node, ...]
 UNRANKED = 1 << 30

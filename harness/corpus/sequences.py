@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.corpus.render import BoolArray, IntArray, TokenSequence
-from harness.variant import Training
+from harness.spec.variant import Training
 
 IGNORED = -100
 

@@ -20,11 +20,11 @@ from harness.corpus.lengths import with_rows
 from harness.corpus.render import Renderer, TokenSequence
 from harness.corpus.sequences import make_rows
 from harness.corpus.splits import share_of
-from harness.events import Progress, Silence
-from harness.record import CorpusResult
-from harness.schema import parse
-from harness.suite import Suite
-from harness.variant import Training
+from harness.records.events import Progress, Silence
+from harness.records.record import CorpusResult
+from harness.spec.schema import parse
+from harness.spec.suite import Suite
+from harness.spec.variant import Training
 
 SILENCE = Silence()
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")

@@ -14,9 +14,9 @@ from harness.corpus.formats import FORMATS, recognise
 from harness.corpus.records import Record, read_records
 from harness.corpus.trees import MessageTree
 from harness.errors import CorpusError, FetchError
-from harness.plan import SAMPLE
-from harness.schema import file_sha256
-from harness.suite import HUB_SOURCE, CorpusSpec
+from harness.spec.plan import SAMPLE
+from harness.spec.schema import file_sha256
+from harness.spec.suite import HUB_SOURCE, CorpusSpec
 
 TABLES = (".parquet", ".arrow")
 TEXTS = (".jsonl", ".json", ".jsonl.gz", ".json.gz")

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from harness import __version__
-from harness.device import Device, cpu_name, machine_memory_bytes, usable_cores
 from harness.measure.gauges import nvml_handle
-from harness.record import Environment
+from harness.records.record import Environment
+from harness.spec.device import Device, cpu_name, machine_memory_bytes, usable_cores
 
 PACKAGES = (
     "accelerate",

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
-from harness.device import Device
 from harness.measure.energy import EnergyCounter, energy_counter
 from harness.measure.gauges import CudaGauge, HostGauge
-from harness.record import PhaseCost, PhaseName
+from harness.records.record import PhaseCost, PhaseName
+from harness.spec.device import Device
 
 SAMPLE_SECONDS = 0.02
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.measure.gpus import peak_flops
-from harness.record import LossPoint, Throughput
+from harness.records.record import LossPoint, Throughput
+from harness.spec.gpus import peak_flops
 
 if TYPE_CHECKING:
-    from harness.plan import Plan
+    from harness.spec.plan import Plan
 
 
 def warmup_steps(steps: int) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.model.shape import count_parameters, transformers_config
-from harness.plan import Plan
+from harness.spec.plan import Plan
+from harness.weights.shape import count_parameters, transformers_config
 
 
 def training_flops_per_token(plan: Plan, context: float, labelled_share: float) -> float:

@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.plan import Plan
 from harness.report import numbers
 from harness.report.blocks import Cell, Column, Section, Table, prose, unknown
 from harness.report.evidence import Evidence
@@ -16,6 +15,7 @@ from harness.report.rows import Row, twins, without
 from harness.report.sample import Sample
 from harness.report.scoring import Difference, Scoring, make_difference
 from harness.report.statistics import Effect, holm, pool_seeds
+from harness.spec.plan import Plan
 
 
 @dataclass(frozen=True)

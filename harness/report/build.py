@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.records.store import BrokenRun, StoredRun
 from harness.report.blocks import Section
 from harness.report.evidence import Evidence, ReportRequest, gather
 from harness.report.sections import make_sections
-from harness.store import BrokenRun, StoredRun
 
 __all__ = ["Report", "ReportRequest", "build_report"]
 

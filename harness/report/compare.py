@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from harness.errors import HarnessError, UnknownName, UserError
-from harness.record import RunRecord
+from harness.records.record import RunRecord
+from harness.records.store import BrokenRun, RunFolder, RunStore, StoredRun
 from harness.report.items import ScoreKey, read_items
 from harness.report.rows import MEMORY_KINDS, Row, make_rows, memory_kind
 from harness.report.sample import Scale, make_sample, make_scale, round6
 from harness.report.scoring import make_difference, score_keys
 from harness.report.statistics import Effect, Verdict, holm
-from harness.schema import read_json
-from harness.store import BrokenRun, RunFolder, RunStore, StoredRun
+from harness.spec.schema import read_json
 
 BEFORE, AFTER = "A", "B"
 

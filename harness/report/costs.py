@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.record import PHASES
+from harness.records.record import PHASES
 from harness.report import numbers
 from harness.report.blocks import (
     Block,

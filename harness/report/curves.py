@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 
-from harness.record import RunRecord
+from harness.records.record import RunRecord
 from harness.report.blocks import Block, Figure, Section, prose
 from harness.report.drawings import Axis, Curves, Line
 from harness.report.evidence import Evidence

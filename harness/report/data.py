@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cache
 
-from harness.plan import SAMPLE
-from harness.record import CorpusResult, Generation
+from harness.records.record import CorpusResult, Generation
 from harness.report import numbers
 from harness.report.blocks import (
     Block,
@@ -26,6 +25,7 @@ from harness.report.blocks import (
 )
 from harness.report.drawings import Axis, Histogram
 from harness.report.evidence import Evidence
+from harness.spec.plan import SAMPLE
 
 SHOWN_PROMPTS = 5
 

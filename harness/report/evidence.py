@@ -9,11 +9,11 @@ from functools import cached_property
 from pydantic import Field
 
 from harness.errors import UnknownName
+from harness.records.store import BrokenRun, StoredRun
 from harness.report.rows import Row, make_rows, memory_kind
 from harness.report.sample import Sample
 from harness.report.scoring import Scoring, make_scoring, score_keys
-from harness.schema import Frozen
-from harness.store import BrokenRun, StoredRun
+from harness.spec.schema import Frozen
 
 REFERENCES = ("lora_bf16", "lora_fp16", "full_finetune", "base")
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from harness.record import RunRecord
+from harness.records.record import RunRecord
 from harness.report.build import Report
 from harness.report.evidence import Evidence
 from harness.report.rows import flatten

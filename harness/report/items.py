@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from harness.plan import Plan
-from harness.record import RunRecord, Score
+from harness.records.record import RunRecord, Score
+from harness.records.store import StoredRun
 from harness.report.rows import Row
 from harness.report.statistics import Floats
-from harness.store import StoredRun
+from harness.spec.plan import Plan
 
 COLUMNS = ["item", "cluster", "numerator", "denominator"]
 

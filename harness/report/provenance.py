@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from harness.plan import Plan
 from harness.report.blocks import (
     Block,
     Cell,
@@ -23,6 +22,7 @@ from harness.report.blocks import (
 from harness.report.evidence import Evidence
 from harness.report.ranking import ending
 from harness.report.rows import BESIDE_SETTINGS, Row, flatten, plain
+from harness.spec.plan import Plan
 
 UNSHOWN = {"schema_version", "variant", "suite", *BESIDE_SETTINGS}
 

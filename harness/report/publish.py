@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import StorageError
-from harness.plan import Plan, RunRequest
-from harness.record import Problem, RunRecord, Score
+from harness.records.record import Problem, RunRecord, Score
+from harness.records.store import BrokenRun, RunStore, StoredRun
 from harness.report.build import ReportRequest, build_report
 from harness.report.data import sample_texts
 from harness.report.items import COLUMNS, read_table
 from harness.report.write import write_report
-from harness.schema import read_json, write_bytes, write_json
-from harness.store import BrokenRun, RunStore, StoredRun
+from harness.spec.plan import Plan, RunRequest
+from harness.spec.schema import read_json, write_bytes, write_json
 
 ABSOLUTE_PATH = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?(?:[/\\][\w.@+~-]+)+[/\\](?=[\w.@+~-])")
 RECORDS = "records"
@@ -64,7 +64,7 @@ def publish(runs: Iterable[StoredRun], folder: Path) -> Path:
     paths are cut to their last part. Scores taken before training keep their value only.
 
     Returns:
-        The folder of the copies, which :class:`harness.store.RunStore` reads.
+        The folder of the copies, which :class:`harness.records.store.RunStore` reads.
 
     Raises:
         StorageError: the folder cannot be written.

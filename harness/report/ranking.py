@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.record import PHASES, RunRecord
+from harness.records.record import PHASES, RunRecord
 from harness.report import numbers
 from harness.report.blocks import Block, Cell, Column, Details, Section, Table, Tone, prose, unknown
 from harness.report.evidence import Evidence

@@ -6,9 +6,9 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from harness.plan import Plan, RunRequest
 from harness.report.blocks import Block, Code, Section, code, prose
 from harness.report.evidence import Evidence
+from harness.spec.plan import Plan, RunRequest
 
 UNRECORDED = "  # what was set beside is not recorded: see the plan"
 

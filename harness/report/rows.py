@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from harness.plan import Plan
-from harness.record import PhaseCost, RunRecord
+from harness.records.record import PhaseCost, RunRecord
+from harness.records.store import StoredRun
 from harness.report.drawings import Mark
-from harness.store import StoredRun
+from harness.spec.plan import Plan
 
 MARKERS = 8
 COLOURS = 8

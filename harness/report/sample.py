@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from harness.record import Score
+from harness.records.record import Score
 from harness.report.items import Aligned
 from harness.report.statistics import Effect, Floats, effect, resample
 

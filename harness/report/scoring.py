@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from harness.record import Score
+from harness.records.record import Score
 from harness.report.items import ScoreKey, read_items
 from harness.report.rows import Row
 from harness.report.sample import Sample, Scale, make_sample, make_scale, round6

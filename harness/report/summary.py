@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from harness.registry import changes_suite
 from harness.report import numbers
 from harness.report.blocks import Block, Note, Section, code, prose, strong
 from harness.report.evidence import Evidence
 from harness.report.ranking import show_limit
 from harness.report.recommend import recommend
+from harness.spec.registry import changes_suite
 
 FEW_TREES = 20
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from harness.report import figures, markdown
 from harness.report.blocks import Block, Details, Figure
 from harness.report.build import Report
-from harness.schema import write_bytes
+from harness.spec.schema import write_bytes
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -12,7 +12,7 @@ from harness.corpus.build import Corpus
 from harness.corpus.conversation import Message
 from harness.corpus.render import Renderer
 from harness.errors import UserError
-from harness.schema import write_bytes
+from harness.spec.schema import write_bytes
 
 TASKS = Path(__file__).parent / "tasks"
 NAMES = ("held_out_replies", "preference")

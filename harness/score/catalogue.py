@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.errors import UnknownName, UserError
 from harness.score.bundled import NAMES, TASKS
-from harness.suite import Task
+from harness.spec.suite import Task
 
 DECLARES = re.compile(
     r"""^["']?(?:task|group)["']?:[ \t]*["']?([\w.:/-]+)["']?[ \t]*$""", re.MULTILINE

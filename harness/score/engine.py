@@ -13,7 +13,7 @@ import numpy as np
 from lm_eval.models.huggingface import HFLM
 
 from harness.errors import RunError, UserError
-from harness.events import Progress
+from harness.records.events import Progress
 from harness.score.likelihood import Likelihood, Query
 
 Encoded = tuple[tuple[str, str], list[int], list[int]]

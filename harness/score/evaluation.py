@@ -15,10 +15,10 @@ import numpy as np
 from pydantic import JsonValue
 
 from harness.errors import DivergedError, UserError
-from harness.record import Score
+from harness.records.record import Score
 from harness.score.catalogue import Loaded
 from harness.score.items import Items, Metric, Place
-from harness.suite import Task
+from harness.spec.suite import Task
 
 NO_FILTER = "none"
 MAIN = ("acc_norm", "acc", "exact_match", "bits_per_byte", "mc2")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.errors import UserError
-from harness.record import Score
+from harness.records.record import Score
 from harness.score.items import Items, Metric, Place
 from harness.score.perplexity import negative_log_likelihoods
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from harness.corpus.conversation import Conversation, Message
 from harness.corpus.render import Renderer
-from harness.events import Progress
-from harness.record import Generation, Score
+from harness.records.events import Progress
+from harness.records.record import Generation, Score
 from harness.score.items import Items, Metric, Place, Stage
 
 TASK = "generations"

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from pydantic import JsonValue
 
 from harness.errors import DivergedError
-from harness.record import Score
-from harness.schema import write_bytes
-from harness.suite import ScorePrecision
+from harness.records.record import Score
+from harness.spec.schema import write_bytes
+from harness.spec.suite import ScorePrecision
 
 Stage = Literal["before", "after"]
 RESAMPLES = 1000
@@ -37,7 +37,7 @@ class Metric:
 
 @dataclass(frozen=True, eq=False)
 class Items:
-    """Rows behind one score; see :class:`harness.record.Score` for what the columns mean."""
+    """Rows behind one score; :class:`harness.records.record.Score` says what the columns mean."""
 
     item: Sequence[str]
     cluster: Sequence[str]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from harness.errors import DivergedError
-from harness.events import Progress
+from harness.records.events import Progress
 from harness.score.body import Body, open_body
 from harness.score.schedule import Extend, IntArray, Rows, Schedule, Tree, lay_out
 

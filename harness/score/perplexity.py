@@ -14,9 +14,9 @@ from harness.errors import UserError
 from harness.score.items import Items, Metric, Place
 
 if TYPE_CHECKING:
-    from harness.record import Score
+    from harness.records.record import Score
     from harness.score.likelihood import Likelihood
-    from harness.suite import ScoreSpec
+    from harness.spec.suite import ScoreSpec
 
 PERPLEXITY = Metric("held_out", "perplexity", "per token", "lower", transform="exp", headline=True)
 BITS_PER_BYTE = Metric("held_out", "bits_per_byte", "bits per byte", "lower")

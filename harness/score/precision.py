@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import RunError
-from harness.events import Progress
-from harness.plan import Plan
-from harness.record import Generation, Score
+from harness.records.events import Progress
+from harness.records.record import Generation, Score
 from harness.score.items import Stage
 from harness.score.take import Scores, Subject, take_scores
-from harness.suite import ScorePrecision
-from harness.variant import Quantization
+from harness.spec.plan import Plan
+from harness.spec.suite import ScorePrecision
+from harness.spec.variant import Quantization
 
 Load = Callable[[Quantization], Any]
 
@@ -27,7 +27,7 @@ def take_every_precision(
     """Scores in every precision that the plan asks for.
 
     ``subject.model`` is the model as trained. ``load`` gives a fresh base model in a
-    quantization (:func:`harness.model.load.load_base` with the rest filled in); it is called
+    quantization (:func:`harness.weights.load.load_base` with the rest filled in); it is called
     only where a model other than the trained one is needed. Precisions that are the same model,
     such as 16 bits on an unquantized base, are scored once and say so in ``details``.
     """

@@ -11,11 +11,11 @@ from typing import ClassVar
 
 from harness.cache import cached_folder
 from harness.errors import InvalidFile, StorageError
-from harness.plan import Plan
-from harness.record import Generation, Score
-from harness.schema import Versioned, read_json, write_json
+from harness.records.record import Generation, Score
 from harness.score.items import Stage
 from harness.score.take import Scores
+from harness.spec.plan import Plan
+from harness.spec.schema import Versioned, read_json, write_json
 
 FILE = "scores.json"
 DECIDING = ("finetune-harness", "torch", "transformers", "peft", "bitsandbytes", "lm-eval")

@@ -14,16 +14,16 @@ from pydantic import JsonValue
 from harness.corpus.build import Corpus, build_corpus
 from harness.corpus.render import Renderer, TokenSequence
 from harness.errors import UserError
-from harness.events import Progress
-from harness.plan import Plan
-from harness.record import Generation, Score
+from harness.records.events import Progress
+from harness.records.record import Generation, Score
 from harness.score.bundled import NAMES, write_documents
 from harness.score.forgetting import read_pages, score_forgetting
 from harness.score.generations import choose_prompts, generate, score_generations
 from harness.score.items import Place
 from harness.score.likelihood import Likelihood
 from harness.score.perplexity import score_held_out
-from harness.suite import CorpusSpec, ScorePrecision, Task
+from harness.spec.plan import Plan
+from harness.spec.suite import CorpusSpec, ScorePrecision, Task
 
 
 @dataclass(frozen=True)

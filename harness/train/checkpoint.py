@@ -12,12 +12,12 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import StorageError
-from harness.events import Progress
+from harness.records.events import Progress
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from harness.record import LossPoint
+    from harness.records.record import LossPoint
 
 FILE_NAME = "training.pt"
 # What torch.load and the types raise for files that are cut or of another make.
@@ -167,7 +167,7 @@ def load_state(folder: Path, fingerprint: str) -> TrainingState | None:
     """
     import torch
 
-    from harness.record import LossPoint
+    from harness.records.record import LossPoint
 
     path = folder / FILE_NAME
     if not path.is_file():

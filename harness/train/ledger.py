@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from harness.errors import DivergedError
 from harness.measure.throughput import throughput
-from harness.record import LossPoint, Tokens, TrainResult
+from harness.records.record import LossPoint, Tokens, TrainResult
 from harness.train.batch import assistant_tokens
 
 if TYPE_CHECKING:
     from harness.corpus.sequences import Row
-    from harness.events import Progress
-    from harness.plan import Plan
+    from harness.records.events import Progress
+    from harness.spec.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.errors import RunError
-from harness.plan import Plan
+from harness.spec.plan import Plan
 
 if TYPE_CHECKING:
     from torch import nn

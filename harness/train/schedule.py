@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from harness.errors import CorpusError
-from harness.measure.memory import MicroBatch
-from harness.suite import Budget
+from harness.spec.plan import Plan
+from harness.spec.suite import Budget
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """The largest forward pass of a training: the plain path pads rows, the fast one does not."""
+
+    longest: int  # tokens of the longest row
+    tokens: int  # most tokens of all rows together
+
+    @classmethod
+    def full(cls, plan: Plan) -> MicroBatch:
+        """Every row as long as the plan allows."""
+        length = plan.training.sequence_length
+        return cls(length, plan.training.micro_batch_size * length)
 
 
 def schedule(row_count: int, budget: Budget, seed: int, tokens_per_row: Sequence[int]) -> list[int]:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.events import Progress
-from harness.plan import Plan
-from harness.record import TrainResult
+from harness.records.events import Progress
+from harness.records.record import TrainResult
+from harness.spec.plan import Plan
 from harness.train.ledger import StepTokens
 
 if TYPE_CHECKING:
@@ -70,9 +70,9 @@ def train(job: TrainJob, progress: Progress) -> TrainResult:
 
     silence_base_dropout(job.model)
     if job.plan.training.speed == "fast":
-        from harness.train.fast import train_fast
+        from harness.train.stream.fast import train_fast
 
         return train_fast(job, progress)
-    from harness.train.plain import train_plain
+    from harness.train.sft.plain import train_plain
 
     return train_plain(job, progress)

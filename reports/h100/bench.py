@@ -25,13 +25,13 @@ import torch
 from harness.corpus.build import build_corpus
 from harness.corpus.render import Renderer
 from harness.corpus.sequences import Rows, make_rows
-from harness.device import detect_device
-from harness.events import Silence
-from harness.model.adapter import attach_adapter
-from harness.model.shape import quantizable_layers, transformers_config
-from harness.plan import Plan, make_plan
-from harness.registry import load_model, load_suite, load_variant
-from harness.suite import CorpusSpec
+from harness.spec.device import detect_device
+from harness.records.events import Silence
+from harness.weights.adapter import attach_adapter
+from harness.weights.shape import quantizable_layers, transformers_config
+from harness.spec.plan import Plan, make_plan
+from harness.spec.registry import load_model, load_suite, load_variant
+from harness.spec.suite import CorpusSpec
 from harness.train.schedule import schedule
 from harness.train.train import TrainJob, train
 
@@ -318,7 +318,7 @@ def run_case(name: str, case: Case, sequences: list[Any], arguments: Any) -> dic
         found["weights_gib"] = before / 2**30
         if name in arguments.profile.split(",") and case.sft is None:
             run_ours(plan, model, rows, Path(arguments.out) / f"profile_{name}.txt")
-        from harness.measure.memory import predict
+        from harness.forecast.memory import predict
 
         found["predicted_gib"] = predict(plan).by_phase["train"] / 2**30
     found["build_seconds"] = built

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from harness.train import ops
-from harness.train import triton_kernels as kernels
+from harness.train.stream import ops
+from harness.train.stream import triton_kernels as kernels
 
 
 def error(out: torch.Tensor, reference: torch.Tensor) -> float:

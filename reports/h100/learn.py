@@ -25,14 +25,14 @@ import torch
 from harness.corpus.build import build_corpus
 from harness.corpus.render import Renderer
 from harness.corpus.sequences import Rows, make_rows
-from harness.device import detect_device
-from harness.events import Silence
-from harness.model.adapter import attach_adapter
-from harness.model.load import load_base, load_tokenizer
-from harness.plan import Plan, make_plan
-from harness.registry import load_model, load_suite, load_variant
+from harness.spec.device import detect_device
+from harness.records.events import Silence
+from harness.weights.adapter import attach_adapter
+from harness.weights.load import load_base, load_tokenizer
+from harness.spec.plan import Plan, make_plan
+from harness.spec.registry import load_model, load_suite, load_variant
 from harness.train.batch import StreamBatch, make_stream_batch
-from harness.train.decoder import Decoder
+from harness.train.stream.decoder import Decoder
 from harness.train.schedule import schedule
 from harness.train.train import TrainJob, train
 
@@ -248,7 +248,7 @@ def main() -> None:
     chosen = parser.parse_args()
     folder, out = Path(chosen.model), Path(chosen.out)
     if chosen.gguf and not folder.exists():
-        from harness.model.fetch import _convert_gguf
+        from harness.weights.fetch import _convert_gguf
 
         folder.mkdir(parents=True)
         _convert_gguf(Path(chosen.gguf), folder)

@@ -56,8 +56,8 @@ def child(tokenizer: str, source: str, policy: str, threshold: str) -> None:
     from harness.corpus.cache import tokenised_corpus
     from harness.corpus.render import Renderer
     from harness.corpus.sequences import make_rows
-    from harness.suite import CorpusSpec
-    from harness.variant import Training
+    from harness.spec.suite import CorpusSpec
+    from harness.spec.variant import Training
 
     renderer = Renderer(AutoTokenizer.from_pretrained(tokenizer))
     loaded, used = time.monotonic(), time.process_time()

@@ -13,7 +13,7 @@ import pytest
 
 from harness.corpus.build import build_corpus
 from harness.errors import CorpusError
-from harness.suite import CorpusSpec
+from harness.spec.suite import CorpusSpec
 
 GOOD_TREES = 30
 

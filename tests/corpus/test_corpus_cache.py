@@ -14,8 +14,8 @@ from harness.corpus.lengths import length_histogram, length_quantiles, with_rows
 from harness.corpus.render import Renderer
 from harness.corpus.sequences import make_rows
 from harness.errors import CorpusError, LeakageError
-from harness.suite import CorpusSpec
-from harness.variant import Training
+from harness.spec.suite import CorpusSpec
+from harness.spec.variant import Training
 
 SAMPLE = CorpusSpec()
 
@@ -87,7 +87,7 @@ def test_real_trees_survive_the_cache(cache: Path, chatml_tokenizer: Any, oasst:
 def test_other_choices_bytes_templates_and_tokenizers_are_other_entries(
     cache: Path, chatml_tokenizer: Any, byte_level: Callable[..., Any], tmp_path: Path
 ) -> None:
-    from harness.plan import SAMPLE as FILE
+    from harness.spec.plan import SAMPLE as FILE
 
     renderer = Renderer(chatml_tokenizer)
     start(SAMPLE, renderer)

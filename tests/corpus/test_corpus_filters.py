@@ -11,8 +11,8 @@ from harness.corpus.build import Corpus, build_corpus
 from harness.corpus.conversation import Conversation, Message
 from harness.corpus.duplicates import jaccard, near_duplicates, shingles
 from harness.corpus.render import Renderer
-from harness.events import Silence
-from harness.suite import CorpusSpec
+from harness.records.events import Silence
+from harness.spec.suite import CorpusSpec
 
 TREES = "oasst1-en-validation.trees.jsonl.gz"
 OASST2 = "oasst2-trees.stripped.jsonl.gz"

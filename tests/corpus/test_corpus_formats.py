@@ -20,8 +20,8 @@ from harness.corpus.formats import FORMATS
 from harness.corpus.sources import find_source, read_trees
 from harness.corpus.trees import MessageTree, walk
 from harness.errors import CorpusError, InvalidFile
-from harness.schema import parse
-from harness.suite import CorpusSpec
+from harness.spec.schema import parse
+from harness.spec.suite import CorpusSpec
 
 TREES = "oasst1-en-validation.trees.jsonl.gz"
 MESSAGES = "oasst1-en-validation.jsonl.gz"
@@ -235,7 +235,7 @@ def test_building_a_corpus_loads_no_deep_learning_library() -> None:
     program = (
         "import sys\n"
         "from harness.corpus.build import build_corpus\n"
-        "from harness.suite import CorpusSpec\n"
+        "from harness.spec.suite import CorpusSpec\n"
         "assert build_corpus(CorpusSpec()).train\n"
         "print([name for name in ('torch', 'transformers', 'datasets') if name in sys.modules])\n"
     )

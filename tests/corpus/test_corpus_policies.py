@@ -16,7 +16,7 @@ from harness.corpus.forest import Forest
 from harness.corpus.policies import conversations, preference_pairs
 from harness.corpus.sources import find_source, read_trees
 from harness.corpus.trees import MessageTree, Node, prune, walk
-from harness.suite import CorpusSpec
+from harness.spec.suite import CorpusSpec
 
 
 def node(name: str, rank: int | None = None, *replies: Node) -> Node:

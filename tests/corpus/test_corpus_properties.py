@@ -21,8 +21,8 @@ from harness.corpus.render import TEMPLATES, Renderer, TokenSequence
 from harness.corpus.sequences import IGNORED, make_rows
 from harness.corpus.sources import find_source, read_trees
 from harness.corpus.trees import MessageTree, Node, walk
-from harness.suite import CorpusSpec
-from harness.variant import Training
+from harness.spec.suite import CorpusSpec
+from harness.spec.variant import Training
 
 POLICIES = ("best_path", "all_paths", "top_paths", "one_reply")
 some = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))

@@ -14,7 +14,7 @@ from harness.corpus.build import build_corpus
 from harness.corpus.conversation import Conversation, Message
 from harness.corpus.render import TEMPLATES, Renderer, TokenSequence
 from harness.errors import CorpusError, UnknownName
-from harness.suite import CorpusSpec
+from harness.spec.suite import CorpusSpec
 
 REAL = {
     "oasst1-en-validation.trees.jsonl.gz": {},

@@ -18,8 +18,8 @@ from harness.corpus.sequences import (
     best_fit_decreasing,
     make_rows,
 )
-from harness.suite import CorpusSpec
-from harness.variant import Training
+from harness.spec.suite import CorpusSpec
+from harness.spec.variant import Training
 
 
 def attention_mask_for(lengths: Sequence[int], width: int | None = None) -> np.ndarray:

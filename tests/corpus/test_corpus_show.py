@@ -11,8 +11,8 @@ from rich.console import Console
 from harness.corpus.conversation import Conversation, Message
 from harness.corpus.render import Renderer
 from harness.corpus.show import corpus_report, trained_text, visible
-from harness.registry import load_suite
-from harness.suite import Budget, CorpusSpec, Suite
+from harness.spec.registry import load_suite
+from harness.spec.suite import Budget, CorpusSpec, Suite
 
 
 @pytest.fixture(autouse=True)

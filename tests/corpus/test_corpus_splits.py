@@ -12,7 +12,7 @@ import pytest
 from harness.corpus.build import Corpus, build_corpus
 from harness.corpus.splits import is_held_out, share_of
 from harness.errors import CorpusError, LeakageError
-from harness.suite import CorpusSpec
+from harness.spec.suite import CorpusSpec
 
 TREES = "oasst1-en-validation.trees.jsonl.gz"
 

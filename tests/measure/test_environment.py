@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.device import Device
 from harness.measure.environment import take_environment
+from harness.spec.device import Device
 
 CPU = Device(kind="cpu", name="Plain CPU", memory_bytes=24 << 30, bfloat16=False, threads=2)
 ROOT = Path(__file__).parents[2]

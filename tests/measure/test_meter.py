@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.device import Device
 from harness.measure.energy import RaplEnergy, energy_counter
 from harness.measure.gauges import HostGauge, device_bytes
 from harness.measure.meter import Meter
+from harness.spec.device import Device
 
 MIB = 1 << 20
 CPU = Device(kind="cpu", name="Plain CPU", memory_bytes=24 << 30, bfloat16=False, threads=2)

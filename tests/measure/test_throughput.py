@@ -7,7 +7,7 @@ from phi_plans import CPU, H100, make
 
 from harness.measure.throughput import throughput, warmup_steps
 from harness.measure.work import training_flops_per_token
-from harness.record import LossPoint
+from harness.records.record import LossPoint
 
 
 def steps(*seconds: float, tokens: int = 1000) -> list[LossPoint]:

@@ -12,9 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from planned import planned
 
-from harness.device import Device
-from harness.plan import SAMPLE, Plan
-from harness.record import (
+from harness.records.record import (
     PHASES,
     Census,
     CensusRow,
@@ -32,8 +30,10 @@ from harness.record import (
     Tokens,
     TrainResult,
 )
+from harness.records.store import BrokenRun, RunStore, StoredRun
 from harness.report.build import Report, ReportRequest, build_report
-from harness.store import BrokenRun, RunStore, StoredRun
+from harness.spec.device import Device
+from harness.spec.plan import SAMPLE, Plan
 
 CPU = Device(kind="cpu", name="Example CPU", memory_bytes=24 * 2**30, bfloat16=False, threads=2)
 GPU = Device(kind="cuda", name="Example GPU", memory_bytes=80 * 2**30, bfloat16=True)

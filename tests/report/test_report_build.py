@@ -11,15 +11,15 @@ import pytest
 from records import GPU, Made, build_from, seven, write_run, write_runs
 
 from harness.errors import UnknownName
-from harness.record import RunRecord
+from harness.records.record import RunRecord
+from harness.records.store import RunStore, StoredRun
 from harness.report.blocks import Details, Note, Prose, Section, Table
 from harness.report.build import Report, ReportRequest, build_report
 from harness.report.ranking import ranking
 from harness.report.summary import caveats
 from harness.report.write import markdown_page
-from harness.schema import read_json, write_json
-from harness.store import RunStore, StoredRun
-from harness.suite import RandomSource
+from harness.spec.model import RandomSource
+from harness.spec.schema import read_json, write_json
 
 
 def section(report: Report, key: str) -> Section:

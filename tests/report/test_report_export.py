@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 from records import Made, build_from, write_run, write_runs
 
-from harness.plan import RunRequest
-from harness.record import RunRecord
+from harness.records.record import RunRecord
+from harness.records.store import RunStore, StoredRun
 from harness.report.build import ReportRequest
 from harness.report.export import export
 from harness.report.publish import publish, publish_report, rebuild_report
-from harness.schema import read_json, write_json
-from harness.store import RunStore, StoredRun
-from harness.suite import FolderSource
+from harness.spec.model import FolderSource
+from harness.spec.plan import RunRequest
+from harness.spec.schema import read_json, write_json
 
 SECRET = "a sentence of somebody's conversation"
 

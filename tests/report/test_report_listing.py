@@ -6,7 +6,7 @@ from pathlib import Path
 
 from records import Made, write_run, write_runs
 
-from harness.store import BrokenRun, RunLine, RunStore
+from harness.records.store import BrokenRun, RunLine, RunStore
 
 
 def test_lines_say_what_the_records_say(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from records import CPU, Made, build_from, plan_of, write_run
 
-from harness.registry import Request, resolve
 from harness.report.reproduce import UNRECORDED, command, commands, seed_range
 from harness.report.write import markdown_page
+from harness.spec.registry import Request, resolve
 
 
 def test_a_command_says_what_was_typed(tmp_path: Path) -> None:
@@ -72,8 +72,8 @@ def test_the_registry_does_not_decide_what_a_report_says(
         write_run(tmp_path, Made(variant))
     before = markdown_page(build_from(tmp_path))
     for name in ("MODELS", "SUITES"):
-        monkeypatch.setattr(f"harness.registry.{name}", tmp_path / "gone")
-    monkeypatch.setattr("harness.registry.variants_folder", lambda: tmp_path / "gone")
+        monkeypatch.setattr(f"harness.spec.registry.{name}", tmp_path / "gone")
+    monkeypatch.setattr("harness.spec.registry.variants_folder", lambda: tmp_path / "gone")
     assert markdown_page(build_from(tmp_path)) == before
 
 

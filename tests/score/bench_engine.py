@@ -20,8 +20,8 @@ from typing import Any
 
 from real_model import DATA, load, parser
 
-from harness.events import Silence
-from harness.suite import Task
+from harness.records.events import Silence
+from harness.spec.suite import Task
 
 WORKLOADS = {
     "mmlu 5-shot": Task(name="mmlu_anatomy", num_fewshot=5, limit=10),
@@ -56,7 +56,7 @@ def held_out_requests(trees: Path, tokenizer: Any, count: int) -> list[Any]:
 
     from harness.corpus.build import build_corpus
     from harness.corpus.render import Renderer
-    from harness.suite import CorpusSpec
+    from harness.spec.suite import CorpusSpec
 
     renderer = Renderer(tokenizer)
     found = []

@@ -10,12 +10,13 @@ import pytest
 
 from harness.corpus.build import Corpus, build_corpus
 from harness.corpus.render import Renderer
-from harness.device import Device
-from harness.events import Silence
-from harness.plan import Plan, make_plan
+from harness.records.events import Silence
 from harness.score.take import Subject
-from harness.suite import Budget, CorpusSpec, Model, RandomSource, ScoreSpec, Suite
-from harness.variant import Adapter, Quantization, Variant
+from harness.spec.device import Device
+from harness.spec.model import Model, RandomSource
+from harness.spec.plan import Plan, make_plan
+from harness.spec.suite import Budget, CorpusSpec, ScoreSpec, Suite
+from harness.spec.variant import Adapter, Quantization, Variant
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 WORDS = 600

@@ -18,8 +18,8 @@ from typing import Any
 import pyarrow.parquet as pq
 from real_model import load, parser
 
-from harness.events import Silence
-from harness.suite import Task
+from harness.records.events import Silence
+from harness.spec.suite import Task
 
 TASKS = (
     Task(name="arc_easy", num_fewshot=0, limit=8),

@@ -28,9 +28,9 @@ def load(options: argparse.Namespace) -> tuple[Any, Any, Path]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from harness.events import Silence
-    from harness.model.fetch import fetch
-    from harness.registry import load_model
+    from harness.records.events import Silence
+    from harness.spec.registry import load_model
+    from harness.weights.fetch import fetch
 
     torch.set_num_threads(options.threads)
     folder = options.model or fetch(load_model("smollm2_135m_instruct"), Silence())

@@ -12,11 +12,11 @@ import pytest
 from harness.corpus.build import Corpus, build_corpus
 from harness.corpus.render import Renderer
 from harness.errors import UserError
-from harness.events import Silence
+from harness.records.events import Silence
 from harness.score.bundled import cut, held_out_replies, write_documents
 from harness.score.take import take_scores
 from harness.score.tasks.documents import judge
-from harness.suite import CorpusSpec, ScoreSpec
+from harness.spec.suite import CorpusSpec, ScoreSpec
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import datasets
 import pytest
 
 from harness.errors import InvalidFile, UnknownName, UserError
-from harness.schema import parse
 from harness.score.catalogue import load_task, names_of
-from harness.suite import ScoreSpec, Task
+from harness.spec.schema import parse
+from harness.spec.suite import ScoreSpec, Task
 
 
 def load(task: Task, data: Path | None, folder: Path) -> dict[str, Any]:

@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import make_model
 
-from harness.events import Silence
+from harness.records.events import Silence
 from harness.score.catalogue import load_task
 from harness.score.engine import FastLM, PlainLM
 from harness.score.evaluation import evaluate, write_scores
 from harness.score.items import Place
-from harness.suite import Task
+from harness.spec.suite import Task
 
 TASK = Task(name="openbookqa", num_fewshot=5, limit=6)
 

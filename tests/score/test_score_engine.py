@@ -12,13 +12,13 @@ import pytest
 from conftest import make_model
 
 from harness.errors import DivergedError, UserError
-from harness.events import Silence
-from harness.record import Score
+from harness.records.events import Silence
+from harness.records.record import Score
 from harness.score.catalogue import load_task
 from harness.score.engine import FastLM, PlainLM
 from harness.score.evaluation import _joined, evaluate, write_scores
 from harness.score.items import Items, Place
-from harness.suite import Task
+from harness.spec.suite import Task
 
 
 def score(lm: Any, task: Task, data: Path, folder: Path) -> list[Score]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from harness.errors import UserError
-from harness.events import Silence
+from harness.records.events import Silence
 from harness.score.forgetting import read_pages, score_forgetting
 from harness.score.items import Place
 from harness.score.likelihood import Likelihood

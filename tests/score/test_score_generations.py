@@ -11,7 +11,7 @@ from conftest import make_model
 
 from harness.corpus.build import Corpus
 from harness.corpus.render import Renderer
-from harness.events import Silence
+from harness.records.events import Silence
 from harness.score.generations import choose_prompts, generate, score_generations
 from harness.score.items import Place
 

@@ -10,10 +10,10 @@ import torch
 from conftest import WORDS, make_model
 
 from harness.errors import DivergedError
-from harness.events import Silence
-from harness.model.load import keep_as_quantized
+from harness.records.events import Silence
 from harness.score.body import SplitBody, WholeBody
 from harness.score.likelihood import Likelihood, Query
+from harness.weights.load import keep_as_quantized
 
 
 def queries() -> list[Query]:

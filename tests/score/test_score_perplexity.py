@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 import harness.score
 from harness.errors import InvalidFile
-from harness.events import Silence
-from harness.schema import parse
+from harness.records.events import Silence
 from harness.score.items import Items
 from harness.score.likelihood import Likelihood
 from harness.score.perplexity import negative_log_likelihoods, windows
 from harness.score.take import take_scores
-from harness.suite import ScoreSpec
+from harness.spec.schema import parse
+from harness.spec.suite import ScoreSpec
 
 
 @given(length=st.integers(0, 300), window=st.integers(2, 64), data=st.data())

@@ -11,11 +11,11 @@ import torch
 from conftest import make_model, make_score_plan
 
 from harness.errors import RunError
-from harness.events import Silence
-from harness.model.load import keep_as_quantized
+from harness.records.events import Silence
 from harness.score.precision import take_every_precision
-from harness.suite import ScoreSpec
-from harness.variant import Quantization
+from harness.spec.suite import ScoreSpec
+from harness.spec.variant import Quantization
+from harness.weights.load import keep_as_quantized
 
 SPEC = ScoreSpec(precisions=("training", "16bit", "merged"), held_out_tokens=200, generations=1,
                  max_new_tokens=2)  # fmt: skip

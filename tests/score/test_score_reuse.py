@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from conftest import make_score_plan
 
-from harness.events import Silence
+from harness.records.events import Silence
 from harness.score.reuse import base_key, base_scores
 from harness.score.take import take_scores
-from harness.suite import ScoreSpec
-from harness.variant import Quantization
+from harness.spec.suite import ScoreSpec
+from harness.spec.variant import Quantization
 
 SPEC = ScoreSpec(held_out_tokens=200)
 

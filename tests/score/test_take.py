@@ -15,7 +15,7 @@ import torch
 from harness.corpus.build import Corpus, build_corpus
 from harness.errors import DivergedError
 from harness.score.take import take_scores
-from harness.suite import CorpusSpec, ScoreSpec, Task
+from harness.spec.suite import CorpusSpec, ScoreSpec, Task
 
 SPEC = ScoreSpec(
     window=256,

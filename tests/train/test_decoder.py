@@ -11,10 +11,10 @@ from tiny import SHAPE, tiny_model, tiny_rows
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PhiConfig
 
-from harness.train import ops
 from harness.train.batch import StreamSize, make_stream_batch
-from harness.train.decoder import Decoder
-from harness.train.linears import UnsupportedLayer
+from harness.train.stream import ops
+from harness.train.stream.decoder import Decoder
+from harness.train.stream.linears import UnsupportedLayer
 
 
 def autograd(model: Any, rows: Any) -> tuple[float, dict[str, torch.Tensor]]:

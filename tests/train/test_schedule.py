@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import CorpusError
-from harness.measure.memory import MicroBatch
-from harness.suite import Budget
-from harness.train.schedule import largest_micro_batch, schedule
+from harness.spec.suite import Budget
+from harness.train.schedule import MicroBatch, largest_micro_batch, schedule
 
 
 @given(

@@ -14,8 +14,8 @@ from tiny import tiny_job, tiny_model, tiny_plan, tiny_rows
 from torch.nn import functional
 
 from harness.errors import DivergedError
-from harness.events import Silence
-from harness.record import TrainResult
+from harness.records.events import Silence
+from harness.records.record import TrainResult
 from harness.train.batch import collate
 from harness.train.train import train
 

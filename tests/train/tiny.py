@@ -10,9 +10,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalLM
 
 from harness.corpus.sequences import Row
-from harness.device import Device
-from harness.plan import Plan, make_plan
-from harness.registry import load_model, load_suite, load_variant
+from harness.spec.device import Device
+from harness.spec.plan import Plan, make_plan
+from harness.spec.registry import load_model, load_suite, load_variant
 from harness.train.schedule import schedule
 from harness.train.train import TrainJob
 

@@ -8,7 +8,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from harness.events import Silence
+from harness.records.events import Silence
 from harness.score.items import Items
 from harness.score.likelihood import Likelihood
 from harness.score.perplexity import negative_log_likelihoods

@@ -1,0 +1,1 @@
+"""What a plan will need, predicted before anything is loaded."""

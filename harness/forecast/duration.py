@@ -1,0 +1,50 @@
+"""Duration: how long training will take, by the throughput of a stored run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.records.record import RunRecord
+from harness.records.store import RunStore, StoredRun
+from harness.spec.plan import Plan
+
+
+def expected_seconds(plan: Plan, runs: Path) -> float | None:
+    """Seconds of training, by the latest finished run of the same kind below ``runs``, or None.
+
+    The same kind: variant, model, device and speed path. The tokens of a step are those of that
+    run, scaled by the rows of a step.
+    """
+    found = [
+        item.record
+        for item in RunStore(runs).scan()
+        if isinstance(item, StoredRun) and _same_kind(plan, item.record)
+    ]
+    if not found:
+        return None
+    latest = max(found, key=lambda record: record.started_at)
+    rate = latest.training.throughput.median if latest.training is not None else None
+    return _tokens(plan, latest) / rate if rate else None
+
+
+def _same_kind(plan: Plan, record: RunRecord) -> bool:
+    training = record.training
+    return (
+        training is not None
+        and training.steps > 0
+        and training.throughput.median is not None
+        and record.plan.variant == plan.variant
+        and record.plan.model.name == plan.model.name
+        and record.plan.device.name == plan.device.name
+        and training.trainer == plan.training.speed
+    )
+
+
+def _tokens(plan: Plan, record: RunRecord) -> float:
+    """Non-padding tokens that ``plan`` will train on."""
+    if plan.budget.tokens is not None:
+        return plan.budget.tokens
+    training = record.training
+    assert training is not None  # noqa: S101 - asked before
+    row = training.tokens.non_padding / training.steps / record.plan.budget.batch_size
+    return (plan.budget.steps or 0) * plan.budget.batch_size * row

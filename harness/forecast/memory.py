@@ -1,0 +1,129 @@
+"""Memory: the peak of every phase of a plan, predicted before anything is downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from harness.forecast.surroundings import CONTEXT_BYTES, MIB, surroundings, unread_bytes
+from harness.forecast.weights import standing_bytes
+from harness.records.record import MemoryPrediction
+from harness.spec.plan import Plan
+from harness.train.peaks import TrainingPeaks
+from harness.train.schedule import MicroBatch
+from harness.train.stream.footprint import fast_training, takes_fast_path
+from harness.weights.shape import ParameterCount, count_parameters
+
+SCORED_LOGITS_BYTES = {"cpu": 64 * MIB, "cuda": 256 * MIB}  # harness.score.body holds at a time
+SCORED_TOKENS_CPU = 512  # of one pass in harness.score.likelihood
+
+
+def predict(plan: Plan, largest: MicroBatch | None = None) -> MemoryPrediction:
+    """Peak bytes of each phase: by torch's allocator on a GPU, resident on a CPU.
+
+    Weights and optimizer state are counted; what a step allocates is found by rehearsing it on
+    the meta device with the real modules (:mod:`harness.forecast.steps`). Until the corpus is
+    known, rows are taken to be ``sequence_length`` long, so one of shorter rows needs less; with
+    ``largest``, the prediction is for that corpus. All tokens are taken to be labelled.
+
+    Raises:
+        InvalidFile: the model's TOML states no shape, or PEFT refuses the adapter.
+    """
+    counts = count_parameters(plan.model, plan.method, plan.adapter)
+    around = surroundings(plan, counts)
+    standing = standing_bytes(plan, counts)
+    scoring = around.scoring + standing.base + round(around.heap_share * _scoring_bytes(plan))
+    unread = unread_bytes(plan, standing.base)
+    by_phase = {"load": around.loading + standing.base - unread}
+    parts: dict[str, int] = {"weights": standing.base}
+    if plan.trains:
+        parts = training_parts(plan, counts, largest)
+        by_phase |= {"score_base": scoring, "train": sum(parts.values())}
+        scoring += around.training - around.scoring  # what training has loaded stays
+    by_phase["score"] = scoring + standing.adapter
+    return MemoryPrediction(by_phase=by_phase, peak_bytes=max(by_phase.values()), parts=parts)
+
+
+def _scoring_bytes(plan: Plan) -> int:
+    """Most bytes of tensors beside the weights while scores are taken."""
+    from harness.forecast.steps import rehearse_scoring
+
+    tokens = plan.score.batch_tokens
+    if plan.device.kind == "cpu":
+        tokens = min(tokens, SCORED_TOKENS_CPU)
+    logits = SCORED_LOGITS_BYTES[plan.device.kind]
+    # a chunk's float32 logits live until the next are there, beside those in the compute dtype
+    return max(rehearse_scoring(plan, tokens), 5 * logits // 2)
+
+
+def training_parts(
+    plan: Plan, counts: ParameterCount, largest: MicroBatch | None = None
+) -> dict[str, int]:
+    """What the peak of a training step is made of, in bytes."""
+    around = surroundings(plan, counts)
+    standing = standing_bytes(plan, counts)
+    rows = plan.training.micro_batch_size
+    step = _rehearse(plan, largest or MicroBatch.full(plan), standing.trainable)
+    kept = takes_fast_path(plan) or plan.budget.batch_size > rows
+    before = max(step.saved, step.loss)
+    return {
+        "weights": standing.base,
+        "adapter": standing.adapter,
+        "optimizer": standing.optimizer,
+        "gradients": standing.gradients if kept else 0,
+        "activations": step.saved,
+        "loss": before - step.saved,
+        "backward": step.peak - before,
+        "surroundings": around.training + round((around.heap_share - 1) * step.peak),
+    }
+
+
+def _rehearse(plan: Plan, largest: MicroBatch, trainable: int) -> TrainingPeaks:
+    from harness.forecast.steps import rehearse_training
+
+    if takes_fast_path(plan):
+        return fast_training(plan, largest.tokens, trainable)
+    return rehearse_training(plan, plan.training.micro_batch_size, largest.longest)
+
+
+def fits(plan: Plan, memory_bytes: int) -> bool:
+    """Whether the plan's peak and the driver's own memory fit into ``memory_bytes``."""
+    return room_needed(plan, predict(plan).peak_bytes) <= memory_bytes
+
+
+def room_needed(plan: Plan, peak_bytes: int) -> int:
+    """Memory a device must have for a predicted peak."""
+    return peak_bytes + (CONTEXT_BYTES if plan.device.kind == "cuda" else 0)
+
+
+def largest_batch(plan: Plan, memory_bytes: int) -> int | None:
+    """The largest micro-batch whose training step fits, 0 if not even one row does.
+
+    None if the plan trains nothing. Gradients are not kept from one micro-batch to the next.
+    """
+    if not plan.trains:
+        return None
+    counts = count_parameters(plan.model, plan.method, plan.adapter)
+
+    def needed(rows: int) -> int:
+        training = plan.training.model_copy(update={"micro_batch_size": rows})
+        budget = plan.budget.model_copy(update={"batch_size": rows})
+        wider = plan.model_copy(update={"training": training, "budget": budget})
+        return room_needed(plan, sum(training_parts(wider, counts).values()))
+
+    return _largest_fitting(needed, memory_bytes)
+
+
+def _largest_fitting(needed: Callable[[int], int], room: int) -> int:
+    """The largest argument for which ``needed``, rising and nearly linear, is within ``room``."""
+    low, at_low = 0, 0  # fits
+    step, at_step = 1, needed(1)
+    while at_step <= room:
+        slope = max((at_step - at_low) // (step - low), 1) if low else at_step
+        low, at_low = step, at_step
+        step = low + max(1, (room - at_low) // slope)
+        at_step = needed(step)
+    high = step  # does not fit
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if needed(middle) <= room else (low, middle)
+    return low

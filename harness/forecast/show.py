@@ -1,0 +1,100 @@
+"""Show: a plan and its predicted costs for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.forecast.duration import expected_seconds
+from harness.forecast.memory import largest_batch, predict, room_needed
+from harness.records.record import MemoryPrediction
+from harness.spec.gpus import parse_memory
+from harness.spec.plan import Plan
+from harness.weights.shape import ParameterCount, count_parameters
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+GIB = 1 << 30
+MIB = 1 << 20
+
+
+def plan_report(plan: Plan, memory: str = "", runs: Path = Path("reports/runs")) -> RenderableType:
+    """What a run of ``plan`` would need, and whether it fits into ``memory`` or the device's.
+
+    The expected time comes from the runs below ``runs``.
+
+    Raises:
+        UserError: ``memory`` is not an amount of memory.
+        InvalidFile: the model's TOML states no shape, or PEFT refuses the adapter.
+    """
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.text import Text
+
+    room = parse_memory(memory) if memory else plan.device.memory_bytes
+    counts = count_parameters(plan.model, plan.method, plan.adapter)
+    prediction = predict(plan)
+    lines = [*_counts(plan, counts), *_verdict(plan, prediction, room), *_time(plan, runs)]
+    body = Group(
+        *(Text(line) for line in lines),
+        _phases(plan, prediction),
+        *([_parts(prediction)] if "activations" in prediction.parts else []),
+    )
+    title = Text(f"{plan.variant} on {plan.model.name}, {plan.device.name}", style="bold")
+    return Group(title, Padding(body, (0, 0, 1, 2)))
+
+
+def _counts(plan: Plan, counts: ParameterCount) -> Iterator[str]:
+    share = 100 * counts.trainable / counts.total
+    trained = f"{counts.trainable:,} trained ({share:.3g} %)" if plan.trains else "none trained"
+    yield f"parameters: {counts.total:,}, {trained}"
+    for item in plan.substitutions:
+        yield f"instead of {item.key} = {item.asked}: {item.used} ({item.reason})"
+
+
+def _verdict(plan: Plan, prediction: MemoryPrediction, room: int | None) -> Iterator[str]:
+    needed = room_needed(plan, prediction.peak_bytes)
+    where = "of GPU memory, the driver's own included" if plan.device.kind == "cuda" else "resident"
+    yield f"needs {_gib(needed)} {where}; {prediction.phase} sets the peak"
+    if room is None:
+        return
+    fits = "fits" if needed <= room else "does not fit"
+    rows = largest_batch(plan, room)
+    most = "" if rows is None else f"; at most {rows} rows of {plan.training.sequence_length} do"
+    yield f"{fits} into {_gib(room)}{most}"
+
+
+def _time(plan: Plan, runs: Path) -> Iterator[str]:
+    if not plan.trains:
+        return
+    expected = expected_seconds(plan, runs)
+    if expected is None:
+        yield "time: unknown, no stored run of this variant and model on this device"
+    else:
+        yield f"time: about {expected / 60:.1f} minutes of training, by a stored run"
+
+
+def _phases(plan: Plan, prediction: MemoryPrediction) -> RenderableType:
+    kind = "allocated" if plan.device.kind == "cuda" else "resident"
+    return _table("phase", f"peak, {kind}", prediction.by_phase)
+
+
+def _parts(prediction: MemoryPrediction) -> RenderableType:
+    return _table("of the training step", "bytes", prediction.parts)
+
+
+def _table(first: str, second: str, rows: dict[str, int]) -> RenderableType:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column(first)
+    table.add_column(second, justify="right")
+    for name, size in rows.items():
+        table.add_row(name.replace("_", " "), _gib(size))
+    return table
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.2f} GiB" if size >= GIB else f"{size / MIB:.0f} MiB"

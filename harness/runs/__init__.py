@@ -1,0 +1,1 @@
+"""How plans become records: a child process a run, watched over by its parent."""

@@ -1,0 +1,151 @@
+"""Child: the process that carries out one plan, leaves a record and ends with its parent."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock
+
+from harness.records.record import Problem, RunRecord
+from harness.records.store import RunFolder
+from harness.runs.ending import Ending, ending_of_error
+from harness.runs.outcome import RunLog, with_earlier_training
+from harness.runs.run import Permits, Run
+from harness.spec.plan import Plan
+from harness.spec.schema import read_json, write_json
+
+PULSE_SECONDS = 1.0
+
+
+def run_child(path: Path, permits: Permits) -> int:
+    """Carry out the plan in ``path`` and leave a record there, whatever happens.
+
+    Returns the exit code: 0 for a finished run, 1 for any other record, 130 when interrupted.
+
+    Raises:
+        StorageError: the record cannot be written.
+    """
+    folder = RunFolder(path)
+    plan = read_json(folder.plan, Plan)
+    started, clock = datetime.now(UTC), time.monotonic()
+    with FileLock(folder.lock), RunLog(folder.events) as log:
+        run = Run(plan, folder, log, permits)
+        log.emit("start", pid=os.getpid())
+        with _pulse(run):
+            ending = _guarded(run)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to stop but the record
+        seconds = time.monotonic() - clock
+        write_json(folder.record, _record(run, ending, started, seconds))
+        if ending is None:
+            shutil.rmtree(folder.checkpoint, ignore_errors=True)
+    return 0 if ending is None else 130 if ending.status == "interrupted" else 1
+
+
+def _guarded(run: Run) -> Ending | None:
+    """Execute, and turn however it ends into an ending. The one place that catches everything."""
+    try:
+        run.log.note("loading libraries")
+        set_up_torch(run.plan)
+        run.execute()
+    except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - becomes a record here
+        ending = ending_of_error(error)
+        if ending.kind == "crash":
+            traceback.print_exc()
+        traceback.clear_frames(error.__traceback__)  # frees the model: a record needs memory too
+        return ending
+    return None
+
+
+def _record(run: Run, ending: Ending | None, started: datetime, seconds: float) -> RunRecord:
+    log, outcome = run.log, run.outcome
+    problem = None
+    if ending is not None:
+        problem = Problem(kind=ending.kind, phase=log.phase, step=log.step, message=ending.message)
+    return RunRecord(
+        plan=run.plan,
+        fingerprint=run.plan.fingerprint,
+        status="ok" if ending is None else ending.status,
+        started_at=started.isoformat(timespec="seconds"),
+        seconds=seconds,
+        phases=with_earlier_training(tuple(run.costs), outcome.training, log.steps_done),
+        problem=problem,
+        **outcome.fields(),
+    )
+
+
+def set_up_torch(plan: Plan) -> None:
+    """Fix everything that would make two runs of one plan differ."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import torch
+    from transformers import set_seed
+
+    if plan.device.threads:
+        torch.set_num_threads(plan.device.threads)
+    set_seed(plan.seed)
+
+
+@contextmanager
+def _pulse(run: Run) -> Iterator[None]:
+    """Tell every second that the process lives and how much memory it holds."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(PULSE_SECONDS):
+            with suppress(OSError):  # a full disk is for the run itself to find
+                run.log.emit("pulse", **run.meter.live())
+
+    thread = threading.Thread(target=beat, daemon=True, name="pulse")
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def end_with_parent() -> None:
+    """Leave at once when the parent is gone: it holds the other end of standard input.
+
+    What this process has started goes too, if it leads a process group.
+    """
+
+    def wait() -> None:
+        while os.read(sys.stdin.fileno(), 1):  # not through its buffer, whose lock blocks the exit
+            pass
+        if os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait, daemon=True, name="parent-watch").start()
+
+
+def main(arguments: list[str]) -> int:
+    """``python -m harness.runs.child FOLDER [--trust-remote-code] [--checkpoint-seconds N]``."""
+    parser = argparse.ArgumentParser(prog="harness.runs.child")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--trust-remote-code", action="store_true")
+    parser.add_argument("--checkpoint-seconds", type=float, default=Permits.checkpoint_seconds)
+    given = parser.parse_args(arguments)
+    # A shell's background jobs ignore Ctrl-C, and hand that down; the parent must be heard.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    end_with_parent()
+    return run_child(given.folder, Permits(given.trust_remote_code, given.checkpoint_seconds))
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # the record is written; taking the libraries down takes seconds, and may crash

@@ -1,0 +1,175 @@
+"""Ending: the ways a run can end, told from an error in the child or from the child's death."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import DivergedError, HarnessError
+from harness.records.record import Status
+
+CGROUPS = Path("/sys/fs/cgroup")
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What libraries say when they raise a plain RuntimeError for want of memory.
+HOST_MEMORY = ("DefaultCPUAllocator", "Cannot allocate memory", "std::bad_alloc")
+CUDA_MEMORY = (
+    "OutOfMemoryError",
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "_STATUS_ALLOC_FAILED",
+)
+
+FAULTS = (signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended: its status, a finer kind, and a message for a person."""
+
+    status: Status
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Death:
+    """What the parent saw of a process's end. ``oom_kills`` is null where the kernel is silent."""
+
+    returncode: int
+    interrupted: bool = False
+    timed_out: bool = False
+    oom_kills: int | None = None
+
+
+def ending_of_error(error: BaseException) -> Ending:
+    """The ending that an error in the child stands for."""
+    if isinstance(error, KeyboardInterrupt):
+        return Ending("interrupted", "interrupted", "interrupted by the user")
+    if isinstance(error, DivergedError):
+        return Ending("diverged", "diverged", str(error))
+    memory = _memory_ending(error)
+    if memory is not None:
+        return memory
+    if isinstance(error, HarnessError):
+        return Ending("failed", type(error).__name__, str(error))
+    if isinstance(error, OSError) and error.errno in FULL_DISK:
+        return Ending("failed", "disk_full", f"the disk is full: {error}")
+    return Ending("failed", "crash", f"{type(error).__name__}: {error}")
+
+
+def _memory_ending(error: BaseException) -> Ending | None:
+    """The ending if ``error``, or one that led to it, is a lack of memory."""
+    seen: BaseException | None = error
+    while seen is not None:
+        text = str(seen)
+        first = text.splitlines()[0] if text else "no further account"
+        # torch.OutOfMemoryError by name, since torch may not be imported
+        if type(seen).__name__ == CUDA_MEMORY[0] or _says(seen, CUDA_MEMORY):
+            return Ending("oom", "cuda_oom", first)
+        exhausted = isinstance(seen, OSError) and seen.errno == errno.ENOMEM
+        if isinstance(seen, MemoryError) or exhausted or _says(seen, HOST_MEMORY):
+            return Ending("oom", "host_oom", f"the machine's memory is exhausted: {first}")
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def _says(error: BaseException, words: tuple[str, ...]) -> bool:
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+def ending_of_process(death: Death, said: str = "") -> Ending:
+    """The ending of a child that left no record; ``said`` is the end of what it printed.
+
+    A process without memory may fail to write its record too, and only its last words tell.
+    """
+    if death.interrupted:
+        return Ending("interrupted", "interrupted", "interrupted by the user")
+    if death.timed_out:
+        return Ending("failed", "timed_out", "stopped at the time limit")
+    if death.returncode == -signal.SIGKILL:
+        return _ending_of_kill(death.oom_kills)
+    for kind, words in (("cuda_oom", CUDA_MEMORY), ("host_oom", ("MemoryError", *HOST_MEMORY))):
+        found = [line for line in said.splitlines() if any(word in line for word in words)]
+        if found:
+            return Ending("oom", kind, found[-1].strip())
+    if death.returncode < 0:
+        kind = "crash" if -death.returncode in FAULTS else "killed"
+        return Ending("failed", kind, f"ended by {signal_name(-death.returncode)}")
+    code = death.returncode
+    return Ending("failed", "crash", f"the process ended with exit code {code} and no record")
+
+
+def signal_name(number: int) -> str:
+    """Its name, or its number where it has none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _ending_of_kill(oom_kills: int | None) -> Ending:
+    if oom_kills is None:
+        message = "killed (SIGKILL) by another process or, for memory, by the kernel"
+        return Ending("failed", "killed", message)
+    if oom_kills > 0:
+        message = "killed by the kernel: the machine's memory, or the share given to this process"
+        return Ending("oom", "host_oom", f"{message}, is exhausted")
+    return Ending("failed", "killed", "killed by another process (SIGKILL)")
+
+
+def abandoned() -> Ending:
+    """The ending of a run whose parent died, and took the child with it."""
+    return Ending("interrupted", "interrupted", "the process that watched over the run is gone")
+
+
+def oom_counters(pid: int) -> tuple[Path, ...]:
+    """Files that count the kernel's kills for memory, those of the process's own group first."""
+    found = []
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        inside = group.lstrip("/")
+        if controllers == "":
+            found.append(CGROUPS / inside / "memory.events")
+        elif "memory" in controllers.split(","):
+            found.append(CGROUPS / "memory" / inside / "memory.oom_control")
+    return (*found, Path("/proc/vmstat"))
+
+
+def oom_kills(counters: tuple[Path, ...]) -> int | None:
+    """How often the kernel has killed for memory so far; null where no counter can be read.
+
+    The first counter that can be read is taken: that of a control group knows nothing of
+    kills elsewhere on the machine.
+    """
+    return next((count for path in counters if (count := _count(path)) is not None), None)
+
+
+def _count(path: Path) -> int | None:
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+    except (OSError, ValueError):
+        return None
+    for line in lines:
+        name, _, value = line.partition(" ")
+        if name == "oom_kill":
+            return int(value)
+    return None
+
+
+def without_secrets(text: str) -> str:
+    """``text`` without the home folder's name and the values of variables that name secrets."""
+    home = str(Path.home())
+    if len(home) > 1:
+        text = text.replace(home, "~")
+    for name, value in os.environ.items():
+        secret = any(word in name.upper() for word in ("TOKEN", "SECRET", "PASSWORD", "_KEY"))
+        if secret and len(value) >= 8:
+            text = text.replace(value, "***")
+    return text

@@ -1,0 +1,65 @@
+"""Lock: one process at a time works in a run folder, and others can read which one."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from filelock import FileLock, Timeout
+
+from harness.errors import StorageError
+from harness.records.store import RunFolder
+from harness.runs.process import Watch, tell
+from harness.spec.schema import write_bytes
+
+WAIT_SECONDS = 0.5
+
+
+@contextmanager
+def held(folder: RunFolder, watch: Watch, *, wait: bool) -> Iterator[bool]:
+    """Hold the folder's lock; the value says whether another process had it first.
+
+    Raises:
+        StorageError: the folder cannot be used, or (unless ``wait``) another process holds it.
+    """
+    waited = False
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.lock)
+        while True:
+            try:
+                lock.acquire(timeout=WAIT_SECONDS if waited else 0)
+                break
+            except Timeout:
+                if not wait:
+                    raise StorageError(
+                        f"{_holder(folder)} is running this very plan",
+                        where=folder.path,
+                        hint="wait for it to finish; the record will then be reused",
+                    ) from None
+                if not waited:
+                    tell(watch, f"waiting for {_holder(folder)}, which is running this very plan")
+                waited = True
+    except OSError as error:
+        raise StorageError(
+            f"cannot use the run folder: {error.strerror}",
+            where=folder.path,
+            hint="choose another folder with --reports",
+        ) from error
+    try:
+        text = f"process {os.getpid()} on {socket.gethostname()}\n"
+        with suppress(StorageError):
+            write_bytes(folder.holder, text.encode())
+        yield waited
+    finally:
+        folder.holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _holder(folder: RunFolder) -> str:
+    try:
+        return folder.holder.read_text(encoding="utf-8").strip()
+    except OSError:
+        return "another process"

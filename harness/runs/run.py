@@ -1,0 +1,275 @@
+"""Run: carry out one plan, phase after phase, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.errors import StorageError
+from harness.records.record import PhaseCost, PhaseName
+from harness.records.store import RunFolder
+from harness.runs.outcome import Kept, Outcome, PhaseResult, RunLog
+from harness.spec.plan import Plan
+
+if TYPE_CHECKING:
+    from harness.corpus.build import Corpus
+    from harness.corpus.render import Renderer
+    from harness.corpus.sequences import Rows
+    from harness.measure.meter import Meter
+    from harness.score.take import Scores, Subject
+    from harness.spec.variant import Quantization
+
+
+TRAINERS = {"plain": "harness.train.sft.plain", "fast": "harness.train.stream.fast"}
+
+
+@dataclass(frozen=True)
+class Permits:
+    """What is left to whoever orders a run, since it does not change the result.
+
+    Code from the model's repository runs only if the plan and ``trust_remote_code`` both say so.
+    """
+
+    trust_remote_code: bool = False
+    checkpoint_seconds: float = 20.0
+
+
+@dataclass
+class Work:
+    """What a phase says of itself while it is under way."""
+
+    reused: bool = False
+
+
+class Run:
+    """One plan on its way through the phases."""
+
+    def __init__(self, plan: Plan, folder: RunFolder, log: RunLog, permits: Permits) -> None:
+        """Take the plan, the folder to leave results in and the log to speak into."""
+        from harness.measure.meter import Meter
+
+        self.plan = plan
+        self.folder = folder
+        self.log = log
+        self.outcome = Outcome()
+        self.costs: list[PhaseCost] = []
+        self.meter: Meter = Meter(plan.device)
+        self._kept = Kept(folder, plan)
+        self._permits = permits
+        self._trusted = permits.trust_remote_code and plan.model.trust_remote_code
+
+    @contextmanager
+    def _in_phase(self, name: PhaseName) -> Iterator[Work]:
+        self.log.start_phase(name)
+        finished = len(self.meter.costs)
+        work = Work()
+        try:
+            with self.meter.phase(name):
+                yield work
+        finally:
+            self.costs += [
+                cost.model_copy(update={"reused": work.reused})
+                for cost in self.meter.costs[finished:]
+            ]
+        self.log.end_phase(self.costs[-1])
+
+    def execute(self) -> None:
+        """Carry out the plan; ``outcome`` holds the results."""
+        from harness.measure.environment import take_environment
+        from harness.weights.fetch import fetch, quiet_libraries
+
+        quiet_libraries()
+        self.outcome.environment = take_environment(self.plan.device)
+        self.outcome.resumed = self._kept.start(self.outcome.environment)
+        with self._in_phase("fetch"):
+            source = fetch(self.plan.model, self.log)
+        with self._in_phase("prepare"):
+            corpus, renderer, rows = self._prepare(source)
+        order = self._schedule(rows)
+        self._predict(order, rows)
+        with self._in_phase("load"):
+            model = self._load(source)
+        self._import("what scoring needs", "harness.score.take", "harness.score.reuse")
+        if self.plan.trains:
+            self._take_scores("score_base", lambda: self._subject(model, corpus, renderer))
+            path = TRAINERS[self.plan.training.speed]
+            self._import("the trainer", "harness.weights.adapter", "peft", path)
+            with self._in_phase("train"):
+                model = self._train(model, rows, order, renderer)
+        self._take_scores("score", lambda: self._subject(model, corpus, renderer))
+        with self._in_phase("save"):
+            self._save(model)
+
+    def _import(self, what: str, *modules: str) -> None:
+        """Load libraries outside of any phase: it is no cost of the variant."""
+        self.log.note(f"loading {what}")
+        for name in modules:
+            import_module(name)
+
+    def _prepare(self, source: Path) -> tuple[Corpus, Renderer, Rows | None]:
+        from harness.corpus.cache import tokenised_corpus
+        from harness.corpus.lengths import with_rows
+        from harness.corpus.render import Renderer
+        from harness.corpus.sequences import make_rows
+        from harness.weights.load import load_tokenizer
+
+        self.log.note("reading the corpus")
+        renderer = Renderer(
+            load_tokenizer(source, trust_remote_code=self._trusted), self.plan.model.chat_template
+        )
+        found = tokenised_corpus(self.plan.corpus, renderer, self.log)
+        training = self.plan.training
+        rows = make_rows(found.train, training)
+        self.outcome.corpus = with_rows(found.corpus.result, rows, training.overflow)
+        return found.corpus, renderer, rows if self.plan.trains else None
+
+    def _schedule(self, rows: Rows | None) -> list[int]:
+        """Indices of the rows to train on, in order."""
+        from harness.train.schedule import schedule
+
+        if rows is None:
+            return []
+        return schedule(len(rows.rows), self.plan.budget, self.plan.seed, rows.tokens_per_row)
+
+    def _predict(self, order: list[int], rows: Rows | None) -> None:
+        """Outside of any phase: it is no cost of the variant."""
+        from harness.forecast.memory import predict
+        from harness.train.schedule import largest_micro_batch
+
+        self.log.note("predicting memory")
+        lengths = rows.tokens_per_row if rows is not None else []
+        size = self.plan.training.micro_batch_size
+        largest = largest_micro_batch(order, lengths, size)
+        self.outcome.prediction = predict(self.plan, largest)
+
+    def _load(self, source: Path) -> Any:
+        from harness.weights.census import check_census, take_census
+        from harness.weights.load import load_base
+        from harness.weights.shape import count_parameters
+
+        self.log.note(f"loading {self.plan.model.name}")
+        model = load_base(self.plan, source, trust_remote_code=self._trusted)
+        self.outcome.census = take_census(model)
+        if not self.plan.trains:
+            counts = count_parameters(self.plan.model, "none", None)
+            check_census(self.outcome.census, self.plan, 0, counts.quantizable)
+        return model
+
+    def _take_scores(
+        self, phase: Literal["score_base", "score"], subject: Callable[[], Subject]
+    ) -> None:
+        """Scores before or after training, or those that an earlier attempt has kept."""
+        kept = self._kept.find(phase)
+        if kept is None:
+            kept = self._score(phase, subject)
+        else:
+            self.costs.append(kept.cost)
+            self.log.end_phase(kept.cost)
+        self.outcome.scores += kept.scores
+        self.outcome.generations += kept.generations
+
+    def _score(
+        self, phase: Literal["score_base", "score"], subject: Callable[[], Subject]
+    ) -> PhaseResult:
+        from harness.score.reuse import base_scores
+
+        stage: Literal["before", "after"] = "before" if phase == "score_base" else "after"
+        with self._in_phase(phase) as work:
+            if stage == "after" and self.plan.trains:
+                found = self._every_precision(subject(), stage, self.folder.path)
+            else:
+                work.reused = True
+
+                def take(folder: Path) -> Scores:
+                    work.reused = False
+                    return self._every_precision(subject(), "before", folder)
+
+                runs = self.folder.path.parents[3]  # above suite, variant, run and attempt
+                found = base_scores(self.plan, runs, self.folder.path, stage, take)
+        return self._kept.write(self.costs[-1], found.scores, found.generations)
+
+    def _every_precision(
+        self, subject: Subject, stage: Literal["before", "after"], folder: Path
+    ) -> Scores:
+        from harness.score.precision import take_every_precision
+        from harness.weights.fetch import fetch
+        from harness.weights.load import load_base
+
+        def load(quantization: Quantization) -> Any:
+            source = fetch(self.plan.model, self.log)
+            return load_base(self.plan, source, quantization, trust_remote_code=self._trusted)
+
+        return take_every_precision(subject, stage, folder, self.log, load)
+
+    def _subject(self, model: Any, corpus: Corpus, renderer: Renderer) -> Subject:
+        from harness.score.take import Subject
+
+        return Subject(
+            model=model,
+            tokenizer=renderer.tokenizer,
+            renderer=renderer,
+            corpus=corpus,
+            plan=self.plan,
+        )
+
+    def _train(self, model: Any, rows: Rows | None, order: list[int], renderer: Renderer) -> Any:
+        from harness.train.train import TrainJob, train
+        from harness.weights.adapter import attach_adapter
+        from harness.weights.census import check_census, take_census
+        from harness.weights.shape import count_parameters
+
+        assert rows is not None  # noqa: S101 - a plan that trains was given rows
+        plan = self.plan
+        self.log.note("attaching the adapter" if plan.adapter else "preparing full fine-tuning")
+        model = attach_adapter(model, plan)
+        self.outcome.census = take_census(model)
+        counts = count_parameters(plan.model, plan.method, plan.adapter)
+        planned = (counts.trainable, counts.quantizable)
+        check_census(self.outcome.census, plan, *planned)
+        job = TrainJob(
+            model=model,
+            rows=rows.rows,
+            order=order,
+            plan=plan,
+            pad_id=renderer.pad_id,
+            checkpoint=self.folder.checkpoint,
+            truncated_tokens=rows.truncated_tokens,
+            checkpoint_seconds=self._permits.checkpoint_seconds,
+        )
+        self.log.advance(0, job.steps)
+        self.outcome.training = train(job, self.log)
+        # The training library must have left dtypes alone.
+        check_census(take_census(model), plan, *planned)
+        return model.eval()
+
+    def _save(self, model: Any) -> None:
+        if self.plan.method != "adapter":
+            return
+        from safetensors import SafetensorError
+
+        self.log.note("saving the adapter")
+        scratch = self.folder.path / ".adapter.part"
+        shutil.rmtree(scratch, ignore_errors=True)
+        try:
+            model.save_pretrained(scratch, safe_serialization=True)
+            for path in scratch.iterdir():
+                _sync(path)
+            shutil.rmtree(self.folder.adapter, ignore_errors=True)
+            scratch.replace(self.folder.adapter)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise StorageError(f"cannot write the adapter: {error}", where=scratch) from error
+        weights = self.folder.adapter.glob("*.safetensors")
+        self.outcome.adapter_bytes = sum(path.stat().st_size for path in weights)
+
+
+def _sync(path: Path) -> None:
+    """Have the system write the file to the disk now."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

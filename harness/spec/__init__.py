@@ -1,0 +1,1 @@
+"""What was asked: variants, suites, models and devices, resolved into plans."""

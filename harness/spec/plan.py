@@ -1,0 +1,308 @@
+"""Plan: Variant × Suite × seed × device, fully resolved, nothing left to default."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field, JsonValue
+
+from harness.errors import CorpusError, StorageError, UserError
+from harness.spec.device import Device
+from harness.spec.model import FolderSource, Model
+from harness.spec.schema import Frozen, Versioned, data_fingerprint, file_sha256, sampled_sha256
+from harness.spec.suite import Budget, CorpusSpec, ScoreSpec, Seed, Suite
+from harness.spec.variant import (
+    Adapter,
+    Dtype,
+    Method,
+    Name,
+    Precision,
+    Quantization,
+    Training,
+    Variant,
+)
+
+
+class Substitution(Frozen):
+    """A setting that cannot be had as asked, what is used instead, and why."""
+
+    key: str
+    asked: JsonValue
+    used: JsonValue
+    reason: str
+
+
+class RunRequest(Frozen):
+    """What a user asked for, as typed. The seed stands in the plan."""
+
+    variant: str
+    suite: str
+    settings: tuple[str, ...] = Field(default=(), description="--set KEY=VALUE")
+    tasks: tuple[str, ...] = Field(default=(), description="--task")
+
+
+class Plan(Versioned):
+    """Everything that decides what a run does. Pure data; the same plan gives the same result."""
+
+    SCHEMA_VERSION: ClassVar[int] = 1
+    schema_version: int = 1
+    variant: Name
+    suite: Name
+    seed: Seed
+    method: Method
+    quantization: Quantization
+    precision: Precision
+    adapter: Adapter | None
+    training: Training
+    model: Model
+    corpus: CorpusSpec
+    corpus_sha256: str | None
+    data_sha256: str | None = Field(default=None, description="of the folder with task data")
+    model_sha256: str | None = Field(
+        default=None, description="of a local model folder; null elsewhere and in older plans"
+    )
+    budget: Budget
+    score: ScoreSpec
+    device: Device
+    substitutions: tuple[Substitution, ...] = ()
+    request: RunRequest | None = Field(
+        default=None, description="null where a plan was made from objects, or by an older harness"
+    )
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything to train."""
+        return self.method != "none" and self.budget.steps != 0
+
+    @property
+    def stored(self) -> Dtype:
+        """Dtype of unquantized base weights: fully fine-tuned ones are trainable weights."""
+        return self.precision.trainable if self.method == "full" else self.precision.compute
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of what decides the result: names, descriptions and the request do not."""
+        return data_fingerprint(_deciding(self))
+
+    @property
+    def base_fingerprint(self) -> str:
+        """SHA-256 (hex) of what decides the untrained model's scores."""
+        deciding = _deciding(self)
+        kept = ("quantization", "model", "corpus", "corpus_sha256", "data_sha256", "score")
+        base = {key: deciding[key] for key in (*kept, "device")}
+        if self.model_sha256:
+            base["model_sha256"] = self.model_sha256
+        base["compute"], base["stored"] = self.precision.compute, self.stored
+        return data_fingerprint(base)
+
+    @property
+    def run_name(self) -> str:
+        """Folder of the run below ``reports/runs``."""
+        return f"{self.suite}/{self.variant}/{self.seed}-{self.fingerprint[:12]}"
+
+
+def _deciding(plan: Plan) -> dict[str, Any]:
+    data = plan.model_dump(mode="json")
+    for key in ("variant", "suite", "substitutions", "request"):
+        del data[key]
+    for key in ("name", "description", "license"):
+        del data["model"][key]
+    # A path says where data lies, not what it is.
+    if data["corpus_sha256"]:
+        del data["corpus"]["source"]
+    del data["score"]["data_folder"]
+    if data["model_sha256"]:
+        del data["model"]["source"]["path"]
+    else:  # what older harnesses did not know may not change their fingerprints
+        del data["model_sha256"]
+    return data
+
+
+def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: Device) -> Plan:
+    """Resolve one run. Needs neither torch nor the network.
+
+    Raises:
+        CorpusError: the corpus file is missing.
+        StorageError: the corpus or the model's folder cannot be read.
+        UserError: the request cannot be carried out on this device at all.
+    """
+    found: list[Substitution] = []
+    precision = _fit_precision(variant, device, found)
+    training = _fit_training(variant, suite, model, found)
+    training = _fit_device(training, device, found)
+    if variant.method == "none":
+        training, budget = Training(), Budget(steps=0)
+        precision = precision.model_copy(update={"trainable": "float32"})
+        found = [item for item in found if not item.key.startswith(("training", "precision.tr"))]
+    else:
+        budget = suite.budget
+    return Plan(
+        variant=variant.name,
+        suite=suite.name,
+        seed=seed,
+        method=variant.method,
+        quantization=variant.quantization,
+        precision=precision,
+        adapter=variant.adapter,
+        training=training,
+        model=model,
+        corpus=suite.corpus,
+        corpus_sha256=_corpus_sha256(suite.corpus),
+        data_sha256=_data_sha256(suite.score.data_folder),
+        model_sha256=_model_sha256(model),
+        budget=budget,
+        score=suite.score,
+        device=device,
+        substitutions=tuple(found),
+    )
+
+
+def _fit_precision(variant: Variant, device: Device, found: list[Substitution]) -> Precision:
+    """Low precision needs hardware for it; a CPU without it is 30 times slower, not faster."""
+    used = variant.precision.model_dump()
+    for key, asked in list(used.items()):
+        if asked == "float16" and device.kind == "cpu":
+            reason = "float16 training needs a GPU"
+        elif asked == "bfloat16" and not device.bfloat16:
+            reason = f"no bfloat16 arithmetic on this {device.kind}"
+        else:
+            continue
+        used[key] = "float32"
+        found.append(
+            Substitution(key=f"precision.{key}", asked=asked, used="float32", reason=reason)
+        )
+    return Precision.model_validate(used)
+
+
+def _fit_training(
+    variant: Variant, suite: Suite, model: Model, found: list[Substitution]
+) -> Training:
+    training = variant.training
+    limit = model.config.get("max_position_embeddings")
+    if isinstance(limit, int) and training.sequence_length > limit:
+        found.append(
+            Substitution(
+                key="training.sequence_length",
+                asked=training.sequence_length,
+                used=limit,
+                reason=f"{model.name} takes at most {limit} positions",
+            )
+        )
+        training = training.model_copy(update={"sequence_length": limit})
+    batch = suite.budget.batch_size
+    micro = training.micro_batch_size
+    if micro > batch or batch % micro:
+        used = max(size for size in range(1, min(micro, batch) + 1) if batch % size == 0)
+        found.append(
+            Substitution(
+                key="training.micro_batch_size",
+                asked=micro,
+                used=used,
+                reason=f"must divide the batch of {batch}",
+            )
+        )
+        training = training.model_copy(update={"micro_batch_size": used})
+    return training
+
+
+def _fit_device(training: Training, device: Device, found: list[Substitution]) -> Training:
+    """What only a GPU can do."""
+    if training.optimizer != "adamw" and device.kind == "cpu":
+        raise UserError(
+            f"optimizer {training.optimizer} needs a GPU",
+            where="training.optimizer",
+            hint='use "adamw" on a CPU',
+        )
+    usable = training.speed == "fast" and training.gradient_checkpointing and device.kind == "cuda"
+    if training.activation_offload and not usable:
+        found.append(
+            Substitution(
+                key="training.activation_offload",
+                asked=True,
+                used=False,
+                reason="needs a GPU, gradient checkpointing and speed = fast",
+            )
+        )
+        training = training.model_copy(update={"activation_offload": False})
+    return training
+
+
+SAMPLE = Path(__file__).parents[1] / "corpus" / "sample.trees.jsonl"
+
+
+def _corpus_sha256(corpus: CorpusSpec) -> str | None:
+    """SHA-256 of the corpus file or folder; null for the hub, where the revision is pinned."""
+    if corpus.source.startswith("hub:"):
+        return None
+    path = SAMPLE if corpus.source == "sample" else Path(corpus.source).expanduser()
+    if not (path.is_file() or path.is_dir()):
+        raise CorpusError(
+            "no such corpus",
+            where=f"corpus.source = {corpus.source}",
+            expected='"sample", a file, a folder, or "hub:OpenAssistant/oasst1@<revision>"',
+        )
+    return _sha256(path)
+
+
+def _data_sha256(folder: str | None) -> str | None:
+    """SHA-256 of the folder with task data; null where tasks read from the hub."""
+    if folder is None:
+        return None
+    if not Path(folder).is_dir():
+        raise UserError(
+            "no such data folder",
+            where=f"score.data_folder = {folder}",
+            expected="a folder that mirrors hub data sets as <org>/<name>",
+        )
+    return _sha256(Path(folder))
+
+
+TOKENIZER_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
+MODEL_FILES = (*TOKENIZER_FILES, "*.safetensors")
+SMALL_BYTES = 16 << 20
+
+
+def model_files(model: Model) -> tuple[str, ...]:
+    """Patterns of the files that a model is loaded from."""
+    return (*MODEL_FILES, "*.py") if model.trust_remote_code else MODEL_FILES
+
+
+def _model_sha256(model: Model) -> str | None:
+    """Digest of a local model folder; null for other sources, and where there is no folder.
+
+    Every file that a model is loaded from is hashed whole, but for safetensors of 16 MiB and
+    more: of those :func:`harness.spec.schema.sampled_sha256` reads a few MiB.
+    """
+    if not isinstance(model.source, FolderSource):
+        return None
+    folder = Path(model.source.path).expanduser()
+    found = {path for pattern in model_files(model) for path in folder.glob(pattern)}
+    files = sorted(path for path in found if path.is_file())
+    if not files:
+        return None
+    return data_fingerprint({path.name: _file_digest(path) for path in files})
+
+
+def _file_digest(path: Path) -> str:
+    large = path.suffix == ".safetensors" and path.stat().st_size >= SMALL_BYTES
+    return sampled_sha256(path) if large else file_sha256(path)
+
+
+def _sha256(path: Path) -> str:
+    if path.is_file():
+        return file_sha256(path)
+    try:
+        return _folder_sha256(path)
+    except OSError as error:
+        raise StorageError(f"cannot read: {error.strerror}", where=path) from None
+
+
+def _folder_sha256(folder: Path) -> str:
+    """Digest of the names and contents of all files below ``folder``."""
+    digest = hashlib.sha256()
+    for path in sorted(item for item in folder.rglob("*") if item.is_file()):
+        line = f"{path.relative_to(folder).as_posix()} {file_sha256(path)}\n"
+        digest.update(line.encode())
+    return digest.hexdigest()

@@ -1,0 +1,323 @@
+"""Registry: the variants, suites and models that ship with the harness or that a user names."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, time
+from pathlib import Path
+from typing import Any
+
+from harness.errors import InvalidFile, UnknownName, UserError
+from harness.spec.device import Device
+from harness.spec.model import Model
+from harness.spec.plan import Plan, RunRequest, make_plan
+from harness.spec.schema import parse, read_toml, with_nulls
+from harness.spec.suite import SEED_LIMIT, Suite
+from harness.spec.variant import Protocol, Variant
+
+PACKAGE = Path(__file__).parents[1]
+MODELS = PACKAGE / "models"
+SUITES = PACKAGE / "suites"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,99}")
+LONGEST_NAME = 150
+MOST_SEEDS = 1000
+LONGEST_SEED = 20
+
+# alpha is the same at every rank: with the 1/r scale of LoRA the best learning rate then hardly
+# depends on the rank (Schulman et al., "LoRA Without Regret", 2025).
+LORA_DEFAULTS: dict[str, Any] = {
+    "r": 16,
+    "lora_alpha": 32,
+    "lora_dropout": 0.0,
+    "target_modules": "all-linear",
+    "bias": "none",
+}
+
+VARIANT_SECTIONS = ("method", "quantization", "precision", "adapter", "training")
+SUITE_SECTIONS = ("model", "corpus", "budget", "score", "seeds")
+PROTOCOL_SECTIONS = ("training", "precision")  # the suite's, for every variant alike
+
+
+def variants_folder() -> Path:
+    """``variants/`` of the checkout, or its copy inside an installed wheel."""
+    inside = PACKAGE / "variants"
+    return inside if inside.is_dir() else PACKAGE.parent / "variants"
+
+
+def variant_names() -> list[str]:
+    """Names of all registered variants, sorted."""
+    return _stems(variants_folder())
+
+
+def suite_names() -> list[str]:
+    """Names of all built-in suites, sorted."""
+    return _stems(SUITES)
+
+
+def model_names() -> list[str]:
+    """Names of all registered models, sorted."""
+    return _stems(MODELS)
+
+
+def _stems(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.toml"))
+
+
+def _locate(kind: str, name: str, folder: Path) -> Path:
+    """A registered name, or the path of a TOML file of the user's own."""
+    if name.endswith(".toml"):
+        if Path(name).is_file():
+            return Path(name)
+        raise UserError(f"no such {kind} file", where=name)
+    if not NAME.fullmatch(name) or not (folder / f"{name}.toml").is_file():
+        raise UnknownName(kind, name, _stems(folder))
+    return folder / f"{name}.toml"
+
+
+def load_model(name: str) -> Model:
+    """Read one model by name or path."""
+    path = _locate("model", name, MODELS)
+    return parse(Model, {"name": path.stem, **read_toml(path)}, where=path)
+
+
+def load_suite(name: str, overrides: Mapping[str, Any] | None = None) -> Suite:
+    """Read one suite by name or path; ``overrides`` is a nested table laid over the file.
+
+    Overrides other than seeds make another protocol, so the suite gets a derived name: its runs
+    and reports stay apart.
+    """
+    path = _locate("suite", name, SUITES)
+    given = with_nulls(Suite, overrides or {})
+    data = merge({"name": path.stem, **read_toml(path)}, given)
+    changes = _flatten({key: value for key, value in (overrides or {}).items() if key != "seeds"})
+    if changes:
+        data["name"] = _derived_name(path.stem, changes)
+    where = _blame(path, overrides)
+    suite = parse(Suite, data, where=where)
+    # A variant is read with these below its own: a mistake in them would be blamed on its file.
+    parse(Protocol, {"training": suite.training, "precision": suite.precision}, where=where)
+    return suite
+
+
+def load_variant(name: str, suite: Suite, overrides: Mapping[str, Any] | None = None) -> Variant:
+    """Read one variant under a suite's protocol.
+
+    Later layers win: built-in defaults, the suite's ``[training]`` and ``[precision]``, the
+    variant's file, ``overrides`` (from ``--set``). With overrides the variant gets a derived name,
+    such as ``qlora_nf4+adapter.r=32``.
+    """
+    path = _locate("variant", name, variants_folder())
+    return build_variant(path.stem, read_toml(path), suite, overrides, where=path)
+
+
+def build_variant(
+    name: str,
+    written: Mapping[str, Any],
+    suite: Suite,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    where: object,
+) -> Variant:
+    """Resolve a variant from what its author wrote."""
+    protocol = {"training": dict(suite.training), "precision": dict(suite.precision)}
+    data = merge(merge({"name": name, **protocol}, written), with_nulls(Variant, overrides or {}))
+    if overrides:
+        data["name"] = _derived_name(name, _flatten(overrides))
+    if data.get("method", "adapter") == "adapter":
+        adapter = data.get("adapter", {})
+        if isinstance(adapter, dict) and adapter.get("type", "LORA") == "LORA":
+            data["adapter"] = {"type": "LORA", **LORA_DEFAULTS, **adapter}
+    return parse(Variant, data, where=_blame(where, overrides))
+
+
+def _derived_name(name: str, changes: list[str]) -> str:
+    """``name`` and what was changed; past the length of a folder's name, a digest of it."""
+    derived = "+".join([name, *changes])
+    if len(derived) <= LONGEST_NAME:
+        return derived
+    digest = hashlib.sha256(derived.encode()).hexdigest()[:12]
+    return f"{derived[: LONGEST_NAME - 13]}+{digest}"
+
+
+def _blame(where: object, overrides: Mapping[str, Any] | None) -> str:
+    """Where a value came from: the file, and the command line if it had a say."""
+    return f"{where}, with --set {' '.join(_flatten(overrides))}" if overrides else str(where)
+
+
+def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``under`` with ``over`` laid on it, key by key, nested tables too."""
+    merged = dict(under)
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            merged[key] = merge(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> list[str]:
+    lines = []
+    for key, value in sorted(table.items()):
+        if isinstance(value, Mapping):
+            lines += _flatten(value, f"{prefix}{key}.")
+        else:
+            text = _shown(value)
+            lines.append(prefix + key + "=" + re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-"))
+    return lines
+
+
+def _shown(value: Any) -> str:
+    """A value inside a derived name: a path by its last part, a task by its name."""
+    if isinstance(value, str):
+        return Path(value).name
+    if isinstance(value, list) and all(isinstance(item, Mapping) for item in value):
+        return "-".join(str(item.get("name", "")) for item in value)
+    return json.dumps(value, default=str)
+
+
+def parse_settings(settings: Iterable[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split ``--set key=value`` options into overrides for the variant and for the suite.
+
+    A value is read as TOML (``32``, ``true``, ``[0, 1]``) and otherwise taken as a string.
+    TOML has no null: ``none`` unsets what may be left out, as in ``budget.steps=none`` (see
+    :func:`harness.spec.schema.with_nulls`).
+    ``training.…`` and ``precision.…`` make another variant, to be compared with the plain one;
+    ``suite.training.…`` and ``suite.precision.…`` change the protocol of all variants.
+    """
+    variant: dict[str, Any] = {}
+    suite: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        sections = [part.strip() for part in key.split(".")]
+        if not equals or not all(sections):
+            raise UserError(
+                f"--set {setting!r} is not KEY=VALUE", expected="for example adapter.r=32"
+            )
+        target = suite if changes_suite(setting) else variant
+        if sections[0] == "suite":
+            del sections[0]
+        for section in sections[:-1]:
+            target = target.setdefault(section, {})
+            if not isinstance(target, dict):
+                raise InvalidFile(f"{section} is a value, not a section", where=f"--set {setting}")
+        target[sections[-1]] = _toml_value(text)
+    return variant, suite
+
+
+def changes_suite(setting: str) -> bool:
+    """Whether ``--set`` of this changes the suite, not the variant.
+
+    Raises:
+        UnknownName: neither has such a section.
+    """
+    sections = [part.strip() for part in setting.partition("=")[0].split(".")]
+    first, where = sections[0], f"--set {setting}"
+    if first != "suite":
+        known = (*VARIANT_SECTIONS, *SUITE_SECTIONS)
+        if first not in known:
+            raise UnknownName("section", first, (*known, "suite"), where=where)
+        return first in SUITE_SECTIONS
+    own = (*SUITE_SECTIONS, *PROTOCOL_SECTIONS)
+    second = sections[1] if len(sections) > 1 else ""
+    if second not in own:
+        raise UnknownName("section of a suite", second, own, where=where)
+    return True
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+    # No setting is a date; what looks like one is text.
+    return text if isinstance(value, date | time) else value
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Read ``0``, ``0,1,2`` or ``0..4`` (both ends included); empty text gives no seeds.
+
+    Raises:
+        UserError: it is none of these, names too many, or one that is too large.
+    """
+    seeds: list[int] = []
+    for part in filter(None, text.replace(" ", "").split(",")):
+        first, dots, last = part.partition("..")
+        last = last if dots else first
+        whole = first.isdecimal() and last.isdecimal()
+        # Python refuses to read thousands of digits as a number.
+        if whole and (len(last) > LONGEST_SEED or int(last) >= SEED_LIMIT):
+            raise UserError(f"--seeds {text!r:.60}", expected=f"seeds below {SEED_LIMIT}")
+        if not whole or len(first) > LONGEST_SEED or int(last) - int(first) >= MOST_SEEDS:
+            raise UserError(f"--seeds {text!r}", expected="0 or 0,1,2 or 0..4")
+        seeds += range(int(first), int(last) + 1)
+    if text and not seeds:
+        raise UserError(f"--seeds {text!r} names no seed", expected="0 or 0,1,2 or 0..4")
+    return tuple(dict.fromkeys(seeds))
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks to run or to plan, as typed."""
+
+    variants: tuple[str, ...]
+    suite: str = "quick"
+    settings: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+
+    def of_run(self, variant: str) -> RunRequest:
+        """The part that asks for the runs of one variant."""
+        return RunRequest(
+            variant=variant, suite=self.suite, settings=self.settings, tasks=self.tasks
+        )
+
+
+def resolve(request: Request, device: Device) -> list[Plan]:
+    """Plans of all requested variants and seeds (the suite's, if none are given) on ``device``.
+
+    ``request.tasks`` are scored in addition to the suite's own.
+    """
+    variant_overrides, suite_overrides = parse_settings(request.settings)
+    suite = load_suite(request.suite, suite_overrides)
+    if request.tasks:
+        tasks = [task.model_dump(mode="json") for task in suite.score.tasks]
+        tasks += [{"name": name} for name in request.tasks]
+        suite_overrides = merge(suite_overrides, {"score": {"tasks": tasks}})
+        suite = load_suite(request.suite, suite_overrides)
+    model = load_model(suite.model)
+    chosen = [load_variant(name, suite, variant_overrides) for name in request.variants]
+    return [
+        make_plan(variant, suite, model, seed, device).model_copy(
+            update={"request": request.of_run(name)}
+        )
+        for seed in (request.seeds or suite.seeds)
+        for name, variant in zip(request.variants, chosen, strict=True)
+    ]
+
+
+def descriptions(kind: str) -> list[tuple[str, str]]:
+    """Name and description of every registered thing of one kind, sorted by name."""
+    folder = {"variants": variants_folder(), "suites": SUITES, "models": MODELS}[kind]
+    return [
+        (path.stem, str(read_toml(path).get("description", "")))
+        for path in sorted(folder.glob("*.toml"))
+    ]
+
+
+def show(name: str, suite_name: str) -> str:
+    """A variant (resolved under the suite), a suite or a model as JSON, every value spelled out."""
+    own = read_toml(Path(name)) if name.endswith(".toml") and Path(name).is_file() else {}
+    if name in suite_names() or "model" in own:
+        return load_suite(name).model_dump_json(indent=2)
+    if name in model_names() or "source" in own:
+        return load_model(name).model_dump_json(indent=2)
+    known = variant_names() + suite_names() + model_names()
+    if name not in known and not name.endswith(".toml"):
+        raise UnknownName("variant, suite or model", name, known)
+    return load_variant(name, load_suite(suite_name)).model_dump_json(indent=2)

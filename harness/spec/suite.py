@@ -1,0 +1,157 @@
+"""Suite: what to fine-tune on and how to score it, as its author writes it down."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, JsonValue, model_validator
+
+from harness.spec.schema import Frozen
+from harness.spec.variant import Name, Positive
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+SEED_LIMIT = 2**32
+Seed = Annotated[
+    int, Field(ge=0, lt=SEED_LIMIT, description="the range that NumPy and torch share")
+]
+
+
+HUB_SOURCE = re.compile(r"hub:(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
+
+
+class CorpusSpec(Frozen):
+    """Which conversations to use and how they become training and held-out sets."""
+
+    source: str = Field(
+        default="sample",
+        description='"sample" (bundled), a file, a folder, or "hub:OpenAssistant/oasst1@revision"',
+    )
+    format: Literal["auto", "trees", "messages", "guanaco", "chat", "ranked", "pairs"] = "auto"
+    policy: Literal["best_path", "all_paths", "top_paths", "one_reply"] = "best_path"
+    max_rank: Annotated[int, Field(ge=0)] = Field(
+        default=1, description="for top_paths: the worst rank allowed on a path (0 is best)"
+    )
+    languages: tuple[str, ...] = Field(default=(), description="empty: all")
+    tree_states: tuple[str, ...] = Field(
+        default=("ready_for_export",), description="empty: all; data without states passes"
+    )
+    review: Literal["accepted", "not_rejected", "any"] = "accepted"
+    keep_deleted: bool = False
+    keep_synthetic: bool = Field(default=True, description="messages written by a model")
+    min_quality: Fraction | None = Field(default=None, description="of replies")
+    max_toxicity: Fraction | None = None
+    max_spam: Fraction | None = None
+    min_characters: Annotated[int, Field(ge=0)] = Field(default=1, description="per message")
+    max_characters: Positive | None = Field(default=None, description="per message")
+    near_duplicate_threshold: Fraction | None = Field(
+        default=None, description="Jaccard similarity over which a conversation is dropped"
+    )
+    held_out_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    held_out_limit: Positive | None = Field(
+        default=None, description="at most this many held-out conversations are scored"
+    )
+    on_leak: Literal["error", "drop"] = Field(
+        default="error",
+        description="a held-out text also occurs in training: fail, or drop those training "
+        "conversations and count them",
+    )
+    on_bad: Literal["error", "skip"] = "error"
+
+    @model_validator(mode="after")
+    def _hub_is_pinned(self) -> CorpusSpec:
+        if self.source.startswith("hub:") and HUB_SOURCE.fullmatch(self.source) is None:
+            msg = (
+                "a hub source is pinned to a commit: hub:OpenAssistant/oasst1@ and 40 hexadecimal "
+                "digits, from the data set's page under Files and versions"
+            )
+            raise ValueError(msg)
+        return self
+
+
+class Budget(Frozen):
+    """How much every variant of the suite is trained, whatever its method.
+
+    Exactly one of ``steps`` and ``tokens`` (non-padding tokens seen) is set.
+    """
+
+    steps: Annotated[int, Field(ge=0)] | None = None
+    tokens: Positive | None = None
+    batch_size: Positive = Field(default=2, description="rows per optimizer step")
+
+    @model_validator(mode="after")
+    def _one_measure(self) -> Budget:
+        if (self.steps is None) == (self.tokens is None):
+            msg = "set exactly one of steps and tokens"
+            raise ValueError(msg)
+        return self
+
+
+class Task(Frozen):
+    """One lm-eval task or group, stock or bundled."""
+
+    name: str
+    num_fewshot: Annotated[int, Field(ge=0)] | None = None
+    limit: Positive | None = None
+    apply_chat_template: bool = False
+
+
+ScorePrecision = Literal["training", "16bit", "merged"]
+
+
+class ScoreSpec(Frozen):
+    """Which scores are taken, and how."""
+
+    window: Positive = Field(default=1024, description="tokens per perplexity window")
+    stride: Positive = Field(default=512, description="tokens between window starts")
+    tasks: tuple[Task, ...] = ()
+    data_folder: str | None = Field(
+        default=None, description="folder that mirrors hub data sets as <org>/<name>"
+    )
+    preference: bool = False
+    forgetting: bool = Field(default=False, description="bits per byte on unrelated text")
+    forgetting_tokens: Positive = Field(
+        default=128, description="tokens read from the start of each unrelated article"
+    )
+    held_out_tokens: Positive | None = Field(
+        default=None, description="score at most this many first tokens of a conversation"
+    )
+    generations: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="how many prompts every variant answers"
+    )
+    prompts: Literal["held_out", "sample"] = Field(
+        default="held_out",
+        description="where those prompts come from: the held-out part of the suite's corpus, or of "
+        "the bundled sample, whose text may be published",
+    )
+    max_new_tokens: Positive = 96
+    precisions: tuple[ScorePrecision, ...] = ("training",)
+    engine: Literal["fast", "hf"] = "fast"
+    batch_tokens: Positive = Field(default=4096, description="tokens per scoring batch (fast)")
+
+    @model_validator(mode="after")
+    def _windows_overlap(self) -> ScoreSpec:
+        if self.stride >= self.window:
+            msg = f"stride {self.stride} must be below window {self.window}: a token needs context"
+            raise ValueError(msg)
+        return self
+
+
+class Suite(Frozen):
+    """What to fine-tune on and how to score: model, corpus, budget, scores, seeds.
+
+    ``training`` and ``precision`` change defaults for every variant of the suite; a variant's own
+    file and ``--set`` override them.
+    """
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    name: Name
+    description: str
+    model: str
+    corpus: CorpusSpec = CorpusSpec()
+    budget: Budget
+    score: ScoreSpec = ScoreSpec()
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    training: dict[str, JsonValue] = Field(default_factory=dict)
+    precision: dict[str, JsonValue] = Field(default_factory=dict)

@@ -1,0 +1,122 @@
+"""Variant: how to fine-tune, as its author writes it down."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, JsonValue, model_validator
+
+from harness.spec.schema import Frozen
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+QuantizationType = Literal["none", "nf4", "fp4", "int8"]
+Method = Literal["adapter", "full", "none"]
+
+Positive = Annotated[int, Field(gt=0)]
+# Names become folders, so they may not lead out of one.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$", max_length=200)]
+
+
+class Quantization(Frozen):
+    """How the frozen base weights are stored (bitsandbytes, block size 64 for 4 bits)."""
+
+    type: QuantizationType = "none"
+    double: bool = Field(default=False, description="quantize the quantization constants too")
+
+    @model_validator(mode="after")
+    def _double_needs_four_bits(self) -> Quantization:
+        if self.double and self.type not in ("nf4", "fp4"):
+            msg = f"double quantization needs type nf4 or fp4, not {self.type}"
+            raise ValueError(msg)
+        return self
+
+
+class Precision(Frozen):
+    """Number formats.
+
+    ``compute`` is the dtype of unquantized base weights and of matrix products on quantized ones;
+    ``trainable`` is the dtype in which trained parameters (adapter or whole model) are stored.
+    """
+
+    compute: Dtype = "bfloat16"
+    trainable: Dtype = "float32"
+
+
+class Adapter(Frozen):
+    """A PEFT adapter: its type and any field of PEFT's own config class for that type.
+
+    The fields besides ``type`` are PEFT's (``r``, ``lora_alpha``, ``target_modules``, …); they
+    are checked against PEFT's class when a plan is made for training
+    (:func:`harness.weights.adapter.adapter_config`).
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, JsonValue]
+
+    type: str = "LORA"
+
+    @property
+    def fields(self) -> dict[str, JsonValue]:
+        """The fields meant for PEFT's config class."""
+        return dict(self.__pydantic_extra__)
+
+
+class Training(Frozen):
+    """The training protocol. A suite may set other defaults; a variant overrides both."""
+
+    sequence_length: Positive = 512
+    overflow: Literal["cut", "drop", "window"] = Field(
+        default="cut",
+        description="a conversation over sequence_length: keep its first whole turns, leave it "
+        "out, or split it into windows",
+    )
+    packing: bool = Field(default=False, description="several conversations per row, no leakage")
+    micro_batch_size: Positive = Field(default=2, description="rows per forward pass")
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    gradient_checkpointing: bool = False
+    activation_offload: bool = Field(
+        default=False,
+        description="with gradient_checkpointing on a GPU: keep layer inputs in host memory",
+    )
+    speed: Literal["plain", "fast"] = Field(
+        default="plain", description="TRL's SFTTrainer, or the harness's own fast path"
+    )
+
+
+class Protocol(Frozen):
+    """What a suite may set for every variant alike."""
+
+    training: Training = Training()
+    precision: Precision = Precision()
+
+
+class Variant(Frozen):
+    """How to fine-tune: quantization, precision, adapter, training settings.
+
+    A file in ``variants/`` states only its difference from these defaults; the file's stem is the
+    variant's name. ``method`` says what is trained: an adapter, the full model, or nothing (an
+    untrained reference).
+    """
+
+    name: Name
+    description: str
+    method: Method = "adapter"
+    quantization: Quantization = Quantization()
+    precision: Precision = Precision()
+    adapter: Adapter | None = None
+    training: Training = Training()
+
+    @model_validator(mode="after")
+    def _adapter_fits_method(self) -> Variant:
+        if (self.adapter is not None) != (self.method == "adapter"):
+            msg = f'method = "{self.method}" with adapter = {self.adapter!r}'
+            raise ValueError(msg)
+        if self.method == "full" and self.quantization.type != "none":
+            msg = "full fine-tuning needs an unquantized base"
+            raise ValueError(msg)
+        return self

@@ -1,0 +1,1 @@
+"""The plain path: training by TRL's SFTTrainer."""

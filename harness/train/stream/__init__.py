@@ -1,0 +1,1 @@
+"""The fast path: training by the harness's own loop over streams of conversations."""

@@ -1,0 +1,215 @@
+"""Decoder: a whole causal language model's loss and adapter gradients, layer by layer."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import deque
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.train.batch import StreamBatch
+from harness.train.stream import ops
+from harness.train.stream.blocks import Block, Inside, frozen_norm, make_blocks
+from harness.train.stream.linears import UnsupportedLayer, refresh
+from harness.train.stream.ops import Stream
+
+LOGIT_BYTES = 2**27
+
+
+class Decoder:
+    """Forward and backward of one micro-batch as a stream of tokens.
+
+    ``recompute`` keeps only each layer's input and computes the rest again; ``offload`` moves
+    those inputs to page-locked host memory meanwhile.
+    """
+
+    def __init__(
+        self, model: Any, dtype: torch.dtype, *, recompute: bool = False, offload: bool = False
+    ) -> None:
+        """Take a transformers model with its PEFT adapters.
+
+        Raises:
+            UnsupportedLayer: something in it that this path does not know.
+        """
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        body = base.base_model
+        self._embed = body.embed_tokens
+        self._rotary = body.rotary_emb
+        last = body.norm if hasattr(body, "norm") else getattr(body, "final_layernorm", None)
+        self._head = base.get_output_embeddings()
+        if type(self._embed) is not nn.Embedding or type(self._head) is not nn.Linear:
+            raise UnsupportedLayer("an adapted embedding or output layer")
+        if last is None or self._embed.weight.requires_grad or self._head.weight.requires_grad:
+            raise UnsupportedLayer("a trained embedding or output layer")
+        if self._embed.weight.is_cuda:
+            _check_kernels(dtype, self._rotary)
+        self._norm = frozen_norm(last)
+        self._dtype = dtype
+        self.blocks: list[Block] = make_blocks(body.layers, dtype)
+        self._check_all_taken(model)
+        self._recompute = recompute
+        self._store = _HostStore() if offload else _DeviceStore()
+
+    def _check_all_taken(self, model: nn.Module) -> None:
+        taken = {id(p) for block in self.blocks for group in block.linears for p in group.trained}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and id(parameter) not in taken:
+                raise UnsupportedLayer(f"the trained parameter {name}")
+
+    def refresh(self) -> None:
+        """Take the adapters' present values. Call after every optimizer step."""
+        refresh([group for block in self.blocks for group in block.linears])
+
+    def stream(self, batch: StreamBatch) -> Stream:
+        """The stream of ``batch``, with its angles."""
+        probe = torch.empty(0, dtype=torch.float32, device=batch.positions.device)
+        cos, sin = self._rotary(probe, batch.positions[None])
+        return Stream(batch.starts, batch.longest, cos[0].contiguous(), sin[0].contiguous())
+
+    @torch.no_grad()
+    def accumulate(self, batch: StreamBatch, stream: Stream, scale: Tensor) -> Tensor:
+        """Add ``scale`` times the gradient of the summed loss; return that sum (nats, float32).
+
+        ``scale`` is a float32 scalar on the device.
+        """
+        x = self._embed(batch.ids).to(self._dtype)
+        kept: list[Inside | None] = []
+        self._store.open(len(self.blocks), x)
+        for index, block in enumerate(self.blocks):
+            y, inside = block.forward(x, stream)
+            self._store.put(index, x)
+            kept.append(None if self._recompute else inside)
+            del inside
+            x = y
+        loss, slope = self._head_loss(x, batch, scale)
+        del x, y
+        for index in reversed(range(len(self.blocks))):
+            block, saved = self.blocks[index], kept.pop()
+            x = self._store.take(index)
+            saved = block.recompute(x, stream) if saved is None else saved
+            slope = block.backward_(slope, x, saved, stream, further=index > 0)
+            del x, saved
+        return loss
+
+    @torch.no_grad()
+    def losses(self, batch: StreamBatch) -> Tensor:
+        """Loss of each labelled token (nats, float32), without gradients."""
+        stream = self.stream(batch)
+        x = self._embed(batch.ids).to(self._dtype)
+        for block in self.blocks:
+            x, _ = block.forward(x, stream)
+        logits = self._head(self._norm.forward(x)[batch.where])
+        return ops.cross_entropy_(logits, batch.targets, torch.ones((), device=x.device))
+
+    def _head_loss(self, x: Tensor, batch: StreamBatch, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Summed loss, and ``scale`` times its gradient in ``x``; logits in chunks only."""
+        hidden = self._norm.forward(x)
+        total = torch.zeros((), dtype=torch.float32, device=x.device)
+        slope = torch.zeros_like(x)
+        weight = self._head.weight
+        chunk = max(64, LOGIT_BYTES // (weight.shape[0] * x.element_size()) // 64 * 64)
+        parts = zip(torch.split(batch.where, chunk), torch.split(batch.targets, chunk), strict=True)
+        for where, targets in parts:
+            logits = self._head(hidden[where])
+            total += ops.cross_entropy_(logits, targets, scale).sum()
+            slope[where] = logits @ weight
+        del hidden
+        carried = torch.zeros_like(x)
+        self._norm.backward_(x, slope, carried)
+        return total, carried
+
+
+def _check_kernels(dtype: torch.dtype, rotary: Any) -> None:
+    """Refuse what the GPU's kernels cannot do."""
+    if dtype == torch.float32:
+        raise UnsupportedLayer("attention in single precision on a GPU")
+    if importlib.util.find_spec("triton") is None:
+        raise UnsupportedLayer("a GPU without Triton")
+    half = int(rotary.inv_freq.numel())
+    if half & (half - 1):
+        raise UnsupportedLayer(f"{2 * half} rotary channels, which are no power of two")
+
+
+class _DeviceStore:
+    """Keeps layer inputs where they are."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, Tensor] = {}
+
+    def open(self, count: int, like: Tensor) -> None:  # noqa: ARG002 - the other store's needs
+        """Start with nothing held."""
+        self._held = {}
+
+    def put(self, index: int, x: Tensor) -> None:
+        """Hold the input of layer ``index``."""
+        self._held[index] = x
+
+    def take(self, index: int) -> Tensor:
+        """Give it back and forget it."""
+        return self._held.pop(index)
+
+
+class _HostStore(_DeviceStore):
+    """Moves layer inputs to page-locked host memory on a CUDA stream of its own.
+
+    Computation waits for the copy before the last one, after which that input's memory may be
+    used again: at most three inputs are on the device at a time.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._host: Tensor | None = None
+        self._like = torch.empty(0)
+        self._count = 0
+        self._copies: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._leaving: deque[tuple[Tensor, Any]] = deque()
+        self._arriving: dict[int, Any] = {}
+
+    def open(self, count: int, like: Tensor) -> None:
+        """Make room on the host once for ``count`` tensors like ``like``."""
+        super().open(count, like)
+        self._leaving.clear()
+        self._count, self._like = count, torch.empty_like(like, device="meta")
+        if self._host is None or self._host.numel() < count * like.numel():
+            self._host = torch.empty(count * like.numel(), dtype=like.dtype, pin_memory=True)
+
+    def _place(self, index: int) -> Tensor:
+        assert self._host is not None  # noqa: S101 - opened first
+        size = self._like.numel()
+        return self._host[index * size : (index + 1) * size].view(self._like.shape)
+
+    def put(self, index: int, x: Tensor) -> None:
+        """Start the copy of ``x`` to the host; the last two stay on the device."""
+        if index >= self._count - 2:
+            super().put(index, x)
+            return
+        self._copies.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._copies):
+            self._place(index).copy_(x, non_blocking=True)
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record()
+        self._leaving.append((x, event))
+        if len(self._leaving) > 2:
+            torch.cuda.current_stream().wait_event(self._leaving.popleft()[1])
+
+    def take(self, index: int) -> Tensor:
+        """The input of layer ``index``; the one before it starts on its way back."""
+        while self._leaving:
+            torch.cuda.current_stream().wait_event(self._leaving.popleft()[1])
+        for ahead in (index, index - 1):
+            if ahead >= 0 and ahead not in self._held:
+                self._fetch(ahead)
+        if index in self._arriving:
+            torch.cuda.current_stream().wait_event(self._arriving.pop(index))
+        return super().take(index)
+
+    def _fetch(self, index: int) -> None:
+        back = torch.empty_like(self._like, device="cuda")
+        self._copies.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._copies):
+            back.copy_(self._place(index), non_blocking=True)
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record()
+        self._held[index], self._arriving[index] = back, event

@@ -1,0 +1,90 @@
+"""Streams: the bytes of a training step on the fast path, whose backward pass is written out.
+
+The fast path keeps known tensors and no others, so they are added up: no autograd is asked.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.spec.plan import Plan
+from harness.train.peaks import TrainingPeaks
+from harness.weights.shape import transformers_config
+
+# Model types that harness.train.stream.blocks knows, with the activations that it has for them.
+ACTIVATIONS = {
+    "llama": ("silu", "swish"),
+    "mistral": ("silu", "swish"),
+    "qwen2": ("silu", "swish"),
+    "phi": ("gelu_new", "gelu_pytorch_tanh"),
+}
+# What plain LoRA says of PEFT's other fields, its default first.
+PLAIN_LORA: dict[str, tuple[object, ...]] = {
+    "lora_dropout": (0, 0.0),
+    "use_dora": (False,),
+    "bias": ("none",),
+    "lora_bias": (False,),
+    "modules_to_save": (None, []),
+}
+LOGIT_BYTES = 1 << 27  # that harness.train.stream.decoder holds at a time
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def takes_fast_path(plan: Plan) -> bool:
+    """Whether the fast path will be used, as far as the plan tells."""
+    return (
+        plan.training.speed == "fast"
+        and plan.adapter is not None
+        and plan.adapter.type == "LORA"
+        and all(plan.adapter.fields.get(k, plain[0]) in plain for k, plain in PLAIN_LORA.items())
+        and plan.quantization.type != "int8"
+        and _knows(transformers_config(plan.model))
+    )
+
+
+def _knows(config: Any) -> bool:
+    known = ACTIVATIONS.get(config.model_type, ())
+    return (
+        getattr(config, "hidden_act", None) in known
+        and getattr(config, "sliding_window", None) is None
+    )
+
+
+def fast_training(plan: Plan, tokens: int, trainable: int) -> TrainingPeaks:
+    """Peaks of one step over ``tokens`` in one stream; ``trainable`` adapter parameters.
+
+    Kept per token and layer: the layer's input and, unless recomputed, the outputs of the
+    projections that the backward pass reads, the mixed values of attention with a float32
+    log-sum per head, and in a sequential layer the sum between attention and MLP. Beside them
+    stand a copy of the adapters in the compute dtype, two chunks of logits in the loss, and in
+    the backward pass the gradients of one layer's widest tensors.
+    """
+    config: Any = transformers_config(plan.model)
+    unit = BYTES[plan.precision.compute]
+    width, depth = int(config.hidden_size), int(config.num_hidden_layers)
+    inner = int(config.intermediate_size)
+    stream = tokens * width * unit
+    layer = tokens * _kept_per_token(config, unit)
+    kept = depth * stream if plan.training.gradient_checkpointing else depth * (stream + layer)
+    if plan.training.gradient_checkpointing and plan.training.activation_offload:
+        kept = 3 * stream
+    kept += trainable * unit
+    vocabulary = int(config.vocab_size)
+    chunk = max(64, LOGIT_BYTES // (vocabulary * unit) // 64 * 64)
+    loss = kept + min(tokens, 2 * chunk) * vocabulary * unit + 4 * stream
+    again = layer if plan.training.gradient_checkpointing else 0
+    backward = kept + again + tokens * inner * unit + 3 * stream
+    return TrainingPeaks(saved=kept, loss=loss, backward=backward)
+
+
+def _kept_per_token(config: Any, unit: int) -> int:
+    """Bytes that one layer keeps for one token beside its input."""
+    heads = int(config.num_attention_heads)
+    groups = int(getattr(config, "num_key_value_heads", None) or heads)
+    size = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    attention = (heads + 2 * groups) * size + heads * size
+    if config.model_type == "phi":  # attention and MLP side by side
+        mlp = int(config.intermediate_size)
+    else:
+        mlp = 2 * int(config.intermediate_size) + int(config.hidden_size)
+    return (attention + mlp) * unit + 4 * heads

@@ -1,0 +1,217 @@
+"""Ops: the steps of a decoder layer forwards and backwards, on the GPU by Triton, else by PyTorch.
+
+Tensors are (tokens, channels): conversations follow each other in one stream without padding.
+Functions whose name ends in ``_`` write into their arguments, to keep peak memory low.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+CAUSAL, NO_DEBUG_MASK = True, False
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One micro-batch: conversations one after another.
+
+    ``starts`` holds cumulative lengths (int32, one more than conversations, some of which may be
+    empty); none is longer than ``longest``. ``cos`` and ``sin`` are float32 (tokens, rotary
+    channels).
+    """
+
+    starts: Tensor
+    longest: int
+    cos: Tensor
+    sin: Tensor
+
+
+def _kernels() -> Any:
+    from harness.train.stream import triton_kernels
+
+    return triton_kernels
+
+
+def dequantize_into(out: Tensor, weight: Tensor) -> None:
+    """Write a bitsandbytes 4-bit ``weight`` into ``out``, whose rows may be strided."""
+    state: Any = weight.quant_state  # type: ignore[attr-defined]
+    if out.is_cuda and state.blocksize == 64 and out.shape[1] % 64 == 0:
+        _kernels().dequantize_into(out, weight.data, state)
+        return
+    from bitsandbytes.functional import dequantize_4bit
+
+    out.copy_(dequantize_4bit(weight.data, state).view(out.shape))
+
+
+def rotate_(x: Tensor, stream: Stream, *, back: bool = False) -> None:
+    """Rotary position embedding of (tokens, heads, size) ``x``, or its inverse, in place."""
+    sign = -1.0 if back else 1.0
+    if x.is_cuda:
+        _kernels().rotate_(x, stream.cos, stream.sin, sign)
+        return
+    half = stream.cos.shape[1] // 2
+    cos, sin = stream.cos[:, None, :half].to(x.dtype), stream.sin[:, None, :half].to(x.dtype) * sign
+    first, second = x[..., :half].clone(), x[..., half : 2 * half].clone()
+    x[..., :half] = first * cos - second * sin
+    x[..., half : 2 * half] = second * cos + first * sin
+
+
+def unrotate(source: Tensor, out: Tensor, stream: Stream) -> None:
+    """Write (tokens, heads, size) ``source``, rotated back, into ``out``."""
+    if out.is_cuda:
+        _kernels().unrotate(source.contiguous(), out, stream.cos, stream.sin)
+        return
+    out.copy_(source)
+    rotate_(out, stream, back=True)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, stream: Stream) -> tuple[Tensor, Any]:
+    """Causal attention inside each conversation; returns the output and what `attend_back` needs.
+
+    Shapes are (tokens, heads, size); ``k`` and ``v`` may have fewer heads.
+    """
+    if q.is_cuda:
+        run = torch.ops.aten._flash_attention_forward  # noqa: SLF001
+        sizes = (stream.longest, stream.longest)
+        out, log_sum, seed, unused, _ = run(
+            q, k, v, stream.starts, stream.starts, *sizes, 0.0, CAUSAL, NO_DEBUG_MASK
+        )
+        return out, (log_sum, seed, unused)
+    return torch.cat([_attend_one(*parts) for parts in _split(stream, q, k, v)]), None
+
+
+def attend_back(
+    slope: Tensor, qkv: tuple[Tensor, Tensor, Tensor], out: Tensor, kept: Any, stream: Stream
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k and v, given ``slope`` of the output."""
+    if slope.is_cuda:
+        log_sum, seed, unused = kept
+        run = torch.ops.aten._flash_attention_backward  # noqa: SLF001
+        starts, sizes = (stream.starts, stream.starts), (stream.longest, stream.longest)
+        grads: tuple[Tensor, Tensor, Tensor] = run(
+            slope, *qkv, out, log_sum, *starts, *sizes, 0.0, CAUSAL, seed, unused
+        )
+        return grads
+    parts = []
+    for q, k, v, g in _split(stream, *qkv, slope):
+        with torch.enable_grad():
+            leaves = [part.detach().requires_grad_() for part in (q, k, v)]
+            parts.append(torch.autograd.grad(_attend_one(*leaves), leaves, g))
+    q_grad, k_grad, v_grad = (torch.cat(column) for column in zip(*parts, strict=True))
+    return q_grad, k_grad, v_grad
+
+
+def _split(stream: Stream, *tensors: Tensor) -> list[tuple[Tensor, ...]]:
+    sizes = [size for size in stream.starts.diff().tolist() if size]
+    return list(zip(*(torch.split(tensor, sizes) for tensor in tensors), strict=True))
+
+
+def _attend_one(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    queries, keys, values = (part.transpose(0, 1)[None] for part in (q, k, v))
+    grouped = q.shape[1] != k.shape[1]
+    out = functional.scaled_dot_product_attention(
+        queries, keys, values, is_causal=True, enable_gqa=grouped
+    )
+    return out[0].transpose(0, 1)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """GELU in its tanh form."""
+    if x.is_cuda:
+        out: Tensor = _kernels().gelu(x)
+        return out
+    return functional.gelu(x, approximate="tanh")
+
+
+def gelu_back_(x: Tensor, slope: Tensor) -> None:
+    """Turn ``x`` into its gradient and ``slope`` (that of the output) into the output."""
+    if x.is_cuda:
+        _kernels().gelu_back_(x, slope)
+        return
+    out = functional.gelu(x, approximate="tanh")
+    x.copy_(torch.ops.aten.gelu_backward(slope, x, approximate="tanh"))
+    slope.copy_(out)
+
+
+def silu_mul(x: Tensor) -> Tensor:
+    """silu(gate) * up, both halves of ``x``."""
+    if x.is_cuda:
+        out: Tensor = _kernels().silu_mul(x)
+        return out
+    gate, up = x.chunk(2, dim=1)
+    return functional.silu(gate) * up
+
+
+def silu_mul_back_(x: Tensor, slope: Tensor) -> None:
+    """Turn ``x`` into its gradient and ``slope`` (that of the output) into the output."""
+    if x.is_cuda:
+        _kernels().silu_mul_back_(x, slope)
+        return
+    gate, up = (part.clone() for part in x.chunk(2, dim=1))
+    smooth = torch.sigmoid(gate)
+    width = gate.shape[1]
+    x[:, :width] = slope * up * smooth * (1 + gate * (1 - smooth))
+    x[:, width:] = slope * gate * smooth
+    slope.copy_(gate * smooth * up)
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A frozen layer norm, or root-mean-square norm where ``bias`` is None."""
+
+    weight: Tensor
+    bias: Tensor | None
+    eps: float
+
+    def forward(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """Norm of the rows of contiguous ``x``, written to ``out`` (rows may be strided)."""
+        out = torch.empty_like(x) if out is None else out
+        if not x.is_cuda:
+            return out.copy_(self._reference(x))
+        if self.bias is None:
+            _kernels().rms_norm(x, self.weight, self.eps, out)
+        else:
+            _kernels().layer_norm(x, self.weight, self.bias, self.eps, out)
+        return out
+
+    def _reference(self, x: Tensor) -> Tensor:
+        width = [x.shape[1]]
+        if self.bias is None:
+            return functional.rms_norm(x, width, self.weight, self.eps)
+        return functional.layer_norm(x, width, self.weight, self.bias, self.eps)
+
+    def backward_(self, x: Tensor, slope: Tensor, total: Tensor) -> None:
+        """Add the gradient of ``x`` to ``total``, given ``slope`` of the output."""
+        if x.is_cuda:
+            back = _kernels().rms_norm_back_ if self.bias is None else _kernels().layer_norm_back_
+            back(x, self.weight, self.eps, slope, total)
+            return
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self._reference(leaf), leaf, slope)
+        total.add_(gradient)
+
+
+def cross_entropy_(logits: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
+    """Loss of each row (nats); ``logits`` turn into ``scale`` times their gradient.
+
+    Rows with a negative target carry neither.
+    """
+    if logits.is_cuda:
+        out: Tensor = _kernels().cross_entropy_(logits, targets, scale)
+        return out
+    carries, chosen = targets >= 0, targets.clamp(min=0)
+    exact = logits if logits.dtype == torch.float64 else logits.float()
+    log_sum = exact.logsumexp(dim=1, keepdim=True)
+    losses = (log_sum - exact.gather(1, chosen[:, None]))[:, 0] * carries
+    exact.sub_(log_sum).exp_()
+    exact[torch.arange(len(targets)), chosen] -= 1
+    exact.mul_((scale * carries)[:, None])
+    if exact is not logits:
+        logits.copy_(exact)
+    return losses

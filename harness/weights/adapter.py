@@ -1,0 +1,134 @@
+"""Adapter: PEFT's configuration checked, and the adapter attached alike for every variant."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
+
+from harness.errors import InvalidFile, UnknownName
+from harness.spec.plan import Plan
+from harness.spec.variant import Adapter
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from torch import nn
+    from transformers import PreTrainedModel
+
+
+# What the harness, and not a variant, decides about an adapter.
+DECIDED = frozenset(
+    (
+        "task_type",
+        "peft_type",
+        "inference_mode",
+        "base_model_name_or_path",
+        "revision",
+        "auto_mapping",
+        "peft_version",
+    )
+)
+
+
+def adapter_config(adapter: Adapter) -> PeftConfig:
+    """PEFT's own configuration object for ``adapter``.
+
+    Raises:
+        UnknownName: PEFT knows no such adapter type, or the type no such field.
+        InvalidFile: a value is not of the field's type, or PEFT refuses it.
+    """
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    kinds = {str(getattr(kind, "value", kind)): cls for kind, cls in _mapping_items()}
+    if adapter.type not in kinds:
+        raise UnknownName("adapter type", adapter.type, kinds, where="[adapter] type")
+    cls = PEFT_TYPE_TO_CONFIG_MAPPING[adapter.type]
+    known = {field.name for field in dataclasses.fields(cls) if field.init} - DECIDED
+    for name in adapter.fields:
+        if name not in known:
+            raise UnknownName(f"{adapter.type} adapter field", name, known, where="[adapter]")
+    _check_types(cls, adapter)
+    try:
+        return cls(task_type="CAUSAL_LM", **adapter.fields)
+    except (TypeError, ValueError) as error:
+        raise InvalidFile(
+            f"PEFT refuses the {adapter.type} configuration: {error}", where="[adapter]"
+        ) from None
+
+
+def _mapping_items() -> Any:
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    return PEFT_TYPE_TO_CONFIG_MAPPING.items()
+
+
+def _check_types(cls: type, adapter: Adapter) -> None:
+    """PEFT's classes state types but do not check them; a wrong one would fail much later."""
+    hints = typing.get_type_hints(cls)
+    for name, value in adapter.fields.items():
+        try:
+            checker: TypeAdapter[Any] = TypeAdapter(hints[name])
+        except PydanticUserError:  # a type that only PEFT can make
+            continue
+        try:
+            checker.validate_json(json.dumps(value), strict=True)
+        except ValidationError as error:
+            if isinstance(value, str) and _has_pattern(hints[name]):
+                continue
+            reasons = dict.fromkeys(item["msg"] for item in error.errors())
+            raise InvalidFile(
+                f"{adapter.type} adapter field {name} = {value!r}",
+                where=f"[adapter] {name}",
+                expected="; or ".join(reasons),
+            ) from None
+
+
+def _has_pattern(hint: object) -> bool:
+    """Whether a literal stands for many strings, as ``"pissa_niter_[number of iters]"`` does."""
+    parts = typing.get_args(hint)
+    return any("[" in part if isinstance(part, str) else _has_pattern(part) for part in parts)
+
+
+def wrap(model: nn.Module, adapter: Adapter, **options: bool) -> Any:
+    """``model`` with a new adapter in the dtypes that PEFT chose.
+
+    Raises:
+        UnknownName, InvalidFile: as :func:`adapter_config`, and when the adapter does not fit the
+            model, for example because no layer has the name of a target module.
+    """
+    from peft import get_peft_model
+
+    config = adapter_config(adapter)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return get_peft_model(model, config, autocast_adapter_dtype=False, **options)
+        except (NotImplementedError, TypeError, ValueError) as error:
+            raise InvalidFile(
+                f"the {adapter.type} adapter does not fit the model: {error}", where="[adapter]"
+            ) from error
+
+
+def attach_adapter(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
+    """Make ``plan``'s parameters trainable and everything else frozen.
+
+    An adapter is created from the plan's seed, then cast to the planned dtype, so that it is the
+    same on every base. ``prepare_model_for_kbit_training`` is not used: it would upcast the
+    unquantized weights of quantized variants only, and no two variants would be alike.
+    """
+    import torch
+
+    torch.manual_seed(plan.seed)
+    model.requires_grad_(plan.method == "full")
+    if plan.adapter is None:
+        return model
+    wrapped: PreTrainedModel = wrap(model, plan.adapter)
+    dtype = getattr(torch, plan.precision.trainable)
+    for parameter in wrapped.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(dtype)
+    return wrapped

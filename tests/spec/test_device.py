@@ -1,0 +1,95 @@
+"""The device of a plan is found without importing torch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.errors import UserError
+from harness.spec.device import detect_device, first_visible, machine_memory_bytes, usable_cores
+
+
+def test_the_cpu_is_described_by_name_memory_and_threads() -> None:
+    device = detect_device("cpu")
+    assert device.kind == "cpu"
+    assert device.name
+    assert device.threads == usable_cores()
+    assert device.memory_bytes == machine_memory_bytes()
+    assert device.memory_bytes is None or device.memory_bytes > 1 << 28
+
+
+def test_hidden_gpus_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert detect_device("auto") == detect_device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("visible", "first"),
+    [
+        (None, 0),
+        ("", None),
+        ("-1", None),
+        ("-1,0", None),
+        ("NoDevFiles", None),
+        ("2", 2),
+        (" 3 ,1", 3),
+        ("GPU-8932f937", "GPU-8932f937"),
+        ("MIG-8932f937-d72c", "MIG-8932f937-d72c"),
+    ],
+)
+def test_the_first_gpu_is_the_one_that_cuda_would_take(
+    visible: str | None, first: int | str | None
+) -> None:
+    assert first_visible(visible) == first
+
+
+@pytest.mark.skipif(not Path("/dev/nvidiactl").exists(), reason="no NVIDIA GPU here")
+def test_a_gpu_is_found_by_its_index_and_its_uuid(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pynvml
+
+    pynvml.nvmlInit()
+    last = pynvml.nvmlDeviceGetCount() - 1
+    handle = pynvml.nvmlDeviceGetHandleByIndex(last)
+    name, uuid = pynvml.nvmlDeviceGetName(handle), pynvml.nvmlDeviceGetUUID(handle)
+    pynvml.nvmlShutdown()
+    for visible in (str(last), uuid, uuid[:12]):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert detect_device("cuda").name == name
+    for hidden in ("-1", "99", "GPU-00000000"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert detect_device("auto").kind == "cpu"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity masks here")
+def test_only_the_cores_this_process_may_use_are_counted() -> None:
+    code = (
+        "import os\n"
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "from harness.spec.device import detect_device\n"
+        "print(detect_device('cpu').threads)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"
+
+
+def test_detection_imports_no_torch() -> None:
+    code = (
+        "import sys\n"
+        "from harness.spec.device import detect_device\n"
+        "detect_device()\n"
+        "print('torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_a_gpu_that_is_asked_for_and_not_there_is_a_mistake(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(UserError, match="no NVIDIA GPU"):
+        detect_device("cuda")

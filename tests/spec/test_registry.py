@@ -1,0 +1,454 @@
+"""Variants, suites and models by name, and how their layers lie over each other."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from planned import CPU, planned
+
+from harness.errors import HarnessError, InvalidFile, UnknownName, UserError
+from harness.spec.plan import RunRequest
+from harness.spec.registry import (
+    MODELS,
+    SUITES,
+    Request,
+    build_variant,
+    descriptions,
+    load_model,
+    load_suite,
+    load_variant,
+    model_names,
+    parse_seeds,
+    parse_settings,
+    resolve,
+    show,
+    suite_names,
+    variant_names,
+    variants_folder,
+)
+from harness.spec.schema import read_toml
+from harness.spec.suite import Suite
+from harness.spec.variant import Variant
+
+REQUIRED_VARIANTS = {
+    "base",
+    "base_nf4",
+    "base_nf4_dq",
+    "full_finetune",
+    "lora_bf16",
+    "lora_fp16",
+    "lora_int8",
+    "qlora_nf4",
+    "qlora_nf4_dq",
+    "qlora_fp4",
+    "qlora_fp4_dq",
+    *(f"{method}_r{rank}" for method in ("qlora_nf4", "lora_bf16") for rank in (4, 8, 64, 256)),
+    *(f"qlora_nf4_seq{length}" for length in (512, 1024, 2048)),
+}
+
+
+def quick(**overrides: object) -> Suite:
+    return load_suite("quick", overrides)
+
+
+# What ships with the harness
+
+
+def test_every_promised_variant_is_registered() -> None:
+    assert set(variant_names()) >= REQUIRED_VARIANTS
+
+
+@pytest.mark.parametrize("name", variant_names())
+def test_every_variant_resolves_and_is_described(name: str) -> None:
+    variant = load_variant(name, quick())
+    assert variant.name == name
+    assert variant.description
+
+
+@pytest.mark.parametrize("name", variant_names())
+def test_a_variant_states_only_how_it_differs_from_the_defaults(name: str) -> None:
+    written = read_toml(variants_folder() / f"{name}.toml")
+    without = {"description": "d", "method": written.get("method", "adapter")}
+    default = build_variant(name, without, quick(), where=name).model_dump()
+    repeated = [
+        f"{key}.{inner}"
+        for key, table in written.items()
+        if isinstance(table, dict)
+        for inner, value in table.items()
+        if (default[key] or {}).get(inner, "no such default") == value and inner != "type"
+    ]
+    # The default length has a name of its own, to stand beside its longer twins.
+    assert repeated == (["training.sequence_length"] if name == "qlora_nf4_seq512" else [])
+
+
+@pytest.mark.parametrize("rank", [4, 8, 64, 256])
+def test_rank_twins_differ_in_the_quantization_alone(rank: int) -> None:
+    lora = load_variant(f"lora_bf16_r{rank}", quick())
+    qlora = load_variant(f"qlora_nf4_r{rank}", quick())
+    apart = {"name": "", "description": "", "quantization": None}
+    assert lora.model_dump() | apart == qlora.model_dump() | apart
+    assert lora.adapter is not None
+    assert lora.adapter.fields["r"] == rank
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_every_suite_resolves_and_names_a_registered_model(name: str) -> None:
+    assert load_suite(name).model in model_names()
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_every_model_resolves_and_states_its_shape(name: str) -> None:
+    model = load_model(name)
+    assert model.description
+    assert model.license
+    assert "model_type" in model.config
+
+
+def test_hub_models_are_pinned_to_a_commit() -> None:
+    sources = [load_model(name).source for name in model_names()]
+    revisions = [source.revision for source in sources if source.kind == "hub"]
+    assert all(re.fullmatch(r"[0-9a-f]{40}", revision) for revision in revisions)
+
+
+def test_lists_give_names_with_descriptions() -> None:
+    assert [name for name, _ in descriptions("variants")] == variant_names()
+    assert all(text for kind in ("suites", "models") for _, text in descriptions(kind))
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../variants/base",
+        "/etc/passwd",
+        "base.toml",
+        "sub/base",
+        "",
+        ".",
+        "..",
+        "base\n",
+        "a" * 300,
+    ],
+)
+def test_a_name_is_never_a_path_into_other_folders(name: str) -> None:
+    with pytest.raises(UserError, match=r"unknown variant|no such variant file"):
+        load_variant(name, quick())
+    with pytest.raises(UserError, match=r"unknown suite|no such suite file"):
+        load_suite(name)
+    with pytest.raises(UserError, match=r"unknown model|no such model file"):
+        load_model(name)
+
+
+def test_a_misspelt_name_gets_its_close_matches() -> None:
+    with pytest.raises(UnknownName, match="did you mean qlora_nf4"):
+        load_variant("qlora_nf", quick())
+
+
+def test_a_variant_of_the_users_own_is_named_after_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('description = "mine"\nadapter = { r = 3 }\n')
+    variant = load_variant(str(path), quick())
+    assert variant.name == "mine"
+    assert variant.adapter is not None
+    assert variant.adapter.fields["r"] == 3
+
+
+@pytest.mark.parametrize("name", ["../escape", "/tmp/escape", "a/b", "..", ".hidden", "a b"])
+def test_a_file_cannot_name_a_folder_outside_the_store(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f'name = "{name}"\ndescription = "mine"\n')
+    with pytest.raises(InvalidFile, match="name: "):
+        load_variant(str(path), quick())
+
+
+def test_a_file_whose_own_name_is_unusable_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "my variant.toml"
+    path.write_text('description = "mine"\n')
+    with pytest.raises(InvalidFile, match="name: "):
+        load_variant(str(path), quick())
+
+
+def test_a_users_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("{}")
+    with pytest.raises(InvalidFile, match="not a TOML file") as caught:
+        load_variant(str(path), quick())
+    assert str(path) in str(caught.value)
+
+
+# Layers: defaults < suite < variant file < --set
+
+
+def layered(suite: dict, written: dict, overrides: dict) -> Variant:
+    data = load_suite("quick", {"training": suite})
+    return build_variant("v", {"description": "d", **written}, data, overrides, where="v.toml")
+
+
+def test_later_layers_win_key_by_key() -> None:
+    nothing = layered({}, {}, {})
+    suite = {"learning_rate": 1e-3, "sequence_length": 128, "warmup_steps": 3}
+    file = {"training": {"sequence_length": 256, "learning_rate": 1e-4}}
+    typed = {"training": {"learning_rate": 1e-5}}
+    made = layered(suite, file, typed).training
+    assert nothing.training.learning_rate == 2e-4
+    assert (made.warmup_steps, made.sequence_length, made.learning_rate) == (3, 256, 1e-5)
+    assert made.optimizer == nothing.training.optimizer
+
+
+def test_lora_defaults_fill_what_an_adapter_leaves_open() -> None:
+    adapter = layered({}, {"adapter": {"r": 4}}, {}).adapter
+    assert adapter is not None
+    assert adapter.fields["r"] == 4
+    assert adapter.fields["target_modules"] == "all-linear"
+    assert adapter.fields["lora_alpha"] == 32
+
+
+def test_other_adapter_types_do_not_get_loras_defaults() -> None:
+    adapter = layered({}, {"adapter": {"type": "IA3"}}, {}).adapter
+    assert adapter is not None
+    assert adapter.fields == {}
+
+
+def test_settings_derive_a_name_that_tells_what_was_set() -> None:
+    variant, suite = parse_settings(["training.sequence_length=1024", "adapter.r=32"])
+    assert suite == {}
+    made = load_variant("qlora_nf4", quick(), variant)
+    assert made.name == "qlora_nf4+adapter.r=32+training.sequence_length=1024"
+
+
+def test_a_long_list_of_settings_still_makes_a_name_that_a_folder_can_have() -> None:
+    settings = [f"score.data_folder={'x' * 100}", f"corpus.source={'y' * 100}", "budget.steps=3"]
+    one = load_suite("quick", parse_settings(settings)[1]).name
+    two = load_suite("quick", parse_settings([*settings[:2], "budget.steps=4"])[1]).name
+    assert len(one) <= 200
+    assert one != two
+
+
+def test_a_path_in_a_setting_appears_in_the_name_as_its_last_part() -> None:
+    _, suite = parse_settings(["corpus.source=../shared/data/trees.jsonl.gz"])
+    assert load_suite("quick", suite).name == "quick+corpus.source=trees.jsonl.gz"
+
+
+@pytest.mark.parametrize("value", ["..", "../..", "/", "a/../../b", f"hub:a/b@{'0' * 40}", "a\\b"])
+def test_no_setting_leads_out_of_the_store(value: str) -> None:
+    _, suite = parse_settings([f"corpus.source={value}"])
+    name = load_suite("quick", suite).name
+    assert Path(name).name == name
+
+
+@given(value=st.text(max_size=300))
+def test_whatever_is_set_the_derived_name_is_one_folder(value: str) -> None:
+    name = load_suite("quick", {"corpus": {"source": value}}).name
+    assert Path(name).name == name
+    assert len(name.encode()) <= 200
+
+
+def test_seeds_make_no_other_suite() -> None:
+    assert quick(seeds=[1, 2]).name == "quick"
+    assert quick(seeds=[1, 2]).seeds == (1, 2)
+
+
+# --set and --seeds as typed
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("32", 32),
+        ("2e-4", 2e-4),
+        ("true", True),
+        ('["q_proj", "v_proj"]', ["q_proj", "v_proj"]),
+        ("all-linear", "all-linear"),
+        ('"16"', "16"),
+        ("a=b", "a=b"),
+        ("../x.jsonl", "../x.jsonl"),
+    ],
+)
+def test_a_value_is_read_as_toml_and_otherwise_taken_as_text(text: str, value: object) -> None:
+    variant, _ = parse_settings([f"adapter.x={text}"])
+    assert variant == {"adapter": {"x": value}}
+
+
+@pytest.mark.parametrize("setting", ["adapter.r", "=3", "adapter.=3", ".r=3", ""])
+def test_what_is_not_key_equals_value_is_refused(setting: str) -> None:
+    with pytest.raises(UserError, match="is not KEY=VALUE"):
+        parse_settings([setting])
+
+
+def test_an_unknown_section_gets_its_close_matches() -> None:
+    with pytest.raises(UnknownName, match="did you mean training") as caught:
+        parse_settings(["trainig.packing=true"])
+    assert "--set trainig.packing=true" in str(caught.value)
+
+
+def test_a_value_cannot_also_be_a_section() -> None:
+    with pytest.raises(InvalidFile, match="r is a value, not a section"):
+        parse_settings(["adapter.r=3", "adapter.r.x=4"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "found"),
+    [
+        ("training.sequence_lenght=5", "unknown key; did you mean sequence_length?"),
+        ("quantization.kind=nf4", "quantization.kind: unknown key; known are double, type"),
+        ("score.tasks=[{nam='x'}]", "score.tasks.0.nam: unknown key; did you mean name?"),
+        ("training.sequence_length=long", "training.sequence_length: "),
+        ("training.sequence_length=2024-01-01", "training.sequence_length"),
+        ("training.learning_rate=nan", "training.learning_rate"),
+        ("training.learning_rate=inf", "training.learning_rate"),
+        ("training=", "training: "),
+        ("adapter=3", "adapter: "),
+        ("method=fulll", "method: "),
+        ("budget.steps=-1", "budget.steps: "),
+        ("budget.tokens=100", "set exactly one of steps and tokens"),
+        ("model=phi3", "unknown model 'phi3'"),
+        ("score=1979-05-27T07:32:00Z", "score"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_refused_by_key(setting: str, found: str) -> None:
+    with pytest.raises(UserError) as caught:
+        planned("qlora_nf4", setting)
+    assert found in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_a_refused_setting_is_blamed_on_the_option_and_not_only_on_the_file() -> None:
+    with pytest.raises(InvalidFile, match="--set"):
+        planned("qlora_nf4", "training.sequence_length=long")
+    with pytest.raises(InvalidFile, match="--set"):
+        planned("qlora_nf4", "budget.steps=many")
+
+
+@pytest.mark.parametrize(
+    ("setting", "found"),
+    [
+        ("suite.training.speeed=fast", "training.speeed: unknown key; did you mean speed?"),
+        ("suite.precision.compute=int3", "precision.compute: "),
+        ("suite.training=5", "training: "),
+    ],
+)
+def test_a_mistake_in_the_protocol_is_blamed_on_its_option(setting: str, found: str) -> None:
+    with pytest.raises(InvalidFile) as caught:
+        planned("qlora_nf4", setting)
+    assert found in str(caught.value)
+    assert "quick.toml, with --set" in str(caught.value)
+    assert "qlora_nf4.toml" not in str(caught.value)
+
+
+def test_none_unsets_what_may_be_left_out() -> None:
+    plan = planned("qlora_nf4", "budget.steps=none", "budget.tokens=4000")
+    assert (plan.budget.steps, plan.budget.tokens) == (None, 4000)
+    assert plan.suite == "quick+budget.steps=none+budget.tokens=4000"
+    assert planned("base", "corpus.held_out_limit=none").corpus.held_out_limit is None
+    assert planned("base", "method=none", "adapter=none").adapter is None
+
+
+def test_none_stays_a_word_where_it_is_one_and_is_refused_where_nothing_may_be_left_out() -> None:
+    plan = planned("qlora_nf4", "quantization.type=none", "adapter.bias=none")
+    assert plan.quantization.type == "none"
+    assert plan.adapter is not None
+    assert plan.adapter.fields["bias"] == "none"
+    with pytest.raises(InvalidFile, match=r"budget\.batch_size: .*'none'"):
+        planned("qlora_nf4", "budget.batch_size=none")
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"), [("", ()), ("0", (0,)), ("3,1,3", (3, 1)), ("0..4", (0, 1, 2, 3, 4))]
+)
+def test_seeds_as_typed(text: str, seeds: tuple[int, ...]) -> None:
+    assert parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["4294967296", "5000000000", "5000000000..5000000001", "9" * 5000])
+def test_a_seed_that_is_too_large_is_refused_with_the_limit(text: str) -> None:
+    with pytest.raises(UserError, match="seeds below 4294967296"):
+        parse_seeds(text)
+    assert parse_seeds("4294967295") == (4294967295,)
+
+
+@pytest.mark.parametrize("text", ["x", "1..", "4..0", "-1", "1.5", ",", "0..99999999999"])
+def test_seeds_that_make_no_sense_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match="--seeds"):
+        parse_seeds(text)
+
+
+# Plans and show
+
+
+def test_variants_and_seeds_make_a_plan_each() -> None:
+    plans = resolve(Request(("base", "qlora_nf4"), seeds=(0, 1)), CPU)
+    assert [(plan.variant, plan.seed) for plan in plans] == [
+        ("base", 0),
+        ("qlora_nf4", 0),
+        ("base", 1),
+        ("qlora_nf4", 1),
+    ]
+
+
+def test_tasks_are_scored_besides_the_suites_own_and_named() -> None:
+    (plan,) = resolve(Request(("base",), tasks=("arc_easy",)), CPU)
+    assert [task.name for task in plan.score.tasks] == ["held_out_replies", "arc_easy"]
+    assert plan.suite == "quick+score.tasks=held_out_replies-arc_easy"
+
+
+def test_every_plan_keeps_its_part_of_the_request_as_typed(tmp_path: Path) -> None:
+    own = tmp_path / "mine.toml"
+    own.write_text('description = "mine"\nmethod = "none"\n')
+    settings = ("budget.steps = 3", "score.tasks=[]")
+    request = Request((str(own), "base"), settings=settings, tasks=("arc_easy",), seeds=(0, 1))
+    kept = {"suite": "quick", "settings": settings, "tasks": ("arc_easy",)}
+    assert [plan.request for plan in resolve(request, CPU)] == [
+        RunRequest(variant=str(own), **kept),
+        RunRequest(variant="base", **kept),
+    ] * 2
+
+
+def test_the_suites_seeds_are_used_where_none_are_asked_for() -> None:
+    assert [plan.seed for plan in resolve(Request(("base",)), CPU)] == list(quick().seeds)
+
+
+def test_show_spells_out_every_value() -> None:
+    assert '"sequence_length": 512' in show("qlora_nf4", "quick")
+    assert '"stride": 512' in show("quick", "quick")
+    assert '"hidden_size": 576' in show("smollm2_135m_instruct", "quick")
+
+
+def test_show_of_an_unknown_name_knows_all_three_kinds() -> None:
+    with pytest.raises(UnknownName, match="unknown variant, suite or model") as caught:
+        show("quik", "quick")
+    assert "did you mean quick?" in str(caught.value)
+
+
+def test_no_file_ships_that_the_registry_does_not_list() -> None:
+    for folder in (variants_folder(), SUITES, MODELS):
+        assert {path.suffix for path in folder.iterdir()} == {".toml"}
+
+
+def test_every_registry_error_is_a_harness_error() -> None:
+    with pytest.raises(HarnessError):
+        resolve(Request(("nope",)), CPU)
+
+
+def test_a_suite_setting_changes_the_protocol_of_every_variant() -> None:
+    settings = ("suite.training.speed=fast", "suite.budget.steps=3")
+    request = Request(variants=("lora_bf16", "qlora_nf4"), settings=settings)
+    plans = resolve(request, CPU)
+    assert [plan.variant for plan in plans] == ["lora_bf16", "qlora_nf4"]
+    assert {plan.suite for plan in plans} == {"quick+budget.steps=3+training.speed=fast"}
+    assert all(plan.training.speed == "fast" for plan in plans)
+    apart = resolve(Request(variants=("lora_bf16",), settings=("training.speed=fast",)), CPU)
+    assert [(plan.variant, plan.suite) for plan in apart] == [
+        ("lora_bf16+training.speed=fast", "quick")
+    ]
+
+
+@pytest.mark.parametrize("setting", ["suite.adapter.r=3", "suite=3", "suite.nonsense=1"])
+def test_a_suite_has_no_such_section(setting: str) -> None:
+    with pytest.raises(UnknownName, match="section of a suite"):
+        parse_settings([setting])

@@ -18,10 +18,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from real_model import DATA, load, parser
-
 from harness.records.events import Silence
 from harness.spec.suite import Task
+from tests.score.real_model import DATA, load, parser
 
 WORKLOADS = {
     "mmlu 5-shot": Task(name="mmlu_anatomy", num_fewshot=5, limit=10),

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from real_model import load, parser
 
 from harness.records.events import Silence
 from harness.spec.suite import Task
+from tests.score.real_model import load, parser
 
 TASKS = (
     Task(name="arc_easy", num_fewshot=0, limit=8),

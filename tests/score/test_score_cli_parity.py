@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import make_model
 
 from harness.records.events import Silence
 from harness.score.catalogue import load_task
@@ -20,6 +19,7 @@ from harness.score.engine import FastLM, PlainLM
 from harness.score.evaluation import evaluate, write_scores
 from harness.score.items import Place
 from harness.spec.suite import Task
+from tests.score.conftest import make_model
 
 TASK = Task(name="openbookqa", num_fewshot=5, limit=6)
 

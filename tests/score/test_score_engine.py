@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import make_model
 
 from harness.errors import DivergedError, UserError
 from harness.records.events import Silence
@@ -19,6 +18,7 @@ from harness.score.engine import FastLM, PlainLM
 from harness.score.evaluation import _joined, evaluate, write_scores
 from harness.score.items import Items, Place
 from harness.spec.suite import Task
+from tests.score.conftest import make_model
 
 
 def score(lm: Any, task: Task, data: Path, folder: Path) -> list[Score]:

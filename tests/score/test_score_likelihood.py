@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import WORDS, make_model
 
 from harness.errors import DivergedError
 from harness.records.events import Silence
 from harness.score.body import SplitBody, WholeBody
 from harness.score.likelihood import Likelihood, Query
 from harness.weights.load import keep_as_quantized
+from tests.score.conftest import WORDS, make_model
 
 
 def queries() -> list[Query]:

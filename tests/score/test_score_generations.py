@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import make_model
 
-from harness.corpus.build import Corpus
+from harness.corpus.corpus import Corpus
 from harness.corpus.render import Renderer
 from harness.records.events import Silence
 from harness.score.generations import choose_prompts, generate, score_generations

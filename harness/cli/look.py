@@ -114,8 +114,8 @@ def plan(
         texts = [planned.model_dump_json() for planned in plans]
         out.print_json(texts[0] if len(texts) == 1 else f"[{','.join(texts)}]")
     elif not plans[0].corpus.source.startswith("hub:"):
-        from harness.corpus.build import build_corpus
-        from harness.corpus.show import funnel_table
+        from harness.corpus.corpus import build_corpus
+        from harness.corpus.view import funnel_table
 
         out.print(funnel_table(build_corpus(plans[0].corpus).result))
 
@@ -139,7 +139,7 @@ def corpus(
     """Show what a suite's corpus holds and, token by token, what a model would learn from it."""
     from harness.cli.display import Notes
     from harness.corpus.render import Renderer
-    from harness.corpus.show import corpus_report
+    from harness.corpus.view import corpus_report
     from harness.weights.fetch import fetch_tokenizer, quiet_libraries
     from harness.weights.load import load_tokenizer
 

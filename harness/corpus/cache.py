@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 
 from harness.cache import cache_folder, cached_folder
-from harness.corpus.build import Corpus, build_corpus
 from harness.corpus.conversation import Conversation, Message, PreferencePair
-from harness.corpus.funnel import CountTokens
-from harness.corpus.lengths import with_lengths
+from harness.corpus.corpus import Corpus, build_corpus
+from harness.corpus.funnel import CountTokens, with_lengths
 from harness.corpus.render import Renderer, TokenSequence
 from harness.corpus.sources import find_source
 from harness.errors import HarnessError
@@ -49,7 +48,7 @@ def tokenised_corpus(
     A cache entry that cannot be read is made again.
 
     Raises:
-        CorpusError: see :func:`harness.corpus.build.build_corpus`.
+        CorpusError: see :func:`harness.corpus.corpus.build_corpus`.
         StorageError: the cache cannot be written.
     """
     path = cache_folder() / "corpora" / _fingerprint(spec, renderer)

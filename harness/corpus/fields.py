@@ -1,12 +1,13 @@
-"""Typed look-ups in a record, with complaints that name file, line and key."""
+"""Typed look-ups in a record, and what happens to a record that cannot be used."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from harness.corpus.conversation import Role
 from harness.errors import CorpusError
@@ -23,7 +24,7 @@ UNWANTED = re.compile("[\x00\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Location:
     """A file, a line (or record number) in it, and a key path in that line."""
 
     file: str
@@ -31,13 +32,13 @@ class Place:
     key: str = ""
     unit: str = "line"
 
-    def at(self, key: str | int) -> Place:
+    def at(self, key: str | int) -> Location:
         """The place of one key or list index further in."""
         if isinstance(key, int):
             inner = f"{self.key}[{key}]"
         else:
             inner = f"{self.key}.{key}" if self.key else key
-        return Place(self.file, self.line, inner, self.unit)
+        return Location(self.file, self.line, inner, self.unit)
 
     def __str__(self) -> str:
         parts = [self.file]
@@ -48,25 +49,25 @@ class Place:
         return ", ".join(parts)
 
 
-def wrong(what: str, place: Place, expected: str | None = None) -> CorpusError:
+def wrong(what: str, place: Location, expected: str | None = None) -> CorpusError:
     """A complaint about one place."""
     return CorpusError(what, where=place, expected=expected)
 
 
-def _misfit(value: object, place: Place, expected: str) -> CorpusError:
+def _misfit(value: object, place: Location, expected: str) -> CorpusError:
     key = re.sub(r".*\.|\[\d+\]", "", place.key) or "record"
     kind = "null" if value is None else type(value).__name__
     return wrong(f"{key} is of type {kind}", place, f"{expected}, found {value!r:.60}")
 
 
-def get_mapping(value: object, place: Place) -> Mapping[str, Any]:
+def get_mapping(value: object, place: Location) -> Mapping[str, Any]:
     """``value`` as an object with keys."""
     if not isinstance(value, Mapping):
         raise _misfit(value, place, "an object")
     return value
 
 
-def get_list(data: Mapping[str, Any], key: str, place: Place) -> list[Any]:
+def get_list(data: Mapping[str, Any], key: str, place: Location) -> list[Any]:
     """A list."""
     value = data.get(key)
     if not isinstance(value, list):
@@ -74,7 +75,7 @@ def get_list(data: Mapping[str, Any], key: str, place: Place) -> list[Any]:
     return value
 
 
-def get_name(data: Mapping[str, Any], key: str, place: Place, default: str | None = None) -> str:
+def get_name(data: Mapping[str, Any], key: str, place: Location, default: str | None = None) -> str:
     """A short string such as an id; ``default`` stands in for an absent or null one."""
     value = data.get(key)
     if value is None and default is not None:
@@ -84,12 +85,12 @@ def get_name(data: Mapping[str, Any], key: str, place: Place, default: str | Non
     return clean(value, place.at(key))
 
 
-def get_optional_name(data: Mapping[str, Any], key: str, place: Place) -> str | None:
+def get_optional_name(data: Mapping[str, Any], key: str, place: Location) -> str | None:
     """A short string, or None where it is absent or null."""
     return None if data.get(key) is None else get_name(data, key, place)
 
 
-def get_role(data: Mapping[str, Any], key: str, place: Place) -> Role:
+def get_role(data: Mapping[str, Any], key: str, place: Location) -> Role:
     """Who wrote a message, under any of the names that formats use."""
     name = get_name(data, key, place)
     if name.lower() not in ROLES:
@@ -97,7 +98,7 @@ def get_role(data: Mapping[str, Any], key: str, place: Place) -> Role:
     return ROLES[name.lower()]
 
 
-def get_text(data: Mapping[str, Any], key: str, place: Place) -> str:
+def get_text(data: Mapping[str, Any], key: str, place: Location) -> str:
     """A message text without surrounding whitespace; empty is allowed."""
     value = data.get(key)
     if not isinstance(value, str):
@@ -105,7 +106,7 @@ def get_text(data: Mapping[str, Any], key: str, place: Place) -> str:
     return clean(value, place.at(key)).strip()
 
 
-def clean(text: str, place: Place) -> str:
+def clean(text: str, place: Location) -> str:
     """``text``, unless it holds what no tokenizer takes."""
     found = UNWANTED.search(text)
     if found:
@@ -114,7 +115,7 @@ def clean(text: str, place: Place) -> str:
     return text
 
 
-def get_flag(data: Mapping[str, Any], key: str, place: Place) -> bool | None:
+def get_flag(data: Mapping[str, Any], key: str, place: Location) -> bool | None:
     """A boolean, or None where it is absent or null."""
     value = data.get(key)
     if value is not None and not isinstance(value, bool):
@@ -122,7 +123,7 @@ def get_flag(data: Mapping[str, Any], key: str, place: Place) -> bool | None:
     return value
 
 
-def get_rank(data: Mapping[str, Any], key: str, place: Place) -> int | None:
+def get_rank(data: Mapping[str, Any], key: str, place: Location) -> int | None:
     """A whole number from 0, or None where it is absent or null (NaN in data frames)."""
     value = data.get(key)
     if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -133,7 +134,7 @@ def get_rank(data: Mapping[str, Any], key: str, place: Place) -> int | None:
     return int(value)
 
 
-def get_labels(data: Mapping[str, Any], key: str, place: Place) -> dict[str, float]:
+def get_labels(data: Mapping[str, Any], key: str, place: Location) -> dict[str, float]:
     """Ratings by name, from ``{name: {value, count}}`` or from lists ``name`` and ``value``."""
     value = data.get(key)
     if value is None:
@@ -157,7 +158,41 @@ def get_labels(data: Mapping[str, Any], key: str, place: Place) -> dict[str, flo
     return made
 
 
-def _rating(label: object, name: str, place: Place) -> Any:
+def _rating(label: object, name: str, place: Location) -> Any:
     if not isinstance(label, dict):
         raise _misfit(label, place.at(name), "an object with value and count")
     return label.get("value")
+
+
+class Complaints:
+    """Stops at the first bad record, or skips and counts it, as the suite's ``on_bad`` says."""
+
+    def __init__(self, on_bad: Literal["error", "skip"] = "error") -> None:
+        """Take the suite's choice."""
+        self._on_bad = on_bad
+        self._counts: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
+
+    def add(self, error: CorpusError) -> None:
+        """Count ``error`` under its first line.
+
+        Raises:
+            CorpusError: the suite wants no bad record skipped.
+        """
+        if self._on_bad == "error":
+            hint = error.hint or 'mend the file, or set on_bad = "skip" in [corpus] to count it'
+            raise CorpusError(error.what, where=error.where, expected=error.expected, hint=hint)
+        self._counts[error.what] += 1
+        self._first.setdefault(error.what, error.where or "")
+
+    @property
+    def total(self) -> int:
+        """Records and messages skipped."""
+        return self._counts.total()
+
+    def summary(self) -> str:
+        """Every kind of complaint with its count and the first place."""
+        return "; ".join(
+            f"{count} × {what} (first: {self._first[what]})"
+            for what, count in self._counts.most_common()
+        )

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
-from harness.corpus.forest import Forest
+from harness.corpus.files import Record
 from harness.corpus.oasst import read_message_records, read_tree_records
-from harness.corpus.records import Record
 from harness.corpus.threads import (
     chat_turns,
     guanaco_text,
@@ -20,7 +19,7 @@ from harness.corpus.threads import (
     read_ranked_records,
     thread_reader,
 )
-from harness.corpus.trees import MessageTree
+from harness.corpus.trees import MessageTree, TreeGrower
 from harness.errors import CorpusError
 
 SNIFFED_RECORDS = 20
@@ -32,7 +31,7 @@ class Format:
 
     description: str
     matches: Callable[[Mapping[str, Any]], bool]
-    read: Callable[[Iterable[Record], Forest], Iterator[MessageTree]]
+    read: Callable[[Iterable[Record], TreeGrower], Iterator[MessageTree]]
 
 
 def recognise(records: Iterator[Record], name: str) -> tuple[str, Iterator[Record]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from harness.corpus.fields import (
-    Place,
+    Location,
     get_flag,
     get_labels,
     get_list,
@@ -18,13 +18,12 @@ from harness.corpus.fields import (
     get_text,
     wrong,
 )
-from harness.corpus.forest import Forest, Leaf
-from harness.corpus.records import Record
-from harness.corpus.trees import MessageTree, Node
+from harness.corpus.files import Record
+from harness.corpus.trees import Leaf, MessageTree, Node, TreeGrower
 from harness.errors import CorpusError
 
 
-def read_tree_records(records: Iterable[Record], forest: Forest) -> Iterator[MessageTree]:
+def read_tree_records(records: Iterable[Record], grower: TreeGrower) -> Iterator[MessageTree]:
     """OASST ``*.trees.jsonl``: one record per tree, replies nested."""
     for record in records:
         try:
@@ -33,16 +32,20 @@ def read_tree_records(records: Iterable[Record], forest: Forest) -> Iterator[Mes
             prompt = get_mapping(data.get("prompt"), record.place.at("prompt"))
             tree = get_optional_name(data, "message_tree_id", record.place)
         except CorpusError as error:
-            forest.complaints.add(error)
+            grower.complaints.add(error)
             continue
-        yield from forest.grow(_nested(prompt, record.place.at("prompt"), tree, state, forest))
+        yield from grower.grow(_nested(prompt, record.place.at("prompt"), tree, state, grower))
 
 
 def _nested(
-    prompt: Mapping[str, Any], place: Place, tree: str | None, state: str | None, forest: Forest
+    prompt: Mapping[str, Any],
+    place: Location,
+    tree: str | None,
+    state: str | None,
+    grower: TreeGrower,
 ) -> Iterator[Leaf]:
     """A tree's messages, parents first; a bad message takes those below it along."""
-    queue: list[tuple[Any, Place, str | None]] = [(prompt, place, None)]
+    queue: list[tuple[Any, Location, str | None]] = [(prompt, place, None)]
     for value, where, parent in queue:
         try:
             data = get_mapping(value, where)
@@ -52,15 +55,15 @@ def _nested(
             leaf = Leaf(where, _node(data, where), parent, tree, state)
             replies = [] if data.get("replies") is None else get_list(data, "replies", where)
         except CorpusError as error:
-            forest.complaints.add(error)
+            grower.complaints.add(error)
             continue
-        if forest.admit(leaf):
+        if grower.admit(leaf):
             yield leaf
             inside = where.at("replies")
             queue += [(item, inside.at(n), leaf.node.id) for n, item in enumerate(replies)]
 
 
-def read_message_records(records: Iterable[Record], forest: Forest) -> Iterator[MessageTree]:
+def read_message_records(records: Iterable[Record], grower: TreeGrower) -> Iterator[MessageTree]:
     """OASST messages, one a record: ``*.messages.jsonl`` and the hub data set's rows."""
     leaves = []
     for record in records:
@@ -74,14 +77,14 @@ def read_message_records(records: Iterable[Record], forest: Forest) -> Iterator[
                 get_optional_name(data, "tree_state", record.place),
             )
         except CorpusError as error:
-            forest.complaints.add(error)
+            grower.complaints.add(error)
             continue
-        if forest.admit(leaf):
+        if grower.admit(leaf):
             leaves.append(leaf)
-    yield from forest.grow(leaves)
+    yield from grower.grow(leaves)
 
 
-def _node(data: Mapping[str, Any], place: Place) -> Node:
+def _node(data: Mapping[str, Any], place: Location) -> Node:
     """A message in OASST's columns, without replies."""
     deleted = bool(get_flag(data, "deleted", place))
     text = get_text(data, "text", place)

@@ -55,11 +55,6 @@ class Rows:
         """Tokens in all rows."""
         return sum(self.tokens_per_row)
 
-    @property
-    def fill(self) -> float:
-        """Share of real tokens when every row is padded to the sequence length."""
-        return self.tokens / max(1, len(self.rows) * self.sequence_length)
-
 
 def make_rows(sequences: Iterable[TokenSequence], training: Training) -> Rows:
     """Fit sequences into rows of at most ``training.sequence_length`` tokens.

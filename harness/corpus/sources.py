@@ -8,11 +8,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from harness.corpus.fields import Place
-from harness.corpus.forest import Forest
+from harness.corpus.fields import Location
+from harness.corpus.files import UNREAD_COLUMNS, Record, read_records
 from harness.corpus.formats import FORMATS, recognise
-from harness.corpus.records import Record, read_records
-from harness.corpus.trees import MessageTree
+from harness.corpus.trees import MessageTree, TreeGrower
 from harness.errors import CorpusError, FetchError
 from harness.spec.plan import SAMPLE
 from harness.spec.schema import file_sha256
@@ -21,7 +20,6 @@ from harness.spec.suite import HUB_SOURCE, CorpusSpec
 TABLES = (".parquet", ".arrow")
 TEXTS = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
 NOT_DATA = ("state.json", "dataset_info.json", "dataset_infos.json")
-UNREAD_COLUMNS = ("detoxify", "emojis")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +99,7 @@ def _folder_files(folder: Path) -> tuple[Path, ...]:
     return tables or tuple(path for path in files if path.name.endswith(TEXTS))
 
 
-def read_trees(source: Source, spec: CorpusSpec, forest: Forest) -> Iterator[MessageTree]:
+def read_trees(source: Source, spec: CorpusSpec, grower: TreeGrower) -> Iterator[MessageTree]:
     """Every tree of the source, in the order of the files.
 
     Raises:
@@ -112,13 +110,13 @@ def read_trees(source: Source, spec: CorpusSpec, forest: Forest) -> Iterator[Mes
         parts = iter([_hub_records(source)])
     else:
         parts = (
-            read_records(path, forest.complaints, name)
+            read_records(path, grower.complaints, name)
             for path, name in zip(source.files, source.names, strict=True)
         )
     first = next(parts)
     name, records = recognise(first, spec.format)
     rest = (_same_format(part, name, spec.format) for part in parts)
-    yield from FORMATS[name].read(chain(records, chain.from_iterable(rest)), forest)
+    yield from FORMATS[name].read(chain(records, chain.from_iterable(rest)), grower)
 
 
 def _same_format(records: Iterator[Record], name: str, asked: str) -> Iterator[Record]:
@@ -150,4 +148,4 @@ def _hub_records(source: Source) -> Iterator[Record]:
     for split, rows in splits.items():
         unread = [name for name in UNREAD_COLUMNS if name in rows.column_names]
         for number, row in enumerate(rows.remove_columns(unread), start=1):
-            yield Record(Place(f"{source.name} {split}", number, unit="row"), row)
+            yield Record(Location(f"{source.name} {split}", number, unit="row"), row)

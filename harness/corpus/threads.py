@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.corpus.conversation import Role
 from harness.corpus.fields import (
-    Place,
+    Location,
     get_list,
     get_mapping,
     get_name,
@@ -17,9 +17,8 @@ from harness.corpus.fields import (
     get_text,
     wrong,
 )
-from harness.corpus.forest import Forest
-from harness.corpus.records import Record
-from harness.corpus.trees import MessageTree, Node
+from harness.corpus.files import Record
+from harness.corpus.trees import MessageTree, Node, TreeGrower
 from harness.errors import CorpusError
 
 GUANACO_TURN = re.compile(r"###\s*(Human|Assistant):")
@@ -30,25 +29,25 @@ Turn = tuple[Role, str]
 
 
 def thread_reader(
-    take: Callable[[Mapping[str, Any], Place], Sequence[Turn]],
-) -> Callable[[Iterable[Record], Forest], Iterator[MessageTree]]:
+    take: Callable[[Mapping[str, Any], Location], Sequence[Turn]],
+) -> Callable[[Iterable[Record], TreeGrower], Iterator[MessageTree]]:
     """A reader for layouts whose records are single threads."""
 
-    def read(records: Iterable[Record], forest: Forest) -> Iterator[MessageTree]:
+    def read(records: Iterable[Record], grower: TreeGrower) -> Iterator[MessageTree]:
         for record in records:
             try:
                 data = get_mapping(record.data, record.place)
                 turns = take(data, record.place)
                 _check_turns(turns, record.place)
             except CorpusError as error:
-                forest.complaints.add(error)
+                grower.complaints.add(error)
                 continue
             yield _line_up(turns, record, get_name(data, "lang", record.place, default="und"))
 
     return read
 
 
-def _check_turns(turns: Sequence[Turn], place: Place) -> None:
+def _check_turns(turns: Sequence[Turn], place: Location) -> None:
     for index, (role, text) in enumerate(turns):
         if role != ("assistant" if index % 2 else "user"):
             found = ", ".join(role for role, _ in turns[:6])
@@ -87,7 +86,7 @@ def guanaco_text(data: Mapping[str, Any]) -> str | None:
     return text if isinstance(text, str) and GUANACO_TURN.match(text.lstrip()) else None
 
 
-def guanaco_turns(data: Mapping[str, Any], place: Place) -> list[Turn]:
+def guanaco_turns(data: Mapping[str, Any], place: Location) -> list[Turn]:
     """The turns of a thread in Guanaco's text form."""
     text = guanaco_text(data)
     if text is None:
@@ -99,7 +98,7 @@ def guanaco_turns(data: Mapping[str, Any], place: Place) -> list[Turn]:
     return [(roles[who], said.strip()) for who, said in zip(parts[::2], parts[1::2], strict=True)]
 
 
-def chat_turns(data: Mapping[str, Any], place: Place) -> list[Turn]:
+def chat_turns(data: Mapping[str, Any], place: Location) -> list[Turn]:
     """``messages`` or ``conversations`` lists; a system message goes in front of the prompt."""
     key = "messages" if "messages" in data else "conversations"
     system, turns = "", list[Turn]()
@@ -117,7 +116,7 @@ def chat_turns(data: Mapping[str, Any], place: Place) -> list[Turn]:
     return turns
 
 
-def _content(message: Mapping[str, Any], key: str, place: Place) -> str:
+def _content(message: Mapping[str, Any], key: str, place: Location) -> str:
     """A text, or the texts of a list of ``{"type": "text"}`` parts."""
     if not isinstance(message.get(key), list):
         return get_text(message, key, place)
@@ -137,7 +136,7 @@ def is_pair(data: Mapping[str, Any]) -> bool:
     return bool(_first_key(data, PROMPT_KEYS) and _first_key(data, REPLY_KEYS))
 
 
-def pair_turns(data: Mapping[str, Any], place: Place) -> list[Turn]:
+def pair_turns(data: Mapping[str, Any], place: Location) -> list[Turn]:
     """A prompt and a reply, or Alpaca's instruction, input and output."""
     prompt, reply = _first_key(data, PROMPT_KEYS), _first_key(data, REPLY_KEYS)
     if prompt is None or reply is None:
@@ -147,7 +146,7 @@ def pair_turns(data: Mapping[str, Any], place: Place) -> list[Turn]:
     return [("user", _question(data, prompt, place)), ("assistant", get_text(data, reply, place))]
 
 
-def _question(data: Mapping[str, Any], key: str, place: Place) -> str:
+def _question(data: Mapping[str, Any], key: str, place: Location) -> str:
     text = get_text(data, key, place)
     extra = get_text(data, "input", place) if isinstance(data.get("input"), str) else ""
     return f"{text}\n\n{extra}" if extra else text
@@ -159,7 +158,7 @@ def is_ranked(data: Mapping[str, Any]) -> bool:
     return isinstance(outputs, list) and isinstance(data.get("instruction"), str)
 
 
-def read_ranked_records(records: Iterable[Record], forest: Forest) -> Iterator[MessageTree]:
+def read_ranked_records(records: Iterable[Record], grower: TreeGrower) -> Iterator[MessageTree]:
     """A prompt and a list of replies, best first."""
     for record in records:
         try:
@@ -171,7 +170,7 @@ def read_ranked_records(records: Iterable[Record], forest: Forest) -> Iterator[M
             ]
             _check_turns([("user", question), *(("assistant", t) for t in texts[:1])], record.place)
         except CorpusError as error:
-            forest.complaints.add(error)
+            grower.complaints.add(error)
             continue
         line = f"{record.place.file}:{record.place.line}"
         language = get_name(data, "lang", record.place, default="und")

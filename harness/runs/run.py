@@ -18,7 +18,7 @@ from harness.runs.outcome import Kept, Outcome, PhaseResult, RunLog
 from harness.spec.plan import Plan
 
 if TYPE_CHECKING:
-    from harness.corpus.build import Corpus
+    from harness.corpus.corpus import Corpus
     from harness.corpus.render import Renderer
     from harness.corpus.sequences import Rows
     from harness.measure.meter import Meter
@@ -114,7 +114,7 @@ class Run:
 
     def _prepare(self, source: Path) -> tuple[Corpus, Renderer, Rows | None]:
         from harness.corpus.cache import tokenised_corpus
-        from harness.corpus.lengths import with_rows
+        from harness.corpus.funnel import with_rows
         from harness.corpus.render import Renderer
         from harness.corpus.sequences import make_rows
         from harness.weights.load import load_tokenizer

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.corpus.build import Corpus
 from harness.corpus.conversation import Message
+from harness.corpus.corpus import Corpus
 from harness.corpus.render import Renderer
 from harness.errors import UserError
 from harness.spec.schema import write_bytes

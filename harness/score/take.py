@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import JsonValue
 
-from harness.corpus.build import Corpus, build_corpus
+from harness.corpus.corpus import Corpus, build_corpus
 from harness.corpus.render import Renderer, TokenSequence
 from harness.errors import UserError
 from harness.records.events import Progress

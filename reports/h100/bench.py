@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
 
-from harness.corpus.build import build_corpus
+from harness.corpus.corpus import build_corpus
 from harness.corpus.render import Renderer
 from harness.corpus.sequences import Rows, make_rows
 from harness.spec.device import detect_device

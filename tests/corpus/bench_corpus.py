@@ -82,7 +82,7 @@ def child(tokenizer: str, source: str, policy: str, threshold: str) -> None:
         "train": len(found.train),
         "held_out": len(found.held_out),
         "tokens": sum(len(one.input_ids) for one in (*found.train, *found.held_out)),
-        "fill_at_2048": round(rows.fill, 4),
+        "fill_at_2048": round(rows.tokens / (len(rows.rows) * rows.sequence_length), 4),
         "read": found.corpus.result.funnel[0].model_dump(),
     }
     sys.stdout.write(json.dumps(numbers) + "\n")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness.corpus.build import build_corpus
+from harness.corpus.corpus import build_corpus
 from harness.errors import CorpusError
 from harness.spec.suite import CorpusSpec
 

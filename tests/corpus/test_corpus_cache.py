@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from harness.corpus.cache import Tokenised, tokenised_corpus
-from harness.corpus.lengths import length_histogram, length_quantiles, with_rows
+from harness.corpus.funnel import length_histogram, length_quantiles, with_rows
 from harness.corpus.render import Renderer
 from harness.corpus.sequences import make_rows
 from harness.errors import CorpusError, LeakageError

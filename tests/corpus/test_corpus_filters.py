@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from harness.corpus.build import Corpus, build_corpus
 from harness.corpus.conversation import Conversation, Message
-from harness.corpus.duplicates import jaccard, near_duplicates, shingles
+from harness.corpus.corpus import Corpus, build_corpus
 from harness.corpus.render import Renderer
+from harness.corpus.splits import jaccard, near_duplicates, shingles
 from harness.records.events import Silence
 from harness.spec.suite import CorpusSpec
 

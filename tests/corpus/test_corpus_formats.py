@@ -13,12 +13,11 @@ from typing import Any, get_args
 
 import pytest
 
-from harness.corpus.build import Corpus, build_corpus
-from harness.corpus.complaints import Complaints
-from harness.corpus.forest import Forest
+from harness.corpus.corpus import Corpus, build_corpus
+from harness.corpus.fields import Complaints
 from harness.corpus.formats import FORMATS
 from harness.corpus.sources import find_source, read_trees
-from harness.corpus.trees import MessageTree, walk
+from harness.corpus.trees import MessageTree, TreeGrower, walk
 from harness.errors import CorpusError, InvalidFile
 from harness.spec.schema import parse
 from harness.spec.suite import CorpusSpec
@@ -29,10 +28,10 @@ PARQUET = "oasst1-en-validation.parquet"
 OASST2 = "oasst2-trees.stripped.jsonl.gz"
 
 
-def read(source: Path, **choices: Any) -> tuple[list[MessageTree], Forest]:
+def read(source: Path, **choices: Any) -> tuple[list[MessageTree], TreeGrower]:
     """All trees of a source, before any filter."""
     spec = CorpusSpec(source=str(source), **choices)
-    forest = Forest(Complaints(spec.on_bad))
+    forest = TreeGrower(Complaints(spec.on_bad))
     return list(read_trees(find_source(spec), spec, forest)), forest
 
 
@@ -234,7 +233,7 @@ def test_a_missing_file_is_a_clear_error(tmp_path: Path) -> None:
 def test_building_a_corpus_loads_no_deep_learning_library() -> None:
     program = (
         "import sys\n"
-        "from harness.corpus.build import build_corpus\n"
+        "from harness.corpus.corpus import build_corpus\n"
         "from harness.spec.suite import CorpusSpec\n"
         "assert build_corpus(CorpusSpec()).train\n"
         "print([name for name in ('torch', 'transformers', 'datasets') if name in sys.modules])\n"

@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
-from harness.corpus.build import build_corpus
-from harness.corpus.complaints import Complaints
-from harness.corpus.forest import Forest
-from harness.corpus.policies import conversations, preference_pairs
+from harness.corpus.corpus import build_corpus
+from harness.corpus.fields import Complaints
+from harness.corpus.selection import conversations, preference_pairs
 from harness.corpus.sources import find_source, read_trees
-from harness.corpus.trees import MessageTree, Node, prune, walk
+from harness.corpus.trees import MessageTree, Node, TreeGrower, prune, walk
 from harness.spec.suite import CorpusSpec
 
 
@@ -138,7 +137,7 @@ def test_no_policy_lets_deleted_or_rejected_messages_through(oasst: Path) -> Non
 def test_the_ranked_siblings_of_the_real_trees(oasst: Path) -> None:
     """All of them become preferences: nothing is lost between the file and the task."""
     spec = CorpusSpec(source=str(oasst / "oasst1-en-validation.trees.jsonl.gz"))
-    trees = list(read_trees(find_source(spec), spec, Forest(Complaints())))
+    trees = list(read_trees(find_source(spec), spec, TreeGrower(Complaints())))
     ranked = [
         (tree.id, parent.id)
         for tree in trees

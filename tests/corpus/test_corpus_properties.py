@@ -13,14 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.corpus.complaints import Complaints
 from harness.corpus.conversation import Conversation, Message
-from harness.corpus.forest import Forest
-from harness.corpus.policies import conversations, preference_pairs
+from harness.corpus.fields import Complaints
 from harness.corpus.render import TEMPLATES, Renderer, TokenSequence
+from harness.corpus.selection import conversations, preference_pairs
 from harness.corpus.sequences import IGNORED, make_rows
 from harness.corpus.sources import find_source, read_trees
-from harness.corpus.trees import MessageTree, Node, walk
+from harness.corpus.trees import MessageTree, Node, TreeGrower, walk
 from harness.spec.suite import CorpusSpec
 from harness.spec.variant import Training
 
@@ -138,12 +137,12 @@ def test_a_tree_is_read_back_from_either_layout(tree: MessageTree, chance: Any) 
         other.write_text("\n".join(json.dumps({**r, "message_tree_id": "tree"}) for r in rows))
         for path in (one, other):
             spec = CorpusSpec(source=str(path))
-            forest = Forest(Complaints())
+            forest = TreeGrower(Complaints())
             assert list(read_trees(find_source(spec), spec, forest)) == [tree]
         chance.shuffle(rows)
         other.write_text("\n".join(json.dumps(row) for row in rows))
         spec = CorpusSpec(source=str(other))
-        (found,) = read_trees(find_source(spec), spec, Forest(Complaints()))
+        (found,) = read_trees(find_source(spec), spec, TreeGrower(Complaints()))
         assert parents(found.root) == parents(tree.root)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.corpus.build import build_corpus
 from harness.corpus.conversation import Conversation, Message
+from harness.corpus.corpus import build_corpus
 from harness.corpus.render import TEMPLATES, Renderer, TokenSequence
 from harness.errors import CorpusError, UnknownName
 from harness.spec.suite import CorpusSpec

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.corpus.build import Corpus, build_corpus
+from harness.corpus.corpus import Corpus, build_corpus
 from harness.corpus.splits import is_held_out, share_of
 from harness.errors import CorpusError, LeakageError
 from harness.spec.suite import CorpusSpec

@@ -53,7 +53,7 @@ def held_out_requests(trees: Path, tokenizer: Any, count: int) -> list[Any]:
     """One request for each assistant turn of the first held-out conversations, as lm-eval asks."""
     from lm_eval.api.instance import Instance
 
-    from harness.corpus.build import build_corpus
+    from harness.corpus.corpus import build_corpus
     from harness.corpus.render import Renderer
     from harness.spec.suite import CorpusSpec
 

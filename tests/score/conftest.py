@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.corpus.build import Corpus, build_corpus
+from harness.corpus.corpus import Corpus, build_corpus
 from harness.corpus.render import Renderer
 from harness.records.events import Silence
 from harness.score.take import Subject

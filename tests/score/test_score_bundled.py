@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.corpus.build import Corpus, build_corpus
+from harness.corpus.corpus import Corpus, build_corpus
 from harness.corpus.render import Renderer
 from harness.errors import UserError
 from harness.records.events import Silence

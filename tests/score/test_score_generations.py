@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from harness.corpus.build import Corpus
+from harness.corpus.corpus import Corpus
 from harness.corpus.render import Renderer
 from harness.records.events import Silence
 from harness.score.generations import choose_prompts, generate, score_generations

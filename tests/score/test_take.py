@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from harness.corpus.build import Corpus, build_corpus
+from harness.corpus.corpus import Corpus, build_corpus
 from harness.errors import DivergedError
 from harness.score.take import take_scores
 from harness.spec.suite import CorpusSpec, ScoreSpec, Task

@@ -13,10 +13,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from harness.corpus.build import build_corpus
 from harness.corpus.cache import Tokenised, tokenised_corpus
 from harness.corpus.conversation import Conversation
-from harness.corpus.lengths import with_rows
+from harness.corpus.funnel import with_rows
 from harness.corpus.render import Renderer, TokenSequence
 from harness.corpus.sequences import make_rows
 from harness.corpus.splits import share_of
@@ -34,19 +33,9 @@ UNTRAINED = "dim"
 
 
 def corpus_report(
-    suite: Suite,
-    samples: int = 3,
-    renderer: Renderer | None = None,
-    progress: Progress = SILENCE,
+    suite: Suite, samples: int, renderer: Renderer, progress: Progress = SILENCE
 ) -> RenderableType:
-    """Funnel, languages, lengths and ``samples`` conversations of a suite's corpus.
-
-    Without a renderer there are no tokens: lengths are left out and samples are plain text.
-    """
-    if renderer is None:
-        corpus = build_corpus(suite.corpus, progress)
-        shown = [_plain(one) for one in _drawn(corpus.train, samples)]
-        return Group(*_summary(corpus.result), *shown)
+    """Funnel, languages, lengths and ``samples`` conversations of a suite's corpus."""
     found = tokenised_corpus(suite.corpus, renderer, progress)
     training = parse(Training, suite.training, where=f"suite {suite.name}, [training]")
     rows = make_rows(found.train, training)
@@ -120,14 +109,6 @@ def _quantile_name(share: float) -> str:
 def _drawn(conversations: Sequence[Conversation], count: int) -> list[Conversation]:
     """The same few at every call, from all over the corpus."""
     return sorted(conversations, key=lambda one: share_of("shown", one.id))[:count]
-
-
-def _plain(conversation: Conversation) -> Panel:
-    text = Text()
-    for message in conversation.messages:
-        style = TRAINED if message.role == "assistant" else UNTRAINED
-        text.append(f"{message.role}: {visible(message.text)}\n", style=style)
-    return Panel(text, title=_title(conversation), title_align="left")
 
 
 def _tokens(found: Tokenised, renderer: Renderer, count: int) -> Iterator[RenderableType]:

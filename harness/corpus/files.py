@@ -11,19 +11,22 @@ from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from harness.corpus.complaints import Complaints
-from harness.corpus.fields import Place, wrong
+from harness.corpus.fields import Complaints, Location, wrong
 from harness.errors import CorpusError, StorageError
 
 MAX_LINE_BYTES = 64 * 2**20
 BATCH_ROWS = 1024
+UNREAD_COLUMNS = ("detoxify", "emojis")
+"""Wide columns of OASST's tables that nothing here reads."""
+NESTED_REPLIES = 400
+"""A tree may be at least this many replies deep; Python's JSON reader stops near 490."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """One record and where it stands."""
 
-    place: Place
+    place: Location
     data: Any
 
 
@@ -70,14 +73,13 @@ def _parquet(path: Path, name: str) -> Iterator[Record]:
             numbers = count(1)
             for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=_columns(file)):
                 for row in batch.to_pylist():
-                    yield Record(Place(name, next(numbers), unit="row"), row)
+                    yield Record(Location(name, next(numbers), unit="row"), row)
     except pa.ArrowException as error:
         raise _damaged("parquet", path, error) from None
 
 
 def _columns(file: Any) -> list[str]:
-    """All but the wide columns that nothing here reads."""
-    return [name for name in file.schema_arrow.names if name not in ("detoxify", "emojis")]
+    return [name for name in file.schema_arrow.names if name not in UNREAD_COLUMNS]
 
 
 def _arrow(path: Path, name: str, *, stream: bool) -> Iterator[Record]:
@@ -90,7 +92,7 @@ def _arrow(path: Path, name: str, *, stream: bool) -> Iterator[Record]:
             numbers = count(1)
             for batch in batches:
                 for row in batch.to_pylist():
-                    yield Record(Place(name, next(numbers), unit="row"), row)
+                    yield Record(Location(name, next(numbers), unit="row"), row)
     except pa.ArrowException as error:
         raise _damaged("Arrow", path, error) from None
 
@@ -116,7 +118,7 @@ def _json_records(file: BinaryIO, name: str, complaints: Complaints) -> Iterator
         return
     while True:
         try:
-            yield Record(Place(name, number), parse_json(line, Place(name, number)))
+            yield Record(Location(name, number), parse_json(line, Location(name, number)))
         except CorpusError as error:
             complaints.add(error)
         following = next(lines, None)
@@ -126,8 +128,8 @@ def _json_records(file: BinaryIO, name: str, complaints: Complaints) -> Iterator
 
 
 def _document(data: bytes, name: str) -> Iterator[Record]:
-    for number, item in enumerate(parse_json(data, Place(name)), start=1):
-        yield Record(Place(name, number, unit="item"), item)
+    for number, item in enumerate(parse_json(data, Location(name)), start=1):
+        yield Record(Location(name, number, unit="item"), item)
 
 
 def _lines(file: BinaryIO, name: str, complaints: Complaints) -> Iterator[tuple[int, bytes]]:
@@ -140,7 +142,7 @@ def _lines(file: BinaryIO, name: str, complaints: Complaints) -> Iterator[tuple[
             while line and not line.endswith(b"\n"):
                 line = file.readline(MAX_LINE_BYTES)
             what = f"the line is longer than {MAX_LINE_BYTES // 2**20} MiB"
-            complaints.add(wrong(what, Place(name, number), "one record per line"))
+            complaints.add(wrong(what, Location(name, number), "one record per line"))
             continue
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
@@ -148,7 +150,7 @@ def _lines(file: BinaryIO, name: str, complaints: Complaints) -> Iterator[tuple[
             yield number, line
 
 
-def parse_json(data: bytes, place: Place) -> Any:
+def parse_json(data: bytes, place: Location) -> Any:
     """One JSON value.
 
     Raises:
@@ -164,6 +166,8 @@ def parse_json(data: bytes, place: Place) -> Any:
             "the line is not JSON", place, f"a JSON object ({error.msg}, character {error.pos + 1})"
         ) from None
     except RecursionError:
-        raise wrong("the line is nested too deeply", place, "less than 400 replies deep") from None
+        raise wrong(
+            "the line is nested too deeply", place, f"at most {NESTED_REPLIES} replies deep"
+        ) from None
     except ValueError as error:
         raise wrong("the line is not JSON", place, f"a JSON object ({error})") from None

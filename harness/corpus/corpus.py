@@ -6,22 +6,20 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from harness.corpus.complaints import Complaints
 from harness.corpus.conversation import Conversation, PreferencePair
-from harness.corpus.duplicates import near_duplicates
-from harness.corpus.filters import Filter, filters
-from harness.corpus.forest import Forest
+from harness.corpus.fields import Complaints
 from harness.corpus.funnel import CountTokens, Funnel
-from harness.corpus.policies import conversations, preference_pairs
+from harness.corpus.selection import Filter, conversations, filters, preference_pairs
 from harness.corpus.sources import Source, find_source, read_trees
 from harness.corpus.splits import (
     check_leakage,
     held_out_texts,
     is_held_out,
+    near_duplicates,
     share_of,
     without_leaks,
 )
-from harness.corpus.trees import MessageTree, prune
+from harness.corpus.trees import MessageTree, TreeGrower, prune
 from harness.errors import CorpusError
 from harness.records.events import Progress, Silence
 from harness.records.record import CorpusResult
@@ -85,18 +83,18 @@ def _read(
     source: Source, spec: CorpusSpec, funnel: Funnel, progress: Progress
 ) -> list[MessageTree]:
     complaints = Complaints(spec.on_bad)
-    forest = Forest(complaints)
+    grower = TreeGrower(complaints)
     progress.note(f"reading {source.name}")
     trees = []
-    for tree in read_trees(source, spec, forest):
+    for tree in read_trees(source, spec, grower):
         trees.append(tree)
         if len(trees) % PROGRESS_TREES == 0:
             progress.note(f"reading {source.name}: {len(trees):,} trees")
     left_out = []
     if complaints.total:
         left_out.append(f"{complaints.total:,} bad records or messages: {complaints.summary()}")
-    if forest.orphans:
-        left_out.append(f"{forest.orphans:,} messages below a parent that is not in the data")
+    if grower.orphans:
+        left_out.append(f"{grower.orphans:,} messages below a parent that is not in the data")
     funnel.after_trees("read", trees, "; ".join(left_out))
     return trees
 

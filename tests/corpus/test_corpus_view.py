@@ -10,7 +10,7 @@ from rich.console import Console
 
 from harness.corpus.conversation import Conversation, Message
 from harness.corpus.render import Renderer
-from harness.corpus.show import corpus_report, trained_text, visible
+from harness.corpus.view import corpus_report, trained_text, visible
 from harness.spec.registry import load_suite
 from harness.spec.suite import Budget, CorpusSpec, Suite
 
@@ -42,12 +42,6 @@ def test_the_quick_suites_corpus_is_shown_down_to_its_tokens(chatml_tokenizer: A
         "<|im_end|>⟧",
     ):
         assert part in text
-
-
-def test_without_a_tokenizer_there_are_conversations_but_no_tokens() -> None:
-    text = printed(corpus_report(load_suite("quick"), 1))
-    assert "assistant: " in text
-    assert "⟦" not in text
 
 
 def test_trained_tokens_are_marked_and_styled(chatml_tokenizer: Any) -> None:

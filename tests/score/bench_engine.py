@@ -178,10 +178,11 @@ def main() -> None:
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     model, tokenizer, _ = load(chosen)
     from harness.score.engine import FastLM, PlainLM
+    from harness.score.likelihood import Likelihood
 
     engines: dict[str, Any] = {
         "hf": PlainLM(model, tokenizer),
-        "fast": FastLM(model, tokenizer, 4096, Silence()),
+        "fast": FastLM(model, tokenizer, Likelihood(model, 4096, Silence())),
     }
     if chosen.hf_batch:
         engines["hf_batched"] = PlainLM(model, tokenizer)

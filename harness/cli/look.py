@@ -25,6 +25,7 @@ from harness.cli.app import (
     make_request,
     out,
 )
+from harness.cli.models import check_model, check_tokenizer
 from harness.errors import UserError
 from harness.spec import registry
 
@@ -106,8 +107,10 @@ def plan(
 
     request = make_request(variant, suite, settings, seeds, task)
     plans = registry.resolve(request, choose_device(device, gpu))
+    check_tokenizer(plans[0].model)
     for planned in plans:
         check_adapter(planned)
+        check_model(planned)
         if not as_json:
             out.print(plan_report(planned, memory, reports / "runs"))
     if as_json:

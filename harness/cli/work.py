@@ -23,6 +23,7 @@ from harness.cli.app import (
     out,
     say,
 )
+from harness.cli.models import check_model
 from harness.cli.reports import write_suite_report
 from harness.errors import user_mistakes
 from harness.spec import registry
@@ -84,6 +85,7 @@ def run(
     )
     for planned in plans:
         check_adapter(planned)
+        check_model(planned)
     listeners = [Display(out), Notices(store)]
     records = _records(list(run_batch(plans, executor, listeners)))
     write_suite_report(reports, plans[0].suite)

@@ -86,10 +86,11 @@ def check_config(model: Model, folder: Path) -> None:
         InvalidFile: naming the fields.
     """
     found = read_config(folder)
+    skipped = {"model_type"} if "auto_map" in found else set()  # a class of the repository's own
     wrong = [
         f"{name} = {value!r} there, {found[name]!r} in {CONFIG}"
         for name, value in model.config.items()
-        if name in found and not _same(value, found[name])
+        if name in found and not _same(value, found[name]) and name not in skipped
     ]
     if wrong:
         raise InvalidFile(
@@ -126,7 +127,9 @@ def check_tokens(model: Model, folder: Path, tokens: Mapping[str, int]) -> None:
     rows = config.get("vocab_size") or model.config.get("vocab_size")
     if not isinstance(rows, int) or not tokens:
         return
-    beyond = {what: number for what, number in tokens.items() if number >= rows + model.added_tokens}
+    beyond = {
+        what: number for what, number in tokens.items() if number >= rows + model.added_tokens
+    }
     if beyond:
         listed = ", ".join(f"{what} has id {number}" for what, number in sorted(beyond.items()))
         added = f" and added_tokens = {model.added_tokens}" if model.added_tokens else ""

@@ -61,8 +61,9 @@ def test_a_missing_matrix_is_named(folder: Path, variant: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["model.norm.weight", "model.embed_tokens.weight", "model.layers.0.mlp.gate_proj.weight"]
-)  # fmt: skip
+    "name",
+    ["model.norm.weight", "model.embed_tokens.weight", "model.layers.0.mlp.gate_proj.weight"],
+)
 def test_any_other_missing_weight_is_named_too(folder: Path, name: str) -> None:
     edit_weights(folder, lambda weights: weights.pop(name))
     assert name in refused(folder)

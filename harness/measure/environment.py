@@ -12,12 +12,12 @@ from typing import Any
 
 from harness import __version__
 from harness.measure.gauges import nvml_handle
+from harness.quantize.scheme import scheme_packages
 from harness.records.record import Environment
 from harness.spec.device import Device, cpu_name, machine_memory_bytes, usable_cores
 
 PACKAGES = (
     "accelerate",
-    "bitsandbytes",
     "datasets",
     "gguf",
     "lm-eval",
@@ -71,7 +71,7 @@ def take_environment(device: Device) -> Environment:
 
 def _versions() -> dict[str, str]:
     versions = {"finetune-harness": __version__}
-    for name in PACKAGES:
+    for name in sorted({*PACKAGES, *scheme_packages()}):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import ClassVar
 
 from harness.cache import cached_folder
 from harness.errors import InvalidFile, StorageError
+from harness.quantize.scheme import find_scheme, installed
 from harness.records.record import Generation, Score
 from harness.score.items import Stage
 from harness.score.take import Scores
@@ -18,7 +18,7 @@ from harness.spec.plan import Plan
 from harness.spec.schema import Versioned, read_json, write_json
 
 FILE = "scores.json"
-DECIDING = ("finetune-harness", "torch", "transformers", "peft", "bitsandbytes", "lm-eval")
+DECIDING = ("finetune-harness", "torch", "transformers", "peft", "lm-eval")
 
 
 class BaseScores(Versioned):
@@ -60,16 +60,10 @@ def base_scores(
 
 def base_key(plan: Plan) -> str:
     """Folder name: the plan's base fingerprint and a digest of the versions that scored it."""
-    versions = "\n".join(f"{name} {_version(name)}" for name in DECIDING)
+    deciding = (*DECIDING, *find_scheme(plan.quantization).packages)
+    versions = "\n".join(f"{name} {installed(name)}" for name in deciding)
     digest = hashlib.sha256(versions.encode()).hexdigest()
     return f"{plan.base_fingerprint[:24]}-{digest[:8]}"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _fill(scratch: Path, plan: Plan, take: Callable[[Path], Scores]) -> None:

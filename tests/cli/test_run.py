@@ -83,7 +83,7 @@ def test_a_batch_goes_on_past_a_run_that_fails(small: Small, tmp_path: Path) -> 
         ),
         (
             ("run", "-v", "qlora_nf4", "--set", "quantization.type=nf5"),
-            ["quantization.type", "'nf4'", "found 'nf5'"],
+            ["quantization.type", "unknown quantization 'nf5'", "did you mean nf4"],
         ),
         (("run", "-v", "base", "--seeds", "5000000000"), ["--seeds '5000000000'", "4294967296"]),
         (("run", "-v", "base", "--seeds", "many"), ["--seeds 'many'", "0..4"]),

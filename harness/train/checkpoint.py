@@ -69,7 +69,12 @@ class CheckpointWriter:
             self._folder = None
             return
         started = time.perf_counter()
-        save_state(self._folder, state)
+        try:
+            save_state(self._folder, state)
+        except StorageError as error:  # a quota or a limit on file sizes, which no disk tells of
+            self._progress.note(f"no checkpoint: {error.what}")
+            self._folder = None
+            return
         self._last = time.perf_counter()
         self._interval = max(self._interval, 20 * (self._last - started))
 

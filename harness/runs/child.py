@@ -132,16 +132,18 @@ def end_with_parent() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """``python -m harness.runs.child FOLDER [--trust-remote-code] [--checkpoint-seconds N]``."""
+    """``python -m harness.runs.child FOLDER`` with what :class:`Permits` leaves to an order."""
     parser = argparse.ArgumentParser(prog="harness.runs.child")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--trust-remote-code", action="store_true")
     parser.add_argument("--checkpoint-seconds", type=float, default=Permits.checkpoint_seconds)
+    parser.add_argument("--anew", metavar="ORDER")
     given = parser.parse_args(arguments)
     # A shell's background jobs ignore Ctrl-C, and hand that down; the parent must be heard.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     end_with_parent()
-    return run_child(given.folder, Permits(given.trust_remote_code, given.checkpoint_seconds))
+    permits = Permits(given.trust_remote_code, given.checkpoint_seconds, given.anew)
+    return run_child(given.folder, permits)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ import shutil
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
@@ -30,7 +31,8 @@ LOG_TAIL_BYTES = 2_000
 class Order:
     """How to treat a plan.
 
-    ``force`` runs it although a good record exists, from the beginning. ``on_oom = "shrink"``
+    ``force`` runs it although a good record exists, from the beginning, and takes over nothing
+    that was found out before this order, whose ``name`` marks what is. ``on_oom = "shrink"``
     tries again with half the micro-batch (and twice the accumulation) until a step fits. ``wait``
     says what to do while another process runs the same plan: wait for it, or raise.
     """
@@ -41,6 +43,7 @@ class Order:
     wait: bool = True
     trust_remote_code: bool = False
     checkpoint_seconds: float = 20.0
+    name: str = field(default_factory=lambda: uuid4().hex)
 
 
 ORDER = Order()
@@ -179,6 +182,7 @@ def _attempt(plan: Plan, store: RunStore, watch: Watch, order: Order) -> RunReco
 def _command(folder: RunFolder, order: Order) -> list[str]:
     command = [sys.executable, "-m", "harness.runs.child", str(folder.attempt.path)]
     command += ["--checkpoint-seconds", str(order.checkpoint_seconds)]
+    command += ["--anew", order.name] if order.force else []
     return command + ["--trust-remote-code"] * order.trust_remote_code
 
 

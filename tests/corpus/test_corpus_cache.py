@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.cache import Reuse
 from harness.corpus.cache import Tokenised, tokenised_corpus
 from harness.corpus.funnel import length_histogram, length_quantiles, with_rows
 from harness.corpus.render import Renderer
@@ -47,7 +48,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def start(spec: CorpusSpec, renderer: Renderer) -> tuple[Tokenised, bool]:
     """The corpus, and whether it came whole from the cache."""
     notes = Notes()
-    found = tokenised_corpus(spec, renderer, notes)
+    found = tokenised_corpus(spec, renderer, Reuse(notes))
     return found, notes.from_cache and "tokenising" not in notes.texts
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from harness.records.events import Silence
+from harness.score.items import Place
 from harness.score.reuse import base_key, base_scores
 from harness.score.take import take_scores
 from harness.spec.suite import ScoreSpec
@@ -16,6 +17,10 @@ from harness.spec.variant import Quantization
 from tests.score.conftest import make_score_plan
 
 SPEC = ScoreSpec(held_out_tokens=200)
+
+
+def before(folder: Path) -> Place:
+    return Place(folder, "before", "training")
 
 
 @pytest.fixture
@@ -33,8 +38,8 @@ def take(subject: Any) -> Any:
 
 def test_a_second_run_reuses_scores_and_items(take: Any, tmp_path: Path) -> None:
     plan, runs = make_score_plan(SPEC), tmp_path / "runs"
-    first = base_scores(plan, runs, tmp_path / "a", "before", take)
-    second = base_scores(plan, runs, tmp_path / "b", "before", take)
+    first = base_scores(plan, runs, before(tmp_path / "a"), take)
+    second = base_scores(plan, runs, before(tmp_path / "b"), take)
     assert len(take.calls) == 1
     assert first == second
     for score in second.scores:
@@ -42,7 +47,9 @@ def test_a_second_run_reuses_scores_and_items(take: Any, tmp_path: Path) -> None
 
 
 def test_an_untrained_run_has_them_as_its_own(take: Any, tmp_path: Path) -> None:
-    found = base_scores(make_score_plan(SPEC), tmp_path, tmp_path / "a", "after", take)
+    found = base_scores(
+        make_score_plan(SPEC), tmp_path, Place(tmp_path / "a", "after", "training"), take
+    )
     assert {score.stage for score in found.scores} == {"after"}
 
 
@@ -54,12 +61,12 @@ def test_another_base_has_another_key() -> None:
 
 def test_cut_files_are_taken_again(take: Any, tmp_path: Path) -> None:
     plan = make_score_plan(SPEC)
-    base_scores(plan, tmp_path, tmp_path / "a", "before", take)
+    base_scores(plan, tmp_path, before(tmp_path / "a"), take)
     kept = tmp_path / ".base" / base_key(plan)
     (kept / "scores.json").write_text((kept / "scores.json").read_text()[:50])
-    base_scores(plan, tmp_path, tmp_path / "b", "before", take)
+    base_scores(plan, tmp_path, before(tmp_path / "b"), take)
     next((kept / "items").iterdir()).unlink()
-    base_scores(plan, tmp_path, tmp_path / "c", "before", take)
+    base_scores(plan, tmp_path, before(tmp_path / "c"), take)
     assert len(take.calls) == 3
 
 
@@ -69,7 +76,7 @@ def test_a_failed_attempt_leaves_nothing(tmp_path: Path, subject: Any) -> None:
     empty = replace(empty, corpus=replace(empty.corpus, held_out=()))
     with pytest.raises(Exception, match="no held-out"):
         base_scores(
-            plan, tmp_path, tmp_path / "a", "before",
+            plan, tmp_path, before(tmp_path / "a"),
             lambda folder: take_scores(empty, "before", folder, Silence()),
         )  # fmt: skip
     assert not (tmp_path / ".base" / base_key(plan)).exists()

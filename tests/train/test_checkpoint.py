@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import tiny_job, tiny_model, tiny_plan, tiny_rows
 
 from harness.records.events import Silence
 from harness.train.checkpoint import TrainingState, load_state, save_state
 from harness.train.train import TrainJob, train
+from tests.train.tiny import tiny_job, tiny_model, tiny_plan, tiny_rows
 
 ROWS = tiny_rows()
 

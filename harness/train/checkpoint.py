@@ -171,7 +171,7 @@ def save_state(folder: Path, state: TrainingState) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
-            hashed = _Hashed(file)
+            hashed: Any = _Hashed(file)
             torch.save(data, hashed)
             file.flush()
             os.fsync(file.fileno())

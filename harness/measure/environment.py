@@ -11,12 +11,12 @@ from typing import Any
 from harness import __version__
 from harness.measure.gauges import nvml_handle
 from harness.origin import package_versions, settings, sources_digest
+from harness.quantize.scheme import scheme_packages
 from harness.records.record import Environment
 from harness.spec.device import Device, cpu_name, machine_memory_bytes, usable_cores
 
 PACKAGES = (
     "accelerate",
-    "bitsandbytes",
     "datasets",
     "gguf",
     "lm-eval",
@@ -42,9 +42,10 @@ def take_environment(device: Device) -> Environment:
     import torch
 
     commit, dirty = _commit()
+    packages = sorted({*PACKAGES, *scheme_packages()})
     return Environment(
         python=platform.python_version(),
-        packages={"finetune-harness": __version__, **package_versions(PACKAGES)},
+        packages={"finetune-harness": __version__, **package_versions(packages)},
         os=platform.platform(),
         cpu=cpu_name(),
         cores=usable_cores(),

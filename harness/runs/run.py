@@ -154,14 +154,13 @@ class Run:
     def _load(self, source: Path) -> Any:
         from harness.weights.census import check_census, take_census
         from harness.weights.load import load_base
-        from harness.weights.shape import count_parameters
+        from harness.weights.shape import count_plan
 
         self.log.note(f"loading {self.plan.model.name}")
         model = load_base(self.plan, source, trust_remote_code=self._trusted)
         self.outcome.census = take_census(model)
         if not self.plan.trains:
-            counts = count_parameters(self.plan.model, "none", None)
-            check_census(self.outcome.census, self.plan, 0, counts.quantizable)
+            check_census(self.outcome.census, self.plan, 0, count_plan(self.plan).quantized)
         return model
 
     def _take_scores(
@@ -227,15 +226,15 @@ class Run:
         from harness.train.train import TrainJob, train
         from harness.weights.adapter import attach_adapter
         from harness.weights.census import check_census, take_census
-        from harness.weights.shape import count_parameters
+        from harness.weights.shape import count_plan
 
         assert rows is not None  # noqa: S101 - a plan that trains was given rows
         plan = self.plan
         self.log.note("attaching the adapter" if plan.adapter else "preparing full fine-tuning")
         model = attach_adapter(model, plan)
         self.outcome.census = take_census(model)
-        counts = count_parameters(plan.model, plan.method, plan.adapter)
-        planned = (counts.trainable, counts.quantizable)
+        counts = count_plan(plan)
+        planned = (counts.trainable, counts.quantized)
         check_census(self.outcome.census, plan, *planned)
         job = TrainJob(
             model=model,

@@ -12,6 +12,7 @@ from typing import ClassVar
 from harness.cache import REUSE, Reuse, cached_folder
 from harness.errors import StorageError
 from harness.origin import package_versions, settings, sources_digest
+from harness.quantize.scheme import find_scheme
 from harness.records.record import Generation, Score
 from harness.score.items import Place
 from harness.score.take import Scores
@@ -23,7 +24,6 @@ FILE = "scores.json"
 ROOMS = ("score", "weights", "quantize", "corpus")
 PACKAGES = (
     "accelerate",
-    "bitsandbytes",
     "datasets",
     "evaluate",
     "jinja2",
@@ -82,7 +82,8 @@ def base_key(plan: Plan) -> str:
 
     It holds sources, package versions and the settings that change arithmetic.
     """
-    origin = [sources_digest(*ROOMS), package_versions(PACKAGES), settings()]
+    packages = (*PACKAGES, *find_scheme(plan.quantization).packages)
+    origin = [sources_digest(*ROOMS), package_versions(packages), settings()]
     digest = hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()
     return f"{plan.base_fingerprint[:24]}-{digest[:16]}"
 

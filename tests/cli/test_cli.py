@@ -204,7 +204,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
         ),
         (
             ("run", "-v", "qlora_nf4", "--set", "quantization.type=nf5"),
-            ["quantization.type", "'nf4'", "found 'nf5'"],
+            ["quantization.type", "unknown quantization 'nf5'", "did you mean nf4"],
         ),
         (("run", "-v", "base", "--seeds", "5000000000"), ["--seeds '5000000000'", "4294967296"]),
         (("corpus", "--set", "training=5"), ["training: ", "found 5", "--set training=5"]),

@@ -221,6 +221,9 @@ class Environment(Frozen):
     gpu_power_limit_watts: float | None = None
     commit: str | None = None
     dirty: bool | None = None
+    sources: str | None = Field(
+        default=None, description="SHA-256 of the harness's own files that make results"
+    )
     deterministic: bool | None = None
     settings: dict[str, str] = Field(
         default_factory=dict, description="environment variables that change results or costs"

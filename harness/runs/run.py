@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness.cache import Reuse
 from harness.errors import StorageError
 from harness.records.record import PhaseName
 from harness.records.store import RunFolder
@@ -52,6 +53,7 @@ class Run:
         self.meter: Meter = Meter(plan.device)
         self._kept = Kept(folder, plan)
         self._order = order
+        self._reuse = Reuse(log, order.name if order.force else None)
         self._trusted = order.trust_remote_code and plan.model.trust_remote_code
 
     @contextmanager
@@ -113,7 +115,7 @@ class Run:
         renderer = Renderer(
             load_tokenizer(source, trust_remote_code=self._trusted), self.plan.model.chat_template
         )
-        found = tokenised_corpus(self.plan.corpus, renderer, self.log)
+        found = tokenised_corpus(self.plan.corpus, renderer, self._reuse)
         training = self.plan.training
         rows = make_rows(found.train, training)
         self.draft.corpus = with_rows(found.corpus.result, rows, training.overflow)
@@ -166,6 +168,7 @@ class Run:
     def _score(
         self, phase: Literal["score_base", "score"], subject: Callable[[], Subject]
     ) -> PhaseResult:
+        from harness.score.items import Place
         from harness.score.reuse import base_scores
 
         stage: Literal["before", "after"] = "before" if phase == "score_base" else "after"
@@ -180,7 +183,8 @@ class Run:
                     return self._every_precision(subject(), "before", folder)
 
                 runs = self.folder.path.parents[3]  # above suite, variant, run and attempt
-                found = base_scores(self.plan, runs, self.folder.path, stage, take)
+                place = Place(self.folder.path, stage, "training")
+                found = base_scores(self.plan, runs, place, take, self._reuse)
         return self._kept.write(self.draft.costs[-1], found.scores, found.generations)
 
     def _every_precision(

@@ -103,9 +103,10 @@ def plan(
 ) -> None:
     """Say what a run would do and cost, before anything is downloaded."""
     from harness.forecast.show import plan_report
+    from harness.train.path import resolve
 
     request = make_request(variant, suite, settings, seeds, task)
-    plans = registry.resolve(request, choose_device(device, gpu))
+    plans = resolve(request, choose_device(device, gpu))
     for planned in plans:
         check_adapter(planned)
         if not as_json:

@@ -25,7 +25,6 @@ from harness.cli.app import (
 )
 from harness.cli.reports import write_suite_report
 from harness.errors import user_mistakes
-from harness.spec import registry
 
 if TYPE_CHECKING:
     from harness.records.record import RunRecord
@@ -68,6 +67,7 @@ def run(
     from harness.runs.batch import run_batch
     from harness.runs.executor import LocalExecutor
     from harness.runs.order import Order
+    from harness.train.path import resolve
 
     if data_folder:
         settings = [*settings, f"score.data_folder={data_folder}"]
@@ -79,9 +79,8 @@ def run(
         trust_remote_code=trust_remote_code,
     )
     executor = LocalExecutor(store, order)
-    plans = registry.resolve(
-        make_request(variant, suite, settings, seeds, task), executor.device(device.value)
-    )
+    request = make_request(variant, suite, settings, seeds, task)
+    plans = resolve(request, executor.device(device.value))
     for planned in plans:
         check_adapter(planned)
     listeners = [Display(out), Notices(store)]

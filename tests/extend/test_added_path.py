@@ -123,9 +123,8 @@ def test_what_it_refuses_becomes_a_substitution(site: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("point", "message"),
     [
-        ("fast = slow_path:SLOW", "there is a path called fast already"),
-        ("slow = slow_path:Missing", "cannot be loaded"),
-        ("slow = no_such_module:SlowPath", "cannot be loaded"),
+        ("slow = slow_path:MISSING", "cannot be imported"),
+        ("slow = no_such_module:SLOW", "cannot be imported"),
     ],
 )
 def test_a_package_that_does_not_fit_is_named(site: Path, point: str, message: str) -> None:
@@ -133,3 +132,8 @@ def test_a_package_that_does_not_fit_is_named(site: Path, point: str, message: s
     with pytest.raises(UserError, match=message) as caught:
         load_path("slow")
     assert point in str(caught.value)
+
+
+def test_the_harness_own_names_cannot_be_taken(site: Path) -> None:
+    install(site, "[finetune_harness.paths]\nfast = slow_path:SLOW\n")
+    assert type(load_path("fast")).__module__ == "harness.train.stream.path"

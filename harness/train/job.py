@@ -31,7 +31,7 @@ class TrainJob:
     pad_id: int
     checkpoint: Path | None = None
     truncated_tokens: int = 0
-    checkpoint_seconds: float = 20.0
+    checkpoint_seconds: float = 0.0
 
     @property
     def steps(self) -> int:

@@ -20,7 +20,6 @@ from harness.cli.options import (
     VariantOption,
     make_request,
 )
-from harness.spec import registry
 
 if TYPE_CHECKING:
     from harness.spec.device import Device
@@ -40,8 +39,10 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan itself.")] = False,
 ) -> None:
     """Show what a run would do and cost, before anything is downloaded."""
+    from harness.train.path import resolve
+
     request = make_request(variant, suite, settings, seeds, task)
-    plans = registry.resolve(request, _choose_device(device, gpu))
+    plans = resolve(request, _choose_device(device, gpu))
     for planned in plans:
         check_adapter(planned)
     if as_json:

@@ -24,7 +24,6 @@ from harness.cli.options import (
 )
 from harness.cli.report import write_suite_report
 from harness.errors import user_mistakes
-from harness.spec import registry
 
 if TYPE_CHECKING:
     from harness.records.record import RunRecord
@@ -67,6 +66,7 @@ def run(
     from harness.records.store import RunStore
     from harness.runs.executor import LocalExecutor
     from harness.runs.order import Order
+    from harness.train.path import resolve
 
     store = RunStore(reports / "runs")
     order = Order(
@@ -79,7 +79,7 @@ def run(
     if data_folder:
         settings = [*settings, f"score.data_folder={data_folder}"]
     request = make_request(variant, suite, settings, seeds, task)
-    plans = registry.resolve(request, executor.device(device.value))
+    plans = resolve(request, executor.device(device.value))
     for planned in plans:
         check_adapter(planned)
     records = _records(_carry_out(plans, executor, store))

@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from harness.spec.variant import Quantization
 
 
-TRAINERS = {"plain": "harness.train.sft.plain", "fast": "harness.train.stream.fast"}
-
-
 @dataclass
 class PhaseState:
     """What a phase says of itself while it is under way."""
@@ -74,6 +71,7 @@ class Run:
     def execute(self) -> None:
         """Carry out the plan; ``draft`` holds what it found."""
         from harness.measure.environment import take_environment
+        from harness.train.path import path_of
         from harness.weights.fetch import fetch, quiet_libraries
 
         quiet_libraries()
@@ -90,8 +88,8 @@ class Run:
         self._import("what scoring needs", "harness.score.take", "harness.score.reuse")
         if self.plan.trains:
             self._take_scores("score_base", lambda: self._subject(model, corpus, renderer))
-            path = TRAINERS[self.plan.training.speed]
-            self._import("the trainer", "harness.weights.adapter", "peft", path)
+            modules = path_of(self.plan).modules
+            self._import("the trainer", "harness.weights.adapter", "peft", *modules)
             with self._in_phase("train"):
                 model = self._train(model, rows, order, renderer)
         self._take_scores("score", lambda: self._subject(model, corpus, renderer))
@@ -212,7 +210,8 @@ class Run:
         )
 
     def _train(self, model: Any, rows: Rows | None, order: list[int], renderer: Renderer) -> Any:
-        from harness.train.train import TrainJob, train
+        from harness.train.job import TrainJob
+        from harness.train.path import train
         from harness.weights.adapter import attach_adapter
         from harness.weights.census import check_census, take_census
         from harness.weights.shape import count_plan

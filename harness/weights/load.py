@@ -60,7 +60,6 @@ def load_base(
         dtype=getattr(torch, plan.stored),
         use_safetensors=True,
         trust_remote_code=trust_remote_code,
-        attn_implementation="sdpa",
     )
     target = Target(chosen, getattr(torch, plan.precision.compute), plan.device.kind)
     try:

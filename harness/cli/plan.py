@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.adapters import check_adapter
 from harness.cli.app import out
 from harness.cli.options import (
     DeviceKind,
@@ -20,6 +19,7 @@ from harness.cli.options import (
     VariantOption,
     make_request,
 )
+from harness.cli.preflight import preflight
 
 if TYPE_CHECKING:
     from harness.spec.device import Device
@@ -43,8 +43,7 @@ def plan(
 
     request = make_request(variant, suite, settings, seeds, task)
     plans = resolve(request, _choose_device(device, gpu))
-    for planned in plans:
-        check_adapter(planned)
+    preflight(plans)
     if as_json:
         _print_json(plans)
         return

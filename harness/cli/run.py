@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.adapters import check_adapter
 from harness.cli.app import out, say
 from harness.cli.options import (
     DeviceKind,
@@ -22,6 +21,7 @@ from harness.cli.options import (
     VariantOption,
     make_request,
 )
+from harness.cli.preflight import preflight
 from harness.cli.report import write_suite_report
 from harness.errors import user_mistakes
 
@@ -80,8 +80,7 @@ def run(
         settings = [*settings, f"score.data_folder={data_folder}"]
     request = make_request(variant, suite, settings, seeds, task)
     plans = resolve(request, executor.device(device.value))
-    for planned in plans:
-        check_adapter(planned)
+    preflight(plans)
     records = _records(_carry_out(plans, executor, store))
     name = plans[0].suite
     write_suite_report(reports, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.cli.app import INTERRUPTED, app, complain, err
+from harness.cli.export import export
 from harness.cli.look import corpus, doctor, list_, plan, show
 from harness.cli.reports import compare, report
 from harness.cli.work import run
@@ -10,7 +11,7 @@ from harness.errors import HarnessError
 
 __all__ = ["main"]
 
-for command in (list_, show, plan, run, report, compare, corpus, doctor):
+for command in (list_, show, plan, run, report, compare, corpus, doctor, export):
     app.command(command.__name__.rstrip("_"))(command)
 
 

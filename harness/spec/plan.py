@@ -153,7 +153,7 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
         corpus=suite.corpus,
         corpus_sha256=_corpus_sha256(suite.corpus),
         data_sha256=_data_sha256(suite.score.data_folder),
-        model_sha256=_model_sha256(model),
+        model_sha256=model_sha256(model),
         budget=budget,
         score=suite.score,
         device=device,
@@ -271,7 +271,7 @@ def model_files(model: Model) -> tuple[str, ...]:
     return (*MODEL_FILES, "*.py") if model.trust_remote_code else MODEL_FILES
 
 
-def _model_sha256(model: Model) -> str | None:
+def model_sha256(model: Model) -> str | None:
     """Digest of a local model folder; null for other sources, and where there is no folder.
 
     Every file that a model is loaded from is hashed whole, but for safetensors of 16 MiB and

@@ -26,7 +26,7 @@ from harness.forms.make import as_trained, make
 from harness.records.events import Silence
 from harness.spec.form import parse_form
 from harness.spec.schema import write_json
-from tests.cli.test_cli import refused
+from tests.cli.terminal import refused
 from tests.forms.tiny_results import Tiny, logits, make_plan, make_result
 
 FAMILIES = ("llama", "qwen2", "phi3")

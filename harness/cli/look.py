@@ -151,6 +151,7 @@ def corpus(
     with Notes(out) as notes:
         model = registry.load_model(chosen.model)
         quiet_libraries()
-        renderer = Renderer(load_tokenizer(fetch_tokenizer(model, notes)), model.chat_template)
+        tokenizer = load_tokenizer(fetch_tokenizer(model, notes))
+        renderer = Renderer(tokenizer, model.chat_template, chosen.corpus.chat_date)
         found = corpus_report(chosen, samples, renderer, notes)
     out.print(found)

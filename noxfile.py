@@ -116,14 +116,14 @@ def wheel(session: nox.Session) -> None:
 def parity(session: nox.Session) -> None:
     """The fast scoring engine against lm-eval's own, item by item."""
     python = project_python(session, "tests")
-    session.run(python, "tests/score/parity.py", *session.posargs, external=True)
+    session.run(python, "-m", "tests.score.parity", *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none")
 def bench(session: nox.Session) -> None:
     """How fast the scoring engine is; prints numbers, asserts none."""
     python = project_python(session, "tests")
-    session.run(python, "tests/score/bench_engine.py", *session.posargs, external=True)
+    session.run(python, "-m", "tests.score.bench_engine", *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none")

@@ -1,25 +1,34 @@
-"""Body: a causal language model taken apart into hidden states and vocabulary projection."""
+"""Body: a causal language model taken apart into hidden states and logits, as far as it allows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from harness.score.schedule import IntArray, Layout, Tree, lay_out
+from harness.score.mask import TreeMask, tree_masks
+from harness.score.schedule import IntArray, Layout
 
 LOGIT_BYTES = {"cpu": 64 << 20, "cuda": 256 << 20}  # of float32 logits that exist at a time
 CACHED_ROWS = 8  # rows of logits that stay in a processor's cache from one operation to the next
-TOLERANCE = 1e-3  # of logits; a model of another structure is off by whole units
 
 
 class Body(Protocol):
-    """What :class:`harness.score.likelihood.Likelihood` asks of a model."""
+    """What :class:`harness.score.likelihood.Likelihood` asks of a model.
 
-    takes_trees: bool
+    Attributes:
+        way: how sequences are run, in words for a reader of a score's details.
+        takes_trees: sequences that share a prefix may be run as one tree.
+        takes_rows: several sequences may be run side by side, padded on the right.
+    """
+
+    way: ClassVar[str]
+    takes_trees: ClassVar[bool]
+    takes_rows: ClassVar[bool]
     device: torch.device
 
     def extend(self, cache: Any, keep: int, tokens: IntArray) -> Any:
@@ -31,64 +40,85 @@ class Body(Protocol):
     def run_rows(self, rows: Sequence[IntArray]) -> torch.Tensor:
         """Hidden states [rows * longest, width], padded on the right."""
 
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The model's own logits [m, words] of hidden states [m, width]."""
+
     def log_probs(
         self, hidden: torch.Tensor, rows: IntArray, targets: IntArray
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
         """Log-probability of ``targets`` [m] after the states at ``rows`` [m]; and if likeliest."""
 
 
-class SplitBody:
-    """A transformers decoder whose last hidden states feed one projection.
+class WholeBody:
+    """Any causal model, called whole, one sequence at a time: slow, and right for every model."""
 
-    The projection is computed for the asked positions only, a bounded number at a time, in the
-    model's dtype; its log-softmax is float32.
-    """
+    way: ClassVar[str] = "one sequence at a time"
+    takes_trees: ClassVar[bool] = False
+    takes_rows: ClassVar[bool] = False
 
-    takes_trees = True
-
-    def __init__(self, causal: Any) -> None:
-        """Take a transformers causal model (adapter layers inside it are fine)."""
-        self._decoder = getattr(causal, causal.base_model_prefix)
-        self._head = causal.get_output_embeddings()
-        self._config = causal.config
-        self.device: torch.device = causal.device
-        self._dtype: torch.dtype = causal.dtype
-        self._boolean_masks = self._config._attn_implementation == "sdpa"  # noqa: SLF001
+    def __init__(self, model: Any) -> None:
+        """Take a model that maps ``input_ids`` [1, n] to logits [1, n or more, words]."""
+        self.model = model
+        self.device: torch.device = model.device
 
     def extend(self, cache: Any, keep: int, tokens: IntArray) -> Any:
-        """See :class:`Body`."""
-        from transformers import DynamicCache
-
-        cache = DynamicCache(config=self._config) if cache is None else cache
-        _crop(cache, keep)
-        self._decoder(
-            input_ids=self._ids(tokens)[None],
-            position_ids=self._ids(np.arange(keep, keep + len(tokens)))[None],
-            past_key_values=cache,
-            use_cache=True,
-        )
-        return cache
+        """Not used: every sequence is a row."""
+        raise NotImplementedError
 
     def run_tree(self, cache: Any, base: int, layout: Layout) -> torch.Tensor:
+        """Not used: every sequence is a row."""
+        raise NotImplementedError
+
+    def run_rows(self, rows: Sequence[IntArray]) -> torch.Tensor:
+        """Logits in place of hidden states; those of a soft prompt's virtual tokens are cut off."""
+        (row,) = rows
+        logits: torch.Tensor = self.model(input_ids=_ids(row, self.device)[None]).logits
+        return logits[0, -len(row) :]
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """See :class:`Body`."""
-        size = len(layout.tokens)
-        mask = torch.ones((1, 1, size, base + size), dtype=torch.bool, device=self.device)
-        mask[0, 0, :, base:] = torch.from_numpy(layout.sees).to(self.device)
-        if not self._boolean_masks:
-            least = torch.finfo(self._dtype).min
-            mask = torch.zeros(mask.shape, dtype=self._dtype, device=self.device).masked_fill_(
-                ~mask, least
-            )
-        if cache is not None:
-            _crop(cache, base)
-        states: torch.Tensor = self._decoder(
-            input_ids=self._ids(layout.tokens)[None],
-            position_ids=self._ids(layout.depths)[None],
-            attention_mask=mask,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        ).last_hidden_state
-        return states[0]
+        return hidden
+
+    def log_probs(
+        self, hidden: torch.Tensor, rows: IntArray, targets: IntArray
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+        """See :class:`Body`."""
+        index = torch.from_numpy(np.arange(len(rows))).to(self.device)
+        return _read_logits(hidden[_ids(rows, self.device)], index, _ids(targets, self.device))
+
+
+class RowsBody:
+    """A model whose own forward pass is run over padded rows; logits exist for few positions.
+
+    The pass is the model's own from the token ids on, soft prompts included. Its decoder's last
+    states are taken out, and what the model makes of them (projection, scale, cap) is asked for
+    the wanted positions only, a bounded number at a time, in the model's dtype. Log-softmax is
+    float32.
+    """
+
+    way: ClassVar[str] = "padded batches"
+    takes_trees: ClassVar[bool] = False
+    takes_rows: ClassVar[bool] = True
+
+    def __init__(self, model: Any) -> None:
+        """Take a transformers or PEFT causal model.
+
+        Raises:
+            TypeError: no decoder is found whose states the model turns into logits.
+        """
+        self.model = model
+        self._causal = model.get_base_model() if hasattr(model, "peft_config") else model
+        self._config = self._causal.config
+        self.device: torch.device = model.device
+        self._decoder, self._output = self._find_decoder()
+
+    def extend(self, cache: Any, keep: int, tokens: IntArray) -> Any:
+        """Not used: no prefix is shared."""
+        raise NotImplementedError
+
+    def run_tree(self, cache: Any, base: int, layout: Layout) -> torch.Tensor:
+        """Not used: no prefix is shared."""
+        raise NotImplementedError
 
     def run_rows(self, rows: Sequence[IntArray]) -> torch.Tensor:
         """See :class:`Body`. Causal attention never looks right, so padding needs no mask."""
@@ -96,10 +126,18 @@ class SplitBody:
         padded = np.zeros((len(rows), width), np.int64)
         for index, row in enumerate(rows):
             padded[index, : len(row)] = row
-        states: torch.Tensor = self._decoder(
-            input_ids=self._ids(padded), use_cache=False
-        ).last_hidden_state
-        return states.flatten(0, 1)
+        with self._states() as states:
+            self.model(input_ids=_ids(padded, self.device), use_cache=False)
+        (found,) = states
+        return found[:, -width:].flatten(0, 1)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """See :class:`Body`. The causal model's own forward, with ``hidden`` from its decoder."""
+        output = self._output(last_hidden_state=hidden[None])
+        dummy = torch.zeros((1, 1), dtype=torch.long, device=self.device)
+        with _standing_in(self._decoder, output):
+            logits: torch.Tensor = self._causal(input_ids=dummy, use_cache=False).logits
+        return logits[0]
 
     def log_probs(
         self, hidden: torch.Tensor, rows: IntArray, targets: IntArray
@@ -113,88 +151,132 @@ class SplitBody:
             chunk = places[start : start + step]
             low, high = np.searchsorted(which[order], [start, start + len(chunk)])
             asked = order[low:high]
-            logits = self._head(hidden[self._ids(chunk)])
             log_probs[asked], greedy[asked] = _read_logits(
-                logits, self._ids(which[asked] - start), self._ids(targets[asked])
+                self.logits(hidden[_ids(chunk, self.device)]),
+                _ids(which[asked] - start, self.device),
+                _ids(targets[asked], self.device),
             )
         return log_probs, greedy
+
+    def own_logits(self, row: IntArray, positions: IntArray) -> torch.Tensor:
+        """Logits [m, words] at ``positions`` of one sequence by the model's own forward pass."""
+        chosen = _ids(positions, self.device) - len(row)
+        with self._states(chosen):
+            logits: torch.Tensor = self.model(
+                input_ids=_ids(row, self.device)[None], use_cache=False
+            ).logits
+        return logits[0]
 
     def _positions_at_once(self) -> int:
         size = LOGIT_BYTES.get(self.device.type, LOGIT_BYTES["cpu"])
         return max(16, size // (4 * int(self._config.get_text_config().vocab_size)))
 
-    def _ids(self, values: IntArray) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values, np.int64)).to(self.device)
+    @contextmanager
+    def _states(self, handed_on: torch.Tensor | None = None) -> Iterator[list[torch.Tensor]]:
+        """The decoder's last states; the model goes on with the last position, or those chosen."""
+        states: list[torch.Tensor] = []
+
+        def take(_: Any, __: Any, output: Any) -> Any:
+            found = output.last_hidden_state
+            states.append(found)
+            kept = found[:1, -1:] if handed_on is None else found[:, found.shape[1] + handed_on]
+            return self._output(last_hidden_state=kept)
+
+        hook = self._decoder.register_forward_hook(take)
+        try:
+            yield states
+        finally:
+            hook.remove()
+
+    def _find_decoder(self) -> tuple[Any, type]:
+        """The module whose output the causal model turns into logits, and the output's type."""
+        causal = self._causal
+        names = dict.fromkeys((getattr(causal, "base_model_prefix", ""), "model", "transformer"))
+        candidates = [getattr(causal, name, None) for name in names if name]
+        candidates.append(causal.get_decoder() if hasattr(causal, "get_decoder") else None)
+        outputs: dict[int, Any] = {}
+        found = [m for m in candidates if isinstance(m, torch.nn.Module) and m is not causal]
+        hooks = [
+            module.register_forward_hook(lambda m, _, output: outputs.update({id(m): output}))
+            for module in found
+        ]
+        try:
+            causal(input_ids=torch.zeros((1, 2), dtype=torch.long, device=self.device))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        for module in found:
+            output = outputs.get(id(module))
+            if getattr(output, "last_hidden_state", None) is not None:
+                return module, type(output)
+        msg = "no decoder with hidden states inside the model"
+        raise TypeError(msg)
 
 
-class WholeBody:
-    """Any causal model, called whole, one sequence at a time: slow, and right for every model."""
+class TreeBody(RowsBody):
+    """A decoder that runs sequences with a common prefix as one tree over a shared cache.
 
-    takes_trees = False
+    Masks are the model's own (see :mod:`harness.score.mask`), so windows, chunks and layers that
+    alternate are kept. Sliding layers keep all of their keys, since a path may be taken back.
+    """
 
-    def __init__(self, model: Any) -> None:
-        """Take a model that maps ``input_ids`` [1, n] to logits [1, n or more, words]."""
-        self._model = model
-        self.device: torch.device = model.device
+    way: ClassVar[str] = "shared prefixes"
+    takes_trees: ClassVar[bool] = True
 
     def extend(self, cache: Any, keep: int, tokens: IntArray) -> Any:
-        """Not used: every sequence is a row."""
-        raise NotImplementedError
+        """See :class:`Body`."""
+        from transformers import DynamicCache
+
+        cache = DynamicCache() if cache is None else cache
+        _crop(cache, keep)
+        self._decoder(
+            input_ids=_ids(tokens, self.device)[None],
+            position_ids=_ids(np.arange(keep, keep + len(tokens)), self.device)[None],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        return cache
 
     def run_tree(self, cache: Any, base: int, layout: Layout) -> torch.Tensor:
-        """Not used: every sequence is a row."""
-        raise NotImplementedError
+        """See :class:`Body`.
 
-    def run_rows(self, rows: Sequence[IntArray]) -> torch.Tensor:
-        """Logits in place of hidden states; virtual tokens of a soft prompt are cut off."""
-        (row,) = rows
-        ids = torch.from_numpy(np.ascontiguousarray(row, np.int64))[None].to(self.device)
-        logits: torch.Tensor = self._model(input_ids=ids).logits[0, -len(row) :]
-        return logits
+        Raises:
+            ValueError: the model makes its masks in a way that leaves the tree out.
+        """
+        from transformers import DynamicCache
 
-    def log_probs(
-        self, hidden: torch.Tensor, rows: IntArray, targets: IntArray
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-        """See :class:`Body`."""
-        index = torch.from_numpy(np.arange(len(rows))).to(self.device)
-        asked = torch.from_numpy(targets).to(self.device)
-        return _read_logits(hidden[torch.from_numpy(rows).to(self.device)], index, asked)
-
-
-def open_body(model: Any) -> SplitBody | WholeBody:
-    """Take a model apart where that provably gives its own logits, else leave it whole.
-
-    A short random tree is run both ways: soft prompts, sliding windows, recurrent layers, scaled
-    or capped logits all show up there.
-    """
-    whole = WholeBody(model)
-    causal = model.get_base_model() if hasattr(model, "peft_config") else model
-    prefix = getattr(causal, "base_model_prefix", "")
-    if not prefix or not hasattr(causal, prefix) or causal.get_output_embeddings() is None:
-        return whole
-    split = SplitBody(causal)
-    return split if _agree(split, whole) else whole
+        cache = DynamicCache() if cache is None else cache
+        _crop(cache, base)
+        tree = TreeMask(base, layout, self.device)
+        with tree_masks(self._config.get_text_config()._attn_implementation, tree):  # noqa: SLF001
+            states: torch.Tensor = self._decoder(
+                input_ids=_ids(layout.tokens, self.device)[None],
+                position_ids=_ids(layout.depths, self.device)[None],
+                past_key_values=cache,
+                use_cache=True,
+            ).last_hidden_state
+        if not tree.calls:
+            msg = "the model makes its attention masks in a way of its own"
+            raise ValueError(msg)
+        return states[0]
 
 
-@torch.inference_mode()
-def _agree(split: SplitBody, whole: WholeBody) -> bool:
-    """Whether a tree over a cached prefix gives the logits of the whole model."""
-    words = int(split._config.get_text_config().vocab_size)  # noqa: SLF001
-    drawn = np.random.default_rng(0).integers(0, words, 24)
-    inputs = [drawn[:16], np.concatenate([drawn[:12], drawn[16:20]]), drawn[4:]]
-    tree = Tree(8, (0, 1))
+@contextmanager
+def _standing_in(module: Any, output: Any) -> Iterator[None]:
+    """While this is open, the module returns ``output`` whatever it is called with."""
+    own = module.__dict__.get("forward")
+    module.forward = lambda *_, **__: output
     try:
-        cache = split.extend(None, 0, drawn[:8])
-        layout = lay_out(inputs, tree)
-        states = split.run_tree(cache, 8, layout)
-        ours = [states[layout.paths[i][-1]] for i in tree.members]
-        ours.append(split.run_rows([inputs[2]])[-1])
-        logits = split._head(torch.stack(ours)).float()  # noqa: SLF001
-    except (RuntimeError, TypeError, ValueError, AttributeError):
-        return False
-    theirs = torch.stack([whole.run_rows([row])[-1] for row in inputs]).float()
-    scale = TOLERANCE if split._dtype == torch.float32 else 0.1  # noqa: SLF001
-    return bool((logits - theirs).abs().max() <= scale * max(1.0, float(theirs.abs().max())))
+        yield
+    finally:
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own
+
+
+def _ids(values: IntArray, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, np.int64)).to(device)
 
 
 def _crop(cache: Any, keep: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from lm_eval.models.huggingface import HFLM
+from pydantic import JsonValue
 
 from harness.errors import RunError, UserError
 from harness.records.events import Progress
@@ -36,6 +37,11 @@ class PlainLM(HFLM):  # type: ignore[misc]  # lm_eval is untyped
         self.batch_size_per_gpu: int = 1
         self.cut_requests = 0
         self.cut_tokens = 0
+
+    @property
+    def details(self) -> dict[str, JsonValue]:
+        """How log-likelihoods were computed, for the details of a score."""
+        return {"passes": "lm-eval's own"}
 
     def _loglikelihood_tokens(
         self, requests: list[Encoded], disable_tqdm: bool = False, override_bs: int | None = None
@@ -68,12 +74,16 @@ class FastLM(PlainLM):
     are computed once. See :mod:`harness.score.schedule`.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, batch_tokens: int, progress: Progress) -> None:
-        """Take the model; ``batch_tokens`` bounds the tokens of one forward pass."""
+    def __init__(self, model: Any, tokenizer: Any, likelihood: Likelihood) -> None:
+        """Take the model and what answers queries about it."""
         super().__init__(model, tokenizer)
-        self._likelihood = Likelihood(model, batch_tokens, progress)
-        self._batch_tokens = batch_tokens
+        self._likelihood = likelihood
         self._encodings: dict[str, list[int]] | None = None
+
+    @property
+    def details(self) -> dict[str, JsonValue]:
+        """See :attr:`harness.score.likelihood.Likelihood.details`."""
+        return self._likelihood.details
 
     def loglikelihood(
         self, requests: list[Any], disable_tqdm: bool = False
@@ -111,7 +121,9 @@ class FastLM(PlainLM):
             owners.append(places[key])
         longest = max(len(self.tok_encode(request.args[0])) for request in distinct)
         kept = self.batch_size_per_gpu
-        self.batch_size_per_gpu = max(1, min(GENERATED_AT_ONCE, self._batch_tokens // longest))
+        self.batch_size_per_gpu = max(
+            1, min(GENERATED_AT_ONCE, self._likelihood.batch_tokens // longest)
+        )
         try:
             found = super().generate_until(distinct, disable_tqdm)
         finally:

@@ -65,6 +65,7 @@ def evaluate(task: Task, loaded: Loaded, lm: Any, details: dict[str, JsonValue])
     _check_finite(results["samples"])
     details = {
         **details,
+        **(lm.details if _asks_likelihoods(loaded) else {}),
         "lm_eval": version("lm-eval"),
         "limit": task.limit,
         "chat_template": task.apply_chat_template,
@@ -72,6 +73,10 @@ def evaluate(task: Task, loaded: Loaded, lm: Any, details: dict[str, JsonValue])
         "cut_tokens": lm.cut_tokens - cuts[1],
     }
     return Outcome(task, loaded, results, details)
+
+
+def _asks_likelihoods(loaded: Loaded) -> bool:
+    return any(leaf.OUTPUT_TYPE != "generate_until" for leaf in loaded.tasks.values())
 
 
 def write_scores(outcome: Outcome, place: Place) -> list[Score]:

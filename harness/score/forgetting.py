@@ -66,5 +66,9 @@ def score_forgetting(
     return place.write(
         BITS_PER_BYTE,
         Items(names, names, bits, np.array(sizes, float)),
-        details={"tokens_per_article": tokens, "data": f"{DATA_SET} {CONFIG} test"},
+        details={
+            "tokens_per_article": tokens,
+            "data": f"{DATA_SET} {CONFIG} test",
+            **likelihood.details,
+        },
     )

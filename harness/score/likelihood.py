@@ -10,14 +10,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import JsonValue
 
 from harness.errors import DivergedError
 from harness.records.events import Progress
-from harness.score.body import Body, open_body
+from harness.score.body import Body, RowsBody, WholeBody
+from harness.score.probe import find_ways, is_exact, stretches_after
 from harness.score.schedule import Extend, IntArray, Rows, Schedule, Tree, lay_out
 
 FloatArray = npt.NDArray[np.float64]
 CPU_BUDGET = 512  # more gains no speed on a CPU and costs memory
+LONGER = 1.25  # times the longest sequence compared so far: then one is compared again
+COMPARED = 16  # targets of it
+NATS = 1e-3  # by which its float32 log-probabilities may differ
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,19 +56,37 @@ class _Gathered:
 class Likelihood:
     """Answers queries about one model; sequences that share a prefix share its computation.
 
+    The answers are the model's own: before anything is asked, short sequences are compared with
+    its own forward pass; and whenever sequences get longer, the longest of them is. Where they
+    differ, everything asked for is computed again with less sharing.
+
     Attributes:
+        batch_tokens: tokens of one pass at most.
         context: positions the model was made for; None where its configuration does not say.
         computed_tokens: tokens run so far, padding included.
     """
 
     def __init__(self, model: Any, batch_tokens: int, progress: Progress) -> None:
         """Look the model over. ``batch_tokens`` bounds the tokens of one pass."""
-        self._body: Body = open_body(model)
+        ways = find_ways(model)
+        self._body: Body = ways.bodies[0]
+        self._others = list(ways.bodies[1:])
+        self._reason = ways.reason
+        self._stretches_after = stretches_after(model)
+        self._exact = is_exact(model)
+        self._compared = 0
         self._cpu = self._body.device.type == "cpu"
+        self.batch_tokens = batch_tokens
         self._budget = min(batch_tokens, CPU_BUDGET) if self._cpu else batch_tokens
         self._progress = progress
         self.context: int | None = getattr(model.config, "max_position_embeddings", None)
         self.computed_tokens = 0
+
+    @property
+    def details(self) -> dict[str, JsonValue]:
+        """How sequences are run, and why not with less work; for the details of a score."""
+        found: dict[str, JsonValue] = {"passes": self._body.way}
+        return found if self._reason is None else {**found, "passes_reason": self._reason}
 
     @torch.inference_mode()
     def answer(self, queries: Sequence[Query]) -> list[Answer]:
@@ -72,67 +95,149 @@ class Likelihood:
         Raises:
             DivergedError: a log-probability is not a finite number.
         """
-        inputs, members = _distinct([query.tokens[:-1] for query in queries])
-        first = [
-            min(int(queries[q].targets[0]) - 1 for q in asked) if asked else 0 for asked in members
-        ]
         answers = [
             Answer(np.zeros(len(q.targets)), np.zeros(len(q.targets), np.bool_)) for q in queries
         ]
-        total, done, told = sum(len(row) for row in inputs), 0, 0.0
-        cache = None
-        for step in self._steps(inputs, first):
-            if isinstance(step, Extend):
-                cache = self._body.extend(cache if step.keep else None, step.keep, step.tokens)
-                self.computed_tokens += len(step.tokens)
-                done += len(step.tokens)
-            else:
-                hidden, paths = self._run(step, inputs, cache)
-                wanted = _gather(step, paths, members, queries)
-                self._read(hidden, wanted, answers)
-                done += sum(len(inputs[member]) for member in step.members)
-            if time.monotonic() - told > 0.5:
-                told = time.monotonic()
-                self._progress.advance(min(done, total), total)
+        apart = self._stretched(queries)
+        together = [index for index in range(len(queries)) if index not in set(apart)]
+        self._answer_compared(*_of(together, queries, answers))
+        self._answer_apart(*_of(apart, queries, answers))
         for answer in answers:
             if not np.isfinite(answer.log_probs).all():
                 raise DivergedError("a log-likelihood is not a finite number")
         return answers
 
+    def _stretched(self, queries: Sequence[Query]) -> list[int]:
+        """Queries whose positions depend on the length of the pass, shortest first."""
+        limit = self._stretches_after
+        if limit is None:
+            return []
+        sizes = {index: len(query.tokens) - 1 for index, query in enumerate(queries)}
+        return sorted((i for i, size in sizes.items() if size >= limit), key=sizes.__getitem__)
+
+    def _answer_compared(self, queries: Sequence[Query], answers: Sequence[Answer]) -> None:
+        """Fill in answers; with less sharing if the longest differs from the model's own."""
+        self._fill(self._body, queries, answers)
+        while self._others and (longest := self._due(queries)) is not None:
+            if self._is_own(queries[longest], answers[longest]):
+                self._compared = len(queries[longest].tokens)
+                return
+            self._reason = (
+                f"{self._body.way} differ from the model's own forward pass at "
+                f"{len(queries[longest].tokens)} tokens"
+            )
+            self._body = self._others.pop(0)
+            self._fill(self._body, queries, answers)
+
+    def _due(self, queries: Sequence[Query]) -> int | None:
+        """The longest query, where it is longer than what was compared before."""
+        sizes = [len(query.tokens) for query in queries]
+        longest = int(np.argmax(sizes)) if sizes else 0
+        return longest if sizes and sizes[longest] > LONGER * self._compared else None
+
+    def _is_own(self, query: Query, answer: Answer) -> bool:
+        """Whether an answer is that of the model's own forward pass over the query alone."""
+        body = self._body
+        if not isinstance(body, RowsBody):
+            return True
+        chosen = np.unique(np.linspace(0, len(query.targets) - 1, COMPARED).astype(int))
+        targets = query.targets[chosen]
+        logits = body.own_logits(query.tokens[:-1], targets - 1)
+        wanted = torch.from_numpy(query.tokens[targets]).to(logits.device)
+        own = torch.log_softmax(logits.float(), dim=-1).gather(1, wanted[:, None])[:, 0]
+        self.computed_tokens += len(query.tokens) - 1
+        return _agree(answer.log_probs[chosen], own.double().cpu().numpy(), exact=self._exact)
+
+    def _answer_apart(self, queries: Sequence[Query], answers: Sequence[Answer]) -> None:
+        """Fill in answers of rising length, each by a pass of its own.
+
+        A rotary embedding that stretches keeps the longest length it has seen until a short
+        sequence comes, so one comes first.
+        """
+        if not queries:
+            return
+        whole = next(b for b in (self._body, *self._others) if isinstance(b, WholeBody))
+        whole.run_rows([queries[0].tokens[:1]])
+        self._reason = self._reason or (
+            f"sequences of {self._stretches_after} tokens and more were run one at a time: "
+            "their positions depend on their length"
+        )
+        for query, answer in zip(queries, answers, strict=True):
+            self._fill(whole, [query], [answer])
+
+    def _fill(self, body: Body, queries: Sequence[Query], answers: Sequence[Answer]) -> None:
+        """Fill in answers by passes over the distinct inputs of all queries."""
+        inputs, members = _distinct([query.tokens[:-1] for query in queries])
+        first = [min(int(queries[q].targets[0]) - 1 for q in asked) for asked in members]
+        total, done, told = sum(len(row) for row in inputs), 0, 0.0
+        cache = None
+        for step in self._steps(body, inputs, first):
+            if isinstance(step, Extend):
+                cache = body.extend(cache if step.keep else None, step.keep, step.tokens)
+                self.computed_tokens += len(step.tokens)
+                done += len(step.tokens)
+            else:
+                hidden, paths = self._run(body, step, inputs, cache)
+                _read(body, hidden, _gather(step, paths, members, queries), answers)
+                done += sum(len(inputs[member]) for member in step.members)
+            if time.monotonic() - told > 0.5:
+                told = time.monotonic()
+                self._progress.advance(min(done, total), total)
+
     def _steps(
-        self, inputs: Sequence[IntArray], first: Sequence[int]
+        self, body: Body, inputs: Sequence[IntArray], first: Sequence[int]
     ) -> Iterable[Extend | Tree | Rows]:
-        if self._body.takes_trees:
-            return Schedule(inputs, first, self._budget).steps()
+        schedule = Schedule(inputs, first, self._budget)
+        if body.takes_trees:
+            return schedule.steps()
+        if body.takes_rows:
+            return schedule.side_by_side(range(len(inputs)))
         return (Rows((index,)) for index in range(len(inputs)))
 
     def _run(
-        self, step: Tree | Rows, inputs: Sequence[IntArray], cache: Any
+        self, body: Body, step: Tree | Rows, inputs: Sequence[IntArray], cache: Any
     ) -> tuple[torch.Tensor, dict[int, tuple[int, IntArray]]]:
         """Hidden states [tokens, width], and for each member its offset and flat indices."""
         if isinstance(step, Tree):
             layout = lay_out(inputs, step)
             self.computed_tokens += len(layout.tokens)
-            hidden = self._body.run_tree(cache if step.base else None, step.base, layout)
+            hidden = body.run_tree(cache if step.base else None, step.base, layout)
             return hidden, {member: (step.base, path) for member, path in layout.paths.items()}
         rows = [inputs[member] for member in step.members]
         width = max(len(row) for row in rows)
         self.computed_tokens += width * len(rows)
-        hidden = self._body.run_rows(rows)
+        hidden = body.run_rows(rows)
         return hidden, {
             member: (0, np.arange(i * width, i * width + len(inputs[member])))
             for i, member in enumerate(step.members)
         }
 
-    def _read(self, hidden: torch.Tensor, wanted: _Gathered, answers: list[Answer]) -> None:
-        """Fill in answers from hidden states; logits exist for a few positions at a time."""
-        rows, targets = np.concatenate(wanted.rows), np.concatenate(wanted.targets)
-        log_probs, greedy = self._body.log_probs(hidden, rows, targets)
-        start = 0
-        for query, size in wanted.slots:
-            answers[query].log_probs[:] = log_probs[start : start + size]
-            answers[query].greedy[:] = greedy[start : start + size]
-            start += size
+
+def _read(body: Body, hidden: torch.Tensor, wanted: _Gathered, answers: Sequence[Answer]) -> None:
+    """Fill in answers from hidden states; logits exist for a few positions at a time."""
+    rows, targets = np.concatenate(wanted.rows), np.concatenate(wanted.targets)
+    log_probs, greedy = body.log_probs(hidden, rows, targets)
+    start = 0
+    for query, size in wanted.slots:
+        answers[query].log_probs[:] = log_probs[start : start + size]
+        answers[query].greedy[:] = greedy[start : start + size]
+        start += size
+
+
+def _of(
+    chosen: Sequence[int], queries: Sequence[Query], answers: Sequence[Answer]
+) -> tuple[list[Query], list[Answer]]:
+    return [queries[index] for index in chosen], [answers[index] for index in chosen]
+
+
+def _agree(ours: FloatArray, own: FloatArray, *, exact: bool) -> bool:
+    """Whether log-probabilities agree to the rounding of float32, or else of 16 bits."""
+    if exact:
+        return bool(np.allclose(ours, own, rtol=NATS, atol=NATS, equal_nan=True))
+    if not np.isfinite(own).all():
+        return True
+    # 16-bit logits between 16 and 32 are rounded by up to 1/16, and so is what they are made of.
+    return bool(np.abs(ours - own).mean() <= 0.1 + 0.4 / np.sqrt(len(own)))
 
 
 def _gather(

@@ -121,6 +121,7 @@ def score_held_out(
         "bytes": int(sum(text_bytes)),
         "clusters": len(set(clusters)),
         "standard_error": "bootstrap over message trees",
+        **likelihood.details,
     }
     nats = Items(items, clusters, sums, counts)
     bits = Items(items, clusters, sums / math.log(2), np.array(text_bytes, float))

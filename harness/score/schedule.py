@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -72,7 +72,7 @@ class Schedule:
                 yield Extend(base, self.inputs[low][base:shared])
                 base = shared
             parts.extend((*part, base) for part in reversed(list(self._divide(low, high, base))))
-        yield from self._rows(apart)
+        yield from self.side_by_side(apart)
 
     def _tokens(self, low: int, high: int, base: int) -> int:
         """Distinct prefix-tree tokens of a part beyond ``base``."""
@@ -104,7 +104,8 @@ class Schedule:
         whole = sum(len(self.inputs[i]) for i in range(low, high))
         return self._tokens(low, high, 0) >= DISTINCT * whole
 
-    def _rows(self, members: list[int]) -> Iterator[Rows]:
+    def side_by_side(self, members: Iterable[int]) -> Iterator[Rows]:
+        """Members in padded batches within the budget, longest first."""
         members = sorted(members, key=lambda i: -len(self.inputs[i]))
         start = 0
         while start < len(members):

@@ -63,7 +63,7 @@ def take_scores(
         likelihood = Likelihood(subject.model, score.batch_tokens, progress)
         progress.note("scoring held-out conversations")
         scores = _held_out(subject, likelihood, place)
-        scores += _tasks(subject, place, progress)
+        scores += _tasks(subject, likelihood, place, progress)
         if score.forgetting:
             progress.note("scoring unrelated text")
             pages = read_pages(_data_folder(subject))
@@ -85,7 +85,9 @@ def _data_folder(subject: Subject) -> Path | None:
     return None if folder is None else Path(folder)
 
 
-def _tasks(subject: Subject, place: Place, progress: Progress) -> list[Score]:
+def _tasks(
+    subject: Subject, likelihood: Likelihood, place: Place, progress: Progress
+) -> list[Score]:
     """Scores of the suite's lm-eval tasks, and of the preference task where it is asked for."""
     from harness.score.catalogue import load_task, names_of
     from harness.score.engine import heard
@@ -98,7 +100,7 @@ def _tasks(subject: Subject, place: Place, progress: Progress) -> list[Score]:
     names_of(tasks)
     if not tasks:
         return []
-    lm = _language_model(subject, progress)
+    lm = _language_model(subject, likelihood)
     documents = place.folder / "documents"
     details: dict[str, JsonValue] = {"engine": spec.engine, "data_folder": spec.data_folder}
     scores: list[Score] = []
@@ -114,7 +116,7 @@ def _tasks(subject: Subject, place: Place, progress: Progress) -> list[Score]:
     return scores
 
 
-def _language_model(subject: Subject, progress: Progress) -> Any:
+def _language_model(subject: Subject, likelihood: Likelihood) -> Any:
     from harness.score.engine import FastLM, PlainLM
 
     spec = subject.plan.score
@@ -122,7 +124,7 @@ def _language_model(subject: Subject, progress: Progress) -> Any:
     tokenizer.chat_template = subject.renderer.chat_template
     if spec.engine == "hf":
         return PlainLM(subject.model, tokenizer)
-    return FastLM(subject.model, tokenizer, spec.batch_tokens, progress)
+    return FastLM(subject.model, tokenizer, likelihood)
 
 
 def _generations(

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from planned import planned
-from test_store import record_of
 
 from harness.errors import UserError
 from harness.records.events import read_events
 from harness.records.store import RunStore
 from harness.spec.registry import variant_names
+from tests.planned import planned
+from tests.records.test_store import record_of
+from tests.weights.tiny_llama import write_folder, write_model_file
 
 HEAVY = ("torch", "transformers", "peft", "trl", "datasets", "lm_eval", "bitsandbytes")
 WATCH = (
@@ -265,7 +266,7 @@ def test_a_variant_file_with_an_unknown_key_is_named_with_the_close_one(tmp_path
 def test_ctrl_c_while_looking_something_up_is_one_word_and_130() -> None:
     code = (
         "import sys\n"
-        "from harness import cli, registry\n"
+        "from harness import cli\nfrom harness.spec import registry\n"
         "def interrupted(kind):\n"
         "    raise KeyboardInterrupt\n"
         "registry.descriptions = interrupted\n"
@@ -280,9 +281,6 @@ def test_ctrl_c_while_looking_something_up_is_one_word_and_130() -> None:
 @pytest.fixture(scope="module")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model TOML beside a tiny llama with random weights."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "weights"))
-    from tiny_llama import write_folder, write_model_file
-
     folder = tmp_path_factory.mktemp("model")
     return write_model_file(folder / "tiny.toml", write_folder(folder / "weights"))
 

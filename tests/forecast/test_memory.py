@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from phi_plans import CPU, H100, counted, make, small, training_peak
 
 from harness.errors import InvalidFile
 from harness.forecast.memory import fits, largest_batch, predict, room_needed
@@ -18,6 +17,7 @@ from harness.spec.registry import load_model
 from harness.spec.variant import Quantization
 from harness.train.schedule import MicroBatch
 from harness.train.stream.footprint import takes_fast_path
+from tests.forecast.phi_plans import CPU, H100, counted, make, small, training_peak
 
 MEASURED = json.loads((Path(__file__).parent / "h100_peaks.json").read_text(encoding="utf-8"))
 PLAIN = [item for item in MEASURED["training"] if item["training"].get("speed") != "fast"]

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from phi_plans import CPU, make, small
 from torch import nn
 from torch.nn import functional
 
@@ -15,6 +14,7 @@ from harness.forecast.rehearsal import LiveBytes, StandIns, checkpoint_layers, r
 from harness.forecast.steps import rehearse_training
 from harness.weights.adapter import attach_adapter
 from harness.weights.shape import transformers_config
+from tests.forecast.phi_plans import CPU, make, small
 
 MIB = 1 << 20
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from phi_plans import CPU, make, small
 from rich.console import Console
 
 from harness.errors import UserError
@@ -15,6 +14,7 @@ from harness.records.record import LossPoint, RunRecord, Throughput, Tokens, Tra
 from harness.records.store import RunStore
 from harness.spec.gpus import planned_gpu
 from harness.spec.plan import Plan
+from tests.forecast.phi_plans import CPU, make, small
 
 
 def said(plan: Plan, memory: str = "", runs: Path = Path("no/such/folder")) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from phi_plans import CPU, H100, make
 
 from harness.measure.throughput import throughput, warmup_steps
 from harness.measure.work import training_flops_per_token
 from harness.records.record import LossPoint
+from tests.forecast.phi_plans import CPU, H100, make
 
 
 def steps(*seconds: float, tokens: int = 1000) -> list[LossPoint]:

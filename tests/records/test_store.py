@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from planned import planned
 
 from harness.errors import InvalidFile, StorageError
 from harness.records.record import Census, CensusRow, RunRecord, Score
 from harness.records.store import BrokenRun, RunStore, StoredRun
 from harness.spec.plan import Plan
+from tests.planned import planned
 
 
 def record_of(plan: Plan, **fields: object) -> RunRecord:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import records
-from records import Made, build_from, write_runs
 
 from harness.report.write import write_report
+from tests.report import records
+from tests.report.records import Made, build_from, write_runs
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from planned import planned
 
 from harness.records.record import (
     PHASES,
@@ -34,6 +33,7 @@ from harness.records.store import BrokenRun, RunStore, StoredRun
 from harness.report.build import Report, ReportRequest, build_report
 from harness.spec.device import Device
 from harness.spec.plan import SAMPLE, Plan
+from tests.planned import planned
 
 CPU = Device(kind="cpu", name="Example CPU", memory_bytes=24 * 2**30, bfloat16=False, threads=2)
 GPU = Device(kind="cuda", name="Example GPU", memory_bytes=80 * 2**30, bfloat16=True)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from records import GPU, Made, build_from, seven, write_run, write_runs
 
 from harness.errors import UnknownName
 from harness.records.record import RunRecord
@@ -20,6 +18,7 @@ from harness.report.summary import caveats
 from harness.report.write import markdown_page
 from harness.spec.model import RandomSource
 from harness.spec.schema import read_json, write_json
+from tests.report.records import GPU, Made, build_from, seven, write_run, write_runs
 
 
 def section(report: Report, key: str) -> Section:
@@ -361,12 +360,12 @@ def test_nothing_is_said_of_resuming_where_no_run_was_resumed(seven_runs: Path) 
 
 def test_importing_and_building_loads_neither_torch_nor_matplotlib(seven_runs: Path) -> None:
     code = (
-        "import os, sys; sys.path += sys.argv[1].split(os.pathsep);"
-        "from pathlib import Path; import records; import harness.report.write;"
+        "import sys; sys.path.append(sys.argv[1]);"
+        "from pathlib import Path; from tests.report import records; import harness.report.write;"
         "records.build_from(Path(sys.argv[2]));"
         "print(sorted({'torch', 'matplotlib', 'transformers', 'pandas'} & set(sys.modules)))"
     )
-    here = os.pathsep.join(map(str, Path(__file__).parents[:2]))
+    here = str(Path(__file__).parents[2])
     done = subprocess.run(
         [sys.executable, "-c", code, here, str(seven_runs)],
         capture_output=True,

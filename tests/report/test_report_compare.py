@@ -8,13 +8,13 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-from records import Made, build_from, write_run, write_runs
 from rich.console import Console
 
 from harness.errors import UnknownName, UserError
 from harness.report.compare import Comparison, compare, find_side
 from harness.report.console import comparison_table, outcome_lines, ranking_table
 from harness.report.gate import comparison_json, comparison_junit, judge, parse_gate
+from tests.report.records import Made, build_from, write_run, write_runs
 
 
 def sides(root: Path, before: str, after: str) -> Comparison:

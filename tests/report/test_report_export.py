@@ -10,7 +10,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from records import Made, build_from, write_run, write_runs
 
 from harness.records.record import RunRecord
 from harness.records.store import RunStore, StoredRun
@@ -20,6 +19,7 @@ from harness.report.publish import publish, publish_report, rebuild_report
 from harness.spec.model import FolderSource
 from harness.spec.plan import RunRequest
 from harness.spec.schema import read_json, write_json
+from tests.report.records import Made, build_from, write_run, write_runs
 
 SECRET = "a sentence of somebody's conversation"
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from records import Made, write_run, write_runs
-
 from harness.records.store import BrokenRun, RunLine, RunStore
+from tests.report.records import Made, write_run, write_runs
 
 
 def test_lines_say_what_the_records_say(tmp_path: Path) -> None:

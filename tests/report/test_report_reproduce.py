@@ -6,11 +6,11 @@ import shlex
 from pathlib import Path
 
 import pytest
-from records import CPU, Made, build_from, plan_of, write_run
 
 from harness.report.reproduce import UNRECORDED, command, commands, seed_range
 from harness.report.write import markdown_page
 from harness.spec.registry import Request, resolve
+from tests.report.records import CPU, Made, build_from, plan_of, write_run
 
 
 def test_a_command_says_what_was_typed(tmp_path: Path) -> None:

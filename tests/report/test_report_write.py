@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
-from records import Made, build_from, write_runs
 
 from harness.report import markdown
 from harness.report.blocks import Cell, Span
 from harness.report.write import write_report
+from tests.report.records import Made, build_from, write_runs
 
 HOSTILE = (
     "</code></pre><script>alert(1)</script> | a | ``` ```` <img src=x onerror=alert(1)> "

@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from small_run import Small, make_small
+
+from tests.runs.small_run import Small, make_small
 
 
 @pytest.fixture(scope="session")

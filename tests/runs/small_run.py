@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).parents[1] / "weights"))
-
-from tiny_llama import write_folder, write_model_file
-
 from harness.spec.device import Device
 from harness.spec.plan import Plan
 from harness.spec.registry import Request, resolve
+from tests.weights.tiny_llama import write_folder, write_model_file
 
 CPU = Device(kind="cpu", name="Plain CPU", memory_bytes=24 << 30, bfloat16=False, threads=1)
 ANIMALS = ("otter", "heron", "badger", "newt", "stoat", "magpie", "adder", "hare", "shrew", "owl")

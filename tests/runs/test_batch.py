@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_run import Small
 
 from harness.records.store import RunStore, StoredRun
+from tests.runs.small_run import Small
 
 CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 

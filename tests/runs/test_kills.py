@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from results import files, results
-from small_run import Heard, make_small
 
 from harness.records.record import PHASES
 from harness.records.store import RunStore
 from harness.runs.supervise import Order, supervise
+from tests.runs.results import files, results
+from tests.runs.small_run import Heard, make_small
 
 KILLS = 20
 LOADING = "libraries"

@@ -15,14 +15,14 @@ from typing import Any
 import psutil
 import pytest
 from filelock import FileLock
-from results import files, results
-from small_run import Heard, Small
 
 from harness.errors import StorageError, UserError
 from harness.records.record import PHASES, Problem, RunRecord
 from harness.records.store import BrokenRun, RunStore, StoredRun
 from harness.runs.supervise import Order, settle, shrunk, supervise
 from harness.spec.schema import write_json
+from tests.runs.results import files, results
+from tests.runs.small_run import Heard, Small
 
 OFTEN = 0.0  # seconds between checkpoints: one after every step
 

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from small_run import Small
 
 from harness.errors import InvalidFile
 from harness.weights.load import load_base, load_tokenizer
+from tests.runs.small_run import Small
 
 CODE = """
 from pathlib import Path

@@ -18,10 +18,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from real_model import DATA, load, parser
-
 from harness.records.events import Silence
 from harness.spec.suite import Task
+from tests.score.real_model import DATA, load, parser
 
 WORKLOADS = {
     "mmlu 5-shot": Task(name="mmlu_anatomy", num_fewshot=5, limit=10),
@@ -179,10 +178,11 @@ def main() -> None:
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     model, tokenizer, _ = load(chosen)
     from harness.score.engine import FastLM, PlainLM
+    from harness.score.likelihood import Likelihood
 
     engines: dict[str, Any] = {
         "hf": PlainLM(model, tokenizer),
-        "fast": FastLM(model, tokenizer, 4096, Silence()),
+        "fast": FastLM(model, tokenizer, Likelihood(model, 4096, Silence())),
     }
     if chosen.hf_batch:
         engines["hf_batched"] = PlainLM(model, tokenizer)

@@ -75,6 +75,14 @@ def make_model(seed: int = 0, **shape: Any) -> Any:
     return model.eval()
 
 
+def fast_engine(model: Any, tokenizer: Any) -> Any:
+    """The fast engine over a model."""
+    from harness.score.engine import FastLM
+    from harness.score.likelihood import Likelihood
+
+    return FastLM(model, tokenizer, Likelihood(model, 4096, Silence()))
+
+
 @pytest.fixture
 def model() -> Any:
     return make_model()

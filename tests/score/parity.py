@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from real_model import load, parser
 
 from harness.records.events import Silence
 from harness.spec.suite import Task
+from tests.score.real_model import load, parser
 
 TASKS = (
     Task(name="arc_easy", num_fewshot=0, limit=8),
@@ -104,13 +104,14 @@ def main() -> None:
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     base, tokenizer, folder = load(chosen)
     from harness.score.engine import FastLM
+    from harness.score.likelihood import Likelihood
 
     model = adapted(base)
     failed = False
     print(f"{'task':18}{'metric':12}{'lm_eval':>12}{'harness':>12}{'items':>7}{'max diff':>10}")
     with tempfile.TemporaryDirectory() as scratch:
         model.save_pretrained(Path(scratch) / "adapter")
-        lm = FastLM(model, tokenizer, 4096, Silence())
+        lm = FastLM(model, tokenizer, Likelihood(model, 4096, Silence()))
         for task in TASKS:
             if chosen.only and task.name not in chosen.only:
                 continue

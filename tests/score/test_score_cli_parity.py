@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import make_model
 
-from harness.records.events import Silence
 from harness.score.catalogue import load_task
-from harness.score.engine import FastLM, PlainLM
+from harness.score.engine import PlainLM
 from harness.score.evaluation import evaluate, write_scores
 from harness.score.items import Place
 from harness.spec.suite import Task
+from tests.score.conftest import fast_engine, make_model
 
 TASK = Task(name="openbookqa", num_fewshot=5, limit=6)
 
@@ -59,7 +58,7 @@ def test_scores_of_an_adapter_equal_the_command_line(
     model.save_pretrained(tmp_path / "adapter")
     data = shared_data / "lm_eval"
     theirs = run_command_line(model_folder, tmp_path / "adapter", data, tmp_path / "out")
-    for lm in (PlainLM(model, tokenizer), FastLM(model, tokenizer, 4096, Silence())):
+    for lm in (PlainLM(model, tokenizer), fast_engine(model, tokenizer)):
         folder = tmp_path / type(lm).__name__
         with load_task(TASK, data, folder) as loaded:
             place = Place(folder, "after", "training")

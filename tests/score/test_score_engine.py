@@ -9,16 +9,15 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import make_model
 
 from harness.errors import DivergedError, UserError
-from harness.records.events import Silence
 from harness.records.record import Score
 from harness.score.catalogue import load_task
-from harness.score.engine import FastLM, PlainLM
+from harness.score.engine import PlainLM
 from harness.score.evaluation import _joined, evaluate, write_scores
 from harness.score.items import Items, Place
 from harness.spec.suite import Task
+from tests.score.conftest import fast_engine, make_model
 
 
 def score(lm: Any, task: Task, data: Path, folder: Path) -> list[Score]:
@@ -30,7 +29,7 @@ def both(
     task: Task, data: Path, tokenizer: Any, folder: Path
 ) -> tuple[list[Score], list[Score], list[tuple[dict[str, Any], dict[str, Any]]]]:
     model = make_model()
-    fast = score(FastLM(model, tokenizer, 4096, Silence()), task, data, folder / "fast")
+    fast = score(fast_engine(model, tokenizer), task, data, folder / "fast")
     plain = score(PlainLM(model, tokenizer), task, data, folder / "plain")
     rows = [
         (
@@ -90,7 +89,7 @@ def test_generation(shared_data: Path, tokenizer: Any, tmp_path: Path) -> None:
 
 
 def test_group_aggregates_its_tasks(shared_data: Path, tokenizer: Any, tmp_path: Path) -> None:
-    lm = FastLM(make_model(), tokenizer, 4096, Silence())
+    lm = fast_engine(make_model(), tokenizer)
     task = Task(name="mmlu_other_group", limit=2)
     with pytest.raises(UserError, match="unknown task"):
         score(lm, task, shared_data / "lm_eval", tmp_path)
@@ -125,7 +124,7 @@ def test_requests_over_the_context_are_counted(
     model = make_model(max_position_embeddings=128)
     task = Task(name="openbookqa", num_fewshot=5, limit=2)
     found = []
-    for lm in (FastLM(model, tokenizer, 4096, Silence()), PlainLM(model, tokenizer)):
+    for lm in (fast_engine(model, tokenizer), PlainLM(model, tokenizer)):
         scores = score(lm, task, shared_data / "lm_eval", tmp_path / type(lm).__name__)
         found.append((scores[0].details["cut_requests"], scores[0].details["cut_tokens"]))
     assert found[0] == found[1]
@@ -138,7 +137,7 @@ def test_nan_is_divergence(engine: str, shared_data: Path, tokenizer: Any, tmp_p
     import torch
 
     model = make_model()
-    lm = FastLM(model, tokenizer, 4096, Silence()) if engine == "fast" else None
+    lm = fast_engine(model, tokenizer) if engine == "fast" else None
     lm = lm or PlainLM(model, tokenizer)
     with torch.no_grad():
         model.model.norm.weight.fill_(float("nan"))

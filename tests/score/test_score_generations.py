@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_model
 
 from harness.corpus.corpus import Corpus
 from harness.corpus.render import Renderer
 from harness.records.events import Silence
 from harness.score.generations import choose_prompts, generate, score_generations
 from harness.score.items import Place
+from tests.score.conftest import make_model
 
 
 def test_prompts_are_the_same_for_every_order(corpus: Corpus) -> None:

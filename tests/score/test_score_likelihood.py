@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import WORDS, make_model
 
 from harness.errors import DivergedError
 from harness.records.events import Silence
-from harness.score.body import SplitBody, WholeBody
+from harness.score.body import RowsBody, TreeBody, WholeBody
 from harness.score.likelihood import Likelihood, Query
 from harness.weights.load import keep_as_quantized
+from tests.score.conftest import WORDS, make_model
 
 
 def queries() -> list[Query]:
@@ -41,9 +41,9 @@ def expected(model: Any, query: Query) -> tuple[Any, Any]:
     return chosen.numpy(), (logits[rows].argmax(-1) == targets).numpy()
 
 
-def check(model: Any, kind: type) -> Likelihood:
+def check(model: Any, kind: Any) -> Likelihood:
     likelihood = Likelihood(model, 64, Silence())
-    assert isinstance(likelihood._body, kind)
+    assert likelihood.details["passes"] == kind.way
     for query, answer in zip(queries(), likelihood.answer(queries()), strict=True):
         log_probs, greedy = expected(model, query)
         np.testing.assert_allclose(answer.log_probs, log_probs, atol=1e-4)
@@ -57,32 +57,101 @@ def of_type(kind: str, **extra: Any) -> Any:
 
 
 def test_llama_runs_each_prefix_once() -> None:
-    likelihood = check(make_model(), SplitBody)
+    likelihood = check(make_model(), TreeBody)
     asked = sum(len(query.tokens) for query in queries())
     assert likelihood.computed_tokens < asked / 8
 
 
 @pytest.mark.parametrize("kind", ["phi", "qwen2", "gpt_neox", "mistral"])
 def test_other_decoders(kind: str) -> None:
-    check(of_type(kind, **({"num_key_value_heads": 4} if kind == "phi" else {})), SplitBody)
+    check(of_type(kind, **({"num_key_value_heads": 4} if kind == "phi" else {})), TreeBody)
 
 
-def test_capped_logits_and_sliding_windows_are_noticed() -> None:
-    check(of_type("gemma2", head_dim=8, sliding_window=16), WholeBody)
+def test_capped_logits_and_sliding_windows_are_the_model_s_own() -> None:
+    check(of_type("gemma2", head_dim=8, sliding_window=16, final_logit_softcapping=5.0), TreeBody)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_windows_under_each_kind_of_mask(attention: str) -> None:
+    model = of_type("qwen2", use_sliding_window=True, sliding_window=16, max_window_layers=1)
+    model.set_attn_implementation(attention)
+    check(model, TreeBody)
+
+
+def test_masks_of_other_passes_are_left_alone() -> None:
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
+
+    check(make_model(), TreeBody)
+    assert ALL_MASK_ATTENTION_FUNCTIONS["sdpa"] is AttentionMaskInterface()["sdpa"]
+
+
+def test_a_structure_that_shows_at_length_only_is_noticed() -> None:
+    from transformers import LlamaForCausalLM
+
+    class Stretched(LlamaForCausalLM):
+        """Divides its logits in sequences of over 100 tokens, as some models scale attention."""
+
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            output = super().forward(*args, **kwargs)
+            if kwargs["input_ids"].shape[1] > 100:
+                output.logits = output.logits / 2
+            return output
+
+    model = make_model()
+    model.__class__ = Stretched
+    likelihood = Likelihood(model, 64, Silence())
+    assert likelihood.details == {"passes": TreeBody.way}
+    for query, answer in zip(queries(), likelihood.answer(queries()), strict=True):
+        np.testing.assert_allclose(answer.log_probs, expected(model, query)[0], atol=1e-4)
+    assert likelihood.details["passes"] == WholeBody.way
+    assert "at 175 tokens" in str(likelihood.details["passes_reason"])
+
+
+def test_frequencies_that_grow_with_the_sequence_are_those_of_each_one() -> None:
+    rope = {"rope_type": "dynamic", "factor": 8.0, "rope_theta": 10000.0}
+    asked = queries()
+
+    def fresh() -> Any:
+        return make_model(rope_parameters=rope, max_position_embeddings=100)
+
+    likelihood = Likelihood(fresh(), 64, Silence())
+    for query, answer in zip(asked, likelihood.answer(asked), strict=True):
+        np.testing.assert_allclose(answer.log_probs, expected(fresh(), query)[0], atol=1e-4)
+    assert "depend on their length" in str(likelihood.details["passes_reason"])
+
+
+def test_sixteen_bits_share_prefixes_too() -> None:
+    model = make_model().to(torch.bfloat16)
+    likelihood = Likelihood(model, 64, Silence())
+    likelihood.answer(queries())
+    assert likelihood.details == {"passes": TreeBody.way}
 
 
 def test_lora_inside_the_model() -> None:
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
-    check(get_peft_model(make_model(), config).eval(), SplitBody)
+    check(get_peft_model(make_model(), config).eval(), TreeBody)
 
 
-def test_soft_prompts_run_whole() -> None:
-    from peft import PromptTuningConfig, get_peft_model
+@pytest.mark.parametrize("kind", ["PromptTuning", "PrefixTuning", "PromptEncoder"])
+def test_a_trained_soft_prompt_is_part_of_the_score(kind: str) -> None:
+    import peft
 
-    config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5)
-    check(get_peft_model(make_model(), config).eval(), WholeBody)
+    base = make_model()
+    before = Likelihood(base, 64, Silence()).answer(queries())
+    settings = {"task_type": "CAUSAL_LM", "num_virtual_tokens": 5, "encoder_hidden_size": 16}
+    settings = settings if kind == "PromptEncoder" else {**settings, "encoder_hidden_size": None}
+    settings = {key: value for key, value in settings.items() if value is not None}
+    config = getattr(peft, f"{kind}Config")(**settings)
+    model = peft.get_peft_model(base, config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "prompt_encoder" in name:
+                parameter.add_(torch.randn_like(parameter))
+    check(model, RowsBody)
+    after = Likelihood(model, 64, Silence()).answer(queries())
+    assert max(abs(a.log_probs - b.log_probs).max() for a, b in zip(after, before, strict=True)) > 1
 
 
 def test_four_bit_base(model_folder: Any) -> None:
@@ -95,7 +164,7 @@ def test_four_bit_base(model_folder: Any) -> None:
         model_folder, quantization_config=settings, dtype=torch.float32, device_map={"": "cpu"}
     )
     keep_as_quantized(model)
-    check(model.eval(), SplitBody)
+    check(model.eval(), TreeBody)
 
 
 def test_nan_is_divergence() -> None:

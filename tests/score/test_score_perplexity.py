@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import WORDS, make_model
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +21,7 @@ from harness.score.perplexity import negative_log_likelihoods, windows
 from harness.score.take import take_scores
 from harness.spec.schema import parse
 from harness.spec.suite import ScoreSpec
+from tests.score.conftest import WORDS, make_model
 
 
 @given(length=st.integers(0, 300), window=st.integers(2, 64), data=st.data())

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_model, make_score_plan
 
 from harness.errors import RunError
 from harness.records.events import Silence
@@ -16,6 +15,7 @@ from harness.score.precision import take_every_precision
 from harness.spec.suite import ScoreSpec
 from harness.spec.variant import Quantization
 from harness.weights.load import keep_as_quantized
+from tests.score.conftest import make_model, make_score_plan
 
 SPEC = ScoreSpec(precisions=("training", "16bit", "merged"), held_out_tokens=200, generations=1,
                  max_new_tokens=2)  # fmt: skip

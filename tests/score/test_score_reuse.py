@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_score_plan
 
 from harness.records.events import Silence
 from harness.score.reuse import base_key, base_scores
 from harness.score.take import take_scores
 from harness.spec.suite import ScoreSpec
 from harness.spec.variant import Quantization
+from tests.score.conftest import make_score_plan
 
 SPEC = ScoreSpec(held_out_tokens=200)
 

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from planned import CPU, GPU, planned
 
 from harness.errors import CorpusError, InvalidFile, StorageError, UserError
 from harness.spec.device import Device
 from harness.spec.plan import Plan, RunRequest
 from harness.spec.schema import read_json, write_json
+from tests.planned import CPU, GPU, planned
 
 OLDER_PRINT = "8f0d0fff0070f4d0db7a708d121c90839f4989302153c82a34948abbc5c4c005"
 OLDER_BASE_PRINT = "688276c72f55c912ff288c5aed5c89ca5f9d989d146296d45eb606660ee82b60"
@@ -29,11 +29,11 @@ def substituted(plan: Plan) -> dict[str, tuple[object, object]]:
 
 def test_the_same_request_gives_the_same_plan_in_another_process() -> None:
     code = (
-        "from planned import planned\n"
+        "from tests.planned import planned\n"
         "print(planned('qlora_nf4_r64', 'training.packing=true', seed=3).fingerprint)\n"
     )
     command = [sys.executable, "-c", code]
-    env = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(__file__).parents[1])}
+    env = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     here = planned("qlora_nf4_r64", "training.packing=true", seed=3).fingerprint
     assert done.stdout.strip() == here
@@ -50,11 +50,11 @@ def test_a_plan_survives_its_file(tmp_path: Path) -> None:
 def test_planning_loads_neither_torch_nor_peft() -> None:
     code = (
         "import sys\n"
-        "from planned import planned\n"
+        "from tests.planned import planned\n"
         "planned('qlora_nf4')\n"
         "print(sorted({'torch', 'peft', 'transformers', 'datasets'} & set(sys.modules)))\n"
     )
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

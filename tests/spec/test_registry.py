@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from planned import CPU, planned
 
 from harness.errors import HarnessError, InvalidFile, UnknownName, UserError
 from harness.spec.plan import RunRequest
@@ -33,6 +32,7 @@ from harness.spec.registry import (
 from harness.spec.schema import read_toml
 from harness.spec.suite import Suite
 from harness.spec.variant import Variant
+from tests.planned import CPU, planned
 
 REQUIRED_VARIANTS = {
     "base",

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from tiny import SHAPE, tiny_model, tiny_rows
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PhiConfig
 
@@ -15,6 +14,7 @@ from harness.train.batch import StreamSize, make_stream_batch
 from harness.train.stream import ops
 from harness.train.stream.decoder import Decoder
 from harness.train.stream.linears import UnsupportedLayer
+from tests.train.tiny import SHAPE, tiny_model, tiny_rows
 
 
 def autograd(model: Any, rows: Any) -> tuple[float, dict[str, torch.Tensor]]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import tiny_job, tiny_model, tiny_plan, tiny_rows
 from torch.nn import functional
 
 from harness.errors import DivergedError
@@ -18,6 +17,7 @@ from harness.records.events import Silence
 from harness.records.record import TrainResult
 from harness.train.batch import collate
 from harness.train.train import train
+from tests.train.tiny import tiny_job, tiny_model, tiny_plan, tiny_rows
 
 
 def losses(result: TrainResult) -> list[float]:

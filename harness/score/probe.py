@@ -1,0 +1,126 @@
+"""Probe: which ways of running a model give its own logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness.score.body import Body, RowsBody, TreeBody, WholeBody
+from harness.score.schedule import IntArray, Tree, lay_out
+
+TOLERANCE = 2e-4  # of float32 logits, relative to the largest; a wrong mask is off by far more
+ROUGH = 0.1  # of 16-bit logits: root mean square of the difference over that of the logits
+CANNOT = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError,
+          ValueError)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ways:
+    """Bodies of one model from the least work to the most, and why better ones were left out."""
+
+    bodies: tuple[Body, ...]
+    reason: str | None = None
+
+
+@torch.inference_mode()
+def find_ways(model: Any) -> Ways:
+    """Try each way of running the model on short random sequences against its own forward pass."""
+    whole = WholeBody(model)
+    words = int(model.config.get_text_config().vocab_size)
+    drawn = np.random.default_rng(0).integers(0, words, 24)
+    inputs = [drawn[:16], np.concatenate([drawn[:12], drawn[16:20]]), drawn[4:]]
+    own = torch.cat([whole.run_rows([row]) for row in inputs]).float()
+    rows, reason = _try(lambda: RowsBody(model), lambda body: _side_by_side(body, inputs), own)
+    if rows is None:
+        return Ways((whole,), reason)
+    if _has_soft_prompt(model):
+        return Ways((rows, whole), "a soft prompt precedes every sequence")
+    tree, reason = _try(lambda: TreeBody(model), lambda body: _as_tree(body, inputs), own)
+    return Ways((rows, whole), reason) if tree is None else Ways((tree, rows, whole))
+
+
+def same(ours: torch.Tensor, theirs: torch.Tensor, *, exact: bool) -> bool:
+    """Whether logits [m, words] agree to rounding; ``exact`` for float32 arithmetic."""
+    ours, theirs = ours.float(), theirs.float()
+    apart = ours - theirs
+    if exact:
+        largest = max(1.0, float(theirs.abs().max()))
+        return bool(apart.abs().max() <= TOLERANCE * largest)
+    spread = (theirs - theirs.mean(dim=-1, keepdim=True)).square().mean().sqrt()
+    return bool(apart.square().mean().sqrt() <= ROUGH * spread)
+
+
+def is_exact(model: Any) -> bool:
+    """Whether the same tokens give the same logits but for float32 rounding, however batched.
+
+    Eight-bit layers quantize their inputs by what is in the batch.
+    """
+    return bool(model.dtype == torch.float32 and not getattr(model, "is_loaded_in_8bit", False))
+
+
+def stretches_after(model: Any) -> int | None:
+    """Tokens from which a position's rotary frequencies depend on the length of the pass.
+
+    Transformers recomputes them in the forward pass for the types "dynamic" and "longrope", up
+    to the longest sequence of the pass; None for a model that has neither.
+    """
+    limits = []
+    for module in model.modules():
+        kinds = getattr(module, "rope_type", None)
+        for layer, kind in kinds.items() if isinstance(kinds, dict) else [(None, kinds)]:
+            if not isinstance(kind, str):
+                continue
+            if "dynamic" in kind:
+                limits.append(int(module.original_max_seq_len))
+            elif kind == "longrope":
+                settings = module.config.rope_parameters
+                settings = settings if layer is None else settings[layer]
+                limits.append(int(settings["original_max_position_embeddings"]))
+    return min(limits, default=None)
+
+
+def _has_soft_prompt(model: Any) -> bool:
+    """Whether a PEFT model has a prompt, prefix or cache of its own, which its decoder lacks."""
+    configs = getattr(model, "peft_config", {}).values()
+    return any(config.is_prompt_learning for config in configs)
+
+
+def _try(
+    make: Callable[[], Any], run: Callable[[Any], torch.Tensor], own: torch.Tensor
+) -> tuple[Any, str | None]:
+    """A body whose logits agree with the model's own, or None and the reason."""
+    try:
+        body = make()
+        found = run(body)
+    except CANNOT as error:
+        return None, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    if found.shape != own.shape or not same(found, own, exact=is_exact(body.model)):
+        return None, f"{body.way} differ from the model's own forward pass"
+    return body, None
+
+
+def _side_by_side(body: RowsBody, inputs: list[IntArray]) -> torch.Tensor:
+    """Logits of every token of all inputs, run as one padded batch."""
+    hidden = body.run_rows(inputs)
+    width = max(len(row) for row in inputs)
+    kept = [hidden[i * width : i * width + len(row)] for i, row in enumerate(inputs)]
+    return body.logits(torch.cat(kept))
+
+
+def _as_tree(body: TreeBody, inputs: list[IntArray]) -> torch.Tensor:
+    """The same: two branches over a cached prefix that was once longer, a third without one."""
+    base, third = 8, inputs[2]
+    cache = body.extend(None, 0, inputs[0][: base + 3])
+    layout = lay_out(inputs, Tree(base, (0, 1)))
+    branches = body.run_tree(cache, base, layout)
+    alone = lay_out(inputs, Tree(0, (2,)))
+    prefix = body.run_rows([inputs[0][:base]])
+    states = [
+        *(torch.cat([prefix, branches[layout.paths[member]]]) for member in (0, 1)),
+        body.run_tree(None, 0, alone)[: len(third)],
+    ]
+    return body.logits(torch.cat(states))

@@ -69,7 +69,7 @@ class Framer:
         if first != self._raw("u", "a", prompt=True):
             raise self.template.fault("it writes something else each time", None)
         if not first.startswith(tokenizer.bos_token or ""):
-            self.template = ChatTemplate(tokenizer, "{{ bos_token }}" + self.template.source, day)
+            self.template = ChatTemplate(tokenizer, "{{ bos_token }}" + source, day)
         tail = self._split("ua", prompt=False)[2]
         found = special.match(tail.lstrip())
         if found is None:

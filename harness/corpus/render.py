@@ -54,6 +54,7 @@ class Renderer:
         tokenizer: the tokenizer, as it came.
         end_of_turn_id: the token that ends a reply; trained on, and stops generation.
         pad_id: for filling batches. It may equal ``end_of_turn_id``: loss follows the mask only.
+        knows_system: whether the template writes the system messages of the data.
         chat_template: the jinja source in use, for libraries that want it on the tokenizer.
     """
 
@@ -76,6 +77,7 @@ class Renderer:
         self._special = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         self._framer = Framer(tokenizer, self._choose(template), self._special, day)
         self.chat_template = self._framer.template.source
+        self.knows_system = self._framer.knows_system
         self.end_of_turn = self._framer.end_of_turn
         self.end_of_turn_id: int = tokenizer.convert_tokens_to_ids(self.end_of_turn)
         pad = tokenizer.pad_token_id
@@ -207,6 +209,13 @@ class Renderer:
         text, places = self._guard.disguise(item)
         ids, offsets = self._guard.encode(text)
         cores = _cores(text, ids, offsets, self._special_ids)
+        written = int(np.isin(ids, list(self._special_ids)).sum())
+        if written != item.frame.specials:
+            raise CorpusError(
+                "a message holds a special token, and the tokenizer cannot write it as text",
+                where=f"conversation {item.where}",
+                hint="take the conversation out of the data, or change its text",
+            )
         starts = [places[start] for start in item.starts]
         spans = [(places[start], places[end]) for start, end in item.spans]
         return ids, self._mask(cores, starts, spans, item.where)

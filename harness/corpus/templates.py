@@ -98,6 +98,7 @@ class ChatTemplate:
         """
         self._tokenizer = tokenizer
         self.name = str(tokenizer.name_or_path) or type(tokenizer).__name__
+        self.source = source
         self.source = self._dated(source, date.fromisoformat(day))
 
     def _dated(self, source: str, day: date) -> str:

@@ -55,7 +55,7 @@ def write_lines(path: Path, *records: object) -> Path:
         ("openassistant_best_replies_eval.jsonl.gz", 518, 1538),
         ("oa_questions.jsonl.gz", 953, 2822),
         ("en-train-firstturn-pairs.heuristic.jsonl.gz", 3232, 6464),
-        ("oaast_rm_zh.json.gz", 775, 2768),
+        ("oaast_rm_zh.json.gz", 775, 2768 + 836),  # with the turns of its history,
     ],
 )
 def test_every_real_file_is_read_whole(oasst: Path, name: str, trees: int, messages: int) -> None:

@@ -12,11 +12,13 @@ from importlib import metadata
 from pathlib import Path
 
 from harness.cache import ENVIRONMENT_VARIABLE, cache_folder
-from harness.spec.device import detect_device, machine_memory_bytes, usable_cores
+from harness.quantize.scheme import installed, schemes
+from harness.spec.device import Device, detect_device, machine_memory_bytes, usable_cores
 from harness.spec.model import WheelSource
 from harness.spec.registry import load_model, model_names
+from harness.spec.variant import Quantization
 
-PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "lm_eval")
+PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "lm_eval")
 NEEDED_MEMORY_BYTES = 4 << 30
 NEEDED_DISK_BYTES = 2 << 30
 
@@ -40,7 +42,9 @@ def examine() -> Iterator[Check]:
     yield _pip()
     yield _memory()
     yield _cache()
-    yield from _devices()
+    device = detect_device()
+    yield from _devices(device)
+    yield from _schemes(device)
     yield from _models()
 
 
@@ -83,8 +87,7 @@ def _cache() -> Check:
     return Check("cache folder", enough, found, "" if enough else advice)
 
 
-def _devices() -> Iterator[Check]:
-    device = detect_device()
+def _devices(device: Device) -> Iterator[Check]:
     if device.kind == "cuda":
         memory = (device.memory_bytes or 0) / 2**30
         advice = "" if device.bfloat16 else "bfloat16 variants run in float32 here; use lora_fp16"
@@ -96,6 +99,20 @@ def _devices() -> Iterator[Check]:
     else:
         advice = "variants compute in float32 here, as a stated substitution"
         yield Check("CPU bfloat16", ok=None, found="not in hardware", advice=advice)
+
+
+def _schemes(device: Device) -> Iterator[Check]:
+    """What each way to quantize needs, and whether this device has it."""
+    for scheme in schemes():
+        missing = scheme.missing()
+        if missing:
+            ok = None if scheme.extra else False
+            found = f"{', '.join(missing)} not installed"
+            yield Check(f"quantization {scheme.name}", ok, found, scheme.advice())
+        elif scheme.packages:
+            versions = ", ".join(f"{name} {installed(name)}" for name in scheme.packages)
+            refusal = scheme.refuses(Quantization(type=scheme.name), device) or ""
+            yield Check(f"quantization {scheme.name}", None if refusal else True, versions, refusal)
 
 
 def _models() -> Iterator[Check]:

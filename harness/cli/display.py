@@ -1,25 +1,36 @@
-"""Display: what a person sees while a run is under way; plain lines where there is no terminal."""
+"""Display: what a person sees while plans run; plain lines where there is no terminal."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
 from rich.table import Table
 
-from harness.records.record import PHASES
+from harness.records.events import (
+    Advanced,
+    Event,
+    Note,
+    PhaseEnded,
+    PhaseStarted,
+    ProcessStarted,
+    Pulse,
+)
+from harness.records.record import PHASES, PhaseName
+from harness.runs.listener import Listener, RunResult
+from harness.spec.plan import Plan
 
 LINE_SECONDS = 1.9  # so that a pulse each second makes a line every two
 LONGEST_PAUSE_SECONDS = 60.0
 PACE_EVENTS = 32  # time left follows from the pace of so many events
-TITLES = {
+TITLES: dict[PhaseName, str] = {
     "fetch": "fetch weights",
     "prepare": "prepare corpus",
     "load": "load model",
@@ -30,84 +41,133 @@ TITLES = {
 }
 
 
-class Display:
-    """Shows events of one run. Use as a context manager and call with each event."""
+class Display(Listener):
+    """Shows the runs under way; each has a panel on a terminal, and plain lines elsewhere.
 
-    def __init__(self, console: Console, title: str) -> None:
-        """Show on ``console`` under ``title``."""
+    The panels are gone when nothing runs, so that whatever is printed then stays in order.
+    """
+
+    def __init__(self, console: Console) -> None:
+        """Show on ``console``."""
         self._console = console
+        self._views: dict[str, RunView] = {}
+        self._live: Live | None = None
+
+    def hear(self, plan: Plan, event: Event) -> None:
+        """Show what has happened."""
+        view = self._views.get(plan.run_name)
+        if view is None:
+            line = None if self._console.is_terminal else self._print
+            view = self._views[plan.run_name] = RunView(title_of(plan), line)
+            self._start()
+        view.take(event)
+
+    def result(self, result: RunResult) -> None:
+        """Take the run's panel away."""
+        self._views.pop(result.plan.run_name, None)
+        self._stop()
+        if self._views:
+            self._start()
+
+    def end(self) -> None:
+        """Take all panels away."""
+        self._views.clear()
+        self._stop()
+
+    def _start(self) -> None:
+        if not self._console.is_terminal:
+            return
+        if self._live is None:
+            self._live = Live(
+                get_renderable=self._render,
+                console=self._console,
+                refresh_per_second=8,
+                transient=True,
+            )
+            self._live.start()
+        self._live.refresh()
+
+    def _stop(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _render(self) -> Group:
+        return Group(*(view.render() for view in list(self._views.values())))
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def title_of(plan: Plan) -> str:
+    """What a run is called on the terminal."""
+    return f"{plan.variant} on {plan.suite}, seed {plan.seed}"
+
+
+class RunView:
+    """One run under way: its phases, what it does now, how far that is and how long it will take.
+
+    The time left is reckoned here and not by rich.progress, whose pace forgets what is older
+    than a fixed window, so that it has none for steps that take longer, nor after the first one.
+    """
+
+    def __init__(self, title: str, line: Callable[[str], None] | None = None) -> None:
+        """``line`` prints a plain line; without it there is a terminal that renders this."""
         self._title = title
-        self._phase = ""
+        self._print = line
+        self._phase: PhaseName | None = None
         self._note = "starting"
         self._done, self._total = 0, 0
         self._numbers: dict[str, float] = {}
         self._memory: dict[str, float] = {}
         self._pace: deque[tuple[float, int]] = deque(maxlen=PACE_EVENTS)
-        self._finished: list[tuple[str, float]] = []
+        self._finished: dict[PhaseName, float] = {}
         self._phase_started = self._note_started = self._last_line = time.monotonic()
         self._spinner = Spinner("dots")
-        self._live = (
-            Live(get_renderable=self._render, console=console, refresh_per_second=8, transient=True)
-            if console.is_terminal
-            else None
-        )
+        self._line("starting")
 
-    def __enter__(self) -> Display:
-        if self._live is not None:
-            self._live.start()
-        else:
-            self._line("starting")
-        return self
+    def take(self, event: Event) -> None:
+        """Take in one event; kinds that are not shown are passed over."""
+        match event:
+            case ProcessStarted():
+                self._finished.clear()
+            case PhaseStarted():
+                self._phase, self._note = event.phase, ""
+                self._phase_started = time.monotonic()
+                self._forget_progress()
+            case PhaseEnded():
+                self._take_phase_end(event)
+            case Note():
+                self._note = event.text
+                self._forget_progress()
+                self._line(self._note)
+            case Advanced():
+                self._take_progress(event)
+            case Pulse():
+                self._take_pulse(event)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        """Take in one event; kinds that are not known here are passed over."""
-        take = getattr(self, f"_take_{event['kind']}", None)
-        if take is not None:
-            take(event)
-
-    def _take_start(self, _: dict[str, Any]) -> None:
-        self._finished.clear()
-
-    def _take_phase_start(self, event: dict[str, Any]) -> None:
-        self._phase, self._note = event["phase"], ""
-        self._phase_started = time.monotonic()
+    def _take_phase_end(self, event: PhaseEnded) -> None:
+        name, seconds = event.cost.name, event.cost.seconds
+        self._finished[name] = seconds
+        self._line(f"{TITLES[name]} done in {seconds:.1f} s")
+        self._phase, self._note = None, ""
         self._forget_progress()
 
-    def _take_phase_end(self, event: dict[str, Any]) -> None:
-        seconds = event["cost"]["seconds"]
-        self._finished.append((event["phase"], seconds))
-        self._line(f"{TITLES[event['phase']]} done in {seconds:.1f} s")
-        self._phase = self._note = ""
-        self._forget_progress()
-
-    def _take_note(self, event: dict[str, Any]) -> None:
-        self._note = event["text"]
-        self._forget_progress()
-        self._line(self._note)
-
-    def _take_progress(self, event: dict[str, Any]) -> None:
-        self._done, self._total = event["done"], event["total"]
+    def _take_progress(self, event: Advanced) -> None:
+        self._done, self._total = event.done, event.total
         self._pace.append((time.monotonic(), self._done))
-        known = ("time", "kind", "done", "total")
-        self._numbers = {key: value for key, value in event.items() if key not in known}
+        self._numbers = event.numbers
         if self._is_quiet() or self._done == self._total:
             self._line(self._progress_text())
 
-    def _take_pulse(self, event: dict[str, Any]) -> None:
+    def _take_pulse(self, event: Pulse) -> None:
         """The child lives: say so where nothing else has been said for a while."""
-        self._memory = {key: event[key] for key in event if key.endswith("_bytes")}
+        self._memory = {
+            key: value for key, value in event.numbers.items() if key.endswith("_bytes")
+        }
         if self._is_quiet():
             spent = _duration(time.monotonic() - self._note_started)
-            doing = self._note or TITLES.get(self._phase, "working")
+            doing = self._note or (TITLES[self._phase] if self._phase else "working")
             self._line(self._progress_text() if self._total else f"{doing}, {spent} so far")
 
     def _is_quiet(self) -> bool:
@@ -123,12 +183,10 @@ class Display:
         self._pace.append((self._note_started, 0))
 
     def _line(self, text: str) -> None:
-        if self._live is None:
+        if self._print is not None:
             self._last_line = time.monotonic()
             phase = f"[{self._phase}] " if self._phase else ""
-            self._console.print(
-                f"{self._title}: {phase}{text}", markup=False, highlight=False, soft_wrap=True
-            )
+            self._print(f"{self._title}: {phase}{text}")
 
     def _progress_text(self) -> str:
         parts = [f"{self._done}/{self._total}"]
@@ -148,14 +206,15 @@ class Display:
             return None
         return (time.monotonic() - since) / (self._done - done) * (self._total - self._done)
 
-    def _render(self) -> Table:
+    def render(self) -> Table:
+        """The run's panel."""
         table = Table.grid(padding=(0, 1))
         table.add_row("", f"[bold]{escape(self._title)}[/]")
-        done = dict(self._finished)
+        done = self._finished
         for phase in PHASES:
             if phase in done:
                 table.add_row("[green]✓[/]", f"{TITLES[phase]}  [dim]{_duration(done[phase])}[/]")
-        doing = TITLES.get(self._phase, "")
+        doing = TITLES[self._phase] if self._phase else ""
         since = self._phase_started if self._phase else self._note_started
         spent = _duration(time.monotonic() - since)
         table.add_row(self._spinner, f"{doing}  [dim]{escape(self._note)}  {spent}[/]")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,21 +19,17 @@ from harness.cli.app import (
     SuiteOption,
     TaskOption,
     VariantOption,
-    choose_device,
-    complain,
     make_request,
     out,
     say,
 )
 from harness.cli.reports import write_suite_report
-from harness.errors import HarnessError, user_mistakes
+from harness.errors import user_mistakes
 from harness.spec import registry
 
 if TYPE_CHECKING:
     from harness.records.record import RunRecord
-    from harness.records.store import RunStore
-    from harness.runs.supervise import Order
-    from harness.spec.plan import Plan, Substitution
+    from harness.runs.listener import RunResult
 
 
 class OnOom(StrEnum):
@@ -67,16 +62,15 @@ def run(
     ] = False,
 ) -> None:
     """Train and score variants, then write the comparative report."""
+    from harness.cli.display import Display
+    from harness.cli.notices import Notices
     from harness.records.store import RunStore
-    from harness.runs.supervise import Order
+    from harness.runs.batch import run_batch
+    from harness.runs.executor import LocalExecutor
+    from harness.runs.order import Order
 
     if data_folder:
         settings = [*settings, f"score.data_folder={data_folder}"]
-    plans = registry.resolve(
-        make_request(variant, suite, settings, seeds, task), choose_device(device)
-    )
-    for planned in plans:
-        check_adapter(planned)
     store = RunStore(reports / "runs")
     order = Order(
         force=force,
@@ -84,10 +78,17 @@ def run(
         on_oom=on_oom.value,
         trust_remote_code=trust_remote_code,
     )
-    records = _run_all(plans, store, order)
+    executor = LocalExecutor(store, order)
+    plans = registry.resolve(
+        make_request(variant, suite, settings, seeds, task), executor.device(device.value)
+    )
+    for planned in plans:
+        check_adapter(planned)
+    listeners = [Display(out), Notices(store)]
+    records = _records(list(run_batch(plans, executor, listeners)))
     write_suite_report(reports, plans[0].suite)
     if plans[0].suite != suite:
-        say(f"again: {_report_command(plans[0].suite, reports)}")
+        say(f"To rebuild this report: {_report_command(plans[0].suite, reports)}")
     if len(records) < len(plans):
         raise typer.Exit(1)
     problems = [record.problem for record in records if record.problem is not None]
@@ -103,44 +104,12 @@ def _report_command(suite: str, reports: Path) -> str:
     return shlex.join(parts)
 
 
-def _run_all(plans: list[Plan], store: RunStore, order: Order) -> list[RunRecord]:
-    """The records of all plans that could be run; one that could not is told and passed over."""
-    records, errors = [], []
-    for planned in plans:
-        try:
-            records.append(_run_one(planned, store, order))
-        except HarnessError as error:
-            if len(plans) == 1:
-                raise
-            errors.append(error)
-            complain(f"{planned.variant} on {planned.suite}, seed {planned.seed}: {error}")
-    if not records:
+def _records(results: list[RunResult]) -> list[RunRecord]:
+    """The records of all plans that could be run; if none could, that is the command's error."""
+    records = [result.record for result in results if result.record is not None]
+    errors = [result.error for result in results if result.error is not None]
+    if errors and len(results) == 1:
+        raise errors[0]
+    if errors and not records:
         raise typer.Exit(errors[0].exit_code)
     return records
-
-
-def _print_substitutions(title: str, items: Iterable[Substitution]) -> None:
-    for item in items:
-        say(
-            f"{title}: {item.key} = {item.used} instead of {item.asked} ({item.reason})",
-            style="yellow",
-        )
-
-
-def _run_one(planned: Plan, store: RunStore, order: Order) -> RunRecord:
-    from harness.cli.display import Display
-    from harness.runs.supervise import supervise
-
-    title = f"{planned.variant} on {planned.suite}, seed {planned.seed}"
-    _print_substitutions(title, planned.substitutions)
-    with Display(out, title) as display:
-        record = supervise(planned, store, display, order)
-    more = [item for item in record.plan.substitutions if item not in planned.substitutions]
-    _print_substitutions(title, more)
-    if record.problem is not None:
-        problem, folder = record.problem, store.folder(record.plan)
-        where = f" in phase {problem.phase}" if problem.phase else ""
-        step = f", step {problem.step}" if problem.step else ""
-        log = folder.attempt.log if folder.attempt.log.is_file() else folder.log
-        complain(f"{title}: {record.status}{where}{step}: {problem.message}\n  log: {log}")
-    return record

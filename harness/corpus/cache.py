@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -13,21 +12,21 @@ from typing import Any
 
 import numpy as np
 
-from harness.cache import cache_folder, cached_folder
+from harness.cache import REUSE, Reuse, cache_folder, cached_folder
 from harness.corpus.conversation import Conversation, Message, PreferencePair
 from harness.corpus.corpus import Corpus, build_corpus
 from harness.corpus.funnel import CountTokens, with_lengths
 from harness.corpus.render import Renderer, TokenSequence
 from harness.corpus.sources import find_source
 from harness.errors import HarnessError
-from harness.records.events import Progress, Silence
+from harness.origin import package_versions, sources_digest
+from harness.records.events import Progress
 from harness.records.record import CorpusResult
 from harness.spec.schema import canonical_json, read_json, write_json
 from harness.spec.suite import CorpusSpec
 
-LAYOUT = 2
+PACKAGES = ("jinja2", "numpy", "pyarrow", "tokenizers", "transformers")
 COUNTED_TOGETHER = 2048
-SILENCE = Silence()
 
 
 @dataclass(frozen=True)
@@ -40,38 +39,39 @@ class Tokenised:
     validation: tuple[TokenSequence, ...] = ()
 
 
-def tokenised_corpus(
-    spec: CorpusSpec, renderer: Renderer, progress: Progress = SILENCE
-) -> Tokenised:
+def tokenised_corpus(spec: CorpusSpec, renderer: Renderer, reuse: Reuse = REUSE) -> Tokenised:
     """Build and tokenise a corpus, or read what an equal call before left in the cache.
 
-    Equal means: the same corpus section, source bytes, tokenizer, chat template and layout.
-    A cache entry that cannot be read is made again.
+    Equal means: the same corpus section, source bytes, tokenizer and chat template, by the same
+    code and libraries. An entry that has changed since it was written is made again.
 
     Raises:
         CorpusError: see :func:`harness.corpus.corpus.build_corpus`.
-        StorageError: the cache cannot be written.
+        StorageError: the cache cannot be read or written.
     """
-    path = cache_folder() / "corpora" / _fingerprint(spec, renderer)
-    if path.is_dir():
-        progress.note("reading the tokenised corpus from the cache")
-        found = _read(path)
-        if found is not None:
-            return found
-        shutil.rmtree(path, ignore_errors=True)
+    progress = reuse.progress
     made: list[Tokenised] = []
 
     def fill(folder: Path) -> None:
         made.append(_tokenise(spec, renderer, progress))
         _write(folder, made[0])
 
-    cached_folder(path, fill)
-    found = made[0] if made else _read(path)
-    return _tokenise(spec, renderer, progress) if found is None else found
+    path = cache_folder() / "corpora" / _fingerprint(spec, renderer)
+    cached_folder(path, fill, reuse)
+    if made:
+        return made[0]
+    progress.note("reading the tokenised corpus from the cache")
+    return _read(path) or _tokenise(spec, renderer, progress)
 
 
 def _fingerprint(spec: CorpusSpec, renderer: Renderer) -> str:
-    parts = [LAYOUT, canonical_json(spec), find_source(spec).fingerprint, renderer.fingerprint]
+    parts = [
+        sources_digest("corpus"),
+        package_versions(PACKAGES),
+        canonical_json(spec),
+        find_source(spec).fingerprint,
+        renderer.fingerprint,
+    ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 

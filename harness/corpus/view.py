@@ -12,6 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from harness.cache import Reuse
 from harness.corpus.cache import Tokenised, tokenised_corpus
 from harness.corpus.conversation import Conversation
 from harness.corpus.fields import visible
@@ -35,7 +36,7 @@ def corpus_report(
     suite: Suite, samples: int, renderer: Renderer, progress: Progress = SILENCE
 ) -> RenderableType:
     """Funnel, languages, lengths and ``samples`` conversations of a suite's corpus."""
-    found = tokenised_corpus(suite.corpus, renderer, progress)
+    found = tokenised_corpus(suite.corpus, renderer, Reuse(progress))
     training = parse(Training, suite.training, where=f"suite {suite.name}, [training]")
     rows = make_rows(found.train, training)
     result = with_rows(found.corpus.result, rows, training.overflow)

@@ -11,7 +11,7 @@ from harness.spec.plan import Plan
 from harness.train.peaks import TrainingPeaks
 from harness.train.schedule import MicroBatch
 from harness.train.stream.footprint import fast_training, takes_fast_path
-from harness.weights.shape import ParameterCount, count_parameters
+from harness.weights.shape import ParameterCount, count_plan
 
 SCORED_LOGITS_BYTES = {"cpu": 64 * MIB, "cuda": 256 * MIB}  # harness.score.body holds at a time
 SCORED_TOKENS_CPU = 512  # of one pass in harness.score.likelihood
@@ -28,7 +28,7 @@ def predict(plan: Plan, largest: MicroBatch | None = None) -> MemoryPrediction:
     Raises:
         InvalidFile: the model's TOML states no shape, or PEFT refuses the adapter.
     """
-    counts = count_parameters(plan.model, plan.method, plan.adapter)
+    counts = count_plan(plan)
     around = surroundings(plan, counts)
     standing = standing_bytes(plan, counts)
     scoring = around.scoring + standing.base + round(around.heap_share * _scoring_bytes(plan))
@@ -102,7 +102,7 @@ def largest_batch(plan: Plan, memory_bytes: int) -> int | None:
     """
     if not plan.trains:
         return None
-    counts = count_parameters(plan.model, plan.method, plan.adapter)
+    counts = count_plan(plan)
 
     def needed(rows: int) -> int:
         training = plan.training.model_copy(update={"micro_batch_size": rows})

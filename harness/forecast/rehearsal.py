@@ -14,6 +14,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from harness.quantize.scheme import schemes
+
 RECOMPUTATION = "_gradient_checkpointing_func"  # transformers' own slot
 ALLOCATION_BYTES = 512  # CUDA's caching allocator rounds up to this
 
@@ -73,14 +75,12 @@ def _key(tensor: Tensor) -> int:
 def _workspace_bytes(func: Any, args: Sequence[Any]) -> int:
     """What a kernel allocates for itself and frees before it returns."""
     name = str(func)
-    if name.startswith("bitsandbytes.gemm_4bit"):  # the whole weight, dequantized
-        elements = int(args[2][0]) * int(args[2][1])
-        left: Tensor = args[0]
-        return elements * left.element_size() + elements // 64 * 4
     if name.startswith("aten.logsumexp"):  # exp(x - max)
         counted: Tensor = args[0]
         return counted.numel() * counted.element_size()
-    return 0
+    if name.startswith("aten."):
+        return 0
+    return sum(scheme.workspace_bytes(name, args) for scheme in schemes())
 
 
 class _Attention(torch.autograd.Function):
@@ -168,16 +168,14 @@ def _recompute(layer: Any, hidden: Tensor, *rest: Any) -> Tensor:
 @contextmanager
 def rehearsing(model: nn.Module) -> Iterator[LiveBytes]:
     """Count what the body allocates, the model's own weights left out."""
-    known = [*model.parameters(), *model.buffers(), *_quantization_tensors(model)]
+    known = [*model.parameters(), *model.buffers(), *_constants(model)]
     with LiveBytes(known) as live, StandIns():
         yield live
 
 
-def _quantization_tensors(model: nn.Module) -> Iterator[Tensor]:
+def _constants(model: nn.Module) -> Iterator[Tensor]:
+    """Quantization constants that are neither parameters nor buffers."""
+    known = list(schemes())
     for module in model.modules():
-        for holder in (getattr(module, "quant_state", None), getattr(module, "state", None)):
-            for item in vars(holder).values() if holder is not None else ():
-                if isinstance(item, Tensor):
-                    yield item
-                elif hasattr(item, "absmax"):
-                    yield item.absmax
+        for scheme in known:
+            yield from scheme.constants(module)

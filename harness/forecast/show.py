@@ -11,7 +11,7 @@ from harness.forecast.memory import largest_batch, predict, room_needed
 from harness.records.record import MemoryPrediction
 from harness.spec.gpus import parse_memory
 from harness.spec.plan import Plan
-from harness.weights.shape import ParameterCount, count_parameters
+from harness.weights.shape import ParameterCount, count_plan
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -34,7 +34,7 @@ def plan_report(plan: Plan, memory: str = "", runs: Path = Path("reports/runs"))
     from rich.text import Text
 
     room = parse_memory(memory) if memory else plan.device.memory_bytes
-    counts = count_parameters(plan.model, plan.method, plan.adapter)
+    counts = count_plan(plan)
     prediction = predict(plan)
     lines = [*_counts(plan, counts), *_verdict(plan, prediction, room), *_time(plan, runs)]
     body = Group(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.forecast.weights import DTYPE_BYTES, largest_linear_bytes
+from harness.forecast.weights import DTYPE_BYTES
 from harness.spec.model import WheelSource
 from harness.spec.plan import Plan
 from harness.weights.shape import ParameterCount
@@ -40,11 +40,11 @@ class Surroundings:
 def surroundings(plan: Plan, counts: ParameterCount) -> Surroundings:
     """What the process of ``plan`` needs beside its tensors."""
     if plan.device.kind == "cuda":
-        loading = largest_linear_bytes(plan)
+        # one layer at a time stands beside its quantized copy
+        loading = counts.largest * DTYPE_BYTES[plan.precision.compute]
         return Surroundings(loading, CUBLAS_BYTES, 2 * CUBLAS_BYTES, 1.0)
-    mapped = 0
-    if plan.quantization.type != "none":  # the pages that were quantized from stay mapped
-        mapped = counts.quantizable * DTYPE_BYTES[plan.precision.compute]
+    # the pages that were quantized from stay mapped
+    mapped = counts.quantized * DTYPE_BYTES[plan.precision.compute]
     floor = LIBRARIES_BYTES + mapped
     loading = floor + _converted_bytes(plan, counts)
     return Surroundings(loading, floor, floor + TRAINER_BYTES, HEAP_SHARE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.spec.plan import Plan
-from harness.weights.shape import count_parameters, transformers_config
+from harness.weights.shape import count_plan, transformers_config
 
 
 def training_flops_per_token(plan: Plan, context: float, labelled_share: float) -> float:
@@ -22,13 +22,13 @@ def training_flops_per_token(plan: Plan, context: float, labelled_share: float) 
     "PaLM", 2022, appendix B. Embedding look-ups, norms and what checkpointing computes again are
     not counted: this is the work that the model asks for, not what the device does.
     """
-    counts = count_parameters(plan.model, plan.method, plan.adapter)
+    counts = count_plan(plan)
     config: Any = transformers_config(plan.model)
     heads = int(config.num_attention_heads)
     size = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
     head = int(config.vocab_size) * int(config.hidden_size)
     attention = 6 * int(config.num_hidden_layers) * heads * size * context
     if plan.method == "full":
-        return 6 * counts.quantizable + 6 * head * labelled_share + attention
-    frozen = 4 * counts.quantizable + 4 * head * labelled_share
+        return 6 * counts.linear + 6 * head * labelled_share + attention
+    frozen = 4 * counts.linear + 4 * head * labelled_share
     return frozen + 6 * counts.trainable + attention

@@ -1,15 +1,98 @@
-"""Events: the child's running account of its work, one JSON object per line of events.jsonl."""
+"""Events: what a run says while it goes on, as typed lines of ``events.jsonl``."""
 
 from __future__ import annotations
 
 import errno
-import json
+import math
 import os
-import time
-from collections.abc import Iterator
+import time as clocks
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Annotated, Any, Literal, Protocol, Self
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from harness.records.record import Count, PhaseCost, PhaseName
+from harness.spec.schema import Frozen
+
+END_OF_9999 = 253_402_300_799
+
+
+class _Said(Frozen):
+    """What every event carries. Fields that a newer harness adds are passed over."""
+
+    model_config = ConfigDict(extra="ignore")
+    time: float = Field(ge=0, le=END_OF_9999, description="seconds since the epoch, for people")
+    clock: float = Field(description="seconds of a clock that nobody sets, for durations")
+
+    @classmethod
+    def now(cls, **fields: Any) -> Self:
+        """The event, said now on this machine."""
+        return cls(time=clocks.time(), clock=clocks.monotonic(), **fields)
+
+
+class RunStarted(_Said):
+    """An executor has taken up the plan."""
+
+    kind: Literal["run_start"] = "run_start"
+    host: str = Field(description="the machine that carries it out")
+
+
+class ProcessStarted(_Said):
+    """The process that carries out the plan has begun."""
+
+    kind: Literal["start"] = "start"
+    pid: int
+
+
+class PhaseStarted(_Said):
+    """A phase begins."""
+
+    kind: Literal["phase_start"] = "phase_start"
+    phase: PhaseName
+
+
+class PhaseEnded(_Said):
+    """A phase has ended, or its result was taken over from an earlier attempt."""
+
+    kind: Literal["phase_end"] = "phase_end"
+    cost: PhaseCost
+
+
+class Note(_Said):
+    """What is being done now, in words."""
+
+    kind: Literal["note"] = "note"
+    text: str
+
+
+class Advanced(_Said):
+    """Progress inside the phase; in training, of optimizer steps."""
+
+    kind: Literal["progress"] = "progress"
+    done: Count
+    total: Count
+    numbers: dict[str, float] = Field(
+        default_factory=dict, description="by name, such as loss or tokens_per_second"
+    )
+
+
+class Pulse(_Said):
+    """The process lives."""
+
+    kind: Literal["pulse"] = "pulse"
+    numbers: dict[str, float] = Field(
+        default_factory=dict, description="memory in use by name, such as resident_bytes"
+    )
+
+
+Event = Annotated[
+    RunStarted | ProcessStarted | PhaseStarted | PhaseEnded | Note | Advanced | Pulse,
+    Field(discriminator="kind"),
+]
+Hear = Callable[[Event], None]
+_EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 
 class Progress(Protocol):
@@ -51,40 +134,42 @@ class EventLog:
     ) -> None:
         self._file.close()
 
-    def emit(self, kind: str, **fields: Any) -> None:
-        """Append one event with the time (seconds since the epoch). Threads may do so at once.
+    def emit(self, event: Event) -> None:
+        """Append one event. Threads may do so at once.
 
         Raises:
             OSError: the disk is full.
         """
-        line = (json.dumps({"time": time.time(), "kind": kind, **fields}) + "\n").encode()
+        line = (event.model_dump_json() + "\n").encode()
         if self._file.write(line) != len(line):  # one call, so that lines of threads do not mix
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.name)
 
     def note(self, text: str) -> None:
         """Say in words what is being done now."""
-        self.emit("note", text=text)
+        printable = text.encode("utf-8", errors="replace").decode()  # a path may not be UTF-8
+        self.emit(Note.now(text=printable))
 
     def advance(self, done: int, total: int, **numbers: float) -> None:
-        """Report progress inside the phase."""
-        self.emit("progress", done=done, total=total, **numbers)
-
-
-def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """Every whole event; a last line cut by a crash is left out."""
-    yield from EventTail(path).new()
+        """Report progress inside the phase; a number that is not finite is left out."""
+        finite = {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
+        self.emit(Advanced.now(done=done, total=total, numbers=finite))
 
 
 class EventTail:
-    """Follows a growing events file; every byte is read once."""
+    """Follows a growing events file; every byte is read once.
+
+    Lines that are damaged, or of a kind that is not known here, are passed over; ``skipped``
+    counts them. A last line that is not whole yet is no such line.
+    """
 
     def __init__(self, path: Path) -> None:
         """Follow ``path`` from its beginning; it need not exist yet."""
+        self.skipped = 0
         self._path = path
         self._offset = 0
         self._rest = b""
 
-    def new(self) -> Iterator[dict[str, Any]]:
+    def new(self) -> Iterator[Event]:
         """Whole events written since the last call."""
         try:
             with self._path.open("rb") as file:
@@ -96,8 +181,8 @@ class EventTail:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(event, dict) and "kind" in event:
+                event = _EVENT.validate_json(line)
+            except ValidationError:
+                self.skipped += 1
+            else:
                 yield event

@@ -90,7 +90,7 @@ class CensusRow(Frozen):
     """Parameters of one kind: counted by logical shape, weighed by stored bytes."""
 
     dtype: str = Field(description="as stored: float32, bfloat16, uint8, …")
-    quantization: str = Field(description="none, nf4, nf4+dq, fp4, fp4+dq, int8")
+    quantization: str = Field(description="none, or its label: nf4, nf4+dq, int8")
     trainable: bool
     elements: Count = Field(description="logical elements; a packed 4-bit byte counts two")
     bytes: Count = Field(description="stored bytes, quantization state included")
@@ -225,6 +225,9 @@ class Environment(Frozen):
     gpu_power_limit_watts: float | None = None
     commit: str | None = None
     dirty: bool | None = None
+    sources: str | None = Field(
+        default=None, description="SHA-256 of the harness's own files that make results"
+    )
     deterministic: bool | None = None
     settings: dict[str, str] = Field(
         default_factory=dict, description="environment variables that change results or costs"

@@ -28,6 +28,11 @@ class RunFolder:
         return self.path / "plan.json"
 
     @property
+    def order(self) -> Path:
+        """How the plan is to be treated, written by the parent too."""
+        return self.path / "order.json"
+
+    @property
     def record(self) -> Path:
         """The record, written whole at the end."""
         return self.path / "record.json"
@@ -75,13 +80,15 @@ class RunFolder:
         """
         return RunFolder(self.path / "attempt")
 
-    def publish(self) -> None:
-        """Make the finished attempt the result, the record last; a second call goes on with it.
+    def publish(self, *, whole: bool) -> None:
+        """Make the attempt the result, the record last; a second call completes a first.
+
+        A ``whole`` one, which ended well, is moved; of another, a copy is the result, since a
+        later attempt goes on from it.
 
         Raises:
             StorageError: the folder cannot be written.
         """
-        whole = read_json(self.attempt.record, RunRecord).status == "ok"
         attempt = self.attempt
         try:
             for name in ("items", "adapter"):

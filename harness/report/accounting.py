@@ -15,7 +15,6 @@ from harness.report.rows import Row, twins, without
 from harness.report.sample import Sample
 from harness.report.scoring import Difference, Scoring, make_difference
 from harness.report.statistics import Effect, holm, pool_seeds
-from harness.spec.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def _pooled(sample: Sample, steps: Sequence[Step], effects: list[Effect]) -> lis
 def _steps(rows: Sequence[Row]) -> list[Step]:
     """Every question that the rows at hand can answer, in reading order."""
     finished = [row for row in rows if row.finished]
-    bases = {_quantization(row.plan): row for row in finished if row.plan.method == "none"}
+    bases = {row.plan.quantization.label: row for row in finished if row.plan.method == "none"}
     trained = [row for row in finished if row.plan.trains]
     steps: list[Step] = []
     base = bases.get("none")
@@ -100,17 +99,17 @@ def _steps(rows: Sequence[Row]) -> list[Step]:
         if base is not None and name != "none":
             steps.append(Step(f"what {name} costs the base", row, base))
     for row in trained:
-        own = bases.get(_quantization(row.plan))
+        own = bases.get(row.plan.quantization.label)
         if own is not None:
             steps.append(Step("what training gains on the same weights", row, own))
     if base is not None:
         question = "quantized and trained, against the plain base"
-        quantized = [row for row in trained if _quantization(row.plan) != "none"]
+        quantized = [row for row in trained if row.plan.quantization.label != "none"]
         steps += [Step(question, row, base) for row in quantized]
     steps += [
         Step("what quantization costs after training", row, other)
         for row, other in twins(trained)
-        if _quantization(row.plan) != "none" and _quantization(other.plan) == "none"
+        if row.plan.quantization.label != "none" and other.plan.quantization.label == "none"
     ]
     steps += [
         Step("what double quantization changes", row, other)
@@ -120,10 +119,6 @@ def _steps(rows: Sequence[Row]) -> list[Step]:
         and row.plan.quantization.type == other.plan.quantization.type
     ]
     return steps + _rank_steps(trained)
-
-
-def _quantization(plan: Plan) -> str:
-    return plan.quantization.type + ("+dq" if plan.quantization.double else "")
 
 
 def _rank_steps(rows: Sequence[Row]) -> list[Step]:

@@ -17,19 +17,20 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from harness.records.record import Problem, RunRecord
+from harness.records.events import ProcessStarted, Pulse
 from harness.records.store import RunFolder
+from harness.runs.draft import RunLog
 from harness.runs.ending import Ending, ending_of_error
-from harness.runs.outcome import RunLog, with_earlier_training
-from harness.runs.run import Permits, Run
+from harness.runs.order import Order
+from harness.runs.run import Run
 from harness.spec.plan import Plan
 from harness.spec.schema import read_json, write_json
 
 PULSE_SECONDS = 1.0
 
 
-def run_child(path: Path, permits: Permits) -> int:
-    """Carry out the plan in ``path`` and leave a record there, whatever happens.
+def run_child(path: Path) -> int:
+    """Carry out the plan in ``path`` as ordered there and leave a record, whatever happens.
 
     Returns the exit code: 0 for a finished run, 1 for any other record, 130 when interrupted.
 
@@ -37,16 +38,17 @@ def run_child(path: Path, permits: Permits) -> int:
         StorageError: the record cannot be written.
     """
     folder = RunFolder(path)
-    plan = read_json(folder.plan, Plan)
+    plan, order = read_json(folder.plan, Plan), read_json(folder.order, Order)
     started, clock = datetime.now(UTC), time.monotonic()
     with FileLock(folder.lock), RunLog(folder.events) as log:
-        run = Run(plan, folder, log, permits)
-        log.emit("start", pid=os.getpid())
+        run = Run(plan, folder, log, order)
+        log.emit(ProcessStarted.now(pid=os.getpid()))
         with _pulse(run):
             ending = _guarded(run)
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to stop but the record
         seconds = time.monotonic() - clock
-        write_json(folder.record, _record(run, ending, started, seconds))
+        started_at = started.isoformat(timespec="seconds")
+        write_json(folder.record, run.draft.record(plan, log, ending, started_at, seconds))
         if ending is None:
             shutil.rmtree(folder.checkpoint, ignore_errors=True)
     return 0 if ending is None else 130 if ending.status == "interrupted" else 1
@@ -65,23 +67,6 @@ def _guarded(run: Run) -> Ending | None:
         traceback.clear_frames(error.__traceback__)  # frees the model: a record needs memory too
         return ending
     return None
-
-
-def _record(run: Run, ending: Ending | None, started: datetime, seconds: float) -> RunRecord:
-    log, outcome = run.log, run.outcome
-    problem = None
-    if ending is not None:
-        problem = Problem(kind=ending.kind, phase=log.phase, step=log.step, message=ending.message)
-    return RunRecord(
-        plan=run.plan,
-        fingerprint=run.plan.fingerprint,
-        status="ok" if ending is None else ending.status,
-        started_at=started.isoformat(timespec="seconds"),
-        seconds=seconds,
-        phases=with_earlier_training(tuple(run.costs), outcome.training, log.steps_done),
-        problem=problem,
-        **outcome.fields(),
-    )
 
 
 def set_up_torch(plan: Plan) -> None:
@@ -104,7 +89,7 @@ def _pulse(run: Run) -> Iterator[None]:
     def beat() -> None:
         while not ended.wait(PULSE_SECONDS):
             with suppress(OSError):  # a full disk is for the run itself to find
-                run.log.emit("pulse", **run.meter.live())
+                run.log.emit(Pulse.now(numbers=run.meter.live()))
 
     thread = threading.Thread(target=beat, daemon=True, name="pulse")
     thread.start()
@@ -132,16 +117,14 @@ def end_with_parent() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """``python -m harness.runs.child FOLDER [--trust-remote-code] [--checkpoint-seconds N]``."""
+    """``python -m harness.runs.child FOLDER``."""
     parser = argparse.ArgumentParser(prog="harness.runs.child")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--trust-remote-code", action="store_true")
-    parser.add_argument("--checkpoint-seconds", type=float, default=Permits.checkpoint_seconds)
-    given = parser.parse_args(arguments)
+    folder: Path = parser.parse_args(arguments).folder
     # A shell's background jobs ignore Ctrl-C, and hand that down; the parent must be heard.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     end_with_parent()
-    return run_child(given.folder, Permits(given.trust_remote_code, given.checkpoint_seconds))
+    return run_child(folder)
 
 
 if __name__ == "__main__":

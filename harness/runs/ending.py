@@ -7,6 +7,7 @@ import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from harness.errors import DivergedError, HarnessError
 from harness.records.record import Status
@@ -34,20 +35,18 @@ class Ending:
     message: str
 
 
-@dataclass(frozen=True)
-class Death:
-    """What the parent saw of a process's end. ``oom_kills`` is null where the kernel is silent."""
-
-    returncode: int
-    interrupted: bool = False
-    timed_out: bool = False
-    oom_kills: int | None = None
+Means = Literal["interrupted", "timed_out"]
+STOPPED: dict[Means, Ending] = {
+    "interrupted": Ending("interrupted", "interrupted", "interrupted by the user"),
+    "timed_out": Ending("failed", "timed_out", "stopped at the time limit"),
+}
+ABANDONED = Ending("interrupted", "interrupted", "the process that watched over the run is gone")
 
 
 def ending_of_error(error: BaseException) -> Ending:
     """The ending that an error in the child stands for."""
     if isinstance(error, KeyboardInterrupt):
-        return Ending("interrupted", "interrupted", "interrupted by the user")
+        return STOPPED["interrupted"]
     if isinstance(error, DivergedError):
         return Ending("diverged", "diverged", str(error))
     memory = _memory_ending(error)
@@ -80,26 +79,27 @@ def _says(error: BaseException, words: tuple[str, ...]) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
-def ending_of_process(death: Death, said: str = "") -> Ending:
-    """The ending of a child that left no record; ``said`` is the end of what it printed.
+def ending_of_process(
+    returncode: int, means: Means | None = None, oom_kills: int | None = None, said: str = ""
+) -> Ending:
+    """The ending of a child that left no record, from what its parent saw.
 
-    A process without memory may fail to write its record too, and only its last words tell.
+    ``means`` says how it was made to end, ``oom_kills`` how often the kernel killed for memory
+    meanwhile (null where it is silent), ``said`` is the end of what the child printed: a process
+    without memory may fail to write its record too, and only its last words tell.
     """
-    if death.interrupted:
-        return Ending("interrupted", "interrupted", "interrupted by the user")
-    if death.timed_out:
-        return Ending("failed", "timed_out", "stopped at the time limit")
-    if death.returncode == -signal.SIGKILL:
-        return _ending_of_kill(death.oom_kills)
+    if means is not None:
+        return STOPPED[means]
+    if returncode == -signal.SIGKILL:
+        return _ending_of_kill(oom_kills)
     for kind, words in (("cuda_oom", CUDA_MEMORY), ("host_oom", ("MemoryError", *HOST_MEMORY))):
         found = [line for line in said.splitlines() if any(word in line for word in words)]
         if found:
             return Ending("oom", kind, found[-1].strip())
-    if death.returncode < 0:
-        kind = "crash" if -death.returncode in FAULTS else "killed"
-        return Ending("failed", kind, f"ended by {signal_name(-death.returncode)}")
-    code = death.returncode
-    return Ending("failed", "crash", f"the process ended with exit code {code} and no record")
+    if returncode < 0:
+        kind = "crash" if -returncode in FAULTS else "killed"
+        return Ending("failed", kind, f"ended by {signal_name(-returncode)}")
+    return Ending("failed", "crash", f"the process ended with exit code {returncode} and no record")
 
 
 def signal_name(number: int) -> str:
@@ -118,11 +118,6 @@ def _ending_of_kill(oom_kills: int | None) -> Ending:
         message = "killed by the kernel: the machine's memory, or the share given to this process"
         return Ending("oom", "host_oom", f"{message}, is exhausted")
     return Ending("failed", "killed", "killed by another process (SIGKILL)")
-
-
-def abandoned() -> Ending:
-    """The ending of a run whose parent died, and took the child with it."""
-    return Ending("interrupted", "interrupted", "the process that watched over the run is gone")
 
 
 def oom_counters(pid: int) -> tuple[Path, ...]:

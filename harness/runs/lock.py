@@ -5,23 +5,27 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 
 from filelock import FileLock, Timeout
 
 from harness.errors import StorageError
+from harness.records.events import Hear
 from harness.records.store import RunFolder
-from harness.runs.process import Watch, tell
+from harness.runs.process import tell
+from harness.runs.stop import Stop
 from harness.spec.schema import write_bytes
 
 WAIT_SECONDS = 0.5
 
 
 @contextmanager
-def held(folder: RunFolder, watch: Watch, *, wait: bool) -> Iterator[bool]:
-    """Hold the folder's lock; the value says whether another process had it first.
+def held(folder: RunFolder, hear: Hear, stop: Stop, *, wait: bool) -> Iterator[None]:
+    """Hold the folder's lock.
 
     Raises:
+        CancelledError: ``stop`` was asked for while another process held it.
         StorageError: the folder cannot be used, or (unless ``wait``) another process holds it.
     """
     waited = False
@@ -33,14 +37,16 @@ def held(folder: RunFolder, watch: Watch, *, wait: bool) -> Iterator[bool]:
                 lock.acquire(timeout=WAIT_SECONDS if waited else 0)
                 break
             except Timeout:
+                if stop.asked:
+                    raise CancelledError from None
                 if not wait:
                     raise StorageError(
-                        f"{_holder(folder)} is running this very plan",
+                        f"{_holder(folder)} is already running this plan",
                         where=folder.path,
                         hint="wait for it to finish; the record will then be reused",
                     ) from None
                 if not waited:
-                    tell(watch, f"waiting for {_holder(folder)}, which is running this very plan")
+                    tell(hear, f"waiting for {_holder(folder)}, which is already running this plan")
                 waited = True
     except OSError as error:
         raise StorageError(
@@ -52,7 +58,7 @@ def held(folder: RunFolder, watch: Watch, *, wait: bool) -> Iterator[bool]:
         text = f"process {os.getpid()} on {socket.gethostname()}\n"
         with suppress(StorageError):
             write_bytes(folder.holder, text.encode())
-        yield waited
+        yield
     finally:
         folder.holder.unlink(missing_ok=True)
         lock.release()

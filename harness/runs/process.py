@@ -1,40 +1,52 @@
-"""Process: one child process from its start to its end, watched through its events."""
+"""Process: one child process from its start to its end, heard through its events."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
-import threading
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any
+from collections.abc import Sequence
+from contextlib import suppress
 
-from harness.records.events import EventTail
+from harness.records.events import EventTail, Hear, Note
 from harness.records.store import RunFolder
-from harness.runs.ending import Death, oom_counters, oom_kills
+from harness.runs.ending import Ending, Means, ending_of_process, oom_counters, oom_kills
+from harness.runs.stop import Stop, interrupts
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 15
+LOG_TAIL_BYTES = 2_000
 
-Watch = Callable[[dict[str, Any]], None]
+
+def child_command(folder: RunFolder) -> list[str]:
+    """What starts the process that carries out the plan in ``folder``.
+
+    The folder holds all that it needs, so a launcher of several processes can take its place.
+    """
+    return [sys.executable, "-m", "harness.runs.child", str(folder.path)]
 
 
 def run_process(
-    command: Sequence[str], folder: RunFolder, watch: Watch, timeout_seconds: float | None = None
-) -> Death:
-    """Run ``command``, pass its events to ``watch`` and return how it died.
+    command: Sequence[str],
+    folder: RunFolder,
+    hear: Hear,
+    timeout_seconds: float | None = None,
+    stop: Stop | None = None,
+) -> Ending:
+    """Run ``command``, pass its events to ``hear`` and return how it ended.
 
     What it prints goes to ``folder.log``. Its standard input stays open while this process
-    lives. Ctrl-C, SIGTERM, SIGHUP and the time limit are passed on as one SIGINT; a child that
-    does not end soon after is killed, and so is whatever it has started.
+    lives. Ctrl-C, SIGTERM, SIGHUP, ``stop`` and the time limit are passed on as SIGINT; a child
+    that does not end soon after is killed, and so is whatever it has started.
 
     Raises:
         OSError: the log cannot be written, or the command not be started.
     """
-    interrupted = timed_out = False
-    with folder.log.open("wb") as log, _interrupts():
+    stop = stop or Stop()
+    means: Means | None = None
+    with folder.log.open("wb") as log, interrupts():
         child = subprocess.Popen(
             list(command),
             stdin=subprocess.PIPE,
@@ -46,45 +58,54 @@ def run_process(
         counters = oom_counters(child.pid)
         kills = oom_kills(counters)
         try:
-            timed_out = _follow(child, EventTail(folder.events), watch, timeout_seconds)
+            means = _follow(child, EventTail(folder.events), hear, timeout_seconds, stop)
         except KeyboardInterrupt:
-            interrupted = True
-            _stop(child)
+            means = "interrupted"
+            _stop(child, stop)
         finally:
             _kill(child)
     more = _difference(oom_kills(counters), kills)
-    return Death(child.returncode, interrupted, timed_out, more)
+    return ending_of_process(child.returncode, means, more, log_tail(folder))
 
 
 def _follow(
-    child: subprocess.Popen[bytes], tail: EventTail, watch: Watch, timeout_seconds: float | None
-) -> bool:
-    """Pass events on until the child ends; True if it was stopped at the time limit."""
+    child: subprocess.Popen[bytes],
+    tail: EventTail,
+    hear: Hear,
+    timeout_seconds: float | None,
+    stop: Stop,
+) -> Means | None:
+    """Pass events on until the child ends; says by what means, if it was made to."""
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-    late = False
+    means: Means | None = None
     while child.poll() is None:
-        _pass_on(tail, watch)
-        if deadline is not None and time.monotonic() > deadline:
-            late = True
-            _stop(child)
+        _pass_on(tail, hear)
+        if stop.asked:
+            means = "interrupted"
+        elif deadline is not None and time.monotonic() > deadline:
+            means = "timed_out"
+        if means is not None:
+            _stop(child, stop)
         time.sleep(POLL_SECONDS)
-    _pass_on(tail, watch)
-    return late
+    _pass_on(tail, hear)
+    return means
 
 
-def _pass_on(tail: EventTail, watch: Watch) -> None:
+def _pass_on(tail: EventTail, hear: Hear) -> None:
     for event in tail.new():
-        watch(event)
+        hear(event)
 
 
-def _stop(child: subprocess.Popen[bytes]) -> None:
+def _stop(child: subprocess.Popen[bytes], stop: Stop) -> None:
     """Ask the child to end, wait for its record, then insist."""
+    deadline = time.monotonic() + GRACE_SECONDS
+    asked_again = 0.0
     with suppress(KeyboardInterrupt):
-        for _ in range(GRACE_SECONDS):  # again and again: a library may swallow one
-            child.send_signal(signal.SIGINT)
-            with suppress(subprocess.TimeoutExpired):
-                child.wait(1.0)
-                break
+        while child.poll() is None and time.monotonic() < deadline and not stop.at_once:
+            if time.monotonic() >= asked_again:  # again and again: a library may swallow one
+                child.send_signal(signal.SIGINT)
+                asked_again = time.monotonic() + 1.0
+            time.sleep(POLL_SECONDS)
     _kill(child)
 
 
@@ -101,25 +122,16 @@ def _difference(after: int | None, before: int | None) -> int | None:
     return None if before is None or after is None else after - before
 
 
-@contextmanager
-def _interrupts() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP interrupt like Ctrl-C, so that a record is written."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {name: signal.signal(getattr(signal, name), _interrupt) for name in names}
+def log_tail(folder: RunFolder) -> str:
+    """The end of what the process printed; empty where nothing can be read."""
     try:
-        yield
-    finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
+        with folder.log.open("rb") as file:
+            file.seek(max(0, folder.log.stat().st_size - LOG_TAIL_BYTES))
+            return file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
-def tell(watch: Watch, text: str) -> None:
-    """Say something in words to ``watch``, as a child would."""
-    watch({"kind": "note", "time": time.time(), "text": text})
+def tell(hear: Hear, text: str) -> None:
+    """Say something in words to ``hear``, as a child would."""
+    hear(Note.now(text=text))

@@ -11,10 +11,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness.cache import Reuse
 from harness.errors import StorageError
-from harness.records.record import PhaseCost, PhaseName
+from harness.records.record import PhaseName
 from harness.records.store import RunFolder
-from harness.runs.outcome import Kept, Outcome, PhaseResult, RunLog
+from harness.runs.draft import Draft, RunLog
+from harness.runs.kept import Kept, PhaseResult
+from harness.runs.order import Order
 from harness.spec.plan import Plan
 
 if TYPE_CHECKING:
@@ -29,19 +32,8 @@ if TYPE_CHECKING:
 TRAINERS = {"plain": "harness.train.sft.plain", "fast": "harness.train.stream.fast"}
 
 
-@dataclass(frozen=True)
-class Permits:
-    """What is left to whoever orders a run, since it does not change the result.
-
-    Code from the model's repository runs only if the plan and ``trust_remote_code`` both say so.
-    """
-
-    trust_remote_code: bool = False
-    checkpoint_seconds: float = 20.0
-
-
 @dataclass
-class Work:
+class PhaseState:
     """What a phase says of itself while it is under way."""
 
     reused: bool = False
@@ -50,43 +42,43 @@ class Work:
 class Run:
     """One plan on its way through the phases."""
 
-    def __init__(self, plan: Plan, folder: RunFolder, log: RunLog, permits: Permits) -> None:
+    def __init__(self, plan: Plan, folder: RunFolder, log: RunLog, order: Order) -> None:
         """Take the plan, the folder to leave results in and the log to speak into."""
         from harness.measure.meter import Meter
 
         self.plan = plan
         self.folder = folder
         self.log = log
-        self.outcome = Outcome()
-        self.costs: list[PhaseCost] = []
+        self.draft = Draft()
         self.meter: Meter = Meter(plan.device)
         self._kept = Kept(folder, plan)
-        self._permits = permits
-        self._trusted = permits.trust_remote_code and plan.model.trust_remote_code
+        self._order = order
+        self._reuse = Reuse(log, order.name if order.force else None)
+        self._trusted = order.trust_remote_code and plan.model.trust_remote_code
 
     @contextmanager
-    def _in_phase(self, name: PhaseName) -> Iterator[Work]:
+    def _in_phase(self, name: PhaseName) -> Iterator[PhaseState]:
         self.log.start_phase(name)
         finished = len(self.meter.costs)
-        work = Work()
+        state = PhaseState()
         try:
             with self.meter.phase(name):
-                yield work
+                yield state
         finally:
-            self.costs += [
-                cost.model_copy(update={"reused": work.reused})
+            self.draft.costs += [
+                cost.model_copy(update={"reused": state.reused})
                 for cost in self.meter.costs[finished:]
             ]
-        self.log.end_phase(self.costs[-1])
+        self.log.end_phase(self.draft.costs[-1])
 
     def execute(self) -> None:
-        """Carry out the plan; ``outcome`` holds the results."""
+        """Carry out the plan; ``draft`` holds what it found."""
         from harness.measure.environment import take_environment
         from harness.weights.fetch import fetch, quiet_libraries
 
         quiet_libraries()
-        self.outcome.environment = take_environment(self.plan.device)
-        self.outcome.resumed = self._kept.start(self.outcome.environment)
+        self.draft.environment = take_environment(self.plan.device)
+        self.draft.resumed = self._kept.start(self.draft.environment)
         with self._in_phase("fetch"):
             source = fetch(self.plan.model, self.log)
         with self._in_phase("prepare"):
@@ -125,10 +117,10 @@ class Run:
             self.plan.model.chat_template,
             self.plan.corpus.chat_date,
         )
-        found = tokenised_corpus(self.plan.corpus, renderer, self.log)
+        found = tokenised_corpus(self.plan.corpus, renderer, self._reuse)
         training = self.plan.training
         rows = make_rows(found.train, training)
-        self.outcome.corpus = with_rows(found.corpus.result, rows, training.overflow)
+        self.draft.corpus = with_rows(found.corpus.result, rows, training.overflow)
         return found.corpus, renderer, rows if self.plan.trains else None
 
     def _schedule(self, rows: Rows | None) -> list[int]:
@@ -149,19 +141,18 @@ class Run:
         lengths = rows.tokens_per_row if rows is not None else []
         size = self.plan.training.micro_batch_size
         largest = largest_micro_batch(order, lengths, size)
-        self.outcome.prediction = predict(self.plan, largest)
+        self.draft.prediction = predict(self.plan, largest)
 
     def _load(self, source: Path) -> Any:
         from harness.weights.census import check_census, take_census
         from harness.weights.load import load_base
-        from harness.weights.shape import count_parameters
+        from harness.weights.shape import count_plan
 
         self.log.note(f"loading {self.plan.model.name}")
         model = load_base(self.plan, source, trust_remote_code=self._trusted)
-        self.outcome.census = take_census(model)
+        self.draft.census = take_census(model)
         if not self.plan.trains:
-            counts = count_parameters(self.plan.model, "none", None)
-            check_census(self.outcome.census, self.plan, 0, counts.quantizable)
+            check_census(self.draft.census, self.plan, 0, count_plan(self.plan).quantized)
         return model
 
     def _take_scores(
@@ -172,30 +163,32 @@ class Run:
         if kept is None:
             kept = self._score(phase, subject)
         else:
-            self.costs.append(kept.cost)
+            self.draft.costs.append(kept.cost)
             self.log.end_phase(kept.cost)
-        self.outcome.scores += kept.scores
-        self.outcome.generations += kept.generations
+        self.draft.scores += kept.scores
+        self.draft.generations += kept.generations
 
     def _score(
         self, phase: Literal["score_base", "score"], subject: Callable[[], Subject]
     ) -> PhaseResult:
+        from harness.score.items import Place
         from harness.score.reuse import base_scores
 
         stage: Literal["before", "after"] = "before" if phase == "score_base" else "after"
-        with self._in_phase(phase) as work:
+        with self._in_phase(phase) as state:
             if stage == "after" and self.plan.trains:
                 found = self._every_precision(subject(), stage, self.folder.path)
             else:
-                work.reused = True
+                state.reused = True
 
                 def take(folder: Path) -> Scores:
-                    work.reused = False
+                    state.reused = False
                     return self._every_precision(subject(), "before", folder)
 
                 runs = self.folder.path.parents[3]  # above suite, variant, run and attempt
-                found = base_scores(self.plan, runs, self.folder.path, stage, take)
-        return self._kept.write(self.costs[-1], found.scores, found.generations)
+                place = Place(self.folder.path, stage, "training")
+                found = base_scores(self.plan, runs, place, take, self._reuse)
+        return self._kept.write(self.draft.costs[-1], found.scores, found.generations)
 
     def _every_precision(
         self, subject: Subject, stage: Literal["before", "after"], folder: Path
@@ -225,16 +218,16 @@ class Run:
         from harness.train.train import TrainJob, train
         from harness.weights.adapter import attach_adapter
         from harness.weights.census import check_census, take_census
-        from harness.weights.shape import count_parameters
+        from harness.weights.shape import count_plan
 
         assert rows is not None  # noqa: S101 - a plan that trains was given rows
         plan = self.plan
         self.log.note("attaching the adapter" if plan.adapter else "preparing full fine-tuning")
         model = attach_adapter(model, plan)
-        self.outcome.census = take_census(model)
-        counts = count_parameters(plan.model, plan.method, plan.adapter)
-        planned = (counts.trainable, counts.quantizable)
-        check_census(self.outcome.census, plan, *planned)
+        self.draft.census = take_census(model)
+        counts = count_plan(plan)
+        planned = (counts.trainable, counts.quantized)
+        check_census(self.draft.census, plan, *planned)
         job = TrainJob(
             model=model,
             rows=rows.rows,
@@ -243,10 +236,10 @@ class Run:
             pad_id=renderer.pad_id,
             checkpoint=self.folder.checkpoint,
             truncated_tokens=rows.truncated_tokens,
-            checkpoint_seconds=self._permits.checkpoint_seconds,
+            checkpoint_seconds=self._order.checkpoint_seconds,
         )
         self.log.advance(0, job.steps)
-        self.outcome.training = train(job, self.log)
+        self.draft.training = train(job, self.log)
         # The training library must have left dtypes alone.
         check_census(take_census(model), plan, *planned)
         return model.eval()
@@ -269,7 +262,7 @@ class Run:
             shutil.rmtree(scratch, ignore_errors=True)
             raise StorageError(f"cannot write the adapter: {error}", where=scratch) from error
         weights = self.folder.adapter.glob("*.safetensors")
-        self.outcome.adapter_bytes = sum(path.stat().st_size for path in weights)
+        self.draft.adapter_bytes = sum(path.stat().st_size for path in weights)
 
 
 def _sync(path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import RunError
+from harness.quantize.scheme import is_quantized
 from harness.records.events import Progress
 from harness.records.record import Generation, Score
 from harness.score.items import Stage
@@ -74,7 +75,7 @@ def open_precision(
         yield subject.model
         return
     base = load(Quantization())
-    if getattr(base, "is_quantized", False):
+    if is_quantized(base):
         raise RunError(
             "an adapter is never merged into quantized weights, nor scored on them as 16 bits",
             expected="an unquantized base model",

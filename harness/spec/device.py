@@ -23,7 +23,10 @@ class Device(Frozen):
     threads: int | None = Field(default=None, description="torch threads; CPU only")
 
 
-def detect_device(kind: Literal["auto", "cpu", "cuda"] = "auto") -> Device:
+DeviceChoice = Literal["auto", "cpu", "cuda"]
+
+
+def detect_device(kind: DeviceChoice = "auto") -> Device:
     """The first visible NVIDIA GPU (unless ``kind`` is "cpu"), else the CPU (unless it is "cuda").
 
     Raises:

@@ -12,6 +12,7 @@ from harness.errors import CorpusError, StorageError, UserError
 from harness.spec.device import Device
 from harness.spec.model import FolderSource, Model
 from harness.spec.schema import Frozen, Versioned, data_fingerprint, file_sha256, sampled_sha256
+from harness.spec.schemes import check_usable
 from harness.spec.suite import Budget, CorpusSpec, ScoreSpec, Seed, Suite
 from harness.spec.variant import (
     Adapter,
@@ -137,6 +138,7 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
         StorageError: the corpus or the model's folder cannot be read.
         UserError: the request cannot be carried out on this device at all.
     """
+    check_usable(variant.quantization, device)
     found: list[Substitution] = []
     precision = _fit_precision(variant, device, found)
     training = _fit_training(variant, suite, model, found)

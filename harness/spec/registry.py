@@ -17,6 +17,7 @@ from harness.spec.device import Device
 from harness.spec.model import Model
 from harness.spec.plan import Plan, RunRequest, make_plan
 from harness.spec.schema import parse, read_toml, with_nulls
+from harness.spec.schemes import resolve_quantization
 from harness.spec.suite import SEED_LIMIT, Suite
 from harness.spec.variant import Protocol, Variant
 
@@ -132,7 +133,10 @@ def build_variant(
         adapter = data.get("adapter", {})
         if isinstance(adapter, dict) and adapter.get("type", "LORA") == "LORA":
             data["adapter"] = {"type": "LORA", **LORA_DEFAULTS, **adapter}
-    return parse(Variant, data, where=_blame(where, overrides))
+    blame = _blame(where, overrides)
+    made = parse(Variant, data, where=blame)
+    resolved = resolve_quantization(made.quantization, blame)
+    return made.model_copy(update={"quantization": resolved})
 
 
 def _derived_name(name: str, changes: list[str]) -> str:

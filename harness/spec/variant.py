@@ -9,7 +9,6 @@ from pydantic import ConfigDict, Field, JsonValue, model_validator
 from harness.spec.schema import Frozen
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-QuantizationType = Literal["none", "nf4", "fp4", "int8"]
 Method = Literal["adapter", "full", "none"]
 
 Positive = Annotated[int, Field(gt=0)]
@@ -18,17 +17,29 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$", max_lengt
 
 
 class Quantization(Frozen):
-    """How the frozen base weights are stored (bitsandbytes, block size 64 for 4 bits)."""
+    """How the frozen base weights are stored: the name of a scheme, and its settings.
 
-    type: QuantizationType = "none"
+    ``double`` and any further field are the scheme's; they are checked against it when a variant
+    is read (:func:`harness.spec.schemes.resolve_quantization`), so that a record can be read
+    where its scheme is not installed.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, JsonValue]
+
+    type: str = "none"
     double: bool = Field(default=False, description="quantize the quantization constants too")
 
-    @model_validator(mode="after")
-    def _double_needs_four_bits(self) -> Quantization:
-        if self.double and self.type not in ("nf4", "fp4"):
-            msg = f"double quantization needs type nf4 or fp4, not {self.type}"
-            raise ValueError(msg)
-        return self
+    @property
+    def settings(self) -> dict[str, JsonValue]:
+        """The fields besides ``type`` and ``double``."""
+        return dict(self.__pydantic_extra__)
+
+    @property
+    def label(self) -> str:
+        """Short name for people, as the census gives it: ``nf4+dq``, ``hqq bits=4``."""
+        settings = "".join(f" {key}={value}" for key, value in sorted(self.settings.items()))
+        return self.type + ("+dq" if self.double else "") + settings
 
 
 class Precision(Frozen):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from harness.errors import CensusError
+from harness.quantize.scheme import Scheme, Weighed, schemes
 from harness.records.record import Census, CensusRow
 from harness.spec.plan import Plan
 
@@ -19,20 +20,21 @@ Key = tuple[str, str, bool]
 def take_census(model: nn.Module) -> Census:
     """Read dtypes, quantization and sizes off the modules.
 
-    Elements are logical: a 4-bit weight counts its real shape. Bytes are what is stored: packed
-    weights plus their quantization state (block constants, and with double quantization the
-    quantized constants, their own constants and the offset). The code books are left out: 64 bytes
-    and 1 KiB that belong to the format, not to the model.
+    Elements are logical: a 4-bit weight counts its real shape. Bytes are what is stored, the
+    quantization constants included, as the weight's scheme weighs it
+    (:meth:`harness.quantize.scheme.Scheme.weigh`).
     """
     elements: dict[Key, int] = defaultdict(int)
     size: dict[Key, int] = defaultdict(int)
     compute: set[str] = set()
+    known = list(schemes())
     for parameter, module in _parameters(model):
-        key, count, stored = _weigh(parameter, module)
-        elements[key] += count
-        size[key] += stored
-        if key[1] not in ("none", "int8"):
-            compute.add(_name(module.compute_dtype))
+        found = _weigh(parameter, module, known)
+        key = (_name(parameter.dtype), found.quantization, parameter.requires_grad)
+        elements[key] += found.elements
+        size[key] += found.bytes
+        if found.compute is not None:
+            compute.add(found.compute)
     rows = tuple(
         CensusRow(
             dtype=key[0],
@@ -46,7 +48,7 @@ def take_census(model: nn.Module) -> Census:
     return Census(rows=rows, compute_dtype="+".join(sorted(compute)) or None)
 
 
-def _parameters(model: nn.Module) -> Iterator[tuple[nn.Parameter, Any]]:
+def _parameters(model: nn.Module) -> Iterator[tuple[nn.Parameter, nn.Module]]:
     """Each distinct parameter once, with a module that holds it."""
     seen: set[int] = set()
     for module in model.modules():
@@ -56,32 +58,12 @@ def _parameters(model: nn.Module) -> Iterator[tuple[nn.Parameter, Any]]:
                 yield parameter, module
 
 
-def _weigh(parameter: nn.Parameter, module: Any) -> tuple[Key, int, int]:
-    state = getattr(parameter, "quant_state", None)
-    stored = parameter.numel() * parameter.element_size()
-    if state is not None:
-        quantization = state.quant_type + ("+dq" if state.nested else "")
-        key = (_name(parameter.dtype), quantization, parameter.requires_grad)
-        return key, state.shape.numel(), stored + _state_bytes(state)
-    scales = getattr(parameter, "SCB", None)
-    if scales is None:
-        state8 = getattr(module, "state", None)
-        scales = getattr(state8, "SCB", None) if parameter.dtype.itemsize == 1 else None
-    if scales is not None:
-        key = (_name(parameter.dtype), "int8", parameter.requires_grad)
-        return key, parameter.numel(), stored + scales.numel() * scales.element_size()
-    key = (_name(parameter.dtype), "none", parameter.requires_grad)
-    return key, parameter.numel(), stored
-
-
-def _state_bytes(state: Any) -> int:
-    """Block constants of one quantized weight, in bytes."""
-    total: int = state.absmax.numel() * state.absmax.element_size()
-    if state.nested:
-        nested = state.state2.absmax
-        total += nested.numel() * nested.element_size()
-        total += state.offset.element_size()
-    return total
+def _weigh(parameter: nn.Parameter, module: nn.Module, known: Sequence[Scheme]) -> Weighed:
+    for scheme in known:
+        found = scheme.weigh(parameter, module)
+        if found is not None:
+            return found
+    return Weighed("none", parameter.numel(), parameter.numel() * parameter.element_size())
 
 
 def _name(dtype: object) -> str:
@@ -113,8 +95,7 @@ def check_census(
 
 def _differences(census: Census, plan: Plan) -> Iterator[str]:
     found = {row.quantization for row in census.rows} - {"none"}
-    asked = plan.quantization.type
-    planned = set() if asked == "none" else {asked + ("+dq" if plan.quantization.double else "")}
+    planned = set() if plan.quantization.type == "none" else {plan.quantization.label}
     if found != planned:
         yield f"quantization {sorted(found) or 'none'}, planned {sorted(planned) or 'none'}"
     if census.compute_dtype not in (None, plan.precision.compute):

@@ -5,20 +5,22 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import InvalidFile, UnknownName
+from harness.quantize.scheme import find_scheme
 from harness.spec.model import Model
-from harness.spec.variant import Adapter, Method
+from harness.spec.plan import Plan
+from harness.spec.variant import Adapter, Method, Quantization
 from harness.weights.adapter import wrap
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PretrainedConfig
 
-OUTPUT_NAMES = ("lm_head", "embed_out", "output")
+UNQUANTIZED = Quantization()
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,16 @@ class ParameterCount:
 
     total: int
     trainable: int
-    quantizable: int
-    """Weights of linear layers that bitsandbytes would quantize (all but the output head)."""
+    linear: int
+    """Weights of linear layers, the output head left out."""
+    quantized: int
+    """Those of them that the scheme quantizes."""
+    quantized_bytes: int
+    """What these take as stored, quantization constants included."""
     modules: int
-    """How many linear layers those are."""
+    """How many layers those are."""
+    largest: int
+    """Elements of the largest weight among them."""
 
 
 def transformers_config(model: Model) -> PretrainedConfig:
@@ -78,27 +86,37 @@ def meta_model(model: Model) -> nn.Module:
     return built
 
 
-def count_parameters(model: Model, method: Method, adapter: Adapter | None) -> ParameterCount:
+def count_plan(plan: Plan) -> ParameterCount:
+    """Count what the run of ``plan`` would load and train, without weights."""
+    return count_parameters(plan.model, plan.method, plan.adapter, plan.quantization)
+
+
+def count_parameters(
+    model: Model,
+    method: Method,
+    adapter: Adapter | None,
+    quantization: Quantization = UNQUANTIZED,
+) -> ParameterCount:
     """Count what a run would load and train, without weights.
 
     ``total`` includes the adapter, as PEFT's ``print_trainable_parameters`` does.
     """
+    from harness.quantize.layers import linear_layers, taken_layers, weight_shape
+
     built = meta_model(model)
-    linear = list(quantizable_layers(built))
-    quantizable = sum(layer.weight.numel() for layer in linear)
+    scheme = find_scheme(quantization)
+    linear = sum(prod(weight_shape(layer)) for _, layer in linear_layers(built))
+    taken = [weight_shape(layer) for _, layer in taken_layers(built, scheme)]
     if adapter is not None:
         built = wrap(built, adapter, low_cpu_mem_usage=True)
     elif method == "none":
         built.requires_grad_(requires_grad=False)
-    total = sum(parameter.numel() for parameter in built.parameters())
-    trainable = sum(item.numel() for item in built.parameters() if item.requires_grad)
-    return ParameterCount(total, trainable, quantizable, len(linear))
-
-
-def quantizable_layers(model: nn.Module) -> Iterable[nn.Linear]:
-    """Linear layers except the output head, as transformers hands them to bitsandbytes."""
-    from torch import nn
-
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and name.rpartition(".")[2] not in OUTPUT_NAMES:
-            yield module
+    return ParameterCount(
+        total=sum(parameter.numel() for parameter in built.parameters()),
+        trainable=sum(item.numel() for item in built.parameters() if item.requires_grad),
+        linear=linear,
+        quantized=sum(map(prod, taken)),
+        quantized_bytes=sum(scheme.stored_bytes(quantization, *shape) for shape in taken),
+        modules=len(taken),
+        largest=max(map(prod, taken), default=0),
+    )

@@ -28,7 +28,8 @@ from harness.corpus.sequences import Rows, make_rows
 from harness.spec.device import detect_device
 from harness.records.events import Silence
 from harness.weights.adapter import attach_adapter
-from harness.weights.shape import quantizable_layers, transformers_config
+from harness.quantize.layers import linear_layers
+from harness.weights.shape import transformers_config
 from harness.spec.plan import Plan, make_plan
 from harness.spec.registry import load_model, load_suite, load_variant
 from harness.spec.suite import CorpusSpec
@@ -143,7 +144,7 @@ def quantize(model: Any, plan: Plan, dtype: torch.dtype) -> None:
 
     kind = plan.quantization.type
     device = next(model.parameters()).device
-    chosen = {id(layer) for layer in quantizable_layers(model)}
+    chosen = {id(layer) for _, layer in linear_layers(model)}
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if id(child) not in chosen:

@@ -14,12 +14,11 @@ from typing import Any
 import pytest
 
 from harness.errors import UserError
-from harness.records.events import read_events
+from harness.records.events import EventTail, PhaseStarted
 from harness.records.store import RunStore
 from harness.spec.registry import variant_names
 from tests.planned import planned
-from tests.records.test_store import record_of
-from tests.weights.tiny_llama import write_folder, write_model_file
+from tests.store_records import record_of
 
 HEAVY = ("torch", "transformers", "peft", "trl", "datasets", "lm_eval", "bitsandbytes")
 WATCH = (
@@ -204,7 +203,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
         ),
         (
             ("run", "-v", "qlora_nf4", "--set", "quantization.type=nf5"),
-            ["quantization.type", "'nf4'", "found 'nf5'"],
+            ["quantization.type", "unknown quantization 'nf5'", "did you mean nf4"],
         ),
         (("run", "-v", "base", "--seeds", "5000000000"), ["--seeds '5000000000'", "4294967296"]),
         (("corpus", "--set", "training=5"), ["training: ", "found 5", "--set training=5"]),
@@ -281,6 +280,8 @@ def test_ctrl_c_while_looking_something_up_is_one_word_and_130() -> None:
 @pytest.fixture(scope="module")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model TOML beside a tiny llama with random weights."""
+    from tests.weights.tiny_llama import write_folder, write_model_file
+
     folder = tmp_path_factory.mktemp("model")
     return write_model_file(folder / "tiny.toml", write_folder(folder / "weights"))
 
@@ -344,7 +345,8 @@ def _wait_for_training(reports: Path, running: subprocess.Popen[str]) -> None:
     end = time.monotonic() + 240
     while time.monotonic() < end and running.poll() is None:
         for path in reports.rglob("events.jsonl"):
-            if any(event.get("phase") == "train" for event in read_events(path)):
+            events = EventTail(path).new()
+            if any(isinstance(e, PhaseStarted) and e.phase == "train" for e in events):
                 return
         time.sleep(0.2)
     pytest.fail(f"training never began: {running.stderr.read() if running.stderr else ''}")

@@ -11,7 +11,7 @@ from harness.spec.gpus import planned_gpu
 from harness.spec.model import Model
 from harness.spec.plan import Plan, make_plan
 from harness.spec.registry import load_model, load_suite, load_variant
-from harness.weights.shape import ParameterCount, count_parameters
+from harness.weights.shape import ParameterCount, count_plan
 
 CPU = Device(kind="cpu", name="Plain CPU", memory_bytes=24 << 30, bfloat16=False, threads=2)
 H100 = planned_gpu("h100")
@@ -53,15 +53,11 @@ def small(**changes: Any) -> Model:
 def counted(variant: str) -> ParameterCount:
     """Phi-2's parameters under a registered variant, counted once."""
     plan = make(variant)
-    return count_parameters(plan.model, plan.method, plan.adapter)
+    return count_plan(plan)
 
 
 def training_peak(plan: Plan) -> int:
     """Predicted peak of a training step."""
     registered = plan.model.name == "phi2" and plan.model == load_model("phi2")
-    counts = (
-        counted(plan.variant.split("+")[0])
-        if registered
-        else count_parameters(plan.model, plan.method, plan.adapter)
-    )
+    counts = counted(plan.variant.split("+")[0]) if registered else count_plan(plan)
     return sum(training_parts(plan, counts).values())

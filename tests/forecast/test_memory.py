@@ -10,7 +10,8 @@ import pytest
 
 from harness.errors import InvalidFile
 from harness.forecast.memory import fits, largest_batch, predict, room_needed
-from harness.forecast.weights import bits_per_parameter, standing_bytes
+from harness.forecast.weights import standing_bytes
+from harness.quantize.bitsandbytes import NF4
 from harness.spec.gpus import planned_gpu
 from harness.spec.plan import Plan
 from harness.spec.registry import load_model
@@ -64,8 +65,10 @@ def test_weight_bytes_are_those_of_the_loaded_model(variant: str) -> None:
 
 
 def test_bits_of_a_quantized_parameter() -> None:
-    plain = bits_per_parameter(Quantization(type="nf4"), "bfloat16")
-    double = bits_per_parameter(Quantization(type="nf4", double=True), "bfloat16")
+    plain, double = (
+        8 * NF4.stored_bytes(Quantization(type="nf4", double=d), 2048, 2048) / 2048**2
+        for d in (False, True)
+    )
     assert plain == 4.5
     assert plain - double == pytest.approx(0.373, abs=0.001)
 

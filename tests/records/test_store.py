@@ -8,22 +8,10 @@ from pathlib import Path
 import pytest
 
 from harness.errors import InvalidFile, StorageError
-from harness.records.record import Census, CensusRow, RunRecord, Score
+from harness.records.record import Census, CensusRow, Score
 from harness.records.store import BrokenRun, RunStore, StoredRun
-from harness.spec.plan import Plan
 from tests.planned import planned
-
-
-def record_of(plan: Plan, **fields: object) -> RunRecord:
-    data = {
-        "plan": plan,
-        "fingerprint": plan.fingerprint,
-        "status": "ok",
-        "started_at": "2026-01-02T03:04:05+00:00",
-        "seconds": 1.5,
-        "environment": None,
-    }
-    return RunRecord(**(data | fields))
+from tests.store_records import record_of
 
 
 def score(metric: str, value: float, stage: str) -> Score:

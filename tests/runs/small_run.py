@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.records.events import Advanced, Event, Note, PhaseStarted, ProcessStarted
 from harness.spec.device import Device
 from harness.spec.plan import Plan
 from harness.spec.registry import Request, resolve
@@ -79,12 +80,12 @@ class Small:
 
 @dataclass
 class Heard:
-    """A watch that remembers; ``act`` is called with every event."""
+    """Remembers what it hears; ``act`` is called with every event."""
 
-    events: list[dict[str, Any]] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
     act: Any = None
 
-    def __call__(self, event: dict[str, Any]) -> None:
+    def __call__(self, event: Event) -> None:
         self.events.append(event)
         if self.act is not None:
             self.act(event)
@@ -92,23 +93,34 @@ class Heard:
     @property
     def notes(self) -> list[str]:
         """Texts of all notes."""
-        return [event["text"] for event in self.events if event["kind"] == "note"]
+        return [event.text for event in self.events if isinstance(event, Note)]
 
     @property
     def pid(self) -> int:
         """Process id of the latest child."""
-        return next(event["pid"] for event in reversed(self.events) if event["kind"] == "start")
+        started = [event for event in self.events if isinstance(event, ProcessStarted)]
+        return started[-1].pid
 
     def kill_at(self, matches: Any, signal_number: int) -> Heard:
         """Send a signal to the child at the first event that ``matches``."""
 
-        def act(event: dict[str, Any]) -> None:
+        def act(event: Event) -> None:
             if matches(event):
                 self.act = None
                 os.kill(self.pid, signal_number)
 
         self.act = act
         return self
+
+
+def starts(event: Event, phase: str) -> bool:
+    """Whether the event is the start of ``phase``."""
+    return isinstance(event, PhaseStarted) and event.phase == phase
+
+
+def trains(event: Event) -> bool:
+    """Whether the event reports an optimizer step."""
+    return isinstance(event, Advanced) and "loss" in event.numbers
 
 
 def make_small(folder: Path, steps: int = 24) -> Small:

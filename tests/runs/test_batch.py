@@ -1,62 +1,186 @@
-"""A batch on a terminal: one run fails, the next goes on, the report has a row for each."""
+"""A batch gives every plan a result, tells listeners all of it, and ends what it has begun."""
 
 from __future__ import annotations
 
 import os
-import pty
-import re
-import shlex
-import sys
+import signal
+from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
-from harness.records.store import RunStore, StoredRun
-from tests.runs.small_run import Small
+from harness.errors import StorageError, UnknownName
+from harness.records.events import Event, Hear, Note, RunStarted
+from harness.records.record import RunRecord
+from harness.records.store import RunStore
+from harness.runs.batch import run_batch
+from harness.runs.executor import LocalExecutor, make_executor
+from harness.runs.listener import Listener, RunResult
+from harness.runs.stop import Stop
+from harness.spec.device import Device, DeviceChoice
+from harness.spec.plan import Plan
+from tests.planned import CPU, planned
+from tests.store_records import record_of
 
-CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-
-
-def on_terminal(arguments: list[str]) -> tuple[int, str]:
-    """Exit code and all that a terminal was sent."""
-    child, terminal = pty.fork()
-    if child == 0:
-        os.environ |= {"TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40"}
-        os.execv(sys.executable, [sys.executable, "-m", "harness", *arguments])
-    parts = []
-    while True:
-        try:
-            data = os.read(terminal, 1 << 16)
-        except OSError:  # how Linux says that the other end is closed
-            break
-        if not data:
-            break
-        parts.append(data)
-    os.close(terminal)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return code, CODES.sub("", b"".join(parts).decode("utf-8", errors="replace"))
+PLANS = [planned(seed=seed) for seed in range(3)]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals there")
-def test_a_batch_goes_on_past_a_run_that_fails(small: Small, tmp_path: Path) -> None:
-    arguments = ["run", "-v", "lora_bf16", "-v", "base", "-s", str(small.suite)]
-    arguments += ["--set", "training.learning_rate=1e30", "--set", "budget.steps=5"]
-    arguments += ["--device", "cpu"]
-    code, shown = on_terminal([*arguments, "--reports", str(tmp_path)])
-    assert code == 1
-    runs = list(RunStore(tmp_path / "runs").scan())
-    ended = {
-        run.record.plan.variant.split("+")[0]: run.record.status
-        for run in runs
-        if isinstance(run, StoredRun)
-    }
-    assert ended == {"base": "ok", "lora_bf16": "diverged"}
-    report = next(tmp_path.glob("*/report.md")).read_text(encoding="utf-8")
-    assert "diverged" in report
-    for words in ("load model", "score the base", "loss", "tokens/s", "resident", "GiB"):
-        assert words in shown
-    assert "diverged in phase train, step 2: the loss at step 2 is" in shown
-    assert "Traceback" not in shown
-    assert "Warning" not in shown, "chatter of libraries stays in the log"
-    (again,) = re.findall(r"again: python -m harness (report .*)", shown)
-    assert on_terminal(shlex.split(again))[0] == 0, "what it says to type is a command"
+class Heard(Listener):
+    """Remembers everything in one list."""
+
+    def __init__(self) -> None:
+        self.all: list[object] = []
+
+    def begin(self, plans: Sequence[Plan]) -> None:
+        self.all.append(("begin", len(plans)))
+
+    def hear(self, plan: Plan, event: Event) -> None:
+        self.all.append((plan.seed, event.kind))
+
+    def result(self, result: RunResult) -> None:
+        self.all.append((result.plan.seed, "error" if result.error else "record"))
+
+    def lost(self, name: str, error: Exception) -> None:
+        self.all.append(("lost", name, str(error)))
+
+    def end(self) -> None:
+        self.all.append("end")
+
+
+class Immediate:
+    """An executor that makes records up, at once; seeds in ``errors`` cannot be run."""
+
+    def __init__(self, errors: dict[int, Exception] | None = None) -> None:
+        self._errors = errors or {}
+        self.cancelled = 0
+
+    def device(self, kind: DeviceChoice) -> Device:  # noqa: ARG002
+        return CPU
+
+    def submit(self, plan: Plan, hear: Hear) -> Future[RunRecord]:
+        hear(RunStarted.now(host="nowhere"))
+        future: Future[RunRecord] = Future()
+        if plan.seed in self._errors:
+            future.set_exception(self._errors[plan.seed])
+        else:
+            future.set_result(record_of(plan))
+        return future
+
+    def cancel(self) -> None:
+        self.cancelled += 1
+
+
+def test_every_plan_gets_a_result_and_listeners_hear_all_of_it_in_order() -> None:
+    heard = Heard()
+    results = list(run_batch(PLANS, Immediate(), [heard]))
+    assert [result.record for result in results] == [record_of(plan) for plan in PLANS]
+    each = [(seed, what) for seed in range(3) for what in ("run_start", "record")]
+    assert heard.all == [("begin", 3), *each, "end"]
+
+
+def test_a_plan_that_cannot_be_run_is_a_result_and_the_others_go_on() -> None:
+    error = StorageError("no room")
+    results = list(run_batch(PLANS, Immediate({1: error})))
+    assert [result.error for result in results] == [None, error, None]
+    assert [result.record is None for result in results] == [False, True, False]
+
+
+def test_a_defect_of_an_executor_is_no_result() -> None:
+    heard = Heard()
+    with pytest.raises(ZeroDivisionError):
+        list(run_batch(PLANS, Immediate({1: ZeroDivisionError()}), [heard]))
+    assert heard.all[-1] == "end"
+
+
+def test_no_plans_are_a_batch_too() -> None:
+    heard = Heard()
+    assert list(run_batch([], Immediate(), [heard])) == []
+    assert heard.all == [("begin", 0), "end"]
+
+
+@pytest.mark.parametrize("method", ["begin", "hear", "result"])
+def test_a_listener_that_fails_is_left_out_and_the_others_are_told(method: str) -> None:
+    class Tracker(Listener):
+        calls = 0
+
+    def fail(self: Tracker, *_: object) -> None:
+        type(self).calls += 1
+        raise ConnectionError("the server is away")
+
+    setattr(Tracker, method, fail)
+    heard = Heard()
+    assert len(list(run_batch(PLANS, Immediate(), [Tracker(), heard]))) == 3
+    assert heard.all.count(("lost", "Tracker", "the server is away")) == 1
+    assert Tracker.calls == 1
+    assert heard.all[-1] == "end"
+
+
+def test_a_batch_that_is_left_early_ends_what_is_under_way() -> None:
+    executor = Waiting()
+    results = run_batch(PLANS, executor)
+    executor.finish_first = True
+    assert next(results).record is not None
+    results.close()
+    assert executor.cancelled == 1
+
+
+class Waiting(Immediate):
+    """An executor whose runs go on until they are cancelled."""
+
+    finish_first = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._futures: list[tuple[Plan, Future[RunRecord]]] = []
+
+    def submit(self, plan: Plan, hear: Hear) -> Future[RunRecord]:
+        if self.finish_first and not self._futures:
+            future = super().submit(plan, hear)
+        else:
+            hear(Note.now(text="working"))
+            future = Future()
+        self._futures.append((plan, future))
+        return future
+
+    def cancel(self) -> None:
+        super().cancel()
+        for plan, future in self._futures:
+            if not future.done():
+                future.set_result(record_of(plan, status="interrupted"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_is_passed_on_after_the_records_are_there(number: int) -> None:
+    class Interrupts(Heard):
+        def hear(self, plan: Plan, event: Event) -> None:
+            super().hear(plan, event)
+            if isinstance(event, Note) and plan.seed == 1:
+                os.kill(os.getpid(), number)
+
+    heard, executor, before = Interrupts(), Waiting(), signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt):
+        list(run_batch(PLANS, executor, [heard]))
+    assert executor.cancelled == 1
+    assert [item for item in heard.all if item[1] == "record"] == [
+        (0, "record"),
+        (1, "record"),
+        (2, "record"),
+    ]
+    assert heard.all[-1] == "end"
+    assert signal.getsignal(number) == before
+
+
+def test_stop_means_wind_up_first_and_at_once_when_it_is_asked_again() -> None:
+    stop = Stop()
+    assert (stop.asked, stop.at_once) == (False, False)
+    stop.ask()
+    assert (stop.asked, stop.at_once) == (True, False)
+    stop.ask()
+    assert (stop.asked, stop.at_once) == (True, True)
+
+
+def test_an_executor_is_known_by_its_name(tmp_path: Path) -> None:
+    assert isinstance(make_executor("local", RunStore(tmp_path)), LocalExecutor)
+    with pytest.raises(UnknownName, match="unknown executor 'locl'"):
+        make_executor("locl", RunStore(tmp_path))

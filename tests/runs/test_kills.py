@@ -8,15 +8,16 @@ import signal
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from harness.records.events import Event, ProcessStarted
 from harness.records.record import PHASES
 from harness.records.store import RunStore
-from harness.runs.supervise import Order, supervise
+from harness.runs.order import Order
+from harness.runs.supervise import supervise
 from tests.runs.results import files, results
-from tests.runs.small_run import Heard, make_small
+from tests.runs.small_run import Heard, make_small, starts
 
 KILLS = 20
 LOADING = "libraries"
@@ -26,8 +27,9 @@ LOADING_SECONDS = 3.0
 def kill_after(heard: Heard, moment: str, seconds: float) -> None:
     """Kill the child some seconds after a phase (or the loading of libraries) begins."""
 
-    def act(event: dict[str, Any]) -> None:
-        if event.get("phase", LOADING) == moment and event["kind"] in ("phase_start", "start"):
+    def act(event: Event) -> None:
+        begun = isinstance(event, ProcessStarted) and moment == LOADING
+        if begun or starts(event, moment):
             heard.act = None
             pid = heard.pid
 

@@ -15,20 +15,23 @@ import pytest
 
 from harness.errors import DivergedError, StorageError
 from harness.records.store import RunFolder
-from harness.runs.ending import Death, Ending, ending_of_error, ending_of_process, without_secrets
+from harness.runs.ending import (
+    STOPPED,
+    Ending,
+    ending_of_error,
+    ending_of_process,
+    without_secrets,
+)
 from harness.runs.process import run_process
 
+STARTED = '{"kind": "start", "time": 1, "clock": 1, "pid": 1}\n'
 GROUP = Path("/sys/fs/cgroup/memory/finetune-harness-test")
 
 
-def ending_of(
-    tmp_path: Path, code: str, timeout_seconds: float | None = None, watch: object = None
-) -> Ending:
+def ending_of(tmp_path: Path, code: str, timeout_seconds: float | None = None) -> Ending:
     """Run Python code as a child and say how it ended."""
     command = [sys.executable, "-c", code]
-    folder = RunFolder(tmp_path)
-    death = run_process(command, folder, watch or (lambda _: None), timeout_seconds)  # type: ignore[arg-type]
-    return ending_of_process(death, folder.log.read_text(errors="replace"))
+    return run_process(command, RunFolder(tmp_path), lambda _: None, timeout_seconds)
 
 
 @pytest.mark.parametrize(
@@ -69,27 +72,24 @@ def test_a_child_over_its_time_is_stopped(tmp_path: Path) -> None:
 def test_ctrl_c_asks_the_child_to_end_and_is_told_from_a_crash(tmp_path: Path) -> None:
     code = (
         "import time\n"
-        "open('events.jsonl', 'a').write('{\"kind\": \"start\"}\\n')\n"
+        f"open('events.jsonl', 'a').write({STARTED!r})\n"
         "try:\n  time.sleep(600)\nexcept KeyboardInterrupt:\n  print('wound up')\n"
     )
     folder = RunFolder(tmp_path)
     os.chdir(tmp_path)
     hit = lambda _: os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
-    death = run_process([sys.executable, "-c", code], folder, hit)
-    assert death == Death(0, interrupted=True, oom_kills=0 if death.oom_kills == 0 else None)
+    ending = run_process([sys.executable, "-c", code], folder, hit)
+    assert ending == STOPPED["interrupted"]
     assert folder.log.read_text() == "wound up\n"
-    assert ending_of_process(death).status == "interrupted"
 
 
 def test_sigterm_to_the_parent_counts_as_an_interrupt(tmp_path: Path) -> None:
     os.chdir(tmp_path)
-    code = (
-        "import time\nopen('events.jsonl', 'a').write('{\"kind\": \"start\"}\\n')\ntime.sleep(600)"
-    )
+    code = f"import time\nopen('events.jsonl', 'a').write({STARTED!r})\ntime.sleep(600)"
     before = signal.getsignal(signal.SIGTERM)
     hit = lambda _: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
-    death = run_process([sys.executable, "-c", code], RunFolder(tmp_path), hit)
-    assert death.interrupted
+    ending = run_process([sys.executable, "-c", code], RunFolder(tmp_path), hit)
+    assert ending == STOPPED["interrupted"]
     assert signal.getsignal(signal.SIGTERM) == before
 
 
@@ -146,13 +146,11 @@ def test_a_kill_by_the_kernel_for_memory_is_an_oom(tmp_path: Path, memory_group:
     parent = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from harness.runs.ending import ending_of_process\n"
         "from harness.records.store import RunFolder\n"
         "from harness.runs.process import run_process\n"
         f"folder = RunFolder(Path({str(tmp_path)!r}))\n"
         f"open({str(memory_group / 'cgroup.procs')!r}, 'w').write(str(os.getpid()))\n"
-        f"death = run_process([sys.executable, '-c', {child!r}], folder, lambda _: None)\n"
-        "print(ending_of_process(death))"
+        f"print(run_process([sys.executable, '-c', {child!r}], folder, lambda _: None))"
     )
     command = [sys.executable, "-c", parent]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -180,7 +178,7 @@ def test_a_gpu_without_memory_is_known(tmp_path: Path) -> None:
 
 
 def test_where_the_kernel_is_silent_a_kill_is_not_blamed_on_anyone() -> None:
-    ending = ending_of_process(Death(-signal.SIGKILL, oom_kills=None))
+    ending = ending_of_process(-signal.SIGKILL, oom_kills=None)
     assert (ending.status, ending.kind) == ("failed", "killed")
     assert "or, for memory, by the kernel" in ending.message
 

@@ -17,12 +17,14 @@ import pytest
 from filelock import FileLock
 
 from harness.errors import StorageError, UserError
+from harness.records.events import Event
 from harness.records.record import PHASES, Problem, RunRecord
 from harness.records.store import BrokenRun, RunStore, StoredRun
-from harness.runs.supervise import Order, settle, shrunk, supervise
+from harness.runs.order import Order
+from harness.runs.supervise import settle, shrunk, supervise
 from harness.spec.schema import write_json
 from tests.runs.results import files, results
-from tests.runs.small_run import Heard, Small
+from tests.runs.small_run import Heard, Small, starts, trains
 
 OFTEN = 0.0  # seconds between checkpoints: one after every step
 
@@ -109,13 +111,13 @@ def test_killed_runs_go_on_and_end_as_if_nothing_had_been(
     assert results(record) == results(done[1])
     assert files(store, small.plan()) == files(done[0], small.plan())
     assert [phase.name for phase in record.phases] == list(PHASES)
-    assert not any("loss" in event for event in heard.events), "what was trained is kept"
+    assert not any(trains(event) for event in heard.events), "what was trained is kept"
 
 
-def reached(event: dict[str, Any], phase: str) -> bool:
+def reached(event: Event, phase: str) -> bool:
     if phase == "train":
-        return "loss" in event and event["done"] >= 3
-    return event["kind"] == "phase_start" and event["phase"] == phase
+        return trains(event) and event.done >= 3
+    return starts(event, phase)
 
 
 def test_a_loss_that_is_not_a_number_is_a_result(small: Small, store: RunStore) -> None:
@@ -139,8 +141,8 @@ def test_training_that_does_not_fit_is_tried_with_half_the_micro_batch(
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", str(1 << 20))
     heard = Heard()
 
-    def starve(event: dict[str, Any]) -> None:
-        if event["kind"] == "progress" and "loss" in event:
+    def starve(event: Event) -> None:
+        if trains(event):
             heard.act = None  # the next child may have all it wants
             limit = psutil.Process(heard.pid).memory_info().vms - (64 << 20)
             resource.prlimit(heard.pid, resource.RLIMIT_AS, (limit, limit))
@@ -164,7 +166,7 @@ def test_training_that_does_not_fit_is_tried_with_half_the_micro_batch(
     assert record.training.steps == 3
     later = Heard()
     assert supervise(plan, store, later, order) == record
-    assert [event["kind"] for event in later.events] == ["note"] * 3, "nothing was run again"
+    assert [event.kind for event in later.events] == ["note"] * 3, "nothing was run again"
 
 
 def test_a_micro_batch_is_halved_until_it_is_one(
@@ -216,7 +218,7 @@ def test_an_interrupted_second_run_leaves_the_good_one_alone(
 ) -> None:
     plan = small.plan()
     before, kept = copied.find(plan), files(copied, plan)
-    heard = Heard().kill_at(lambda event: event["kind"] == "note", signal.SIGKILL)
+    heard = Heard().kill_at(lambda event: event.kind == "note", signal.SIGKILL)
     record = supervise(plan, copied, heard, Order(force=True))
     assert record.status == "failed"
     assert copied.find(plan) == before
@@ -225,7 +227,7 @@ def test_an_interrupted_second_run_leaves_the_good_one_alone(
 
 def test_an_interrupt_is_recorded_before_it_is_passed_on(small: Small, store: RunStore) -> None:
     heard = Heard()
-    heard.act = lambda event: event["kind"] == "note" and os.kill(os.getpid(), signal.SIGINT)
+    heard.act = lambda event: event.kind == "note" and os.kill(os.getpid(), signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         supervise(small.plan(), store, heard)
     record = store.find(small.plan())
@@ -280,14 +282,14 @@ def test_a_second_process_waits_for_the_first_and_takes_over_its_record(
     lock.acquire()
     folder.holder.write_text("process 4711 on elsewhere\n")
 
-    def finish(event: dict[str, Any]) -> None:
-        assert "process 4711 on elsewhere" in event["text"]
+    def finish(event: Event) -> None:
+        assert "process 4711 on elsewhere" in event.text
         store.write(done[1])
         lock.release()
         heard.act = None
 
     heard = Heard(act=finish)
-    with pytest.raises(StorageError, match="process 4711 on elsewhere is running this very plan"):
+    with pytest.raises(StorageError, match="4711 on elsewhere is already running this plan"):
         supervise(plan, store, Heard(), Order(wait=False))
     assert supervise(plan, store, heard) == done[1]
     assert len(heard.events) == 1, "no child was started"
@@ -352,7 +354,7 @@ def test_a_failed_run_is_published_once(done: tuple[RunStore, RunRecord], store:
 def test_what_another_environment_left_is_not_gone_on_from(small: Small, tmp_path: Path) -> None:
     from harness.records.record import Environment
     from harness.records.store import RunFolder
-    from harness.runs.outcome import Kept
+    from harness.runs.kept import Kept
 
     here = Environment(python="3", packages={"torch": "2"}, os="x", cpu="x", cores=2, commit="a")
     folder = RunFolder(tmp_path)
@@ -393,7 +395,7 @@ def test_a_disk_that_fills_up_is_told_although_it_cannot_be_written_down(
     store = RunStore(small_disk / "runs")
     heard = Heard()
 
-    def fill(event: dict[str, Any]) -> None:
+    def fill(event: Event) -> None:
         heard.act = None
         with suppress_full(), (small_disk / "filler").open("wb", buffering=0) as file:
             while True:
@@ -434,8 +436,8 @@ def test_a_file_size_limit_while_the_adapter_is_saved_spoils_nothing(
 ) -> None:
     heard = Heard()
 
-    def limit(event: dict[str, Any]) -> None:
-        if event["kind"] == "phase_start" and event["phase"] == "save":
+    def limit(event: Event) -> None:
+        if starts(event, "save"):
             resource.prlimit(heard.pid, resource.RLIMIT_FSIZE, (1024, 1024))
 
     heard.act = limit

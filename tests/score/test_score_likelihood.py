@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from harness.errors import DivergedError
+from harness.quantize.bitsandbytes import keep_as_quantized
 from harness.records.events import Silence
 from harness.score.body import RowsBody, TreeBody, WholeBody
 from harness.score.likelihood import Likelihood, Query
-from harness.weights.load import keep_as_quantized
 from tests.score.conftest import WORDS, make_model
 
 

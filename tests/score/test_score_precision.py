@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from harness.errors import RunError
+from harness.quantize.bitsandbytes import keep_as_quantized
 from harness.records.events import Silence
 from harness.score.precision import take_every_precision
 from harness.spec.suite import ScoreSpec
 from harness.spec.variant import Quantization
-from harness.weights.load import keep_as_quantized
 from tests.score.conftest import make_model, make_score_plan
 
 SPEC = ScoreSpec(precisions=("training", "16bit", "merged"), held_out_tokens=200, generations=1,

@@ -10,7 +10,7 @@ from harness.errors import InvalidFile, UserError
 from harness.spec.model import Model
 from harness.spec.registry import load_model, model_names
 from harness.spec.schema import parse
-from harness.spec.variant import Adapter
+from harness.spec.variant import Adapter, Quantization
 from harness.weights.adapter import attach_adapter
 from harness.weights.load import load_base
 from harness.weights.shape import count_parameters, meta_model, transformers_config
@@ -54,9 +54,11 @@ def test_the_count_agrees_with_the_loaded_model(
 
 
 def test_quantizable_weights_are_all_linear_layers_but_the_output_head() -> None:
-    count = count_parameters(load_model("smollm2_135m_instruct"), "none", None)
+    nf4 = Quantization(type="nf4")
+    count = count_parameters(load_model("smollm2_135m_instruct"), "none", None, nf4)
     layer = 2 * 576 * 576 + 2 * 576 * 192 + 3 * 576 * 1536
-    assert (count.modules, count.quantizable) == (7 * 30, 30 * layer)
+    assert (count.modules, count.quantized) == (7 * 30, 30 * layer)
+    assert count.linear == count.quantized
     assert count.total == 134_515_008
 
 

@@ -18,10 +18,10 @@ from harness.train.batch import collate
 from harness.train.checkpoint import (
     CheckpointWriter,
     TrainingState,
-    load_state,
     random_state,
     restore_random_state,
     restore_weights,
+    saved_state,
     trainable_weights,
 )
 from harness.train.ledger import Ledger
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 def train_plain(job: TrainJob, progress: Progress) -> TrainResult:
     """Train ``job`` with TRL's SFTTrainer (see :func:`harness.train.train.train`)."""
-    saved = load_state(job.checkpoint, job.plan.fingerprint) if job.checkpoint else None
+    saved = saved_state(job, progress)
     ledger = Ledger(job.step_tokens(padding=True), progress, saved.points if saved else ())
     if ledger.done < job.steps:
         with tempfile.TemporaryDirectory() as unused, _left_as_found(job.model):

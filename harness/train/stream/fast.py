@@ -15,10 +15,10 @@ from harness.train.batch import StreamBatch, StreamSize, assistant_tokens, make_
 from harness.train.checkpoint import (
     CheckpointWriter,
     TrainingState,
-    load_state,
     random_state,
     restore_random_state,
     restore_weights,
+    saved_state,
     trainable_weights,
 )
 from harness.train.ledger import Ledger
@@ -76,7 +76,7 @@ class _Loop:
     @classmethod
     def start(cls, job: TrainJob, decoder: Decoder, progress: Progress) -> _Loop:
         """Set up, from the checkpoint if there is one."""
-        saved = load_state(job.checkpoint, job.plan.fingerprint) if job.checkpoint else None
+        saved = saved_state(job, progress)
         tokens = job.step_tokens(padding=False)
         optimizer = make_optimizer(job.model, job.plan)
         trainable = [p for p in job.model.parameters() if p.requires_grad]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.quantize.scheme import find_scheme
 from harness.spec.plan import Plan
 from harness.train.peaks import TrainingPeaks
 from harness.weights.shape import transformers_config
@@ -37,7 +38,7 @@ def takes_fast_path(plan: Plan) -> bool:
         and plan.adapter is not None
         and plan.adapter.type == "LORA"
         and all(plan.adapter.fields.get(k, plain[0]) in plain for k, plain in PLAIN_LORA.items())
-        and plan.quantization.type != "int8"
+        and find_scheme(plan.quantization).plain_product
         and _knows(transformers_config(plan.model))
     )
 

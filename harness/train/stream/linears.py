@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness.quantize.scheme import scheme_of
 from harness.train.stream import ops
 
 # Up to this summed rank the adapters ride along in the frozen product (see Linears).
@@ -48,10 +49,10 @@ class Linears:
         self.ranks = [0 if adapter is None else adapter.rank for adapter in self._adapters]
         self.rank = sum(self.ranks)
         self.riders = self.rank if wide and self.rank <= RIDING_RANK and self.rank % 8 == 0 else 0
-        packed = [hasattr(base.weight, "quant_state") for base in self._bases]
-        if any(packed) and not all(packed):
+        self._schemes = [scheme for base in self._bases if (scheme := scheme_of(base))]
+        if len(self._schemes) not in (0, len(self._bases)):
             raise UnsupportedLayer("quantized and unquantized layers side by side")
-        self._dense = None if all(packed) else self._join_dense()
+        self._dense = None if self._schemes else self._join_dense()
         self.bias = self._join_biases()
         self._make_room()
 
@@ -115,8 +116,7 @@ class Linears:
             return self._dense[:, : self.inputs + extra]
         shape = (sum(self.widths), self.inputs + extra)
         whole = torch.empty(shape, dtype=self._dtype, device=self._bases[0].weight.device)
-        for base, part in zip(self._bases, torch.split(whole, self.widths), strict=True):
-            ops.dequantize_into(part[:, : self.inputs], base.weight)
+        self._dequantize_into([part[:, : self.inputs] for part in torch.split(whole, self.widths)])
         if extra:
             whole[:, self.inputs :].copy_(self._b_wide)
         return whole
@@ -175,10 +175,13 @@ class Linears:
         whole = torch.empty(shape, dtype=self._dtype, device=self._a.device)
         sizes = [*self.widths, self.rank]
         *parts, last = torch.split(whole, sizes)
-        for base, part in zip(self._bases, parts, strict=True):
-            ops.dequantize_into(part, base.weight)
+        self._dequantize_into(parts)
         last.copy_(self._a)
         return whole
+
+    def _dequantize_into(self, parts: Sequence[Tensor]) -> None:
+        for part, base, scheme in zip(parts, self._bases, self._schemes, strict=True):
+            ops.dequantize_into(part, base, scheme)
 
     def _spread(self, slope: Tensor) -> Tensor:
         spread = slope.new_zeros((slope.shape[0], self.rank))
@@ -234,7 +237,8 @@ def _base_layer(layer: Any) -> Any:
     base: Any = layer.get_base_layer() if hasattr(layer, "get_base_layer") else layer
     if type(base) is nn.Linear:
         return base
-    if type(base).__name__ == "Linear4bit" and getattr(base.weight, "quant_state", None):
+    scheme = scheme_of(base)
+    if scheme is not None and scheme.plain_product:
         return base
     raise UnsupportedLayer(f"a {type(base).__name__} layer")
 

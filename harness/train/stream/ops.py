@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from harness.quantize.scheme import Scheme
+
 CAUSAL, NO_DEBUG_MASK = True, False
 
 
@@ -37,15 +39,13 @@ def _kernels() -> Any:
     return triton_kernels
 
 
-def dequantize_into(out: Tensor, weight: Tensor) -> None:
-    """Write a bitsandbytes 4-bit ``weight`` into ``out``, whose rows may be strided."""
-    state: Any = weight.quant_state  # type: ignore[attr-defined]
-    if out.is_cuda and state.blocksize == 64 and out.shape[1] % 64 == 0:
-        _kernels().dequantize_into(out, weight.data, state)
-        return
-    from bitsandbytes.functional import dequantize_4bit
-
-    out.copy_(dequantize_4bit(weight.data, state).view(out.shape))
+def dequantize_into(out: Tensor, layer: Any, scheme: Scheme) -> None:
+    """Write the weight of ``layer`` into ``out``, whose rows may be strided."""
+    state = getattr(layer.weight, "quant_state", None)
+    if out.is_cuda and state is not None and state.blocksize == 64 and out.shape[1] % 64 == 0:
+        _kernels().dequantize_into(out, layer.weight.data, state)
+    else:
+        out.copy_(scheme.dequantize(layer))
 
 
 def rotate_(x: Tensor, stream: Stream, *, back: bool = False) -> None:

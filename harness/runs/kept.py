@@ -1,78 +1,21 @@
-"""Outcome: what the phases of a run have produced, and what of it a later attempt takes over."""
+"""Kept: what an attempt has found that a later attempt takes over."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.records.events import EventLog
-from harness.records.record import (
-    Census,
-    CorpusResult,
-    Environment,
-    Generation,
-    MemoryPrediction,
-    PhaseCost,
-    PhaseName,
-    Score,
-    TrainResult,
-)
+from harness.records.record import Environment, Generation, PhaseCost, PhaseName, Score
 from harness.records.store import RunFolder
 from harness.spec.plan import Plan
 from harness.spec.schema import Frozen, read_json, write_json
 
-# A resumed run may continue after an edit of files that do not decide the result.
+# A resumed run may continue after an edit of files that do not decide the result; those that do
+# are compared as ``sources``.
 NOT_COMPARED = ("commit", "dirty")
-
-
-class RunLog(EventLog):
-    """The event log of a run; knows the phase and the optimizer step under way."""
-
-    phase: PhaseName | None = None
-    step: int | None = None
-    steps_done: int = 0
-
-    def start_phase(self, name: PhaseName) -> None:
-        """Say that a phase begins."""
-        self.phase, self.step = name, None
-        self.emit("phase_start", phase=name)
-
-    def end_phase(self, cost: PhaseCost) -> None:
-        """Say that a phase has ended, and what it cost."""
-        self.emit("phase_end", phase=cost.name, cost=cost.model_dump(mode="json"))
-
-    def advance(self, done: int, total: int, **numbers: float) -> None:
-        """Report progress inside the phase; in training, of optimizer steps."""
-        if self.phase == "train":
-            self.step = min(done + 1, total)
-            self.steps_done += done > 0
-        super().advance(done, total, **numbers)
-
-
-@dataclass
-class Outcome:
-    """What the phases have produced so far; the record is made from it however the run ends."""
-
-    environment: Environment | None = None
-    prediction: MemoryPrediction | None = None
-    census: Census | None = None
-    corpus: CorpusResult | None = None
-    training: TrainResult | None = None
-    scores: list[Score] = field(default_factory=list)
-    generations: list[Generation] = field(default_factory=list)
-    adapter_bytes: int | None = None
-    resumed: int = 0
-
-    def fields(self) -> dict[str, Any]:
-        """As fields of a RunRecord."""
-        fields: dict[str, Any] = dict(vars(self))
-        fields["scores"] = tuple(self.scores)
-        fields["generations"] = tuple(self.generations)
-        return fields
 
 
 class Start(Frozen):
@@ -102,8 +45,8 @@ class Kept:
     def start(self, environment: Environment) -> int:
         """Enter a start; returns how many earlier ones are gone on from.
 
-        Results from another environment (package versions, threads, GPU) are thrown away: a run
-        put together from two would be neither's.
+        Results from another environment (the harness's own code, package versions, settings,
+        threads, GPU) are thrown away: a run put together from two would be neither's.
         """
         path = self._folder.path / "start.json"
         earlier = 0
@@ -153,21 +96,3 @@ class Kept:
 
 def _comparable(environment: Environment) -> dict[str, Any]:
     return environment.model_dump(exclude=set(NOT_COMPARED))
-
-
-def with_earlier_training(
-    costs: tuple[PhaseCost, ...], training: TrainResult | None, steps_done: int
-) -> tuple[PhaseCost, ...]:
-    """Costs in which the training phase counts the steps that earlier attempts took.
-
-    Its energy is unknown then, since nobody measured the whole.
-    """
-    if training is None or steps_done >= training.steps:
-        return costs
-    earlier = sum(point.seconds for point in training.losses[: training.steps - steps_done])
-    return tuple(
-        cost.model_copy(update={"seconds": cost.seconds + earlier, "energy_joules": None})
-        if cost.name == "train"
-        else cost
-        for cost in costs
-    )

@@ -1,0 +1,1 @@
+"""How base weights are quantized: everything about a scheme stands in that scheme's file."""

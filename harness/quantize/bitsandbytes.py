@@ -1,0 +1,309 @@
+"""Bitsandbytes: NF4 and FP4 in blocks, with or without double quantization, and LLM.int8."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.quantize.scheme import Open, Scheme, Target, Weighed
+from harness.spec.variant import Quantization
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
+BLOCK = 64
+NESTED_BLOCK = 256
+CODES = 16
+
+
+class _Bitsandbytes(Scheme):
+    """What both widths share."""
+
+    packages = ("bitsandbytes",)
+    flag: str
+    """Transformers' mark of a model loaded so, which PEFT reads."""
+
+    def __init__(self, name: str) -> None:
+        """Take the scheme's name."""
+        self.name = name
+
+    def load(self, open_model: Open, target: Target) -> PreTrainedModel:
+        """Quantized by transformers while it reads the weights."""
+        from harness.quantize.layers import replace_layers
+
+        model = open_model(
+            device_map={"": target.device}, quantization_config=self._transformers_config(target)
+        )
+        replace_layers(model, self, target)  # what transformers passes over, Falcon's for example
+        keep_as_quantized(model)
+        return model
+
+    def takes(self, module: nn.Module) -> bool:
+        """Linear layers that are not quantized yet."""
+        return super().takes(module) and not self.holds(module)
+
+    def mark(self, model: nn.Module) -> None:
+        """PEFT asks these flags which of its layers to use."""
+        for flag in ("is_loaded_in_4bit", "is_loaded_in_8bit"):
+            setattr(model, flag, flag == self.flag)
+
+    def _transformers_config(self, target: Target) -> Any:
+        raise NotImplementedError
+
+
+class FourBit(_Bitsandbytes):
+    """Four bits a weight and a float32 constant per block (Dettmers et al., "QLoRA", 2023).
+
+    With double quantization a block's constant takes 8 bits, and 256 of them share a float32;
+    their mean, one more float32 a weight, is subtracted before.
+    """
+
+    doubles = True
+    flag = "is_loaded_in_4bit"
+
+    def stored_bytes(self, quantization: Quantization, rows: int, columns: int) -> int:
+        """Packed weights and constants; the code book of 16 values is the format's."""
+        elements = rows * columns
+        blocks = -(-elements // BLOCK)
+        constants = 4 * blocks
+        if quantization.double:
+            constants = blocks + 4 * -(-blocks // NESTED_BLOCK) + 4
+        return -(-elements // 2) + constants
+
+    def _transformers_config(self, target: Target) -> Any:
+        from transformers import BitsAndBytesConfig
+
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=self.name,
+            bnb_4bit_use_double_quant=target.quantization.double,
+            bnb_4bit_compute_dtype=target.compute,
+        )
+
+    def quantize(self, linear: nn.Linear, target: Target) -> nn.Module:
+        """Bitsandbytes' own layer."""
+        from bitsandbytes.nn import Params4bit
+
+        four = self._empty(linear, target)
+        four.weight = Params4bit(
+            linear.weight.data,
+            requires_grad=False,
+            quant_type=self.name,
+            compress_statistics=target.quantization.double,
+            blocksize=BLOCK,
+            module=four,
+        ).to(linear.weight.device)
+        return four  # type: ignore[no-any-return]
+
+    def phantom(self, linear: nn.Linear, target: Target) -> nn.Module:
+        """Bitsandbytes' own layer, with a quantization state that has no memory."""
+        import torch
+        from bitsandbytes.nn import Params4bit
+
+        four = self._empty(linear, target)
+        packed = torch.empty(
+            ((linear.weight.numel() + 1) // 2, 1), dtype=torch.uint8, device="meta"
+        )
+        state = self._phantom_state(linear, target.quantization)
+        four.weight = Params4bit(
+            packed, requires_grad=False, quant_state=state, bnb_quantized=True, module=four
+        )
+        four.quant_state = state
+        return four  # type: ignore[no-any-return]
+
+    def _empty(self, linear: nn.Linear, target: Target) -> Any:
+        import torch
+        from bitsandbytes.nn import Linear4bit
+
+        with torch.device("meta"):
+            four = Linear4bit(
+                linear.in_features,
+                linear.out_features,
+                bias=linear.bias is not None,
+                compute_dtype=target.compute,
+                compress_statistics=target.quantization.double,
+                quant_type=self.name,
+            )
+        if linear.bias is not None:
+            four.bias = linear.bias
+        return four
+
+    def _phantom_state(self, linear: nn.Linear, quantization: Quantization) -> Any:
+        import torch
+        from bitsandbytes.functional import QuantState
+
+        def constants(count: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.empty(count, dtype=dtype, device="meta")
+
+        blocks = -(-linear.weight.numel() // BLOCK)
+        inner = None
+        if quantization.double:
+            inner = QuantState(
+                absmax=constants(-(-blocks // NESTED_BLOCK)),
+                blocksize=NESTED_BLOCK,
+                code=constants(256),
+                dtype=torch.float32,
+            )
+        return QuantState(
+            absmax=constants(blocks, torch.uint8 if inner else torch.float32),
+            shape=linear.weight.shape,
+            code=constants(CODES),
+            blocksize=BLOCK,
+            quant_type=self.name,
+            dtype=linear.weight.dtype,
+            offset=constants(1)[0] if inner else None,
+            state2=inner,
+        )
+
+    def weigh(self, parameter: nn.Parameter, module: nn.Module) -> Weighed | None:
+        """Read off the quantization state.
+
+        Block constants count, and with double quantization the quantized constants, their own
+        constants and the offset. Code books do not: 64 bytes and 1 KiB that belong to the format.
+        """
+        state: Any = getattr(parameter, "quant_state", None)
+        if state is None or state.quant_type != self.name:
+            return None
+        stored = _bytes(parameter) + _bytes(state.absmax)
+        if state.nested:
+            stored += _bytes(state.state2.absmax) + state.offset.element_size()
+        found = Quantization(type=self.name, double=state.nested)
+        compute = str(module.compute_dtype).removeprefix("torch.")
+        return Weighed(found.label, state.shape.numel(), stored, compute)
+
+    def dequantize(self, layer: nn.Module) -> Tensor:
+        """By bitsandbytes' own kernel."""
+        from bitsandbytes.functional import dequantize_4bit
+
+        weight: Any = layer.weight
+        found: Tensor = dequantize_4bit(weight.data, weight.quant_state)
+        return found.view(weight.quant_state.shape)
+
+    def constants(self, module: nn.Module) -> Iterator[Tensor]:
+        """Tensors of the quantization state."""
+        return _tensors(getattr(module, "quant_state", None))
+
+    def workspace_bytes(self, operation: str, args: Sequence[Any]) -> int:
+        """The product dequantizes the whole weight; its constants are float32 then."""
+        if self.name != "nf4" or not operation.startswith("bitsandbytes.gemm_4bit"):
+            return 0
+        elements = int(args[2][0]) * int(args[2][1])
+        return elements * int(args[0].element_size()) + elements // BLOCK * 4
+
+
+class Int8(_Bitsandbytes):
+    """Eight bits a weight and a float32 scale per output row (Dettmers et al., "LLM.int8", 2022).
+
+    Inputs are quantized too, row by row, but for outlier columns.
+    """
+
+    flag = "is_loaded_in_8bit"
+    plain_product = False
+
+    def stored_bytes(self, quantization: Quantization, rows: int, columns: int) -> int:
+        """Weights and row scales."""
+        del quantization
+        return rows * columns + 4 * rows
+
+    def _transformers_config(self, target: Target) -> Any:
+        from transformers import BitsAndBytesConfig
+
+        del target
+        return BitsAndBytesConfig(load_in_8bit=True)
+
+    def quantize(self, linear: nn.Linear, target: Target) -> nn.Module:
+        """Bitsandbytes' own layer with transformers' threshold for outliers."""
+        from bitsandbytes.nn import Int8Params
+        from transformers import BitsAndBytesConfig
+
+        del target
+        eight = self._empty(linear, threshold=BitsAndBytesConfig().llm_int8_threshold)
+        weight = Int8Params(linear.weight.data.cpu(), requires_grad=False, has_fp16_weights=False)
+        eight.weight = weight.to(linear.weight.device)
+        return eight  # type: ignore[no-any-return]
+
+    def phantom(self, linear: nn.Linear, target: Target) -> nn.Module:
+        """Without outlier columns (threshold 0): how many there are depends on the data."""
+        import torch
+        from bitsandbytes.nn import Int8Params
+
+        del target
+        eight = self._empty(linear, threshold=0.0)
+        weight = torch.empty(linear.weight.shape, dtype=torch.int8, device="meta")
+        eight.weight = Int8Params(weight, requires_grad=False)
+        eight.state.CB, eight.state.is_training = weight, True
+        eight.state.SCB = torch.empty(linear.out_features, device="meta")
+        return eight  # type: ignore[no-any-return]
+
+    def _empty(self, linear: nn.Linear, threshold: float) -> Any:
+        import torch
+        from bitsandbytes.nn import Linear8bitLt
+
+        with torch.device("meta"):
+            eight = Linear8bitLt(
+                linear.in_features,
+                linear.out_features,
+                bias=linear.bias is not None,
+                has_fp16_weights=False,
+                threshold=threshold,
+            )
+        if linear.bias is not None:
+            eight.bias = linear.bias
+        return eight
+
+    def weigh(self, parameter: nn.Parameter, module: nn.Module) -> Weighed | None:
+        """Weights and row scales, which move to the layer's state in the first forward pass."""
+        scales = _scales(parameter, module)
+        if scales is None:
+            return None
+        return Weighed(self.name, parameter.numel(), _bytes(parameter) + _bytes(scales))
+
+    def dequantize(self, layer: nn.Module) -> Tensor:
+        """By bitsandbytes' own kernel."""
+        from bitsandbytes.functional import int8_vectorwise_dequant
+
+        weight: Any = layer.weight
+        found: Tensor = int8_vectorwise_dequant(weight.data, _scales(weight, layer))
+        return found
+
+    def constants(self, module: nn.Module) -> Iterable[Tensor]:
+        """Tensors of the layer's state."""
+        return _tensors(getattr(module, "state", None)) if self.holds(module) else ()
+
+
+def keep_as_quantized(model: nn.Module) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights in place.
+
+    On a processor with AVX512-BF16 the first forward pass in evaluation mode would round the
+    constants of every block to bfloat16 and give up double quantization: what is scored, and
+    trained after that, would be another base than the one the plan names.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+
+
+def _scales(parameter: nn.Parameter, module: nn.Module) -> Tensor | None:
+    found: Tensor | None = getattr(parameter, "SCB", None)
+    if found is None and parameter.dtype.itemsize == 1:
+        found = getattr(getattr(module, "state", None), "SCB", None)
+    return found
+
+
+def _tensors(holder: object) -> Iterator[Tensor]:
+    from torch import Tensor
+
+    for item in vars(holder).values() if holder is not None else ():
+        if isinstance(item, Tensor):
+            yield item
+        elif hasattr(item, "absmax"):
+            yield item.absmax
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+NF4, FP4, INT8 = FourBit("nf4"), FourBit("fp4"), Int8("int8")

@@ -1,0 +1,129 @@
+"""Batch: many plans through an executor, heard by listeners, until each has a result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
+from queue import Empty, SimpleQueue
+
+from harness.errors import HarnessError
+from harness.records.events import Event
+from harness.records.record import RunRecord
+from harness.runs.executor import Executor
+from harness.runs.listener import Listener, RunResult
+from harness.runs.stop import interrupts
+from harness.spec.plan import Plan
+
+News = Event | Future[RunRecord]
+
+
+def run_batch(
+    plans: Sequence[Plan], executor: Executor, listeners: Sequence[Listener] = ()
+) -> Generator[RunResult]:
+    """Results of ``plans`` in the order in which they finish.
+
+    A plan that cannot be run is a result too, and the others go on. Close the iterator
+    (``contextlib.closing``) where it is not read to its end: that ends the runs under way.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP, after the runs under way have written their
+            records. A second one does not wait for that.
+    """
+    batch = _Batch(executor, _Audience(listeners))
+    with interrupts():
+        yield from batch.run(plans)
+
+
+class _Audience:
+    """The listeners that still listen."""
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self._listeners = list(listeners)
+
+    def each(self, tell: Callable[[Listener], None]) -> None:
+        """Tell all of them; one that fails is left out from now on, and the last to end."""
+        for listener in list(self._listeners):
+            try:
+                tell(listener)
+            except Exception as error:  # noqa: BLE001 - a tracker's failure must not end a run
+                self._lose(listener, error)
+
+    def _lose(self, listener: Listener, error: Exception) -> None:
+        self._listeners.remove(listener)
+        self.each(lambda other: other.lost(type(listener).__name__, error))
+
+
+class _Batch:
+    """Plans under way, and one queue for all that is said about them."""
+
+    def __init__(self, executor: Executor, audience: _Audience) -> None:
+        self._executor = executor
+        self._audience = audience
+        self._news: SimpleQueue[tuple[Plan, News]] = SimpleQueue()
+        self._pending: set[Future[RunRecord]] = set()
+
+    def run(self, plans: Sequence[Plan]) -> Iterator[RunResult]:
+        self._audience.each(lambda listener: listener.begin(plans))
+        try:
+            for plan in plans:
+                self._submit(plan)
+            while self._pending:
+                result = self._next()
+                if result is not None:
+                    yield result
+        finally:
+            self._wind_up()
+            self._audience.each(lambda listener: listener.end())
+
+    def _submit(self, plan: Plan) -> None:
+        future = self._executor.submit(plan, lambda event: self._news.put((plan, event)))
+        self._pending.add(future)
+        future.add_done_callback(lambda done: self._news.put((plan, done)))
+
+    def _next(self, timeout: float | None = None) -> RunResult | None:
+        """Wait for news and pass it on; the result if it is one.
+
+        Raises:
+            Empty: there was none in ``timeout`` seconds.
+        """
+        plan, news = self._news.get(timeout=timeout)
+        if not isinstance(news, Future):
+            self._audience.each(lambda listener: listener.hear(plan, news))
+            return None
+        self._pending.discard(news)
+        result = _result_of(plan, news)
+        if result is not None:
+            self._audience.each(lambda listener: listener.result(result))
+        return result
+
+    def _wind_up(self) -> None:
+        """End what is under way; interrupted again, at once, and a third time give it up."""
+        interrupts = 0
+        while self._pending:
+            try:
+                self._executor.cancel()
+                self._drain()
+            except KeyboardInterrupt:
+                interrupts += 1
+                if interrupts > 1:
+                    raise
+        if interrupts:
+            raise KeyboardInterrupt
+
+    def _drain(self) -> None:
+        """Pass on all news until nothing is under way."""
+        while self._pending:
+            try:
+                self._next(timeout=1.0)
+            except Empty:  # an interrupt may have come just after the last news were taken
+                self._pending = {future for future in self._pending if not future.done()}
+
+
+def _result_of(plan: Plan, future: Future[RunRecord]) -> RunResult | None:
+    """What has become of a plan; None if it was cancelled."""
+    try:
+        return RunResult(plan, record=future.result())
+    except HarnessError as error:
+        return RunResult(plan, error=error)
+    except CancelledError:
+        return None

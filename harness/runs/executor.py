@@ -1,0 +1,89 @@
+"""Executor: where plans run. One protocol, one entry in ``EXECUTORS`` for each kind."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
+from harness.errors import UnknownName
+from harness.records.events import Hear, RunStarted
+from harness.records.record import RunRecord
+from harness.records.store import RunStore
+from harness.runs.order import ORDER, Order
+from harness.runs.stop import Stop
+from harness.runs.supervise import supervise
+from harness.spec.device import Device, DeviceChoice, detect_device
+from harness.spec.plan import Plan
+
+
+class Executor(Protocol):
+    """Takes plans and has them run somewhere; each becomes a record in the store.
+
+    A plan is pure data, and with the order that the executor was made with it is all that a run
+    needs, so both can be sent to another machine.
+    """
+
+    def device(self, kind: DeviceChoice) -> Device:
+        """The device that a run gets here found out where it runs.
+
+        Plans are made for it before they are submitted.
+        """
+
+    def submit(self, plan: Plan, hear: Hear) -> Future[RunRecord]:
+        """Have ``plan`` run as soon as there is room; returns at once.
+
+        ``hear`` gets the run's events, from any thread, first of all a ``RunStarted``; an
+        executor that cannot pass on what happens far away leaves the others out. The future
+        holds the record (also of a run that failed), or a HarnessError where the plan cannot be
+        run at all, or is cancelled.
+        """
+
+    def cancel(self) -> None:
+        """Begin no more runs and end those under way, which write their records first.
+
+        Called again, it does not wait for the records. Nothing is submitted afterwards.
+        """
+
+
+class LocalExecutor:
+    """Runs plans on this machine, each in a process of its own, in ``slots`` at once."""
+
+    def __init__(self, store: RunStore, order: Order = ORDER, slots: int = 1) -> None:
+        """Leave records in ``store``."""
+        self._store = store
+        self._order = order
+        self._stop = Stop()
+        self._slots = ThreadPoolExecutor(slots, thread_name_prefix="slot")
+
+    def device(self, kind: DeviceChoice) -> Device:
+        """The device of this machine."""
+        return detect_device(kind)
+
+    def submit(self, plan: Plan, hear: Hear) -> Future[RunRecord]:
+        """Run ``plan`` in the next free slot."""
+        return self._slots.submit(self._run, plan, hear)
+
+    def _run(self, plan: Plan, hear: Hear) -> RunRecord:
+        hear(RunStarted.now(host=socket.gethostname()))
+        return supervise(plan, self._store, hear, self._order, self._stop)
+
+    def cancel(self) -> None:
+        """Stop the children; plans that wait for a slot are not run."""
+        self._stop.ask()
+        self._slots.shutdown(wait=False, cancel_futures=True)
+
+
+EXECUTORS: dict[str, Callable[[RunStore, Order], Executor]] = {"local": LocalExecutor}
+
+
+def make_executor(name: str, store: RunStore, order: Order = ORDER) -> Executor:
+    """The executor registered as ``name``.
+
+    Raises:
+        UnknownName: there is none of that name.
+    """
+    if name not in EXECUTORS:
+        raise UnknownName("executor", name, EXECUTORS)
+    return EXECUTORS[name](store, order)

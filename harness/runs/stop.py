@@ -1,0 +1,49 @@
+"""Stop: how whoever ordered a run asks it to end, also from another thread."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Stop:
+    """Asked once, runs end and write their records; asked again, they end at once."""
+
+    def __init__(self) -> None:
+        """Ask for nothing yet."""
+        self._times = 0
+
+    def ask(self) -> None:
+        """Ask for the end, or if that has been done, for the end at once."""
+        self._times += 1
+
+    @property
+    def asked(self) -> bool:
+        """Whether runs shall end."""
+        return self._times > 0
+
+    @property
+    def at_once(self) -> bool:
+        """Whether they shall not even write their records."""
+        return self._times > 1
+
+
+@contextmanager
+def interrupts() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP interrupt like Ctrl-C, so that a record is written."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {name: signal.signal(getattr(signal, name), _interrupt) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,99 @@
+"""Schemes: the names of the ways to quantize a base, and where the code of each one lies."""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Protocol
+
+from harness.errors import UnknownName, UserError
+from harness.spec.device import Device
+from harness.spec.variant import Quantization
+
+# An installed package adds a scheme by an entry point of this group:
+#     [project.entry-points."finetune_harness.schemes"]
+#     my_scheme = "my_package.my_module:MY_SCHEME"
+GROUP = "finetune_harness.schemes"
+
+# The registration of the harness's own schemes, in the notation of entry points.
+BUILT_IN = {
+    "none": "harness.quantize.unquantized:UNQUANTIZED",
+    "nf4": "harness.quantize.bitsandbytes:NF4",
+    "fp4": "harness.quantize.bitsandbytes:FP4",
+    "int8": "harness.quantize.bitsandbytes:INT8",
+}
+
+
+class PlannedScheme(Protocol):
+    """What a plan asks a scheme. Answering takes no deep learning library."""
+
+    def resolve(self, asked: Quantization, where: object) -> Quantization:
+        """``asked`` with every setting checked; raises InvalidFile or UnknownName."""
+
+    def refuses(self, asked: Quantization, device: Device) -> str | None:
+        """Why ``asked`` cannot be used on ``device`` with what is installed; None if it can."""
+
+
+def scheme_names() -> list[str]:
+    """Names of all schemes, those of installed packages included, sorted."""
+    return sorted({*BUILT_IN, *_outside()})
+
+
+def load_scheme(name: str, where: object = None) -> Any:
+    """The scheme of that name (:class:`harness.quantize.scheme.Scheme`).
+
+    Raises:
+        UnknownName: there is none.
+        UserError: the package that brings it cannot be imported.
+    """
+    if name in BUILT_IN:
+        module, _, attribute = BUILT_IN[name].partition(":")
+        return getattr(import_module(module), attribute)
+    outside = _outside()
+    if name not in outside:
+        raise UnknownName("quantization", name, {*BUILT_IN, *outside}, where=where)
+    try:
+        return outside[name].load()
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"the package that brings quantization {name} cannot be imported: {error}",
+            where=f"entry point {name} = {outside[name].value} of group {GROUP}",
+            hint="mend or remove that package",
+        ) from error
+
+
+def _outside() -> dict[str, EntryPoint]:
+    return _entry_points(tuple(sys.path))
+
+
+@cache
+def _entry_points(_path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """Looking through all installed packages takes a while; they change with the path only."""
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def resolve_quantization(asked: Quantization, where: object) -> Quantization:
+    """``asked`` as its scheme understands it, every setting checked.
+
+    Raises:
+        UnknownName: no scheme of that name, or no such setting.
+        InvalidFile: a value that the scheme does not take.
+    """
+    scheme: PlannedScheme = load_scheme(asked.type, f"{where}, quantization.type")
+    return scheme.resolve(asked, f"{where}, [quantization]")
+
+
+def check_usable(asked: Quantization, device: Device) -> None:
+    """Refuse a quantization that ``device`` or the installed packages cannot carry out.
+
+    Raises:
+        UserError: with the scheme's reason.
+    """
+    scheme: PlannedScheme = load_scheme(asked.type)
+    reason = scheme.refuses(asked, device)
+    if reason is not None:
+        raise UserError(
+            f"quantization {asked.label} cannot be used: {reason}", where="quantization.type"
+        )

@@ -1,0 +1,1 @@
+"""Everything that can be added to the harness, added from outside and run."""

@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness.cache import Reuse
 from harness.errors import StorageError
 from harness.records.record import PhaseName
 from harness.records.store import RunFolder
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from harness.measure.meter import Meter
     from harness.score.take import Scores, Subject
     from harness.spec.variant import Quantization
-
-
-TRAINERS = {"plain": "harness.train.sft.plain", "fast": "harness.train.stream.fast"}
 
 
 @dataclass
@@ -52,6 +50,7 @@ class Run:
         self.meter: Meter = Meter(plan.device)
         self._kept = Kept(folder, plan)
         self._order = order
+        self._reuse = Reuse(log, order.name if order.force else None)
         self._trusted = order.trust_remote_code and plan.model.trust_remote_code
 
     @contextmanager
@@ -72,6 +71,7 @@ class Run:
     def execute(self) -> None:
         """Carry out the plan; ``draft`` holds what it found."""
         from harness.measure.environment import take_environment
+        from harness.train.path import path_of
         from harness.weights.fetch import fetch, quiet_libraries
 
         quiet_libraries()
@@ -88,8 +88,8 @@ class Run:
         self._import("what scoring needs", "harness.score.take", "harness.score.reuse")
         if self.plan.trains:
             self._take_scores("score_base", lambda: self._subject(model, corpus, renderer))
-            path = TRAINERS[self.plan.training.speed]
-            self._import("the trainer", "harness.weights.adapter", "peft", path)
+            modules = path_of(self.plan).modules
+            self._import("the trainer", "harness.weights.adapter", "peft", *modules)
             with self._in_phase("train"):
                 model = self._train(model, rows, order, renderer)
         self._take_scores("score", lambda: self._subject(model, corpus, renderer))
@@ -107,13 +107,23 @@ class Run:
         from harness.corpus.funnel import with_rows
         from harness.corpus.render import Renderer
         from harness.corpus.sequences import make_rows
+        from harness.weights.agreement import check_tokens
         from harness.weights.load import load_tokenizer
 
         self.log.note("reading the corpus")
         renderer = Renderer(
-            load_tokenizer(source, trust_remote_code=self._trusted), self.plan.model.chat_template
+            load_tokenizer(source, trust_remote_code=self._trusted),
+            self.plan.model.chat_template,
+            self.plan.corpus.chat_date,
         )
-        found = tokenised_corpus(self.plan.corpus, renderer, self.log)
+        found = tokenised_corpus(self.plan.corpus, renderer, self._reuse)
+        sequences = (*found.train, *found.held_out)
+        used = {
+            "padding": renderer.pad_id,
+            "the end of a turn": renderer.end_of_turn_id,
+            "a token of the corpus": max(int(one.input_ids.max(initial=0)) for one in sequences),
+        }
+        check_tokens(self.plan.model, source, used)
         training = self.plan.training
         rows = make_rows(found.train, training)
         self.draft.corpus = with_rows(found.corpus.result, rows, training.overflow)
@@ -125,7 +135,8 @@ class Run:
 
         if rows is None:
             return []
-        return schedule(len(rows.rows), self.plan.budget, self.plan.seed, rows.tokens_per_row)
+        order = self.plan.seed if self.plan.order_seed is None else self.plan.order_seed
+        return schedule(len(rows.rows), self.plan.budget, order, rows.tokens_per_row)
 
     def _predict(self, order: list[int], rows: Rows | None) -> None:
         """Outside of any phase: it is no cost of the variant."""
@@ -141,13 +152,14 @@ class Run:
     def _load(self, source: Path) -> Any:
         from harness.weights.census import check_census, take_census
         from harness.weights.load import load_base
-        from harness.weights.shape import count_plan
+        from harness.weights.shape import count_parameters
 
         self.log.note(f"loading {self.plan.model.name}")
         model = load_base(self.plan, source, trust_remote_code=self._trusted)
         self.draft.census = take_census(model)
         if not self.plan.trains:
-            check_census(self.draft.census, self.plan, 0, count_plan(self.plan).quantized)
+            counts = count_parameters(self.plan.model, "none", None, self.plan.quantization)
+            check_census(self.draft.census, self.plan, counts)
         return model
 
     def _take_scores(
@@ -166,6 +178,7 @@ class Run:
     def _score(
         self, phase: Literal["score_base", "score"], subject: Callable[[], Subject]
     ) -> PhaseResult:
+        from harness.score.items import Place
         from harness.score.reuse import base_scores
 
         stage: Literal["before", "after"] = "before" if phase == "score_base" else "after"
@@ -180,7 +193,8 @@ class Run:
                     return self._every_precision(subject(), "before", folder)
 
                 runs = self.folder.path.parents[3]  # above suite, variant, run and attempt
-                found = base_scores(self.plan, runs, self.folder.path, stage, take)
+                place = Place(self.folder.path, stage, "training")
+                found = base_scores(self.plan, runs, place, take, self._reuse)
         return self._kept.write(self.draft.costs[-1], found.scores, found.generations)
 
     def _every_precision(
@@ -208,7 +222,8 @@ class Run:
         )
 
     def _train(self, model: Any, rows: Rows | None, order: list[int], renderer: Renderer) -> Any:
-        from harness.train.train import TrainJob, train
+        from harness.train.job import TrainJob
+        from harness.train.path import train
         from harness.weights.adapter import attach_adapter
         from harness.weights.census import check_census, take_census
         from harness.weights.shape import count_plan
@@ -219,8 +234,7 @@ class Run:
         model = attach_adapter(model, plan)
         self.draft.census = take_census(model)
         counts = count_plan(plan)
-        planned = (counts.trainable, counts.quantized)
-        check_census(self.draft.census, plan, *planned)
+        check_census(self.draft.census, plan, counts)
         job = TrainJob(
             model=model,
             rows=rows.rows,
@@ -234,7 +248,7 @@ class Run:
         self.log.advance(0, job.steps)
         self.draft.training = train(job, self.log)
         # The training library must have left dtypes alone.
-        check_census(take_census(model), plan, *planned)
+        check_census(take_census(model), plan, counts)
         return model.eval()
 
     def _save(self, model: Any) -> None:

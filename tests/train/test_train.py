@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import resource
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -166,25 +165,6 @@ def test_a_disk_too_small_for_a_checkpoint_does_not_stop_training(
     assert not (tmp_path / "checkpoint").exists()
     (note,) = [note for note in notes if note.startswith("no checkpoint")]
     assert note.endswith("0.0 MiB are free")
-
-
-@pytest.mark.parametrize("speed", ["plain", "fast"])
-def test_a_limit_that_no_disk_tells_of_does_not_stop_training(speed: str, tmp_path: Path) -> None:
-    """A quota once ended a run at its last step."""
-    notes: list[str] = []
-    progress = Silence()
-    progress.note = notes.append  # type: ignore[method-assign]
-    settings = {"checkpoint": tmp_path / "checkpoint", "checkpoint_seconds": 0.0}
-    job = tiny_job(tiny_model(), tiny_rows(), tiny_plan(steps=3, speed=speed), **settings)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    try:
-        assert train(job, progress).steps == 3
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    (note,) = [note for note in notes if note.startswith("no checkpoint")]
-    assert "cannot write the checkpoint" in note
-    assert not any((tmp_path / "checkpoint").iterdir())
 
 
 def test_another_plans_checkpoint_is_left_alone(tmp_path: Path) -> None:

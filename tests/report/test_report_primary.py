@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from planned import planned
-from records import Made, build_from, write_run
-
 from harness.records.record import RunRecord
 from harness.records.store import RunStore, StoredRun
 from harness.report.summary import caveats
 from harness.spec.schema import read_json, write_json
+from tests.planned import planned
+from tests.report.records import Made, build_from, write_run
 
 PUBLISHED = Path(__file__).parents[2] / "reports" / "quick" / "records"
 

@@ -1,7 +1,7 @@
 """Simulation: how often the report's statements are true, cell by cell, as a table.
 
 Every experiment goes through the code that a report goes through: items, influences, paired
-effects, moderation, corrections, verdicts. ``python tests/statistics/simulate.py`` prints the
+effects, moderation, corrections, verdicts. ``python -m tests.statistics.simulate`` prints the
 table; ``nox -s statistics`` calls it. tests/statistics/test_simulate.py shows that records on
 disk give the same verdicts as the arrays used here.
 """
@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from worlds import REFERENCE, World, draw
 
 from harness.report.items import Aligned, ScoreKey
 from harness.report.sample import Sample, Scale, make_sample
 from harness.report.scoring import Difference, Scoring, adjust, compare_all, with_differences
 from harness.report.statistics.multiplicity import holm
+from tests.statistics.worlds import REFERENCE, World, draw
 
 GOALS = (0.93, 0.98)
 

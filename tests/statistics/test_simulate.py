@@ -6,8 +6,9 @@ import math
 from pathlib import Path
 
 import pytest
-from simulate import MIXES, Tally, run
-from worlds import World
+
+from tests.statistics.simulate import MIXES, Tally, run
+from tests.statistics.worlds import World
 
 TRIES = 250
 

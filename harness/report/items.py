@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.records.record import RunRecord, Score
 from harness.records.store import StoredRun
 from harness.report.rows import Row
-from harness.report.statistics import Floats
+from harness.report.statistics.noise import Floats
 from harness.spec.plan import Plan
 
 COLUMNS = ["item", "cluster", "numerator", "denominator"]
@@ -52,7 +53,9 @@ class Aligned:
     """Cluster sums of the runs of a comparison, all on the same items.
 
     ``numerator`` and ``denominator`` have shape (clusters, runs); run ``i`` belongs to the row
-    ``labels[i]`` and has seed ``seeds[i]``.
+    ``labels[i]`` and has seed ``seeds[i]``. ``group`` holds the cluster of each item, shape
+    (items,). Where every item is right (1) or wrong (0), ``answers`` holds that, shape
+    (items, runs).
     """
 
     labels: tuple[str, ...]
@@ -60,16 +63,27 @@ class Aligned:
     trains: tuple[bool, ...]
     numerator: Floats
     denominator: Floats
-    items: int
+    group: NDArray[np.intp]
+    answers: NDArray[np.int8] | None = None
+
+    @property
+    def items(self) -> int:
+        """How many items every run answered."""
+        return len(self.group)
 
     @property
     def clusters(self) -> int:
-        """How many conversation trees the items come from."""
+        """How many groups the items form; items of one conversation tree are one group."""
         return len(self.numerator)
 
     @property
+    def sizes(self) -> Floats:
+        """Items in each group, shape (clusters,)."""
+        return np.bincount(self.group, minlength=self.clusters).astype(np.float64)
+
+    @property
     def weights(self) -> Floats:
-        """What each tree carries, in units of the denominator, shape (clusters,)."""
+        """What each group carries, in units of the denominator, shape (clusters,)."""
         weights: Floats = self.denominator.mean(axis=1)
         return weights
 
@@ -196,23 +210,39 @@ def _align(columns: list[_Column], reading: Reading) -> Aligned | None:
     numbers = {name: n for n, name in enumerate(dict.fromkeys(cluster_of[item] for item in items))}
     if len(numbers) < 2:
         reading.excluded |= dict.fromkeys(
-            (column.label for column in kept), "fewer than two conversation trees"
+            (column.label for column in kept), "fewer than two groups of items"
         )
         return None
-    group = np.array([numbers[cluster_of[item]] for item in items])
+    group = np.array([numbers[cluster_of[item]] for item in items], dtype=np.intp)
+    above = np.column_stack([_ordered(c, c.numerator, items) for c in kept])
+    below = np.column_stack([_ordered(c, c.denominator, items) for c in kept])
     return Aligned(
         labels=tuple(column.label for column in kept),
         seeds=tuple(column.seed for column in kept),
         trains=tuple(column.trains for column in kept),
-        numerator=np.column_stack([_sums(c, c.numerator, items, group) for c in kept]),
-        denominator=np.column_stack([_sums(c, c.denominator, items, group) for c in kept]),
-        items=len(items),
+        numerator=sums(above, group),
+        denominator=sums(below, group),
+        group=group,
+        answers=right_or_wrong(above, below),
     )
 
 
-def _sums(column: _Column, values: Floats, items: list[Any], group: np.ndarray) -> Floats:
-    """Sums per cluster, with the column's items put into the common order."""
-    if list(column.items) != items:
-        place = {item: index for index, item in enumerate(column.items)}
-        values = values[[place[item] for item in items]]
-    return np.bincount(group, weights=values).astype(np.float64)
+def _ordered(column: _Column, values: Floats, items: list[Any]) -> Floats:
+    """A column's values in the common order of items."""
+    if list(column.items) == items:
+        return values
+    place = {item: index for index, item in enumerate(column.items)}
+    return values[[place[item] for item in items]]
+
+
+def sums(values: Floats, group: NDArray[np.intp]) -> Floats:
+    """Sums of items (items, runs) per group (clusters, runs)."""
+    found = [np.bincount(group, weights=column) for column in values.T]
+    return np.column_stack(found).astype(np.float64)
+
+
+def right_or_wrong(above: Floats, below: Floats) -> NDArray[np.int8] | None:
+    """The answers where each is 0 or 1 of 1, both of shape (items, runs)."""
+    if not (below == 1).all() or not ((above == 0) | (above == 1)).all():
+        return None
+    return above.astype(np.int8)

@@ -123,6 +123,8 @@ def _deciding(plan: Plan) -> dict[str, Any]:
     if data["corpus_sha256"]:
         del data["corpus"]["source"]
     del data["score"]["data_folder"]
+    # Which score decides is a matter of reading the runs, not of making them.
+    del data["score"]["primary"]
     if data["model_sha256"]:
         del data["model"]["source"]["path"]
     else:  # what older harnesses did not know may not change their fingerprints

@@ -155,6 +155,11 @@ class ScoreSpec(Frozen):
     precisions: tuple[ScorePrecision, ...] = ("training",)
     engine: Literal["fast", "hf"] = "fast"
     batch_tokens: Positive = Field(default=4096, description="tokens per scoring batch (fast)")
+    primary: str | None = Field(
+        default=None,
+        description='the score that decides, as task and metric: "arc_easy acc_norm"; by default '
+        "held-out perplexity. The others are secondary. It changes no run",
+    )
 
     @model_validator(mode="after")
     def _windows_overlap(self) -> ScoreSpec:

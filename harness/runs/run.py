@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from harness.corpus.render import Renderer
     from harness.corpus.sequences import Rows
     from harness.measure.meter import Meter
-    from harness.score.take import Scores, Subject
+    from harness.score.subject import Scores, Subject
     from harness.spec.variant import Quantization
 
 
@@ -211,7 +211,7 @@ class Run:
         return take_every_precision(subject, stage, folder, self.log, load)
 
     def _subject(self, model: Any, corpus: Corpus, renderer: Renderer) -> Subject:
-        from harness.score.take import Subject
+        from harness.score.subject import Subject
 
         return Subject(
             model=model,

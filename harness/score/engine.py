@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import copy
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,6 @@ from lm_eval.models.huggingface import HFLM
 from pydantic import JsonValue
 
 from harness.errors import RunError, UserError
-from harness.records.events import Progress
 from harness.score.likelihood import Likelihood, Query
 
 Encoded = tuple[tuple[str, str], list[int], list[int]]
@@ -164,23 +161,3 @@ class FastLM(PlainLM):
             (float(answer.log_probs.sum()), bool(answer.greedy.all()))
             for answer in self._likelihood.answer(queries)
         ]
-
-
-@contextmanager
-def heard(model: Any, progress: Progress, text: str) -> Iterator[None]:
-    """While the model is called, say so at most twice a second."""
-    told = time.monotonic()
-    calls = 0
-
-    def tell(*_: Any) -> None:
-        nonlocal told, calls
-        calls += 1
-        if time.monotonic() - told > 0.5:
-            told = time.monotonic()
-            progress.note(f"{text} ({calls} forward passes)")
-
-    hook = model.get_output_embeddings().register_forward_hook(tell)
-    try:
-        yield
-    finally:
-        hook.remove()

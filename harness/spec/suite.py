@@ -115,9 +115,9 @@ class Budget(Frozen):
 
 
 class Task(Frozen):
-    """One lm-eval task or group, stock or bundled."""
+    """One lm-eval task or group: stock, bundled, or of the user's own."""
 
-    name: str
+    name: str = Field(description="lm-eval's name of it, or a task file of your own (.yaml)")
     num_fewshot: Annotated[int, Field(ge=0)] | None = None
     limit: Positive | None = None
     apply_chat_template: bool = False
@@ -132,6 +132,12 @@ class ScoreSpec(Frozen):
     window: Positive = Field(default=1024, description="tokens per perplexity window")
     stride: Positive = Field(default=512, description="tokens between window starts")
     tasks: tuple[Task, ...] = ()
+    also: tuple[str, ...] = Field(
+        default=(), description="further scores by name, of those that no other setting asks for"
+    )
+    include_path: str | None = Field(
+        default=None, description="folder with lm-eval task files of your own"
+    )
     data_folder: str | None = Field(
         default=None, description="folder that mirrors hub data sets as <org>/<name>"
     )

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness.cache import cache_folder, cached_folder
+from harness.cache import REUSE, Reuse, cache_folder, cached_folder
 from harness.corpus.conversation import Conversation, Message, PreferencePair
 from harness.corpus.corpus import Corpus, build_corpus
 from harness.corpus.funnel import CountTokens, with_lengths
 from harness.corpus.render import Renderer, TokenSequence
 from harness.corpus.sources import find_source
 from harness.errors import HarnessError
-from harness.records.events import Progress, Silence
+from harness.origin import package_versions, sources_digest
+from harness.records.events import Progress
 from harness.records.record import CorpusResult
 from harness.spec.schema import canonical_json, read_json, write_json
 from harness.spec.suite import CorpusSpec
 
-LAYOUT = 1
+PACKAGES = ("jinja2", "numpy", "pyarrow", "tokenizers", "transformers")
 COUNTED_TOGETHER = 2048
-SILENCE = Silence()
 
 
 @dataclass(frozen=True)
@@ -37,47 +36,49 @@ class Tokenised:
     corpus: Corpus
     train: tuple[TokenSequence, ...]
     held_out: tuple[TokenSequence, ...]
+    validation: tuple[TokenSequence, ...] = ()
 
 
-def tokenised_corpus(
-    spec: CorpusSpec, renderer: Renderer, progress: Progress = SILENCE
-) -> Tokenised:
+def tokenised_corpus(spec: CorpusSpec, renderer: Renderer, reuse: Reuse = REUSE) -> Tokenised:
     """Build and tokenise a corpus, or read what an equal call before left in the cache.
 
-    Equal means: the same corpus section, source bytes, tokenizer, chat template and layout.
-    A cache entry that cannot be read is made again.
+    Equal means: the same corpus section, source bytes, tokenizer and chat template, by the same
+    code and libraries. An entry that has changed since it was written is made again.
 
     Raises:
         CorpusError: see :func:`harness.corpus.corpus.build_corpus`.
-        StorageError: the cache cannot be written.
+        StorageError: the cache cannot be read or written.
     """
-    path = cache_folder() / "corpora" / _fingerprint(spec, renderer)
-    if path.is_dir():
-        progress.note("reading the tokenised corpus from the cache")
-        found = _read(path)
-        if found is not None:
-            return found
-        shutil.rmtree(path, ignore_errors=True)
+    progress = reuse.progress
     made: list[Tokenised] = []
 
     def fill(folder: Path) -> None:
         made.append(_tokenise(spec, renderer, progress))
         _write(folder, made[0])
 
-    cached_folder(path, fill)
-    found = made[0] if made else _read(path)
-    return _tokenise(spec, renderer, progress) if found is None else found
+    path = cache_folder() / "corpora" / _fingerprint(spec, renderer)
+    cached_folder(path, fill, reuse)
+    if made:
+        return made[0]
+    progress.note("reading the tokenised corpus from the cache")
+    return _read(path) or _tokenise(spec, renderer, progress)
 
 
 def _fingerprint(spec: CorpusSpec, renderer: Renderer) -> str:
-    parts = [LAYOUT, canonical_json(spec), find_source(spec).fingerprint, renderer.fingerprint]
+    parts = [
+        sources_digest("corpus"),
+        package_versions(PACKAGES),
+        canonical_json(spec),
+        find_source(spec).fingerprint,
+        renderer.fingerprint,
+    ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def _tokenise(spec: CorpusSpec, renderer: Renderer, progress: Progress) -> Tokenised:
     corpus = build_corpus(spec, progress, _counter(renderer, progress))
     progress.note("tokenising")
-    every = (*corpus.train, *corpus.held_out)
+    every = (*corpus.train, *corpus.held_out, *corpus.validation)
     sequences: list[TokenSequence] = []
     for sequence in renderer.encode_all(every):
         sequences.append(sequence)
@@ -85,8 +86,9 @@ def _tokenise(spec: CorpusSpec, renderer: Renderer, progress: Progress) -> Token
             progress.advance(len(sequences), len(every))
     train = tuple(sequences[: len(corpus.train)])
     result = with_lengths(corpus.result, train)
-    corpus = Corpus(corpus.train, corpus.held_out, corpus.pairs, result)
-    return Tokenised(corpus, train, tuple(sequences[len(train) :]))
+    cut = len(train) + len(corpus.held_out)
+    held_out, validation = tuple(sequences[len(train) : cut]), tuple(sequences[cut:])
+    return Tokenised(replace(corpus, result=result), train, held_out, validation)
 
 
 def _counter(renderer: Renderer, progress: Progress) -> CountTokens:
@@ -115,14 +117,14 @@ def _write(folder: Path, made: Tokenised) -> None:
     def numbers(messages: Sequence[Message]) -> list[int]:
         return [index.setdefault(message, len(index)) for message in messages]
 
-    every = (*corpus.train, *corpus.held_out)
+    every = (*corpus.train, *corpus.held_out, *corpus.validation)
     conversations = pa.table(
         {
             "id": [one.id for one in every],
             "tree_id": [one.tree_id for one in every],
             "language": [one.language for one in every],
             "messages": pa.array([numbers(one.messages) for one in every], pa.list_(pa.int32())),
-            **_token_columns((*made.train, *made.held_out)),
+            **_token_columns((*made.train, *made.held_out, *made.validation)),
         }
     )
     pairs = pa.table(
@@ -136,7 +138,7 @@ def _write(folder: Path, made: Tokenised) -> None:
         }
     )
     messages = pa.table(
-        {name: [getattr(m, name) for m in index] for name in ("role", "text", "id")}
+        {name: [getattr(m, name) for m in index] for name in ("role", "text", "id", "trained")}
     )
     tables = {"conversations": conversations, "pairs": pairs, "messages": messages}
     for name, table in tables.items():
@@ -171,7 +173,7 @@ def _read(path: Path) -> Tokenised | None:
 
 
 def _assemble(tables: dict[str, Any], result: CorpusResult) -> Tokenised:
-    messages = [Message(*row) for row in _rows(tables["messages"], "role", "text", "id")]
+    messages = [Message(*row) for row in _rows(tables["messages"], "role", "text", "id", "trained")]
 
     def pick(numbers: Sequence[int]) -> tuple[Message, ...]:
         return tuple(messages[number] for number in numbers)
@@ -192,8 +194,9 @@ def _assemble(tables: dict[str, Any], result: CorpusResult) -> Tokenised:
         for name, tree, numbers in _rows(tables["pairs"], "id", "tree_id", "messages")
     )
     cut = result.train_conversations
-    corpus = Corpus(conversations[:cut], conversations[cut:], pairs, result)
-    return Tokenised(corpus, sequences[:cut], sequences[cut:])
+    end = cut + result.held_out_conversations
+    corpus = Corpus(conversations[:cut], conversations[cut:end], pairs, result, conversations[end:])
+    return Tokenised(corpus, sequences[:cut], sequences[cut:end], sequences[end:])
 
 
 def _rows(table: Any, *columns: str) -> Iterator[tuple[Any, ...]]:

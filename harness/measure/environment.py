@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from harness import __version__
 from harness.measure.gauges import nvml_handle
+from harness.origin import package_versions, settings, sources_digest
 from harness.quantize.scheme import scheme_packages
 from harness.records.record import Environment
 from harness.spec.device import Device, cpu_name, machine_memory_bytes, usable_cores
@@ -33,18 +32,8 @@ PACKAGES = (
     "triton",
     "trl",
 )
-# Settings that change results or costs and whose values cannot hold a secret or a path.
-SETTINGS = (
-    "CUBLAS_WORKSPACE_CONFIG",
-    "CUDA_LAUNCH_BLOCKING",
-    "MKL_NUM_THREADS",
-    "NVIDIA_TF32_OVERRIDE",
-    "OMP_NUM_THREADS",
-    "PYTHONHASHSEED",
-    "PYTORCH_ALLOC_CONF",
-    "PYTORCH_CUDA_ALLOC_CONF",
-    "TOKENIZERS_PARALLELISM",
-)
+# What makes a result: all rooms but those that plan, supervise, show and report.
+ROOMS = ("train", "score", "corpus", "weights", "quantize")
 CHECKOUT = Path(__file__).parents[2]
 
 
@@ -53,9 +42,10 @@ def take_environment(device: Device) -> Environment:
     import torch
 
     commit, dirty = _commit()
+    packages = sorted({*PACKAGES, *scheme_packages()})
     return Environment(
         python=platform.python_version(),
-        packages=_versions(),
+        packages={"finetune-harness": __version__, **package_versions(packages)},
         os=platform.platform(),
         cpu=cpu_name(),
         cores=usable_cores(),
@@ -64,19 +54,10 @@ def take_environment(device: Device) -> Environment:
         commit=commit,
         dirty=dirty,
         deterministic=torch.are_deterministic_algorithms_enabled(),
-        settings={name: os.environ[name] for name in SETTINGS if name in os.environ},
+        settings=settings(),
+        sources=sources_digest(*ROOMS),
         **(_gpu() if device.kind == "cuda" else {}),
     )
-
-
-def _versions() -> dict[str, str]:
-    versions = {"finetune-harness": __version__}
-    for name in sorted({*PACKAGES, *scheme_packages()}):
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def _gpu() -> dict[str, Any]:

@@ -190,7 +190,11 @@ class CorpusResult(Frozen):
     is_sample: bool = Field(description="the bundled sample, not OASST itself")
     train_conversations: Count
     held_out_conversations: Count
+    validation_conversations: Count = 0
     funnel: tuple[FunnelRow, ...] = ()
+    columns: tuple[tuple[str, str], ...] = Field(
+        default=(), description="(column of the data, what it became)"
+    )
     length_histogram: tuple[tuple[int, int], ...] = Field(
         default=(), description="(upper token bound, conversations)"
     )
@@ -221,6 +225,9 @@ class Environment(Frozen):
     gpu_power_limit_watts: float | None = None
     commit: str | None = None
     dirty: bool | None = None
+    sources: str | None = Field(
+        default=None, description="SHA-256 of the harness's own files that make results"
+    )
     deterministic: bool | None = None
     settings: dict[str, str] = Field(
         default_factory=dict, description="environment variables that change results or costs"

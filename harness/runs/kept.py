@@ -13,7 +13,8 @@ from harness.records.store import RunFolder
 from harness.spec.plan import Plan
 from harness.spec.schema import Frozen, read_json, write_json
 
-# A resumed run may continue after an edit of files that do not decide the result.
+# A resumed run may continue after an edit of files that do not decide the result; those that do
+# are compared as ``sources``.
 NOT_COMPARED = ("commit", "dirty")
 
 
@@ -44,8 +45,8 @@ class Kept:
     def start(self, environment: Environment) -> int:
         """Enter a start; returns how many earlier ones are gone on from.
 
-        Results from another environment (package versions, threads, GPU) are thrown away: a run
-        put together from two would be neither's.
+        Results from another environment (the harness's own code, package versions, settings,
+        threads, GPU) are thrown away: a run put together from two would be neither's.
         """
         path = self._folder.path / "start.json"
         earlier = 0

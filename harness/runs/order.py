@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from typing import Literal
+from uuid import uuid4
+
+from pydantic import Field
 
 from harness.spec.schema import Frozen
 
@@ -10,7 +13,8 @@ from harness.spec.schema import Frozen
 class Order(Frozen):
     """How to treat a plan. Pure data: it travels with the plan to wherever that is run.
 
-    ``force`` runs it although a good record exists, from the beginning. ``on_oom = "shrink"``
+    ``force`` runs it although a good record exists, from the beginning, and takes over nothing
+    that was found before this order, whose ``name`` marks what is. ``on_oom = "shrink"``
     tries again with half the micro-batch (and twice the accumulation) until a step fits. ``wait``
     says what to do while another process runs the same plan: wait for it, or raise. Code from
     the model's repository runs only if the plan and ``trust_remote_code`` both say so.
@@ -22,6 +26,7 @@ class Order(Frozen):
     wait: bool = True
     trust_remote_code: bool = False
     checkpoint_seconds: float = 20.0
+    name: str = Field(default_factory=lambda: uuid4().hex)
 
 
 ORDER = Order()

@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness.cache import Reuse
 from harness.errors import StorageError
 from harness.records.record import PhaseName
 from harness.records.store import RunFolder
@@ -24,11 +25,8 @@ if TYPE_CHECKING:
     from harness.corpus.render import Renderer
     from harness.corpus.sequences import Rows
     from harness.measure.meter import Meter
-    from harness.score.take import Scores, Subject
+    from harness.score.subject import Scores, Subject
     from harness.spec.variant import Quantization
-
-
-TRAINERS = {"plain": "harness.train.sft.plain", "fast": "harness.train.stream.fast"}
 
 
 @dataclass
@@ -52,6 +50,7 @@ class Run:
         self.meter: Meter = Meter(plan.device)
         self._kept = Kept(folder, plan)
         self._order = order
+        self._reuse = Reuse(log, order.name if order.force else None)
         self._trusted = order.trust_remote_code and plan.model.trust_remote_code
 
     @contextmanager
@@ -72,11 +71,15 @@ class Run:
     def execute(self) -> None:
         """Carry out the plan; ``draft`` holds what it found."""
         from harness.measure.environment import take_environment
+        from harness.score.preflight import preflight
+        from harness.train.path import path_of
         from harness.weights.fetch import fetch, quiet_libraries
 
         quiet_libraries()
         self.draft.environment = take_environment(self.plan.device)
         self.draft.resumed = self._kept.start(self.draft.environment)
+        self.log.note("looking up what is scored on")
+        preflight(self.plan)
         with self._in_phase("fetch"):
             source = fetch(self.plan.model, self.log)
         with self._in_phase("prepare"):
@@ -88,8 +91,8 @@ class Run:
         self._import("what scoring needs", "harness.score.take", "harness.score.reuse")
         if self.plan.trains:
             self._take_scores("score_base", lambda: self._subject(model, corpus, renderer))
-            path = TRAINERS[self.plan.training.speed]
-            self._import("the trainer", "harness.weights.adapter", "peft", path)
+            modules = path_of(self.plan).modules
+            self._import("the trainer", "harness.weights.adapter", "peft", *modules)
             with self._in_phase("train"):
                 model = self._train(model, rows, order, renderer)
         self._take_scores("score", lambda: self._subject(model, corpus, renderer))
@@ -112,9 +115,11 @@ class Run:
 
         self.log.note("reading the corpus")
         renderer = Renderer(
-            load_tokenizer(source, trust_remote_code=self._trusted), self.plan.model.chat_template
+            load_tokenizer(source, trust_remote_code=self._trusted),
+            self.plan.model.chat_template,
+            self.plan.corpus.chat_date,
         )
-        found = tokenised_corpus(self.plan.corpus, renderer, self.log)
+        found = tokenised_corpus(self.plan.corpus, renderer, self._reuse)
         sequences = (*found.train, *found.held_out)
         used = {
             "padding": renderer.pad_id,
@@ -133,7 +138,8 @@ class Run:
 
         if rows is None:
             return []
-        return schedule(len(rows.rows), self.plan.budget, self.plan.seed, rows.tokens_per_row)
+        order = self.plan.seed if self.plan.order_seed is None else self.plan.order_seed
+        return schedule(len(rows.rows), self.plan.budget, order, rows.tokens_per_row)
 
     def _predict(self, order: list[int], rows: Rows | None) -> None:
         """Outside of any phase: it is no cost of the variant."""
@@ -175,6 +181,7 @@ class Run:
     def _score(
         self, phase: Literal["score_base", "score"], subject: Callable[[], Subject]
     ) -> PhaseResult:
+        from harness.score.items import Place
         from harness.score.reuse import base_scores
 
         stage: Literal["before", "after"] = "before" if phase == "score_base" else "after"
@@ -189,7 +196,8 @@ class Run:
                     return self._every_precision(subject(), "before", folder)
 
                 runs = self.folder.path.parents[3]  # above suite, variant, run and attempt
-                found = base_scores(self.plan, runs, self.folder.path, stage, take)
+                place = Place(self.folder.path, stage, "training")
+                found = base_scores(self.plan, runs, place, take, self._reuse)
         return self._kept.write(self.draft.costs[-1], found.scores, found.generations)
 
     def _every_precision(
@@ -206,7 +214,7 @@ class Run:
         return take_every_precision(subject, stage, folder, self.log, load)
 
     def _subject(self, model: Any, corpus: Corpus, renderer: Renderer) -> Subject:
-        from harness.score.take import Subject
+        from harness.score.subject import Subject
 
         return Subject(
             model=model,
@@ -217,7 +225,8 @@ class Run:
         )
 
     def _train(self, model: Any, rows: Rows | None, order: list[int], renderer: Renderer) -> Any:
-        from harness.train.train import TrainJob, train
+        from harness.train.job import TrainJob
+        from harness.train.path import train
         from harness.weights.adapter import attach_adapter
         from harness.weights.census import check_census, take_census
         from harness.weights.shape import count_plan

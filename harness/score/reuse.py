@@ -3,22 +3,42 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
-from harness.cache import cached_folder
-from harness.errors import InvalidFile, StorageError
-from harness.quantize.scheme import find_scheme, installed
+from harness.cache import REUSE, Reuse, cached_folder
+from harness.errors import StorageError
+from harness.origin import package_versions, settings, sources_digest
+from harness.quantize.scheme import find_scheme
 from harness.records.record import Generation, Score
-from harness.score.items import Stage
-from harness.score.take import Scores
+from harness.score.items import Place
+from harness.score.subject import Scores
 from harness.spec.plan import Plan
 from harness.spec.schema import Versioned, read_json, write_json
 
 FILE = "scores.json"
-DECIDING = ("finetune-harness", "torch", "transformers", "peft", "lm-eval")
+# What makes a score: these rooms of the harness, and these packages.
+ROOMS = ("score", "weights", "quantize", "corpus")
+PACKAGES = (
+    "accelerate",
+    "datasets",
+    "evaluate",
+    "jinja2",
+    "lm-eval",
+    "numpy",
+    "peft",
+    "rouge-score",
+    "sacrebleu",
+    "safetensors",
+    "scipy",
+    "tokenizers",
+    "torch",
+    "transformers",
+    "triton",
+)
 
 
 class BaseScores(Versioned):
@@ -32,38 +52,40 @@ class BaseScores(Versioned):
 
 
 def base_scores(
-    plan: Plan, runs: Path, folder: Path, stage: Stage, take: Callable[[Path], Scores]
+    plan: Plan, runs: Path, place: Place, take: Callable[[Path], Scores], reuse: Reuse = REUSE
 ) -> Scores:
-    """The untrained model's scores, from ``runs/.base`` or else by ``take``; items in ``folder``.
+    """The untrained model's scores, from ``runs/.base`` or else by ``take``; items in ``place``.
 
     ``take`` scores stage "before" and writes items below the folder it is given. The kept folder
-    appears whole or not at all; a second process waits for the first one's scores. Other library
-    versions make another folder.
+    appears whole or not at all; a second process waits for the first one's scores. Another
+    harness, other packages or settings make another folder; one that has changed since it was
+    written is made again.
 
     Raises:
         StorageError: a folder cannot be written.
     """
     kept = runs / ".base" / base_key(plan)
-    found = _read(kept)
-    if found is None:
-        shutil.rmtree(kept, ignore_errors=True)
-        cached_folder(kept, lambda scratch: _fill(scratch, plan, take))
-        found = read_json(kept / FILE, BaseScores)
+    cached_folder(kept, lambda scratch: _fill(scratch, plan, take), reuse)
+    found = read_json(kept / FILE, BaseScores)
     for score in found.scores:
         if score.items is not None:
-            _copy(kept / score.items, folder / score.items)
+            _copy(kept / score.items, place.folder / score.items)
+    stage = {"stage": place.stage}
     return Scores(
-        tuple(score.model_copy(update={"stage": stage}) for score in found.scores),
-        tuple(answer.model_copy(update={"stage": stage}) for answer in found.generations),
+        tuple(score.model_copy(update=stage) for score in found.scores),
+        tuple(answer.model_copy(update=stage) for answer in found.generations),
     )
 
 
 def base_key(plan: Plan) -> str:
-    """Folder name: the plan's base fingerprint and a digest of the versions that scored it."""
-    deciding = (*DECIDING, *find_scheme(plan.quantization).packages)
-    versions = "\n".join(f"{name} {installed(name)}" for name in deciding)
-    digest = hashlib.sha256(versions.encode()).hexdigest()
-    return f"{plan.base_fingerprint[:24]}-{digest[:8]}"
+    """Folder name: the plan's base fingerprint and a digest of the code and libraries that score.
+
+    It holds sources, package versions and the settings that change arithmetic.
+    """
+    packages = (*PACKAGES, *find_scheme(plan.quantization).packages)
+    origin = [sources_digest(*ROOMS), package_versions(packages), settings()]
+    digest = hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()
+    return f"{plan.base_fingerprint[:24]}-{digest[:16]}"
 
 
 def _fill(scratch: Path, plan: Plan, take: Callable[[Path], Scores]) -> None:
@@ -76,16 +98,6 @@ def _fill(scratch: Path, plan: Plan, take: Callable[[Path], Scores]) -> None:
             generations=found.generations,
         ),
     )
-
-
-def _read(kept: Path) -> BaseScores | None:
-    """What is kept, or None where nothing whole is."""
-    try:
-        found = read_json(kept / FILE, BaseScores)
-    except (InvalidFile, StorageError):
-        return None
-    missing = [s for s in found.scores if s.items is not None and not (kept / s.items).is_file()]
-    return None if missing else found
 
 
 def _copy(source: Path, target: Path) -> None:

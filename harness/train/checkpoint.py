@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from harness.errors import StorageError
 from harness.records.events import Progress
@@ -18,10 +21,20 @@ if TYPE_CHECKING:
     from torch import nn
 
     from harness.records.record import LossPoint
+    from harness.train.job import TrainJob
 
-FILE_NAME = "training.pt"
 # What torch.load and the types raise for files that are cut or of another make.
-UNREADABLE = (OSError, RuntimeError, EOFError, UnpicklingError, LookupError, TypeError, ValueError)
+UNREADABLE = (
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    UnpicklingError,
+    ValueError,
+)
+MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -40,8 +53,9 @@ class TrainingState:
 class CheckpointWriter:
     """Writes states when they are due: seldom enough to cost at most a twentieth of the time.
 
-    A full fine-tuning's state can be larger than what the disk has left. That is no reason to
-    stop, so it is said and no state is written: such a run, cut short, starts training anew.
+    A full fine-tuning's state can be larger than what the disk, or a quota, has left. That is no
+    reason to stop, so it is said and no state is written: such a run, cut short, goes on from an
+    earlier state or starts training anew.
     """
 
     def __init__(self, folder: Path | None, seconds: float, progress: Progress) -> None:
@@ -69,7 +83,12 @@ class CheckpointWriter:
             self._folder = None
             return
         started = time.perf_counter()
-        save_state(self._folder, state)
+        try:
+            save_state(self._folder, state)
+        except StorageError as error:
+            self._progress.note(f"no checkpoint from here on: {error.what}")
+            self._folder = None
+            return
         self._last = time.perf_counter()
         self._interval = max(self._interval, 20 * (self._last - started))
 
@@ -137,46 +156,150 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 
 def save_state(folder: Path, state: TrainingState) -> None:
-    """Write ``state`` whole or not at all.
+    """Write ``state`` whole or not at all, in the place of an earlier one.
+
+    The file's name holds the SHA-256 of its bytes, taken while they are written.
 
     Raises:
         StorageError: the disk is full or the folder cannot be written.
     """
     import torch
 
-    path = folder / FILE_NAME
-    part = path.with_suffix(f".{os.getpid()}.part")
+    part = folder / f"training.{os.getpid()}.part"
     data = {name: getattr(state, name) for name in TrainingState.__dataclass_fields__}
     data["points"] = [point.model_dump() for point in state.points]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
-            torch.save(data, file)
+            hashed: Any = _Hashed(file)
+            torch.save(data, hashed)
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
+        earlier = _files(folder)
+        path = part.replace(folder / f"training-{hashed.digest.hexdigest()}.pt")
+        for file_ in earlier:
+            if file_ != path:
+                file_.unlink(missing_ok=True)
     except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
-        part.unlink(missing_ok=True)
-        raise StorageError(f"cannot write the checkpoint: {error}", where=path) from error
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise StorageError(f"cannot write the checkpoint: {error}", where=folder) from error
 
 
-def load_state(folder: Path, fingerprint: str) -> TrainingState | None:
-    """The state saved by a run of the same plan, or None (none there, another plan's, unreadable).
+class _Hashed:
+    """A file open for writing that takes the digest of what goes through it."""
 
-    An unreadable file costs only the time to train again, so it is not an error.
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("training-*.pt"))
+
+
+def saved_state(job: TrainJob, progress: Progress) -> TrainingState | None:
+    """What an earlier attempt at ``job`` has left, or None; see :func:`load_state`."""
+    if job.checkpoint is None:
+        return None
+    return load_state(job.checkpoint, job.plan.fingerprint, job.model, progress)
+
+
+def load_state(
+    folder: Path, fingerprint: str, model: nn.Module, progress: Progress
+) -> TrainingState | None:
+    """The furthest state saved by a run of the same plan, or None where no file can be used.
+
+    A file that has changed since it was written, or does not fit ``model``, costs only the time
+    to train again: that is said, and the next state takes its place.
     """
+    found: TrainingState | None = None
+    for path in _files(folder):
+        try:
+            state = _read(path)
+            if state.fingerprint != fingerprint:
+                continue
+            _check_fit(state, model)
+        except UNREADABLE as error:
+            if "allocat" in str(error):  # it may fit the next time
+                raise
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            progress.note(f"a checkpoint is not used, and training starts anew: {reason}")
+            continue
+        if found is None or len(state.points) > len(found.points):
+            found = state
+    return found
+
+
+def _read(path: Path) -> TrainingState:
+    """Raises one of ``UNREADABLE`` where the file is not what was written."""
     import torch
 
     from harness.records.record import LossPoint
 
-    path = folder / FILE_NAME
-    if not path.is_file():
-        return None
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if path.name != f"training-{digest}.pt":
+        raise ValueError("its file has changed since it was written")
+    # plain data only: a run folder from someone else must not be able to run code
+    data = torch.load(path, map_location="cpu", weights_only=True)
+    data["points"] = tuple(LossPoint.model_validate(point) for point in data["points"])
+    return TrainingState(**data)
+
+
+def _check_fit(state: TrainingState, model: nn.Module) -> None:
+    """Raises one of ``UNREADABLE`` where the state is not one of this model's training."""
+    weights = trainable_weights(model)
+    for name in sorted(weights.keys() ^ state.weights.keys()):
+        raise ValueError(f"it {'lacks' if name in weights else 'has another weight,'} {name}")
+    for name, weight in weights.items():
+        _check_alike(name, state.weights[name], weight)
+    _check_moments(state.optimizer, weights)
+    steps = [point.step for point in state.points]
+    if not steps or steps != list(range(1, len(steps) + 1)):
+        raise ValueError("its steps are not counted from 1")
+    with undisturbed_random_state():
+        restore_random_state(state.random)
+
+
+def _check_moments(optimizer: dict[str, Any], weights: dict[str, Any]) -> None:
+    """An optimizer takes moments of any shape, and fails at the first step."""
+    import torch
+
+    groups = optimizer["param_groups"]
+    numbers = [number for group in groups for number in group["params"]]
+    if len(numbers) != len(weights):
+        raise ValueError(f"its optimizer is of {len(numbers)} weights, not {len(weights)}")
+    if len(groups) > 1:  # their order is not the model's
+        return
+    for number, (name, weight) in zip(numbers, weights.items(), strict=True):
+        for key, value in optimizer["state"].get(number, {}).items():
+            if key not in MOMENTS or not isinstance(value, torch.Tensor):
+                continue
+            if value.shape != weight.shape:
+                raise ValueError(f"{key} of {name} has shape {tuple(value.shape)}")
+
+
+def _check_alike(name: str, found: Any, wanted: Any) -> None:
+    if (found.shape, found.dtype) != (wanted.shape, wanted.dtype):
+        raise ValueError(
+            f"{name} is {found.dtype} of shape {tuple(found.shape)}, "
+            f"not {wanted.dtype} of shape {tuple(wanted.shape)}"
+        )
+
+
+@contextmanager
+def undisturbed_random_state() -> Iterator[None]:
+    """Put the generators back as they were."""
+    before = random_state()
     try:
-        # plain data only: a run folder from someone else must not be able to run code
-        data = torch.load(path, map_location="cpu", weights_only=True)
-        data["points"] = tuple(LossPoint.model_validate(point) for point in data["points"])
-        state = TrainingState(**data)
-    except UNREADABLE:
-        return None
-    return state if state.fingerprint == fingerprint else None
+        yield
+    finally:
+        restore_random_state(before)

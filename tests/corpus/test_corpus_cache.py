@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.cache import Reuse, flaw
 from harness.corpus.cache import Tokenised, tokenised_corpus
 from harness.corpus.funnel import length_histogram, length_quantiles, with_rows
 from harness.corpus.render import Renderer
@@ -47,7 +49,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def start(spec: CorpusSpec, renderer: Renderer) -> tuple[Tokenised, bool]:
     """The corpus, and whether it came whole from the cache."""
     notes = Notes()
-    found = tokenised_corpus(spec, renderer, notes)
+    found = tokenised_corpus(spec, renderer, Reuse(notes))
     return found, notes.from_cache and "tokenising" not in notes.texts
 
 
@@ -127,6 +129,23 @@ def test_a_damaged_entry_is_made_again(
     assert not cached
     assert_equal(first, again)
     assert start(SAMPLE, renderer)[1]
+
+
+def test_no_flipped_bit_is_taken_over(cache: Path, chatml_tokenizer: Any) -> None:
+    """82 of 600 once were."""
+    renderer, chance = Renderer(chatml_tokenizer), random.Random(16)
+    start(SAMPLE, renderer)
+    (entry,) = (path.parent for path in cache.glob("*/result.json"))
+    files = [path for path in sorted(entry.iterdir()) if path.name != ".digests.json"]
+    for _ in range(600):
+        path = chance.choice(files)
+        data = path.read_bytes()
+        damaged = bytearray(data)
+        damaged[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        path.write_bytes(damaged)
+        assert flaw(entry) == f"whose {path.name} has changed since it was written"
+        path.write_bytes(data)
+    assert flaw(entry) is None
 
 
 def test_a_corpus_that_fails_is_not_cached(cache: Path, chatml_tokenizer: Any) -> None:

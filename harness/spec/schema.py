@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import json
 import os
+import re
 import tempfile
 import tomllib
 from collections.abc import Mapping
@@ -18,6 +19,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from harness.errors import InvalidFile, StorageError
 
 SAMPLE_BYTES = 1 << 20
+SEAL = re.compile(r'\{\n "digest": "([^"\n]*)",\n')
+DEEPEST = 50
+SHALLOW = f"at most {DEEPEST} lists or tables within each other"
 LONGEST_HEADER = 100_000_000  # the format's own limit
 
 
@@ -53,7 +57,7 @@ def parse(kind: type[F], data: Mapping[str, Any], *, where: object) -> F:
     """
     try:
         text = json.dumps(data)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidFile(f"not plain data: {error}", where=where) from None
     return _validate(kind, text, where)
 
@@ -129,21 +133,42 @@ def with_nulls(kind: type[BaseModel], data: Mapping[str, Any]) -> dict[str, Any]
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file; a syntax error is an InvalidFile that names the line."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidFile(f"not a TOML file: {error}", where=path) from None
+    except RecursionError:
+        raise InvalidFile("nested too deeply", where=path, expected=SHALLOW) from None
     except OSError as error:
         raise StorageError(f"cannot read: {error.strerror}", where=path) from None
+    check_depth(data, path)
+    return data
+
+
+def check_depth(data: object, where: object) -> None:
+    """Refuse what is nested so deeply that Python could not walk through it.
+
+    Raises:
+        InvalidFile: lists or tables more than ``DEEPEST`` within each other.
+    """
+    level = [data]
+    for _ in range(DEEPEST + 1):
+        tables = [item for item in level if isinstance(item, Mapping)]
+        lists = [item for item in level if isinstance(item, list)]
+        level = [inner for table in tables for inner in table.values()]
+        level += [inner for items in lists for inner in items]
+    if level:
+        raise InvalidFile("nested too deeply", where=where, expected=SHALLOW)
 
 
 def read_json(path: Path, kind: type[F]) -> F:
     """Read one document written by :func:`write_json`.
 
     Raises:
-        InvalidFile: cut in the middle, not JSON, of another schema version, or of another type.
+        InvalidFile: changed since it was written, cut in the middle, not JSON, of another schema
+            version, or of another type.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _unsealed(path.read_text(encoding="utf-8"), path)
         found = kind.model_validate_json(text)
     except OSError as error:
         raise StorageError(f"cannot read: {error.strerror}", where=path) from None
@@ -157,12 +182,44 @@ def read_json(path: Path, kind: type[F]) -> F:
     return found
 
 
-def _check_document(text: str, kind: type[BaseModel], path: Path) -> None:
-    """Raise the reason why ``text`` is no document of ``kind``, if it is a matter of the whole."""
+def _sealed(text: str) -> str:
+    """A JSON object whose first line is a digest of all others."""
+    rest = text.removeprefix("{\n")
+    return f'{{\n "digest": "{hashlib.sha256(rest.encode()).hexdigest()}",\n{rest}'
+
+
+def _unsealed(text: str, path: Path) -> str:
+    """The document as it was before it was sealed; older ones are not.
+
+    Raises:
+        InvalidFile: it is not what was sealed.
+    """
+    seal = SEAL.match(text)
+    if seal is None:
+        return text
+    rest = text[seal.end() :]
+    if hashlib.sha256(rest.encode()).hexdigest() != seal[1]:
+        _load(text, path)
+        raise InvalidFile(
+            "changed since it was written: its digest does not match",
+            where=path,
+            hint="restore it from a copy, or make it again",
+        )
+    return "{\n" + rest
+
+
+def _load(text: str, path: Path) -> Any:
     try:
-        data = json.loads(text)
+        return json.loads(text)
+    except RecursionError:
+        raise InvalidFile("nested too deeply", where=path) from None
     except ValueError as error:
         raise InvalidFile(f"not a whole JSON document: {error}", where=path) from None
+
+
+def _check_document(text: str, kind: type[BaseModel], path: Path) -> None:
+    """Raise the reason why ``text`` is no document of ``kind``, if it is a matter of the whole."""
+    data = _load(text, path)
     if issubclass(kind, Versioned):
         _check_version(data.get("schema_version") if isinstance(data, dict) else None, kind, path)
 
@@ -241,8 +298,8 @@ def sampled_sha256(path: Path) -> str:
 
 
 def write_json(path: Path, model: BaseModel) -> None:
-    """Write a document whole or not at all (temporary file, fsync, rename)."""
-    write_bytes(path, (model.model_dump_json(indent=1) + "\n").encode())
+    """Write a document whole or not at all (temporary file, fsync, rename), sealed by a digest."""
+    write_bytes(path, _sealed(model.model_dump_json(indent=1) + "\n").encode())
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -120,6 +120,13 @@ def parity(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def statistics(session: nox.Session) -> None:
+    """How often the report's statements are true, by simulation; prints a table, in minutes."""
+    python = project_python(session, "tests")
+    session.run(python, "-m", "tests.statistics.simulate", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none")
 def bench(session: nox.Session) -> None:
     """How fast the scoring engine is; prints numbers, asserts none."""
     python = project_python(session, "tests")

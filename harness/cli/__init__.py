@@ -10,6 +10,7 @@ from harness.cli.app import INTERRUPTED, app, complain, err
 from harness.cli.compare import compare
 from harness.cli.corpus import corpus
 from harness.cli.doctor import doctor
+from harness.cli.export import export
 from harness.cli.list import list_
 from harness.cli.plan import plan
 from harness.cli.report import report
@@ -20,7 +21,7 @@ from harness.errors import HarnessError
 
 __all__ = ["main"]
 
-for command in (list_, show, plan, run, report, compare, corpus, doctor):
+for command in (list_, show, plan, run, report, compare, corpus, doctor, export):
     app.command(command.__name__.rstrip("_"))(command)
 
 

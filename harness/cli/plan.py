@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.adapters import check_adapter
 from harness.cli.app import out
 from harness.cli.options import (
     DeviceKind,
@@ -20,7 +19,7 @@ from harness.cli.options import (
     VariantOption,
     make_request,
 )
-from harness.spec import registry
+from harness.cli.preflight import preflight
 
 if TYPE_CHECKING:
     from harness.spec.device import Device
@@ -40,10 +39,11 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan itself.")] = False,
 ) -> None:
     """Show what a run would do and cost, before anything is downloaded."""
+    from harness.train.path import resolve
+
     request = make_request(variant, suite, settings, seeds, task)
-    plans = registry.resolve(request, _choose_device(device, gpu))
-    for planned in plans:
-        check_adapter(planned)
+    plans = resolve(request, _choose_device(device, gpu))
+    preflight(plans)
     if as_json:
         _print_json(plans)
         return

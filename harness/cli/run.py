@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.adapters import check_adapter
 from harness.cli.app import complain, out, say
 from harness.cli.options import (
     DeviceKind,
@@ -22,9 +21,9 @@ from harness.cli.options import (
     VariantOption,
     make_request,
 )
+from harness.cli.preflight import preflight
 from harness.cli.report import write_suite_report
 from harness.errors import user_mistakes
-from harness.spec import registry
 
 if TYPE_CHECKING:
     from harness.records.record import RunRecord
@@ -67,6 +66,7 @@ def run(
     from harness.records.store import RunStore
     from harness.runs.executor import LocalExecutor
     from harness.runs.order import Order
+    from harness.train.path import resolve
 
     store = RunStore(reports / "runs")
     order = Order(
@@ -79,9 +79,8 @@ def run(
     if data_folder:
         settings = [*settings, f"score.data_folder={data_folder}"]
     request = make_request(variant, suite, settings, seeds, task)
-    plans = registry.resolve(request, executor.device(device.value))
-    for planned in plans:
-        check_adapter(planned)
+    plans = resolve(request, executor.device(device.value))
+    preflight(plans)
     records = _records(_carry_out(plans, executor, store))
     name = plans[0].suite
     if any(store.folder(record.plan).record.is_file() for record in records):

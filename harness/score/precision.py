@@ -14,7 +14,8 @@ from harness.quantize.scheme import is_quantized
 from harness.records.events import Progress
 from harness.records.record import Generation, Score
 from harness.score.items import Stage
-from harness.score.take import Scores, Subject, take_scores
+from harness.score.subject import Scores, Subject
+from harness.score.take import take_scores
 from harness.spec.plan import Plan
 from harness.spec.suite import ScorePrecision
 from harness.spec.variant import Quantization

@@ -51,7 +51,10 @@ class Plan(Versioned):
     schema_version: int = 1
     variant: Name
     suite: Name
-    seed: Seed
+    seed: Seed = Field(description="of initialisation and dropout, and of order unless that is set")
+    order_seed: Seed | None = Field(
+        default=None, description="of the order of the training rows; null: the seed"
+    )
     method: Method
     quantization: Quantization
     precision: Precision
@@ -110,15 +113,38 @@ def _deciding(plan: Plan) -> dict[str, Any]:
         del data[key]
     for key in ("name", "description", "license"):
         del data["model"][key]
+    # What older harnesses did not know may not change their fingerprints.
+    if data["order_seed"] is None:
+        del data["order_seed"]
+    for key in ("validation_fraction", "validation_limit", "chat_date"):
+        if data["corpus"][key] == CorpusSpec.model_fields[key].default:
+            del data["corpus"][key]
     # A path says where data lies, not what it is.
     if data["corpus_sha256"]:
         del data["corpus"]["source"]
     del data["score"]["data_folder"]
+    # Which score decides is a matter of reading the runs, not of making them.
+    del data["score"]["primary"]
+    _without_unset(data["score"])
     if data["model_sha256"]:
         del data["model"]["source"]["path"]
     else:  # what older harnesses did not know may not change their fingerprints
         del data["model_sha256"]
     return data
+
+
+def _without_unset(score: dict[str, Any]) -> None:
+    """Leave out settings that are newer than the first records where they are not used."""
+    del score["include_path"]
+    if not score["also"]:
+        del score["also"]
+    for task in score["tasks"]:
+        task["name"] = Path(task["name"]).name if _is_file(task["name"]) else task["name"]
+
+
+def _is_file(task: str) -> bool:
+    """Whether a task is a file of one's own; a stock name may hold a slash too."""
+    return task.endswith((".yaml", ".yml"))
 
 
 def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: Device) -> Plan:
@@ -144,6 +170,7 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
         variant=variant.name,
         suite=suite.name,
         seed=seed,
+        order_seed=suite.order_seed,
         method=variant.method,
         quantization=variant.quantization,
         precision=precision,
@@ -152,8 +179,8 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
         model=model,
         corpus=suite.corpus,
         corpus_sha256=_corpus_sha256(suite.corpus),
-        data_sha256=_data_sha256(suite.score.data_folder),
-        model_sha256=_model_sha256(model),
+        data_sha256=_data_sha256(suite.score),
+        model_sha256=model_sha256(model),
         budget=budget,
         score=suite.score,
         device=device,
@@ -248,19 +275,34 @@ def _corpus_sha256(corpus: CorpusSpec) -> str | None:
     return _sha256(path)
 
 
-def _data_sha256(folder: str | None) -> str | None:
-    """SHA-256 of the folder with task data; null where tasks read from the hub."""
-    if folder is None:
-        return None
-    if not Path(folder).is_dir():
+def _data_sha256(score: ScoreSpec) -> str | None:
+    """SHA-256 of the folder with task data and of one's own task files; null without either."""
+    folder = score.data_folder
+    if folder is not None and not Path(folder).is_dir():
         raise UserError(
             "no such data folder",
             where=f"score.data_folder = {folder}",
             expected="a folder that mirrors hub data sets as <org>/<name>",
         )
-    return _sha256(Path(folder))
+    data = None if folder is None else _sha256(Path(folder))
+    own = _task_files(score)
+    if not own:
+        return data
+    return data_fingerprint({"data": data, "tasks": [file_sha256(path) for path in own]})
 
 
+def _task_files(score: ScoreSpec) -> list[Path]:
+    """One's own task files, and what lies beside them: they include and call each other."""
+    folders = {Path(task.name).parent for task in score.tasks if _is_file(task.name)}
+    if score.include_path is not None:
+        folders.add(Path(score.include_path))
+    found = {path for folder in folders for kind in TASK_FILES for path in folder.glob(kind)}
+    if score.include_path is not None:
+        found |= {path for kind in TASK_FILES for path in Path(score.include_path).rglob(kind)}
+    return sorted(path for path in found if path.is_file())
+
+
+TASK_FILES = ("*.yaml", "*.yml", "*.py")
 TOKENIZER_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
 MODEL_FILES = (*TOKENIZER_FILES, "*.safetensors")
 SMALL_BYTES = 16 << 20
@@ -271,7 +313,7 @@ def model_files(model: Model) -> tuple[str, ...]:
     return (*MODEL_FILES, "*.py") if model.trust_remote_code else MODEL_FILES
 
 
-def _model_sha256(model: Model) -> str | None:
+def model_sha256(model: Model) -> str | None:
     """Digest of a local model folder; null for other sources, and where there is no folder.
 
     Every file that a model is loaded from is hashed whole, but for safetensors of 16 MiB and

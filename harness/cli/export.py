@@ -1,0 +1,84 @@
+"""Export: the command that writes a run's result in a form to be deployed."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+
+from harness.cli.app import out, say
+from harness.cli.options import DeviceKind, DeviceOption, ReportsOption
+from harness.spec.form import parse_form
+from harness.spec.variant import Dtype
+
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run's folder, SUITE/VARIANT, or SUITE/VARIANT/SEED.")
+]
+FormOption = Annotated[
+    str,
+    typer.Option(
+        "--form",
+        help="adapter, merged, merged_dequantized, merged_4bit or gguf (gguf:Q8_0 names the type).",
+    ),
+]
+TrustOption = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
+]
+
+
+class StoredAs(StrEnum):
+    """Number formats for merged weights; ``run`` is that of the run."""
+
+    run = "run"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+    @property
+    def dtype(self) -> Dtype | None:
+        """The dtype, or None for the run's own."""
+        known: tuple[Dtype, ...] = get_args(Dtype)
+        return next((name for name in known if name == self.value), None)
+
+
+def full_form(form: str, quant: str) -> str:
+    """``gguf`` and ``--quant Q8_0`` as one name; Q8_0 where none is given."""
+    if form == "gguf":
+        return f"gguf:{quant or 'Q8_0'}"
+    return f"{form}:{quant}" if quant else form
+
+
+def export(
+    run: RunArgument,
+    to: Annotated[Path, typer.Option("--to", help="A folder that does not exist yet.")],
+    form: FormOption = "adapter",
+    quant: Annotated[
+        str, typer.Option(help="GGUF type: F16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0, …")
+    ] = "",
+    dtype: Annotated[
+        StoredAs, typer.Option(help="Number format of merged weights; run: as they were scored.")
+    ] = StoredAs.run,
+    device: DeviceOption = DeviceKind.cpu,
+    reports: ReportsOption = Path("reports"),
+    trust_remote_code: TrustOption = False,
+) -> None:
+    """Write a run's result as a folder that transformers, PEFT or llama.cpp loads."""
+    wanted = parse_form(full_form(form, quant), where="--form")
+    from harness.cli.display import Notes
+    from harness.deploy.export import Order
+    from harness.deploy.export import export as write_export
+    from harness.deploy.results import find_result
+    from harness.spec.device import detect_device
+
+    order = Order(
+        form=wanted,
+        target=to,
+        dtype=dtype.dtype,
+        device=detect_device(device.value),
+        trust_remote_code=trust_remote_code,
+    )
+    with Notes(out) as notes:
+        done = write_export(find_result(run, reports / "runs"), order, notes)
+    say(f"{done.form.name}: {done.folder} ({done.bytes / 2**20:,.1f} MiB)")

@@ -1,0 +1,99 @@
+"""Preflight: refuse what cannot work before anything is downloaded or loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from harness.errors import InvalidFile, UnknownName
+from harness.spec import registry
+
+if TYPE_CHECKING:
+    from harness.spec.model import Model
+    from harness.spec.plan import Plan
+    from harness.spec.variant import Adapter
+
+
+def preflight(plans: Sequence[Plan]) -> None:
+    """Check what can be known of ``plans`` without their weights.
+
+    Raises:
+        UserError: the first plan that cannot work, with what to change.
+    """
+    from harness.score.preflight import check_asked
+
+    check_asked(plans[0].score)
+    check_tokenizer(plans[0].model)
+    for planned in plans:
+        check_adapter(planned)
+        check_model(planned)
+
+
+def check_adapter(planned: Plan) -> None:
+    """Refuse a plan whose adapter PEFT would refuse, naming the file that states it."""
+    if planned.adapter is not None:
+        asked = planned.request
+        variant, settings = (
+            (planned.variant, ()) if asked is None else (asked.variant, asked.settings)
+        )
+        check_fields(planned.adapter, variant, settings)
+
+
+def check_fields(adapter: Adapter, variant: str, settings: tuple[str, ...] = ()) -> None:
+    """Refuse what PEFT would; LoRA's defaults with other whole numbers above 0 need no look."""
+    usual = {"type": "LORA", **registry.LORA_DEFAULTS}
+    given = {"type": adapter.type, **adapter.fields}
+    changed = {name: value for name, value in given.items() if value != usual.get(name)}
+    if all(type(n) is int and n > 0 and type(usual.get(k)) is int for k, n in changed.items()):
+        return
+    from harness.weights.adapter import adapter_config
+
+    with _naming(variant, settings):
+        adapter_config(adapter)
+        rank = adapter.fields.get("r", 1)
+        if isinstance(rank, int) and rank < 1:  # PEFT finds this out layer by layer
+            what = f"{adapter.type} adapter field r = {rank}"
+            raise InvalidFile(what, where="[adapter] r", expected="1 or more")
+
+
+@contextmanager
+def _naming(variant: str, settings: tuple[str, ...]) -> Iterator[None]:
+    """Say which file an error about an adapter is about, and what was set besides."""
+    try:
+        yield
+    except (InvalidFile, UnknownName) as error:
+        own = [text for text in settings if text.startswith("adapter.")]
+        changes = f", with --set {' '.join(own)}" if own else ""
+        error.where = f"{registry.variant_path(variant)}, {error.where}{changes}"
+        raise
+
+
+def check_model(planned: Plan) -> None:
+    """Refuse a folder whose ``config.json`` says something else than the model's TOML."""
+    from harness.weights.agreement import check_config, local_folder
+
+    folder = local_folder(planned.model)
+    if folder is not None:
+        check_config(planned.model, folder)
+
+
+def check_tokenizer(model: Model) -> None:
+    """Refuse a folder's tokenizer that no run could use: no template, or tokens without a row.
+
+    Where code from the repository would have to run, nothing is looked at.
+    """
+    from harness.weights.agreement import check_tokens, local_folder
+
+    folder = local_folder(model)
+    if folder is None or model.trust_remote_code or not folder.is_dir():
+        return
+    from harness.corpus.render import Renderer
+    from harness.weights.fetch import quiet_libraries
+    from harness.weights.load import load_tokenizer
+
+    quiet_libraries()
+    renderer = Renderer(load_tokenizer(folder), model.chat_template)
+    check_tokens(
+        model, folder, {"padding": renderer.pad_id, "the end of a turn": renderer.end_of_turn_id}
+    )

@@ -1,0 +1,1 @@
+"""A finished run -> export, conversation, model card, upload."""

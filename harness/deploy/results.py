@@ -1,0 +1,116 @@
+"""Results: the finished run that a person names, and what is left of it to deploy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import HarnessError, InvalidFile, UserError
+from harness.records.record import RunRecord
+from harness.records.store import RunFolder, RunStore, StoredRun
+from harness.spec.plan import Plan, model_sha256
+from harness.spec.schema import read_json
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A run as typed: suite, variant and, where given, the start of its folder's name."""
+
+    suite: str
+    variant: str
+    rest: str
+
+    def fits(self, folder: RunFolder) -> bool:
+        """Whether ``<seed>-<digest>`` is meant by ``rest``: a seed, or the start of the name."""
+        name = folder.path.name
+        seed = name.partition("-")[0]
+        return (
+            not self.rest or self.rest == seed or ("-" in self.rest and name.startswith(self.rest))
+        )
+
+
+def find_result(name: str, root: Path) -> StoredRun:
+    """The run at a folder, or SUITE/VARIANT[/SEED] below ``root`` (``reports/runs``).
+
+    Raises:
+        UserError: no such run, more than one, or one that did not end well.
+    """
+    path = Path(name).expanduser()
+    if (path / "record.json").is_file():
+        run = StoredRun(RunFolder(path), read_json(path / "record.json", RunRecord))
+    else:
+        run = _below(name, root)
+    if run.record.status != "ok":
+        raise UserError(
+            f"the run ended {run.record.status}, so there is nothing to deploy",
+            where=run.folder.path,
+            expected="a run with status ok",
+        )
+    return run
+
+
+def _below(name: str, root: Path) -> StoredRun:
+    parts = name.strip("/").split("/")
+    store = RunStore(root)
+    if len(parts) not in (2, 3) or parts[0] not in store.suites():
+        raise UserError(
+            f"no such run: {name}",
+            where=root,
+            expected="a run's folder, or SUITE/VARIANT/SEED",
+            hint="python -m harness list runs",
+        )
+    named = _Named(parts[0], parts[1], parts[2] if len(parts) == 3 else "")
+    folders = [RunFolder(path.parent) for path in sorted(root.glob(f"{parts[0]}/*/*/record.json"))]
+    found = [
+        folder
+        for folder in folders
+        if folder.path.parent.name == named.variant and named.fits(folder)
+    ]
+    if len(found) != 1:
+        raise _not_one(name, found, folders, root)
+    return StoredRun(found[0], read_json(found[0].record, RunRecord))
+
+
+def _not_one(name: str, found: list[RunFolder], there: list[RunFolder], root: Path) -> UserError:
+    offered = [str(folder.path.relative_to(root)) for folder in found or there]
+    what = f"{name} names {len(found)} runs" if found else f"no such run: {name}"
+    shown = ", ".join(offered[:20]) + (f" and {len(offered) - 20} more" if offered[20:] else "")
+    return UserError(what, where=root, expected=f"one of {shown}")
+
+
+def check_deployable(run: StoredRun) -> Plan:
+    """The plan of a run that left something to deploy: an adapter whose base is still the same.
+
+    Raises:
+        UserError: nothing was trained, or the trained weights were not kept.
+        InvalidFile: the base model's folder is no longer the one that was trained on.
+    """
+    plan = run.record.plan
+    if not plan.trains:
+        raise UserError(
+            f"{plan.variant} trains nothing, so there is nothing to deploy",
+            where=run.folder.path,
+            expected="a run with an adapter",
+        )
+    if plan.method != "adapter" or not (run.folder.adapter / "adapter_config.json").is_file():
+        raise UserError(
+            "the run has no adapter",
+            where=run.folder.adapter,
+            expected="adapter_config.json and adapter_model.safetensors"
+            + ("; fully fine-tuned weights are not kept" if plan.method == "full" else ""),
+        )
+    if plan.model_sha256 is not None and _digest(plan) != plan.model_sha256:
+        raise InvalidFile(
+            f"the base model {plan.model.name} has changed since the run",
+            where=getattr(plan.model.source, "path", None),
+            expected="the files that the adapter was trained on",
+            hint="run the variant again, or put the old files back",
+        )
+    return plan
+
+
+def _digest(plan: Plan) -> str | None:
+    try:
+        return model_sha256(plan.model)
+    except HarnessError:
+        return None

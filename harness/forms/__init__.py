@@ -1,0 +1,1 @@
+"""Trained adapter -> what can be deployed: merged, dequantized, quantized again, GGUF."""

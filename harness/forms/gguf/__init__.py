@@ -1,0 +1,1 @@
+"""GGUF: a merged model in llama.cpp's file format, written, weighed and read back."""

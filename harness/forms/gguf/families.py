@@ -1,0 +1,137 @@
+"""Families: what llama.cpp calls the parts of each model family, and how it lays them out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Family:
+    """How one ``model_type`` of transformers is written.
+
+    ``architecture`` is the name in ``gguf.MODEL_ARCH_NAMES``. ``interleaved`` says that rotary
+    pairs stand next to each other there, where transformers has them half a head apart.
+    ``windows`` says that the file can state a sliding window.
+    """
+
+    architecture: str
+    interleaved: bool = False
+    windows: bool = False
+    fused: bool = False
+
+
+FAMILIES: dict[str, Family] = {
+    "llama": Family("llama", interleaved=True),
+    "mistral": Family("llama", interleaved=True),
+    "qwen2": Family("qwen2"),
+    "qwen3": Family("qwen3"),
+    "phi": Family("phi2"),
+    "phi3": Family("phi3", windows=True),
+}
+"""By transformers' ``model_type``; Mistral is a llama to llama.cpp."""
+
+
+def family_of(model_type: str) -> Family:
+    """The family of a transformers configuration.
+
+    Raises:
+        UserError: none of those that can be written.
+    """
+    if model_type not in FAMILIES:
+        raise UserError(
+            f"no GGUF file can be written of a {model_type} model here",
+            expected=f"one of {', '.join(FAMILIES)}",
+            hint="export the form merged and convert that folder with llama.cpp's own script",
+        )
+    return FAMILIES[model_type]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one parameter of transformers goes: its name in the file and how its rows move."""
+
+    parameter: str
+    tensor: str
+    rows: Callable[[Array], Array]
+    back: Callable[[Array], Array]
+
+
+def places(model: Any) -> Iterator[Place]:
+    """Every stored parameter of ``model`` with its place; a tied output head is left out.
+
+    Raises:
+        UserError: a parameter that the ``gguf`` package has no name for.
+    """
+    import gguf
+
+    config, family = model.config, family_of(model.config.model_type)
+    kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
+    names = gguf.get_tensor_name_map(kinds[family.architecture], config.num_hidden_layers)
+    for parameter in _stored(model):
+        tensor = names.get_name(parameter, try_suffixes=(".weight", ".bias"))
+        if tensor is None:
+            raise UserError(
+                f"the gguf package has no name for {parameter} of a {config.model_type} model",
+                expected="the layers of the published architecture only",
+            )
+        heads = _heads(tensor, config) if family.interleaved else None
+        if heads is None:
+            yield Place(parameter, tensor, _same, _same)
+        else:
+            yield Place(parameter, tensor, _Interleave(heads), _Separate(heads))
+
+
+def _stored(model: Any) -> Iterator[str]:
+    state: dict[str, torch.Tensor] = model.state_dict()
+    head = model.get_output_embeddings()
+    tied = head is not None and head.weight is model.get_input_embeddings().weight
+    for name, value in state.items():
+        if tied and value.data_ptr() == head.weight.data_ptr() and "embed" not in name:
+            continue
+        yield name
+
+
+def _heads(tensor: str, config: Any) -> int | None:
+    if ".attn_q." in tensor:
+        return int(config.num_attention_heads)
+    if ".attn_k." in tensor:
+        return int(config.num_key_value_heads)
+    return None
+
+
+def _same(values: Array) -> Array:
+    return values
+
+
+@dataclass(frozen=True)
+class _Interleave:
+    """Rows of each head from halves (0, 1, …, d/2, …) to pairs (0, d/2, 1, d/2 + 1, …)."""
+
+    heads: int
+
+    def __call__(self, values: Array) -> Array:
+        halves = values.reshape(self.heads, 2, -1, *values.shape[1:])
+        return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(values.shape)
+
+
+@dataclass(frozen=True)
+class _Separate:
+    """The way back from :class:`_Interleave`."""
+
+    heads: int
+
+    def __call__(self, values: Array) -> Array:
+        pairs = values.reshape(self.heads, -1, 2, *values.shape[1:])
+        return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(values.shape)

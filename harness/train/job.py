@@ -1,0 +1,54 @@
+"""Job: one training as every path is given it: model, rows, order and plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.spec.plan import Plan
+from harness.train.ledger import StepTokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from harness.corpus.sequences import Row
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """What to train. ``order`` comes from :func:`harness.train.schedule.schedule`.
+
+    ``model`` has its adapter attached and only the parameters to train require gradients; it is
+    trained in place. ``checkpoint`` is the folder to resume from and to write to, at least
+    ``checkpoint_seconds`` apart. ``truncated_tokens`` is what the sequence length cut off.
+    """
+
+    model: PreTrainedModel
+    rows: tuple[Row, ...]
+    order: list[int]
+    plan: Plan
+    pad_id: int
+    checkpoint: Path | None = None
+    truncated_tokens: int = 0
+    checkpoint_seconds: float = 0.0
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in all."""
+        return len(self.order) // self.plan.budget.batch_size
+
+    def step_rows(self, step: int) -> list[Row]:
+        """Rows of optimizer step ``step`` (from 0)."""
+        size = self.plan.budget.batch_size
+        return [self.rows[index] for index in self.order[step * size : (step + 1) * size]]
+
+    def micro_batches(self, step: int) -> list[list[Row]]:
+        """The rows of optimizer step ``step``, a list for each forward pass."""
+        rows, size = self.step_rows(step), self.plan.training.micro_batch_size
+        return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+    def step_tokens(self, *, padding: bool) -> list[StepTokens]:
+        """Token counts of every step, with or without padding inside micro-batches."""
+        micro = self.plan.training.micro_batch_size if padding else None
+        return [StepTokens.of(self.step_rows(step), micro) for step in range(self.steps)]

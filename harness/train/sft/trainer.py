@@ -1,0 +1,256 @@
+"""The plain path: TRL's SFTTrainer over the scheduled rows; the reference for the fast one."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback, TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from harness.corpus.sequences import IGNORED
+from harness.records.events import Progress
+from harness.records.record import TrainResult
+from harness.train.batch import collate
+from harness.train.checkpoint import (
+    CheckpointWriter,
+    TrainingState,
+    random_state,
+    restore_random_state,
+    restore_weights,
+    saved_state,
+    trainable_weights,
+)
+from harness.train.job import TrainJob
+from harness.train.ledger import Ledger
+from harness.train.optimizer import make_optimizer, make_rate_schedule
+from harness.train.sft.logits import OwnLogits
+from harness.train.sft.loss import summed_loss
+
+
+def train(job: TrainJob, progress: Progress) -> TrainResult:
+    """Train ``job`` with TRL's SFTTrainer (see :func:`harness.train.path.train`)."""
+    saved = saved_state(job, progress)
+    ledger = Ledger(job.step_tokens(padding=True), progress, saved.points if saved else ())
+    if ledger.done < job.steps:
+        with tempfile.TemporaryDirectory() as unused, _left_as_found(job.model):
+            _make_trainer(job, ledger, saved, unused, progress).train()
+    elif saved is not None:
+        restore_weights(job.model, saved.weights)
+        restore_random_state(saved.random)
+    return ledger.result("plain", job.truncated_tokens, plan=job.plan)
+
+
+def _make_trainer(
+    job: TrainJob, ledger: Ledger, saved: TrainingState | None, folder: str, progress: Progress
+) -> _PlainTrainer:
+    optimizer = make_optimizer(job.model, job.plan)
+    rates = make_rate_schedule(optimizer, job.plan, job.steps)
+    left = job.order[ledger.done * job.plan.budget.batch_size :]
+    stored = {name: weight.data for name, weight in _trainable(job).items()}
+    trainer = _PlainTrainer(
+        model=job.model,
+        args=_arguments(job, job.steps - ledger.done, folder),
+        data_collator=_Collator(job),
+        train_dataset=Dataset.from_dict({"input_ids": [[index] for index in left]}),
+        processing_class=_no_tokenizer(job.pad_id),
+        optimizers=(optimizer, rates),
+    )
+    # SFTTrainer casts the adapters of a quantized base to bfloat16; the plan decides instead
+    for name, weight in _trainable(job).items():
+        weight.data = stored[name]
+    trainer.ledger = ledger
+    trainer.logits = OwnLogits(_base_of(job.model))
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(_Bookkeeper(job, trainer, ledger, saved, progress))
+    return trainer
+
+
+def _base_of(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+@contextmanager
+def _left_as_found(model: Any) -> Iterator[None]:
+    """Undo what SFTTrainer does to a model besides training it; leave it in evaluation mode."""
+    base = _base_of(model)
+    found = [(module, module.__dict__.get("forward")) for module in (model, base)]
+    configs = [item for item in (base.config, base.generation_config) if item is not None]
+    names = ("bos_token_id", "eos_token_id", "pad_token_id", "use_cache")
+    settings = [(item, name, getattr(item, name, None)) for item in configs for name in names]
+    try:
+        yield
+    finally:
+        for module, forward in found:
+            module.__dict__.pop("forward", None)
+            if forward is not None:
+                module.forward = forward
+        for item, name, value in settings:
+            setattr(item, name, value)
+        if getattr(model, "is_gradient_checkpointing", False):
+            model.gradient_checkpointing_disable()
+        model.zero_grad(set_to_none=True)
+        model.eval()
+
+
+def _trainable(job: TrainJob) -> dict[str, torch.nn.Parameter]:
+    return {name: item for name, item in job.model.named_parameters() if item.requires_grad}
+
+
+def _arguments(job: TrainJob, steps: int, folder: str) -> SFTConfig:
+    plan = job.plan
+    compute, trainable = plan.precision.compute, plan.precision.trainable
+    return SFTConfig(
+        output_dir=folder,
+        max_steps=steps,
+        per_device_train_batch_size=plan.training.micro_batch_size,
+        gradient_accumulation_steps=plan.budget.batch_size // plan.training.micro_batch_size,
+        max_grad_norm=plan.training.max_grad_norm,
+        **_recomputation(plan.training.gradient_checkpointing),
+        train_sampling_strategy="sequential",
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+        max_length=None,
+        bf16=compute == "bfloat16" and trainable != compute,
+        fp16=compute == "float16",
+        use_cpu=plan.device.kind == "cpu",
+        seed=plan.seed,
+        report_to=[],
+        logging_strategy="no",
+        save_strategy="no",
+        disable_tqdm=True,
+        dataloader_pin_memory=plan.device.kind == "cuda",
+        logging_nan_inf_filter=False,
+    )
+
+
+def _recomputation(wanted: bool) -> dict[str, Any]:  # noqa: FBT001 - the value of a setting
+    """Gradient checkpointing under the name that this version of transformers has for it."""
+    fields = SFTConfig.__dataclass_fields__
+    name = "activation_checkpointing"
+    if name not in fields:
+        name = "gradient_checkpointing"
+    return {name: wanted, f"{name}_kwargs": {"use_reentrant": False}}
+
+
+def _no_tokenizer(pad_id: int) -> Any:
+    """A tokenizer object for SFTTrainer, which insists on one and here never uses it."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    token = "<pad>"  # noqa: S105 - a word, not a secret
+    inner = Tokenizer(models.WordLevel({token: pad_id}, unk_token=token))
+    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token=token, eos_token=token)
+
+
+class _Collator:
+    """Row numbers to tensors."""
+
+    def __init__(self, job: TrainJob) -> None:
+        self._job = job
+
+    def __call__(self, items: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+        rows = [self._job.rows[item["input_ids"][0]] for item in items]
+        return collate(rows, self._job.pad_id)
+
+
+class _PlainTrainer(SFTTrainer):  # type: ignore[misc]
+    """SFTTrainer whose loss reads only labelled positions and is kept per step."""
+
+    ledger: Ledger
+    logits: OwnLogits
+    step_loss: torch.Tensor | None = None
+    step_norm: float | None = None
+
+    def compute_loss(
+        self,
+        model: Any,  # noqa: ARG002 - asked through its own forward pass
+        inputs: dict[str, Any],
+        return_outputs: bool = False,  # noqa: FBT001, FBT002 - the signature is Trainer's
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> Any:
+        """Summed loss over the labelled tokens of the whole effective batch."""
+        labels = inputs.pop("labels")
+        summed = summed_loss(self.logits.hidden(**inputs), self.logits, labels)
+        count = num_items_in_batch if num_items_in_batch is not None else (labels != IGNORED).sum()
+        loss = summed / torch.as_tensor(count).clamp(min=1)
+        kept = loss.detach()
+        self.step_loss = kept if self.step_loss is None else self.step_loss + kept
+        return (loss, {}) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Say nothing: the ledger reports."""
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        norm = super()._clip_grad_norm(model)
+        self.step_norm = float(norm) if norm is not None else None
+        return norm
+
+
+class _Bookkeeper(TrainerCallback):  # type: ignore[misc]
+    """Feeds the ledger, stops at losses that are not finite, writes checkpoints."""
+
+    def __init__(
+        self,
+        job: TrainJob,
+        trainer: _PlainTrainer,
+        ledger: Ledger,
+        saved: TrainingState | None,
+        progress: Progress,
+    ) -> None:
+        self._job = job
+        self._trainer = trainer
+        self._ledger = ledger
+        self._saved = saved
+        self._rate = 0.0
+        self._writer = CheckpointWriter(job.checkpoint, job.checkpoint_seconds, progress)
+
+    def on_step_begin(self, *_: Any, **kwargs: Any) -> None:
+        """Restore a saved state before the first step; note the learning rate."""
+        if self._saved is not None:
+            self._restore(self._saved)
+            self._saved = None
+        if self._trainer.state.global_step == 0:
+            self._ledger.start_step()
+        self._rate = float(kwargs["optimizer"].param_groups[0]["lr"])
+
+    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+        """Refuse a loss that is not finite before it reaches the weights."""
+        if self._trainer.step_loss is not None:
+            self._ledger.check(float(self._trainer.step_loss))
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """Enter the step; write a checkpoint when one is due."""
+        loss = self._trainer.step_loss
+        self._trainer.step_loss = None
+        self._ledger.finish_step(
+            float(loss) if loss is not None else 0.0, self._rate, self._trainer.step_norm
+        )
+        if self._writer.due(finished=self._ledger.done == self._job.steps):
+            self._writer.write(self._state())
+            self._ledger.start_step()
+
+    def _restore(self, saved: TrainingState) -> None:
+        restore_weights(self._job.model, saved.weights)
+        self._trainer.optimizer.load_state_dict(saved.optimizer)
+        self._trainer.lr_scheduler.load_state_dict(saved.rates)
+        scaler = self._trainer.accelerator.scaler
+        if scaler is not None and saved.scaler is not None:
+            scaler.load_state_dict(saved.scaler)
+        restore_random_state(saved.random)
+
+    def _state(self) -> TrainingState:
+        scaler = self._trainer.accelerator.scaler
+        return TrainingState(
+            fingerprint=self._job.plan.fingerprint,
+            points=tuple(self._ledger.points),
+            weights=trainable_weights(self._job.model),
+            optimizer=self._trainer.optimizer.state_dict(),
+            rates=self._trainer.lr_scheduler.state_dict(),
+            scaler=None if scaler is None else scaler.state_dict(),
+            random=random_state(),
+        )

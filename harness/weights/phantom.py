@@ -1,0 +1,61 @@
+"""Phantom: the planned model on the meta device, with the modules it will be trained with."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from harness.quantize.scheme import Target, find_scheme
+from harness.spec.plan import Plan
+from harness.weights.adapter import wrap
+from harness.weights.shape import transformers_config
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def phantom_model(plan: Plan, layers: int) -> nn.Module:
+    """The model of ``plan``, ``layers`` deep, as :mod:`harness.weights` would load and adapt it.
+
+    Quantized layers are their scheme's own and adapters are PEFT's own, so that a forward pass
+    makes the very tensors of a real one. Nothing has memory.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    config = transformers_config(plan.model)
+    config.num_hidden_layers = layers
+    stored = plan.stored
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, stored))
+        _quantize(model, plan)
+    model.requires_grad_(plan.method == "full")
+    if plan.adapter is not None:
+        model = _adapt(model, plan)
+    return model  # type: ignore[no-any-return]
+
+
+def _adapt(model: Any, plan: Plan) -> Any:
+    import torch
+
+    with torch.device("meta"):
+        model = wrap(model, plan.adapter, low_cpu_mem_usage=True)  # type: ignore[arg-type]
+    dtype = getattr(torch, plan.precision.trainable)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(dtype)
+    return model
+
+
+def _quantize(model: Any, plan: Plan) -> None:
+    """Put the scheme's layers in place of those that it quantizes."""
+    import torch
+
+    from harness.quantize.layers import as_linear, taken_layers
+
+    scheme = find_scheme(plan.quantization)
+    target = Target(plan.quantization, getattr(torch, plan.precision.compute), "meta")
+    for name, module in taken_layers(model, scheme):
+        model.set_submodule(name, scheme.phantom(as_linear(module), target))
+    scheme.mark(model)

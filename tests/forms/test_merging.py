@@ -1,0 +1,116 @@
+"""Merged weights answer as the adapter does, for every method that PEFT merges."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.errors import UserError
+from harness.forms.dequantize import dequantize
+from harness.forms.make import as_trained, merged, merged_dequantized
+from harness.forms.merging import check_mergeable, why_not_merged
+from harness.spec.variant import Adapter, Quantization
+from tests.forms.tiny_results import logits, make_plan, make_result
+
+# Each with the fields that PEFT needs for a model of 64 hidden units.
+METHODS: dict[str, dict[str, object]] = {
+    "LORA": {"r": 4, "target_modules": "all-linear"},
+    "ADALORA": {"init_r": 4, "target_r": 2, "total_step": 10, "target_modules": "all-linear"},
+    "BOFT": {"boft_block_size": 4, "target_modules": ["down_proj"]},
+    "C3A": {"block_size": 32, "target_modules": "all-linear"},
+    "FOURIERFT": {"n_frequency": 20, "target_modules": "all-linear"},
+    "HRA": {"r": 4, "target_modules": "all-linear"},
+    "IA3": {"target_modules": ["down_proj"], "feedforward_modules": ["down_proj"]},
+    "LN_TUNING": {"target_modules": ["input_layernorm"]},
+    "LOHA": {"r": 4, "target_modules": "all-linear"},
+    "LOKR": {"r": 4, "target_modules": "all-linear"},
+    "MISS": {"r": 4, "target_modules": "all-linear"},
+    "OFT": {"oft_block_size": 4, "target_modules": "all-linear"},
+    "RANDLORA": {"r": 4, "target_modules": "all-linear"},
+    "ROAD": {"group_size": 16, "target_modules": "all-linear"},
+    "SHIRA": {"r": 2, "target_modules": "all-linear"},
+    "VBLORA": {"r": 2, "num_vectors": 8, "vector_length": 16, "target_modules": "all-linear"},
+    "VERA": {"r": 4, "target_modules": ["down_proj"]},
+    "WAVEFT": {"n_frequency": 20, "target_modules": "all-linear"},
+}
+FAMILIES = ("llama", "qwen2", "phi3")
+
+
+def settings(method: str) -> list[str]:
+    import json
+
+    return [
+        f"adapter.type={method}",
+        *(f"adapter.{name}={json.dumps(value)}" for name, value in METHODS[method].items()),
+    ]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", METHODS)
+def test_merged_answers_as_the_adapter(method: str, family: str, tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, family, *settings(method))
+    assert plan.adapter is not None
+    assert why_not_merged(plan.adapter, plan.model) is None
+    # RandLoRA sums many random bases: a large change would show the noise of float32, not merging
+    parts = make_result(tmp_path, plan, 0.005 if method == "RANDLORA" else 0.05).parts
+    base = logits(parts.base())
+    as_adapter = logits(as_trained(parts))
+    assert (as_adapter - base).abs().max() > 1e-4, (
+        "the adapter changes nothing, so nothing is shown"
+    )
+    scale = as_adapter.abs().max()
+    assert (logits(merged(parts)) - as_adapter).abs().max() <= 1e-5 * max(1, float(scale))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("variant", ["qlora_nf4", "qlora_nf4_dq", "qlora_fp4"])
+def test_merged_into_dequantized_answers_as_trained(
+    variant: str, family: str, tmp_path: Path
+) -> None:
+    parts = make_result(tmp_path, make_plan(tmp_path, family, variant=variant)).parts
+    trained = logits(as_trained(parts))
+    dense = logits(merged_dequantized(parts))
+    original = logits(merged(parts))
+    scale = max(1.0, float(trained.abs().max()))
+    assert (dense - trained).abs().max() <= 1e-5 * scale
+    assert (original - trained).abs().max() > 1e-3 * scale, "4 bits should have cost something"
+
+
+def test_eight_bits_expand_to_within_half_a_step(tmp_path: Path) -> None:
+    """Products in 8 bits round their inputs too, so only the weights can be compared."""
+    parts = make_result(tmp_path, make_plan(tmp_path, variant="lora_int8")).parts
+    dense, original = dequantize(parts.base()), parts.base(Quantization())
+    for name, module in original.named_modules():
+        if isinstance(module, torch.nn.Linear) and name != "lm_head":
+            found = dense.get_submodule(name).weight
+            half_step = module.weight.abs().amax(dim=1, keepdim=True) / 127 / 2
+            assert ((found - module.weight).abs() <= half_step * 1.1).all(), name
+
+
+@pytest.mark.parametrize(
+    ("method", "fields"),
+    [
+        ("PROMPT_TUNING", {"num_virtual_tokens": 4}),
+        ("PREFIX_TUNING", {"num_virtual_tokens": 4}),
+        ("ADAPTION_PROMPT", {"adapter_len": 4, "adapter_layers": 1}),
+        ("LORA", {"r": 4, "target_modules": ["q_proj"], "alora_invocation_tokens": [1, 2]}),
+    ],
+)
+def test_methods_without_a_merge_say_so(
+    method: str, fields: dict[str, object], tmp_path: Path
+) -> None:
+    model = make_plan(tmp_path).model
+    adapter = Adapter.model_validate({"type": method, **fields})
+    with pytest.raises(UserError, match="needs a merged adapter"):
+        check_mergeable(adapter, model, "merged")
+
+
+def test_a_merge_rounds_once(tmp_path: Path) -> None:
+    parts = make_result(tmp_path, make_plan(tmp_path)).parts
+    exact, rounded = merged(parts, "float32"), merged(parts, "bfloat16")
+    for (name, weight), other in zip(
+        exact.state_dict().items(), rounded.state_dict().values(), strict=True
+    ):
+        assert torch.equal(weight.to(torch.bfloat16), other), name

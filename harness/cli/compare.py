@@ -12,6 +12,7 @@ import typer
 from harness.cli.app import out
 from harness.cli.options import MarginOption, ReportsOption, parse_share
 from harness.cli.report import warn_of_unreadable
+from harness.cli.terminal import visible
 
 if TYPE_CHECKING:
     from harness.records.store import BrokenRun
@@ -80,6 +81,6 @@ def _print(
         out.print(comparison_table(comparison))
         out.print(*outcome_lines(outcomes), sep="\n")
     elif file_format is ComparisonFormat.json:
-        typer.echo(comparison_json(comparison, outcomes))
+        typer.echo(visible(comparison_json(comparison, outcomes)))
     else:
-        typer.echo(comparison_junit(comparison, outcomes))
+        typer.echo(visible(comparison_junit(comparison, outcomes)))

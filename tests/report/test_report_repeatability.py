@@ -10,7 +10,7 @@ from harness.report.blocks import Prose
 from harness.report.repeatability import check_against_itself
 from harness.report.sample import Scale, make_sample
 from tests.report.records import Made, build_from, write_runs
-from tests.statistics.worlds import World, draw
+from tests.stats.worlds import World, draw
 
 LOSS = Scale("exp", relative=True, direction="lower", unit="per token", margin=0.01)
 

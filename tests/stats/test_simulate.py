@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.report.records import Made, build_from, write_run
-from tests.statistics.simulate import MIXES, Tally, judge, run
-from tests.statistics.worlds import Items, World, draw, draw_items
+from tests.stats.simulate import MIXES, Tally, judge, run
+from tests.stats.worlds import Items, World, draw, draw_items
 
 TRIES = 250
 

@@ -1,8 +1,8 @@
 """Simulation: how often the report's statements are true, cell by cell, as a table.
 
 Every experiment goes through the code that a report goes through: items, influences, paired
-effects, moderation, corrections, verdicts. ``python -m tests.statistics.simulate`` prints the
-table; ``nox -s statistics`` calls it. tests/statistics/test_simulate.py shows that records on
+effects, moderation, corrections, verdicts. ``python -m tests.stats.simulate`` prints the
+table; ``nox -s statistics`` calls it. tests/stats/test_simulate.py shows that records on
 disk give the same verdicts as the arrays used here.
 """
 
@@ -23,7 +23,7 @@ from harness.report.sample import Sample, Scale, make_sample
 from harness.report.scoring import Difference, Scoring, adjust, compare_all, with_differences
 from harness.report.statistics.multiplicity import holm
 from harness.report.statistics.noise import Noise
-from tests.statistics.worlds import REFERENCE, World, draw
+from tests.stats.worlds import REFERENCE, World, draw
 
 GOALS = (0.93, 0.98)
 

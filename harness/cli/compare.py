@@ -17,7 +17,7 @@ from harness.cli.terminal import visible
 if TYPE_CHECKING:
     from harness.records.store import BrokenRun
     from harness.report.compare import Comparison
-    from harness.report.gate import Outcome
+    from harness.report.gate import GateResult
 
 
 class ComparisonFormat(StrEnum):
@@ -72,7 +72,7 @@ def _unreadable(comparison: Comparison) -> tuple[BrokenRun, ...]:
 
 
 def _print(
-    comparison: Comparison, outcomes: Sequence[Outcome], file_format: ComparisonFormat
+    comparison: Comparison, outcomes: Sequence[GateResult], file_format: ComparisonFormat
 ) -> None:
     from harness.report.console import comparison_table, outcome_lines
     from harness.report.gate import comparison_json, comparison_junit

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, model_toml, save_architecture, tiny_causal
 from transformers import AutoModelForCausalLM
 
 from harness.spec.registry import load_model
 from harness.weights.shape import meta_model
+from tests.architectures import ARCHITECTURES, model_toml, save_architecture, tiny_causal
 
 
 def test_there_are_enough_to_speak_of_every_architecture() -> None:

@@ -1,12 +1,17 @@
-"""Command line: parse arguments, call one function, print. The only place that prints or exits."""
+"""Command line: a file for each command. The only place that prints or exits."""
 
 from __future__ import annotations
 
 from harness.cli.app import INTERRUPTED, app, complain, err
+from harness.cli.compare import compare
+from harness.cli.corpus import corpus
+from harness.cli.doctor import doctor
 from harness.cli.export import export
-from harness.cli.look import corpus, doctor, list_, plan, show
-from harness.cli.reports import compare, report
-from harness.cli.work import run
+from harness.cli.list import list_
+from harness.cli.plan import plan
+from harness.cli.report import report
+from harness.cli.run import run
+from harness.cli.show import show
 from harness.errors import HarnessError
 
 __all__ = ["main"]

@@ -8,7 +8,8 @@ from typing import Annotated, get_args
 
 import typer
 
-from harness.cli.app import DeviceKind, DeviceOption, ReportsOption, choose_device, out, say
+from harness.cli.app import out, say
+from harness.cli.options import DeviceKind, DeviceOption, ReportsOption
 from harness.spec.form import parse_form
 from harness.spec.variant import Dtype
 
@@ -69,12 +70,13 @@ def export(
     from harness.deploy.export import Order
     from harness.deploy.export import export as write_export
     from harness.deploy.results import find_result
+    from harness.spec.device import detect_device
 
     order = Order(
         form=wanted,
         target=to,
         dtype=dtype.dtype,
-        device=choose_device(device),
+        device=detect_device(device.value),
         trust_remote_code=trust_remote_code,
     )
     with Notes(out) as notes:

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from harness.forecast.surroundings import CONTEXT_BYTES, MIB, surroundings, unread_bytes
+from harness.forecast.surroundings import CONTEXT_BYTES, surroundings, unread_bytes
 from harness.forecast.weights import standing_bytes
 from harness.records.record import MemoryPrediction
 from harness.spec.plan import Plan
-from harness.train.peaks import TrainingPeaks
+from harness.train.path import path_of
 from harness.train.schedule import MicroBatch
-from harness.train.stream.footprint import fast_training, takes_fast_path
 from harness.weights.shape import ParameterCount, count_plan
-
-SCORED_LOGITS_BYTES = {"cpu": 64 * MIB, "cuda": 256 * MIB}  # harness.score.body holds at a time
-SCORED_TOKENS_CPU = 512  # of one pass in harness.score.likelihood
 
 
 def predict(plan: Plan, largest: MicroBatch | None = None) -> MemoryPrediction:
     """Peak bytes of each phase: by torch's allocator on a GPU, resident on a CPU.
 
     Weights and optimizer state are counted; what a step allocates is found by rehearsing it on
-    the meta device with the real modules (:mod:`harness.forecast.steps`). Until the corpus is
+    the meta device with the real modules or counted by its path. Until the corpus is
     known, rows are taken to be ``sequence_length`` long, so one of shorter rows needs less; with
     ``largest``, the prediction is for that corpus. All tokens are taken to be labelled.
 
@@ -45,12 +41,14 @@ def predict(plan: Plan, largest: MicroBatch | None = None) -> MemoryPrediction:
 
 def _scoring_bytes(plan: Plan) -> int:
     """Most bytes of tensors beside the weights while scores are taken."""
-    from harness.forecast.steps import rehearse_scoring
+    from harness.forecast.scoring import rehearse_scoring
+    from harness.score.body import LOGIT_BYTES
+    from harness.score.likelihood import CPU_BUDGET
 
     tokens = plan.score.batch_tokens
     if plan.device.kind == "cpu":
-        tokens = min(tokens, SCORED_TOKENS_CPU)
-    logits = SCORED_LOGITS_BYTES[plan.device.kind]
+        tokens = min(tokens, CPU_BUDGET)
+    logits = LOGIT_BYTES[plan.device.kind]
     # a chunk's float32 logits live until the next are there, beside those in the compute dtype
     return max(rehearse_scoring(plan, tokens), 5 * logits // 2)
 
@@ -62,8 +60,9 @@ def training_parts(
     around = surroundings(plan, counts)
     standing = standing_bytes(plan, counts)
     rows = plan.training.micro_batch_size
-    step = _rehearse(plan, largest or MicroBatch.full(plan), standing.trainable)
-    kept = takes_fast_path(plan) or plan.budget.batch_size > rows
+    path = path_of(plan)
+    step = path.footprint(plan, largest or MicroBatch.full(plan), standing.trainable)
+    kept = path.keeps_gradients or plan.budget.batch_size > rows
     before = max(step.saved, step.loss)
     return {
         "weights": standing.base,
@@ -75,14 +74,6 @@ def training_parts(
         "backward": step.peak - before,
         "surroundings": around.training + round((around.heap_share - 1) * step.peak),
     }
-
-
-def _rehearse(plan: Plan, largest: MicroBatch, trainable: int) -> TrainingPeaks:
-    from harness.forecast.steps import rehearse_training
-
-    if takes_fast_path(plan):
-        return fast_training(plan, largest.tokens, trainable)
-    return rehearse_training(plan, plan.training.micro_batch_size, largest.longest)
 
 
 def fits(plan: Plan, memory_bytes: int) -> bool:

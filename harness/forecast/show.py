@@ -50,6 +50,13 @@ def _counts(plan: Plan, counts: ParameterCount) -> Iterator[str]:
     share = 100 * counts.trainable / counts.total
     trained = f"{counts.trainable:,} trained ({share:.3g} %)" if plan.trains else "none trained"
     yield f"parameters: {counts.total:,}, {trained}"
+    if counts.quantized:
+        rest = counts.total - counts.trainable - counts.quantized
+        bits = 8 * counts.quantized_bytes / counts.quantized
+        yield (
+            f"quantized: {counts.modules} linear layers, {counts.quantized:,} parameters at "
+            f"{bits:.2f} bits ({plan.quantization.label}); {rest:,} of the base are not"
+        )
     for item in plan.substitutions:
         yield f"instead of {item.key} = {item.asked}: {item.used} ({item.reason})"
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.forecast.weights import DTYPE_BYTES
 from harness.spec.model import WheelSource
 from harness.spec.plan import Plan
+from harness.spec.variant import DTYPE_BYTES
 from harness.weights.shape import ParameterCount
 
 MIB = 1 << 20

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.spec.plan import Plan
+from harness.spec.variant import DTYPE_BYTES
 from harness.weights.shape import ParameterCount
-
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)

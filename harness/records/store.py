@@ -23,6 +23,11 @@ class RunFolder:
     path: Path
 
     @property
+    def variant(self) -> str:
+        """Name of the variant, which is that of the folder above."""
+        return self.path.parent.name
+
+    @property
     def plan(self) -> Path:
         """The plan, written by the parent before the child starts."""
         return self.path / "plan.json"

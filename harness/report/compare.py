@@ -80,17 +80,20 @@ def find_side(target: str, runs: Path, suite: str | None = None) -> Side:
     """Find what the user named: a run folder, a folder of records, or a variant below ``runs``.
 
     Raises:
-        UserError: the folder holds no readable record.
+        UserError: the folder holds no record.
+        InvalidFile: the only record that fits cannot be read.
         UnknownName: neither a folder nor a variant that has been run.
     """
     path = Path(target)
     if path.is_dir():
         found, broken = _sorted_out(_read_below(path))
+        _refuse_unreadable(found, broken)
         if not found:
             raise UserError("no record in this folder", where=path, expected="record.json below it")
         return Side(target, make_rows(found), broken)
     found, broken = _sorted_out(RunStore(runs).scan(suite))
     rows = [row for row in make_rows(found) if target in (row.variant, row.label)]
+    _refuse_unreadable(rows, [run for run in broken if run.folder.variant == target])
     if not rows:
         raise UnknownName(
             "run or variant", target, {run.record.plan.variant for run in found}, where=runs
@@ -103,6 +106,12 @@ def find_side(target: str, runs: Path, suite: str | None = None) -> Side:
             hint="name the run's folder instead",
         )
     return Side(target, tuple(rows), broken)
+
+
+def _refuse_unreadable(found: Sequence[object], broken: Sequence[BrokenRun]) -> None:
+    """Where nothing else was found, the record that cannot be read is what is wrong."""
+    if not found and broken:
+        raise broken[0].error
 
 
 def _read_below(folder: Path) -> Iterator[StoredRun | BrokenRun]:

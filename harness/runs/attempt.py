@@ -130,7 +130,8 @@ class Attempt:
             started_at, seconds = self._started_at, self._seconds
         message = self.ending.message
         if account.skipped:
-            message += f" ({account.skipped} lines of its events cannot be read)"
+            lines = "1 line" if account.skipped == 1 else f"{account.skipped} lines"
+            message += f" ({lines} of its events cannot be read)"
         return RunRecord(
             plan=self.plan,
             fingerprint=self.plan.fingerprint,

@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from harness.spec.variant import Quantization
 
 
-TRAINERS = {"plain": "harness.train.sft.plain", "fast": "harness.train.stream.fast"}
-
-
 @dataclass
 class PhaseState:
     """What a phase says of itself while it is under way."""
@@ -74,6 +71,7 @@ class Run:
     def execute(self) -> None:
         """Carry out the plan; ``draft`` holds what it found."""
         from harness.measure.environment import take_environment
+        from harness.train.path import path_of
         from harness.weights.fetch import fetch, quiet_libraries
 
         quiet_libraries()
@@ -90,8 +88,8 @@ class Run:
         self._import("what scoring needs", "harness.score.take", "harness.score.reuse")
         if self.plan.trains:
             self._take_scores("score_base", lambda: self._subject(model, corpus, renderer))
-            path = TRAINERS[self.plan.training.speed]
-            self._import("the trainer", "harness.weights.adapter", "peft", path)
+            modules = path_of(self.plan).modules
+            self._import("the trainer", "harness.weights.adapter", "peft", *modules)
             with self._in_phase("train"):
                 model = self._train(model, rows, order, renderer)
         self._take_scores("score", lambda: self._subject(model, corpus, renderer))
@@ -109,6 +107,7 @@ class Run:
         from harness.corpus.funnel import with_rows
         from harness.corpus.render import Renderer
         from harness.corpus.sequences import make_rows
+        from harness.weights.agreement import check_tokens
         from harness.weights.load import load_tokenizer
 
         self.log.note("reading the corpus")
@@ -116,6 +115,13 @@ class Run:
             load_tokenizer(source, trust_remote_code=self._trusted), self.plan.model.chat_template
         )
         found = tokenised_corpus(self.plan.corpus, renderer, self._reuse)
+        sequences = (*found.train, *found.held_out)
+        used = {
+            "padding": renderer.pad_id,
+            "the end of a turn": renderer.end_of_turn_id,
+            "a token of the corpus": max(int(one.input_ids.max(initial=0)) for one in sequences),
+        }
+        check_tokens(self.plan.model, source, used)
         training = self.plan.training
         rows = make_rows(found.train, training)
         self.draft.corpus = with_rows(found.corpus.result, rows, training.overflow)
@@ -143,13 +149,14 @@ class Run:
     def _load(self, source: Path) -> Any:
         from harness.weights.census import check_census, take_census
         from harness.weights.load import load_base
-        from harness.weights.shape import count_plan
+        from harness.weights.shape import count_parameters
 
         self.log.note(f"loading {self.plan.model.name}")
         model = load_base(self.plan, source, trust_remote_code=self._trusted)
         self.draft.census = take_census(model)
         if not self.plan.trains:
-            check_census(self.draft.census, self.plan, 0, count_plan(self.plan).quantized)
+            counts = count_parameters(self.plan.model, "none", None, self.plan.quantization)
+            check_census(self.draft.census, self.plan, counts)
         return model
 
     def _take_scores(
@@ -212,7 +219,8 @@ class Run:
         )
 
     def _train(self, model: Any, rows: Rows | None, order: list[int], renderer: Renderer) -> Any:
-        from harness.train.train import TrainJob, train
+        from harness.train.job import TrainJob
+        from harness.train.path import train
         from harness.weights.adapter import attach_adapter
         from harness.weights.census import check_census, take_census
         from harness.weights.shape import count_plan
@@ -223,8 +231,7 @@ class Run:
         model = attach_adapter(model, plan)
         self.draft.census = take_census(model)
         counts = count_plan(plan)
-        planned = (counts.trainable, counts.quantized)
-        check_census(self.draft.census, plan, *planned)
+        check_census(self.draft.census, plan, counts)
         job = TrainJob(
             model=model,
             rows=rows.rows,
@@ -238,7 +245,7 @@ class Run:
         self.log.advance(0, job.steps)
         self.draft.training = train(job, self.log)
         # The training library must have left dtypes alone.
-        check_census(take_census(model), plan, *planned)
+        check_census(take_census(model), plan, counts)
         return model.eval()
 
     def _save(self, model: Any) -> None:

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, JsonValue, model_validator
 from harness.spec.schema import Frozen
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+DTYPE_BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 Method = Literal["adapter", "full", "none"]
 
 Positive = Annotated[int, Field(gt=0)]
@@ -94,8 +95,10 @@ class Training(Frozen):
         default=False,
         description="with gradient_checkpointing on a GPU: keep layer inputs in host memory",
     )
-    speed: Literal["plain", "fast"] = Field(
-        default="plain", description="TRL's SFTTrainer, or the harness's own fast path"
+    speed: Name = Field(
+        default="plain",
+        description='the training path: "plain" is TRL\'s SFTTrainer, "fast" the harness\'s own '
+        "loop; installed packages may add others",
     )
 
 

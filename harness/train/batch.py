@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.corpus.sequences import IGNORED, Row
+
 if TYPE_CHECKING:
     import torch
 
-    from harness.corpus.sequences import Row
-
-IGNORED = -100
 TENSORS = ("ids", "positions", "starts", "where", "targets")
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from harness.records.record import LossPoint
-    from harness.train.train import TrainJob
+    from harness.train.job import TrainJob
 
 # What torch.load and the types raise for files that are cut or of another make.
 UNREADABLE = (

@@ -10,6 +10,7 @@ from harness.errors import CensusError
 from harness.quantize.scheme import Scheme, Weighed, schemes
 from harness.records.record import Census, CensusRow
 from harness.spec.plan import Plan
+from harness.weights.shape import ParameterCount
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,21 +71,17 @@ def _name(dtype: object) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def check_census(
-    census: Census, plan: Plan, trainable: int | None = None, quantized: int | None = None
-) -> None:
+def check_census(census: Census, plan: Plan, counts: ParameterCount | None = None) -> None:
     """Fail unless the loaded model is the planned one.
 
-    ``trainable`` and ``quantized`` are the planned numbers of trainable and of quantized
-    parameters (shape counts), where known.
+    ``counts`` are what the plan expects, where they are known.
 
     Raises:
         CensusError: naming what differs.
     """
-    wrong = [
-        *_differences(census, plan),
-        *_miscounted(census, plan, trainable, quantized),
-    ]
+    wrong = [*_differences(census, plan)]
+    if counts is not None:
+        wrong += _miscounted(census, counts)
     if wrong:
         raise CensusError(
             "the loaded model is not the planned one: " + "; ".join(wrong),
@@ -105,12 +102,12 @@ def _differences(census: Census, plan: Plan) -> Iterator[str]:
         yield f"trainable parameters in {sorted(dtypes)}, planned {plan.precision.trainable}"
 
 
-def _miscounted(
-    census: Census, plan: Plan, trainable: int | None, quantized: int | None
-) -> Iterator[str]:
-    if trainable is not None and census.trainable != trainable:
-        yield f"{census.trainable:,} trainable parameters, planned {trainable:,}"
-    found = sum(row.elements for row in census.rows if row.quantization != "none")
-    planned = 0 if plan.quantization.type == "none" else quantized
-    if planned is not None and found != planned:
-        yield f"{found:,} quantized parameters, planned {planned:,}"
+def _miscounted(census: Census, counts: ParameterCount) -> Iterator[str]:
+    quantized = sum(row.elements for row in census.rows if row.quantization != "none")
+    for what, found, planned in (
+        ("parameters", census.total, counts.total),
+        ("trainable parameters", census.trainable, counts.trainable),
+        ("quantized parameters", quantized, counts.quantized),
+    ):
+        if found != planned:
+            yield f"{found:,} {what}, planned {planned:,}"

@@ -165,10 +165,12 @@ def _write_random(
 
     progress.note(f"making random weights in the shape of {model.name}")
     quiet_libraries()
+    # rows for added tokens are added when the model is loaded, as to any other model
+    config = transformers_config(model.model_copy(update={"added_tokens": 0}))
     torch.manual_seed(source.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with torch.device(device):
-        built = AutoModelForCausalLM.from_config(transformers_config(model), dtype=torch.bfloat16)
+        built = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     built.save_pretrained(folder)
     AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
 

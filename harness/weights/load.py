@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import InvalidFile
 from harness.quantize.scheme import Target, find_scheme
 from harness.spec.plan import Plan
 from harness.spec.variant import Quantization
+from harness.weights.agreement import check_config, check_loading, check_shapes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -46,24 +47,25 @@ def load_base(
     Code that lies beside the weights runs only if it is trusted.
 
     Raises:
-        InvalidFile: the folder holds no model that transformers can read.
+        InvalidFile: the folder holds no model that transformers can read, another one than the
+            plan's, or not all of it.
     """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
 
     chosen = plan.quantization if quantization is None else quantization
     # Fully fine-tuned weights are stored as trainable weights, everything else as compute dtype.
     open_model = partial(
-        AutoModelForCausalLM.from_pretrained,
+        _open_whole,
         folder,
         dtype=getattr(torch, plan.stored),
         use_safetensors=True,
         trust_remote_code=trust_remote_code,
-        attn_implementation="sdpa",
     )
     target = Target(chosen, getattr(torch, plan.precision.compute), plan.device.kind)
+    check_config(plan.model, folder)
     try:
+        check_shapes(plan.model, folder, trust_remote_code=trust_remote_code)
         model = find_scheme(chosen).load(open_model, target)
     except (OSError, ValueError, SafetensorError) as error:
         raise InvalidFile(f"transformers cannot load the model: {error}", where=folder) from error
@@ -71,3 +73,15 @@ def load_base(
         model.resize_token_embeddings(model.config.vocab_size + plan.model.added_tokens)
     model.requires_grad_(requires_grad=False)  # whatever is to be trained asks for it later
     return model.eval()
+
+
+def _open_whole(folder: Path, **options: Any) -> PreTrainedModel:
+    """The model with every weight from the folder; transformers would fill gaps at random."""
+    from transformers import AutoModelForCausalLM
+
+    model, info = AutoModelForCausalLM.from_pretrained(
+        folder, output_loading_info=True, ignore_mismatched_sizes=True, **options
+    )
+    check_loading(info, folder)
+    found: PreTrainedModel = model
+    return found

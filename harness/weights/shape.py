@@ -107,6 +107,13 @@ def count_parameters(
     scheme = find_scheme(quantization)
     linear = sum(prod(weight_shape(layer)) for _, layer in linear_layers(built))
     taken = [weight_shape(layer) for _, layer in taken_layers(built, scheme)]
+    if quantization.type != "none" and not taken:
+        raise InvalidFile(
+            f"quantization {quantization.label} finds no layer of {model.name} to quantize",
+            where="quantization.type",
+            expected="linear layers besides the output head",
+            hint="use an unquantized variant",
+        )
     if adapter is not None:
         built = wrap(built, adapter, low_cpu_mem_usage=True)
     elif method == "none":

@@ -34,7 +34,8 @@ from harness.spec.plan import Plan, make_plan
 from harness.spec.registry import load_model, load_suite, load_variant
 from harness.spec.suite import CorpusSpec
 from harness.train.schedule import schedule
-from harness.train.train import TrainJob, train
+from harness.train.job import TrainJob
+from harness.train.path import train
 
 TINY = {
     "vocab_size": 49152,

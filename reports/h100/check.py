@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from harness.train.stream import ops
-from harness.train.stream import triton_kernels as kernels
+from harness.train.stream import kernels
 
 
 def error(out: torch.Tensor, reference: torch.Tensor) -> float:

@@ -34,7 +34,8 @@ from harness.spec.registry import load_model, load_suite, load_variant
 from harness.train.batch import StreamBatch, make_stream_batch
 from harness.train.stream.decoder import Decoder
 from harness.train.schedule import schedule
-from harness.train.train import TrainJob, train
+from harness.train.job import TrainJob
+from harness.train.path import train
 
 AT_ONCE = 4  # trainings; nine took more than 80 GB
 FIRST = 20  # steps whose losses are compared one by one

@@ -17,7 +17,6 @@ from harness.spec.plan import Plan
 from harness.spec.registry import load_model
 from harness.spec.variant import Quantization
 from harness.train.schedule import MicroBatch
-from harness.train.stream.footprint import takes_fast_path
 from tests.forecast.phi_plans import CPU, H100, counted, make, small, training_peak
 
 MEASURED = json.loads((Path(__file__).parent / "h100_peaks.json").read_text(encoding="utf-8"))
@@ -214,18 +213,3 @@ def test_predicted_resident_memory_is_within_a_fifth(
 def test_a_model_without_a_shape_cannot_be_planned() -> None:
     with pytest.raises(InvalidFile, match="states no shape"):
         predict(make("lora_bf16", model=load_model("phi2").model_copy(update={"config": {}})))
-
-
-@pytest.mark.parametrize(
-    ("adapter", "fast"),
-    [({}, True), ({"lora_dropout": 0.05}, False), ({"use_dora": True}, False),
-     ({"bias": "all"}, False)],
-)  # fmt: skip
-def test_what_the_fast_path_refuses_is_predicted_as_plain(
-    adapter: dict[str, Any], fast: bool
-) -> None:
-    """The same cases are refused in tests/train/test_decoder.py."""
-    plan = make("lora_bf16", {"speed": "fast"}, model=small())
-    assert plan.adapter is not None
-    changed = plan.adapter.model_copy(update=adapter)
-    assert takes_fast_path(plan.model_copy(update={"adapter": changed})) is fast

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from harness.forecast.phantom import phantom_model
-from harness.forecast.rehearsal import LiveBytes, StandIns, checkpoint_layers, rehearsing
-from harness.forecast.steps import rehearse_training
+from harness.train.rehearsal import LiveBytes, StandIns, checkpoint_layers, rehearsing
+from harness.train.sft.footprint import rehearse_training
 from harness.weights.adapter import attach_adapter
+from harness.weights.phantom import phantom_model
 from harness.weights.shape import transformers_config
 from tests.forecast.phi_plans import CPU, make, small
 

@@ -11,7 +11,8 @@ from typing import Any
 from harness.records.events import Advanced, Event, Note, PhaseStarted, ProcessStarted
 from harness.spec.device import Device
 from harness.spec.plan import Plan
-from harness.spec.registry import Request, resolve
+from harness.spec.registry import Request
+from harness.train.path import resolve
 from tests.weights.tiny_llama import write_folder, write_model_file
 
 CPU = Device(kind="cpu", name="Plain CPU", memory_bytes=24 << 30, bfloat16=False, threads=1)

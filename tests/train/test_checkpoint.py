@@ -14,7 +14,8 @@ import torch
 
 from harness.records.events import Silence
 from harness.train.checkpoint import TrainingState, load_state, save_state
-from harness.train.train import TrainJob, train
+from harness.train.job import TrainJob
+from harness.train.path import train
 from tests.train.tiny import tiny_job, tiny_model, tiny_plan, tiny_rows
 
 ROWS = tiny_rows()

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from harness.errors import DivergedError
+from harness.errors import DivergedError, RunError
 from harness.records.events import Silence
 from harness.records.record import TrainResult
 from harness.train.batch import collate
-from harness.train.train import train
+from harness.train.path import train
 from tests.train.tiny import tiny_job, tiny_model, tiny_plan, tiny_rows
 
 
@@ -207,11 +207,10 @@ def test_adapters_on_a_quantized_base_keep_the_planned_dtype() -> None:
     assert kinds == {torch.float32}
 
 
-def test_the_fast_path_hands_what_it_does_not_know_to_the_plain_one() -> None:
+def test_what_the_fast_path_does_not_take_is_an_error_if_planning_let_it_pass() -> None:
     model = tiny_model(lora_dropout=0.1)
-    result = train(tiny_job(model, tiny_rows(), tiny_plan(steps=1, speed="fast")), Silence())
-
-    assert result.trainer == "plain"
+    with pytest.raises(RunError, match="the fast path does not take adapter dropout"):
+        train(tiny_job(model, tiny_rows(), tiny_plan(steps=1, speed="fast")), Silence())
 
 
 def test_tokens_are_counted_with_and_without_padding() -> None:

@@ -13,8 +13,8 @@ from harness.corpus.sequences import Row
 from harness.spec.device import Device
 from harness.spec.plan import Plan, make_plan
 from harness.spec.registry import load_model, load_suite, load_variant
+from harness.train.job import TrainJob
 from harness.train.schedule import schedule
-from harness.train.train import TrainJob
 
 SHAPE = {
     "vocab_size": 128,

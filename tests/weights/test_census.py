@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from harness.spec.plan import Plan, make_plan
 from harness.spec.registry import load_model, load_suite, load_variant
 from harness.weights.adapter import attach_adapter
 from harness.weights.census import check_census, take_census
+from harness.weights.shape import ParameterCount
 
 CPU = Device(kind="cpu", name="Plain CPU", memory_bytes=24 << 30, bfloat16=False, threads=2)
 SHAPE = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2}
@@ -127,7 +129,7 @@ def test_the_planned_model_passes(folder: Any, variant: str) -> None:
     census = take_census(model)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert census.trainable == trainable > 0
-    check_census(census, plan, trainable)
+    check_census(census, plan, counts_of(census, trainable=trainable))
 
 
 def as_planned(path: Any, plan: Plan) -> Any:
@@ -136,11 +138,16 @@ def as_planned(path: Any, plan: Plan) -> Any:
     return four_bits(path, plan.quantization.type, double=plan.quantization.double)
 
 
-def refused(
-    census: Census, plan: Plan, trainable: int | None = None, quantized: int | None = None
-) -> str:
+def counts_of(census: Census, **changes: int) -> ParameterCount:
+    """What a plan would expect that is carried out as in ``census``."""
+    quantized = sum(row.elements for row in census.rows if row.quantization != "none")
+    found = ParameterCount(census.total, census.trainable, LINEAR, quantized, 0, 14, 0)
+    return replace(found, **changes)
+
+
+def refused(census: Census, plan: Plan, counts: ParameterCount | None = None) -> str:
     with pytest.raises(CensusError) as caught:
-        check_census(census, plan, trainable, quantized)
+        check_census(census, plan, counts)
     return caught.value.what
 
 
@@ -162,9 +169,10 @@ def test_one_layer_quantized_otherwise_fails(folder: Any) -> None:
 def test_a_layer_left_unquantized_fails(folder: Any) -> None:
     plan = planned("base_nf4")
     model = four_bits(folder[0])
-    check_census(take_census(model), plan, quantized=LINEAR)
+    counts = counts_of(take_census(model), quantized=LINEAR)
+    check_census(take_census(model), plan, counts)
     model.model.layers[0].mlp.up_proj = load(folder[0]).model.layers[0].mlp.up_proj
-    assert f"planned {LINEAR:,}" in refused(take_census(model), plan, quantized=LINEAR)
+    assert f"planned {LINEAR:,}" in refused(take_census(model), plan, counts)
 
 
 def test_another_compute_dtype_fails(folder: Any) -> None:
@@ -184,6 +192,15 @@ def test_an_adapter_in_another_dtype_fails(folder: Any) -> None:
 def test_another_number_of_trainable_parameters_fails(folder: Any) -> None:
     plan = planned("lora_bf16")
     model = attach_adapter(load(folder[0]), plan)
-    count = take_census(model).trainable
+    counts = counts_of(take_census(model))
     next(p for p in model.parameters() if p.requires_grad).requires_grad_(False)
-    assert f"planned {count:,}" in refused(take_census(model), plan, count)
+    assert f"planned {counts.trainable:,}" in refused(take_census(model), plan, counts)
+
+
+def test_another_number_of_parameters_fails_for_references_too(folder: Any) -> None:
+    plan = planned("base_nf4")
+    census = take_census(four_bits(folder[0]))
+    counts = counts_of(census)
+    check_census(census, plan, counts)
+    more = replace(counts, total=counts.total + 1)
+    assert f"planned {more.total:,}" in refused(census, plan, more)

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.train.batch import IGNORED
+from harness.corpus.sequences import IGNORED
+
+CHUNK = 1024  # positions whose logits are held at a time
 
 
 class _FrozenHeadLoss(torch.autograd.Function):
@@ -41,7 +43,7 @@ class _FrozenHeadLoss(torch.autograd.Function):
         return gradient * outputs[0].to(gradient.dtype), None, None, None
 
 
-def summed_loss(hidden: Tensor, head: nn.Module, labels: Tensor, chunk: int = 1024) -> Tensor:
+def summed_loss(hidden: Tensor, head: nn.Module, labels: Tensor, chunk: int = CHUNK) -> Tensor:
     """Sum of the negative log-likelihoods (nats) of the labelled next tokens.
 
     Args:
@@ -51,8 +53,11 @@ def summed_loss(hidden: Tensor, head: nn.Module, labels: Tensor, chunk: int = 10
         chunk: positions whose logits are held at a time.
     """
     wanted = labels[:, 1:] != IGNORED
-    chosen = hidden[:, :-1][wanted]
-    targets = labels[:, 1:][wanted]
+    return loss_of(hidden[:, :-1][wanted], head, labels[:, 1:][wanted], chunk)
+
+
+def loss_of(chosen: Tensor, head: nn.Module, targets: Tensor, chunk: int = CHUNK) -> Tensor:
+    """As :func:`summed_loss`, of states (labelled, width) and the tokens that follow them."""
     if type(head) is nn.Linear and not head.weight.requires_grad:
         chosen = chosen.to(head.weight.dtype)
         loss: Tensor = _FrozenHeadLoss.apply(chosen, head, targets, chunk)  # type: ignore[no-untyped-call]

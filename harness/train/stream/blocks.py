@@ -13,9 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from harness.train.stream import ops
-from harness.train.stream.footprint import ACTIVATIONS
 from harness.train.stream.linears import Linears, UnsupportedLayer
 from harness.train.stream.ops import Norm, Stream
+
+# Model types with the activations that their blocks have.
+ACTIVATIONS = {
+    "llama": ("silu", "swish"),
+    "mistral": ("silu", "swish"),
+    "qwen2": ("silu", "swish"),
+    "phi": ("gelu_new", "gelu_pytorch_tanh"),
+}
 
 
 @dataclass

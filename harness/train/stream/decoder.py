@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from harness.train.batch import StreamBatch
 from harness.train.stream import ops
-from harness.train.stream.blocks import Block, Inside, frozen_norm, make_blocks
+from harness.train.stream.blocks import ACTIVATIONS, Block, Inside, frozen_norm, make_blocks
+from harness.train.stream.footprint import logit_chunk
 from harness.train.stream.linears import UnsupportedLayer, refresh
 from harness.train.stream.ops import Stream
-
-LOGIT_BYTES = 2**27
 
 
 class Decoder:
@@ -26,24 +25,32 @@ class Decoder:
     """
 
     def __init__(
-        self, model: Any, dtype: torch.dtype, *, recompute: bool = False, offload: bool = False
+        self,
+        model: Any,
+        dtype: torch.dtype,
+        *,
+        recompute: bool = False,
+        offload: bool = False,
+        on_gpu: bool = False,
     ) -> None:
-        """Take a transformers model with its PEFT adapters.
+        """Take a transformers model with its PEFT adapters, which may be on the meta device.
 
         Raises:
             UnsupportedLayer: something in it that this path does not know.
         """
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        if base.config.model_type not in ACTIVATIONS:
+            raise UnsupportedLayer(f"models of type {base.config.model_type}")
         body = base.base_model
         self._embed = body.embed_tokens
         self._rotary = body.rotary_emb
-        last = body.norm if hasattr(body, "norm") else getattr(body, "final_layernorm", None)
+        last = body.norm if hasattr(body, "norm") else body.final_layernorm
         self._head = base.get_output_embeddings()
         if type(self._embed) is not nn.Embedding or type(self._head) is not nn.Linear:
             raise UnsupportedLayer("an adapted embedding or output layer")
-        if last is None or self._embed.weight.requires_grad or self._head.weight.requires_grad:
+        if self._embed.weight.requires_grad or self._head.weight.requires_grad:
             raise UnsupportedLayer("a trained embedding or output layer")
-        if self._embed.weight.is_cuda:
+        if on_gpu:
             _check_kernels(dtype, self._rotary)
         self._norm = frozen_norm(last)
         self._dtype = dtype
@@ -109,7 +116,7 @@ class Decoder:
         total = torch.zeros((), dtype=torch.float32, device=x.device)
         slope = torch.zeros_like(x)
         weight = self._head.weight
-        chunk = max(64, LOGIT_BYTES // (weight.shape[0] * x.element_size()) // 64 * 64)
+        chunk = logit_chunk(weight.shape[0], x.element_size())
         parts = zip(torch.split(batch.where, chunk), torch.split(batch.targets, chunk), strict=True)
         for where, targets in parts:
             logits = self._head(hidden[where])
@@ -125,7 +132,7 @@ def _check_kernels(dtype: torch.dtype, rotary: Any) -> None:
     """Refuse what the GPU's kernels cannot do."""
     if dtype == torch.float32:
         raise UnsupportedLayer("attention in single precision on a GPU")
-    if importlib.util.find_spec("triton") is None:
+    if torch.version.cuda is not None and importlib.util.find_spec("triton") is None:
         raise UnsupportedLayer("a GPU without Triton")
     half = int(rotary.inv_freq.numel())
     if half & (half - 1):

@@ -1,4 +1,4 @@
-"""Streams: the bytes of a training step on the fast path, whose backward pass is written out.
+"""Footprint: the bytes of a training step on the fast path, whose backward pass is written out.
 
 The fast path keeps known tensors and no others, so they are added up: no autograd is asked.
 """
@@ -7,51 +7,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.quantize.scheme import find_scheme
 from harness.spec.plan import Plan
+from harness.spec.variant import DTYPE_BYTES
 from harness.train.peaks import TrainingPeaks
 from harness.weights.shape import transformers_config
 
-# Model types that harness.train.stream.blocks knows, with the activations that it has for them.
-ACTIVATIONS = {
-    "llama": ("silu", "swish"),
-    "mistral": ("silu", "swish"),
-    "qwen2": ("silu", "swish"),
-    "phi": ("gelu_new", "gelu_pytorch_tanh"),
-}
-# What plain LoRA says of PEFT's other fields, its default first.
-PLAIN_LORA: dict[str, tuple[object, ...]] = {
-    "lora_dropout": (0, 0.0),
-    "use_dora": (False,),
-    "bias": ("none",),
-    "lora_bias": (False,),
-    "modules_to_save": (None, []),
-}
-LOGIT_BYTES = 1 << 27  # that harness.train.stream.decoder holds at a time
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+LOGIT_BYTES = 1 << 27  # of logits in the compute dtype that exist at a time
 
 
-def takes_fast_path(plan: Plan) -> bool:
-    """Whether the fast path will be used, as far as the plan tells."""
-    return (
-        plan.training.speed == "fast"
-        and plan.adapter is not None
-        and plan.adapter.type == "LORA"
-        and all(plan.adapter.fields.get(k, plain[0]) in plain for k, plain in PLAIN_LORA.items())
-        and find_scheme(plan.quantization).plain_product
-        and _knows(transformers_config(plan.model))
-    )
+def logit_chunk(vocabulary: int, unit: int) -> int:
+    """Positions whose logits are held at a time; ``unit`` is the bytes of one logit."""
+    return max(64, LOGIT_BYTES // (vocabulary * unit) // 64 * 64)
 
 
-def _knows(config: Any) -> bool:
-    known = ACTIVATIONS.get(config.model_type, ())
-    return (
-        getattr(config, "hidden_act", None) in known
-        and getattr(config, "sliding_window", None) is None
-    )
-
-
-def fast_training(plan: Plan, tokens: int, trainable: int) -> TrainingPeaks:
+def training_peaks(plan: Plan, tokens: int, trainable: int) -> TrainingPeaks:
     """Peaks of one step over ``tokens`` in one stream; ``trainable`` adapter parameters.
 
     Kept per token and layer: the layer's input and, unless recomputed, the outputs of the
@@ -61,7 +30,7 @@ def fast_training(plan: Plan, tokens: int, trainable: int) -> TrainingPeaks:
     the backward pass the gradients of one layer's widest tensors.
     """
     config: Any = transformers_config(plan.model)
-    unit = BYTES[plan.precision.compute]
+    unit = DTYPE_BYTES[plan.precision.compute]
     width, depth = int(config.hidden_size), int(config.num_hidden_layers)
     inner = int(config.intermediate_size)
     stream = tokens * width * unit
@@ -71,7 +40,7 @@ def fast_training(plan: Plan, tokens: int, trainable: int) -> TrainingPeaks:
         kept = 3 * stream
     kept += trainable * unit
     vocabulary = int(config.vocab_size)
-    chunk = max(64, LOGIT_BYTES // (vocabulary * unit) // 64 * 64)
+    chunk = logit_chunk(vocabulary, unit)
     loss = kept + min(tokens, 2 * chunk) * vocabulary * unit + 4 * stream
     again = layer if plan.training.gradient_checkpointing else 0
     backward = kept + again + tokens * inner * unit + 3 * stream

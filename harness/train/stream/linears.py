@@ -15,7 +15,7 @@ from harness.train.stream import ops
 RIDING_RANK = 128
 
 
-class UnsupportedLayer(Exception):  # noqa: N818 - a condition that chooses the plain path
+class UnsupportedLayer(Exception):  # noqa: N818 - a condition, found out at planning
     """The fast path does not take this layer; the message says why."""
 
 

@@ -34,9 +34,9 @@ class Stream:
 
 
 def _kernels() -> Any:
-    from harness.train.stream import triton_kernels
+    from harness.train.stream import kernels
 
-    return triton_kernels
+    return kernels
 
 
 def dequantize_into(out: Tensor, layer: Any, scheme: Scheme) -> None:

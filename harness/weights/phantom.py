@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.quantize.scheme import Target, find_scheme
 from harness.spec.plan import Plan
-from harness.weights.adapter import adapter_config
+from harness.weights.adapter import wrap
 from harness.weights.shape import transformers_config
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ def phantom_model(plan: Plan, layers: int) -> nn.Module:
 
     config = transformers_config(plan.model)
     config.num_hidden_layers = layers
-    config._attn_implementation = "sdpa"  # noqa: SLF001 - transformers' own switch
     stored = plan.stored
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -39,16 +38,9 @@ def phantom_model(plan: Plan, layers: int) -> nn.Module:
 
 def _adapt(model: Any, plan: Plan) -> Any:
     import torch
-    from peft import get_peft_model
 
-    with warnings.catch_warnings(), torch.device("meta"):
-        warnings.simplefilter("ignore")
-        model = get_peft_model(
-            model,
-            adapter_config(plan.adapter),  # type: ignore[arg-type]
-            autocast_adapter_dtype=False,
-            low_cpu_mem_usage=True,
-        )
+    with torch.device("meta"):
+        model = wrap(model, plan.adapter, low_cpu_mem_usage=True)  # type: ignore[arg-type]
     dtype = getattr(torch, plan.precision.trainable)
     for parameter in model.parameters():
         if parameter.requires_grad:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
+from harness.corpus.sequences import IGNORED
 from harness.records.events import Progress
 from harness.records.record import TrainResult
 from harness.train.batch import collate
@@ -24,16 +25,14 @@ from harness.train.checkpoint import (
     saved_state,
     trainable_weights,
 )
+from harness.train.job import TrainJob
 from harness.train.ledger import Ledger
 from harness.train.optimizer import make_optimizer, make_rate_schedule
 from harness.train.sft.loss import summed_loss
 
-if TYPE_CHECKING:
-    from harness.train.train import TrainJob
 
-
-def train_plain(job: TrainJob, progress: Progress) -> TrainResult:
-    """Train ``job`` with TRL's SFTTrainer (see :func:`harness.train.train.train`)."""
+def train(job: TrainJob, progress: Progress) -> TrainResult:
+    """Train ``job`` with TRL's SFTTrainer (see :func:`harness.train.path.train`)."""
     saved = saved_state(job, progress)
     ledger = Ledger(job.step_tokens(padding=True), progress, saved.points if saved else ())
     if ledger.done < job.steps:
@@ -172,7 +171,7 @@ class _PlainTrainer(SFTTrainer):  # type: ignore[misc]
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         output = base.base_model(**inputs, use_cache=False)
         summed = summed_loss(output.last_hidden_state, base.get_output_embeddings(), labels)
-        count = num_items_in_batch if num_items_in_batch is not None else (labels != -100).sum()
+        count = num_items_in_batch if num_items_in_batch is not None else (labels != IGNORED).sum()
         loss = summed / torch.as_tensor(count).clamp(min=1)
         kept = loss.detach()
         self.step_loss = kept if self.step_loss is None else self.step_loss + kept

@@ -1,4 +1,4 @@
-"""Train: one plan's training, by TRL's SFTTrainer or by the harness's own fast path."""
+"""Job: one training as every path is given it: model, rows, order and plan."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.records.events import Progress
-from harness.records.record import TrainResult
 from harness.spec.plan import Plan
 from harness.train.ledger import StepTokens
 
@@ -33,7 +31,7 @@ class TrainJob:
     pad_id: int
     checkpoint: Path | None = None
     truncated_tokens: int = 0
-    checkpoint_seconds: float = 20.0
+    checkpoint_seconds: float = 0.0
 
     @property
     def steps(self) -> int:
@@ -54,25 +52,3 @@ class TrainJob:
         """Token counts of every step, with or without padding inside micro-batches."""
         micro = self.plan.training.micro_batch_size if padding else None
         return [StepTokens.of(self.step_rows(step), micro) for step in range(self.steps)]
-
-
-def train(job: TrainJob, progress: Progress) -> TrainResult:
-    """Train ``job.model`` in place.
-
-    The loss of a step is the mean over the assistant tokens of its whole batch, however the batch
-    is divided into micro-batches.
-
-    Raises:
-        DivergedError: a loss that is not a finite number.
-        RunError: nothing to train.
-    """
-    from harness.train.optimizer import silence_base_dropout
-
-    silence_base_dropout(job.model)
-    if job.plan.training.speed == "fast":
-        from harness.train.stream.fast import train_fast
-
-        return train_fast(job, progress)
-    from harness.train.sft.plain import train_plain
-
-    return train_plain(job, progress)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from harness.errors import RunError
 from harness.records.events import Progress
 from harness.records.record import TrainResult
 from harness.train.batch import StreamBatch, StreamSize, assistant_tokens, make_stream_batch
@@ -21,37 +22,37 @@ from harness.train.checkpoint import (
     saved_state,
     trainable_weights,
 )
+from harness.train.job import TrainJob
 from harness.train.ledger import Ledger
 from harness.train.optimizer import make_optimizer, make_rate_schedule
 from harness.train.stream.decoder import Decoder
 from harness.train.stream.graph import RecordedStep, common_size
 from harness.train.stream.linears import UnsupportedLayer
 
-if TYPE_CHECKING:
-    from harness.train.train import TrainJob
 
+def train(job: TrainJob, progress: Progress) -> TrainResult:
+    """Train ``job`` without padding, autograd or full logits (see `harness.train.path.train`).
 
-def train_fast(job: TrainJob, progress: Progress) -> TrainResult:
-    """Train ``job`` without padding, autograd or full logits (see `harness.train.train.train`).
-
-    Models, quantizations and adapters that the written-out layers do not know are trained by the
-    plain path, and the result says so.
+    Raises:
+        RunError: the written-out layers do not know the model, its quantization or its adapter,
+            which :mod:`harness.train.stream.refusal` finds when a plan is made.
     """
     training = job.plan.training
+    on_gpu = job.plan.device.kind == "cuda"
     try:
         decoder = Decoder(
             job.model,
             getattr(torch, job.plan.precision.compute),
             recompute=training.gradient_checkpointing,
-            offload=training.activation_offload and job.plan.device.kind == "cuda",
+            offload=training.activation_offload and on_gpu,
+            on_gpu=on_gpu,
         )
     except UnsupportedLayer as reason:
-        from harness.train.sft.plain import train_plain
-
-        for parameter in job.model.parameters():
-            parameter.grad = None
-        progress.note(f"the fast path does not take {reason}: training with the plain path")
-        return train_plain(job, progress)
+        raise RunError(
+            f"the fast path does not take {reason}",
+            where="training.speed",
+            hint='use "plain"; that planning did not say so is a defect, please report it',
+        ) from reason
     job.model.eval()
     return _Loop.start(job, decoder, progress).run()
 

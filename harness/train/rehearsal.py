@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +16,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from harness.quantize.scheme import schemes
+from harness.spec.plan import Plan
+from harness.weights.phantom import phantom_model
+from harness.weights.shape import transformers_config
 
+SHALLOW = (1, 2)  # depths that are rehearsed; deeper models follow a straight line
 RECOMPUTATION = "_gradient_checkpointing_func"  # transformers' own slot
 ALLOCATION_BYTES = 512  # CUDA's caching allocator rounds up to this
 
@@ -169,7 +174,7 @@ def _recompute(layer: Any, hidden: Tensor, *rest: Any) -> Tensor:
 def rehearsing(model: nn.Module) -> Iterator[LiveBytes]:
     """Count what the body allocates, the model's own weights left out."""
     known = [*model.parameters(), *model.buffers(), *_constants(model)]
-    with LiveBytes(known) as live, StandIns():
+    with _quiet(), LiveBytes(known) as live, StandIns():
         yield live
 
 
@@ -179,3 +184,28 @@ def _constants(model: nn.Module) -> Iterator[Tensor]:
     for module in model.modules():
         for scheme in known:
             yield from scheme.constants(module)
+
+
+def rehearse(plan: Plan, measure: Callable[[Any], tuple[int, ...]]) -> list[int]:
+    """What ``measure`` finds on the planned model without weights, at the model's whole depth.
+
+    Every layer adds the same bytes, so two shallow models give the line.
+    """
+    depth = int(transformers_config(plan.model).num_hidden_layers)
+    if depth <= max(SHALLOW):
+        return list(measure(phantom_model(plan, depth)))
+    peaks = [measure(phantom_model(plan, layers)) for layers in SHALLOW]
+    further = (depth - SHALLOW[1]) // (SHALLOW[1] - SHALLOW[0])
+    return [high + further * (high - low) for low, high in zip(*peaks, strict=True)]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Bitsandbytes says at every call that int8 products cast their input."""
+    logger = logging.getLogger("bitsandbytes")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,14 +1,22 @@
-"""Reports: the commands that compare what has been run."""
+"""Report: the command that writes the comparative report of a suite's runs."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from harness.cli.app import ReportsOption, SetOption, SuiteOption, out, say
+from harness.cli.app import out, say, warn
+from harness.cli.options import (
+    MarginOption,
+    ReportsOption,
+    SetOption,
+    SuiteOption,
+    parse_share,
+)
 from harness.errors import UserError
 from harness.spec import registry
 
@@ -25,11 +33,6 @@ class ReportFormat(StrEnum):
     json = "json"
     csv = "csv"
     parquet = "parquet"
-
-
-MarginOption = Annotated[
-    str, typer.Option(help="Differences within this share of the score do not matter: 1%, 0.01.")
-]
 
 
 def report(
@@ -49,27 +52,38 @@ def report(
     ] = None,
 ) -> None:
     """Write the report of a suite's runs: markdown, HTML and figures."""
-    from harness.report.build import ReportRequest
-    from harness.spec.gpus import parse_memory
+    _check_format(file_format, publish)
+    name = _suite_name(suite, settings)
+    request = _make_request(name, reference, margin, budget_memory, max_loss)
+    write_suite_report(reports, name, request, file_format, publish)
 
-    name = suite_name(suite, settings)
-    budget = parse_memory(budget_memory, "--budget-memory") if budget_memory else None
-    request = ReportRequest(
-        suite=name,
-        reference=reference or None,
-        margin=parse_share(margin, "--margin"),
-        budget_memory_bytes=budget,
-        max_loss=parse_share(max_loss, "--max-loss") if max_loss else None,
-    )
+
+def _check_format(file_format: ReportFormat, publish: Path | None) -> None:
     if publish is not None and file_format is not ReportFormat.pages:
         raise UserError(
             f"--publish with --format {file_format}",
             expected="one of them: what is published are pages and records",
         )
-    write_suite_report(reports, name, request, file_format, publish)
 
 
-def suite_name(suite: str, settings: list[str]) -> str:
+def _make_request(
+    suite: str, reference: str, margin: str, budget_memory: str, max_loss: str
+) -> ReportRequest:
+    from harness.report.build import ReportRequest
+    from harness.spec.gpus import parse_memory
+
+    return ReportRequest(
+        suite=suite,
+        reference=reference or None,
+        margin=parse_share(margin, "--margin"),
+        budget_memory_bytes=parse_memory(budget_memory, "--budget-memory")
+        if budget_memory
+        else None,
+        max_loss=parse_share(max_loss, "--max-loss") if max_loss else None,
+    )
+
+
+def _suite_name(suite: str, settings: list[str]) -> str:
     """Name under which a suite's runs are kept: changed by ``--set``, the stem of a file."""
     _, overrides = registry.parse_settings(settings)
     if overrides or suite.endswith(".toml"):
@@ -96,6 +110,7 @@ def write_suite_report(
     folder = _page_folder(reports, suite)
     asked = request or ReportRequest(suite=suite)
     runs, broken = _find_runs(reports, suite)
+    warn_of_unreadable(broken)
     with Notes(out) as notes:
         notes.note(f"writing the report of {suite}")
         built = build_report(runs, broken, asked)
@@ -138,65 +153,7 @@ def _find_runs(reports: Path, suite: str) -> tuple[list[StoredRun], list[BrokenR
     return runs, [item for item in found if isinstance(item, BrokenRun)]
 
 
-def parse_share(text: str, option: str) -> float:
-    """Read ``1%`` or ``0.01``.
-
-    Raises:
-        UserError: it is neither, or not between 0 and 1.
-    """
-    number, percent, _ = text.strip().partition("%")
-    try:
-        share = float(number) / (100 if percent else 1)
-    except ValueError:
-        share = -1.0
-    if not 0 < share < 1:
-        raise UserError(f"{option} {text!r} is not a share", expected="for example 1% or 0.01")
-    return share
-
-
-class ComparisonFormat(StrEnum):
-    """How to print a comparison."""
-
-    table = "table"
-    json = "json"
-    junit = "junit"
-
-
-def compare(
-    before: Annotated[str, typer.Argument(metavar="A", help="A run, a variant, or a folder.")],
-    after: Annotated[str, typer.Argument(metavar="B", help="What to compare with A.")],
-    suite: Annotated[
-        str, typer.Option("--suite", "-s", help="Look for variants in this suite's runs only.")
-    ] = "",
-    fail_if: Annotated[
-        list[str],
-        typer.Option(
-            help="Exit with 1 when this holds beyond its interval, or cannot be told: "
-            "'perplexity > +1%'."
-        ),
-    ] = [],  # noqa: B006 - typer copies it
-    margin: MarginOption = "1%",
-    file_format: Annotated[
-        ComparisonFormat, typer.Option("--format", help="How to print it.")
-    ] = ComparisonFormat.table,
-    reports: ReportsOption = Path("reports"),
-) -> None:
-    """Compare B with A on the same items, and fail past a bound: a gate for regressions."""
-    from harness.report.compare import compare as compare_sides
-    from harness.report.compare import find_side
-    from harness.report.console import comparison_table, outcome_lines
-    from harness.report.gate import comparison_json, comparison_junit, judge, parse_gate
-
-    gates = [parse_gate(text) for text in fail_if]
-    sides = [find_side(name, reports / "runs", suite or None) for name in (before, after)]
-    comparison = compare_sides(sides[0], sides[1], parse_share(margin, "--margin"))
-    outcomes = judge(comparison, gates)
-    if file_format is ComparisonFormat.table:
-        out.print(comparison_table(comparison))
-        out.print(*outcome_lines(outcomes), sep="\n")
-    elif file_format is ComparisonFormat.json:
-        typer.echo(comparison_json(comparison, outcomes))
-    else:
-        typer.echo(comparison_junit(comparison, outcomes))
-    if any(outcome.status != "passed" for outcome in outcomes):
-        raise typer.Exit(1)
+def warn_of_unreadable(broken: Iterable[BrokenRun]) -> None:
+    """One line for each record that is left out because it cannot be read."""
+    for run in broken:
+        warn(f"left out, cannot be read: {run.folder.record}: {run.error.what}")

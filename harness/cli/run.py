@@ -1,4 +1,4 @@
-"""Work: the command that trains and scores."""
+"""Run: the command that trains and scores."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.adapters import check_adapter
-from harness.cli.app import (
+from harness.cli.app import out, say
+from harness.cli.options import (
     DeviceKind,
     DeviceOption,
     ReportsOption,
@@ -20,16 +20,17 @@ from harness.cli.app import (
     TaskOption,
     VariantOption,
     make_request,
-    out,
-    say,
 )
-from harness.cli.reports import write_suite_report
+from harness.cli.preflight import preflight
+from harness.cli.report import write_suite_report
 from harness.errors import user_mistakes
-from harness.spec import registry
 
 if TYPE_CHECKING:
     from harness.records.record import RunRecord
+    from harness.records.store import RunStore
+    from harness.runs.executor import Executor
     from harness.runs.listener import RunResult
+    from harness.spec.plan import Plan
 
 
 class OnOom(StrEnum):
@@ -62,15 +63,11 @@ def run(
     ] = False,
 ) -> None:
     """Train and score variants, then write the comparative report."""
-    from harness.cli.display import Display
-    from harness.cli.notices import Notices
     from harness.records.store import RunStore
-    from harness.runs.batch import run_batch
     from harness.runs.executor import LocalExecutor
     from harness.runs.order import Order
+    from harness.train.path import resolve
 
-    if data_folder:
-        settings = [*settings, f"score.data_folder={data_folder}"]
     store = RunStore(reports / "runs")
     order = Order(
         force=force,
@@ -79,29 +76,27 @@ def run(
         trust_remote_code=trust_remote_code,
     )
     executor = LocalExecutor(store, order)
-    plans = registry.resolve(
-        make_request(variant, suite, settings, seeds, task), executor.device(device.value)
-    )
-    for planned in plans:
-        check_adapter(planned)
-    listeners = [Display(out), Notices(store)]
-    records = _records(list(run_batch(plans, executor, listeners)))
-    write_suite_report(reports, plans[0].suite)
-    if plans[0].suite != suite:
-        say(f"To rebuild this report: {_report_command(plans[0].suite, reports)}")
-    if len(records) < len(plans):
-        raise typer.Exit(1)
-    problems = [record.problem for record in records if record.problem is not None]
-    if problems:
-        mistakes = user_mistakes()
-        raise typer.Exit(2 if all(problem.kind in mistakes for problem in problems) else 1)
+    if data_folder:
+        settings = [*settings, f"score.data_folder={data_folder}"]
+    request = make_request(variant, suite, settings, seeds, task)
+    plans = resolve(request, executor.device(device.value))
+    preflight(plans)
+    records = _records(_carry_out(plans, executor, store))
+    name = plans[0].suite
+    write_suite_report(reports, name)
+    if name != suite:
+        say(f"To rebuild this report: {_report_command(name, reports)}")
+    code = _exit_code(plans, records)
+    if code:
+        raise typer.Exit(code)
 
 
-def _report_command(suite: str, reports: Path) -> str:
-    parts = ["python", "-m", "harness", "report", "--suite", suite]
-    if reports != Path("reports"):
-        parts += ["--reports", str(reports)]
-    return shlex.join(parts)
+def _carry_out(plans: list[Plan], executor: Executor, store: RunStore) -> list[RunResult]:
+    from harness.cli.display import Display
+    from harness.cli.notices import Notices
+    from harness.runs.batch import run_batch
+
+    return list(run_batch(plans, executor, [Display(out), Notices(store)]))
 
 
 def _records(results: list[RunResult]) -> list[RunRecord]:
@@ -113,3 +108,21 @@ def _records(results: list[RunResult]) -> list[RunRecord]:
     if errors and not records:
         raise typer.Exit(errors[0].exit_code)
     return records
+
+
+def _exit_code(plans: list[Plan], records: list[RunRecord]) -> int:
+    """2 if all that went wrong are the user's mistakes, 1 if anything else did."""
+    if len(records) < len(plans):
+        return 1
+    problems = [record.problem for record in records if record.problem is not None]
+    mistakes = user_mistakes()
+    if all(problem.kind in mistakes for problem in problems):
+        return 2 if problems else 0
+    return 1
+
+
+def _report_command(suite: str, reports: Path) -> str:
+    parts = ["python", "-m", "harness", "report", "--suite", suite]
+    if reports != Path("reports"):
+        parts += ["--reports", str(reports)]
+    return shlex.join(parts)

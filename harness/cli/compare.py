@@ -1,0 +1,85 @@
+"""Compare: the command that compares two runs, variants or folders, and gates regressions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.app import out
+from harness.cli.options import MarginOption, ReportsOption, parse_share
+from harness.cli.report import warn_of_unreadable
+
+if TYPE_CHECKING:
+    from harness.records.store import BrokenRun
+    from harness.report.compare import Comparison
+    from harness.report.gate import Outcome
+
+
+class ComparisonFormat(StrEnum):
+    """How to print a comparison."""
+
+    table = "table"
+    json = "json"
+    junit = "junit"
+
+
+def compare(
+    before: Annotated[str, typer.Argument(metavar="A", help="A run, a variant, or a folder.")],
+    after: Annotated[str, typer.Argument(metavar="B", help="What to compare with A.")],
+    suite: Annotated[
+        str, typer.Option("--suite", "-s", help="Look for variants in this suite's runs only.")
+    ] = "",
+    fail_if: Annotated[
+        list[str],
+        typer.Option(
+            help="'perplexity > +1%': fail if the whole interval lies beyond the bound, or if the "
+            "score is missing."
+        ),
+    ] = [],  # noqa: B006 - typer copies it
+    margin: MarginOption = "1%",
+    file_format: Annotated[
+        ComparisonFormat, typer.Option("--format", help="How to print it.")
+    ] = ComparisonFormat.table,
+    reports: ReportsOption = Path("reports"),
+) -> None:
+    """Compare B with A on the same items, and fail past a bound: a gate for regressions."""
+    from harness.report.gate import judge, parse_gate
+
+    gates = [parse_gate(text) for text in fail_if]
+    comparison = _compare((before, after), reports, suite, parse_share(margin, "--margin"))
+    warn_of_unreadable({run.folder.path: run for run in _unreadable(comparison)}.values())
+    outcomes = judge(comparison, gates)
+    _print(comparison, outcomes, file_format)
+    if any(outcome.status != "passed" for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+def _compare(names: tuple[str, str], reports: Path, suite: str, margin: float) -> Comparison:
+    from harness.report.compare import compare as compare_sides
+    from harness.report.compare import find_side
+
+    before, after = (find_side(name, reports / "runs", suite or None) for name in names)
+    return compare_sides(before, after, margin)
+
+
+def _unreadable(comparison: Comparison) -> tuple[BrokenRun, ...]:
+    return comparison.before.broken + comparison.after.broken
+
+
+def _print(
+    comparison: Comparison, outcomes: Sequence[Outcome], file_format: ComparisonFormat
+) -> None:
+    from harness.report.console import comparison_table, outcome_lines
+    from harness.report.gate import comparison_json, comparison_junit
+
+    if file_format is ComparisonFormat.table:
+        out.print(comparison_table(comparison))
+        out.print(*outcome_lines(outcomes), sep="\n")
+    elif file_format is ComparisonFormat.json:
+        typer.echo(comparison_json(comparison, outcomes))
+    else:
+        typer.echo(comparison_junit(comparison, outcomes))

@@ -1,0 +1,48 @@
+"""Corpus: the command that shows the data of a suite."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.app import out
+from harness.cli.options import SetOption, SuiteOption
+from harness.errors import UserError
+from harness.spec import registry
+
+if TYPE_CHECKING:
+    from harness.spec.suite import Suite
+
+
+def corpus(
+    suite: SuiteOption = "quick",
+    settings: SetOption = [],  # noqa: B006 - typer copies it
+    samples: Annotated[int, typer.Option(help="How many conversations to show.")] = 3,
+) -> None:
+    """Show what a suite's corpus holds and, token by token, what a model would learn from it."""
+    chosen = _choose_suite(suite, settings)
+    _show(chosen, samples)
+
+
+def _choose_suite(suite: str, settings: list[str]) -> Suite:
+    changes, overrides = registry.parse_settings(settings)
+    unused = sorted(set(changes) - {"training"})
+    if unused:
+        raise UserError(f"--set {unused[0]}.… changes nothing about a corpus")
+    return registry.load_suite(suite, registry.merge(overrides, changes))
+
+
+def _show(suite: Suite, samples: int) -> None:
+    from harness.cli.display import Notes
+    from harness.corpus.render import Renderer
+    from harness.corpus.view import corpus_report
+    from harness.weights.fetch import fetch_tokenizer, quiet_libraries
+    from harness.weights.load import load_tokenizer
+
+    with Notes(out) as notes:
+        model = registry.load_model(suite.model)
+        quiet_libraries()
+        renderer = Renderer(load_tokenizer(fetch_tokenizer(model, notes)), model.chat_template)
+        found = corpus_report(suite, samples, renderer, notes)
+    out.print(found)

@@ -1,0 +1,69 @@
+"""Options: what several commands ask for in the same words, and how it is read."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.errors import UserError
+from harness.spec.registry import Request, parse_seeds
+
+
+class DeviceKind(StrEnum):
+    """Where to run."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+VariantOption = Annotated[
+    list[str], typer.Option("--variant", "-v", help="A registered variant or a TOML file.")
+]
+SuiteOption = Annotated[str, typer.Option("--suite", "-s", help="A built-in suite or a TOML file.")]
+SetOption = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one setting: adapter.r=32, or suite.training.speed=fast for all variants; "
+        "`none` clears an optional setting, as in budget.steps=none.",
+    ),
+]
+TaskOption = Annotated[
+    list[str], typer.Option("--task", help="An lm-eval task or group to score in addition.")
+]
+ReportsOption = Annotated[Path, typer.Option("--reports", help="Folder that holds runs/.")]
+SeedsOption = Annotated[
+    str, typer.Option("--seeds", help="0, 0,1,2 or 0..4; default: the suite's.")
+]
+DeviceOption = Annotated[DeviceKind, typer.Option("--device", help="Where to run.")]
+MarginOption = Annotated[
+    str, typer.Option(help="Differences within this share of the score do not matter: 1%, 0.01.")
+]
+
+
+def make_request(
+    variants: list[str], suite: str, settings: list[str], seeds: str, tasks: list[str]
+) -> Request:
+    """The options that say what to run, as one value."""
+    return Request(tuple(variants), suite, tuple(settings), tuple(tasks), parse_seeds(seeds))
+
+
+def parse_share(text: str, option: str) -> float:
+    """Read ``1%`` or ``0.01``.
+
+    Raises:
+        UserError: it is neither, or not between 0 and 1.
+    """
+    number, percent, _ = text.strip().partition("%")
+    try:
+        share = float(number) / (100 if percent else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 < share < 1:
+        raise UserError(f"{option} {text!r} is not a share", expected="for example 1% or 0.01")
+    return share

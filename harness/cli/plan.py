@@ -1,0 +1,84 @@
+"""Plan: the command that says what a run would do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.app import out
+from harness.cli.options import (
+    DeviceKind,
+    DeviceOption,
+    ReportsOption,
+    SeedsOption,
+    SetOption,
+    SuiteOption,
+    TaskOption,
+    VariantOption,
+    make_request,
+)
+from harness.cli.preflight import preflight
+
+if TYPE_CHECKING:
+    from harness.spec.device import Device
+    from harness.spec.plan import Plan
+
+
+def plan(
+    variant: VariantOption,
+    suite: SuiteOption = "quick",
+    settings: SetOption = [],  # noqa: B006 - typer copies it
+    seeds: SeedsOption = "",
+    task: TaskOption = [],  # noqa: B006
+    device: DeviceOption = DeviceKind.auto,
+    gpu: Annotated[str, typer.Option(help="Plan for this GPU: rtx4090, t4, h100, …")] = "",
+    memory: Annotated[str, typer.Option(help="Memory to fit into: 24GiB.")] = "",
+    reports: ReportsOption = Path("reports"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan itself.")] = False,
+) -> None:
+    """Show what a run would do and cost, before anything is downloaded."""
+    from harness.train.path import resolve
+
+    request = make_request(variant, suite, settings, seeds, task)
+    plans = resolve(request, _choose_device(device, gpu))
+    preflight(plans)
+    if as_json:
+        _print_json(plans)
+        return
+    _print_forecasts(plans, memory, reports)
+    _print_funnel(plans[0])
+
+
+def _choose_device(kind: DeviceKind, gpu: str) -> Device:
+    """The device to plan for: a named GPU, or one of this machine."""
+    if gpu:
+        from harness.spec.gpus import planned_gpu
+
+        return planned_gpu(gpu)
+    from harness.spec.device import detect_device
+
+    return detect_device(kind.value)
+
+
+def _print_json(plans: list[Plan]) -> None:
+    texts = [planned.model_dump_json() for planned in plans]
+    out.print_json(texts[0] if len(texts) == 1 else f"[{','.join(texts)}]")
+
+
+def _print_forecasts(plans: list[Plan], memory: str, reports: Path) -> None:
+    from harness.forecast.show import plan_report
+
+    for planned in plans:
+        out.print(plan_report(planned, memory, reports / "runs"))
+
+
+def _print_funnel(planned: Plan) -> None:
+    """What the corpus steps leave; a corpus on the hub is not there yet."""
+    if planned.corpus.source.startswith("hub:"):
+        return
+    from harness.corpus.corpus import build_corpus
+    from harness.corpus.view import funnel_table
+
+    out.print(funnel_table(build_corpus(planned.corpus).result))

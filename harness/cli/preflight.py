@@ -1,0 +1,69 @@
+"""Preflight: refuse what cannot work before anything is downloaded or loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from harness.spec import registry
+
+if TYPE_CHECKING:
+    from harness.spec.model import Model
+    from harness.spec.plan import Plan
+
+
+def preflight(plans: Sequence[Plan]) -> None:
+    """Check what can be known of ``plans`` without their weights.
+
+    Raises:
+        UserError: the first plan that cannot work, with what to change.
+    """
+    check_tokenizer(plans[0].model)
+    for planned in plans:
+        check_adapter(planned)
+        check_model(planned)
+
+
+def check_adapter(planned: Plan) -> None:
+    """Refuse an adapter that PEFT would; LoRA's defaults with other numbers need no look."""
+    adapter = planned.adapter
+    if adapter is None:
+        return
+    usual = {"type": "LORA", **registry.LORA_DEFAULTS}
+    given = {"type": adapter.type, **adapter.fields}
+    changed = {name for name, value in given.items() if value != usual.get(name)}
+    if all(type(given[name]) is int and type(usual.get(name)) is int for name in changed):
+        return
+    from harness.weights.adapter import adapter_config
+
+    adapter_config(adapter)
+
+
+def check_model(planned: Plan) -> None:
+    """Refuse a folder whose ``config.json`` says something else than the model's TOML."""
+    from harness.weights.agreement import check_config, local_folder
+
+    folder = local_folder(planned.model)
+    if folder is not None:
+        check_config(planned.model, folder)
+
+
+def check_tokenizer(model: Model) -> None:
+    """Refuse a folder's tokenizer that no run could use: no template, or tokens without a row.
+
+    Where code from the repository would have to run, nothing is looked at.
+    """
+    from harness.weights.agreement import check_tokens, local_folder
+
+    folder = local_folder(model)
+    if folder is None or model.trust_remote_code or not folder.is_dir():
+        return
+    from harness.corpus.render import Renderer
+    from harness.weights.fetch import quiet_libraries
+    from harness.weights.load import load_tokenizer
+
+    quiet_libraries()
+    renderer = Renderer(load_tokenizer(folder), model.chat_template)
+    check_tokens(
+        model, folder, {"padding": renderer.pad_id, "the end of a turn": renderer.end_of_turn_id}
+    )

@@ -1,0 +1,163 @@
+"""Path: the ways to train a plan, by the name that ``training.speed`` calls them."""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Protocol
+
+from harness.errors import UnknownName, UserError
+from harness.records.events import Progress
+from harness.records.record import TrainResult
+from harness.spec.device import Device
+from harness.spec.plan import Plan, Substitution
+from harness.spec.registry import Request
+from harness.spec.registry import resolve as read_plans
+from harness.train.job import TrainJob
+from harness.train.peaks import TrainingPeaks
+from harness.train.schedule import MicroBatch
+
+# An installed package adds a path by an entry point of this group:
+#     [project.entry-points."finetune_harness.paths"]
+#     my_path = "my_package.my_module:MY_PATH"
+GROUP = "finetune_harness.paths"
+
+# The registration of the harness's own paths, in the notation of entry points.
+BUILT_IN = {
+    "plain": "harness.train.sft.path:PLAIN",
+    "fast": "harness.train.stream.path:STREAM",
+}
+FALLBACK = "plain"  # takes every plan
+
+
+class TrainingPath(Protocol):
+    """One way to train: what it takes, what a step needs, and the training itself.
+
+    Importing its module must be cheap: heavy libraries belong into the methods.
+    """
+
+    @property
+    def name(self) -> str:
+        """What ``training.speed`` calls it; records say that it trained."""
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Modules to import before the clock of the training phase starts."""
+
+    @property
+    def keeps_gradients(self) -> bool:
+        """Whether gradients have memory of their own through the whole training."""
+
+    def refuses(self, plan: Plan) -> str | None:
+        """What in ``plan`` this path does not take ("models of type mpt"); None: it takes all.
+
+        Asked when a plan is made, so it is answered from the plan alone: nothing is downloaded.
+        """
+
+    def footprint(self, plan: Plan, largest: MicroBatch, trainable: int) -> TrainingPeaks:
+        """Bytes of one step over ``largest``, with ``trainable`` trained parameters."""
+
+    def train(self, job: TrainJob, progress: Progress) -> TrainResult:
+        """Train ``job.model`` in place; see :func:`train`."""
+
+
+def path_names() -> list[str]:
+    """Names of all paths, those of installed packages included, sorted."""
+    return sorted({*BUILT_IN, *_outside()})
+
+
+def load_path(name: str, where: object = None) -> TrainingPath:
+    """The path of that name.
+
+    Raises:
+        UnknownName: there is none.
+        UserError: the package that brings it cannot be imported.
+    """
+    if name in BUILT_IN:
+        module, _, attribute = BUILT_IN[name].partition(":")
+        built_in: TrainingPath = getattr(import_module(module), attribute)
+        return built_in
+    outside = _outside()
+    if name not in outside:
+        raise UnknownName("training path", name, path_names(), where=where)
+    try:
+        loaded: TrainingPath = outside[name].load()
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"the package that brings the training path {name} cannot be imported: {error}",
+            where=f"entry point {name} = {outside[name].value} of group {GROUP}",
+            hint="mend or remove that package",
+        ) from error
+    return loaded
+
+
+def _outside() -> dict[str, EntryPoint]:
+    return _entry_points(tuple(sys.path))
+
+
+@cache
+def _entry_points(_path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """Looking through all installed packages takes a while; they change with the path only."""
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def path_of(plan: Plan) -> TrainingPath:
+    """The path that trains ``plan``; raises as :func:`load_path` does."""
+    return load_path(plan.training.speed, f"training.speed of variant {plan.variant}")
+
+
+def settle(plan: Plan) -> Plan:
+    """``plan`` on a path that takes it: itself, or with a substitution that says why not.
+
+    Raises:
+        UnknownName: no path is called what ``training.speed`` says.
+        UserError: the package that brings the path cannot be imported.
+        InvalidFile: the model's TOML states no shape, or PEFT refuses the adapter.
+    """
+    if not plan.trains:
+        return plan
+    asked = plan.training
+    reason = path_of(plan).refuses(plan)
+    if reason is None:
+        return plan
+    reason = f"the {asked.speed} path does not take {reason}"
+    changes: dict[str, Any] = {"speed": FALLBACK}
+    if asked.activation_offload:
+        changes["activation_offload"] = False
+    found = [
+        Substitution(key=f"training.{key}", asked=getattr(asked, key), used=used, reason=reason)
+        for key, used in changes.items()
+    ]
+    return plan.model_copy(
+        update={
+            "training": asked.model_copy(update=changes),
+            "substitutions": (*plan.substitutions, *found),
+        }
+    )
+
+
+def resolve(request: Request, device: Device) -> list[Plan]:
+    """Plans of all requested variants and seeds on ``device``, each on a path that takes it.
+
+    Raises:
+        UserError: as :func:`harness.spec.registry.resolve` and :func:`settle`.
+    """
+    return [settle(plan) for plan in read_plans(request, device)]
+
+
+def train(job: TrainJob, progress: Progress) -> TrainResult:
+    """Train ``job.model`` in place on the path of its plan.
+
+    The loss of a step is the mean over the assistant tokens of its whole batch, however the batch
+    is divided into micro-batches.
+
+    Raises:
+        DivergedError: a loss that is not a finite number.
+        RunError: nothing to train, or the path does not take the plan after all.
+    """
+    from harness.train.optimizer import silence_base_dropout
+
+    silence_base_dropout(job.model)
+    return path_of(job.plan).train(job, progress)

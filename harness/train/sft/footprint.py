@@ -1,0 +1,57 @@
+"""Footprint: the bytes of a training step on the plain path, rehearsed on shapes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.spec.plan import Plan
+from harness.train.peaks import TrainingPeaks
+from harness.train.rehearsal import checkpoint_layers, rehearse, rehearsing
+from harness.train.sft.loss import loss_of
+
+
+def rehearse_training(plan: Plan, rows: int, tokens: int) -> TrainingPeaks:
+    """Peaks of one forward and backward pass over ``rows`` × ``tokens``, all of them labelled."""
+    return TrainingPeaks(*rehearse(plan, lambda model: _train(plan, model, rows, tokens)))
+
+
+def _train(plan: Plan, model: Any, rows: int, tokens: int) -> tuple[int, int, int]:
+    model.train()
+    base: Any = model.get_base_model() if plan.adapter is not None else model
+    if plan.training.gradient_checkpointing:
+        checkpoint_layers(model)
+        # Otherwise the first layer's stand-in would not see that gradients are asked for.
+        base.get_input_embeddings().register_forward_hook(_ask_for_gradients)
+    if plan.budget.batch_size > plan.training.micro_batch_size:
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.grad = torch.empty_like(parameter)  # kept from the last micro-batch
+    with rehearsing(model) as live:
+        hidden = base.base_model(**_inputs(plan, rows, tokens), use_cache=False).last_hidden_state
+        saved = live.live
+        live.reset_peak()
+        labelled = torch.empty(rows * (tokens - 1), dtype=torch.int64, device="meta")
+        chosen = hidden[:, :-1].flatten(0, 1)[labelled]
+        loss = loss_of(chosen, base.get_output_embeddings(), labelled)
+        del chosen
+        del hidden
+        in_loss = live.peak
+        live.reset_peak()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return saved, in_loss, live.peak
+
+
+def _ask_for_gradients(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+    output.requires_grad_()
+
+
+def _inputs(plan: Plan, rows: int, tokens: int) -> dict[str, Tensor]:
+    """A lone whole row needs no mask; padded or packed ones get it per pair of positions."""
+    inputs = {"input_ids": torch.empty(rows, tokens, dtype=torch.int64, device="meta")}
+    if plan.training.packing or rows > 1:
+        mask = torch.empty(rows, 1, tokens, tokens, dtype=torch.bool, device="meta")
+        inputs["attention_mask"] = mask
+    return inputs

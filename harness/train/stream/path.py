@@ -1,0 +1,43 @@
+"""Path: the fast path as planning and runs see it."""
+
+from __future__ import annotations
+
+from harness.records.events import Progress
+from harness.records.record import TrainResult
+from harness.spec.plan import Plan
+from harness.train.job import TrainJob
+from harness.train.peaks import TrainingPeaks
+from harness.train.schedule import MicroBatch
+
+
+class StreamPath:
+    """The harness's own loop over unpadded streams, with gradients written out."""
+
+    name = "fast"
+    modules = ("harness.train.stream.loop",)
+    keeps_gradients = True
+
+    def refuses(self, plan: Plan) -> str | None:
+        """What the written-out layers do not know: most models, most adapters but plain LoRA."""
+        if plan.adapter is None:
+            return "full fine-tuning"
+        if plan.adapter.type != "LORA":
+            return f"{plan.adapter.type} adapters"
+        from harness.train.stream.refusal import refusal
+
+        return refusal(plan)
+
+    def footprint(self, plan: Plan, largest: MicroBatch, trainable: int) -> TrainingPeaks:
+        """Rows are not padded, so the tokens of the largest micro-batch count."""
+        from harness.train.stream.footprint import training_peaks
+
+        return training_peaks(plan, largest.tokens, trainable)
+
+    def train(self, job: TrainJob, progress: Progress) -> TrainResult:
+        """Train in place, step by step, with checkpoints."""
+        from harness.train.stream.loop import train
+
+        return train(job, progress)
+
+
+STREAM = StreamPath()

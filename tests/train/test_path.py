@@ -1,0 +1,158 @@
+"""Training paths: what one does not take is known when a plan is made."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from harness.errors import InvalidFile, UnknownName
+from harness.spec.model import Model, RandomSource
+from harness.spec.plan import Plan, make_plan
+from harness.spec.registry import load_suite, load_variant
+from harness.train.path import path_names, path_of, settle
+from harness.train.stream.decoder import Decoder
+from harness.train.stream.linears import UnsupportedLayer
+from harness.weights.adapter import attach_adapter
+from tests.architectures import ARCHITECTURES, tiny_causal
+from tests.planned import CPU, GPU, planned
+
+# PEFT refuses "all-linear" on layers whose kernels read the weights themselves
+ADAPTER = {name: {"target_modules": ["in_proj"]} for name in ("falcon_h1", "mamba2")}
+TAKEN = {"llama", "mistral", "qwen2", "phi"}
+
+
+def plan_for(name: str, *, variant: str = "lora_bf16", **adapter: Any) -> Plan:
+    suite = load_suite("quick", {"training": {"speed": "fast"}})
+    chosen = load_variant(variant, suite, {"adapter": adapter} if adapter else None)
+    model = Model(
+        name=name,
+        description="tiny",
+        license="none",
+        source=RandomSource(kind="random", tokenizer="smollm2_135m_instruct"),
+        config=ARCHITECTURES[name].written(),
+    )
+    return make_plan(chosen, suite, model, 0, CPU)
+
+
+def refused_by_the_decoder(plan: Plan, name: str) -> str | None:
+    model = attach_adapter(tiny_causal(name), plan)  # type: ignore[arg-type]
+    try:
+        Decoder(model, torch.float32)
+    except UnsupportedLayer as reason:
+        return str(reason)
+    return None
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_planning_and_training_refuse_the_same_models(name: str) -> None:
+    plan = plan_for(name, **ADAPTER.get(name, {}))
+    reason = path_of(plan).refuses(plan)
+    assert reason == refused_by_the_decoder(plan, name)
+    assert (reason is None) == (name in TAKEN)
+    assert settle(plan).training.speed == ("fast" if reason is None else "plain")
+
+
+@pytest.mark.parametrize(
+    ("adapter", "reason"),
+    [
+        ({"r": 3}, None),
+        ({"target_modules": ["q_proj"]}, None),
+        ({"use_rslora": True}, None),
+        ({"lora_dropout": 0.05}, "adapter dropout"),
+        ({"use_dora": True}, "a LoRA variant such as DoRA"),
+        ({"modules_to_save": ["lm_head"]}, "an adapted embedding or output layer"),
+        ({"target_modules": ["lm_head", "q_proj"]}, "an adapted embedding or output layer"),
+        ({"target_modules": ["embed_tokens", "q_proj"]}, "an adapted embedding or output layer"),
+        ({"modules_to_save": ["norm"]}, "a trained norm"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", ["llama", "qwen2"])
+def test_planning_and_training_refuse_the_same_adapters(
+    name: str, adapter: dict[str, Any], reason: str | None
+) -> None:
+    plan = plan_for(name, **adapter)
+    found = path_of(plan).refuses(plan)
+    assert found == refused_by_the_decoder(plan, name)
+    assert (found is None) == (reason is None)
+    assert found is None or found.startswith(str(reason))
+
+
+def test_biases_are_refused_where_there_are_any() -> None:
+    for name, reason in (("llama", None), ("qwen2", "the trained parameter")):
+        plan = plan_for(name, bias="all")
+        found = path_of(plan).refuses(plan)
+        assert found == refused_by_the_decoder(plan, name)
+        assert found is reason or str(found).startswith(str(reason))
+
+
+def test_an_adapter_that_peft_refuses_is_the_users_mistake() -> None:
+    plan = plan_for("llama", target_modules=["no_such_layer"])
+    with pytest.raises(InvalidFile, match="does not fit the model"):
+        settle(plan)
+
+
+@pytest.mark.parametrize(
+    ("variant", "reason"),
+    [("lora_int8", "a Linear8bitLt layer"), ("full_finetune", "full fine-tuning")],
+)
+def test_other_variants_that_the_fast_path_refuses(variant: str, reason: str) -> None:
+    plan = plan_for("llama", variant=variant)
+    assert path_of(plan).refuses(plan) == reason
+
+
+def test_four_bits_are_taken() -> None:
+    plan = plan_for("llama", variant="qlora_nf4_dq")
+    assert settle(plan) == plan
+
+
+def test_a_refusal_becomes_a_substitution_of_the_plan() -> None:
+    plan = planned("lora_bf16", "training.speed=fast", "adapter.lora_dropout=0.1", device=GPU)
+    (found,) = [item for item in plan.substitutions if item.key == "training.speed"]
+    assert (found.asked, found.used) == ("fast", "plain")
+    assert found.reason == "the fast path does not take adapter dropout"
+    assert plan.training.speed == "plain"
+    assert settle(plan) == plan
+
+
+def test_what_only_the_refused_path_has_is_given_up_with_it() -> None:
+    settings = ["training.speed=fast", "training.gradient_checkpointing=true"]
+    settings += ["training.activation_offload=true"]
+    kept = planned("lora_bf16", *settings, device=GPU)
+    assert kept.training.activation_offload
+    given_up = planned("lora_bf16", *settings, "adapter.use_dora=true", device=GPU)
+    assert not given_up.training.activation_offload
+    keys = {item.key for item in given_up.substitutions}
+    assert {"training.speed", "training.activation_offload"} <= keys
+
+
+def test_a_plan_that_is_taken_keeps_its_fingerprint() -> None:
+    for plan in (plan_for("phi"), planned("base"), planned("qlora_nf4")):
+        assert settle(plan).fingerprint == plan.fingerprint
+
+
+def test_single_precision_on_a_gpu_is_refused() -> None:
+    plan = planned("lora_bf16", "training.speed=fast", "precision.compute=float32", device=GPU)
+    assert "single precision" in {item.reason for item in plan.substitutions}.pop()
+
+
+def test_an_unknown_path_is_named_with_the_known_ones() -> None:
+    with pytest.raises(UnknownName, match="unknown training path 'fats'") as caught:
+        planned("lora_bf16", "training.speed=fats")
+    assert "did you mean fast?" in str(caught.value)
+    assert path_names() == ["fast", "plain"]
+
+
+def test_the_list_of_paths_needs_no_deep_learning_library() -> None:
+    import subprocess
+
+    code = (
+        "import sys; from harness.train.path import path_names, path_of, resolve; path_names(); "
+        "assert not {'torch', 'transformers', 'peft'} & set(sys.modules)"
+    )
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", code], cwd=root, check=True, timeout=60)

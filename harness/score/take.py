@@ -23,7 +23,7 @@ from harness.score.items import Place
 from harness.score.likelihood import Likelihood
 from harness.score.perplexity import score_held_out
 from harness.spec.plan import Plan
-from harness.spec.suite import CorpusSpec, ScorePrecision, Task
+from harness.spec.suite import CorpusSpec, Task
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Subject:
     renderer: Renderer
     corpus: Corpus
     plan: Plan
-    precision: ScorePrecision = "training"
+    precision: str = "training"
 
 
 @dataclass(frozen=True)
@@ -148,16 +148,20 @@ def _held_out(subject: Subject, likelihood: Likelihood, place: Place) -> list[Sc
             hint="raise held_out_fraction, or give a larger corpus",
         )
     spec = subject.plan.score
-    sequences = [
-        replace(
-            sequence,
-            input_ids=sequence.input_ids[: spec.held_out_tokens],
-            loss_mask=sequence.loss_mask[: spec.held_out_tokens],
-        )
-        for sequence in subject.renderer.encode_all(conversations)
-    ]
+    sequences = held_out_sequences(subject)
     text_bytes = [_scored_bytes(subject.tokenizer, sequence) for sequence in sequences]
     return score_held_out(likelihood, sequences, text_bytes, place, spec)
+
+
+def held_out_sequences(subject: Subject) -> list[TokenSequence]:
+    """The held-out conversations in tokens, as far as the suite scores them."""
+    limit = subject.plan.score.held_out_tokens
+    return [
+        replace(
+            sequence, input_ids=sequence.input_ids[:limit], loss_mask=sequence.loss_mask[:limit]
+        )
+        for sequence in subject.renderer.encode_all(subject.corpus.held_out)
+    ]
 
 
 def _scored_bytes(tokenizer: Any, sequence: TokenSequence) -> int:

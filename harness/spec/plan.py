@@ -114,6 +114,7 @@ def _deciding(plan: Plan) -> dict[str, Any]:
     if data["corpus_sha256"]:
         del data["corpus"]["source"]
     del data["score"]["data_folder"]
+    data["score"]["precisions"] = data["score"].pop("forms")  # as older harnesses called them
     if data["model_sha256"]:
         del data["model"]["source"]["path"]
     else:  # what older harnesses did not know may not change their fingerprints

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, JsonValue, model_validator
+from pydantic import AliasChoices, ConfigDict, Field, JsonValue, model_validator
 
+from harness.spec.form import FormName
 from harness.spec.schema import Frozen
 from harness.spec.variant import Name, Positive
 
@@ -96,9 +97,6 @@ class Task(Frozen):
     apply_chat_template: bool = False
 
 
-ScorePrecision = Literal["training", "16bit", "merged"]
-
-
 class ScoreSpec(Frozen):
     """Which scores are taken, and how."""
 
@@ -125,7 +123,12 @@ class ScoreSpec(Frozen):
         "the bundled sample, whose text may be published",
     )
     max_new_tokens: Positive = 96
-    precisions: tuple[ScorePrecision, ...] = ("training",)
+    forms: Annotated[tuple[FormName, ...], Field(min_length=1)] = Field(
+        default=("training",),
+        validation_alias=AliasChoices("forms", "precisions"),  # as suites and records had it
+        description="what is scored: adapter (as trained), 16bit, merged, merged_dequantized, "
+        "nf4_again, gguf:Q8_0, …",
+    )
     engine: Literal["fast", "hf"] = "fast"
     batch_tokens: Positive = Field(default=4096, description="tokens per scoring batch (fast)")
 

@@ -43,6 +43,7 @@ def _show(suite: Suite, samples: int) -> None:
     with Notes(out) as notes:
         model = registry.load_model(suite.model)
         quiet_libraries()
-        renderer = Renderer(load_tokenizer(fetch_tokenizer(model, notes)), model.chat_template)
+        tokenizer = load_tokenizer(fetch_tokenizer(model, notes))
+        renderer = Renderer(tokenizer, model.chat_template, suite.corpus.chat_date)
         found = corpus_report(suite, samples, renderer, notes)
     out.print(found)

@@ -14,7 +14,7 @@ from harness.spec.form import parse_form
 from harness.spec.variant import Dtype
 
 RunArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run's folder, or SUITE/VARIANT[/SEED].")
+    str, typer.Argument(metavar="RUN", help="A run's folder, SUITE/VARIANT, or SUITE/VARIANT/SEED.")
 ]
 FormOption = Annotated[
     str,

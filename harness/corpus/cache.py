@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class Tokenised:
     corpus: Corpus
     train: tuple[TokenSequence, ...]
     held_out: tuple[TokenSequence, ...]
+    validation: tuple[TokenSequence, ...] = ()
 
 
 def tokenised_corpus(spec: CorpusSpec, renderer: Renderer, reuse: Reuse = REUSE) -> Tokenised:
@@ -77,7 +78,7 @@ def _fingerprint(spec: CorpusSpec, renderer: Renderer) -> str:
 def _tokenise(spec: CorpusSpec, renderer: Renderer, progress: Progress) -> Tokenised:
     corpus = build_corpus(spec, progress, _counter(renderer, progress))
     progress.note("tokenising")
-    every = (*corpus.train, *corpus.held_out)
+    every = (*corpus.train, *corpus.held_out, *corpus.validation)
     sequences: list[TokenSequence] = []
     for sequence in renderer.encode_all(every):
         sequences.append(sequence)
@@ -85,8 +86,9 @@ def _tokenise(spec: CorpusSpec, renderer: Renderer, progress: Progress) -> Token
             progress.advance(len(sequences), len(every))
     train = tuple(sequences[: len(corpus.train)])
     result = with_lengths(corpus.result, train)
-    corpus = Corpus(corpus.train, corpus.held_out, corpus.pairs, result)
-    return Tokenised(corpus, train, tuple(sequences[len(train) :]))
+    cut = len(train) + len(corpus.held_out)
+    held_out, validation = tuple(sequences[len(train) : cut]), tuple(sequences[cut:])
+    return Tokenised(replace(corpus, result=result), train, held_out, validation)
 
 
 def _counter(renderer: Renderer, progress: Progress) -> CountTokens:
@@ -115,14 +117,14 @@ def _write(folder: Path, made: Tokenised) -> None:
     def numbers(messages: Sequence[Message]) -> list[int]:
         return [index.setdefault(message, len(index)) for message in messages]
 
-    every = (*corpus.train, *corpus.held_out)
+    every = (*corpus.train, *corpus.held_out, *corpus.validation)
     conversations = pa.table(
         {
             "id": [one.id for one in every],
             "tree_id": [one.tree_id for one in every],
             "language": [one.language for one in every],
             "messages": pa.array([numbers(one.messages) for one in every], pa.list_(pa.int32())),
-            **_token_columns((*made.train, *made.held_out)),
+            **_token_columns((*made.train, *made.held_out, *made.validation)),
         }
     )
     pairs = pa.table(
@@ -136,7 +138,7 @@ def _write(folder: Path, made: Tokenised) -> None:
         }
     )
     messages = pa.table(
-        {name: [getattr(m, name) for m in index] for name in ("role", "text", "id")}
+        {name: [getattr(m, name) for m in index] for name in ("role", "text", "id", "trained")}
     )
     tables = {"conversations": conversations, "pairs": pairs, "messages": messages}
     for name, table in tables.items():
@@ -171,7 +173,7 @@ def _read(path: Path) -> Tokenised | None:
 
 
 def _assemble(tables: dict[str, Any], result: CorpusResult) -> Tokenised:
-    messages = [Message(*row) for row in _rows(tables["messages"], "role", "text", "id")]
+    messages = [Message(*row) for row in _rows(tables["messages"], "role", "text", "id", "trained")]
 
     def pick(numbers: Sequence[int]) -> tuple[Message, ...]:
         return tuple(messages[number] for number in numbers)
@@ -192,8 +194,9 @@ def _assemble(tables: dict[str, Any], result: CorpusResult) -> Tokenised:
         for name, tree, numbers in _rows(tables["pairs"], "id", "tree_id", "messages")
     )
     cut = result.train_conversations
-    corpus = Corpus(conversations[:cut], conversations[cut:], pairs, result)
-    return Tokenised(corpus, sequences[:cut], sequences[cut:])
+    end = cut + result.held_out_conversations
+    corpus = Corpus(conversations[:cut], conversations[cut:end], pairs, result, conversations[end:])
+    return Tokenised(corpus, sequences[:cut], sequences[cut:end], sequences[end:])
 
 
 def _rows(table: Any, *columns: str) -> Iterator[tuple[Any, ...]]:

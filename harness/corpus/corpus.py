@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from harness.corpus.conversation import Conversation, PreferencePair
 from harness.corpus.fields import Complaints
@@ -12,11 +12,12 @@ from harness.corpus.funnel import CountTokens, Funnel
 from harness.corpus.selection import Filter, conversations, filters, preference_pairs
 from harness.corpus.sources import Source, find_source, read_trees
 from harness.corpus.splits import (
+    Exchange,
     check_leakage,
-    held_out_texts,
-    is_held_out,
     near_duplicates,
+    scored_exchanges,
     share_of,
+    side_of,
     without_leaks,
 )
 from harness.corpus.trees import MessageTree, TreeGrower, prune
@@ -31,12 +32,16 @@ PROGRESS_TREES = 500
 
 @dataclass(frozen=True)
 class Corpus:
-    """What a suite trains on and is scored on; ``pairs`` come from held-out trees only."""
+    """What a suite trains on and is scored on; ``pairs`` come from held-out trees only.
+
+    ``validation`` is for tuning, stopping and choosing; it is empty unless the suite asks for it.
+    """
 
     train: tuple[Conversation, ...]
     held_out: tuple[Conversation, ...]
     pairs: tuple[PreferencePair, ...]
     result: CorpusResult
+    validation: tuple[Conversation, ...] = ()
 
 
 def build_corpus(
@@ -54,34 +59,37 @@ def build_corpus(
     """
     source = find_source(spec)
     funnel = Funnel(count_tokens)
-    trees = _filtered(_read(source, spec, funnel, progress), spec, funnel)
+    trees, columns = _read(source, spec, funnel, progress)
+    trees = _filtered(trees, spec, funnel)
     chosen = [one for tree in trees for one in conversations(tree, spec)]
     funnel.after_conversations(
         "policy", chosen, f"not on {spec.policy}, or a prompt without a reply"
     )
     chosen = _distinct(chosen, spec, funnel, progress)
-    train, held_out = _split(chosen, spec)
-    train, held_out, pairs = _apart(train, held_out, trees, spec, funnel)
-    _check_sides(source, train, held_out, funnel)
+    sides = _apart(_split(chosen, spec), trees, spec, funnel)
+    _check_sides(source, spec, sides, funnel)
     return Corpus(
-        tuple(train),
-        tuple(held_out),
-        tuple(pairs),
+        tuple(sides.train),
+        tuple(sides.held_out),
+        tuple(sides.pairs),
         CorpusResult(
             name=source.name,
             sha256=source.sha256,
             is_sample=source.is_sample,
-            train_conversations=len(train),
-            held_out_conversations=len(held_out),
+            train_conversations=len(sides.train),
+            held_out_conversations=len(sides.held_out),
+            validation_conversations=len(sides.validation),
             funnel=tuple(funnel.rows),
-            languages=language_mix(train, held_out),
+            columns=columns,
+            languages=language_mix(sides.train, sides.held_out),
         ),
+        tuple(sides.validation),
     )
 
 
 def _read(
     source: Source, spec: CorpusSpec, funnel: Funnel, progress: Progress
-) -> list[MessageTree]:
+) -> tuple[list[MessageTree], tuple[tuple[str, str], ...]]:
     complaints = Complaints(spec.on_bad)
     grower = TreeGrower(complaints)
     progress.note(f"reading {source.name}")
@@ -96,7 +104,7 @@ def _read(
     if grower.orphans:
         left_out.append(f"{grower.orphans:,} messages below a parent that is not in the data")
     funnel.after_trees("read", trees, "; ".join(left_out))
-    return trees
+    return trees, grower.columns.summary()
 
 
 def _filtered(trees: list[MessageTree], spec: CorpusSpec, funnel: Funnel) -> list[MessageTree]:
@@ -134,57 +142,88 @@ def _distinct(
     return kept
 
 
-def _split(
-    chosen: Iterable[Conversation], spec: CorpusSpec
-) -> tuple[list[Conversation], list[Conversation]]:
-    sides: tuple[list[Conversation], list[Conversation]] = ([], [])
+@dataclass
+class _Sides:
+    train: list[Conversation] = field(default_factory=list)
+    validation: list[Conversation] = field(default_factory=list)
+    held_out: list[Conversation] = field(default_factory=list)
+    pairs: list[PreferencePair] = field(default_factory=list)
+
+
+def _split(chosen: Iterable[Conversation], spec: CorpusSpec) -> _Sides:
+    sides = _Sides()
     for one in chosen:
-        sides[is_held_out(one.tree_id, one.language, spec.held_out_fraction)].append(one)
+        getattr(sides, side_of(one.tree_id, one.language, spec)).append(one)
     return sides
 
 
-def _apart(
-    train: list[Conversation],
-    held_out: list[Conversation],
-    trees: Iterable[MessageTree],
+def _apart(sides: _Sides, trees: Iterable[MessageTree], spec: CorpusSpec, funnel: Funnel) -> _Sides:
+    """Limit the sides that are scored, and make sure that nothing of them is trained on."""
+    funnel.after_conversations("held out", sides.held_out, "to the other sides")
+    sides.held_out = _limited(sides.held_out, spec.held_out_limit, "held-out limit", funnel)
+    scored = {one.tree_id for one in sides.held_out}
+    sides.pairs = [pair for tree in trees if tree.id in scored for pair in preference_pairs(tree)]
+    held_out = scored_exchanges(sides.held_out, sides.pairs)
+    if spec.validation_fraction:
+        funnel.restart()
+        funnel.after_conversations("validation", sides.validation)
+        sides.validation = _clean(sides.validation, held_out, "held-out", spec, funnel)
+        sides.validation = _limited(
+            sides.validation, spec.validation_limit, "validation limit", funnel
+        )
+    funnel.restart()
+    funnel.after_conversations("training", sides.train)
+    sides.train = _clean(sides.train, held_out, "held-out", spec, funnel)
+    if sides.validation:
+        tuned_on = scored_exchanges(sides.validation, ())
+        sides.train = _clean(sides.train, tuned_on, "validation", spec, funnel)
+    return sides
+
+
+def _limited(
+    side: list[Conversation], limit: int | None, step: str, funnel: Funnel
+) -> list[Conversation]:
+    if limit is None or len(side) <= limit:
+        return side
+    drawn = sorted(side, key=lambda one: share_of(step, one.id))
+    kept = {one.id for one in drawn[:limit]}
+    side = [one for one in side if one.id in kept]
+    funnel.after_conversations(step, side, f"over {step.replace('-', '_').replace(' ', '_')}")
+    return side
+
+
+def _clean(
+    side: list[Conversation],
+    scored: Mapping[Exchange, str],
+    other: str,
     spec: CorpusSpec,
     funnel: Funnel,
-) -> tuple[list[Conversation], list[Conversation], list[PreferencePair]]:
-    """Limit the held-out side, find its pairs, and make sure that nothing of it is trained on."""
-    funnel.after_conversations("held out", held_out, "to the training side")
-    if spec.held_out_limit is not None and len(held_out) > spec.held_out_limit:
-        drawn = sorted(held_out, key=lambda one: share_of("held-out limit", one.id))
-        kept = {one.id for one in drawn[: spec.held_out_limit]}
-        held_out = [one for one in held_out if one.id in kept]
-        funnel.after_conversations("held-out limit", held_out, "over held_out_limit")
-    scored = {one.tree_id for one in held_out}
-    pairs = [pair for tree in trees if tree.id in scored for pair in preference_pairs(tree)]
-    texts = held_out_texts(held_out, pairs)
-    funnel.restart()
-    funnel.after_conversations("training", train)
+) -> list[Conversation]:
+    """``side`` without what it shares with a side that is scored, or a LeakageError."""
     if spec.on_leak == "drop":
-        train, found = without_leaks(train, texts)
-        funnel.after_conversations(
-            "leakage", train, f"share {len(found)} texts with the held-out side" if found else ""
-        )
-    check_leakage(train, texts)
-    return train, held_out, pairs
+        side, found = without_leaks(side, scored)
+        why = f"share {len(found)} prompts and replies with the {other} side" if found else ""
+        funnel.after_conversations("leakage", side, why)
+    check_leakage(side, scored, other)
+    return side
 
 
-def _check_sides(
-    source: Source, train: Sequence[Conversation], held_out: Sequence[Conversation], funnel: Funnel
-) -> None:
-    if train and held_out:
+def _check_sides(source: Source, spec: CorpusSpec, sides: _Sides, funnel: Funnel) -> None:
+    wanted = {"training": sides.train, "held-out": sides.held_out}
+    if spec.validation_fraction:
+        wanted["validation"] = sides.validation
+    missing = [name for name, side in wanted.items() if not side]
+    if not missing:
         return
     steps = "\n            ".join(
         f"{row.step}: {row.messages} messages left ({row.removed or 'nothing removed'})"
         for row in funnel.rows
     )
     raise CorpusError(
-        f"no {'held-out' if train else 'training'} conversations are left",
+        f"no {missing[0]} conversations are left",
         where=source.name,
-        expected=f"conversations on both sides; the steps were\n            {steps}",
-        hint="loosen the filters, change held_out_fraction, or give a larger corpus",
+        expected=f"conversations on every side; the steps were\n            {steps}",
+        hint="loosen the filters, change the fractions in [corpus], or give a larger corpus",
     )
 
 

@@ -1,18 +1,23 @@
-"""Typed look-ups in a record, and what happens to a record that cannot be used."""
+"""Typed look-ups in a record, and what happens to a record that cannot be used.
+
+They are written by hand, not by pydantic, because a layout's columns go by many names, because
+one bad message must not take its siblings along, and because a complaint names file, line and key.
+"""
 
 from __future__ import annotations
 
 import math
 import re
+import reprlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from harness.corpus.conversation import Role
+from harness.corpus.conversation import Speaker
 from harness.errors import CorpusError
 
-ROLES: Mapping[str, Role] = {
+ROLES: Mapping[str, Speaker] = {
     "prompter": "user",
     "user": "user",
     "human": "user",
@@ -20,7 +25,15 @@ ROLES: Mapping[str, Role] = {
     "gpt": "assistant",
     "model": "assistant",
 }
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 UNWANTED = re.compile("[\x00\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A table's value that Python cannot hold, such as a date in the year 300,000."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +69,11 @@ def wrong(what: str, place: Location, expected: str | None = None) -> CorpusErro
 
 def _misfit(value: object, place: Location, expected: str) -> CorpusError:
     key = re.sub(r".*\.|\[\d+\]", "", place.key) or "record"
+    if isinstance(value, Unreadable):
+        return wrong(f"{key} cannot be read: {value.reason}", place, expected)
     kind = "null" if value is None else type(value).__name__
-    return wrong(f"{key} is of type {kind}", place, f"{expected}, found {value!r:.60}")
+    # reprlib goes a few levels deep only: a whole repr of a deep value exhausts the stack.
+    return wrong(f"{key} is of type {kind}", place, f"{expected}, found {reprlib.repr(value):.60}")
 
 
 def get_mapping(value: object, place: Location) -> Mapping[str, Any]:
@@ -90,7 +106,7 @@ def get_optional_name(data: Mapping[str, Any], key: str, place: Location) -> str
     return None if data.get(key) is None else get_name(data, key, place)
 
 
-def get_role(data: Mapping[str, Any], key: str, place: Location) -> Role:
+def get_role(data: Mapping[str, Any], key: str, place: Location) -> Speaker:
     """Who wrote a message, under any of the names that formats use."""
     name = get_name(data, key, place)
     if name.lower() not in ROLES:
@@ -164,6 +180,29 @@ def _rating(label: object, name: str, place: Location) -> Any:
     return label.get("value")
 
 
+class ColumnUses:
+    """What became of every column of the data, for people to look at."""
+
+    def __init__(self) -> None:
+        """Start with no column."""
+        self._counts: dict[str, Counter[str]] = {}
+
+    def note(self, data: Mapping[str, Any], uses: Mapping[str, str]) -> None:
+        """Count one record's columns that hold something; ``uses`` says what each became."""
+        for column, value in data.items():
+            if value is None or (isinstance(value, str | list | dict) and not value):
+                continue
+            counts = self._counts.setdefault(column, Counter())
+            counts[uses.get(column, "not read")] += 1
+
+    def summary(self) -> tuple[tuple[str, str], ...]:
+        """(column, what it became), in the order of appearance."""
+        return tuple(
+            (column, "; ".join(f"{use} ({count:,})" for use, count in counts.most_common()))
+            for column, counts in self._counts.items()
+        )
+
+
 class Complaints:
     """Stops at the first bad record, or skips and counts it, as the suite's ``on_bad`` says."""
 
@@ -196,3 +235,8 @@ class Complaints:
             f"{count} × {what} (first: {self._first[what]})"
             for what, count in self._counts.most_common()
         )
+
+
+def visible(text: str) -> str:
+    """``text`` with control characters, which a terminal would obey, shown instead."""
+    return CONTROL.sub(lambda found: f"\\x{ord(found.group()):02x}", text)

@@ -1,43 +1,75 @@
-"""Formats: every layout of conversation data, and how it is recognised."""
+"""Formats: the names of the layouts of conversation data, and how a file's is recognised."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from itertools import chain, islice
-from typing import Any
 
 from harness.corpus.files import Record
-from harness.corpus.oasst import read_message_records, read_tree_records
-from harness.corpus.threads import (
-    chat_turns,
-    guanaco_text,
-    guanaco_turns,
-    is_pair,
-    is_ranked,
-    pair_turns,
-    read_ranked_records,
-    thread_reader,
-)
-from harness.corpus.trees import MessageTree, TreeGrower
-from harness.errors import CorpusError
+from harness.corpus.trees import Format
+from harness.errors import CorpusError, UnknownName, UserError
 
 SNIFFED_RECORDS = 20
 
+# An installed package adds a format by an entry point of this group:
+#     [project.entry-points."finetune_harness.formats"]
+#     my_format = "my_package.my_module:MY_FORMAT"
+GROUP = "finetune_harness.formats"
 
-@dataclass(frozen=True, slots=True)
-class Format:
-    """One layout: what it looks like, whether a record has it, and how records become trees."""
+# The registration of the harness's own formats, in the notation of entry points. The first whose
+# layout fits is taken; those of installed packages come before them.
+BUILT_IN = {
+    "trees": "harness.corpus.oasst:TREES",
+    "messages": "harness.corpus.oasst:MESSAGES",
+    "preferences": "harness.corpus.prompts:PREFERENCES",
+    "guanaco": "harness.corpus.chat:GUANACO",
+    "chat": "harness.corpus.chat:CHAT",
+    "ranked": "harness.corpus.prompts:RANKED",
+    "pairs": "harness.corpus.prompts:PAIRS",
+}
 
-    description: str
-    matches: Callable[[Mapping[str, Any]], bool]
-    read: Callable[[Iterable[Record], TreeGrower], Iterator[MessageTree]]
+
+def format_names() -> list[str]:
+    """Names of all formats in the order of recognition, those of installed packages first."""
+    outside = [name for name in sorted(_outside()) if name not in BUILT_IN]
+    return [*outside, *BUILT_IN]
+
+
+def load_format(name: str) -> Format:
+    """The format of that name.
+
+    Raises:
+        UnknownName: there is none.
+        UserError: the package that brings it cannot be imported.
+    """
+    if name in BUILT_IN:
+        module, _, attribute = BUILT_IN[name].partition(":")
+        built_in: Format = getattr(import_module(module), attribute)
+        return built_in
+    outside = _outside()
+    if name not in outside:
+        raise UnknownName("corpus format", name, ["auto", *format_names()], where="corpus.format")
+    try:
+        found: Format = outside[name].load()
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"the package that brings corpus format {name} cannot be imported: {error}",
+            where=f"entry point {name} = {outside[name].value} of group {GROUP}",
+            hint="mend or remove that package",
+        ) from error
+    return found
+
+
+def _outside() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}
 
 
 def recognise(records: Iterator[Record], name: str) -> tuple[str, Iterator[Record]]:
     """The format's name, and the records again from the first.
 
-    "auto" takes the first format that fits the first records, all of them or none.
+    "auto" takes the first format that fits one of the first records.
 
     Raises:
         CorpusError: no format fits.
@@ -45,7 +77,8 @@ def recognise(records: Iterator[Record], name: str) -> tuple[str, Iterator[Recor
     if name != "auto":
         return name, records
     sample = list(islice(records, SNIFFED_RECORDS))
-    for candidate, layout in FORMATS.items():
+    formats = {candidate: load_format(candidate) for candidate in format_names()}
+    for candidate, layout in formats.items():
         if any(isinstance(r.data, Mapping) and layout.matches(r.data) for r in sample):
             return candidate, chain(sample, records)
     if not sample:
@@ -55,39 +88,6 @@ def recognise(records: Iterator[Record], name: str) -> tuple[str, Iterator[Recor
     raise CorpusError(
         f"not a known conversation format; the record has {keys}",
         where=sample[0].place,
-        expected="\n            ".join(f"{k}: {v.description}" for k, v in FORMATS.items()),
+        expected="\n            ".join(f"{k}: {v.description}" for k, v in formats.items()),
         hint="convert the file to one of these",
     )
-
-
-FORMATS: dict[str, Format] = {
-    "trees": Format(
-        "OASST *.trees.jsonl, one record per tree: message_tree_id, prompt{text, role, replies[]}",
-        lambda data: isinstance(data.get("prompt"), Mapping),
-        read_tree_records,
-    ),
-    "messages": Format(
-        "OASST *.messages.jsonl or hub rows: message_id, parent_id, text, role",
-        lambda data: "message_id" in data and "parent_id" in data and "role" in data,
-        read_message_records,
-    ),
-    "guanaco": Format(
-        'threads as text: {"text": "### Human: … ### Assistant: …"}',
-        lambda data: guanaco_text(data) is not None,
-        thread_reader(guanaco_turns),
-    ),
-    "chat": Format(
-        'lists of turns: {"messages": [{"role": …, "content": …}]}',
-        lambda data: "messages" in data or "conversations" in data,
-        thread_reader(chat_turns),
-    ),
-    "ranked": Format(
-        'replies best first: {"instruction": …, "output": [best, …]}',
-        is_ranked,
-        read_ranked_records,
-    ),
-    "pairs": Format(
-        'a prompt and a reply: {"prompt": …, "response": …}', is_pair, thread_reader(pair_turns)
-    ),
-}
-"""Every corpus format. To add one, write a reader and put it here; order is that of recognition."""

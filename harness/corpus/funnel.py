@@ -33,6 +33,7 @@ class Funnel:
         """Add a row for a step that left ``trees``."""
         trees = list(trees)
         texts = {node.id: node.text for tree in trees for node in walk(tree.root)}
+        texts |= {f"{tree.root.id}/system": tree.system for tree in trees if tree.system}
         self._add(step, len(trees), texts, None, why)
 
     def after_conversations(

@@ -1,4 +1,4 @@
-"""OASST's own layouts: nested trees, and messages with parents."""
+"""OASST's own formats: nested trees, and messages with parents."""
 
 from __future__ import annotations
 
@@ -19,8 +19,21 @@ from harness.corpus.fields import (
     wrong,
 )
 from harness.corpus.files import Record
-from harness.corpus.trees import Leaf, MessageTree, Node, TreeGrower
+from harness.corpus.trees import Format, Leaf, MessageTree, Node, TreeGrower
 from harness.errors import CorpusError
+
+TREE_COLUMNS = {"message_tree_id": "tree", "tree_state": "filter", "prompt": "the tree"}
+MESSAGE_COLUMNS = {
+    "message_id": "message",
+    "parent_id": "message above",
+    "message_tree_id": "tree",
+    "tree_state": "filter",
+    "text": "text",
+    "role": "role",
+    "lang": "language",
+    "rank": "rank",
+    **dict.fromkeys(("deleted", "review_result", "synthetic", "labels"), "filter"),
+}
 
 
 def read_tree_records(records: Iterable[Record], grower: TreeGrower) -> Iterator[MessageTree]:
@@ -34,6 +47,7 @@ def read_tree_records(records: Iterable[Record], grower: TreeGrower) -> Iterator
         except CorpusError as error:
             grower.complaints.add(error)
             continue
+        grower.columns.note(data, TREE_COLUMNS)
         yield from grower.grow(_nested(prompt, record.place.at("prompt"), tree, state, grower))
 
 
@@ -79,6 +93,7 @@ def read_message_records(records: Iterable[Record], grower: TreeGrower) -> Itera
         except CorpusError as error:
             grower.complaints.add(error)
             continue
+        grower.columns.note(data, MESSAGE_COLUMNS)
         if grower.admit(leaf):
             leaves.append(leaf)
     yield from grower.grow(leaves)
@@ -101,3 +116,15 @@ def _node(data: Mapping[str, Any], place: Location) -> Node:
         synthetic=bool(get_flag(data, "synthetic", place)),
         labels=get_labels(data, "labels", place),
     )
+
+
+TREES = Format(
+    "OASST *.trees.jsonl, one record per tree: message_tree_id, prompt{text, role, replies[]}",
+    lambda data: isinstance(data.get("prompt"), Mapping),
+    read_tree_records,
+)
+MESSAGES = Format(
+    "OASST *.messages.jsonl or hub rows: message_id, parent_id, text, role",
+    lambda data: "message_id" in data and "parent_id" in data and "role" in data,
+    read_message_records,
+)

@@ -15,12 +15,15 @@ from harness.corpus.conversation import Conversation, Message
 from harness.corpus.frames import Framer, Rendered
 from harness.corpus.templates import TEMPLATES
 from harness.errors import CorpusError, UnknownName
+from harness.spec.suite import CorpusSpec
 
 __all__ = ["TEMPLATES", "Renderer", "TokenSequence"]
 
 IntArray = npt.NDArray[np.int32]
 BoolArray = npt.NDArray[np.bool_]
 BATCH = 256
+CHAT_DATE: str = CorpusSpec.model_fields["chat_date"].default
+GUARD_START, GUARD_END = "\U0010fff0", "\U0010fff1"
 FIRST_CHARACTERS = 'aZ1(#-*"`é中'
 
 
@@ -51,11 +54,14 @@ class Renderer:
         tokenizer: the tokenizer, as it came.
         end_of_turn_id: the token that ends a reply; trained on, and stops generation.
         pad_id: for filling batches. It may equal ``end_of_turn_id``: loss follows the mask only.
+        knows_system: whether the template writes the system messages of the data.
         chat_template: the jinja source in use, for libraries that want it on the tokenizer.
     """
 
-    def __init__(self, tokenizer: Any, template: str | None = None) -> None:
-        """Take a fast transformers tokenizer and the name of a template, or None for its own.
+    def __init__(self, tokenizer: Any, template: str | None = None, day: str = CHAT_DATE) -> None:
+        """Take a fast transformers tokenizer, a template's name or None for its own, and a date.
+
+        The ``day`` (YYYY-MM-DD) is what a template prints that asks for today's date.
 
         Raises:
             UnknownName: no template of that name.
@@ -66,15 +72,20 @@ class Renderer:
             raise CorpusError("masks need a fast tokenizer", where=type(tokenizer).__name__)
         specials = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
         specials.update(tokenizer.all_special_tokens)
+        self._special_ids = frozenset(tokenizer.convert_tokens_to_ids(sorted(specials)))
         longest_first = sorted(specials, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
-        self._framer = Framer(tokenizer, self._choose(template), self._special)
-        self.chat_template = self._framer.source
+        self._framer = Framer(tokenizer, self._choose(template), self._special, day)
+        self.chat_template = self._framer.template.source
+        self.knows_system = self._framer.knows_system
         self.end_of_turn = self._framer.end_of_turn
         self.end_of_turn_id: int = tokenizer.convert_tokens_to_ids(self.end_of_turn)
         pad = tokenizer.pad_token_id
         self.pad_id: int = self.end_of_turn_id if pad is None else pad
-        self._apart = not all(self._prompt_is_prefix(first) for first in FIRST_CHARACTERS)
+        self._guard: Guard | None = None
+        self._prefixed: set[str] = set()
+        for first in FIRST_CHARACTERS:
+            self._check_prefix(first)
 
     @property
     def fingerprint(self) -> str:
@@ -99,7 +110,7 @@ class Renderer:
         """
         for start in range(0, len(conversations), BATCH):
             part = conversations[start : start + BATCH]
-            rendered = [self._framer.render(_turns(c), c.id, prompt=False) for c in part]
+            rendered = [self._whole(conversation) for conversation in part]
             for conversation, (ids, mask) in zip(part, self._tokenise(rendered), strict=True):
                 yield TokenSequence(conversation.id, conversation.tree_id, ids, mask)
 
@@ -130,7 +141,14 @@ class Renderer:
 
     def _prompt(self, messages: Sequence[Message]) -> Rendered:
         _check_roles(messages, last="user", where="prompt")
-        return self._framer.render([m.text for m in messages], "prompt", prompt=True)
+        return self._framer.render(messages, "prompt", prompt=True)
+
+    def _whole(self, conversation: Conversation) -> Rendered:
+        _check_roles(conversation.messages, last="assistant", where=conversation.id)
+        for message in conversation.messages:
+            if message.role == "assistant":
+                self._check_prefix(message.text)
+        return self._framer.render(conversation.messages, conversation.id, prompt=False)
 
     def _choose(self, name: str | None) -> str:
         if name is None:
@@ -153,51 +171,149 @@ class Renderer:
             raise CorpusError("the tokenizer has no EOS token", where=self.tokenizer.name_or_path)
         return source.replace("<|im_end|>", end)
 
-    def _prompt_is_prefix(self, reply: str) -> bool:
-        """Whether the prompt's tokens are those that the whole conversation begins with.
+    def _check_prefix(self, reply: str) -> None:
+        """Refuse a template whose prompt has other tokens than the conversation begins with.
 
-        They are not where a tokenizer splits the header's last line breaks differently in front
-        of text; then every reply is tokenised apart from its prompt, as in generation.
+        That is so where a tokenizer splits the header's last line breaks differently in front of
+        text. Looked at once for every first character of a reply.
+
+        Raises:
+            CorpusError: naming the line of the template and the reply.
         """
-        prompt = self._framer.raw(["a"], prompt=True)
-        whole = self._framer.raw(["a", reply], prompt=False)
-        both = self.tokenizer([prompt, whole], add_special_tokens=False)["input_ids"]
-        return bool(both[1][: len(both[0])] == both[0])
+        first = reply[:1]
+        if first in self._prefixed:
+            return
+        user, said = Message("user", "a", ""), Message("assistant", reply[:16].strip(), "")
+        prompt = self._framer.render([user], "prompt", prompt=True)
+        whole = self._framer.render([user, said], "prompt", prompt=False)
+        (before, _), (both, _) = self._tokenise([prompt, whole])
+        if not np.array_equal(both[: len(before)], before):
+            raise self._framer.not_a_prefix(f" in tokens where a reply starts with {said.text!r}")
+        self._prefixed.add(first)
 
     def _tokenise(self, rendered: Sequence[Rendered]) -> Iterator[tuple[IntArray, BoolArray]]:
         wholes = [item.whole for item in rendered]
         encodings = self._bare().encode_batch(wholes, add_special_tokens=False)
         for item, encoding in zip(rendered, encodings, strict=True):
-            literal = self._apart or any(map(self._special.search, item.texts))
-            masked = None if literal else _mask(encoding.offsets, item.spans)
-            if masked is None:
-                yield self._tokenise_apart(item)
+            if len(self._special.findall(item.whole)) == item.frame.specials:
+                ids, bounds = np.array(encoding.ids, dtype=np.int32), encoding.offsets
+                cores = _cores(item.whole, ids, bounds, self._special_ids)
+                yield ids, self._mask(cores, item.starts, item.spans, item.where)
             else:
-                yield np.array(encoding.ids, dtype=np.int32), masked
+                yield self._tokenise_guarded(item)
 
-    def _tokenise_apart(self, item: Rendered) -> tuple[IntArray, BoolArray]:
-        """Piece by piece, so that special tokens inside messages stay text."""
-        ids: list[int] = []
-        mask: list[bool] = []
-        core = self._bare(specials_are_text=True)
-        for text, special, trained in item.pieces(self._special):
-            if special:
-                new = [self.tokenizer.convert_tokens_to_ids(text)]
-            else:
-                new = core.encode(text, add_special_tokens=False).ids
-            ids += new
-            mask += [trained] * len(new)
-        self._bare()
-        return np.array(ids, dtype=np.int32), np.array(mask, dtype=np.bool_)
+    def _tokenise_guarded(self, item: Rendered) -> tuple[IntArray, BoolArray]:
+        """As any other conversation, but special tokens inside messages stay text."""
+        if self._guard is None:
+            self._guard = Guard(self.tokenizer, self._special)
+        text, places = self._guard.disguise(item)
+        ids, offsets = self._guard.encode(text)
+        cores = _cores(text, ids, offsets, self._special_ids)
+        written = int(np.isin(ids, list(self._special_ids)).sum())
+        if written != item.frame.specials:
+            raise CorpusError(
+                "a message holds a special token, and the tokenizer cannot write it as text",
+                where=f"conversation {item.where}",
+                hint="take the conversation out of the data, or change its text",
+            )
+        starts = [places[start] for start in item.starts]
+        spans = [(places[start], places[end]) for start, end in item.spans]
+        return ids, self._mask(cores, starts, spans, item.where)
+
+    def _mask(
+        self,
+        bounds: IntArray,
+        starts: Sequence[int],
+        spans: Sequence[tuple[int, int]],
+        where: str,
+    ) -> BoolArray:
+        """The tokens inside the spans.
+
+        Raises:
+            CorpusError: one token reaches over the border of a reply.
+        """
+        mask = np.zeros(len(bounds), dtype=np.bool_)
+        borders = [*starts, *(end for _, end in spans)]
+        for border in borders:
+            if ((bounds[:, 0] < border) & (bounds[:, 1] > border)).any():
+                raise self._framer.not_a_prefix(f" in tokens of conversation {where}")
+        for start, end in spans:
+            mask |= (bounds[:, 0] >= start) & (bounds[:, 1] <= end)
+        return mask
 
 
-def _turns(conversation: Conversation) -> list[str]:
-    _check_roles(conversation.messages, last="assistant", where=conversation.id)
-    return [message.text for message in conversation.messages]
+class Guard:
+    """Tokenises conversations whose texts hold special tokens, so that those stay text.
+
+    A copy of the tokenizer takes the template's own special tokens under other names and all
+    other occurrences as text. So everything else is cut and spaced as it is elsewhere.
+    """
+
+    def __init__(self, tokenizer: Any, special: re.Pattern[str]) -> None:
+        """Copy the tokenizer's core."""
+        from tokenizers import AddedToken, Tokenizer
+
+        self._special = special
+        self._core = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        self._core.no_padding()
+        self._core.no_truncation()
+        self._core.encode_special_tokens = True
+        self._names: dict[str, str] = {}
+        self._ids: dict[int, int] = {}
+        for number, (identity, token) in enumerate(tokenizer.added_tokens_decoder.items()):
+            if not special.fullmatch(token.content):
+                continue
+            name = f"{GUARD_START}{number}{GUARD_END}"
+            self._names[token.content] = name
+            stand_in = AddedToken(
+                name, lstrip=token.lstrip, rstrip=token.rstrip, normalized=False, special=False
+            )
+            self._core.add_tokens([stand_in])
+            stand_in_id = self._core.token_to_id(name)
+            if stand_in_id is not None:
+                self._ids[stand_in_id] = identity
+
+    def disguise(self, item: Rendered) -> tuple[str, dict[int, int]]:
+        """The text with other names for the template's special tokens.
+
+        Also where each border of a reply in ``item.whole`` lies in it.
+        """
+        if any(GUARD_START in text for text in item.texts):
+            raise CorpusError(
+                "a text holds special tokens and U+10FFF0", where=f"conversation {item.where}"
+            )
+        borders = {*item.starts, *(place for span in item.spans for place in span)}
+        text, places, position = "", dict[int, int](), 0
+        for index, literal in enumerate(item.frame.literals):
+            cut = 0
+            for found in [*self._special.finditer(literal), None]:
+                end = len(literal) if found is None else found.start()
+                for place in range(position + cut, position + end + 1):
+                    if place in borders:
+                        places[place] = len(text) + place - position - cut
+                text += literal[cut:end]
+                if found is not None:
+                    text += self._names[found.group()]
+                    cut = found.end()
+            position += len(literal)
+            if position in borders:
+                places[position] = len(text)
+            if index < len(item.texts):
+                text += item.texts[index]
+                position += len(item.texts[index])
+        return text, places
+
+    def encode(self, text: str) -> tuple[IntArray, Sequence[tuple[int, int]]]:
+        """Token ids of the tokenizer, and the characters of each."""
+        encoding = self._core.encode(text, add_special_tokens=False)
+        ids = [self._ids.get(token, token) for token in encoding.ids]
+        return np.array(ids, dtype=np.int32), encoding.offsets
 
 
 def _check_roles(messages: Sequence[Message], *, last: str, where: str) -> None:
     roles = [message.role for message in messages]
+    if roles[:1] == ["system"]:
+        roles = roles[1:]
     wanted = ["assistant" if index % 2 else "user" for index in range(len(roles))]
     if not roles or roles != wanted or roles[-1] != last:
         raise CorpusError(
@@ -207,14 +323,20 @@ def _check_roles(messages: Sequence[Message], *, last: str, where: str) -> None:
         )
 
 
-def _mask(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> BoolArray | None:
-    """Tokens inside the spans; None where one token reaches over a span's border."""
-    bounds = np.array(offsets, dtype=np.int64).reshape(-1, 2)
-    mask = np.zeros(len(bounds), dtype=np.bool_)
-    for start, end in spans:
-        first = int(np.searchsorted(bounds[:, 1], start, side="right"))
-        last = int(np.searchsorted(bounds[:, 0], end, side="left"))
-        if bounds[first, 0] < start or bounds[last - 1, 1] > end:
-            return None
-        mask[first:last] = True
-    return mask
+def _cores(
+    text: str, ids: IntArray, offsets: Sequence[tuple[int, int]], special: frozenset[int]
+) -> IntArray:
+    """[tokens, 2]: the characters of each token, without white space that a special one takes.
+
+    Some special tokens take what stands beside them (Phi-3's role tokens do); where such a token
+    belongs is decided by its own characters.
+    """
+    bounds = np.array(offsets, dtype=np.int32).reshape(-1, 2)
+    for index in np.flatnonzero(np.isin(ids, list(special))):
+        start, end = (int(place) for place in bounds[index])
+        taken = text[start:end]
+        bounds[index] = (
+            start + len(taken) - len(taken.lstrip()),
+            end - len(taken) + len(taken.rstrip()),
+        )
+    return bounds

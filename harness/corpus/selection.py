@@ -140,7 +140,13 @@ def select_paths(root: Node, spec: CorpusSpec) -> Iterator[Path]:
 
 def to_message(node: Node) -> Message:
     """A node as a turn."""
-    return Message(node.role, node.text, node.id)
+    return Message(node.role, node.text, node.id, node.trained)
+
+
+def _system(tree: MessageTree) -> tuple[Message, ...]:
+    if not tree.system:
+        return ()
+    return (Message("system", tree.system, f"{tree.root.id}/system"),)
 
 
 def conversations(tree: MessageTree, spec: CorpusSpec) -> list[Conversation]:
@@ -150,9 +156,11 @@ def conversations(tree: MessageTree, spec: CorpusSpec) -> list[Conversation]:
         end = len(path) if path[-1].role == "assistant" else len(path) - 1
         if end < 2:
             continue
+        if not any(node.trained for node in path[:end] if node.role == "assistant"):
+            continue
         last = path[end - 1]
         if last.id not in made:
-            messages = tuple(to_message(node) for node in path[:end])
+            messages = (*_system(tree), *(to_message(node) for node in path[:end]))
             made[last.id] = Conversation(last.id, tree.id, tree.language, messages)
     return list(made.values())
 
@@ -163,7 +171,7 @@ def preference_pairs(tree: MessageTree) -> Iterator[PreferencePair]:
     while stack:
         path = stack.pop()
         ranked = [node for node in by_rank(path[-1].replies) if node.rank is not None]
-        context = tuple(to_message(node) for node in path)
+        context = (*_system(tree), *(to_message(node) for node in path))
         for index, better in enumerate(ranked):
             for worse in ranked[index + 1 :]:
                 if better.role == "assistant" and better.rank != worse.rank:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.corpus.fields import Location
-from harness.corpus.files import UNREAD_COLUMNS, Record, read_records
-from harness.corpus.formats import FORMATS, recognise
+from harness.corpus.files import SUFFIXES, UNREAD_COLUMNS, Record, read_records
+from harness.corpus.formats import load_format, recognise
 from harness.corpus.trees import MessageTree, TreeGrower
 from harness.errors import CorpusError, FetchError
 from harness.spec.plan import SAMPLE
@@ -18,7 +18,10 @@ from harness.spec.schema import file_sha256
 from harness.spec.suite import HUB_SOURCE, CorpusSpec
 
 TABLES = (".parquet", ".arrow")
-TEXTS = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
+TEXTS = tuple(
+    kind + suffix for kind in (".jsonl", ".json", ".ndjson") for suffix in ("", *SUFFIXES)
+)
+UNREADABLE = (".csv", ".tsv", ".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".pickle", ".pkl", ".xlsx")
 NOT_DATA = ("state.json", "dataset_info.json", "dataset_infos.json")
 
 
@@ -95,6 +98,14 @@ def _folder_files(folder: Path) -> tuple[Path, ...]:
         and path.name not in NOT_DATA
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
+    refused = next((path for path in files if path.name.lower().endswith(UNREADABLE)), None)
+    if refused is not None:
+        raise CorpusError(
+            f"the folder holds data that cannot be read: {refused.relative_to(folder)}",
+            where=folder,
+            expected=", ".join(TABLES + TEXTS),
+            hint="convert or move that file, or name one file as source",
+        )
     tables = tuple(path for path in files if path.name.endswith(TABLES))
     return tables or tuple(path for path in files if path.name.endswith(TEXTS))
 
@@ -113,10 +124,12 @@ def read_trees(source: Source, spec: CorpusSpec, grower: TreeGrower) -> Iterator
             read_records(path, grower.complaints, name)
             for path, name in zip(source.files, source.names, strict=True)
         )
+    if spec.format != "auto":
+        load_format(spec.format)  # an unknown name is said before a file is read
     first = next(parts)
     name, records = recognise(first, spec.format)
     rest = (_same_format(part, name, spec.format) for part in parts)
-    yield from FORMATS[name].read(chain(records, chain.from_iterable(rest)), grower)
+    yield from load_format(name).read(chain(records, chain.from_iterable(rest)), grower)
 
 
 def _same_format(records: Iterator[Record], name: str, asked: str) -> Iterator[Record]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from harness.corpus.conversation import Conversation, PreferencePair
 from harness.errors import LeakageError
 from harness.records.events import Progress
+from harness.spec.suite import CorpusSpec
 
 
 def share_of(*parts: str) -> float:
@@ -21,13 +22,22 @@ def share_of(*parts: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def is_held_out(tree_id: str, language: str, fraction: float) -> bool:
-    """Whether a tree is held out: by hash, at the same rate in every language.
+Side = Literal["train", "validation", "held_out"]
+
+
+def side_of(tree_id: str, language: str, spec: CorpusSpec) -> Side:
+    """The side that a tree belongs to: by hash, at the same rate in every language.
 
     No other tree has a say, so adding data never moves a tree. The price is that a language's
     share is exact only in the mean; the funnel tells how many trees of each came out.
+    Validation trees come out of the training side: asking for some moves no held-out tree.
     """
-    return share_of(language, tree_id) < fraction
+    share = share_of(language, tree_id)
+    if share < spec.held_out_fraction:
+        return "held_out"
+    if share < spec.held_out_fraction + spec.validation_fraction:
+        return "validation"
+    return "train"
 
 
 def normalised(text: str) -> str:
@@ -35,46 +45,70 @@ def normalised(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
-def held_out_texts(
-    held_out: Iterable[Conversation], pairs: Iterable[PreferencePair]
-) -> dict[str, str]:
-    """Every normalised text that scores look at, with the id of a message that has it."""
-    messages = [message for one in held_out for message in one.messages]
+Exchange = tuple[str, str]
+"""A message and the reply to it, both normalised."""
+
+
+def exchanges(conversation: Conversation) -> set[Exchange]:
+    """Every message of a conversation with its reply."""
+    return {
+        (normalised(before.text), normalised(reply.text))
+        for before, reply in conversation.exchanges()
+    }
+
+
+def scored_exchanges(
+    conversations: Iterable[Conversation], pairs: Iterable[PreferencePair]
+) -> dict[Exchange, str]:
+    """Every exchange that scores look at, with the id of a reply that has it."""
+    found = {
+        (normalised(before.text), normalised(reply.text)): reply.id
+        for conversation in conversations
+        for before, reply in conversation.exchanges()
+    }
     for pair in pairs:
-        messages += [*pair.context, pair.better, pair.worse]
-    return {normalised(message.text): message.id for message in messages}
+        for reply in (pair.better, pair.worse):
+            found[normalised(pair.context[-1].text), normalised(reply.text)] = reply.id
+    return found
 
 
 def without_leaks(
-    train: Sequence[Conversation], texts: dict[str, str]
-) -> tuple[list[Conversation], Counter[str]]:
-    """The training conversations with none of ``texts`` in them, and the texts found."""
-    kept, found = [], Counter[str]()
+    train: Sequence[Conversation], scored: Mapping[Exchange, str]
+) -> tuple[list[Conversation], Counter[Exchange]]:
+    """The conversations with none of the ``scored`` exchanges in them, and those found.
+
+    A reply alone is no leak: class labels and thanks are the same in many conversations.
+    """
+    kept, found = [], Counter[Exchange]()
     for conversation in train:
-        shared = {normalised(message.text) for message in conversation.messages} & texts.keys()
+        shared = exchanges(conversation) & scored.keys()
         found.update(shared)
         if not shared:
             kept.append(conversation)
     return kept, found
 
 
-def check_leakage(train: Sequence[Conversation], texts: dict[str, str]) -> None:
-    """Fail if a held-out text occurs in training.
+def check_leakage(
+    train: Sequence[Conversation], scored: Mapping[Exchange, str], sides: str = "held-out"
+) -> None:
+    """Fail if an exchange that is scored occurs in training.
 
     Raises:
-        LeakageError: with the number of conversations and the texts that most of them have.
+        LeakageError: with the number of conversations and the exchanges that most of them have.
     """
-    kept, found = without_leaks(train, texts)
+    kept, found = without_leaks(train, scored)
     if not found:
         return
     shown = "; ".join(
-        f"{text[:60]!r} (held-out message {texts[text]}, {count} × in training)"
-        for text, count in found.most_common(3)
+        f"{prompt[:40]!r} answered by {reply[:40]!r} "
+        f"({sides} message {scored[prompt, reply]}, {count} × in training)"
+        for (prompt, reply), count in found.most_common(3)
     )
     raise LeakageError(
-        f"{len(found)} held-out texts occur in {len(train) - len(kept)} training conversations too",
+        f"{len(found)} {sides} prompts occur with their replies in "
+        f"{len(train) - len(kept)} training conversations too",
         where=shown,
-        expected="no text on both sides, however white space and case are written",
+        expected="no prompt with its reply on both sides, however white space and case are written",
         hint='on_leak = "drop" in [corpus] leaves those training conversations out and counts them',
     )
 

@@ -1,6 +1,25 @@
-"""Named chat templates for tokenizers that bring none."""
+"""Templates: named chat templates, and running any chat template within limits."""
 
 from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import date
+from typing import Any
+
+from jinja2 import TemplateError, TemplateSyntaxError
+
+from harness.corpus.fields import visible
+from harness.errors import CorpusError
 
 CHATML = """\
 {% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}\
@@ -46,3 +65,181 @@ In ``chatml`` a tokenizer without ``<|im_end|>`` ends turns with its EOS token i
 ``guanaco`` and ``vicuna`` the space after the colon belongs to the reply: a prompt that ended
 with a space would tokenise differently from training. ``plain`` has no role names at all.
 """
+
+RENDER_SECONDS = 5.0
+PROBE_SECONDS = 10.0
+PROBE_BYTES = 2 << 30
+CLOCK = re.compile(r"strftime_now\s*\(\s*(?:(['\"])(?P<format>[^'\"]*)\1\s*\))?")
+FAULTS = (
+    *(TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError),
+    *(RuntimeError, MemoryError),
+)
+"""What the expressions of a template raise."""
+Turns = Sequence[Mapping[str, str]]
+
+
+class TooSlow(Exception):  # noqa: N818 - it never leaves this module
+    """A template is still running."""
+
+
+class ChatTemplate:
+    """One tokenizer's chat template, which is a program of somebody else's.
+
+    It is run for a limited time, every fault of it is one message that names its line, and what
+    it reads from the clock is a fixed date.
+    """
+
+    def __init__(self, tokenizer: Any, source: str, day: str) -> None:
+        """Take the jinja ``source`` and the ``day`` (YYYY-MM-DD) that it may print.
+
+        Raises:
+            CorpusError: it does not end, writes something else each time, or asks for a time in
+                a format that is only known while it runs.
+        """
+        self._tokenizer = tokenizer
+        self.name = str(tokenizer.name_or_path) or type(tokenizer).__name__
+        self.source = source
+        self.source = self._dated(source, date.fromisoformat(day))
+
+    def _dated(self, source: str, day: date) -> str:
+        """``source`` with the clock replaced by the texts of one day, for whoever renders it."""
+        calls = list(CLOCK.finditer(source))
+        if not calls:
+            return source
+        unknown = next((call for call in calls if call["format"] is None), None)
+        if unknown is not None:
+            line = source.count("\n", 0, unknown.start()) + 1
+            raise self.fault("it asks for a date in a format that it makes up as it runs", line)
+        texts = json.dumps({call["format"]: day.strftime(call["format"]) for call in calls})
+        # It stands on the first line, so that the lines of faults stay those of the source.
+        return (
+            f"{{% macro strftime_now(f) %}}{{{{ {texts}[f] }}}}{{% endmacro %}}{{{{ '' }}}}{source}"
+        )
+
+    def render(self, turns: Turns, *, prompt: bool) -> str:
+        """What the template makes of ``turns``; with ``prompt`` it ends in the reply's header.
+
+        Raises:
+            CorpusError: the template fails or does not end.
+        """
+        try:
+            with _time_limit(RENDER_SECONDS):
+                return self._render(turns, prompt=prompt)
+        except TooSlow:
+            raise self._endless(RENDER_SECONDS) from None
+        except FAULTS as error:
+            kind = "" if type(error) is TemplateError else f"{type(error).__name__}: "
+            raise self.fault(f"it fails with {kind}{error}", _line_of(error)) from None
+
+    def _render(self, turns: Turns, *, prompt: bool) -> str:
+        text: str = self._tokenizer.apply_chat_template(
+            [dict(turn) for turn in turns],
+            chat_template=self.source,
+            tokenize=False,
+            add_generation_prompt=prompt,
+        )
+        return text
+
+    def probe(self, turns: Turns) -> None:
+        """Render once in a process that can be killed: a signal does not stop one long operation.
+
+        Raises:
+            CorpusError: the template does not end, or takes all memory.
+        """
+
+        def work() -> None:
+            self._render(turns, prompt=True)
+            self._render(turns, prompt=False)
+
+        if not _ends(work, PROBE_SECONDS):
+            raise self._endless(PROBE_SECONDS)
+
+    def _endless(self, seconds: float) -> CorpusError:
+        return self.fault(f"it does not end within {seconds:g} s, or takes all memory", None)
+
+    def fault(self, reason: str, line: int | None) -> CorpusError:
+        """A complaint about this template, with the ``line`` of its source if one is known."""
+        where = f"{self.name}, chat template"
+        lines = self.source.split("\n")
+        if line is not None and 0 < line <= len(lines):
+            where += f", line {line}: {lines[line - 1].strip():.160}"
+        return CorpusError(
+            visible(f"the chat template cannot be used: {reason}"),
+            where=visible(where),
+            hint=f"set chat_template in the model's file to one of {', '.join(TEMPLATES)}",
+        )
+
+    def line_of(self, word: str) -> int | None:
+        """The first line of the source that holds ``word``."""
+        place = self.source.find(word)
+        return None if place < 0 else self.source.count("\n", 0, place) + 1
+
+
+def _line_of(error: BaseException) -> int | None:
+    """The template's line that failed: jinja puts template lines into tracebacks."""
+    if isinstance(error, TemplateSyntaxError):
+        return error.lineno
+    frames = traceback.extract_tb(error.__traceback__)
+    found = [frame.lineno for frame in frames if frame.filename == "<template>"]
+    return found[-1] if found else None
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise TooSlow in the main thread after ``seconds``; elsewhere nothing can."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise TooSlow
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _ends(work: Callable[[], object], seconds: float) -> bool:
+    """Whether ``work`` ends, if by an error, in a forked process within ``seconds`` and 2 GiB.
+
+    Where a system cannot fork, it is taken to end.
+    """
+    if not hasattr(os, "fork"):
+        return True
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the child runs nothing but jinja
+        child = os.fork()
+    if child == 0:
+        _work_and_leave(work, writing)
+    os.close(writing)
+    deadline = time.monotonic() + seconds
+    try:
+        ready, _, _ = select.select([reading], [], [], max(0.0, deadline - time.monotonic()))
+        return bool(ready) and os.read(reading, 1) == b"."
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(reading)
+
+
+def _work_and_leave(work: Callable[[], object], writing: int) -> None:
+    """Of the child: one byte for an end of any kind but for want of memory, and gone."""
+    import resource
+
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_DATA, (used + PROBE_BYTES, resource.RLIM_INFINITY))
+        with suppress(*(fault for fault in FAULTS if fault is not MemoryError)):
+            work()
+        os.write(writing, b".")
+    finally:
+        os._exit(0)

@@ -1,35 +1,55 @@
-"""Threads: layouts whose records are one conversation, or one prompt with ranked replies."""
+"""Threads: records that are one conversation, or one prompt with several replies, become trees."""
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from harness.corpus.conversation import Role
-from harness.corpus.fields import (
-    Location,
-    get_list,
-    get_mapping,
-    get_name,
-    get_role,
-    get_text,
-    wrong,
-)
+from harness.corpus.conversation import Speaker
+from harness.corpus.fields import Location, get_mapping, get_name, get_text, wrong
 from harness.corpus.files import Record
 from harness.corpus.trees import MessageTree, Node, TreeGrower
 from harness.errors import CorpusError
 
-GUANACO_TURN = re.compile(r"###\s*(Human|Assistant):")
-PROMPT_KEYS = ("prompt", "instruction", "question")
-REPLY_KEYS = ("completion", "response", "reply", "output", "answer")
+UNRENDERED = ("tools", "functions", "images", "image", "videos", "video", "audios", "audio")
+"""Columns that change what the model reads, and that nothing here renders."""
+UNRENDERED_IN_MESSAGES = (
+    *UNRENDERED,
+    *("tool_calls", "function_call", "tool_call_id", "name"),
+    *("reasoning_content", "thinking", "refusal"),
+)
+SYSTEM_KEYS = ("system", "system_prompt", "system_message")
 
-Turn = tuple[Role, str]
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a thread; a reply that is not ``trained`` is context only."""
+
+    role: Speaker
+    text: str
+    trained: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """What a record says: turns, and for the last prompt perhaps other replies, best first.
+
+    ``uses`` says what each column became.
+    """
+
+    turns: Sequence[Turn]
+    system: str = ""
+    ranked: Sequence[str] = ()
+    uses: Mapping[str, str] = field(default_factory=dict)
+
+
+ReadThread = Callable[[Mapping[str, Any], Location], Thread]
 
 
 def thread_reader(
-    take: Callable[[Mapping[str, Any], Location], Sequence[Turn]],
+    take: ReadThread,
 ) -> Callable[[Iterable[Record], TreeGrower], Iterator[MessageTree]]:
     """A reader for layouts whose records are single threads."""
 
@@ -37,148 +57,81 @@ def thread_reader(
         for record in records:
             try:
                 data = get_mapping(record.data, record.place)
-                turns = take(data, record.place)
-                _check_turns(turns, record.place)
+                refuse_keys(data, UNRENDERED, record.place)
+                thread = take(data, record.place)
+                _check_turns(thread, record.place)
+                language = get_name(data, "lang", record.place, default="und")
             except CorpusError as error:
                 grower.complaints.add(error)
                 continue
-            yield _line_up(turns, record, get_name(data, "lang", record.place, default="und"))
+            grower.columns.note(data, {"lang": "language", **thread.uses})
+            yield _line_up(thread, record, language)
 
     return read
 
 
-def _check_turns(turns: Sequence[Turn], place: Location) -> None:
-    for index, (role, text) in enumerate(turns):
-        if role != ("assistant" if index % 2 else "user"):
-            found = ", ".join(role for role, _ in turns[:6])
+def refuse_keys(data: Mapping[str, Any], keys: Iterable[str], place: Location) -> None:
+    """Refuse one of ``keys``, which carries meaning and cannot be rendered, unless it is empty.
+
+    Raises:
+        CorpusError: naming the key.
+    """
+    for key in keys:
+        if data.get(key) not in (None, "", [], {}, "[]", "{}"):
+            raise wrong(
+                f"{key} is given, and conversations with it cannot be rendered",
+                place.at(key),
+                "messages of a system, a user and an assistant, in text",
+            )
+
+
+def find_system(data: Mapping[str, Any], place: Location) -> tuple[str | None, str]:
+    """(column, text) of a record's system message; (None, "") where it has none."""
+    given = [key for key in SYSTEM_KEYS if data.get(key) not in (None, "")]
+    if len(given) > 1:
+        raise wrong(f"{given[0]} and {given[1]} are both given", place, "one system message")
+    if not given:
+        return None, ""
+    return given[0], get_text(data, given[0], place)
+
+
+def _check_turns(thread: Thread, place: Location) -> None:
+    turns = thread.turns
+    for index, turn in enumerate(turns):
+        if turn.role != ("assistant" if index % 2 else "user"):
+            found = ", ".join(turn.role for turn in turns[:6])
             raise wrong("turns do not alternate", place, f"user first, in turn; found {found}")
-        if not text:
+        if not turn.text:
             raise wrong("a turn is empty", place, f"a text in turn {index + 1}")
-    if len(turns) < 2:
+    if len(turns) < 2 and not (turns and any(thread.ranked)):
         raise wrong("the thread has no reply", place, "at least a prompt and a reply")
 
 
-def _line_up(turns: Sequence[Turn], record: Record, language: str) -> MessageTree:
-    """A thread as a tree of one path. Threads with one first prompt belong to one tree."""
+def _line_up(thread: Thread, record: Record, language: str) -> MessageTree:
+    """A thread as a tree of one path, with ranked replies at its end.
+
+    Threads with one first prompt belong to one tree for the split.
+    """
     line = f"{record.place.file}:{record.place.line}"
-    node: Node | None = None
-    for index in reversed(range(len(turns))):
-        role, text = turns[index]
-        replies = () if node is None else (node,)
-        name = f"{line}/{index}"
-        node = Node(name, role, text, language, review_result=True, replies=replies)
-    if node is None:
-        raise wrong("the thread is empty", record.place)
-    return MessageTree(prompt_id(turns[0][1]), None, node)
+    replies = tuple(
+        Node(f"{line}/{rank}", "assistant", text, language, rank=rank, review_result=True)
+        for rank, text in enumerate(thread.ranked)
+        if text
+    )
+    for index, turn in reversed(list(enumerate(thread.turns))):
+        node = Node(
+            id=f"{line}/prompt{index}" if thread.ranked else f"{line}/{index}",
+            role=turn.role,
+            text=turn.text,
+            language=language,
+            review_result=True,
+            trained=turn.trained,
+            replies=replies,
+        )
+        replies = (node,)
+    return MessageTree(prompt_id(thread.turns[0].text), None, replies[0], thread.system)
 
 
 def prompt_id(text: str) -> str:
     """A tree id for data that has none, from the first prompt."""
     return "prompt-" + hashlib.sha256(" ".join(text.split()).casefold().encode()).hexdigest()[:32]
-
-
-def guanaco_text(data: Mapping[str, Any]) -> str | None:
-    """The whole ``### Human: … ### Assistant: …`` text, also where its end is in ``output``."""
-    start, end = data.get("input"), data.get("output")
-    if isinstance(start, str) and isinstance(end, str) and GUANACO_TURN.match(start.lstrip()):
-        return f"{start} {end}"
-    text = data.get("text")
-    return text if isinstance(text, str) and GUANACO_TURN.match(text.lstrip()) else None
-
-
-def guanaco_turns(data: Mapping[str, Any], place: Location) -> list[Turn]:
-    """The turns of a thread in Guanaco's text form."""
-    text = guanaco_text(data)
-    if text is None:
-        get_text(data, "text", place)
-        raise wrong("no ### Human: at the start", place.at("text"), "Guanaco's thread layout")
-    text = get_text({"text": text}, "text", place)
-    parts = GUANACO_TURN.split(text)[1:]
-    roles: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
-    return [(roles[who], said.strip()) for who, said in zip(parts[::2], parts[1::2], strict=True)]
-
-
-def chat_turns(data: Mapping[str, Any], place: Location) -> list[Turn]:
-    """``messages`` or ``conversations`` lists; a system message goes in front of the prompt."""
-    key = "messages" if "messages" in data else "conversations"
-    system, turns = "", list[Turn]()
-    for index, value in enumerate(get_list(data, key, place)):
-        where = place.at(key).at(index)
-        message = get_mapping(value, where)
-        who, said = ("from", "value") if "from" in message else ("role", "content")
-        text = _content(message, said, where)
-        if index == 0 and message.get(who) == "system":
-            system = f"{text}\n\n" if text else ""
-        else:
-            turns.append((get_role(message, who, where), text))
-    if system and turns and turns[0][0] == "user":
-        turns[0] = ("user", system + turns[0][1])
-    return turns
-
-
-def _content(message: Mapping[str, Any], key: str, place: Location) -> str:
-    """A text, or the texts of a list of ``{"type": "text"}`` parts."""
-    if not isinstance(message.get(key), list):
-        return get_text(message, key, place)
-    texts = []
-    for index, part in enumerate(get_list(message, key, place)):
-        where = place.at(key).at(index)
-        texts.append(get_text(get_mapping(part, where), "text", where))
-    return "\n".join(texts)
-
-
-def _first_key(data: Mapping[str, Any], keys: Sequence[str]) -> str | None:
-    return next((key for key in keys if isinstance(data.get(key), str | list)), None)
-
-
-def is_pair(data: Mapping[str, Any]) -> bool:
-    """Whether there is a prompt and a reply under any of their names."""
-    return bool(_first_key(data, PROMPT_KEYS) and _first_key(data, REPLY_KEYS))
-
-
-def pair_turns(data: Mapping[str, Any], place: Location) -> list[Turn]:
-    """A prompt and a reply, or Alpaca's instruction, input and output."""
-    prompt, reply = _first_key(data, PROMPT_KEYS), _first_key(data, REPLY_KEYS)
-    if prompt is None or reply is None:
-        raise wrong("no prompt and reply", place, f"one of {PROMPT_KEYS} and one of {REPLY_KEYS}")
-    if isinstance(data[prompt], list) and isinstance(data[reply], list):
-        return chat_turns({"messages": data[prompt] + data[reply]}, place)
-    return [("user", _question(data, prompt, place)), ("assistant", get_text(data, reply, place))]
-
-
-def _question(data: Mapping[str, Any], key: str, place: Location) -> str:
-    text = get_text(data, key, place)
-    extra = get_text(data, "input", place) if isinstance(data.get("input"), str) else ""
-    return f"{text}\n\n{extra}" if extra else text
-
-
-def is_ranked(data: Mapping[str, Any]) -> bool:
-    """Whether there is an instruction with a list of replies."""
-    outputs = data.get("output")
-    return isinstance(outputs, list) and isinstance(data.get("instruction"), str)
-
-
-def read_ranked_records(records: Iterable[Record], grower: TreeGrower) -> Iterator[MessageTree]:
-    """A prompt and a list of replies, best first."""
-    for record in records:
-        try:
-            data = get_mapping(record.data, record.place)
-            question = _question(data, "instruction", record.place)
-            texts = [
-                get_text({"output": item}, "output", record.place)
-                for item in get_list(data, "output", record.place)
-            ]
-            _check_turns([("user", question), *(("assistant", t) for t in texts[:1])], record.place)
-        except CorpusError as error:
-            grower.complaints.add(error)
-            continue
-        line = f"{record.place.file}:{record.place.line}"
-        language = get_name(data, "lang", record.place, default="und")
-        replies = tuple(
-            Node(f"{line}/{rank}", "assistant", text, language, rank=rank, review_result=True)
-            for rank, text in enumerate(texts)
-            if text
-        )
-        name = f"{line}/prompt"
-        root = Node(name, "user", question, language, review_result=True, replies=replies)
-        yield MessageTree(prompt_id(question), None, root)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from harness.corpus.conversation import Role
-from harness.corpus.fields import Complaints, Location, wrong
+from harness.corpus.conversation import Speaker
+from harness.corpus.fields import ColumnUses, Complaints, Location, wrong
+from harness.corpus.files import Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,28 +18,33 @@ class Node:
 
     ``rank`` is 0 for the reply that people liked best and None where nobody ranked;
     ``review_result`` is None where no review was finished and True where the data knows of no
-    reviews. ``labels`` are mean ratings, 0 to 1.
+    reviews. ``labels`` are mean ratings, 0 to 1. A reply that is not ``trained`` is context only.
     """
 
     id: str
-    role: Role
+    role: Speaker
     text: str
     language: str
     rank: int | None = None
     deleted: bool = False
     review_result: bool | None = None
     synthetic: bool = False
+    trained: bool = True
     labels: Mapping[str, float] = field(default_factory=dict)
     replies: tuple[Node, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class MessageTree:
-    """A first prompt and all that was said below it; ``state`` is OASST's, if it has one."""
+    """A first prompt and all that was said below it.
+
+    ``state`` is OASST's, if it has one; ``system`` is the system message in front of it all.
+    """
 
     id: str
     state: str | None
     root: Node
+    system: str = ""
 
     @property
     def language(self) -> str:
@@ -97,6 +104,7 @@ class TreeGrower:
 
     complaints: Complaints
     orphans: int = 0
+    columns: ColumnUses = field(default_factory=ColumnUses)
     _seen: set[str] = field(default_factory=set)
 
     def admit(self, leaf: Leaf) -> bool:
@@ -166,3 +174,16 @@ def _forget(root: Leaf, below: dict[str | None, list[Leaf]], known: dict[str, Le
         leaf = stack.pop()
         known.pop(leaf.node.id, None)
         stack.extend(below.get(leaf.node.id, ()))
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One layout: what it looks like, whether a record has it, and how records become trees.
+
+    To add one, write this in a file of its own and register it in
+    :mod:`harness.corpus.formats`, or by an entry point of a package of yours.
+    """
+
+    description: str
+    matches: Callable[[Mapping[str, Any]], bool]
+    read: Callable[[Iterable[Record], TreeGrower], Iterator[MessageTree]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
@@ -16,6 +15,7 @@ from rich.text import Text
 from harness.cache import Reuse
 from harness.corpus.cache import Tokenised, tokenised_corpus
 from harness.corpus.conversation import Conversation
+from harness.corpus.fields import visible
 from harness.corpus.funnel import with_rows
 from harness.corpus.render import Renderer, TokenSequence
 from harness.corpus.sequences import make_rows
@@ -27,7 +27,6 @@ from harness.spec.suite import Suite
 from harness.spec.variant import Training
 
 SILENCE = Silence()
-CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 BAR_CELLS = 40
 TRAINED = "bold green"
 UNTRAINED = "dim"
@@ -55,7 +54,10 @@ def _summary(result: CorpusResult) -> Iterator[RenderableType]:
         f"{result.held_out_conversations:,} held-out conversations",
         style="bold",
     )
+    if result.validation_conversations:
+        yield Text(f"{result.validation_conversations:,} conversations for validation")
     yield funnel_table(result)
+    yield _columns(result)
     yield _languages(result)
 
 
@@ -75,6 +77,13 @@ def funnel_table(result: CorpusResult) -> Table:
         counts = (row.trees, row.messages, row.conversations, row.tokens)
         cells = ["–" if count is None else f"{count:,}" for count in counts]
         table.add_row(row.step, *cells, Text(visible(row.removed)))
+    return table
+
+
+def _columns(result: CorpusResult) -> Table:
+    table = Table("column", "became (records)", title="Columns of the data", title_justify="left")
+    for column, use in result.columns:
+        table.add_row(Text(visible(column)), Text(visible(use)))
     return table
 
 
@@ -144,8 +153,3 @@ def trained_text(sequence: TokenSequence, tokenizer: Any) -> Text:
         else:
             text.append(decoded, style=UNTRAINED)
     return text
-
-
-def visible(text: str) -> str:
-    """``text`` with control characters, which a terminal would obey, shown instead."""
-    return CONTROL.sub(lambda found: f"\\x{ord(found.group()):02x}", text)

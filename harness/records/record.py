@@ -191,7 +191,11 @@ class CorpusResult(Frozen):
     is_sample: bool = Field(description="the bundled sample, not OASST itself")
     train_conversations: Count
     held_out_conversations: Count
+    validation_conversations: Count = 0
     funnel: tuple[FunnelRow, ...] = ()
+    columns: tuple[tuple[str, str], ...] = Field(
+        default=(), description="(column of the data, what it became)"
+    )
     length_histogram: tuple[tuple[int, int], ...] = Field(
         default=(), description="(upper token bound, conversations)"
     )

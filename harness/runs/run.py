@@ -111,7 +111,9 @@ class Run:
 
         self.log.note("reading the corpus")
         renderer = Renderer(
-            load_tokenizer(source, trust_remote_code=self._trusted), self.plan.model.chat_template
+            load_tokenizer(source, trust_remote_code=self._trusted),
+            self.plan.model.chat_template,
+            self.plan.corpus.chat_date,
         )
         found = tokenised_corpus(self.plan.corpus, renderer, self._reuse)
         sequences = (*found.train, *found.held_out)
@@ -132,7 +134,8 @@ class Run:
 
         if rows is None:
             return []
-        return schedule(len(rows.rows), self.plan.budget, self.plan.seed, rows.tokens_per_row)
+        order = self.plan.seed if self.plan.order_seed is None else self.plan.order_seed
+        return schedule(len(rows.rows), self.plan.budget, order, rows.tokens_per_row)
 
     def _predict(self, order: list[int], rows: Rows | None) -> None:
         """Outside of any phase: it is no cost of the variant."""

@@ -71,8 +71,8 @@ def _replies(corpus: Corpus) -> Iterator[tuple[str, Message, Message]]:
     """Tree, message and reply of every held-out reply, each once."""
     seen: set[str] = set()
     for conversation in corpus.held_out:
-        for before, reply in zip(conversation.messages, conversation.messages[1:], strict=False):
-            if reply.role == "assistant" and reply.id not in seen:
+        for before, reply in conversation.exchanges():
+            if reply.trained and reply.id not in seen:
                 seen.add(reply.id)
                 yield conversation.tree_id, before, reply
     for pair in corpus.pairs:

@@ -35,8 +35,10 @@ def choose_prompts(conversations: Sequence[Conversation], count: int) -> list[Pr
     """The first message of the first ``count`` trees, in the order of their ids."""
     first: dict[str, Conversation] = {}
     for conversation in sorted(conversations, key=lambda c: (c.tree_id, c.id)):
-        first.setdefault(conversation.tree_id, conversation)
-    return [Prompt(c, c.messages[:1], c.messages[1].text) for c in list(first.values())[:count]]
+        if conversation.messages[len(conversation.opening)].trained:  # a reply worth comparing with
+            first.setdefault(conversation.tree_id, conversation)
+    chosen = list(first.values())[:count]
+    return [Prompt(c, c.opening, c.messages[len(c.opening)].text) for c in chosen]
 
 
 def generate(

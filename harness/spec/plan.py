@@ -51,7 +51,10 @@ class Plan(Versioned):
     schema_version: int = 1
     variant: Name
     suite: Name
-    seed: Seed
+    seed: Seed = Field(description="of initialisation and dropout, and of order unless that is set")
+    order_seed: Seed | None = Field(
+        default=None, description="of the order of the training rows; null: the seed"
+    )
     method: Method
     quantization: Quantization
     precision: Precision
@@ -110,6 +113,12 @@ def _deciding(plan: Plan) -> dict[str, Any]:
         del data[key]
     for key in ("name", "description", "license"):
         del data["model"][key]
+    # What older harnesses did not know may not change their fingerprints.
+    if data["order_seed"] is None:
+        del data["order_seed"]
+    for key in ("validation_fraction", "validation_limit", "chat_date"):
+        if data["corpus"][key] == CorpusSpec.model_fields[key].default:
+            del data["corpus"][key]
     # A path says where data lies, not what it is.
     if data["corpus_sha256"]:
         del data["corpus"]["source"]
@@ -145,6 +154,7 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
         variant=variant.name,
         suite=suite.name,
         seed=seed,
+        order_seed=suite.order_seed,
         method=variant.method,
         quantization=variant.quantization,
         precision=precision,

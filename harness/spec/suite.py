@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    AliasChoices,
+    ConfigDict,
+    Field,
+    JsonValue,
+    field_validator,
+    model_validator,
+)
 
 from harness.spec.form import FormName
 from harness.spec.schema import Frozen
@@ -28,7 +36,9 @@ class CorpusSpec(Frozen):
         default="sample",
         description='"sample" (bundled), a file, a folder, or "hub:OpenAssistant/oasst1@revision"',
     )
-    format: Literal["auto", "trees", "messages", "guanaco", "chat", "ranked", "pairs"] = "auto"
+    format: str = Field(
+        default="auto", description="a name of harness.corpus.formats; auto: recognised by content"
+    )
     policy: Literal["best_path", "all_paths", "top_paths", "one_reply"] = "best_path"
     max_rank: Annotated[int, Field(ge=0)] = Field(
         default=1, description="for top_paths: the worst rank allowed on a path (0 is best)"
@@ -52,6 +62,15 @@ class CorpusSpec(Frozen):
     held_out_limit: Positive | None = Field(
         default=None, description="at most this many held-out conversations are scored"
     )
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="of all trees, taken out of training, for tuning and stopping"
+    )
+    validation_limit: Positive | None = Field(
+        default=None, description="at most this many validation conversations are scored"
+    )
+    chat_date: str = Field(
+        default="2024-07-26", description="what chat templates that print the date print"
+    )
     on_leak: Literal["error", "drop"] = Field(
         default="error",
         description="a held-out text also occurs in training: fail, or drop those training "
@@ -68,6 +87,21 @@ class CorpusSpec(Frozen):
             )
             raise ValueError(msg)
         return self
+
+    @model_validator(mode="after")
+    def _something_is_trained(self) -> CorpusSpec:
+        if self.held_out_fraction + self.validation_fraction >= 1:
+            msg = "held_out_fraction and validation_fraction together must be below 1"
+            raise ValueError(msg)
+        return self
+
+    @field_validator("chat_date")
+    @classmethod
+    def _is_a_date(cls, value: str) -> str:
+        if date.fromisoformat(value).isoformat() != value:
+            msg = "a date is written YYYY-MM-DD"
+            raise ValueError(msg)
+        return value
 
 
 class Budget(Frozen):
@@ -156,5 +190,8 @@ class Suite(Frozen):
     budget: Budget
     score: ScoreSpec = ScoreSpec()
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    order_seed: Seed | None = Field(
+        default=None, description="of the order of the training rows; null: each run's own seed"
+    )
     training: dict[str, JsonValue] = Field(default_factory=dict)
     precision: dict[str, JsonValue] = Field(default_factory=dict)

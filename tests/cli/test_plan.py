@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from harness.cli.adapters import check_adapter
+from harness.cli.preflight import check_adapter
 from harness.errors import UserError
 from tests.cli.terminal import refused, shown
 from tests.planned import planned

@@ -86,8 +86,10 @@ def metaspace_tokenizer() -> Any:
     from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted({letter for text in sample_texts() for letter in text})
+    # Llama 2's words hold no line breaks, so that these are tokens of their own.
+    lines = pre_tokenizers.Split("\n", "isolated")
     core = train_bpe(
-        pre_tokenizers.Metaspace(prepend_scheme="first"),
+        pre_tokenizers.Sequence([lines, pre_tokenizers.Metaspace(prepend_scheme="first")]),
         decoders.Metaspace(prepend_scheme="first"),
         ["<unk>", "<s>", "</s>"],
         alphabet,

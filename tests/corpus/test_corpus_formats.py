@@ -9,16 +9,17 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
 from harness.corpus.corpus import Corpus, build_corpus
 from harness.corpus.fields import Complaints
-from harness.corpus.formats import FORMATS
+from harness.corpus.formats import BUILT_IN, format_names
+from harness.corpus.selection import conversations
 from harness.corpus.sources import find_source, read_trees
 from harness.corpus.trees import MessageTree, TreeGrower, walk
-from harness.errors import CorpusError, InvalidFile
+from harness.errors import CorpusError, InvalidFile, UnknownName
 from harness.spec.schema import parse
 from harness.spec.suite import CorpusSpec
 
@@ -54,7 +55,7 @@ def write_lines(path: Path, *records: object) -> Path:
         ("openassistant_best_replies_eval.jsonl.gz", 518, 1538),
         ("oa_questions.jsonl.gz", 953, 2822),
         ("en-train-firstturn-pairs.heuristic.jsonl.gz", 3232, 6464),
-        ("oaast_rm_zh.json.gz", 775, 2768),
+        ("oaast_rm_zh.json.gz", 775, 2768 + 836),  # with the turns of its history,
     ],
 )
 def test_every_real_file_is_read_whole(oasst: Path, name: str, trees: int, messages: int) -> None:
@@ -138,16 +139,17 @@ def test_text_without_conversations_is_not_guessed_at(oasst: Path) -> None:
     assert "line 1" in str(caught.value)
 
 
-def test_every_format_can_be_forced() -> None:
-    assert get_args(CorpusSpec.model_fields["format"].annotation) == ("auto", *FORMATS)
+def test_every_format_has_a_name_and_recognises_its_own() -> None:
+    assert set(BUILT_IN) <= set(format_names())
+    with pytest.raises(UnknownName, match="unknown corpus format 'tree'") as caught:
+        build_corpus(CorpusSpec(format="tree"))
+    assert "did you mean trees" in str(caught.value)
 
 
 def test_a_format_forced_on_the_wrong_file_says_what_is_missing(oasst: Path) -> None:
     with pytest.raises(CorpusError) as caught:
         read(oasst / TREES, format="messages")
     assert f"{TREES}, line 1, key text" in str(caught.value)
-    with pytest.raises(InvalidFile, match="format: Input should be 'auto', 'trees'"):
-        parse(CorpusSpec, {"format": "tree"}, where="a suite")
 
 
 @pytest.mark.parametrize(
@@ -175,14 +177,17 @@ def test_a_users_own_chat_file_is_read(tmp_path: Path, record: dict[str, Any]) -
     ]
 
 
-def test_a_system_message_goes_in_front_of_the_first_prompt(tmp_path: Path) -> None:
+def test_a_system_message_stays_one(tmp_path: Path) -> None:
     messages = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": "Ho"},
     ]
     (tree,), _ = read(write_lines(tmp_path / "mine.jsonl", {"messages": messages}))
-    assert tree.root.text == "Be brief.\n\nHi"
+    assert (tree.system, tree.root.text) == ("Be brief.", "Hi")
+    (one,) = conversations(tree, CorpusSpec())
+    assert [m.role for m in one.messages] == ["system", "user", "assistant"]
+    assert [m.text for m in one.opening] == ["Be brief.", "Hi"]
 
 
 def test_threads_with_one_first_prompt_stay_on_one_side(tmp_path: Path) -> None:

@@ -224,7 +224,8 @@ def _with_template(make: Callable[..., Any], template: str) -> Any:
         (
             (
                 "{% for m in messages %}{{ m['content'] }}"
-                "{% if loop.last and loop.length == 2 %}</s>{% else %}\n{% endif %}{% endfor %}"
+                "{% if loop.last and loop.length == 2 %}</s>"
+                "{% else %}{{ '\n' }}{% endif %}{% endfor %}"
             ),
             "does not end with",
         ),

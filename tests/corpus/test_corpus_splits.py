@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from harness.corpus.corpus import Corpus, build_corpus
-from harness.corpus.splits import is_held_out, share_of
-from harness.errors import CorpusError, LeakageError
+from harness.corpus.splits import share_of, side_of
+from harness.errors import CorpusError, InvalidFile, LeakageError
+from harness.spec.schema import parse
 from harness.spec.suite import CorpusSpec
 
 TREES = "oasst1-en-validation.trees.jsonl.gz"
@@ -45,13 +46,15 @@ def test_adding_data_moves_no_tree(oasst: Path, tmp_path: Path, policy: Any) -> 
 @pytest.mark.parametrize("language", ["en", "es", "zh", "pt-BR", "und"])
 @pytest.mark.parametrize("fraction", [0.05, 0.15, 0.5])
 def test_every_language_is_held_out_at_the_same_rate(language: str, fraction: float) -> None:
-    count = sum(is_held_out(f"tree-{n}", language, fraction) for n in range(20_000))
+    spec = CorpusSpec(held_out_fraction=fraction)
+    count = sum(side_of(f"tree-{n}", language, spec) == "held_out" for n in range(20_000))
     assert count / 20_000 == pytest.approx(fraction, abs=0.012)
 
 
 def test_languages_are_split_independently() -> None:
+    spec = CorpusSpec(held_out_fraction=0.5)
     both = sum(
-        is_held_out(f"tree-{n}", "en", 0.5) and is_held_out(f"tree-{n}", "de", 0.5)
+        side_of(f"tree-{n}", "en", spec) == side_of(f"tree-{n}", "de", spec) == "held_out"
         for n in range(10_000)
     )
     assert both / 10_000 == pytest.approx(0.25, abs=0.02)
@@ -73,19 +76,23 @@ def test_the_limit_draws_a_stable_part(oasst: Path) -> None:
 
 
 def _leaky(path: Path, shared: str, other: str) -> Path:
-    """Forty threads; ``shared`` is said in one that is held out, ``other`` in one that is not."""
+    """Forty threads; ``shared`` is said in one that is held out, ``other`` in one that is not.
+
+    Both answer the same prompt.
+    """
     sides: dict[bool, list[str]] = {True: [], False: []}
     records = []
     for number in range(40):
         tree = f"tree-{number}"
-        sides[is_held_out(tree, "en", 0.15)].append(tree)
+        sides[side_of(tree, "en", CorpusSpec()) == "held_out"].append(tree)
     for held_out, trees in sides.items():
         for index, tree in enumerate(trees):
             reply = (shared if held_out else other) if index == 0 else f"Reply of {tree}"
+            prompt = "Same prompt?" if index == 0 else f"Prompt of {tree}"
             base = {"message_tree_id": tree, "lang": "en"}
             records += [
                 {**base, "message_id": tree, "parent_id": None, "role": "prompter",
-                 "text": f"Prompt of {tree}"},
+                 "text": prompt},
                 {**base, "message_id": f"{tree}-a", "parent_id": tree, "role": "assistant",
                  "text": reply},
             ]  # fmt: skip
@@ -99,7 +106,7 @@ def test_a_held_out_text_in_training_fails_the_run(tmp_path: Path, other: str) -
     with pytest.raises(LeakageError) as caught:
         build(path)
     message = str(caught.value)
-    assert "1 held-out texts occur in 1 training conversations too" in message
+    assert "1 held-out prompts occur with their replies in 1 training conversations too" in message
     assert "same answer." in message
     assert 'on_leak = "drop"' in message
 
@@ -109,7 +116,7 @@ def test_leaks_can_be_dropped_and_are_counted(tmp_path: Path) -> None:
     corpus = build(path, on_leak="drop")
     row = next(row for row in corpus.result.funnel if row.step == "leakage")
     assert "1 conversations" in row.removed
-    assert "share 1 texts" in row.removed
+    assert "share 1 prompts and replies" in row.removed
     clean = build(_leaky(tmp_path / "clean.jsonl", "One", "Two"))
     assert len(corpus.train) == len(clean.train) - 1
 
@@ -136,3 +143,76 @@ def test_a_corpus_too_small_for_two_sides_says_which_step_took_what(tmp_path: Pa
     with pytest.raises(CorpusError) as caught:
         build(path, languages=("en",))
     assert "language: 0 messages left (1 trees, 2 messages: not en)" in str(caught.value)
+
+
+def test_repeated_short_replies_are_no_leak(tmp_path: Path) -> None:
+    records = [
+        {"prompt": f"Review {number}: how was it?", "response": ("good", "bad")[number % 2]}
+        for number in range(60)
+    ]
+    path = tmp_path / "labels.jsonl"
+    path.write_text("\n".join(json.dumps(record) for record in records))
+    corpus = build(path)
+    assert len(corpus.train) + len(corpus.held_out) == 60
+    assert build(path, on_leak="drop").train == corpus.train
+
+
+def test_three_sides_share_no_tree_and_validation_moves_no_held_out_tree(oasst: Path) -> None:
+    two, three = build(oasst / TREES), build(oasst / TREES, validation_fraction=0.2)
+    assert three.held_out == two.held_out
+    assert three.pairs == two.pairs
+    sides = [trees_of(three.train), trees_of(three.validation), trees_of(three.held_out)]
+    assert all(sides)
+    assert sum(map(len, sides)) == len(set.union(*sides))
+    assert sides[0] | sides[1] == trees_of(two.train)
+    assert three.result.validation_conversations == len(three.validation)
+    assert "validation" in [row.step for row in three.result.funnel]
+    assert two.validation == ()
+
+
+def test_the_validation_limit_draws_a_stable_part(oasst: Path) -> None:
+    whole = build(oasst / TREES, validation_fraction=0.3)
+    few = build(oasst / TREES, validation_fraction=0.3, validation_limit=7)
+    assert len(few.validation) == 7
+    assert trees_of(few.validation) < trees_of(whole.validation)
+    assert few.train == whole.train
+
+
+def test_more_validation_keeps_what_was_validation(oasst: Path) -> None:
+    small = build(oasst / TREES, validation_fraction=0.1)
+    large = build(oasst / TREES, validation_fraction=0.3)
+    assert trees_of(small.validation) < trees_of(large.validation)
+
+
+@pytest.mark.parametrize("between", [("train", "validation"), ("validation", "held_out")])
+def test_no_exchange_is_on_two_sides(tmp_path: Path, between: tuple[str, str]) -> None:
+    spec = CorpusSpec(validation_fraction=0.3)
+    seen: set[str] = set()
+    records = []
+    for number in range(60):
+        tree = f"tree-{number}"
+        side = side_of(tree, "en", spec)
+        shared = side in between and side not in seen
+        seen.add(side)
+        prompt, reply = ("Same?", "Same.") if shared else (f"Prompt {number}", f"Reply {number}")
+        base = {"message_tree_id": tree, "lang": "en"}
+        records += [
+            {**base, "message_id": tree, "parent_id": None, "role": "prompter", "text": prompt},
+            {**base, "message_id": f"{tree}-a", "parent_id": tree, "role": "assistant",
+             "text": reply},
+        ]  # fmt: skip
+    path = tmp_path / "leaky.jsonl"
+    path.write_text("\n".join(json.dumps(record) for record in records))
+    with pytest.raises(LeakageError):
+        build(path, validation_fraction=0.3)
+    corpus = build(path, validation_fraction=0.3, on_leak="drop")
+    texts = [
+        {m.text for one in side for m in one.messages}
+        for side in (corpus.train, corpus.validation, corpus.held_out)
+    ]
+    assert sum("Same?" in side for side in texts) == 1
+
+
+def test_fractions_must_leave_something_to_train_on() -> None:
+    with pytest.raises(InvalidFile, match="together must be below 1"):
+        parse(CorpusSpec, {"held_out_fraction": 0.5, "validation_fraction": 0.5}, where="a suite")

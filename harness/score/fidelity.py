@@ -20,8 +20,6 @@ TASK = "fidelity"
 DIVERGENCE = Metric(TASK, "kl_divergence", "nats per token", "lower")
 SAME_TOP = Metric(TASK, "same_top_token", "fraction", "higher")
 POSITIONS = 64  # whose logits are compared at a time
-LOUD_NATS = 0.01
-"""A divergence per token above it is more than rounding: 16-bit merges lie below 1e-3."""
 
 
 @dataclass(frozen=True)

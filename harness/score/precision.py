@@ -15,10 +15,10 @@ from pydantic import JsonValue
 from harness.forms.make import Parts, open_form, write_form
 from harness.records.events import Progress
 from harness.records.record import Generation, Score
-from harness.score.fidelity import DIVERGENCE, LOUD_NATS, Pair, score_fidelity
+from harness.score.fidelity import DIVERGENCE, Pair, score_fidelity
 from harness.score.items import Place, Stage
 from harness.score.take import Scores, Subject, held_out_sequences, take_scores
-from harness.spec.form import Form, parse_form
+from harness.spec.form import LOUD_NATS, Form, parse_form
 from harness.spec.plan import Plan
 from harness.spec.variant import Quantization
 

@@ -18,6 +18,9 @@ def preflight(plans: Sequence[Plan]) -> None:
     Raises:
         UserError: the first plan that cannot work, with what to change.
     """
+    from harness.score.preflight import check_asked
+
+    check_asked(plans[0].score)
     check_tokenizer(plans[0].model)
     for planned in plans:
         check_adapter(planned)

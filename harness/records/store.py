@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -13,7 +13,7 @@ from pydantic import ConfigDict
 from harness.errors import HarnessError, StorageError
 from harness.records.record import RunRecord, Status
 from harness.spec.plan import Plan
-from harness.spec.schema import Frozen, Versioned, read_json, write_bytes, write_json
+from harness.spec.schema import Frozen, Migration, Versioned, read_json, write_bytes, write_json
 
 
 @dataclass(frozen=True)
@@ -158,6 +158,7 @@ class RunLine(Versioned):
 
     model_config = ConfigDict(extra="ignore")
     SCHEMA_VERSION: ClassVar[int] = RunRecord.SCHEMA_VERSION
+    MIGRATIONS: ClassVar[Mapping[int, Migration]] = RunRecord.MIGRATIONS
     schema_version: int
     plan: RunName
     status: Status

@@ -15,8 +15,11 @@ from harness.records.store import BrokenRun, RunFolder, RunStore, StoredRun
 from harness.report.items import ScoreKey, read_items
 from harness.report.rows import MEMORY_KINDS, Row, make_rows, memory_kind
 from harness.report.sample import Scale, make_sample, make_scale, round6
-from harness.report.scoring import make_difference, score_keys
-from harness.report.statistics import Effect, Verdict, holm
+from harness.report.scoring import ALPHA, adjust, make_difference, score_keys
+from harness.report.statistics.effects import FEWEST_CLUSTERS, Effect, Obstacle
+from harness.report.statistics.multiplicity import holm
+from harness.report.statistics.noise import Noise
+from harness.report.statistics.verdicts import Verdict
 from harness.spec.schema import read_json
 
 BEFORE, AFTER = "A", "B"
@@ -36,7 +39,9 @@ class Change:
     """One quantity on both sides. ``estimate`` is B against A; the interval is 95 %.
 
     Relative changes are shares (0.01 is one per cent). ``low`` and ``high`` are None where no
-    spread is known (a cost with one seed).
+    spread is known (a cost with one seed) or ``obstacle`` says why the data allow none. With one
+    training on a side, ``items_low`` and ``items_high`` are the interval over items alone: what
+    other items would change about these two trainings.
     """
 
     name: str
@@ -53,6 +58,9 @@ class Change:
     verdict: Verdict | None = None
     seeds: int = 1
     items: int | None = None
+    obstacle: Obstacle = ""
+    items_low: float | None = None
+    items_high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -138,7 +146,7 @@ def _sorted_out(
     return runs, tuple(broken)
 
 
-def compare(before: Side, after: Side, margin: float = 0.01, resamples: int = 10_000) -> Comparison:
+def compare(before: Side, after: Side, margin: float = 0.01) -> Comparison:
     """Compare B with A: one row each as they are, several rows by their labels.
 
     Raises:
@@ -158,11 +166,11 @@ def compare(before: Side, after: Side, margin: float = 0.01, resamples: int = 10
             expected=f"in {before.name}: {', '.join(row.label for row in before.rows)}; "
             f"in {after.name}: {', '.join(row.label for row in after.rows)}",
         )
-    pairs = tuple(_pair(a, b, margin, resamples) for a, b in matched)
+    pairs = tuple(_pair(a, b, margin) for a, b in matched)
     return Comparison(before, after, pairs, tuple(unmatched), margin)
 
 
-def _pair(before: Row, after: Row, margin: float, resamples: int) -> Pair:
+def _pair(before: Row, after: Row, margin: float) -> Pair:
     rows = (replace(before, label=BEFORE), replace(after, label=AFTER))
     label = before.label if before.label == after.label else f"{after.label} against {before.label}"
     failed = next((f"{row.label} has no finished run" for row in rows if not row.finished), None)
@@ -171,19 +179,19 @@ def _pair(before: Row, after: Row, margin: float, resamples: int) -> Pair:
     missing: dict[str, str] = {}
     scored = []
     for key in score_keys(rows):
-        change = _score_change(rows, key, margin, resamples, missing)
+        change = _score_change(rows, key, margin, missing)
         if change is not None:
             scored.append(change)
-    adjusted = holm([effect.p_value for _, effect, _ in scored])
+    adjusted = adjust({change.name: effect for change, effect, _ in scored}, holm)
     changes = [
-        _judged(change, effect, scale, p)
-        for (change, effect, scale), p in zip(scored, adjusted, strict=True)
+        _judged(change, effect, scale, adjusted.get(change.name))
+        for change, effect, scale in scored
     ]
     return Pair(label, (*changes, *_cost_changes(rows)), missing)
 
 
 def _score_change(
-    rows: tuple[Row, Row], key: ScoreKey, margin: float, resamples: int, missing: dict[str, str]
+    rows: tuple[Row, Row], key: ScoreKey, margin: float, missing: dict[str, str]
 ) -> tuple[Change, Effect, Scale] | None:
     scores = [[s for record in row.finished if (s := key.find(record))] for row in rows]
     if not all(scores):
@@ -194,7 +202,7 @@ def _score_change(
         missing[key.title] = "; ".join(reading.excluded.values()) or "no per-item values"
         return None
     scale = make_scale([*scores[0], *scores[1]], margin)
-    sample = make_sample(reading.aligned, scale, resamples)
+    sample = make_sample(reading.aligned, scale)
     effect = sample.paired(AFTER, BEFORE)
     if effect is None:
         missing[key.title] = "no seed in common"
@@ -214,8 +222,12 @@ def _score_change(
     return change, effect, scale
 
 
-def _judged(change: Change, effect: Effect, scale: Scale, adjusted_p: float) -> Change:
+def _judged(change: Change, effect: Effect, scale: Scale, adjusted_p: float | None) -> Change:
     found = make_difference(change.name, effect, adjusted_p, scale)
+    by_items: tuple[float, float] | tuple[None, None] = (None, None)
+    if effect.obstacle == "one training" and effect.clusters >= FEWEST_CLUSTERS:
+        low, high = effect.interval(ALPHA)
+        by_items = round6(scale.difference(low)), round6(scale.difference(high))
     return replace(
         change,
         estimate=found.estimate,
@@ -223,6 +235,9 @@ def _judged(change: Change, effect: Effect, scale: Scale, adjusted_p: float) -> 
         high=found.high,
         adjusted_p=found.adjusted_p,
         verdict=found.verdict,
+        obstacle=found.obstacle,
+        items_low=by_items[0],
+        items_high=by_items[1],
     )
 
 
@@ -268,11 +283,12 @@ def _cost_change(rows: tuple[Row, Row], read: Callable[[Row], float | None]) -> 
         return change
     logs = np.array([math.log(known[1][seed] / known[0][seed]) for seed in common])
     variance = float(logs.var(ddof=1)) / len(logs)
-    effect = Effect(float(logs.mean()), variance, 0.0, 0.0, len(logs), 1.0, len(logs) - 1.0)
-    low, high = effect.interval()
+    # The runs are the items here: Student's interval of their mean.
+    half = Noise(variance, len(logs) - 1.0).half_width(ALPHA)
+    low, high = float(logs.mean()) - half, float(logs.mean()) + half
     return replace(
         change,
-        estimate=round6(math.expm1(effect.estimate)),
+        estimate=round6(math.expm1(float(logs.mean()))),
         low=round6(math.expm1(low)),
         high=round6(math.expm1(high)),
     )

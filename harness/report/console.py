@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 from harness.report import numbers
 from harness.report.build import Report
 from harness.report.compare import Change, Comparison, Pair
-from harness.report.gate import Outcome, show_change
-from harness.report.ranking import TONES, ranking
+from harness.report.gate import Outcome, no_interval, show_change
+from harness.report.ranking import TONES, WORDS, ranking
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -23,7 +23,15 @@ STYLES = {"good": "green", "bad": "red", "muted": "dim", "": ""}
 
 
 # Columns that stay when a terminal is too narrow for all, the first ones longest.
-PRIORITY = ("verdict", "peak memory", "tokens/s", "train time", "seeds", "weights", "from before")
+PRIORITY = (
+    "verdict",
+    "peak memory",
+    "tokens/s",
+    "train time",
+    "seeds",
+    "weights",
+    "change by training",
+)
 
 
 def ranking_table(report: Report, width: int | None = None) -> RichTable:
@@ -117,7 +125,9 @@ def _change_row(change: Change) -> list[RichText]:
     if change.low is not None and change.high is not None:
         text += f" [{show_change(change, change.low)}, {show_change(change, change.high)}]"
     p = "–" if change.adjusted_p is None else numbers.p_value(change.adjusted_p)
-    verdict = change.verdict or ("" if change.low is not None else "one seed: no interval")
+    word = WORDS.get(change.verdict, change.verdict) if change.verdict else ""
+    without = "" if change.low is not None else f"no interval: {no_interval(change)}"
+    verdict = without if change.obstacle and change.verdict != "differs" else word or without
     style = STYLES[TONES[change.verdict]] if change.verdict else "dim"
     values = [_quantity(change, value) for value in (change.before, change.after)]
     return [_text(change.name), *map(_text, values), _text(text), _text(p), _text(verdict, style)]

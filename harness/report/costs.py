@@ -19,6 +19,7 @@ from harness.report.blocks import (
 )
 from harness.report.drawings import Axis, Bar, Panels, Stacks
 from harness.report.evidence import Evidence
+from harness.report.ranking import memory_cell
 from harness.report.rows import MEMORY_KINDS, Row, twins
 
 METERED: tuple[str, ...] = tuple(phase for phase in PHASES if phase not in ("fetch", "save"))
@@ -55,7 +56,7 @@ def memory_section(evidence: Evidence) -> Section | None:
     note = prose(
         "Peaks are reset between phases. A prediction is the planner's, made from the plan and the "
         "lengths of the corpus's rows before a model is loaded. "
-        "Highest over the seeds; failed runs show what they had reached."
+        "Medians over the runs; failed runs show what they had reached."
         + (" Scoring that was reused is left out; see time by phase." if _reused(rows) else "")
     )
     surprises = [prose(text) for text in _surprises(evidence)]
@@ -98,10 +99,11 @@ def _memory_table(evidence: Evidence, rows: list[Row], parts: list[str]) -> Tabl
     for row in rows:
         line = [Cell(row.label, row.label, style="code")]
         for part in parts:
-            line.append(_size(row.peak_bytes(evidence.memory_kind, (part,))))
+            line.append(memory_cell(row.peaks(evidence.memory_kind, (part,))))
             line.append(_size(_predicted(row, part)))
         cells.append(tuple(line))
-    return Table("memory", tuple(columns), tuple(cells), MEMORY_KINDS[evidence.memory_kind])
+    caption = f"{MEMORY_KINDS[evidence.memory_kind]}; median over the runs (lowest–highest)."
+    return Table("memory", tuple(columns), tuple(cells), caption[:1].upper() + caption[1:])
 
 
 def _size(value: int | None) -> Cell:

@@ -10,7 +10,7 @@ from harness.records.record import RunRecord
 from harness.report.blocks import Block, Figure, Section, prose
 from harness.report.drawings import Axis, Curves, Line
 from harness.report.evidence import Evidence
-from harness.report.rows import BESIDE_SETTINGS, Row, flatten
+from harness.report.rows import Row, flatten, settings
 from harness.report.scoring import Scoring
 
 NAMED = 12
@@ -193,8 +193,7 @@ def _bounds(main: Scoring, row: Row) -> tuple[float, float]:
 
 
 def _all_but(row: Row, key: str) -> str:
-    plan = row.plan.model_dump(mode="json", exclude={"variant", *BESIDE_SETTINGS})
-    flat = flatten(plan)
+    flat = flatten(settings(row.plan, "variant"))
     flat.pop(key, None)
     return json.dumps(flat, sort_keys=True)
 

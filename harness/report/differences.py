@@ -18,30 +18,70 @@ from harness.report.blocks import (
 )
 from harness.report.drawings import Axis, Forest, ForestRow
 from harness.report.evidence import Evidence
-from harness.report.ranking import TONES, difference_cell, show_difference, show_limit
+from harness.report.ranking import (
+    WORDS,
+    difference_cell,
+    judged_cell,
+    show_difference,
+    show_limit,
+)
 from harness.report.scoring import Difference, Scoring
+from harness.report.statistics.effects import FEWEST_CLUSTERS
 
 DRAWN = 40
 
 
 def differences_section(evidence: Evidence) -> Section | None:
-    """A forest plot and a table per score."""
+    """The primary score in full; the secondary ones folded away and called exploratory."""
     compared = [scoring for scoring in evidence.scorings if scoring.differences]
     if not compared:
         return None
-    blocks: list[Block] = [
-        prose(
-            f"Differences from {evidence.reference} on the same items. Intervals are 95 %, over "
-            "items (clustered by conversation tree) and, where there are several, seeds. p-values "
-            "are corrected by Holm's method for the number of comparisons within each score, so "
-            "that an interval beside zero may still be undecided. Equivalent: the whole interval "
-            "lies within the margin."
+    told = [scoring for scoring in compared if scoring.clusters >= FEWEST_CLUSTERS]
+    blocks: list[Block] = [prose(_introduction(evidence))]
+    for scoring in told:
+        shown: list[Block] = [_forest(evidence, scoring), _table(evidence, scoring)]
+        primary = scoring is evidence.main
+        title = f"Secondary (exploratory): {scoring.key.title}"
+        blocks += shown if primary else [Details(title, tuple(shown))]
+    untold = [scoring.key.title for scoring in compared if scoring not in told]
+    if untold:
+        blocks.append(
+            prose(
+                f"Not compared, because fewer than {FEWEST_CLUSTERS} groups of items were scored: "
+                f"{', '.join(untold)}."
+            )
         )
-    ]
-    for scoring in compared:
-        shown: list[Block] = [_forest(evidence, scoring), _table(scoring)]
-        blocks += shown if scoring.headline else [Details(scoring.key.title, tuple(shown))]
     return Section("differences", f"Differences from {evidence.reference}", tuple(blocks))
+
+
+def _introduction(evidence: Evidence) -> str:
+    assert evidence.main is not None  # noqa: S101 - there are differences
+    text = (
+        f"Differences from {evidence.reference} on the same items and, between trained variants, "
+        "the same seeds. An interval covers what other items and other seeds would change; items "
+        "of one group, such as a conversation tree, count as one. "
+        f"{evidence.main.key.title} is the primary score: its p-values are corrected for the "
+        "number of variants (Holm), so an interval that just excludes zero may still be "
+        "undecided. "
+    )
+    if len(evidence.scorings) > 1:
+        text += (
+            "All other scores are secondary and exploratory: their p-values and those of the "
+            "quantization accounting are corrected together (Benjamini and Hochberg). "
+        )
+    text += "Equivalent means that the whole interval lies within the margin."
+    if any(
+        found.verdict == "differs" or found.obstacle == "one training" for found in _all(evidence)
+    ):
+        text += (
+            " With one training of a variant there is no interval and no verdict about the "
+            "variant: another seed may give another difference."
+        )
+    return text
+
+
+def _all(evidence: Evidence) -> list[Difference]:
+    return [found for scoring in evidence.scorings for found in scoring.differences.values()]
 
 
 def _forest(evidence: Evidence, scoring: Scoring) -> Figure:
@@ -53,9 +93,9 @@ def _forest(evidence: Evidence, scoring: Scoring) -> Figure:
             label=label,
             mark=evidence.by_label[label].mark,
             estimate=unit * found.estimate,
-            low=unit * found.low,
-            high=unit * found.high,
-            verdict=found.verdict,
+            low=None if found.low is None else unit * found.low,
+            high=None if found.high is None else unit * found.high,
+            verdict="one training" if found.obstacle == "one training" else found.verdict,
         )
         for label in ordered[:DRAWN]
         if (found := scoring.differences[label])
@@ -69,51 +109,85 @@ def _forest(evidence: Evidence, scoring: Scoring) -> Figure:
     )
     name = f"differences-{scoring.key.stem}"
     alt = f"{scoring.key.title} against {evidence.reference}: " + "; ".join(
-        f"{row.label} {show_difference(scoring, row.estimate / unit)} ({row.verdict})"
+        f"{row.label} {show_difference(scoring, row.estimate / unit)} "
+        f"({WORDS.get(row.verdict, row.verdict)})"
         for row in rows[:12]
     )
     caption = f"{scoring.key.title} against {evidence.reference}; the shaded band is the margin"
     return Figure(name, caption, alt, Forest(axis, rows, unit * scoring.scale.margin))
 
 
-def _table(scoring: Scoring) -> Table:
-    columns = (
+def _table(evidence: Evidence, scoring: Scoring) -> Table:
+    primary = scoring is evidence.main
+    columns = [
         Column("variant", number=False),
         Column("difference [95 % interval]"),
         Column("p"),
-        Column("p (Holm)"),
+        Column("p (Holm)" if primary else "p (BH)"),
         Column("verdict", number=False),
-        Column("seeds"),
-        Column("would decide it", number=False),
-    )
+        Column("seeds", help="trainings of the variant that were compared"),
+    ]
+    if primary:
+        columns += [
+            Column("smallest difference shown", help="by these items and seeds, 80 % power"),
+            Column("to settle the margin", number=False),
+        ]
     rows = tuple(
-        _cells(scoring, found)
+        _cells(evidence, scoring, found)
         for label in scoring.ordered()
         if (found := scoring.differences.get(label)) is not None
     )
-    margin = show_limit(scoring, scoring.scale.margin)
     caption = (
-        f"{scoring.key.title}, {scoring.items} items in {scoring.clusters} conversation trees, "
-        f"margin {margin}."
+        f"{scoring.key.title}, {counted_items(scoring)}, margin "
+        f"{show_limit(scoring, scoring.scale.margin)}."
     )
-    name = f"differences-{scoring.key.stem}"
-    return Table(name, columns, rows, caption)
+    if primary:
+        caption += (
+            " Smallest difference shown: a true difference of this size would be called in 80 of "
+            "100 repetitions, after the correction. To settle the margin: what would show, as "
+            "often, that variants without a difference are equivalent."
+        )
+    return Table(f"differences-{scoring.key.stem}", tuple(columns), rows, caption)
 
 
-def _cells(scoring: Scoring, found: Difference) -> tuple[Cell, ...]:
-    return (
+def counted_items(scoring: Scoring) -> str:
+    """How many items, and how many groups they form where some belong together."""
+    items = f"{scoring.items:,} items"
+    return items if scoring.items == scoring.clusters else f"{items} in {scoring.clusters:,} groups"
+
+
+def _cells(evidence: Evidence, scoring: Scoring, found: Difference) -> tuple[Cell, ...]:
+    trains = evidence.by_label[found.label].plan.trains
+    seeds = found.worse_by.seeds
+    cells = (
         Cell(found.label, found.label, style="code"),
         difference_cell(scoring, found),
-        Cell(numbers.p_value(found.p_value), found.p_value),
-        Cell(numbers.p_value(found.adjusted_p), found.adjusted_p),
-        Cell(found.verdict, found.verdict, TONES[found.verdict]),
-        Cell(str(found.worse_by.seeds), found.worse_by.seeds),
-        would_decide(scoring, found),
+        _p_cell(found.p_value),
+        _p_cell(None if found.obstacle else found.adjusted_p),
+        judged_cell(found),
+        Cell(str(seeds), seeds) if trains else Cell("not trained", 0, "muted"),
     )
+    if scoring is not evidence.main:
+        return cells
+    return (*cells, _smallest(scoring, found), to_settle(evidence, scoring, found))
 
 
-def would_decide(scoring: Scoring, found: Difference) -> Cell:
-    """How many seeds or items would decide an undecided comparison."""
+def _p_cell(value: float | None) -> Cell:
+    return unknown() if value is None else Cell(numbers.p_value(value), value)
+
+
+def _smallest(scoring: Scoring, found: Difference) -> Cell:
+    if found.smallest is None:
+        return unknown()
+    shown = found.smallest * 100 if scoring.scale.share else found.smallest
+    if scoring.scale.relative:
+        return Cell(numbers.percent(found.smallest), found.smallest)
+    unit = " points" if scoring.scale.share else ""
+    return Cell(numbers.number(shown, digits=2) + unit, found.smallest)
+
+
+def to_settle(evidence: Evidence, scoring: Scoring, found: Difference) -> Cell:
+    """How many seeds or items would show variants without a difference to be equivalent."""
     if found.needed is None:
         return unknown()
     ways = []
@@ -121,11 +195,22 @@ def would_decide(scoring: Scoring, found: Difference) -> Cell:
         ways.append(f"{found.needed.seeds} seeds")
     if found.needed.more_items is not None:
         items = math.ceil(found.needed.more_items * scoring.items)
-        trees = math.ceil(found.needed.more_items * scoring.clusters)
-        ways.append(f"{items:,} items ({trees:,} trees)")
+        whole = _documents(evidence, scoring)
+        if whole is not None and items > whole:
+            ways.append(f"{items:,} items (the task has {whole:,})")
+        else:
+            ways.append(f"{items:,} items")
     if not ways:
         return Cell("more seeds and more items", None, "muted")
     return Cell("about " + " or ".join(ways), None)
+
+
+def _documents(evidence: Evidence, scoring: Scoring) -> int | None:
+    """How many items the task has in all, where its score says so."""
+    records = (record for row in evidence.rows for record in row.finished)
+    score = next((found for record in records if (found := scoring.key.find(record))), None)
+    whole = None if score is None else score.details.get("documents")
+    return whole if isinstance(whole, int) else None
 
 
 def noise_section(evidence: Evidence) -> Section | None:
@@ -148,7 +233,9 @@ def noise_section(evidence: Evidence) -> Section | None:
     text = (
         "The spread between seeds is what repeating the training changes; the error from items is "
         "what another held-out set of this size would change. Paired columns are for the "
-        f"difference from {evidence.reference}, where what the variants share cancels."
+        f"difference from {evidence.reference}, where what the variants share cancels. A paired "
+        "spread between three or more seeds that is small by chance is raised towards that of the "
+        "other variants (Smyth's moderation); a larger one stays."
         if several
         else "One seed only: how much repeating the training would change is unknown."
     )
@@ -161,9 +248,9 @@ def _noise_cells(evidence: Evidence, main: Scoring, label: str) -> tuple[Cell, .
     found = main.differences.get(label)
     trains = evidence.by_label[label].plan.trains
     pair: tuple[float | None, float | None] = (None, None)
-    if found is not None:
-        worse = found.worse_by
-        pair = (_root(worse.seed_variance), _root(worse.item_variance))
+    if found is not None and not found.obstacle:
+        noise = found.worse_by.noise
+        pair = (_root(noise.seeds), _root(noise.items))
     return (
         Cell(label, label, style="code"),
         Cell(numbers.number(score.value), score.value),

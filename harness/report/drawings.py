@@ -50,13 +50,13 @@ class Scatter:
 
 @dataclass(frozen=True)
 class ForestRow:
-    """One difference from the reference with its interval."""
+    """One difference from the reference with its interval, where there is one."""
 
     label: str
     mark: Mark
     estimate: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     verdict: str
 
 

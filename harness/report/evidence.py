@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness.errors import UnknownName
 from harness.records.store import BrokenRun, StoredRun
+from harness.report.contest import Contest, hold_contest
+from harness.report.items import ScoreKey
+from harness.report.questions import Answer, Asked, ask
 from harness.report.rows import Row, make_rows, memory_kind
 from harness.report.sample import Sample
-from harness.report.scoring import Scoring, make_scoring, score_keys
+from harness.report.scoring import Scoring, adjust, make_scoring, score_keys, with_differences
+from harness.report.statistics.effects import Effect
+from harness.report.statistics.multiplicity import benjamini_hochberg
 from harness.spec.schema import Frozen
 
 REFERENCES = ("lora_bf16", "lora_fp16", "full_finetune", "base")
@@ -28,29 +35,50 @@ class ReportRequest(Frozen):
     max_loss: float | None = Field(
         default=None, description="largest loss of quality against the reference, as a share"
     )
-    resamples: int = Field(default=10_000, ge=100)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_resamples(cls, data: Any) -> Any:
+        """Requests of older reports name a number of resamples, which nothing draws any more."""
+        if isinstance(data, dict):
+            return {key: value for key, value in data.items() if key != "resamples"}
+        return data
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything the sections read: rows, scores and what could not be read."""
+    """Everything the sections read: rows, scores and what could not be read.
+
+    The first scoring is the primary one, which ranks; the others are secondary. ``asked`` is the
+    primary score that the suite names, as far as no run has it.
+    """
 
     request: ReportRequest
     rows: tuple[Row, ...]
     reference: str | None
     scorings: tuple[Scoring, ...]
+    answers: tuple[Answer, ...]
     broken: tuple[BrokenRun, ...]
     memory_kind: str
+    asked: str | None = None
 
     @cached_property
     def main(self) -> Scoring | None:
-        """The score that ranks."""
+        """The primary score, which ranks."""
         return self.scorings[0] if self.scorings else None
 
     @property
     def main_sample(self) -> Sample | None:
-        """The resampled runs of the score that ranks."""
+        """The runs of the primary score."""
         return self.main.sample if self.main else None
+
+    @cached_property
+    def contest(self) -> Contest | None:
+        """Which of the compared rows may be the best on the primary score."""
+        if self.main is None or self.main.sample is None:
+            return None
+        compared = [label for label in self.main.ordered() if self.main.sample.columns(label)]
+        return hold_contest(self.main.sample, self.main.scale, compared)
 
     @cached_property
     def by_label(self) -> dict[str, Row]:
@@ -75,12 +103,81 @@ def gather(
     """Rows and scores of the runs of ``request.suite``."""
     rows = make_rows(run for run in runs if run.record.plan.suite == request.suite)
     reference = _reference(rows, request.reference)
+    keys, missing = _primary_first(score_keys(rows), rows)
     scorings: list[Scoring] = []
-    for key in score_keys(rows):
-        made = make_scoring(rows, key, reference, request.margin, request.resamples)
-        # Replicates are large, and only the ranking score is looked at again.
+    for key in keys:
+        made = make_scoring(rows, key, reference, request.margin)
+        # Items take memory, and only those of the primary score are looked at again.
         scorings.append(replace(made, sample=None) if scorings else made)
-    return Evidence(request, rows, reference, tuple(scorings), tuple(broken), memory_kind(rows))
+    corrected, answers = _explore(rows, scorings, reference)
+    return Evidence(
+        request=request,
+        rows=rows,
+        reference=reference,
+        scorings=corrected,
+        answers=answers,
+        broken=tuple(broken),
+        memory_kind=memory_kind(rows),
+        asked=missing,
+    )
+
+
+def _primary_first(keys: list[ScoreKey], rows: Sequence[Row]) -> tuple[list[ScoreKey], str | None]:
+    """Scores with the one first that the suite calls primary, or its name where no run has it."""
+    plans = [record.plan for row in rows for record in row.records]
+    named = Counter(plan.score.primary for plan in plans if plan.score.primary)
+    if not named:
+        return keys, None
+    wanted = named.most_common(1)[0][0]
+    fitting = [key for key in keys if wanted in (f"{key.task} {key.metric}", key.title)]
+    if not fitting:
+        return keys, wanted
+    return [fitting[0], *(key for key in keys if key != fitting[0])], None
+
+
+def _explore(
+    rows: Sequence[Row], scorings: Sequence[Scoring], reference: str | None
+) -> tuple[tuple[Scoring, ...], tuple[Answer, ...]]:
+    """Correct all secondary comparisons together: other scores, and questions on the primary one.
+
+    The primary score's comparisons with the reference keep Holm's correction. A question about
+    the same two rows as one of those has the same answer.
+    """
+    if not scorings:
+        return (), ()
+    main, *others = scorings
+    asked = ask(main.sample, rows) if main.sample is not None else []
+    family: dict[str, Effect] = {}
+    for number, scoring in enumerate(others):
+        family |= {f"{number} {label}": found for label, found in scoring.effects.items()}
+    family |= {f"question {number}": item.effect for number, item in enumerate(asked)}
+    adjusted = adjust(family, benjamini_hochberg)
+    judged = tuple(
+        with_differences(scoring, _of(number, scoring, adjusted))
+        for number, scoring in enumerate(others)
+    )
+    answers = []
+    for number, item in enumerate(asked):
+        known = _known(main, item, reference)
+        answers.append(known or item.answer(adjusted.get(f"question {number}"), main.scale))
+    return (main, *judged), tuple(answers)
+
+
+def _known(main: Scoring, item: Asked, reference: str | None) -> Answer | None:
+    """The answer to a question about two rows that the primary comparisons hold already."""
+    row, against = item.question.row.label, item.question.against.label
+    if against == reference and row in main.differences:
+        return Answer(item.question, main.differences[row])
+    if row == reference and against in main.differences:
+        turned = Asked(item.question, main.effects[against].negated())
+        return turned.answer(main.differences[against].adjusted_p, main.scale)
+    return None
+
+
+def _of(number: int, scoring: Scoring, adjusted: dict[str, float]) -> dict[str, float]:
+    """Corrected p-values of one secondary score, by row."""
+    keys = {label: f"{number} {label}" for label in scoring.effects}
+    return {label: adjusted[key] for label, key in keys.items() if key in adjusted}
 
 
 def _reference(rows: Sequence[Row], asked: str | None) -> str | None:

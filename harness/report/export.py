@@ -12,7 +12,7 @@ from harness.records.record import RunRecord
 from harness.report.build import Report
 from harness.report.evidence import Evidence
 from harness.report.rows import flatten
-from harness.report.scoring import Scoring
+from harness.report.scoring import Difference, Scoring
 
 Format = Literal["json", "csv", "parquet"]
 
@@ -144,12 +144,26 @@ def _document(report: Report) -> dict[str, Any]:
         "request": evidence.request.model_dump(mode="json"),
         "reference": evidence.reference,
         "memory_measure": evidence.memory_kind,
-        "scores": [_scoring(scoring) for scoring in evidence.scorings],
+        "scores": [
+            {"role": "secondary" if number else "primary"} | _scoring(scoring)
+            for number, scoring in enumerate(evidence.scorings)
+        ],
+        "questions": [
+            {
+                "question": answer.question.text,
+                "row": answer.question.row.label,
+                "against": answer.question.against.label,
+            }
+            | _difference(answer.difference)
+            for answer in evidence.answers
+        ],
+        "contest": None if evidence.contest is None else vars(evidence.contest),
         "rows": [
             {
                 "label": row.label,
                 "variant": row.variant,
                 "peak_memory_bytes": row.peak_bytes(evidence.memory_kind),
+                "peak_memory_bytes_of_runs": row.peaks(evidence.memory_kind),
                 "runs": [record.model_dump(mode="json") for record in row.records],
             }
             for row in evidence.ranked
@@ -174,20 +188,21 @@ def _scoring(scoring: Scoring) -> dict[str, Any]:
         "items": scoring.items,
         "clusters": scoring.clusters,
         "values": {label: vars(value) for label, value in scoring.values.items()},
-        "differences": {
-            label: {
-                "estimate": found.estimate,
-                "low": found.low,
-                "high": found.high,
-                "p": found.p_value,
-                "p_holm": found.adjusted_p,
-                "verdict": found.verdict,
-                "not_worse_by_more_than_margin": found.not_worse,
-                "seeds": found.worse_by.seeds,
-                "needed": None if found.needed is None else vars(found.needed),
-            }
-            for label, found in scoring.differences.items()
-        },
-        "chance_of_being_best": scoring.best_chance,
+        "differences": {label: _difference(found) for label, found in scoring.differences.items()},
         "not_compared": scoring.excluded,
+    }
+
+
+def _difference(found: Difference) -> dict[str, Any]:
+    return {
+        "estimate": found.estimate,
+        "low": found.low,
+        "high": found.high,
+        "p": found.p_value,
+        "p_corrected": found.adjusted_p,
+        "verdict": found.verdict,
+        "obstacle": found.obstacle or None,
+        "seeds": found.worse_by.seeds,
+        "smallest_difference_shown": found.smallest,
+        "to_settle_the_margin": None if found.needed is None else vars(found.needed),
     }

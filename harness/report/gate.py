@@ -12,6 +12,7 @@ from xml.etree import ElementTree as ET
 from harness.errors import UnknownName, UserError
 from harness.report import numbers
 from harness.report.compare import Change, Comparison, Pair
+from harness.report.ranking import REASONS
 
 EXPRESSION = re.compile(
     r"\s*(?P<name>[^<>]+?)\s*(?P<sign>[<>])\s*"
@@ -65,9 +66,10 @@ def parse_gate(text: str) -> Gate:
 def judge(comparison: Comparison, gates: Iterable[Gate]) -> tuple[Outcome, ...]:
     """Every gate on every pair.
 
-    A gate fails when the whole 95 % interval is past its bound; without an interval the estimate
-    decides, and the reason says so. What cannot be judged (a failed run, a missing score) is
-    "unknown", which a caller should treat as a failure: a gate that cannot see must not open.
+    A gate fails when the whole 95 % interval is past its bound. With one training on a side that
+    interval is over items alone; without any the estimate decides; the reason says so. What
+    cannot be judged (a failed run, a missing score) is "unknown", which a caller should treat as
+    a failure: a gate that cannot see must not open.
 
     Raises:
         UnknownName: no pair has a quantity of that name.
@@ -108,15 +110,22 @@ def _judge_one(pair: Pair, gate: Gate) -> Outcome:
 
 def _past(change: Change, gate: Gate) -> tuple[bool, str]:
     bound = _bound(change, gate)
-    near = change.low if gate.sign == ">" else change.high
+    low, high = (change.low, change.high)
+    note = ""
+    if change.items_low is not None and change.items_high is not None:
+        low, high, note = change.items_low, change.items_high, "; over items, one training each"
+    near = low if gate.sign == ">" else high
     decisive = change.estimate if near is None else near
     past = decisive > bound if gate.sign == ">" else decisive < bound
     text = f"{change.name} {show_change(change, change.estimate)}"
-    if change.low is None or change.high is None:
-        text += " (no interval: one seed)"
-    else:
-        text += f" [{show_change(change, change.low)}, {show_change(change, change.high)}]"
-    return past, text
+    if low is None or high is None:
+        return past, f"{text} (no interval: {no_interval(change)})"
+    return past, f"{text} [{show_change(change, low)}, {show_change(change, high)}{note}]"
+
+
+def no_interval(change: Change) -> str:
+    """Why a change has no interval."""
+    return REASONS[change.obstacle] if change.obstacle else "one run on a side"
 
 
 def _bound(change: Change, gate: Gate) -> float:

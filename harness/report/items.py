@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.records.record import RunRecord, Score
 from harness.records.store import StoredRun
 from harness.report.rows import Row
-from harness.report.statistics import Floats
-from harness.spec.plan import Plan
+from harness.report.statistics.noise import Floats
 
 COLUMNS = ["item", "cluster", "numerator", "denominator"]
 
@@ -52,7 +52,9 @@ class Aligned:
     """Cluster sums of the runs of a comparison, all on the same items.
 
     ``numerator`` and ``denominator`` have shape (clusters, runs); run ``i`` belongs to the row
-    ``labels[i]`` and has seed ``seeds[i]``.
+    ``labels[i]`` and has seed ``seeds[i]``. ``group`` holds the cluster of each item, shape
+    (items,). Where every item is right (1) or wrong (0), ``answers`` holds that, shape
+    (items, runs).
     """
 
     labels: tuple[str, ...]
@@ -60,16 +62,27 @@ class Aligned:
     trains: tuple[bool, ...]
     numerator: Floats
     denominator: Floats
-    items: int
+    group: NDArray[np.intp]
+    answers: NDArray[np.int8] | None = None
+
+    @property
+    def items(self) -> int:
+        """How many items every run answered."""
+        return len(self.group)
 
     @property
     def clusters(self) -> int:
-        """How many conversation trees the items come from."""
+        """How many groups the items form; items of one conversation tree are one group."""
         return len(self.numerator)
 
     @property
+    def sizes(self) -> Floats:
+        """Items in each group, shape (clusters,)."""
+        return np.bincount(self.group, minlength=self.clusters).astype(np.float64)
+
+    @property
     def weights(self) -> Floats:
-        """What each tree carries, in units of the denominator, shape (clusters,)."""
+        """What each group carries, in units of the denominator, shape (clusters,)."""
         weights: Floats = self.denominator.mean(axis=1)
         return weights
 
@@ -101,10 +114,10 @@ def read_items(rows: Sequence[Row], key: ScoreKey) -> Reading:
     """
     reading = Reading()
     finished = [row for row in rows if row.finished]
-    protocols = Counter(_protocol(row.plan, key.task) for row in finished).most_common(1)
+    protocols = Counter(_protocol(row, key) for row in finished).most_common(1)
     columns: list[_Column] = []
     for row in finished:
-        if _protocol(row.plan, key.task) != protocols[0][0]:
+        if _protocol(row, key) != protocols[0][0]:
             reading.excluded[row.label] = "another model, corpus or way to score"
             continue
         columns += _columns_of(row, key, reading)
@@ -112,28 +125,26 @@ def read_items(rows: Sequence[Row], key: ScoreKey) -> Reading:
     return reading
 
 
-def _protocol(plan: Plan, task: str) -> str:
+def _protocol(row: Row, key: ScoreKey) -> str:
     """What must agree before items of two runs may be taken for the same."""
+    plan = row.plan
     unnamed = {"source"} if plan.corpus_sha256 else set()
     corpus = plan.corpus.model_dump_json(exclude=unnamed)
-    return repr((plan.model.name, plan.corpus_sha256, corpus, _asked(plan, task)))
+    return repr((plan.model.name, plan.corpus_sha256, corpus, _asked(row, key)))
 
 
-def _asked(plan: Plan, task: str) -> object:
-    """The settings that decide what an item of ``task`` asks; a limit only decides how many.
+def _asked(row: Row, key: ScoreKey) -> object:
+    """The settings that decide what an item of a score asks, as the score's record has them.
 
-    The tasks inside a group bear other names than the suite's, so all of the suite's count there.
+    A record of before scores had them says so with its suite's settings instead, all but how
+    many items there are.
     """
-    score = plan.score
-    own = {
-        "held_out": (score.window, score.stride, score.held_out_tokens),
-        "wikitext2": score.forgetting_tokens,
-        "generations": (score.prompts, score.max_new_tokens),
-    }
-    if task in own:
-        return own[task]
-    tasks = [item.model_dump(exclude={"limit"}) for item in score.tasks]
-    return [item for item in tasks if item["name"] == task] or tasks
+    scores = [key.find(run.record) for run in row.runs]
+    written = [score.details["asked"] for score in scores if score and "asked" in score.details]
+    if written:
+        return written[0]
+    tasks = [item.model_dump(exclude={"limit"}) for item in row.plan.score.tasks]
+    return tasks, row.plan.score.model_dump(exclude={"tasks", "generations", "data_folder"})
 
 
 def _columns_of(row: Row, key: ScoreKey, reading: Reading) -> list[_Column]:
@@ -196,23 +207,39 @@ def _align(columns: list[_Column], reading: Reading) -> Aligned | None:
     numbers = {name: n for n, name in enumerate(dict.fromkeys(cluster_of[item] for item in items))}
     if len(numbers) < 2:
         reading.excluded |= dict.fromkeys(
-            (column.label for column in kept), "fewer than two conversation trees"
+            (column.label for column in kept), "fewer than two groups of items"
         )
         return None
-    group = np.array([numbers[cluster_of[item]] for item in items])
+    group = np.array([numbers[cluster_of[item]] for item in items], dtype=np.intp)
+    above = np.column_stack([_ordered(c, c.numerator, items) for c in kept])
+    below = np.column_stack([_ordered(c, c.denominator, items) for c in kept])
     return Aligned(
         labels=tuple(column.label for column in kept),
         seeds=tuple(column.seed for column in kept),
         trains=tuple(column.trains for column in kept),
-        numerator=np.column_stack([_sums(c, c.numerator, items, group) for c in kept]),
-        denominator=np.column_stack([_sums(c, c.denominator, items, group) for c in kept]),
-        items=len(items),
+        numerator=sums(above, group),
+        denominator=sums(below, group),
+        group=group,
+        answers=right_or_wrong(above, below),
     )
 
 
-def _sums(column: _Column, values: Floats, items: list[Any], group: np.ndarray) -> Floats:
-    """Sums per cluster, with the column's items put into the common order."""
-    if list(column.items) != items:
-        place = {item: index for index, item in enumerate(column.items)}
-        values = values[[place[item] for item in items]]
-    return np.bincount(group, weights=values).astype(np.float64)
+def _ordered(column: _Column, values: Floats, items: list[Any]) -> Floats:
+    """A column's values in the common order of items."""
+    if list(column.items) == items:
+        return values
+    place = {item: index for index, item in enumerate(column.items)}
+    return values[[place[item] for item in items]]
+
+
+def sums(values: Floats, group: NDArray[np.intp]) -> Floats:
+    """Sums of items (items, runs) per group (clusters, runs)."""
+    found = [np.bincount(group, weights=column) for column in values.T]
+    return np.column_stack(found).astype(np.float64)
+
+
+def right_or_wrong(above: Floats, below: Floats) -> NDArray[np.int8] | None:
+    """The answers where each is 0 or 1 of 1, both of shape (items, runs)."""
+    if not (below == 1).all() or not ((above == 0) | (above == 1)).all():
+        return None
+    return above.astype(np.int8)

@@ -79,6 +79,14 @@ def significant(value: float, digits: int) -> str:
     return f"{value:,.{max(digits - 1 - magnitude, 0)}f}"
 
 
+def to_width(value: float, width: float, digits: int = 2) -> str:
+    """A number with as many decimals as its interval of that width deserves."""
+    if width <= 0 or not math.isfinite(width):
+        return number(value)
+    decimals = max(digits - 1 - math.floor(math.log10(width)), 0)
+    return _minus(f"{abs(value):,.{decimals}f}", value)
+
+
 def p_value(value: float) -> str:
     """A p-value, floored at what anyone should read into it."""
     return "< 0.0001" if value < 0.0001 else f"{value:.4f}" if value < 0.1 else f"{value:.2f}"

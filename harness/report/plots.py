@@ -112,7 +112,8 @@ def forest(figure: Any, drawing: Forest) -> None:
     axes.axvspan(-drawing.margin, drawing.margin, color=SHADE, lw=0, zorder=0)
     axes.axvline(0, color=INK, lw=0.9, zorder=1)
     for place, row in enumerate(rows):
-        axes.plot([row.low, row.high], [place] * 2, color=colour(row.mark), lw=2, zorder=3)
+        if row.low is not None and row.high is not None:
+            axes.plot([row.low, row.high], [place] * 2, color=colour(row.mark), lw=2, zorder=3)
         _dot(axes, (row.estimate, place), row.mark, colour(row.mark), PAPER)
         axes.annotate(
             row.verdict,

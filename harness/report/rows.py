@@ -116,19 +116,30 @@ class Row:
         """Energy of the training phase (of all phases for an untrained reference)."""
         return self.median(_energy)
 
-    def peak_bytes(self, kind: str, phases: Iterable[str] | None = None) -> int | None:
-        """Highest peak over finished runs and the phases that must fit to train.
+    def peaks(self, kind: str, phases: Iterable[str] | None = None) -> tuple[int, ...]:
+        """The highest peak of every run over the phases that must fit to train, lowest first.
 
         With ``phases`` it is the peak of those, and failed runs count where none has finished.
-        It is unknown where every run took a phase over from another one.
+        Empty where a phase was taken over from another run by every one.
         """
         wanted = self._fitting_phases() if phases is None else tuple(phases)
         records = self.finished if phases is None else self.finished or self.records
-        worked = [cost for record in records for cost in _worked(record) if cost.name in wanted]
-        if any(self.reused(name) for name in set(wanted) - {cost.name for cost in worked}):
-            return None
-        known = [value for cost in worked if (value := getattr(cost, kind)) is not None]
-        return max(known) if known else None
+        done = {cost.name for record in records for cost in _worked(record)}
+        if any(self.reused(name) for name in set(wanted) - done):
+            return ()
+        found = (_peak(record, kind, wanted) for record in records)
+        return tuple(sorted(value for value in found if value is not None))
+
+    def peak_bytes(self, kind: str, phases: Iterable[str] | None = None) -> int | None:
+        """Median of the peaks of all runs, so that a row with more seeds gets no higher one."""
+        found = self.peaks(kind, phases)
+        return round(statistics.median(found)) if found else None
+
+    @property
+    def predicted_bytes(self) -> int | None:
+        """Peak memory by the planner, which does not vary between repetitions."""
+        value = self.median(lambda r: r.prediction.peak_bytes if r.prediction else None)
+        return None if value is None else int(value)
 
     def _fitting_phases(self) -> tuple[str, ...]:
         return TRAINING_PHASES if self.plan.trains else ("load", "score_base", "score")
@@ -137,6 +148,13 @@ class Row:
 def _worked(record: RunRecord) -> list[PhaseCost]:
     """Phases whose cost is that of their work."""
     return [cost for cost in record.phases if not cost.reused]
+
+
+def _peak(record: RunRecord, kind: str, phases: Sequence[str]) -> int | None:
+    """The highest peak of one run over some phases; a phase that it took over does not count."""
+    costs = [getattr(cost, kind) for cost in _worked(record) if cost.name in phases]
+    known = [value for value in costs if value is not None]
+    return max(known) if known else None
 
 
 def _energy(record: RunRecord) -> float | None:
@@ -171,8 +189,8 @@ def make_rows(runs: Iterable[StoredRun]) -> tuple[Row, ...]:
     for (variant, _), members in sorted(groups.items()):
         by_variant.setdefault(variant, []).append(sorted(members, key=_order))
     rows: list[Row] = []
-    for variant, settings in by_variant.items():
-        for label, members in zip(_labels(variant, settings), settings, strict=True):
+    for variant, members_of in by_variant.items():
+        for label, members in zip(_labels(variant, members_of), members_of, strict=True):
             index = len(rows)
             mark = Mark(index % COLOURS, (index // COLOURS) % MARKERS)
             rows.append(Row(label, variant, tuple(_last_of_each_seed(members)), mark))
@@ -190,18 +208,20 @@ def _last_of_each_seed(members: Sequence[StoredRun]) -> list[StoredRun]:
 
 def _setting(plan: Plan) -> str:
     """What two runs of a row have in common: everything but seed, substitutions and request."""
-    data = plan.model_dump(mode="json", exclude=set(BESIDE_SETTINGS))
-    return json.dumps(data, sort_keys=True)
+    return json.dumps(settings(plan), sort_keys=True)
 
 
-def _labels(variant: str, settings: Sequence[Sequence[StoredRun]]) -> list[str]:
-    if len(settings) == 1:
+def settings(plan: Plan, *beside: str) -> dict[str, Any]:
+    """The plan as data without what two runs of a row may differ in, and without ``beside``."""
+    data = plan.model_dump(mode="json", exclude={*BESIDE_SETTINGS, *beside})
+    data["score"].pop("primary")
+    return data
+
+
+def _labels(variant: str, groups: Sequence[Sequence[StoredRun]]) -> list[str]:
+    if len(groups) == 1:
         return [variant]
-    beside = {*BESIDE_SETTINGS, "schema_version"}
-    flat = [
-        flatten(members[0].record.plan.model_dump(mode="json", exclude=beside))
-        for members in settings
-    ]
+    flat = [flatten(settings(members[0].record.plan, "schema_version")) for members in groups]
     keys = [
         key
         for key in sorted(set().union(*flat))
@@ -247,4 +267,4 @@ def twins(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
 
 def without(plan: Plan, *keys: str) -> str:
     """A plan's settings but for the variant's name and some keys, as one text."""
-    return plan.model_dump_json(exclude={"variant", *BESIDE_SETTINGS, *keys})
+    return json.dumps(settings(plan, "variant", *keys), sort_keys=True)

@@ -1,17 +1,19 @@
-"""Sample: a score's scale, and the runs of a comparison resampled on it."""
+"""Sample: a score's scale, and the runs of a comparison on it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from harness.records.record import Score
-from harness.report.items import Aligned
-from harness.report.statistics import Effect, Floats, effect, resample
+from harness.report.items import Aligned, sums
+from harness.report.statistics.effects import Effect
+from harness.report.statistics.noise import Floats, Noise, make_noise
+from harness.report.statistics.shares import Discordant, with_design_effect
 
 SHARES = frozenset({"fraction", "share", "accuracy", "probability"})
 
@@ -21,7 +23,8 @@ class Scale:
     """How a score is compared.
 
     Effects are estimated on an additive scale: the logarithm for relative scores (perplexity, bits
-    per byte), the value itself for shares and signed scores. ``margin`` is in the terms shown.
+    per byte), the value itself for shares and signed scores. ``margin`` is in the terms shown;
+    ``ceiling`` is the highest value that a score with a floor of 0 can have.
     """
 
     transform: str
@@ -30,6 +33,7 @@ class Scale:
     unit: str
     margin: float
     share: bool = False
+    ceiling: float | None = None
 
     @property
     def sign(self) -> int:
@@ -41,9 +45,14 @@ class Scale:
         """The margin on the additive scale."""
         return math.log1p(self.margin) if self.relative else self.margin
 
+    @property
+    def logged(self) -> bool:
+        """Whether a ratio of sums becomes additive by its logarithm."""
+        return self.relative and self.transform == "identity"
+
     def additive(self, ratios: Floats) -> Floats:
         """Ratios of sums on the additive scale."""
-        if self.relative and self.transform == "identity":
+        if self.logged:
             return np.log(np.maximum(ratios, np.finfo(float).tiny))
         return ratios
 
@@ -58,11 +67,15 @@ class Scale:
 
 @dataclass(frozen=True)
 class Sample:
-    """Aligned runs on the additive scale: values per run, and replicates (resamples, runs)."""
+    """Aligned runs on the additive scale.
+
+    ``values`` has shape (runs,); ``influence``, shape (clusters, runs), is what each cluster adds
+    to a value beyond its share (the linear part of a ratio of sums), so that columns sum to zero.
+    """
 
     aligned: Aligned
     values: Floats
-    replicates: Floats
+    influence: Floats
 
     @cached_property
     def _columns(self) -> dict[str, list[int]]:
@@ -72,9 +85,24 @@ class Sample:
                 found.setdefault(label, []).append(index)
         return found
 
+    @cached_property
+    def _effective(self) -> float:
+        """How many groups of equal size the groups are worth (Kish's effective sample size)."""
+        weights = self.aligned.weights
+        return float(weights.sum() ** 2 / (weights**2).sum())
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels of the rows."""
+        return tuple(self._columns)
+
     def columns(self, label: str) -> list[int]:
         """Runs of a row; one is enough for a row that does not train, since its seeds are equal."""
         return self._columns.get(label, [])
+
+    def seeds(self, label: str) -> tuple[int, ...]:
+        """Seeds of a row's runs."""
+        return tuple(self.aligned.seeds[column] for column in self.columns(label))
 
     def trains(self, label: str) -> bool:
         """Whether a row was trained, so that its seeds differ."""
@@ -84,7 +112,20 @@ class Sample:
     def own(self, label: str) -> Effect:
         """A row's value."""
         columns = self.columns(label)
-        return effect(self.values[columns], self.replicates[:, columns], self.aligned.weights)
+        return self._effect(self.values[columns], self.influence[:, columns])
+
+    def own_share(self, label: str) -> tuple[float, Noise] | None:
+        """How many independent items a row's share of right answers is worth, and its noise."""
+        answers, columns = self.aligned.answers, self.columns(label)
+        if answers is None:
+            return None
+        mean = answers[:, columns].mean(axis=1)
+        share = float(mean.mean())
+        count = self.aligned.items
+        doubtful = (share * count + 1) / (count + 2)
+        return self._worth(
+            self.own(label).noise, mean - share, share * (1 - share), doubtful * (1 - doubtful)
+        )
 
     def paired(self, label: str, reference: str) -> Effect | None:
         """A row minus the reference on common seeds; None without a common seed."""
@@ -92,9 +133,43 @@ class Sample:
         if not pairs:
             return None
         own, other = (list(side) for side in zip(*pairs, strict=True))
-        values = self.values[own] - self.values[other]
-        replicates = self.replicates[:, own] - self.replicates[:, other]
-        return effect(values, replicates, self.aligned.weights)
+        found = self._effect(
+            self.values[own] - self.values[other],
+            self.influence[:, own] - self.influence[:, other],
+        )
+        trained = self.trains(label) or self.trains(reference)
+        return replace(
+            found,
+            single=trained and len(pairs) == 1,
+            magnitude=float(np.abs(self.values[[*own, *other]]).max()),
+            discordant=self._discordant(own, other, found.noise),
+        )
+
+    def _effect(self, values: Floats, influence: Floats) -> Effect:
+        return Effect(
+            estimate=float(values.mean()),
+            noise=make_noise(values, influence, self.aligned.weights),
+            seeds=len(values),
+            clusters=self.aligned.clusters,
+            effective=self._effective,
+            magnitude=float(np.abs(values).max()),
+        )
+
+    def _discordant(self, own: list[int], other: list[int], noise: Noise) -> Discordant | None:
+        answers = self.aligned.answers
+        if answers is None:
+            return None
+        apart = answers[:, own] - answers[:, other]
+        up, down = float((apart > 0).mean()), float((apart < 0).mean())
+        mean = up - down
+        n, grown = self._worth(noise, apart.mean(axis=1) - mean, up + down - mean**2, 1.0)
+        return Discordant(up, down, n, grown)
+
+    def _worth(
+        self, noise: Noise, residual: Floats, spread: float, unit: float
+    ) -> tuple[float, Noise]:
+        clustered = sums(residual[:, None], self.aligned.group)[:, 0]
+        return with_design_effect(noise, clustered, self.aligned.sizes, spread, unit)
 
     def _pairs(self, label: str, reference: str) -> list[tuple[int, int]]:
         own, other = self.columns(label), self.columns(reference)
@@ -114,7 +189,7 @@ def make_scale(scores: Sequence[Score], margin: float) -> Scale:
 
     Perplexity and other positive scores where lower is better are compared by relative change;
     shares by difference, the margin being in shares (0.01 is one point); other scores by
-    difference, the margin being a share of their median.
+    difference, the margin being a share of their median. Shares and points end at a ceiling.
     """
     first = scores[0]
     values = [score.value for score in scores]
@@ -125,16 +200,23 @@ def make_scale(scores: Sequence[Score], margin: float) -> Scale:
     )
     if not relative and not share:
         margin *= abs(float(np.median(values))) or 1.0
-    return Scale(first.transform, relative, first.direction, first.unit, round6(margin), share)
+    ceiling = 1.0 if share else None
+    if first.unit == "points" and first.direction == "higher" and 0 <= min(values) <= 100:
+        ceiling = 100.0
+    return Scale(
+        first.transform, relative, first.direction, first.unit, round6(margin), share, ceiling
+    )
 
 
-def make_sample(aligned: Aligned, scale: Scale, resamples: int) -> Sample:
-    """Resample the clusters of aligned runs."""
-    ratios = aligned.numerator.sum(axis=0) / aligned.denominator.sum(axis=0)
-    replicates = resample(aligned.numerator, aligned.denominator, resamples)
+def make_sample(aligned: Aligned, scale: Scale) -> Sample:
+    """Values and influences of aligned runs."""
+    total = aligned.denominator.sum(axis=0)
+    ratios = aligned.numerator.sum(axis=0) / total
+    influence = (aligned.numerator - ratios * aligned.denominator) / total
+    if scale.logged:
+        influence = influence / np.maximum(ratios, np.finfo(float).tiny)
     # Comparisons take a few whole columns at a time.
-    by_column = np.asfortranarray(scale.additive(replicates))
-    return Sample(aligned, scale.additive(ratios), by_column)
+    return Sample(aligned, scale.additive(ratios), np.asfortranarray(influence))
 
 
 def round6(value: float) -> float:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,21 +12,38 @@ from harness.records.record import Score
 from harness.report.items import ScoreKey, read_items
 from harness.report.rows import Row
 from harness.report.sample import Sample, Scale, make_sample, make_scale, round6
-from harness.report.statistics import (
-    Effect,
-    Floats,
-    Needed,
-    Verdict,
-    holm,
-    needed,
-    pool_seeds,
-    verdict,
-)
+from harness.report.statistics.effects import FEWEST_CLUSTERS, Effect, Obstacle
+from harness.report.statistics.moderation import moderate
+from harness.report.statistics.multiplicity import holm
+from harness.report.statistics.power import Needed, needed, smallest_difference
+from harness.report.statistics.shares import wilson
+from harness.report.statistics.verdicts import Verdict, verdict
+
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Family:
+    """Comparisons read together: how many, and the error allowed to each before correction.
+
+    A study that looks several times spends less than 5 % at each look.
+    """
+
+    tests: int = 1
+    alpha: float = ALPHA
+
+
+ALONE = Family()
+Correction = Callable[[Sequence[float]], list[float]]
 
 
 @dataclass(frozen=True)
 class RowScore:
-    """A row's own value with its 95 % interval over items and, if there are several, seeds."""
+    """A row's own value with its 95 % interval over items and, if there are several, seeds.
+
+    ``low`` and ``high`` are None where too few items were scored to estimate them. ``anchored``
+    says that the value is that of the reference plus the difference on their common seeds.
+    """
 
     value: float
     low: float | None
@@ -36,35 +53,41 @@ class RowScore:
     seeds: int
     seed_sd: float | None = None
     item_error: float | None = None
+    anchored: bool = False
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A row against the reference, in the terms shown; ``worse_by`` is on the additive scale."""
+    """A row against the reference, in the terms shown; ``worse_by`` is on the additive scale.
+
+    Interval and p-values are None where ``obstacle`` says that the data allow none. ``smallest``
+    is the smallest difference that the data would show.
+    """
 
     label: str
     estimate: float
-    low: float
-    high: float
-    p_value: float
-    adjusted_p: float
+    low: float | None
+    high: float | None
+    p_value: float | None
+    adjusted_p: float | None
     verdict: Verdict
-    not_worse: bool
+    obstacle: Obstacle
     worse_by: Effect
-    needed: Needed | None
+    smallest: float | None = None
+    needed: Needed | None = None
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """One score over all rows."""
+    """One score over all rows. ``effects`` are differences from the reference, row minus it."""
 
     key: ScoreKey
     scale: Scale
     headline: bool
     values: dict[str, RowScore]
-    differences: dict[str, Difference]
     excluded: dict[str, str]
-    best_chance: dict[str, float] = field(default_factory=dict)
+    effects: dict[str, Effect] = field(default_factory=dict)
+    differences: dict[str, Difference] = field(default_factory=dict)
     items: int = 0
     clusters: int = 0
     sample: Sample | None = None
@@ -76,7 +99,7 @@ class Scoring:
     def compared_interval(self, label: str) -> tuple[float, float] | tuple[None, None]:
         """The interval of a row's difference, laid around its value: what comparisons see."""
         found = self.differences.get(label)
-        if found is None:
+        if found is None or found.low is None or found.high is None:
             return None, None
         value = self.values[label].value
         if self.scale.relative:
@@ -104,31 +127,34 @@ def score_keys(rows: Sequence[Row]) -> list[ScoreKey]:
 
 
 def make_scoring(
-    rows: Sequence[Row], key: ScoreKey, reference: str | None, margin: float, resamples: int
+    rows: Sequence[Row], key: ScoreKey, reference: str | None, margin: float
 ) -> Scoring:
-    """Compare all rows with the reference on one score that at least one finished run has."""
+    """One score that at least one finished run has, its differences corrected by Holm's method."""
     scores = {
         row.label: [score for record in row.finished if (score := key.find(record))] for row in rows
     }
     every = [score for found in scores.values() for score in found]
     scale = make_scale(every, margin)
     reading = read_items(rows, key)
-    sample = None if reading.aligned is None else make_sample(reading.aligned, scale, resamples)
+    sample = None if reading.aligned is None else make_sample(reading.aligned, scale)
+    effects = {} if sample is None else compare_all(sample, reference)
     values = {
         label: _row_score(label, found, sample, scale) for label, found in scores.items() if found
     }
-    return Scoring(
+    if sample is not None and reference in values:
+        values |= _anchored(values, sample, scale, effects, reference)
+    scoring = Scoring(
         key=key,
         scale=scale,
         headline=any(score.headline for score in every),
         values=values,
-        differences={} if sample is None else compare_all(sample, reference, scale),
         excluded=reading.excluded,
-        best_chance={} if sample is None else _best_chance(sample, scale),
+        effects=effects,
         items=sample.aligned.items if sample else 0,
         clusters=sample.aligned.clusters if sample else 0,
         sample=sample,
     )
+    return with_differences(scoring, adjust(effects, holm))
 
 
 def _row_score(
@@ -136,86 +162,165 @@ def _row_score(
 ) -> RowScore:
     if sample is None or not sample.columns(label):
         value = round6(float(np.mean([score.value for score in scores])))
-        return RowScore(value, None, None, scores[0].standard_error, scores[0].n, len(scores))
+        return RowScore(value, None, None, None, scores[0].n, len(scores))
     own = sample.own(label)
-    low, high = own.interval()
+    low, high = _own_interval(sample, label, own, scale)
     value = scale.value(own.estimate)
     unit = value if scale.relative else 1.0
+    known = own.clusters >= FEWEST_CLUSTERS
     seed_sd = None
-    if own.seed_variance is not None:
-        seed_sd = round6(math.sqrt(own.seed_variance * own.seeds) * unit)
+    if own.noise.seeds is not None:
+        seed_sd = round6(math.sqrt(own.noise.seeds * own.seeds) * unit)
     return RowScore(
         value=round6(value),
-        low=round6(scale.value(low)),
-        high=round6(scale.value(high)),
-        standard_error=round6(own.standard_error * unit),
+        low=None if low is None else round6(low),
+        high=None if high is None else round6(high),
+        standard_error=round6(own.standard_error * unit) if known else None,
         n=sample.aligned.items,
         seeds=own.seeds,
         seed_sd=seed_sd,
-        item_error=round6(math.sqrt(own.item_variance) * unit),
+        item_error=round6(math.sqrt(own.noise.items) * unit) if known else None,
     )
 
 
-def compare_all(sample: Sample, reference: str | None, scale: Scale) -> dict[str, Difference]:
-    """Every row of a sample against the reference, p-values corrected by Holm's method."""
+def _own_interval(
+    sample: Sample, label: str, own: Effect, scale: Scale
+) -> tuple[float | None, float | None]:
+    """The interval of a row's own value, within the range that the score can have."""
+    if own.obstacle == "few items":
+        return None, None
+    share = sample.own_share(label)
+    if share is not None:
+        n, noise = share
+        return wilson(own.estimate, n, noise.half_width(ALPHA) / math.sqrt(noise.items))
+    half = own.noise.half_width(ALPHA)
+    if scale.ceiling is not None:
+        return _logit_interval(own.estimate / scale.ceiling, half / scale.ceiling, scale.ceiling)
+    return scale.value(own.estimate - half), scale.value(own.estimate + half)
+
+
+def _logit_interval(
+    share: float, half: float, ceiling: float
+) -> tuple[float, float] | tuple[None, None]:
+    """An interval made on the scale of log odds, which stays between 0 and the ceiling."""
+    if not 0 < share < 1:
+        return None, None
+    middle, reach = math.log(share / (1 - share)), half / (share * (1 - share))
+    low, high = (1 / (1 + math.exp(-end)) for end in (middle - reach, middle + reach))
+    return low * ceiling, high * ceiling
+
+
+def _anchored(
+    values: Mapping[str, RowScore],
+    sample: Sample,
+    scale: Scale,
+    effects: Mapping[str, Effect],
+    reference: str,
+) -> dict[str, RowScore]:
+    """Rows with other seeds than the reference, placed by the difference on common seeds.
+
+    The rank and the difference from the reference then come from one estimate.
+    """
+    base = sample.own(reference).estimate
+    moved = {}
+    for label, found in effects.items():
+        both_train = sample.trains(label) and sample.trains(reference)
+        if both_train and set(sample.seeds(label)) != set(sample.seeds(reference)):
+            shift = base + found.estimate - sample.own(label).estimate
+            moved[label] = _shifted(values[label], shift, scale)
+    return moved
+
+
+def _shifted(score: RowScore, shift: float, scale: Scale) -> RowScore:
+    def move(value: float | None) -> float | None:
+        if value is None:
+            return None
+        return round6(value * math.exp(shift) if scale.relative else value + shift)
+
+    moved = move(score.value)
+    assert moved is not None  # noqa: S101 - a score has a value
+    return replace(score, value=moved, low=move(score.low), high=move(score.high), anchored=True)
+
+
+def compare_all(sample: Sample, reference: str | None) -> dict[str, Effect]:
+    """Every row of a sample minus the reference, seed variances moderated among trained rows."""
     if reference is None or not sample.columns(reference):
         return {}
     effects = {
         label: found
-        for label in dict.fromkeys(sample.aligned.labels)
+        for label in sample.labels
         if label != reference and (found := sample.paired(label, reference)) is not None
     }
-    effects |= _pooled(sample, effects, reference)
-    adjusted = holm([found.p_value for found in effects.values()])
-    return {
-        label: make_difference(label, found, p, scale)
-        for (label, found), p in zip(effects.items(), adjusted, strict=True)
-    }
-
-
-def _pooled(sample: Sample, effects: dict[str, Effect], reference: str) -> dict[str, Effect]:
-    """The effects of trained rows with a common seed variance; noise of untrained ones differs."""
-    if not sample.trains(reference):
-        return {}
     trained = [label for label in effects if sample.trains(label)]
-    pooled = pool_seeds([effects[label] for label in trained])
-    return dict(zip(trained, pooled, strict=True))
+    noises = moderate(
+        [effects[label].noise for label in trained],
+        [effects[label].seeds for label in trained],
+        correlated=sample.trains(reference),
+    )
+    moderated = zip(trained, noises, strict=True)
+    return effects | {label: effects[label].with_noise(noise) for label, noise in moderated}
 
 
-def make_difference(label: str, found: Effect, adjusted_p: float, scale: Scale) -> Difference:
-    """Judge one paired difference and put it into the terms shown."""
+def adjust(effects: Mapping[str, Effect], correction: Correction) -> dict[str, float]:
+    """Corrected p-values: differences between variants together, those of trainings together."""
+    adjusted: dict[str, float] = {}
+    for obstacle in ("", "one training"):
+        family = [label for label, found in effects.items() if found.obstacle == obstacle]
+        corrected = correction([effects[label].p_value for label in family])
+        adjusted |= dict(zip(family, corrected, strict=True))
+    return adjusted
+
+
+def with_differences(
+    scoring: Scoring, adjusted: Mapping[str, float], *, alpha: float = ALPHA
+) -> Scoring:
+    """The scoring with every effect judged by corrected p-values."""
+    tests = sum(not found.obstacle for found in scoring.effects.values())
+    family = Family(max(tests, 1), alpha)
+    differences = {
+        label: make_difference(label, found, adjusted.get(label), scoring.scale, family)
+        for label, found in scoring.effects.items()
+    }
+    return replace(scoring, differences=differences)
+
+
+def make_difference(
+    label: str, found: Effect, adjusted_p: float | None, scale: Scale, family: Family = ALONE
+) -> Difference:
+    """Judge one paired difference and put it into the terms shown.
+
+    Args:
+        label: of the row.
+        found: the row minus the other one.
+        adjusted_p: corrected p-value; None where the effect allows none.
+        scale: of the score.
+        family: the comparisons that it was corrected with.
+    """
     worse_by = found if scale.sign > 0 else found.negated()
-    judged = verdict(worse_by, adjusted_p, scale.bound)
-    tests = max(1.0, adjusted_p / found.p_value)
-    low, high = found.interval()
+    judged = verdict(
+        worse_by,
+        1.0 if adjusted_p is None else adjusted_p,
+        scale.bound,
+        alpha=family.alpha,
+        exact_loss=scale.relative,
+    )
+    estimate = round6(scale.difference(found.estimate))
+    if found.obstacle:
+        return Difference(
+            label, estimate, None, None, None, adjusted_p, judged, found.obstacle, worse_by
+        )
+    low, high = found.interval(family.alpha)
+    share_of_alpha = family.alpha / family.tests
     return Difference(
         label=label,
-        estimate=round6(scale.difference(found.estimate)),
+        estimate=estimate,
         low=round6(scale.difference(low)),
         high=round6(scale.difference(high)),
         p_value=round6(found.p_value),
-        adjusted_p=round6(adjusted_p),
+        adjusted_p=None if adjusted_p is None else round6(adjusted_p),
         verdict=judged,
-        not_worse=worse_by.interval()[1] < scale.bound,
+        obstacle="",
         worse_by=worse_by,
-        needed=needed(worse_by, scale.bound, tests) if judged == "undecided" else None,
+        smallest=round6(scale.difference(smallest_difference(worse_by, share_of_alpha))),
+        needed=needed(worse_by, scale.bound, family.alpha) if judged == "undecided" else None,
     )
-
-
-def _best_chance(sample: Sample, scale: Scale) -> dict[str, float]:
-    """Share of replicates (items and, where known, seeds redrawn) in which a row is the best."""
-    labels = list(dict.fromkeys(sample.aligned.labels))
-    draws = np.random.default_rng(1)
-    joint = np.column_stack([_with_seed_noise(sample, label, draws) for label in labels])
-    best = np.bincount((joint * scale.sign).argmin(axis=1), minlength=len(labels)) / len(joint)
-    return {label: round6(float(share)) for label, share in zip(labels, best, strict=True)}
-
-
-def _with_seed_noise(sample: Sample, label: str, draws: np.random.Generator) -> Floats:
-    columns = sample.columns(label)
-    mean: Floats = sample.replicates[:, columns].mean(axis=1)
-    if len(columns) == 1:
-        return mean
-    error = sample.values[columns].std(ddof=1) / math.sqrt(len(columns))
-    noisy: Floats = mean + error * draws.standard_t(len(columns) - 1, size=len(mean))
-    return noisy

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from harness.report import numbers
 from harness.report.blocks import Block, Note, Section, code, prose, strong
 from harness.report.evidence import Evidence
-from harness.report.ranking import show_limit
+from harness.report.ranking import packed_base, show_limit
 from harness.report.recommend import recommend
+from harness.report.statistics.effects import FEWEST_CLUSTERS
 from harness.spec.registry import changes_suite
 
 FEW_TREES = 20
@@ -25,6 +26,7 @@ def summary_section(evidence: Evidence) -> Section | None:
     else:
         lead = "Least bad choice: " if meaningless(evidence) else "Recommended: "
         blocks.append(prose(strong(lead), code(found.row.label), ". ", " ".join(found.reasons)))
+    if found is not None:
         blocks += [prose(text, bullet=True) for text in found.sureness]
     blocks += [Note(text) for text in caveats(evidence)]
     return Section("summary", "Summary", tuple(blocks))
@@ -56,11 +58,31 @@ def _question(evidence: Evidence) -> Block:
     if evidence.main is not None:
         margin = show_limit(evidence.main, evidence.main.scale.margin)
         text += f"Ranked by {evidence.main.key.title}; differences up to {margin} do not matter. "
+        text += _budget(evidence)
     if request.budget_memory_bytes is not None:
         text += f"Memory limit: {numbers.size(request.budget_memory_bytes)}. "
     if request.max_loss is not None:
         text += f"Loss limit: {numbers.percent(request.max_loss)} against {evidence.reference}. "
     return prose(text.strip())
+
+
+def _budget(evidence: Evidence) -> str:
+    """Which of steps and tokens was the same for all trained rows, and how the other differs."""
+    trained = [row for row in evidence.rows if row.plan.trains and row.finished]
+    seen = [
+        tokens
+        for row in trained
+        if (tokens := row.median(lambda r: r.training.tokens.non_padding if r.training else None))
+    ]
+    budgets = {(row.plan.budget.steps, row.plan.budget.tokens) for row in trained}
+    if not seen or len(budgets) > 1:
+        return ""
+    steps, tokens = budgets.pop()
+    low, high = numbers.count(min(seen)), numbers.count(max(seen))
+    between = f"{low} tokens" if low == high else f"{low} to {high} tokens"
+    if steps is not None:
+        return f"Every variant was trained for {_counted(steps, 'step')}, which was {between}. "
+    return f"Every variant was trained on {numbers.count(tokens)} tokens ({between} seen). "
 
 
 def _counted(number: int, noun: str) -> str:
@@ -74,14 +96,26 @@ def meaningless(evidence: Evidence) -> bool:
 
 def caveats(evidence: Evidence) -> Iterator[str]:
     """Everything that limits what the numbers say, one sentence each."""
+    main = evidence.main
+    if evidence.asked is not None and main is not None:
+        yield (
+            f"The suite's primary score, {evidence.asked}, was not taken by any run; "
+            f"{main.key.title} ranks instead."
+        )
     if meaningless(evidence):
         yield "Random weights: quality scores are meaningless; only costs can be compared."
     yield from _corpus_caveats(evidence)
     yield from _seed_caveats(evidence)
-    main = evidence.main
+    if packed_base(evidence):
+        yield packed_base(evidence)
     if main is not None and 0 < main.clusters < FEW_TREES:
         yield (
-            f"Only {main.clusters} held-out conversation trees: intervals are wide and approximate."
+            f"Only {main.clusters} groups of held-out items: "
+            + (
+                "intervals are wide and approximate."
+                if main.clusters >= FEWEST_CLUSTERS
+                else f"too few for an interval or a verdict, which need {FEWEST_CLUSTERS}."
+            )
         )
     if main is not None and main.excluded:
         rows = "; ".join(f"{label}: {reason}" for label, reason in sorted(main.excluded.items()))
@@ -117,14 +151,14 @@ def _seed_caveats(evidence: Evidence) -> Iterator[str]:
     single = [row.label for row in trained if len(row.seeds) == 1]
     if trained and len(single) == len(trained):
         yield (
-            "One seed only: seed noise is unknown, and intervals are about items alone. A repeat "
-            "with --seeds 0..2 would tell."
+            "One seed only: differences are those of one training each, and no verdict about a "
+            "variant is given. Repeat with --seeds 0..2."
         )
     elif single:
-        yield f"One seed only, so seed noise is unknown: {_named(single)}."
+        yield f"One seed only, so no verdict is given: {_named(single)}."
     two = [row.label for row in trained if len(row.seeds) == 2]
     if two:
-        yield f"Two seeds hardly tell seed noise, intervals may be too narrow: {_named(two)}."
+        yield f"Two seeds hardly tell seed noise, so intervals are very wide: {_named(two)}."
 
 
 def _named(labels: Sequence[str]) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from harness.corpus.render import Renderer
     from harness.corpus.sequences import Rows
     from harness.measure.meter import Meter
-    from harness.score.take import Scores, Subject
+    from harness.score.subject import Scores, Subject
 
 
 @dataclass
@@ -70,12 +70,15 @@ class Run:
     def execute(self) -> None:
         """Carry out the plan; ``draft`` holds what it found."""
         from harness.measure.environment import take_environment
+        from harness.score.preflight import preflight
         from harness.train.path import path_of
         from harness.weights.fetch import fetch, quiet_libraries
 
         quiet_libraries()
         self.draft.environment = take_environment(self.plan.device)
         self.draft.resumed = self._kept.start(self.draft.environment)
+        self.log.note("looking up what is scored on")
+        preflight(self.plan)
         with self._in_phase("fetch"):
             source = fetch(self.plan.model, self.log)
         with self._in_phase("prepare"):
@@ -209,7 +212,7 @@ class Run:
         return take_every_precision(subject, stage, folder, self.log, parts)
 
     def _subject(self, model: Any, corpus: Corpus, renderer: Renderer) -> Subject:
-        from harness.score.take import Subject
+        from harness.score.subject import Subject
 
         return Subject(
             model=model,

@@ -57,7 +57,6 @@ def score_fidelity(
     counts = np.array([c.tokens for _, c in kept], float)
     details = {
         **details,
-        "window": pair.window,
         "tokens": int(counts.sum()),
         "largest_difference": max((c.largest for _, c in kept), default=0.0),
     }
@@ -66,7 +65,12 @@ def score_fidelity(
         SAME_TOP: np.array([c.same_top for _, c in kept], float),
     }
     return [
-        place.write(metric, Items(names, clusters, above, counts), details=details)
+        place.write(
+            metric,
+            Items(names, clusters, above, counts),
+            asked={"window": pair.window},
+            details=details,
+        )
         for metric, above in values.items()
     ]
 

@@ -77,12 +77,15 @@ class Place:
         metric: Metric,
         items: Items,
         *,
+        asked: dict[str, JsonValue],
         standard_error: float | None = None,
         details: dict[str, JsonValue] | None = None,
     ) -> Score:
         """Write the items below ``folder/items`` and make the score of them.
 
-        Without ``standard_error`` it is bootstrapped over clusters.
+        ``asked`` holds the settings that decide what an item asks, but not how many there are:
+        items of two runs are paired only where it is equal. Without ``standard_error`` it is
+        bootstrapped over clusters.
 
         Raises:
             DivergedError: the value is not a finite number.
@@ -107,7 +110,7 @@ class Place:
             transform=metric.transform,
             items=f"items/{name}",
             headline=metric.headline,
-            details=details or {},
+            details={**(details or {}), "asked": asked},
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +12,10 @@ import numpy.typing as npt
 
 from harness.errors import UserError
 from harness.score.items import Items, Metric, Place
+from harness.score.subject import Scores, Subject, Taking
 
 if TYPE_CHECKING:
+    from harness.corpus.render import TokenSequence
     from harness.records.record import Score
     from harness.score.likelihood import Likelihood
     from harness.spec.suite import ScoreSpec
@@ -81,6 +83,44 @@ def negative_log_likelihoods(
     return [np.concatenate(parts) if parts else np.empty(0) for parts in found]
 
 
+def held_out(taking: Taking) -> Scores:
+    """Scores of the held-out conversations.
+
+    Raises:
+        UserError: there are none.
+    """
+    subject, spec = taking.subject, taking.subject.plan.score
+    taking.progress.note("scoring held-out conversations")
+    conversations = subject.corpus.held_out
+    if not conversations:
+        raise UserError(
+            "no held-out conversations to score",
+            where=subject.corpus.result.name,
+            hint="raise held_out_fraction, or give a larger corpus",
+        )
+    sequences = held_out_sequences(subject)
+    text_bytes = [_scored_bytes(subject.tokenizer, sequence) for sequence in sequences]
+    found = score_held_out(taking.likelihood, sequences, text_bytes, taking.place, spec)
+    return Scores(tuple(found))
+
+
+def _scored_bytes(tokenizer: Any, sequence: TokenSequence) -> int:
+    """UTF-8 bytes of the text that the scored tokens stand for."""
+    tokens = sequence.input_ids[sequence.loss_mask].tolist()
+    return len(tokenizer.decode(tokens, skip_special_tokens=True).encode())
+
+
+def held_out_sequences(subject: Subject) -> list[TokenSequence]:
+    """The held-out conversations in tokens, as far as the suite scores them."""
+    limit = subject.plan.score.held_out_tokens
+    return [
+        replace(
+            sequence, input_ids=sequence.input_ids[:limit], loss_mask=sequence.loss_mask[:limit]
+        )
+        for sequence in subject.renderer.encode_all(subject.corpus.held_out)
+    ]
+
+
 def score_held_out(
     likelihood: Likelihood,
     sequences: Sequence[Any],
@@ -125,7 +165,12 @@ def score_held_out(
     }
     nats = Items(items, clusters, sums, counts)
     bits = Items(items, clusters, sums / math.log(2), np.array(text_bytes, float))
+    asked: dict[str, Any] = {
+        "window": window,
+        "stride": stride,
+        "held_out_tokens": spec.held_out_tokens,
+    }
     return [
-        place.write(PERPLEXITY, nats, details=details),
-        place.write(BITS_PER_BYTE, bits, details=details),
+        place.write(PERPLEXITY, nats, asked=asked, details=details),
+        place.write(BITS_PER_BYTE, bits, asked=asked, details=details),
     ]

@@ -17,7 +17,9 @@ from harness.records.events import Progress
 from harness.records.record import Generation, Score
 from harness.score.fidelity import DIVERGENCE, Pair, score_fidelity
 from harness.score.items import Place, Stage
-from harness.score.take import Scores, Subject, held_out_sequences, take_scores
+from harness.score.perplexity import held_out_sequences
+from harness.score.subject import Scores, Subject
+from harness.score.take import take_scores
 from harness.spec.form import LOUD_NATS, Form, parse_form
 from harness.spec.plan import Plan
 from harness.spec.variant import Quantization

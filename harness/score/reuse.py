@@ -15,7 +15,7 @@ from harness.origin import package_versions, settings, sources_digest
 from harness.quantize.scheme import find_scheme
 from harness.records.record import Generation, Score
 from harness.score.items import Place
-from harness.score.take import Scores
+from harness.score.subject import Scores
 from harness.spec.plan import Plan
 from harness.spec.schema import Versioned, read_json, write_json
 

@@ -123,9 +123,9 @@ class Budget(Frozen):
 
 
 class Task(Frozen):
-    """One lm-eval task or group, stock or bundled."""
+    """One lm-eval task or group: stock, bundled, or of the user's own."""
 
-    name: str
+    name: str = Field(description="lm-eval's name of it, or a task file of your own (.yaml)")
     num_fewshot: Annotated[int, Field(ge=0)] | None = None
     limit: Positive | None = None
     apply_chat_template: bool = False
@@ -137,6 +137,12 @@ class ScoreSpec(Frozen):
     window: Positive = Field(default=1024, description="tokens per perplexity window")
     stride: Positive = Field(default=512, description="tokens between window starts")
     tasks: tuple[Task, ...] = ()
+    also: tuple[str, ...] = Field(
+        default=(), description="further scores by name, of those that no other setting asks for"
+    )
+    include_path: str | None = Field(
+        default=None, description="folder with lm-eval task files of your own"
+    )
     data_folder: str | None = Field(
         default=None, description="folder that mirrors hub data sets as <org>/<name>"
     )
@@ -165,6 +171,11 @@ class ScoreSpec(Frozen):
     )
     engine: Literal["fast", "hf"] = "fast"
     batch_tokens: Positive = Field(default=4096, description="tokens per scoring batch (fast)")
+    primary: str | None = Field(
+        default=None,
+        description='the score that decides, as task and metric: "arc_easy acc_norm"; by default '
+        "held-out perplexity. The others are secondary. It changes no run",
+    )
 
     @model_validator(mode="after")
     def _windows_overlap(self) -> ScoreSpec:

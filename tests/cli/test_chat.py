@@ -1,8 +1,7 @@
-"""Results answer: streamed to a person, side by side, and for a file of prompts."""
+"""Results answer a person: streamed, one or several side by side."""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,6 @@ from harness.deploy.speak import Decoding, Wanted, open_speaker, user_says
 from harness.errors import CorpusError
 from harness.records.events import Silence
 from harness.spec.form import parse_form
-from tests.cli.terminal import refused, shown
 from tests.forms.tiny_results import Tiny, make_plan, make_result
 
 
@@ -66,34 +64,3 @@ def test_two_results_talk_side_by_side(tiny: Tiny) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(f"{tiny.run.record.plan.variant}, seed 0: ") == 4
-
-
-def test_prompts_are_answered_in_their_order(tiny: Tiny, tmp_path: Path) -> None:
-    run, target = str(tiny.run.folder.path), tmp_path / "answers.jsonl"
-    prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text('{"prompt": "one"}\n\n{"prompt": "two\\nlines"}\n')
-    options = ["--prompts", str(prompts), "--out", str(target), "--max-new-tokens", "4"]
-    assert "2 answers" in shown("generate", run, *options, "--device", "cpu")
-    found = [json.loads(line) for line in target.read_text().splitlines()]
-    assert [item["prompt"] for item in found] == ["one", "two\nlines"]
-    assert all(isinstance(item["answer"], str) for item in found)
-    assert "something at the target already" in refused("generate", run, *options)
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "said"),
-    [
-        ("p.txt", " \n", "no prompts"),
-        ("p.jsonl", '{"prompt": 3}\n', "p.jsonl, line 1"),
-        ("p.jsonl", "not json\n", "p.jsonl, line 1"),
-        ("none.txt", None, "cannot read the prompts"),
-    ],
-)
-def test_prompts_that_are_none(
-    name: str, text: str | None, said: str, tiny: Tiny, tmp_path: Path
-) -> None:
-    if text is not None:
-        (tmp_path / name).write_text(text)
-    options = ["--prompts", str(tmp_path / name), "--out", str(tmp_path / "out.jsonl")]
-    assert said in refused("generate", str(tiny.run.folder.path), *options)
-    assert not (tmp_path / "out.jsonl").exists()

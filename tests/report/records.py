@@ -358,9 +358,9 @@ def sample_prompts() -> list[str]:
 
 
 def build_from(root: Path, **wishes: object) -> Report:
-    """Scan a store and build its report with few resamples."""
+    """Scan a store and build its report."""
     found = list(RunStore(root).scan())
     runs = [item for item in found if isinstance(item, StoredRun)]
     broken = [item for item in found if isinstance(item, BrokenRun)]
-    request = {"suite": "quick", "resamples": 400} | wishes
+    request = {"suite": "quick"} | wishes
     return build_report(runs, broken, ReportRequest.model_validate(request))

@@ -19,7 +19,7 @@ from tests.report.records import Made, build_from, write_run, write_runs
 
 def sides(root: Path, before: str, after: str) -> Comparison:
     found = (find_side(name, root, "quick") for name in (before, after))
-    return compare(*found, resamples=400)
+    return compare(*found)
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +45,14 @@ def test_two_variants(seven_runs: Path) -> None:
 
 
 def test_a_side_against_itself_is_equal(seven_runs: Path) -> None:
-    for pair in sides(seven_runs, str(seven_runs), str(seven_runs)).pairs:
+    pairs = sides(seven_runs, str(seven_runs), str(seven_runs)).pairs
+    for pair in [pair for pair in pairs if pair.failed is None]:
         assert all(change.estimate == 0 for change in pair.changes)
-        assert {change.verdict for change in pair.changes} <= {"equivalent", None}
+        losses = [change for change in pair.changes if change.relative and change.verdict]
+        shares = [change for change in pair.changes if change.share]
+        # Equal losses on every item are equal models; equal answers to a few items are not.
+        assert {change.verdict for change in losses} == {"equivalent"}
+        assert {change.verdict for change in shares} == {"undecided"}
 
 
 def test_two_folders_are_matched_by_variant(versions: tuple[Path, Path]) -> None:

@@ -107,7 +107,7 @@ def test_published_records_give_the_same_numbers(seven_runs: Path, tmp_path: Pat
 
 def test_a_published_report_can_be_rebuilt_byte_by_byte(tmp_path: Path) -> None:
     write_runs(tmp_path / "runs", [Made("base"), Made("qlora_nf4", log_ratio=-0.1)])
-    request = ReportRequest(suite="quick", margin=0.02, resamples=300)
+    request = ReportRequest(suite="quick", margin=0.02)
     first = publish_report(stored(tmp_path / "runs"), request, tmp_path / "example")
     again = rebuild_report(tmp_path / "example", tmp_path / "again")
     assert first.parent == tmp_path / "example"

@@ -1,0 +1,1 @@
+"""Statistics of a report: noise, shares, moderation, multiplicity, power and verdicts."""

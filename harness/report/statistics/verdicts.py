@@ -1,0 +1,48 @@
+"""Verdicts: what a comparison allows to be said."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from harness.report.statistics.effects import Effect
+
+Verdict = Literal["better", "worse", "equivalent", "undecided", "differs"]
+
+
+def verdict(
+    worse_by: Effect,
+    adjusted_p: float,
+    margin: float,
+    *,
+    alpha: float = 0.05,
+    exact_loss: bool = False,
+) -> Verdict:
+    """Judge a difference counted so that positive is worse.
+
+    Args:
+        worse_by: the difference.
+        adjusted_p: its p-value, corrected for the number of comparisons.
+        margin: differences within it do not matter; on the scale of the effect.
+        alpha: error allowed to this comparison; a study that looks several times spends less.
+        exact_loss: whether the score is a loss, of which equal values on every item mean equal
+            models; equal answers do not.
+
+    Returns:
+        "equivalent" when the whole interval lies within the margin (two one-sided tests of
+        ``alpha / 2``: Schuirmann, 1987); "better" or "worse" when the corrected p-value is below
+        ``alpha``; "differs" when that is so with one training of a variant, which says nothing
+        about another one; "undecided" otherwise, and always on fewer than 8 groups of items.
+    """
+    obstacle = worse_by.obstacle
+    if obstacle == "one training":
+        return "differs" if adjusted_p < alpha else "undecided"
+    if obstacle == "identical" and exact_loss:
+        return "equivalent"
+    if obstacle:
+        return "undecided"
+    low, high = worse_by.interval(alpha)
+    if -margin < low and high < margin:
+        return "equivalent"
+    if adjusted_p < alpha:
+        return "worse" if worse_by.estimate > 0 else "better"
+    return "undecided"

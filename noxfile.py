@@ -124,7 +124,7 @@ def parity(session: nox.Session) -> None:
 def statistics(session: nox.Session) -> None:
     """How often the report's statements are true, by simulation; prints a table, in minutes."""
     python = project_python(session, "tests")
-    session.run(python, "-m", "tests.statistics.simulate", *session.posargs, external=True)
+    session.run(python, "-m", "tests.stats.simulate", *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none")

@@ -19,7 +19,7 @@ from harness.report.blocks import (
 )
 from harness.report.drawings import Axis, Bar, Panels, Stacks
 from harness.report.evidence import Evidence
-from harness.report.ranking import memory_cell
+from harness.report.ranking import memory_cell, spread_cell
 from harness.report.rows import MEMORY_KINDS, Row, twins
 
 METERED: tuple[str, ...] = tuple(phase for phase in PHASES if phase not in ("fetch", "save"))
@@ -162,9 +162,7 @@ def _times(rows: list[Row]) -> Table:
 
 def _time_cells(row: Row) -> tuple[Cell, ...]:
     cells = [Cell(row.label, row.label, style="code")]
-    for phase in PHASES:
-        value = row.phase_seconds(phase)
-        cells.append(unknown() if value is None else Cell(numbers.duration(value), value))
+    cells += [spread_cell(row.times(phase), numbers.duration) for phase in PHASES]
     training = next((r.training for r in row.finished if r.training), None)
     if training is None:
         return (*cells, unknown(), unknown(), unknown())

@@ -25,6 +25,7 @@ from harness.report.ranking import (
     show_difference,
     show_limit,
 )
+from harness.report.repeatability import describe_check
 from harness.report.scoring import Difference, Scoring
 from harness.report.statistics.effects import FEWEST_CLUSTERS
 
@@ -240,7 +241,8 @@ def noise_section(evidence: Evidence) -> Section | None:
         else "One seed only: how much repeating the training would change is unknown."
     )
     table = Table("noise", columns, rows, "s.d.: standard deviation, s.e.: standard error.")
-    return Section("noise", "Noise from seeds and from items", (prose(text), table))
+    check = prose(describe_check(evidence.main_sample))
+    return Section("noise", "Noise from seeds and from items", (prose(text), table, check))
 
 
 def _noise_cells(evidence: Evidence, main: Scoring, label: str) -> tuple[Cell, ...]:

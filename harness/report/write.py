@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
+METHODS = "statistics.md"
 
 
 def write_report(report: Report, folder: Path) -> Path:
-    """Write ``report.md``, ``report.html`` and ``figures/`` below ``folder``.
+    """Write ``report.md``, ``report.html``, ``statistics.md`` and ``figures/`` below ``folder``.
 
     Figures of an earlier report that this one does not have are removed.
 
@@ -46,7 +47,14 @@ def write_report(report: Report, folder: Path) -> Path:
     pictures = {name: figures.inline(vector, name) for name, (vector, _) in drawn.items()}
     write_bytes(folder / "report.html", html_page(report, pictures).encode())
     write_bytes(folder / "report.md", markdown_page(report).encode())
+    write_bytes(folder / METHODS, _methods().read_bytes())
     return folder / "report.md"
+
+
+def _methods() -> Path:
+    """The page on statistics that reports link: packed beside the templates, or in the checkout."""
+    packed = TEMPLATES / METHODS
+    return packed if packed.is_file() else Path(__file__).parents[2] / "docs" / METHODS
 
 
 def markdown_page(report: Report) -> str:

@@ -16,8 +16,11 @@ from typing import Any, ClassVar, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.errors import InvalidFile, StorageError
+from harness.spec.seal import sealed, unsealed
 
 SAMPLE_BYTES = 1 << 20
+DEEPEST = 50
+SHALLOW = f"at most {DEEPEST} lists or tables within each other"
 LONGEST_HEADER = 100_000_000  # the format's own limit
 
 
@@ -59,7 +62,7 @@ def parse(kind: type[F], data: Mapping[str, Any], *, where: object) -> F:
     """
     try:
         text = json.dumps(data)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidFile(f"not plain data: {error}", where=where) from None
     return _validate(kind, text, where)
 
@@ -135,21 +138,44 @@ def with_nulls(kind: type[BaseModel], data: Mapping[str, Any]) -> dict[str, Any]
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file; a syntax error is an InvalidFile that names the line."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidFile(f"not a TOML file: {error}", where=path) from None
+    except RecursionError:
+        raise InvalidFile("nested too deeply", where=path, expected=SHALLOW) from None
     except OSError as error:
         raise StorageError(f"cannot read: {error.strerror}", where=path) from None
+    check_depth(data, path)
+    return data
+
+
+def check_depth(data: object, where: object) -> None:
+    """Refuse what is nested so deeply that Python could not walk through it.
+
+    Raises:
+        InvalidFile: lists or tables more than ``DEEPEST`` within each other.
+    """
+    level = [data]
+    for _ in range(DEEPEST + 1):
+        tables = [item for item in level if isinstance(item, Mapping)]
+        lists = [item for item in level if isinstance(item, list)]
+        level = [inner for table in tables for inner in table.values()]
+        level += [inner for items in lists for inner in items]
+    if level:
+        raise InvalidFile("nested too deeply", where=where, expected=SHALLOW)
 
 
 def read_json(path: Path, kind: type[F]) -> F:
     """Read one document written by :func:`write_json`, also by an older harness.
 
     Raises:
-        InvalidFile: cut in the middle, not JSON, of a newer schema version, or of another type.
+        InvalidFile: changed since it was written, cut in the middle, not JSON, of a newer schema
+            version, or of another type.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text, unchanged = unsealed(path.read_text(encoding="utf-8"))
+        if not unchanged:
+            raise _changed(text, kind, path)
         found = kind.model_validate_json(text)
     except OSError as error:
         raise StorageError(f"cannot read: {error.strerror}", where=path) from None
@@ -164,6 +190,16 @@ def read_json(path: Path, kind: type[F]) -> F:
         return found
     migrated = _migrated(_document(text, kind, path), kind, path)
     return found if migrated is None else parse(kind, migrated, where=path)
+
+
+def _changed(text: str, kind: type[BaseModel], path: Path) -> InvalidFile:
+    """Why the document is not what was sealed; one that was cut says so."""
+    _document(text, kind, path)
+    return InvalidFile(
+        "changed since it was written: its digest does not match",
+        where=path,
+        hint="restore it from a copy, or make it again",
+    )
 
 
 def _is_current(document: BaseModel) -> bool:
@@ -288,8 +324,8 @@ def sampled_sha256(path: Path) -> str:
 
 
 def write_json(path: Path, model: BaseModel) -> None:
-    """Write a document whole or not at all (temporary file, fsync, rename)."""
-    write_bytes(path, (model.model_dump_json(indent=1) + "\n").encode())
+    """Write a document whole or not at all (temporary file, fsync, rename), sealed by a digest."""
+    write_bytes(path, sealed(model.model_dump_json(indent=1) + "\n").encode())
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -96,7 +96,7 @@ def test_numbers_do_not_depend_on_the_order_of_runs_or_items(
         ([Made("qlora_nf4", is_sample=True)], "it is not OASST itself"),
         ([Made("qlora_nf4", trees=6)], "Only 6 groups of held-out items: too few for an interval"),
         ([Made("qlora_nf4"), Made("base", device=GPU)], "2 different environments"),
-        ([Made("lora_bf16")], "Settings were substituted (precision.compute)"),
+        ([Made("lora_bf16")], "Settings were replaced (precision.compute)"),
         (
             [Made("lora_bf16"), Made("base"), Made("qlora_nf4", corpus_sha256="cd" * 32)],
             "Not compared on perplexity: qlora_nf4: another model, corpus or way to score",

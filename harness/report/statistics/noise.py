@@ -65,7 +65,7 @@ class Noise:
         and Wang, "Confidence intervals on nonnegative linear combinations of variances" (1980),
         and Zou and Donner's "method of variance estimates recovery" (2008). Satterthwaite's
         single number of degrees of freedom covers only 87 to 93 % where two or three seeds differ
-        more than the items do (tests/statistics/simulate.py). The factor ``z t_A`` of I is a
+        more than the items do (tests/stats/simulate.py). The factor ``z t_A`` of I is a
         choice between ``z^2``, too wide without seed noise, and ``t_A^2``, too narrow with it.
         """
         by_items = self.items * t_quantile(1 - alpha / 2, max(self.item_freedom, 1.0)) ** 2

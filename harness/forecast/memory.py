@@ -15,7 +15,6 @@ from harness.train.path import path_of
 from harness.train.schedule import MicroBatch
 from harness.weights.shape import ParameterCount, count_plan
 
-
 SILENCE = Silence()
 
 

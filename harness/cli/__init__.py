@@ -7,10 +7,12 @@ import sys
 from contextlib import suppress
 
 from harness.cli.app import INTERRUPTED, app, complain, err
+from harness.cli.chat import chat
 from harness.cli.compare import compare
 from harness.cli.corpus import corpus
 from harness.cli.doctor import doctor
 from harness.cli.export import export
+from harness.cli.generate import generate
 from harness.cli.list import list_
 from harness.cli.plan import plan
 from harness.cli.report import report
@@ -21,7 +23,7 @@ from harness.errors import HarnessError
 
 __all__ = ["main"]
 
-for command in (list_, show, plan, run, report, compare, corpus, doctor, export):
+for command in (list_, show, plan, run, report, compare, corpus, doctor, export, chat, generate):
     app.command(command.__name__.rstrip("_"))(command)
 
 

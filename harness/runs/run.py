@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from harness.corpus.sequences import Rows
     from harness.measure.meter import Meter
     from harness.score.subject import Scores, Subject
-    from harness.spec.variant import Quantization
 
 
 @dataclass
@@ -150,7 +149,7 @@ class Run:
         lengths = rows.tokens_per_row if rows is not None else []
         size = self.plan.training.micro_batch_size
         largest = largest_micro_batch(order, lengths, size)
-        self.draft.prediction = predict(self.plan, largest)
+        self.draft.prediction = predict(self.plan, largest, self.log)
 
     def _load(self, source: Path) -> Any:
         from harness.weights.census import check_census, take_census
@@ -203,15 +202,14 @@ class Run:
     def _every_precision(
         self, subject: Subject, stage: Literal["before", "after"], folder: Path
     ) -> Scores:
+        from harness.forms.make import Parts
         from harness.score.precision import take_every_precision
         from harness.weights.fetch import fetch
-        from harness.weights.load import load_base
 
-        def load(quantization: Quantization) -> Any:
-            source = fetch(self.plan.model, self.log)
-            return load_base(self.plan, source, quantization, trust_remote_code=self._trusted)
+        def parts(adapter: Path) -> Parts:
+            return Parts(self.plan, fetch(self.plan.model, self.log), adapter, self._trusted)
 
-        return take_every_precision(subject, stage, folder, self.log, load)
+        return take_every_precision(subject, stage, folder, self.log, parts)
 
     def _subject(self, model: Any, corpus: Corpus, renderer: Renderer) -> Subject:
         from harness.score.subject import Subject

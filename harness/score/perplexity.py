@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from harness.errors import UserError
 from harness.score.items import Items, Metric, Place
-from harness.score.subject import Scores, Taking
+from harness.score.subject import Scores, Subject, Taking
 
 if TYPE_CHECKING:
     from harness.corpus.render import TokenSequence
@@ -98,14 +98,7 @@ def held_out(taking: Taking) -> Scores:
             where=subject.corpus.result.name,
             hint="raise held_out_fraction, or give a larger corpus",
         )
-    sequences = [
-        replace(
-            sequence,
-            input_ids=sequence.input_ids[: spec.held_out_tokens],
-            loss_mask=sequence.loss_mask[: spec.held_out_tokens],
-        )
-        for sequence in subject.renderer.encode_all(conversations)
-    ]
+    sequences = held_out_sequences(subject)
     text_bytes = [_scored_bytes(subject.tokenizer, sequence) for sequence in sequences]
     found = score_held_out(taking.likelihood, sequences, text_bytes, taking.place, spec)
     return Scores(tuple(found))
@@ -115,6 +108,17 @@ def _scored_bytes(tokenizer: Any, sequence: TokenSequence) -> int:
     """UTF-8 bytes of the text that the scored tokens stand for."""
     tokens = sequence.input_ids[sequence.loss_mask].tolist()
     return len(tokenizer.decode(tokens, skip_special_tokens=True).encode())
+
+
+def held_out_sequences(subject: Subject) -> list[TokenSequence]:
+    """The held-out conversations in tokens, as far as the suite scores them."""
+    limit = subject.plan.score.held_out_tokens
+    return [
+        replace(
+            sequence, input_ids=sequence.input_ids[:limit], loss_mask=sequence.loss_mask[:limit]
+        )
+        for sequence in subject.renderer.encode_all(subject.corpus.held_out)
+    ]
 
 
 def score_held_out(

@@ -125,6 +125,7 @@ def _deciding(plan: Plan) -> dict[str, Any]:
     del data["score"]["data_folder"]
     # Which score decides is a matter of reading the runs, not of making them.
     del data["score"]["primary"]
+    data["score"]["precisions"] = data["score"].pop("forms")  # as older harnesses called them
     _without_unset(data["score"])
     if data["model_sha256"]:
         del data["model"]["source"]["path"]

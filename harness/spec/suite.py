@@ -6,8 +6,16 @@ import re
 from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    ConfigDict,
+    Field,
+    JsonValue,
+    field_validator,
+    model_validator,
+)
 
+from harness.spec.form import FormName
 from harness.spec.schema import Frozen
 from harness.spec.variant import Name, Positive
 
@@ -123,9 +131,6 @@ class Task(Frozen):
     apply_chat_template: bool = False
 
 
-ScorePrecision = Literal["training", "16bit", "merged"]
-
-
 class ScoreSpec(Frozen):
     """Which scores are taken, and how."""
 
@@ -158,7 +163,12 @@ class ScoreSpec(Frozen):
         "the bundled sample, whose text may be published",
     )
     max_new_tokens: Positive = 96
-    precisions: tuple[ScorePrecision, ...] = ("training",)
+    forms: Annotated[tuple[FormName, ...], Field(min_length=1)] = Field(
+        default=("training",),
+        validation_alias=AliasChoices("forms", "precisions"),  # as suites and records had it
+        description="what is scored: adapter (as trained), 16bit, merged, merged_dequantized, "
+        "nf4_again, gguf:Q8_0, …",
+    )
     engine: Literal["fast", "hf"] = "fast"
     batch_tokens: Positive = Field(default=4096, description="tokens per scoring batch (fast)")
     primary: str | None = Field(

@@ -12,6 +12,7 @@ from harness.errors import UnknownName, UserError
 from harness.records.events import Progress
 from harness.records.record import TrainResult
 from harness.spec.device import Device
+from harness.spec.methods import refusal
 from harness.spec.plan import Plan, Substitution
 from harness.spec.registry import Request
 from harness.spec.registry import resolve as read_plans
@@ -113,9 +114,14 @@ def settle(plan: Plan) -> Plan:
 
     Raises:
         UnknownName: no path is called what ``training.speed`` says.
-        UserError: the package that brings the path cannot be imported.
+        UserError: no run can train the adapter, or the package that brings the path cannot be
+            imported.
         InvalidFile: the model's TOML states no shape, or PEFT refuses the adapter.
     """
+    if plan.adapter is not None:
+        refused = refusal(plan.adapter, plan.quantization)
+        if refused is not None:
+            raise UserError(refused, where=f"[adapter] of variant {plan.variant}")
     if not plan.trains:
         return plan
     asked = plan.training

@@ -12,11 +12,12 @@ from harness.cli.plan import plan
 from harness.cli.report import report
 from harness.cli.run import run
 from harness.cli.show import show
+from harness.cli.study import study
 from harness.errors import HarnessError
 
 __all__ = ["main"]
 
-for command in (list_, show, plan, run, report, compare, corpus, doctor, export):
+for command in (list_, show, plan, run, report, compare, corpus, doctor, export, study):
     app.command(command.__name__.rstrip("_"))(command)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -106,8 +106,9 @@ def score_held_out(
     sums = np.array([loss.sum() for loss in losses])
     counts = np.array([len(loss) for loss in losses], float)
     if not counts.sum():
+        split = spec.split.replace("_", "-")
         raise UserError(
-            f"none of {len(sequences)} held-out conversations has a token to score",
+            f"none of {len(sequences)} {split} conversations has a token to score",
             expected="assistant tokens among the first held_out_tokens",
             hint="raise score.held_out_tokens",
         )
@@ -126,6 +127,6 @@ def score_held_out(
     nats = Items(items, clusters, sums, counts)
     bits = Items(items, clusters, sums / math.log(2), np.array(text_bytes, float))
     return [
-        place.write(PERPLEXITY, nats, details=details),
-        place.write(BITS_PER_BYTE, bits, details=details),
+        place.write(replace(metric, task=spec.split), found, details=details)
+        for metric, found in ((PERPLEXITY, nats), (BITS_PER_BYTE, bits))
     ]

@@ -61,7 +61,7 @@ def take_scores(
     place = Place(folder, stage, subject.precision)
     with undisturbed(subject.model):
         likelihood = Likelihood(subject.model, score.batch_tokens, progress)
-        progress.note("scoring held-out conversations")
+        progress.note(f"scoring {subject.plan.score.split.replace('_', '-')} conversations")
         scores = _held_out(subject, likelihood, place)
         scores += _tasks(subject, likelihood, place, progress)
         if score.forgetting:
@@ -140,14 +140,14 @@ def _generations(
 
 
 def _held_out(subject: Subject, likelihood: Likelihood, place: Place) -> list[Score]:
-    conversations = subject.corpus.held_out
+    spec = subject.plan.score
+    conversations = getattr(subject.corpus, spec.split)
     if not conversations:
         raise UserError(
-            "no held-out conversations to score",
+            f"no {spec.split.replace('_', '-')} conversations to score",
             where=subject.corpus.result.name,
-            hint="raise held_out_fraction, or give a larger corpus",
+            hint=f"raise {spec.split}_fraction, or give a larger corpus",
         )
-    spec = subject.plan.score
     sequences = [
         replace(
             sequence,

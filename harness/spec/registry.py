@@ -18,12 +18,14 @@ from harness.spec.model import Model
 from harness.spec.plan import Plan, RunRequest, make_plan
 from harness.spec.schema import parse, read_toml, with_nulls
 from harness.spec.schemes import resolve_quantization
+from harness.spec.study import Study
 from harness.spec.suite import SEED_LIMIT, Suite
 from harness.spec.variant import Protocol, Variant
 
 PACKAGE = Path(__file__).parents[1]
 MODELS = PACKAGE / "models"
 SUITES = PACKAGE / "suites"
+STUDIES = PACKAGE / "studies"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,99}")
 LONGEST_NAME = 150
 MOST_SEEDS = 1000
@@ -60,6 +62,11 @@ def suite_names() -> list[str]:
     return _stems(SUITES)
 
 
+def study_names() -> list[str]:
+    """Names of all built-in studies, sorted."""
+    return _stems(STUDIES)
+
+
 def model_names() -> list[str]:
     """Names of all registered models, sorted."""
     return _stems(MODELS)
@@ -84,6 +91,18 @@ def load_model(name: str) -> Model:
     """Read one model by name or path."""
     path = _locate("model", name, MODELS)
     return parse(Model, {"name": path.stem, **read_toml(path)}, where=path)
+
+
+def load_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
+    """Read one study by name or path; ``overrides`` is a nested table laid over the file.
+
+    With overrides it is another study, under a derived name.
+    """
+    path = _locate("study", name, STUDIES)
+    data = merge({"name": path.stem, **read_toml(path)}, with_nulls(Study, overrides or {}))
+    if overrides:
+        data["name"] = _derived_name(path.stem, _flatten(overrides))
+    return parse(Study, data, where=_blame(path, overrides))
 
 
 def load_suite(name: str, overrides: Mapping[str, Any] | None = None) -> Suite:
@@ -137,6 +156,12 @@ def build_variant(
     made = parse(Variant, data, where=blame)
     resolved = resolve_quantization(made.quantization, blame)
     return made.model_copy(update={"quantization": resolved})
+
+
+def derived_name(name: str, overrides: Mapping[str, Any]) -> str:
+    """The name of a variant or suite with ``overrides`` laid over its file."""
+    stem = Path(name).stem if name.endswith(".toml") else name
+    return _derived_name(stem, _flatten(overrides)) if overrides else stem
 
 
 def _derived_name(name: str, changes: list[str]) -> str:
@@ -197,21 +222,36 @@ def parse_settings(settings: Iterable[str]) -> tuple[dict[str, Any], dict[str, A
     variant: dict[str, Any] = {}
     suite: dict[str, Any] = {}
     for setting in settings:
-        key, equals, text = setting.partition("=")
-        sections = [part.strip() for part in key.split(".")]
-        if not equals or not all(sections):
-            raise UserError(
-                f"--set {setting!r} is not KEY=VALUE", expected="for example adapter.r=32"
-            )
+        sections, value = _split_setting(setting)
         target = suite if changes_suite(setting) else variant
         if sections[0] == "suite":
             del sections[0]
-        for section in sections[:-1]:
-            target = target.setdefault(section, {})
-            if not isinstance(target, dict):
-                raise InvalidFile(f"{section} is a value, not a section", where=f"--set {setting}")
-        target[sections[-1]] = _toml_value(text)
+        _lay(target, sections, value, setting)
     return variant, suite
+
+
+def parse_setting(setting: str) -> dict[str, Any]:
+    """One ``key=value`` as a nested table, whatever it is for."""
+    table: dict[str, Any] = {}
+    _lay(table, *_split_setting(setting), setting)
+    return table
+
+
+def _split_setting(setting: str) -> tuple[list[str], Any]:
+    key, equals, text = setting.partition("=")
+    sections = [part.strip() for part in key.split(".")]
+    if not equals or not all(sections):
+        raise UserError(f"--set {setting!r} is not KEY=VALUE", expected="for example adapter.r=32")
+    return sections, _toml_value(text)
+
+
+def _lay(target: dict[str, Any], sections: list[str], value: Any, setting: str) -> None:
+    """Put a value at its place in a nested table."""
+    for section in sections[:-1]:
+        target = target.setdefault(section, {})
+        if not isinstance(target, dict):
+            raise InvalidFile(f"{section} is a value, not a section", where=f"--set {setting}")
+    target[sections[-1]] = value
 
 
 def changes_suite(setting: str) -> bool:
@@ -307,7 +347,8 @@ def resolve(request: Request, device: Device) -> list[Plan]:
 
 def descriptions(kind: str) -> list[tuple[str, str]]:
     """Name and description of every registered thing of one kind, sorted by name."""
-    folder = {"variants": variants_folder(), "suites": SUITES, "models": MODELS}[kind]
+    folders = {"suites": SUITES, "models": MODELS, "studies": STUDIES}
+    folder = folders.get(kind) or variants_folder()
     return [
         (path.stem, str(read_toml(path).get("description", "")))
         for path in sorted(folder.glob("*.toml"))

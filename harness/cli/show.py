@@ -1,4 +1,4 @@
-"""Show: the command that spells a variant, a suite or a model out."""
+"""Show: the command that spells a variant, suite, model or study out."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from harness.spec import registry
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="A variant, suite or model.")],
+    name: Annotated[str, typer.Argument(help="A variant, suite, model or study.")],
     suite: SuiteOption = "quick",
 ) -> None:
-    """Show a variant (resolved under a suite), a suite or a model, every value spelled out."""
+    """Show a variant (resolved under a suite), suite, model or study, all spelled out."""
     out.print_json(registry.show(name, suite))

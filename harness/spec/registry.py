@@ -356,13 +356,15 @@ def descriptions(kind: str) -> list[tuple[str, str]]:
 
 
 def show(name: str, suite_name: str) -> str:
-    """A variant (resolved under the suite), a suite or a model as JSON, every value spelled out."""
+    """A variant (resolved under the suite), suite, model or study as JSON, all spelled out."""
     own = read_toml(Path(name)) if name.endswith(".toml") and Path(name).is_file() else {}
     if name in suite_names() or "model" in own:
         return load_suite(name).model_dump_json(indent=2)
     if name in model_names() or "source" in own:
         return load_model(name).model_dump_json(indent=2)
-    known = variant_names() + suite_names() + model_names()
+    if name in study_names() or "question" in own:
+        return load_study(name).model_dump_json(indent=2)
+    known = variant_names() + suite_names() + model_names() + study_names()
     if name not in known and not name.endswith(".toml"):
-        raise UnknownName("variant, suite or model", name, known)
+        raise UnknownName("variant, suite, model or study", name, known)
     return load_variant(name, load_suite(suite_name)).model_dump_json(indent=2)

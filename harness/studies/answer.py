@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from harness.report.scoring import Difference, Scoring
 from harness.studies.agenda import Agenda, Standing
 from harness.studies.looks import Conclusion
 
+USELESS = (
+    10.0  # an interval that reaches so far, in relative terms or the score's own, says nothing
+)
 WORDS = {
     "better": "better than",
     "worse": "worse than",
@@ -70,7 +73,12 @@ def scoring_of(standing: Standing) -> Scoring | None:
 def shown(standing: Standing, difference: Difference) -> str:
     """A difference with its interval, in the score's own terms."""
     scoring = scoring_of(standing)
-    return "" if scoring is None else difference_text(scoring, difference)
+    if scoring is None:
+        return ""
+    if difference.high is not None and difference.high > USELESS:
+        difference = replace(difference, low=None, high=None)
+        return difference_text(scoring, difference) + ", no useful interval yet"
+    return difference_text(scoring, difference)
 
 
 def value_of(standing: Standing, label: str) -> float | None:

@@ -95,7 +95,7 @@ class Rule:
 
 def steered(alpha: float, number: int) -> float:
     """The error that the decision of that number (from 0) may use."""
-    return (1 - PLANNED) * alpha / 2 ** (number + 1)
+    return (1 - PLANNED) * alpha * 0.5 ** (number + 1)
 
 
 def _levels_of(counts: tuple[int, ...], alpha: float, place: int, arms: int) -> tuple[float, float]:

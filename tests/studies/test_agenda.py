@@ -71,6 +71,18 @@ def test_halving_gives_all_a_part_of_the_budget_and_the_best_the_whole(tmp_path:
         assert sorted(plan.budget.steps for plan in own) == [7] * 8 + [14] * 4 + [28] * 2
 
 
+def test_optuna_proposes_the_same_to_a_driver_that_starts_anew(tmp_path: Path) -> None:
+    pytest.importorskip("optuna", reason="an extra")
+    world = World(rates={"lora_bf16": 4e-4, "qlora_nf4": 4e-4})
+    found = [
+        Bench.of(tmp_path / name, world, tune={"trials": 5, "method": "tpe"}).finish().searches
+        for name in ("one", "two")
+    ]
+    assert found[0] == found[1]
+    assert [len(one.trials) for one in found[0].values()] == [5, 5]
+    assert found[0]["lora_bf16"].trials[0].rate == 2e-4, "the default is among them"
+
+
 def test_a_rate_that_diverges_loses_and_does_not_end_the_study(tmp_path: Path) -> None:
     def fails(plan: Plan) -> str:
         return "diverged" if plan.training.learning_rate >= 5e-4 else ""

@@ -1,4 +1,4 @@
-"""Show: the command that spells a variant, suite, model or study out."""
+"""Show: the command that spells a variant, a suite or a model out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import typer
 
 from harness.cli.app import out
 from harness.cli.options import SuiteOption
+from harness.cli.preflight import check_fields
 from harness.spec import registry
+from harness.spec.variant import Variant
 
 
 def show(
@@ -16,4 +18,7 @@ def show(
     suite: SuiteOption = "quick",
 ) -> None:
     """Show a variant (resolved under a suite), suite, model or study, all spelled out."""
-    out.print_json(registry.show(name, suite))
+    found = registry.find(name, suite)
+    if isinstance(found, Variant) and found.adapter is not None:
+        check_fields(found.adapter, name)
+    out.print_json(found.model_dump_json(indent=2))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -11,9 +11,17 @@ from typing import ClassVar
 from pydantic import ConfigDict
 
 from harness.errors import HarnessError, StorageError
-from harness.records.record import RunRecord, Status
+from harness.records.record import RunRecord, Score, Status
 from harness.spec.plan import Plan
-from harness.spec.schema import Frozen, Versioned, read_json, write_bytes, write_json
+from harness.spec.schema import (
+    Frozen,
+    Migration,
+    Versioned,
+    file_sha256,
+    read_json,
+    write_bytes,
+    write_json,
+)
 
 
 @dataclass(frozen=True)
@@ -128,6 +136,20 @@ def _copy_folder(source: Path, target: Path) -> None:
         scratch.replace(target)
 
 
+def is_whole(score: Score, folder: Path) -> bool:
+    """Whether the items of ``score`` below ``folder`` are the ones that were written.
+
+    Older scores hold no digest; of theirs the file need only be there.
+    """
+    if score.items is None:
+        return True
+    path = folder / score.items
+    try:
+        return path.is_file() and score.items_sha256 in (None, file_sha256(path))
+    except HarnessError:
+        return False
+
+
 @dataclass(frozen=True)
 class StoredRun:
     """A record and where it lies."""
@@ -158,6 +180,7 @@ class RunLine(Versioned):
 
     model_config = ConfigDict(extra="ignore")
     SCHEMA_VERSION: ClassVar[int] = RunRecord.SCHEMA_VERSION
+    MIGRATIONS: ClassVar[Mapping[int, Migration]] = RunRecord.MIGRATIONS
     schema_version: int
     plan: RunName
     status: Status

@@ -15,7 +15,6 @@ from harness.records.record import RunRecord, Score
 from harness.records.store import StoredRun
 from harness.report.rows import Row
 from harness.report.statistics.noise import Floats
-from harness.spec.plan import Plan
 
 COLUMNS = ["item", "cluster", "numerator", "denominator"]
 
@@ -115,10 +114,10 @@ def read_items(rows: Sequence[Row], key: ScoreKey) -> Reading:
     """
     reading = Reading()
     finished = [row for row in rows if row.finished]
-    protocols = Counter(_protocol(row.plan, key.task) for row in finished).most_common(1)
+    protocols = Counter(_protocol(row, key) for row in finished).most_common(1)
     columns: list[_Column] = []
     for row in finished:
-        if _protocol(row.plan, key.task) != protocols[0][0]:
+        if _protocol(row, key) != protocols[0][0]:
             reading.excluded[row.label] = "another model, corpus or way to score"
             continue
         columns += _columns_of(row, key, reading)
@@ -126,28 +125,26 @@ def read_items(rows: Sequence[Row], key: ScoreKey) -> Reading:
     return reading
 
 
-def _protocol(plan: Plan, task: str) -> str:
+def _protocol(row: Row, key: ScoreKey) -> str:
     """What must agree before items of two runs may be taken for the same."""
+    plan = row.plan
     unnamed = {"source"} if plan.corpus_sha256 else set()
     corpus = plan.corpus.model_dump_json(exclude=unnamed)
-    return repr((plan.model.name, plan.corpus_sha256, corpus, _asked(plan, task)))
+    return repr((plan.model.name, plan.corpus_sha256, corpus, _asked(row, key)))
 
 
-def _asked(plan: Plan, task: str) -> object:
-    """The settings that decide what an item of ``task`` asks; a limit only decides how many.
+def _asked(row: Row, key: ScoreKey) -> object:
+    """The settings that decide what an item of a score asks, as the score's record has them.
 
-    The tasks inside a group bear other names than the suite's, so all of the suite's count there.
+    A record of before scores had them says so with its suite's settings instead, all but how
+    many items there are.
     """
-    score = plan.score
-    own = {
-        "held_out": (score.window, score.stride, score.held_out_tokens),
-        "wikitext2": score.forgetting_tokens,
-        "generations": (score.prompts, score.max_new_tokens),
-    }
-    if task in own:
-        return own[task]
-    tasks = [item.model_dump(exclude={"limit"}) for item in score.tasks]
-    return [item for item in tasks if item["name"] == task] or tasks
+    scores = [key.find(run.record) for run in row.runs]
+    written = [score.details["asked"] for score in scores if score and "asked" in score.details]
+    if written:
+        return written[0]
+    tasks = [item.model_dump(exclude={"limit"}) for item in row.plan.score.tasks]
+    return tasks, row.plan.score.model_dump(exclude={"tasks", "generations", "data_folder"})
 
 
 def _columns_of(row: Row, key: ScoreKey, reading: Reading) -> list[_Column]:

@@ -135,14 +135,17 @@ class Sample:
         if not pairs:
             return None
         own, other = (list(side) for side in zip(*pairs, strict=True))
+        return self.between(own, other)
+
+    def between(self, own: list[int], other: list[int]) -> Effect:
+        """Some runs minus as many others, pair by pair."""
         found = self._effect(
             self.values[own] - self.values[other],
             self.influence[:, own] - self.influence[:, other],
         )
-        trained = self.trains(label) or self.trains(reference)
         return replace(
             found,
-            single=trained and len(pairs) == 1,
+            single=len(own) == 1 and any(self.aligned.trains[run] for run in (*own, *other)),
             magnitude=float(np.abs(self.values[[*own, *other]]).max()),
             discordant=self._discordant(own, other, found.noise),
         )

@@ -1,4 +1,4 @@
-"""Write: a page as files, with the same bytes for the same report."""
+"""Write: a Report as files, with the same bytes for the same report."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from harness.report import figures, markdown
+from harness.report import markdown
 from harness.report.blocks import Block, Details, Figure, Section
+from harness.report.figures import draw
 from harness.spec.schema import write_bytes
 
 if TYPE_CHECKING:
@@ -31,10 +32,11 @@ class Page(Protocol):
 
 
 TEMPLATES = Path(__file__).parent / "templates"
+METHODS = "statistics.md"
 
 
 def write_report(report: Page, folder: Path) -> Path:
-    """Write ``report.md``, ``report.html`` and ``figures/`` below ``folder``.
+    """Write ``report.md``, ``report.html``, ``statistics.md`` and ``figures/`` below ``folder``.
 
     Figures of an earlier report that this one does not have are removed.
 
@@ -44,21 +46,28 @@ def write_report(report: Page, folder: Path) -> Path:
     Raises:
         StorageError: the folder cannot be written.
     """
-    drawn = {figure.name: figures.draw(figure.drawing, figure.alt) for figure in _figures(report)}
+    drawn = {figure.name: draw.draw(figure.drawing, figure.alt) for figure in _figures(report)}
     files: dict[str, bytes] = {}
     for name, (vector, raster) in drawn.items():
         files[f"{name}.svg"] = vector
-        files[f"{name}.dark.svg"] = figures.darken(vector)
+        files[f"{name}.dark.svg"] = draw.darken(vector)
         files[f"{name}.png"] = raster
     for name, data in files.items():
         write_bytes(folder / "figures" / name, data)
     for old in (folder / "figures").glob("*.*"):
         if old.suffix in (".svg", ".png") and old.name not in files:
             old.unlink()
-    pictures = {name: figures.inline(vector, name) for name, (vector, _) in drawn.items()}
+    pictures = {name: draw.inline(vector, name) for name, (vector, _) in drawn.items()}
     write_bytes(folder / "report.html", html_page(report, pictures).encode())
     write_bytes(folder / "report.md", markdown_page(report).encode())
+    write_bytes(folder / METHODS, _methods().read_bytes())
     return folder / "report.md"
+
+
+def _methods() -> Path:
+    """The page on statistics that reports link: packed beside the templates, or in the checkout."""
+    packed = TEMPLATES / METHODS
+    return packed if packed.is_file() else Path(__file__).parents[2] / "docs" / METHODS
 
 
 def markdown_page(report: Page) -> str:

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from harness.corpus.render import Renderer
     from harness.corpus.sequences import Rows
     from harness.measure.meter import Meter
-    from harness.score.take import Scores, Subject
-    from harness.spec.variant import Quantization
+    from harness.score.subject import Scores, Subject
 
 
 @dataclass
@@ -71,12 +70,15 @@ class Run:
     def execute(self) -> None:
         """Carry out the plan; ``draft`` holds what it found."""
         from harness.measure.environment import take_environment
+        from harness.score.preflight import preflight
         from harness.train.path import path_of
         from harness.weights.fetch import fetch, quiet_libraries
 
         quiet_libraries()
         self.draft.environment = take_environment(self.plan.device)
         self.draft.resumed = self._kept.start(self.draft.environment)
+        self.log.note("looking up what is scored on")
+        preflight(self.plan)
         with self._in_phase("fetch"):
             source = fetch(self.plan.model, self.log)
         with self._in_phase("prepare"):
@@ -151,7 +153,7 @@ class Run:
         lengths = rows.tokens_per_row if rows is not None else []
         size = self.plan.training.micro_batch_size
         largest = largest_micro_batch(order, lengths, size)
-        self.draft.prediction = predict(self.plan, largest)
+        self.draft.prediction = predict(self.plan, largest, self.log)
 
     def _load(self, source: Path) -> Any:
         from harness.weights.census import check_census, take_census
@@ -204,18 +206,17 @@ class Run:
     def _every_precision(
         self, subject: Subject, stage: Literal["before", "after"], folder: Path
     ) -> Scores:
+        from harness.forms.make import Parts
         from harness.score.precision import take_every_precision
         from harness.weights.fetch import fetch
-        from harness.weights.load import load_base
 
-        def load(quantization: Quantization) -> Any:
-            source = fetch(self.plan.model, self.log)
-            return load_base(self.plan, source, quantization, trust_remote_code=self._trusted)
+        def parts(adapter: Path) -> Parts:
+            return Parts(self.plan, fetch(self.plan.model, self.log), adapter, self._trusted)
 
-        return take_every_precision(subject, stage, folder, self.log, load)
+        return take_every_precision(subject, stage, folder, self.log, parts)
 
     def _subject(self, model: Any, corpus: Corpus, renderer: Renderer) -> Subject:
-        from harness.score.take import Subject
+        from harness.score.subject import Subject
 
         return Subject(
             model=model,

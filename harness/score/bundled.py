@@ -1,55 +1,60 @@
-"""Bundled tasks: the documents of held_out_replies and preference, made from the corpus."""
+"""Bundled tasks: their names, and the documents that the harness makes for them of a corpus."""
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from harness.corpus.conversation import Message
 from harness.corpus.corpus import Corpus
 from harness.corpus.render import Renderer
-from harness.errors import UserError
+from harness.errors import UnknownName, UserError
 from harness.spec.schema import write_bytes
 
 TASKS = Path(__file__).parent / "tasks"
-NAMES = ("held_out_replies", "preference")
 CHOICES = 4
 OPENING = 64  # characters; telling replies apart gets easier, and dearer, with more
 QUESTION = 400  # characters
 
 
-def write_documents(name: str, corpus: Corpus, renderer: Renderer, folder: Path) -> None:
-    """Write the documents of a bundled task to ``folder/<name>.jsonl``.
+def task_names() -> list[str]:
+    """Names of the bundled tasks: the files in ``tasks``."""
+    return sorted(path.stem for path in TASKS.glob("*.yaml"))
+
+
+def write_documents(kind: str, corpus: Corpus, renderer: Renderer, folder: Path) -> None:
+    """Write documents that a bundled task asks for to ``folder/<kind>.jsonl``.
 
     Raises:
+        UnknownName: there is no such kind.
         UserError: the corpus has none.
     """
-    if name == "held_out_replies":
-        rows = list(held_out_replies(corpus, renderer))
-    else:
-        rows = list(preferences(corpus, renderer))
+    if kind not in DOCUMENTS:
+        raise UnknownName("kind of documents", kind, list(DOCUMENTS), where="dataset_kwargs")
+    needs, make = DOCUMENTS[kind]
+    rows = list(make(corpus, renderer))
     if not rows:
         raise UserError(
-            f"no documents for the task {name}",
+            f"no {kind} to score",
             where=corpus.result.name,
-            expected="replies with ranks" if name == "preference" else "two held-out trees",
+            expected=needs,
             hint="give a corpus that has them, or take the task out of the suite",
         )
-    write_bytes(folder / f"{name}.jsonl", _lines(rows))
+    write_bytes(folder / f"{kind}.jsonl", _lines(rows))
 
 
-def held_out_replies(corpus: Corpus, renderer: Renderer) -> Iterator[dict[str, Any]]:
+def opening_choices(corpus: Corpus, renderer: Renderer) -> Iterator[dict[str, Any]]:
     """One document for every held-out reply: its message, its opening and those of three others.
 
     Replies of the held-out conversations come first, then their ranked siblings. The others
     come from other trees, drawn with a seed made of the reply's own id.
     """
-    replies = list(_replies(corpus))
-    openings = [(tree, opening(reply.text)) for tree, _, reply in replies]
-    for (tree, before, reply), (_, own) in zip(replies, openings, strict=True):
+    found = list(_replies(corpus))
+    openings = [(tree, opening(reply.text)) for tree, _, reply in found]
+    for (tree, before, reply), (_, own) in zip(found, openings, strict=True):
         others = sorted({text for other, text in openings if other != tree} - {own})
         if len(others) < CHOICES - 1:
             continue
@@ -82,7 +87,7 @@ def _replies(corpus: Corpus) -> Iterator[tuple[str, Message, Message]]:
                 yield pair.tree_id, pair.context[-1], reply
 
 
-def preferences(corpus: Corpus, renderer: Renderer) -> Iterator[dict[str, Any]]:
+def ranked_pairs(corpus: Corpus, renderer: Renderer) -> Iterator[dict[str, Any]]:
     """One document for every pair of ranked siblings, the better reply first."""
     for pair in corpus.pairs:
         yield {
@@ -91,6 +96,17 @@ def preferences(corpus: Corpus, renderer: Renderer) -> Iterator[dict[str, Any]]:
             "prompt": renderer.prompt_text(pair.context),
             "choices": [pair.better.text, pair.worse.text],
             "label": 0,
+        }
+
+
+def replies(corpus: Corpus, renderer: Renderer) -> Iterator[dict[str, Any]]:
+    """One document for every held-out reply, with the prompt before it."""
+    for tree, before, reply in _replies(corpus):
+        yield {
+            "item": reply.id,
+            "cluster": tree,
+            "prompt": renderer.prompt_text([before]),
+            "reply": reply.text,
         }
 
 
@@ -104,6 +120,13 @@ def cut(text: str, size: int) -> str:
     if len(text) <= size:
         return text
     return text[:size].rsplit(maxsplit=1)[0] if " " in text[:size].strip() else text[:size]
+
+
+DOCUMENTS: dict[str, tuple[str, Callable[[Corpus, Renderer], Iterable[dict[str, Any]]]]] = {
+    "opening_choices": ("two held-out trees", opening_choices),
+    "ranked_pairs": ("replies with ranks", ranked_pairs),
+    "replies": ("held-out replies", replies),
+}
 
 
 def _lines(rows: Iterable[dict[str, Any]]) -> bytes:

@@ -1,8 +1,9 @@
-"""Catalogue: lm-eval tasks by name, stock or bundled, with their data from a folder or the hub."""
+"""Catalogue: lm-eval tasks by name or file, with their data from a folder or the hub."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import re
 import tempfile
@@ -13,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UnknownName, UserError
-from harness.score.bundled import NAMES, TASKS
-from harness.spec.suite import Task
+from harness.score.bundled import TASKS, task_names
+from harness.spec.suite import ScoreSpec, Task
 
 DECLARES = re.compile(
     r"""^["']?(?:task|group)["']?:[ \t]*["']?([\w.:/-]+)["']?[ \t]*$""", re.MULTILINE
@@ -24,32 +25,48 @@ SPLITS = ("training_split", "validation_split", "test_split")
 
 @dataclass(frozen=True)
 class Loaded:
-    """A task or group as lm-eval objects: what was asked for, and every leaf and group in it."""
+    """A task or group as lm-eval objects: what was asked for, and every leaf and group in it.
 
+    ``name`` is lm-eval's; a task file of one's own is asked for by its path.
+    """
+
+    name: str
     manager: Any
     asked: list[Any]
     tasks: dict[str, Any]
     groups: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class _Source:
+    """Where a task comes from: lm-eval's name of it, and its folder; None for a stock one."""
+
+    name: str
+    folder: Path | None
+
+
 @contextmanager
-def load_task(task: Task, data_folder: Path | None, documents: Path) -> Iterator[Loaded]:
+def load_task(
+    task: Task, data_folder: Path | None, documents: Path, include_path: str | None = None
+) -> Iterator[Loaded]:
     """Load a task, group or tag with its data.
 
     ``documents`` is where the documents of bundled tasks were written. Data sets found below
-    ``data_folder`` as ``<org>/<name>`` are read from there.
+    ``data_folder`` as ``<org>/<name>`` are read from there. ``include_path`` is a folder with
+    task files of one's own.
 
     Raises:
         UnknownName: no such task, with close matches.
         UserError: a data set, configuration or split is missing or empty, or few-shot examples
-            would be drawn from the rows being scored.
+            would be drawn from the rows being scored, or a task file cannot be read.
     """
+    source = _source(task.name, include_path)
     with tempfile.TemporaryDirectory() as scratch:
-        manager = _manager(task.name, documents)
-        if data_folder is not None and task.name not in NAMES:
-            _read_from(manager.task_index, task.name, data_folder, Path(scratch))
+        manager = _manager(source, documents)
+        if data_folder is not None and source.folder != TASKS:
+            _read_from(manager.task_index, source.name, data_folder, Path(scratch))
         try:
-            found = manager.load([task.name])
+            found = manager.load([source.name])
         except IndexError as error:
             raise UserError(
                 f"the split that task {task.name} scores is empty",
@@ -58,10 +75,9 @@ def load_task(task: Task, data_folder: Path | None, documents: Path) -> Iterator
             ) from error
         except (OSError, KeyError, ValueError, RuntimeError) as error:
             raise _missing_data(task.name, data_folder, error) from error
-        loaded = Loaded(
-            manager, list(found["tasks"].values()), found["tasks"], dict(found.get("groups", {}))
-        )
-        roots = [group for name, group in loaded.groups.items() if name == task.name]
+        tasks, groups = found["tasks"], dict(found.get("groups", {}))
+        loaded = Loaded(source.name, manager, list(tasks.values()), tasks, groups)
+        roots = [group for name, group in loaded.groups.items() if name == source.name]
         if roots:
             loaded = dataclasses.replace(loaded, asked=roots)
         for name, leaf in loaded.tasks.items():
@@ -69,25 +85,100 @@ def load_task(task: Task, data_folder: Path | None, documents: Path) -> Iterator
         yield loaded
 
 
-def _manager(name: str, documents: Path) -> Any:
+def check_names(spec: ScoreSpec) -> None:
+    """Refuse a task that there is not, or that is asked for twice. Reads names only, no data.
+
+    Raises:
+        UnknownName: no such task, with close matches.
+        UserError: a task twice, or a task file that cannot be read.
+    """
+    for task in asked_tasks(spec):
+        source = _source(task.name, spec.include_path)
+        if source.folder is None:
+            declared, mentioned = _look_for(source.name)
+            if not mentioned:
+                raise UnknownName("task", source.name, [*declared, *task_names()])
+
+
+def document_kinds(task: Task, include_path: str | None) -> list[str]:
+    """Kinds of documents that the harness makes for a task (see :mod:`harness.score.bundled`)."""
+    source = _source(task.name, include_path)
+    if source.folder is None:
+        return []
+    index = _manager(source, Path()).task_index
+    configs = [index[leaf].cfg or {} for leaf in _leaves(index, source.name) if leaf in index]
+    settings = [config.get("dataset_kwargs") or {} for config in configs]
+    return sorted({str(kwargs["kind"]) for kwargs in settings if "kind" in kwargs})
+
+
+def _source(name: str, include_path: str | None) -> _Source:
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        declared = _declared_in(path)
+        if not declared:
+            raise UserError("no task in this file", where=path, expected="a line task: NAME")
+        return _Source(declared[0], path.parent)
+    if name in task_names():
+        return _Source(name, TASKS)
+    if include_path is None:
+        return _Source(name, None)
+    folder = Path(include_path)
+    if not folder.is_dir():
+        raise UserError(
+            "no such folder",
+            where=f"score.include_path = {folder}",
+            expected="a folder with lm-eval task files",
+        )
+    own = {found for path in folder.rglob("*.yaml") for found in _declared_in(path)}
+    return _Source(name, folder if name in own else None)
+
+
+def _declared_in(path: Path) -> list[str]:
+    """Names of the tasks and groups that a file declares."""
+    try:
+        found: list[str] = DECLARES.findall(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise UserError(f"cannot read the task file: {reason}", where=path) from None
+    return found
+
+
+def _manager(source: _Source, documents: Path) -> Any:
     from lm_eval.tasks import TaskManager
 
-    if name in NAMES:
-        return TaskManager(
-            include_path=str(TASKS),
-            include_defaults=False,
-            metadata={"documents": str(documents)},
-        )
+    if source.folder is not None:
+        return _own_manager(source, documents)
+    name = source.name
     declared, mentioned = _look_for(name)
     if not mentioned:
-        raise UnknownName("task", name, [*declared, *NAMES])
+        raise UnknownName("task", name, [*declared, *task_names()])
     for folder in _folders_around(declared.get(name)):
         manager = TaskManager(include_path=str(folder), include_defaults=False)
         if _is_whole(manager.task_index, name):
             return manager
     manager = TaskManager()
     if name not in manager.task_index:
-        raise UnknownName("task", name, [*manager.all_tasks, *NAMES])
+        raise UnknownName("task", name, [*manager.all_tasks, *task_names()])
+    return manager
+
+
+def _own_manager(source: _Source, documents: Path) -> Any:
+    """A manager of the tasks in a folder; stock tasks are read too if a group names any."""
+    import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own
+    from lm_eval.tasks import TaskManager
+
+    settings = {"include_path": str(source.folder), "metadata": {"documents": str(documents)}}
+    try:
+        manager = TaskManager(**settings, include_defaults=False)
+        if not _is_whole(manager.task_index, source.name):
+            manager = TaskManager(**settings)
+    except (yaml.YAMLError, OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"lm-eval cannot read the task files: {type(error).__name__}: {error}",
+            where=source.folder,
+        ) from error
+    if source.name not in manager.task_index:
+        raise UnknownName("task", source.name, list(manager.task_index), where=source.folder)
     return manager
 
 
@@ -114,9 +205,11 @@ def _folders_around(path: Path | None) -> list[Path]:
 
 
 def _stock_root() -> Path:
-    import lm_eval.tasks
-
-    return Path(lm_eval.tasks.__file__).parent
+    """The folder of lm-eval's tasks, found without importing it: that takes seconds."""
+    spec = importlib.util.find_spec("lm_eval")
+    if spec is None or spec.origin is None:
+        raise UserError("lm-eval is not installed", hint="pip install lm-eval")
+    return Path(spec.origin).parent / "tasks"
 
 
 def _members(entry: Any) -> list[str]:
@@ -233,6 +326,19 @@ def _missing_data(name: str, data_folder: Path | None, error: Exception) -> User
         hint="put a copy at <data folder>/<org>/<name> and name the folder with --data-folder, "
         "or go online",
     )
+
+
+def asked_tasks(spec: ScoreSpec) -> list[Task]:
+    """The suite's tasks, with the preference task where it is asked for.
+
+    Raises:
+        UserError: one is asked for twice.
+    """
+    tasks = list(spec.tasks)
+    if spec.preference and "preference" not in [task.name for task in tasks]:
+        tasks.append(Task(name="preference"))
+    names_of(tasks)
+    return tasks
 
 
 def names_of(tasks: Iterable[Task]) -> list[str]:

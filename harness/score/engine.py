@@ -4,21 +4,22 @@
 from __future__ import annotations
 
 import copy
-import time
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import has_bos_prefix
 from pydantic import JsonValue
 
 from harness.errors import RunError, UserError
-from harness.records.events import Progress
 from harness.score.likelihood import Likelihood, Query
 
 Encoded = tuple[tuple[str, str], list[int], list[int]]
 GENERATED_AT_ONCE = 16
+TOKENISED_AT_ONCE = 256  # texts
 
 
 class PlainLM(HFLM):  # type: ignore[misc]  # lm_eval is untyped
@@ -88,12 +89,33 @@ class FastLM(PlainLM):
     def loglikelihood(
         self, requests: list[Any], disable_tqdm: bool = False
     ) -> list[tuple[float, bool]]:
-        """Log-likelihood and greedy flag of each continuation; a text is tokenised once."""
-        self._encodings = {}
+        """Log-likelihood and greedy flag of each continuation; all texts are tokenised at once."""
+        self._encodings = self._encode_all(_texts(requests))
         try:
             found: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm)
         finally:
             self._encodings = None
+        return found
+
+    def _encode_all(self, texts: list[str]) -> dict[str, list[int]]:
+        """Tokens of each text as lm-eval's ``tok_encode`` has them, many at a time.
+
+        The tokenizer works on a batch in parallel. What it keeps of a text beside its tokens is
+        large, so a batch is small.
+        """
+        start = self.tokenizer.decode(self.prefix_token_id)
+        usual = {} if self.add_bos_token is None else {"add_special_tokens": self.add_bos_token}
+        marked = {text for text in texts if has_bos_prefix(text, start)}
+        found: dict[str, list[int]] = {}
+        for settings, group in (
+            (usual, [text for text in texts if text not in marked]),
+            ({"add_special_tokens": False}, sorted(marked)),
+        ):
+            for first in range(0, len(group), TOKENISED_AT_ONCE):
+                part = group[first : first + TOKENISED_AT_ONCE]
+                with _parallel_tokenizer():
+                    encoded = self.tokenizer(part, return_attention_mask=False, **settings)
+                found.update(zip(part, encoded["input_ids"], strict=True))
         return found
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
@@ -167,20 +189,29 @@ class FastLM(PlainLM):
 
 
 @contextmanager
-def heard(model: Any, progress: Progress, text: str) -> Iterator[None]:
-    """While the model is called, say so at most twice a second."""
-    told = time.monotonic()
-    calls = 0
-
-    def tell(*_: Any) -> None:
-        nonlocal told, calls
-        calls += 1
-        if time.monotonic() - told > 0.5:
-            told = time.monotonic()
-            progress.note(f"{text} ({calls} forward passes)")
-
-    hook = model.get_output_embeddings().register_forward_hook(tell)
+def _parallel_tokenizer() -> Iterator[None]:
+    """Let the tokenizer use threads; elsewhere it may not, since a fork would lose them."""
+    name = "TOKENIZERS_PARALLELISM"
+    before = os.environ.get(name)
+    os.environ[name] = "true"
     try:
         yield
     finally:
-        hook.remove()
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _texts(requests: Sequence[Any]) -> list[str]:
+    """The distinct texts that lm-eval tokenises for log-likelihood requests.
+
+    Of a context and its continuation it tokenises both together, and the context without the
+    spaces at its end.
+    """
+    found: dict[str, None] = {}
+    for context, continuation in (request.args for request in requests):
+        if context:
+            found[context + continuation] = None
+            found[context.rstrip()] = None
+    return list(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections import defaultdict
@@ -9,20 +10,55 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import JsonValue
 
 from harness.errors import DivergedError, UserError
 from harness.records.record import Score
-from harness.score.catalogue import Loaded
+from harness.score.bundled import write_documents
+from harness.score.catalogue import Loaded, asked_tasks, document_kinds, load_task
 from harness.score.items import Items, Metric, Place
+from harness.score.progress import heard
+from harness.score.subject import Scores, Subject, Taking
 from harness.spec.suite import Task
+
+if TYPE_CHECKING:
+    from harness.score.likelihood import Likelihood
 
 NO_FILTER = "none"
 MAIN = ("acc_norm", "acc", "exact_match", "bits_per_byte", "mc2")
 Sample = dict[str, Any]
+
+
+def lm_eval_tasks(taking: Taking) -> Scores:
+    """Scores of the suite's lm-eval tasks, and of the preference task where it is asked for."""
+    subject, spec = taking.subject, taking.subject.plan.score
+    lm = _language_model(subject, taking.likelihood)
+    documents = taking.place.folder / "documents"
+    details: dict[str, JsonValue] = {"engine": spec.engine, "data_folder": spec.data_folder}
+    scores: list[Score] = []
+    for task in asked_tasks(spec):
+        taking.progress.note(f"scoring {task.name}")
+        for kind in document_kinds(task, spec.include_path):
+            write_documents(kind, subject.corpus, subject.renderer, documents)
+        with (
+            load_task(task, subject.data_folder, documents, spec.include_path) as loaded,
+            heard(subject.model, taking.progress, f"scoring {task.name}"),
+        ):
+            scores += write_scores(evaluate(task, loaded, lm, details), taking.place)
+    return Scores(tuple(scores))
+
+
+def _language_model(subject: Subject, likelihood: Likelihood) -> Any:
+    from harness.score.engine import FastLM, PlainLM
+
+    tokenizer = copy.deepcopy(subject.tokenizer)
+    tokenizer.chat_template = subject.renderer.chat_template
+    if subject.plan.score.engine == "hf":
+        return PlainLM(subject.model, tokenizer)
+    return FastLM(subject.model, tokenizer, likelihood)
 
 
 @dataclass(frozen=True)
@@ -33,6 +69,15 @@ class Outcome:
     loaded: Loaded
     results: dict[str, Any]
     details: dict[str, JsonValue]
+
+    def asked(self, name: str) -> dict[str, JsonValue]:
+        """What decides the items of a leaf or group: how it is asked, and its version."""
+        return {
+            "task": name,
+            "version": str(self.results["versions"].get(name)),
+            "num_fewshot": self.results["n-shot"].get(name, self.task.num_fewshot),
+            "chat_template": self.task.apply_chat_template,
+        }
 
 
 def evaluate(task: Task, loaded: Loaded, lm: Any, details: dict[str, JsonValue]) -> Outcome:
@@ -94,8 +139,9 @@ def write_scores(outcome: Outcome, place: Place) -> list[Score]:
             rows[name, metric, chosen] = items
             scores.append(
                 place.write(
-                    column.meaning(headline=name == outcome.task.name),
+                    column.meaning(headline=name == outcome.loaded.name),
                     items,
+                    asked=outcome.asked(name),
                     standard_error=_closed_form(items, column.kind),
                     details=_details(outcome, name, chosen),
                 )
@@ -185,7 +231,10 @@ class _Column:
             n=count,
             unit=meaning.unit,
             direction=meaning.direction,
-            details=_details(outcome, self.task, self.filter),
+            details={
+                **_details(outcome, self.task, self.filter),
+                "asked": outcome.asked(self.task),
+            },
         )
 
 
@@ -213,8 +262,9 @@ def _group_scores(
             missing = sorted(set(leaves) - set(parts))
             column = _Column(group.name, wanted.metric, chosen, _leaf_of(outcome, parts))
             yield place.write(
-                column.meaning(headline=group.name == outcome.task.name),
+                column.meaning(headline=group.name == outcome.loaded.name),
                 _joined(parts, by_size=wanted.weight_by_size),
+                asked=outcome.asked(group.name),
                 details={
                     **_details(outcome, group.name, chosen),
                     "tasks": len(parts),

@@ -12,6 +12,7 @@ from harness.errors import UserError
 from harness.records.record import Score
 from harness.score.items import Items, Metric, Place
 from harness.score.perplexity import negative_log_likelihoods
+from harness.score.subject import Scores, Taking
 
 if TYPE_CHECKING:
     from harness.score.likelihood import Likelihood
@@ -19,6 +20,16 @@ if TYPE_CHECKING:
 BITS_PER_BYTE = Metric("wikitext2", "bits_per_byte", "bits per byte", "lower", headline=True)
 DATA_SET = "EleutherAI/wikitext_document_level"
 CONFIG = "wikitext-2-raw-v1"
+
+
+def unrelated_text(taking: Taking) -> Scores:
+    """Bits per byte on articles of Wikipedia."""
+    subject = taking.subject
+    taking.progress.note("scoring unrelated text")
+    tokens = subject.plan.score.forgetting_tokens
+    pages = read_pages(subject.data_folder)
+    score = score_forgetting(taking.likelihood, subject.tokenizer, pages, taking.place, tokens)
+    return Scores((score,))
 
 
 def read_pages(data_folder: Path | None) -> list[str]:
@@ -66,6 +77,7 @@ def score_forgetting(
     return place.write(
         BITS_PER_BYTE,
         Items(names, names, bits, np.array(sizes, float)),
+        asked={"tokens_per_article": tokens, "data": f"{DATA_SET} {CONFIG} test"},
         details={
             "tokens_per_article": tokens,
             "data": f"{DATA_SET} {CONFIG} test",

@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 
 from harness.corpus.conversation import Conversation, Message
+from harness.corpus.corpus import build_corpus
 from harness.corpus.render import Renderer
 from harness.records.events import Progress
 from harness.records.record import Generation, Score
 from harness.score.items import Items, Metric, Place, Stage
+from harness.score.subject import Scores, Taking
+from harness.spec.suite import CorpusSpec, ScoreSpec
 
 TASK = "generations"
 CHRF = Metric(TASK, "chrf", "points", "higher")
@@ -29,6 +32,19 @@ class Prompt:
     conversation: Conversation
     messages: tuple[Message, ...]
     reference: str
+
+
+def answered_prompts(taking: Taking) -> Scores:
+    """Answers to prompts of the held-out part of the corpus, or of the bundled sample."""
+    subject, spec = taking.subject, taking.subject.plan.score
+    taking.progress.note("answering prompts")
+    own = spec.prompts == "held_out" or subject.plan.corpus.source == "sample"
+    corpus = subject.corpus if own else build_corpus(CorpusSpec(source="sample"))
+    prompts = choose_prompts(corpus.held_out, spec.generations)
+    limit = spec.max_new_tokens
+    answers = generate(subject.model, subject.renderer, prompts, limit, taking.progress)
+    scores, generations = score_generations(prompts, answers, subject.tokenizer, taking.place, spec)
+    return Scores(tuple(scores), tuple(generations))
 
 
 def choose_prompts(conversations: Sequence[Conversation], count: int) -> list[Prompt]:
@@ -98,7 +114,7 @@ def score_generations(
     answers: Sequence[tuple[list[int], bool]],
     tokenizer: Any,
     place: Place,
-    limit: int,
+    spec: ScoreSpec,
 ) -> tuple[list[Score], list[Generation]]:
     """ChrF and ROUGE-L against the human reply, and how many answers are empty or never end.
 
@@ -122,7 +138,8 @@ def score_generations(
         place.write(
             metric,
             Items(names, clusters, np.array(found), np.ones(len(found))),
-            details={"max_new_tokens": limit, "decoding": "greedy"},
+            asked={"prompts": spec.prompts, "max_new_tokens": spec.max_new_tokens},
+            details={"max_new_tokens": spec.max_new_tokens, "decoding": "greedy"},
         )
         for metric, found in values.items()
     ]

@@ -12,8 +12,10 @@ import numpy.typing as npt
 
 from harness.errors import UserError
 from harness.score.items import Items, Metric, Place
+from harness.score.subject import Scores, Subject, Taking
 
 if TYPE_CHECKING:
+    from harness.corpus.render import TokenSequence
     from harness.records.record import Score
     from harness.score.likelihood import Likelihood
     from harness.spec.suite import ScoreSpec
@@ -81,6 +83,44 @@ def negative_log_likelihoods(
     return [np.concatenate(parts) if parts else np.empty(0) for parts in found]
 
 
+def held_out(taking: Taking) -> Scores:
+    """Scores of the held-out conversations, or of the validation split where a trial asks for it.
+
+    Raises:
+        UserError: there are none.
+    """
+    subject, spec = taking.subject, taking.subject.plan.score
+    side = spec.split.replace("_", "-")
+    taking.progress.note(f"scoring {side} conversations")
+    if not getattr(subject.corpus, spec.split):
+        raise UserError(
+            f"no {side} conversations to score",
+            where=subject.corpus.result.name,
+            hint=f"raise {spec.split}_fraction, or give a larger corpus",
+        )
+    sequences = held_out_sequences(subject)
+    text_bytes = [_scored_bytes(subject.tokenizer, sequence) for sequence in sequences]
+    found = score_held_out(taking.likelihood, sequences, text_bytes, taking.place, spec)
+    return Scores(tuple(found))
+
+
+def _scored_bytes(tokenizer: Any, sequence: TokenSequence) -> int:
+    """UTF-8 bytes of the text that the scored tokens stand for."""
+    tokens = sequence.input_ids[sequence.loss_mask].tolist()
+    return len(tokenizer.decode(tokens, skip_special_tokens=True).encode())
+
+
+def held_out_sequences(subject: Subject) -> list[TokenSequence]:
+    """The conversations of the split that is scored in tokens, as far as the suite scores them."""
+    limit, split = subject.plan.score.held_out_tokens, subject.plan.score.split
+    return [
+        replace(
+            sequence, input_ids=sequence.input_ids[:limit], loss_mask=sequence.loss_mask[:limit]
+        )
+        for sequence in subject.renderer.encode_all(getattr(subject.corpus, split))
+    ]
+
+
 def score_held_out(
     likelihood: Likelihood,
     sequences: Sequence[Any],
@@ -106,9 +146,8 @@ def score_held_out(
     sums = np.array([loss.sum() for loss in losses])
     counts = np.array([len(loss) for loss in losses], float)
     if not counts.sum():
-        split = spec.split.replace("_", "-")
         raise UserError(
-            f"none of {len(sequences)} {split} conversations has a token to score",
+            f"none of {len(sequences)} conversations has a token to score",
             expected="assistant tokens among the first held_out_tokens",
             hint="raise score.held_out_tokens",
         )
@@ -126,7 +165,12 @@ def score_held_out(
     }
     nats = Items(items, clusters, sums, counts)
     bits = Items(items, clusters, sums / math.log(2), np.array(text_bytes, float))
+    asked: dict[str, Any] = {
+        "window": window,
+        "stride": stride,
+        "held_out_tokens": spec.held_out_tokens,
+    }
     return [
-        place.write(replace(metric, task=spec.split), found, details=details)
+        place.write(replace(metric, task=spec.split), found, asked=asked, details=details)
         for metric, found in ((PERPLEXITY, nats), (BITS_PER_BYTE, bits))
     ]

@@ -15,13 +15,13 @@ from harness.origin import package_versions, settings, sources_digest
 from harness.quantize.scheme import find_scheme
 from harness.records.record import Generation, Score
 from harness.score.items import Place
-from harness.score.take import Scores
+from harness.score.subject import Scores
 from harness.spec.plan import Plan
 from harness.spec.schema import Versioned, read_json, write_json
 
 FILE = "scores.json"
 # What makes a score: these rooms of the harness, and these packages.
-ROOMS = ("score", "weights", "quantize", "corpus")
+ROOMS = ("score", "forms", "weights", "quantize", "corpus")
 PACKAGES = (
     "accelerate",
     "datasets",

@@ -127,11 +127,27 @@ def _deciding(plan: Plan) -> dict[str, Any]:
     del data["score"]["data_folder"]
     # Which score decides is a matter of reading the runs, not of making them.
     del data["score"]["primary"]
+    data["score"]["precisions"] = data["score"].pop("forms")  # as older harnesses called them
+    _without_unset(data["score"])
     if data["model_sha256"]:
         del data["model"]["source"]["path"]
     else:  # what older harnesses did not know may not change their fingerprints
         del data["model_sha256"]
     return data
+
+
+def _without_unset(score: dict[str, Any]) -> None:
+    """Leave out settings that are newer than the first records where they are not used."""
+    del score["include_path"]
+    if not score["also"]:
+        del score["also"]
+    for task in score["tasks"]:
+        task["name"] = Path(task["name"]).name if _is_file(task["name"]) else task["name"]
+
+
+def _is_file(task: str) -> bool:
+    """Whether a task is a file of one's own; a stock name may hold a slash too."""
+    return task.endswith((".yaml", ".yml"))
 
 
 def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: Device) -> Plan:
@@ -166,7 +182,7 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
         model=model,
         corpus=suite.corpus,
         corpus_sha256=_corpus_sha256(suite.corpus),
-        data_sha256=_data_sha256(suite.score.data_folder),
+        data_sha256=_data_sha256(suite.score),
         model_sha256=model_sha256(model),
         budget=budget,
         score=suite.score.taken,
@@ -262,19 +278,34 @@ def _corpus_sha256(corpus: CorpusSpec) -> str | None:
     return _sha256(path)
 
 
-def _data_sha256(folder: str | None) -> str | None:
-    """SHA-256 of the folder with task data; null where tasks read from the hub."""
-    if folder is None:
-        return None
-    if not Path(folder).is_dir():
+def _data_sha256(score: ScoreSpec) -> str | None:
+    """SHA-256 of the folder with task data and of one's own task files; null without either."""
+    folder = score.data_folder
+    if folder is not None and not Path(folder).is_dir():
         raise UserError(
             "no such data folder",
             where=f"score.data_folder = {folder}",
             expected="a folder that mirrors hub data sets as <org>/<name>",
         )
-    return _sha256(Path(folder))
+    data = None if folder is None else _sha256(Path(folder))
+    own = _task_files(score)
+    if not own:
+        return data
+    return data_fingerprint({"data": data, "tasks": [file_sha256(path) for path in own]})
 
 
+def _task_files(score: ScoreSpec) -> list[Path]:
+    """One's own task files, and what lies beside them: they include and call each other."""
+    folders = {Path(task.name).parent for task in score.tasks if _is_file(task.name)}
+    if score.include_path is not None:
+        folders.add(Path(score.include_path))
+    found = {path for folder in folders for kind in TASK_FILES for path in folder.glob(kind)}
+    if score.include_path is not None:
+        found |= {path for kind in TASK_FILES for path in Path(score.include_path).rglob(kind)}
+    return sorted(path for path in found if path.is_file())
+
+
+TASK_FILES = ("*.yaml", "*.yml", "*.py")
 TOKENIZER_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
 MODEL_FILES = (*TOKENIZER_FILES, "*.safetensors")
 SMALL_BYTES = 16 << 20

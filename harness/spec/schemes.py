@@ -23,6 +23,14 @@ BUILT_IN = {
     "nf4": "harness.quantize.bitsandbytes:NF4",
     "fp4": "harness.quantize.bitsandbytes:FP4",
     "int8": "harness.quantize.bitsandbytes:INT8",
+    "int4": "harness.quantize.affine:INT4",
+    "hqq": "harness.quantize.hqq:HQQ",
+    "torchao_int8": "harness.quantize.torchao:INT8",
+    "torchao_float8": "harness.quantize.torchao:FLOAT8",
+    "gptq": "harness.quantize.absent:GPTQ",
+    "awq": "harness.quantize.absent:AWQ",
+    "aqlm": "harness.quantize.absent:AQLM",
+    "eetq": "harness.quantize.absent:EETQ",
 }
 
 

@@ -6,8 +6,16 @@ import re
 from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    ConfigDict,
+    Field,
+    JsonValue,
+    field_validator,
+    model_validator,
+)
 
+from harness.spec.form import FormName
 from harness.spec.schema import Frozen
 from harness.spec.variant import Name, Positive
 
@@ -115,15 +123,12 @@ class Budget(Frozen):
 
 
 class Task(Frozen):
-    """One lm-eval task or group, stock or bundled."""
+    """One lm-eval task or group: stock, bundled, or of the user's own."""
 
-    name: str
+    name: str = Field(description="lm-eval's name of it, or a task file of your own (.yaml)")
     num_fewshot: Annotated[int, Field(ge=0)] | None = None
     limit: Positive | None = None
     apply_chat_template: bool = False
-
-
-ScorePrecision = Literal["training", "16bit", "merged"]
 
 
 class ScoreSpec(Frozen):
@@ -132,6 +137,12 @@ class ScoreSpec(Frozen):
     window: Positive = Field(default=1024, description="tokens per perplexity window")
     stride: Positive = Field(default=512, description="tokens between window starts")
     tasks: tuple[Task, ...] = ()
+    also: tuple[str, ...] = Field(
+        default=(), description="further scores by name, of those that no other setting asks for"
+    )
+    include_path: str | None = Field(
+        default=None, description="folder with lm-eval task files of your own"
+    )
     data_folder: str | None = Field(
         default=None, description="folder that mirrors hub data sets as <org>/<name>"
     )
@@ -152,7 +163,12 @@ class ScoreSpec(Frozen):
         "the bundled sample, whose text may be published",
     )
     max_new_tokens: Positive = 96
-    precisions: tuple[ScorePrecision, ...] = ("training",)
+    forms: Annotated[tuple[FormName, ...], Field(min_length=1)] = Field(
+        default=("training",),
+        validation_alias=AliasChoices("forms", "precisions"),  # as suites and records had it
+        description="what is scored: adapter (as trained), 16bit, merged, merged_dequantized, "
+        "nf4_again, gguf:Q8_0, …",
+    )
     engine: Literal["fast", "hf"] = "fast"
     batch_tokens: Positive = Field(default=4096, description="tokens per scoring batch (fast)")
     split: Literal["held_out", "validation"] = Field(

@@ -20,7 +20,7 @@ from harness.report.blocks import (
     strong,
     unknown,
 )
-from harness.report.drawings import Axis, Curves, Line, Mark
+from harness.report.figures.drawings import Axis, Curves, Line, Mark
 from harness.report.rows import COLOURS, MARKERS
 from harness.studies.agenda import Agenda, Standing
 from harness.studies.answer import REASONS, Answer, answer, shown, value_of

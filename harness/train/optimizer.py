@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import copy
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import RunError
 from harness.spec.plan import Plan
@@ -11,6 +12,10 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LambdaLR
+
+
+# What the names of a module's random rates hold: attn_pdrop, layerdrop, jitter_noise, …
+RANDOM = ("drop", "jitter")
 
 
 def make_optimizer(model: nn.Module, plan: Plan) -> Optimizer:
@@ -61,7 +66,9 @@ def make_rate_schedule(optimizer: Optimizer, plan: Plan, steps: int) -> LambdaLR
 def silence_base_dropout(model: nn.Module) -> None:
     """Switch off the base model's own dropout; an adapter's stays as its author set it.
 
-    Phi-2's published configuration drops 10 % of residuals, which no variant asks for.
+    Phi-2's published configuration drops 10 % of residuals, which no variant asks for. Dropout is
+    a module in some models and a rate that a module keeps for a function in others (OPT, Bloom,
+    MPT); rates that drop whole layers, and noise in routers, are of the same kind.
     """
     import torch
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -72,8 +79,24 @@ def silence_base_dropout(model: nn.Module) -> None:
         if isinstance(module, BaseTunerLayer)
         for inner in module.modules()
     }
+    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    outermost = (model, base)  # whose configuration describes the model to others
+    quiet: dict[int, Any] = {}
     for module in model.modules():
-        if isinstance(module, torch.nn.Dropout) and id(module) not in adapters:
+        if id(module) in adapters:
+            continue
+        if isinstance(module, torch.nn.modules.dropout._DropoutNd):  # noqa: SLF001 - all kinds
             module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            vars(module)["attention_dropout"] = 0.0
+        _zero_rates(vars(module))
+        config = vars(module).get("config")
+        if config is not None and module not in outermost:  # Falcon's layers ask it at every pass
+            if id(config) not in quiet:
+                quiet[id(config)] = copy.copy(config)
+                _zero_rates(vars(quiet[id(config)]))
+            vars(module)["config"] = quiet[id(config)]
+
+
+def _zero_rates(values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        if isinstance(value, float) and any(word in name for word in RANDOM):
+            values[name] = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import typing
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,7 @@ def adapter_config(adapter: Adapter) -> PeftConfig:
         if name not in known:
             raise UnknownName(f"{adapter.type} adapter field", name, known, where="[adapter]")
     _check_types(cls, adapter)
+    _check_patterns(adapter)
     try:
         return cls(task_type="CAUSAL_LM", **adapter.fields)
     except (TypeError, ValueError) as error:
@@ -85,6 +87,26 @@ def _check_types(cls: type, adapter: Adapter) -> None:
                 where=f"[adapter] {name}",
                 expected="; or ".join(reasons),
             ) from None
+
+
+def _check_patterns(adapter: Adapter) -> None:
+    """PEFT matches names of layers with these, and would fail in the middle of it."""
+    for name, value in adapter.fields.items():
+        if name in ("target_modules", "exclude_modules") and isinstance(value, str):
+            patterns = [value]
+        elif name.endswith("_pattern") and isinstance(value, dict):
+            patterns = list(value)
+        else:
+            continue
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise InvalidFile(
+                    f"{adapter.type} adapter field {name} = {pattern!r}",
+                    where=f"[adapter] {name}",
+                    expected=f"a regular expression, or a list of names: {error}",
+                ) from None
 
 
 def _has_pattern(hint: object) -> bool:

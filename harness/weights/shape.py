@@ -10,7 +10,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import InvalidFile, UnknownName
-from harness.quantize.scheme import find_scheme
+from harness.quantize.scheme import find_scheme, quiet_schemes
 from harness.spec.model import Model
 from harness.spec.plan import Plan
 from harness.spec.variant import Adapter, Method, Quantization
@@ -101,6 +101,7 @@ def count_parameters(
 
     ``total`` includes the adapter, as PEFT's ``print_trainable_parameters`` does.
     """
+    quiet_schemes()
     from harness.quantize.layers import linear_layers, taken_layers, weight_shape
 
     built = meta_model(model)

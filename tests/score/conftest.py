@@ -11,7 +11,7 @@ import pytest
 from harness.corpus.corpus import Corpus, build_corpus
 from harness.corpus.render import Renderer
 from harness.records.events import Silence
-from harness.score.take import Subject
+from harness.score.subject import Subject
 from harness.spec.device import Device
 from harness.spec.model import Model, RandomSource
 from harness.spec.plan import Plan, make_plan

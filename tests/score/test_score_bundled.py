@@ -13,7 +13,7 @@ from harness.corpus.corpus import Corpus, build_corpus
 from harness.corpus.render import Renderer
 from harness.errors import UserError
 from harness.records.events import Silence
-from harness.score.bundled import cut, held_out_replies, write_documents
+from harness.score.bundled import cut, opening_choices, write_documents
 from harness.score.take import take_scores
 from harness.score.tasks.documents import judge
 from harness.spec.suite import CorpusSpec, ScoreSpec
@@ -35,7 +35,7 @@ def test_ties_count_one_half_and_length_is_bytes(
 
 
 def test_replies_have_distinct_choices_and_one_right_one(corpus: Corpus, tokenizer: Any) -> None:
-    rows = list(held_out_replies(corpus, Renderer(tokenizer, "chatml")))
+    rows = list(opening_choices(corpus, Renderer(tokenizer, "chatml")))
     assert len(rows) > 40
     trees = {conversation.tree_id for conversation in corpus.held_out}
     for row in rows:
@@ -44,7 +44,7 @@ def test_replies_have_distinct_choices_and_one_right_one(corpus: Corpus, tokeniz
         assert row["prompt"].endswith("assistant\n")
     assert {row["label"] for row in rows} == {0, 1, 2, 3}
     turned = replace(corpus, held_out=corpus.held_out[::-1])
-    again = list(held_out_replies(turned, Renderer(tokenizer, "chatml")))
+    again = list(opening_choices(turned, Renderer(tokenizer, "chatml")))
     by_item = {row["item"]: row for row in again}
     assert all(by_item[row["item"]] == row for row in rows)
 
@@ -75,13 +75,13 @@ def test_preference_shows_the_longer_wins_baseline(
 def test_real_trees_have_their_pairs(shared_data: Path, tokenizer: Any, tmp_path: Path) -> None:
     source = shared_data / "oasst" / "oasst1-en-validation.trees.jsonl.gz"
     corpus = build_corpus(CorpusSpec(source=str(source), held_out_fraction=0.95))
-    write_documents("preference", corpus, Renderer(tokenizer, "chatml"), tmp_path)
-    rows = [json.loads(x) for x in (tmp_path / "preference.jsonl").read_text().splitlines()]
+    write_documents("ranked_pairs", corpus, Renderer(tokenizer, "chatml"), tmp_path)
+    rows = [json.loads(x) for x in (tmp_path / "ranked_pairs.jsonl").read_text().splitlines()]
     assert len(rows) == len(corpus.pairs) > 400
     assert all(row["choices"][0] != row["choices"][1] for row in rows[:50])
 
 
 def test_a_corpus_without_ranks_is_refused(corpus: Corpus, tokenizer: Any, tmp_path: Path) -> None:
     bare = Corpus(corpus.train, corpus.held_out, (), corpus.result)
-    with pytest.raises(UserError, match="no documents"):
-        write_documents("preference", bare, Renderer(tokenizer, "chatml"), tmp_path)
+    with pytest.raises(UserError, match="no ranked_pairs"):
+        write_documents("ranked_pairs", bare, Renderer(tokenizer, "chatml"), tmp_path)

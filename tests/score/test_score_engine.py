@@ -152,3 +152,33 @@ def test_tokenizer_is_left_alone(tokenizer: Any) -> None:
     bare.pad_token = None
     PlainLM(make_model(), bare)
     assert bare.pad_token is None
+
+
+@pytest.mark.parametrize("bos", [None, True, False])
+def test_texts_tokenised_together_have_lm_eval_s_own_tokens(bos: bool | None) -> None:
+    """With and without a start token in front, in the text or added by the tokenizer."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.WordLevel({"<s>": 0, "a": 1, "b": 2, "?": 3}, unk_token="?"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    inner.post_processor = processors.TemplateProcessing("<s> $A", None, [("<s>", 0)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="?")
+    lm = fast_engine(make_model(), tokenizer)
+    lm.add_bos_token = bos
+    pairs = [("a b ", "a"), ("<s> a", " b"), ("b", " c a"), ("a b", "\nb"), ("", "a")]
+    asked = [Instance("loglikelihood", {}, pair, index) for index, pair in enumerate(pairs)]
+    seen: dict[str, list[int]] = {}
+    together = lm._encode_all
+
+    def watched(texts: list[str]) -> dict[str, list[int]]:
+        seen.update(together(texts))
+        return seen
+
+    lm._encode_all = watched
+    lm.loglikelihood(asked, disable_tqdm=True)
+    assert len(seen) == 7
+    for text, tokens in seen.items():
+        assert tokens == HFLM.tok_encode(lm, text)

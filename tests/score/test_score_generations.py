@@ -13,6 +13,7 @@ from harness.corpus.render import Renderer
 from harness.records.events import Silence
 from harness.score.generations import choose_prompts, generate, score_generations
 from harness.score.items import Place
+from harness.spec.suite import ScoreSpec
 from tests.score.conftest import make_model
 
 
@@ -43,7 +44,9 @@ def test_empty_and_never_ending_answers_are_counted(
     reference = tokenizer.encode(prompts[1].reference)
     answers = [([], True), (reference, False)]
     place = Place(tmp_path, "after", "training")
-    scores, generations = score_generations(prompts, answers, tokenizer, place, 9)
+    scores, generations = score_generations(
+        prompts, answers, tokenizer, place, ScoreSpec(max_new_tokens=9)
+    )
     values = {score.metric: score.value for score in scores}
     assert values["empty"] == 0.5
     assert values["never_ending"] == 0.5

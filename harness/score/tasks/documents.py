@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 
-def held_out_replies(documents: str, **_: Any) -> dict[str, Any]:
-    """The split ``test`` of the task of that name, from the folder its file was written to."""
-    return _read(documents, "held_out_replies")
+def read(kind: str, documents: str = "", **_: Any) -> dict[str, Any]:
+    """The split ``test``: documents of a kind, from the folder that the harness wrote them to."""
+    from datasets import Dataset
 
-
-def preference(documents: str, **_: Any) -> dict[str, Any]:
-    """The split ``test`` of the task of that name, from the folder its file was written to."""
-    return _read(documents, "preference")
+    lines = (Path(documents) / f"{kind}.jsonl").read_text(encoding="utf-8").splitlines()
+    return {"test": Dataset.from_list([json.loads(line) for line in lines])}
 
 
 def judge(doc: dict[str, Any], results: list[tuple[float, bool]]) -> dict[str, float]:
@@ -30,10 +28,3 @@ def judge(doc: dict[str, Any], results: list[tuple[float, bool]]) -> dict[str, f
 
 def _wins(left: float, right: float) -> float:
     return 0.5 if left == right else float(left > right)
-
-
-def _read(folder: str, task: str) -> dict[str, Any]:
-    from datasets import Dataset
-
-    lines = (Path(folder) / f"{task}.jsonl").read_text(encoding="utf-8").splitlines()
-    return {"test": Dataset.from_list([json.loads(line) for line in lines])}

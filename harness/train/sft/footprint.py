@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from harness.spec.plan import Plan
 from harness.train.peaks import TrainingPeaks
 from harness.train.rehearsal import checkpoint_layers, rehearse, rehearsing
+from harness.train.sft.logits import OwnLogits
 from harness.train.sft.loss import loss_of
 
 
@@ -30,12 +31,13 @@ def _train(plan: Plan, model: Any, rows: int, tokens: int) -> tuple[int, int, in
             if parameter.requires_grad:
                 parameter.grad = torch.empty_like(parameter)  # kept from the last micro-batch
     with rehearsing(model) as live:
-        hidden = base.base_model(**_inputs(plan, rows, tokens), use_cache=False).last_hidden_state
+        logits = OwnLogits(base)
+        hidden = logits.hidden(**_inputs(plan, rows, tokens))
         saved = live.live
         live.reset_peak()
         labelled = torch.empty(rows * (tokens - 1), dtype=torch.int64, device="meta")
         chosen = hidden[:, :-1].flatten(0, 1)[labelled]
-        loss = loss_of(chosen, base.get_output_embeddings(), labelled)
+        loss = loss_of(chosen, logits, labelled)
         del chosen
         del hidden
         in_loss = live.peak

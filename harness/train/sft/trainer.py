@@ -28,6 +28,7 @@ from harness.train.checkpoint import (
 from harness.train.job import TrainJob
 from harness.train.ledger import Ledger
 from harness.train.optimizer import make_optimizer, make_rate_schedule
+from harness.train.sft.logits import OwnLogits
 from harness.train.sft.loss import summed_loss
 
 
@@ -63,15 +64,20 @@ def _make_trainer(
     for name, weight in _trainable(job).items():
         weight.data = stored[name]
     trainer.ledger = ledger
+    trainer.logits = OwnLogits(_base_of(job.model))
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_Bookkeeper(job, trainer, ledger, saved, progress))
     return trainer
 
 
+def _base_of(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 @contextmanager
 def _left_as_found(model: Any) -> Iterator[None]:
     """Undo what SFTTrainer does to a model besides training it; leave it in evaluation mode."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = _base_of(model)
     found = [(module, module.__dict__.get("forward")) for module in (model, base)]
     configs = [item for item in (base.config, base.generation_config) if item is not None]
     names = ("bos_token_id", "eos_token_id", "pad_token_id", "use_cache")
@@ -156,26 +162,25 @@ class _PlainTrainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer whose loss reads only labelled positions and is kept per step."""
 
     ledger: Ledger
+    logits: OwnLogits
     step_loss: torch.Tensor | None = None
     step_norm: float | None = None
 
     def compute_loss(
         self,
-        model: Any,
+        model: Any,  # noqa: ARG002 - asked through its own forward pass
         inputs: dict[str, Any],
         return_outputs: bool = False,  # noqa: FBT001, FBT002 - the signature is Trainer's
         num_items_in_batch: torch.Tensor | None = None,
     ) -> Any:
         """Summed loss over the labelled tokens of the whole effective batch."""
         labels = inputs.pop("labels")
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        output = base.base_model(**inputs, use_cache=False)
-        summed = summed_loss(output.last_hidden_state, base.get_output_embeddings(), labels)
+        summed = summed_loss(self.logits.hidden(**inputs), self.logits, labels)
         count = num_items_in_batch if num_items_in_batch is not None else (labels != IGNORED).sum()
         loss = summed / torch.as_tensor(count).clamp(min=1)
         kept = loss.detach()
         self.step_loss = kept if self.step_loss is None else self.step_loss + kept
-        return (loss, output) if return_outputs else loss
+        return (loss, {}) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Say nothing: the ledger reports."""

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from tests.statistics.simulate import MIXES, Tally, run
-from tests.statistics.worlds import World
+from tests.report.records import Made, build_from, write_run
+from tests.stats.simulate import MIXES, Tally, judge, run
+from tests.stats.worlds import Items, World, draw, draw_items
 
 TRIES = 250
 
@@ -66,3 +71,46 @@ def test_no_discordant_item_is_not_equivalence(clusters: int, loss: float) -> No
 def test_a_difference_is_found(tmp_path: Path) -> None:
     world = World(seeds=3, clusters=60, difference=0.06, **MIXES["items"])
     assert run(world, 0.01, 100, seed=16).found / 100 > 0.8
+
+
+@pytest.mark.parametrize("kind", ["loss", "share"])
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_records_on_disk_give_the_verdicts_of_the_arrays(
+    tmp_path: Path, kind: Literal["loss", "share"], seeds: int
+) -> None:
+    """The simulation skips files for speed; what it leaves out changes nothing."""
+    world = World(kind=kind, seeds=seeds, clusters=24, difference=0.05, variants=3)
+    items = draw_items(world, np.random.default_rng(5))
+    variants = ("lora_bf16", "qlora_nf4", "qlora_nf4_dq", "qlora_fp4")
+    for row, variant in enumerate(variants):
+        for seed in range(seeds):
+            _write(tmp_path, Made(variant, seed=seed), items, (row, seed), kind)
+    evidence = build_from(tmp_path).evidence
+    scoring = next(found for found in evidence.scorings if found.key.metric in METRICS[kind])
+    _, expected = judge(draw(world, np.random.default_rng(5)), scoring.scale)
+    assert len(scoring.differences) == 3
+    for label, found in scoring.differences.items():
+        twin = expected[f"variant{variants.index(label) - 1}"]
+        assert found.estimate == twin.estimate
+        assert (found.low, found.high, found.p_value) == (twin.low, twin.high, twin.p_value)
+        assert found.obstacle == twin.obstacle
+        if kind == "loss":  # a share is secondary there, and corrected with others
+            assert found.verdict == twin.verdict
+
+
+METRICS = {"loss": ("perplexity",), "share": ("acc",)}
+FILES = {"loss": "held_out-perplexity-after-training", "share": "oasst_choice-acc-after-training"}
+
+
+def _write(root: Path, made: Made, items: Items, at: tuple[int, int], kind: str) -> None:
+    """A run in the harness's own format, with the world's items in place of its own."""
+    folder = write_run(root, made)
+    path = folder / "items" / f"{FILES[kind]}.parquet"
+    assert path.is_file()
+    table = {
+        "item": [f"i{number:05d}" for number in range(len(items.group))],
+        "cluster": [f"t{number:05d}" for number in items.group],
+        "numerator": items.above[:, at[0], at[1] if items.above.shape[2] > 1 else 0],
+        "denominator": items.below[:, at[0], at[1] if items.below.shape[2] > 1 else 0],
+    }
+    pq.write_table(pa.table(table), path)

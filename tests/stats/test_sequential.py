@@ -9,8 +9,8 @@ import numpy as np
 
 from harness.spec.study import Seeds
 from harness.studies.looks import FAR, Family, Rule, follow, restrict
-from tests.statistics.simulate import judge, scale_of
-from tests.statistics.worlds import REFERENCE, World, draw
+from tests.stats.simulate import judge, scale_of
+from tests.stats.worlds import REFERENCE, World, draw
 
 TRIES = 100
 MARGIN = 0.01

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtri
 
 from harness.report.items import Aligned, right_or_wrong, sums
 
@@ -48,20 +48,35 @@ class World:
         return worse if self.kind == "loss" else -worse
 
 
-def draw(world: World, draws: np.random.Generator) -> Aligned:
-    """One experiment of this world."""
+@dataclass(frozen=True)
+class Items:
+    """Values of every item (items, rows, seeds), and the cluster of each item."""
+
+    group: NDArray[np.intp]
+    above: NDArray[np.float64]
+    below: NDArray[np.float64]
+
+
+def draw_items(world: World, draws: np.random.Generator) -> Items:
+    """One experiment of this world, item by item."""
     group = _groups(world.clusters, draws)
-    answers = _losses if world.kind == "loss" else _answers
-    above, below = answers(world, group, draws)
+    make = _losses if world.kind == "loss" else _answers
+    return Items(group, *make(world, group, draws))
+
+
+def draw(world: World, draws: np.random.Generator) -> Aligned:
+    """One experiment of this world, as a report aligns it."""
+    items = draw_items(world, draws)
     runs = len(world.labels) * world.seeds
-    above, below = above.reshape(len(group), runs), below.reshape(len(group), runs)
+    above = items.above.reshape(len(items.group), runs)
+    below = items.below.reshape(len(items.group), runs)
     return Aligned(
         labels=tuple(label for label in world.labels for _ in range(world.seeds)),
         seeds=tuple(range(world.seeds)) * len(world.labels),
         trains=(world.trains,) * runs,
-        numerator=sums(above, group),
-        denominator=sums(below, group),
-        group=group,
+        numerator=sums(above, items.group),
+        denominator=sums(below, items.group),
+        group=items.group,
         answers=right_or_wrong(above, below),
     )
 
@@ -121,5 +136,4 @@ def _answers(
         total = math.sqrt(1 + world.item_sd**2 + world.both_sd**2 + sd**2)
         ability = total * float(ndtri(world.share + world.truth(label)))
         right[:, row] = (hard + item + seed)[:, row] < ability
-    assert 0 <= ndtr(0) <= 1
     return right, np.ones(right.shape)

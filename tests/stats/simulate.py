@@ -1,8 +1,8 @@
 """Simulation: how often the report's statements are true, cell by cell, as a table.
 
 Every experiment goes through the code that a report goes through: items, influences, paired
-effects, moderation, corrections, verdicts. ``python -m tests.statistics.simulate`` prints the
-table; ``nox -s statistics`` calls it. tests/statistics/test_simulate.py shows that records on
+effects, moderation, corrections, verdicts. ``python -m tests.stats.simulate`` prints the
+table; ``nox -s statistics`` calls it. tests/stats/test_simulate.py shows that records on
 disk give the same verdicts as the arrays used here.
 """
 
@@ -16,12 +16,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 from harness.report.items import Aligned, ScoreKey
 from harness.report.sample import Sample, Scale, make_sample
 from harness.report.scoring import Difference, Scoring, adjust, compare_all, with_differences
 from harness.report.statistics.multiplicity import holm
-from tests.statistics.worlds import REFERENCE, World, draw
+from harness.report.statistics.noise import Noise
+from tests.stats.worlds import REFERENCE, World, draw
 
 GOALS = (0.93, 0.98)
 
@@ -159,24 +161,117 @@ def share_cells() -> Iterator[Cell]:
                 yield Cell(f"share {share}" + ("" if trains else ", untrained"), world)
 
 
-def coverage_table(cells: Iterator[Cell], tries: int, seed: int) -> list[str]:
+def coverage_table(cells: Iterator[Cell], tries: int, seed: int) -> None:
     """Coverage, family-wise error and false equivalents of identical variants."""
-    lines = [
-        f"{'cell':34s} seeds clusters  printed%  coverage%  first variant%  family error%  misses"
-    ]
+    print(f"{'cell':34s} seeds clusters  printed%  coverage%  first variant%  family error%")
     for number, cell in enumerate(cells):
         world = cell.world
         tally = run(world, cell.margin, tries, seed + number)
         misses = _misses(tally)
-        lines.append(
+        line = (
             f"{cell.name:34s} {world.seeds:5d} {world.clusters:8d}  "
             f"{rate(tally.printed, tally.tries * world.variants):>8s}  "
             f"{rate(tally.covered, tally.printed):>9s}  "
             f"{rate(tally.odd_covered, tally.odd_printed):>14s}  "
             f"{rate(tally.families, tally.tries):>13s}  {misses}"
         )
-        print(lines[-1], flush=True)
-    return lines
+        print(line, flush=True)
+
+
+EDGE = 0.025
+
+
+def margin_cells() -> Iterator[Cell]:
+    """A variant that is worse by exactly the margin, or by more, where the margin is in reach."""
+    for seeds, trains in ((1, False), (2, True), (3, True), (5, True)):
+        for clusters in (8, 24, 60, 300):
+            for mix in ("items", "seeds"):
+                parts = MIXES[mix] if trains else {**MIXES[mix], "seed_sd": 0.0}
+                spread = parts["item_sd"] ** 2 / clusters + parts["seed_sd"] ** 2 / seeds
+                edge = 4 * math.sqrt(2 * spread)
+                world = World(
+                    seeds=seeds, trains=trains, clusters=clusters, difference=edge, **parts
+                )
+                yield Cell(f"loss at the margin, {mix} matter", world, edge)
+            for difference in (0.01, 0.02, 0.05):
+                world = World(
+                    kind="share", seeds=seeds, trains=trains, clusters=clusters, share=0.97,
+                    difference=difference, seed_sd=0.0, item_sd=0.05, both_sd=0.02,
+                )  # fmt: skip
+                yield Cell(f"share 0.97, loses {difference}, margin 0.01", world)
+            world = World(
+                kind="share", seeds=seeds, trains=trains, clusters=clusters, share=0.5,
+                difference=0.1, seed_sd=0.0, item_sd=0.3, both_sd=0.2,
+            )  # fmt: skip
+            yield Cell("share 0.5, at the margin of 0.1", world, 0.1)
+
+
+def margin_table(cells: Iterator[Cell], tries: int, seed: int) -> None:
+    """How often a variant that is worse by the margin or more is called equivalent."""
+    print(f"{'cell':40s} seeds clusters  false equivalent%")
+    for number, cell in enumerate(cells):
+        world = cell.world
+        tally = run(world, cell.margin, tries, seed + number)
+        limit = EDGE + 2 * math.sqrt(EDGE * (1 - EDGE) / tries)
+        miss = "equivalent" if tally.equivalent / tries > limit else ""
+        print(
+            f"{cell.name:40s} {world.seeds:5d} {world.clusters:8d}  "
+            f"{rate(tally.equivalent, tries):>17s}  {miss}",
+            flush=True,
+        )
+
+
+def power_cells() -> Iterator[Cell]:
+    """A true difference of a size that is found in some of the tries."""
+    for seeds, trains in ((1, False), (2, True), (3, True), (5, True)):
+        for clusters in (24, 60, 300):
+            for mix in ("items", "seeds"):
+                parts = MIXES[mix] if trains else {**MIXES[mix], "seed_sd": 0.0}
+                spread = parts["item_sd"] ** 2 / clusters + parts["seed_sd"] ** 2 / seeds
+                world = World(
+                    seeds=seeds, trains=trains, clusters=clusters, variants=6,
+                    difference=3 * math.sqrt(2 * spread), **parts,
+                )  # fmt: skip
+                yield Cell(f"loss, {mix} matter", world)
+            world = World(
+                kind="share", seeds=seeds, trains=trains, clusters=clusters, variants=6,
+                seed_sd=0.0, item_sd=0.3, both_sd=0.2, difference=0.8 / math.sqrt(clusters),
+            )  # fmt: skip
+            yield Cell("share 0.5", world)
+
+
+def power_table(cells: Iterator[Cell], tries: int, seed: int) -> None:
+    """Power at an uncorrected 5 %, beside Student's test of the same experiments.
+
+    Student's test takes the seeds alone (their differences hold all noise but that of the items,
+    so it is honest only where seeds matter), or the items alone where nothing was trained.
+    """
+    print(f"{'cell':24s} seeds clusters  found%  found by items alone%  found by seeds alone%")
+    for number, cell in enumerate(cells):
+        world, draws = cell.world, np.random.default_rng(seed + number)
+        scale = scale_of(world, cell.margin)
+        counts = np.zeros(3)
+        for _ in range(tries):
+            sample, differences = judge(draw(world, draws), scale)
+            counts += _found(sample, differences["variant0"])
+        shown = [f"{100 * count / tries:.1f}" for count in counts]
+        by_items = shown[1] if world.seeds == 1 else "–"
+        by_seeds = shown[2] if world.seeds > 1 else "–"
+        print(
+            f"{cell.name:24s} {world.seeds:5d} {world.clusters:8d}  {shown[0]:>6s}  "
+            f"{by_items:>21s}  {by_seeds:>21s}",
+            flush=True,
+        )
+
+
+def _found(sample: Sample, difference: Difference) -> tuple[bool, bool, bool]:
+    """Whether the report, Student's test of items and Student's test of seeds see a difference."""
+    own, other = sample.columns("variant0"), sample.columns(REFERENCE)
+    gaps = sample.values[own] - sample.values[other]
+    noise = sample.between(own, other).noise
+    items = Noise(noise.items, noise.item_freedom).p_value(abs(float(gaps.mean()))) < 0.05
+    seeds = len(gaps) > 1 and float(stats.ttest_1samp(gaps, 0.0).pvalue) < 0.05
+    return difference.p_value is not None and difference.p_value < 0.05, items, seeds
 
 
 def _misses(tally: Tally) -> str:
@@ -206,13 +301,15 @@ def main() -> int:
     asked = parser.parse_args()
     print(f"seed {asked.seed}, {asked.tries} tries a cell")
     started = time.perf_counter()
-    for name, cells in (
-        ("coverage", coverage_cells),
-        ("unequal", unequal_cells),
-        ("share", share_cells),
+    for name, cells, table in (
+        ("coverage", coverage_cells, coverage_table),
+        ("unequal", unequal_cells, coverage_table),
+        ("share", share_cells, coverage_table),
+        ("margin", margin_cells, margin_table),
+        ("power", power_cells, power_table),
     ):
         if asked.only in name:
-            coverage_table(cells(), asked.tries, asked.seed)
+            table(cells(), asked.tries, asked.seed)
     print(f"{time.perf_counter() - started:.0f} s")
     return 0
 

@@ -17,8 +17,11 @@ from harness.report.blocks import (
     prose,
     unknown,
 )
-from harness.report.drawings import Axis, Bar, Panels, Stacks
 from harness.report.evidence import Evidence
+from harness.report.figures.bars import Bar
+from harness.report.figures.canvas import Axis
+from harness.report.figures.panels import Panels
+from harness.report.figures.stacks import Stacks
 from harness.report.ranking import memory_cell, spread_cell
 from harness.report.rows import MEMORY_KINDS, Row, twins
 
@@ -58,10 +61,23 @@ def memory_section(evidence: Evidence) -> Section | None:
         "lengths of the corpus's rows before a model is loaded. "
         "Medians over the runs; failed runs show what they had reached."
         + (" Scoring that was reused is left out; see time by phase." if _reused(rows) else "")
+        + _not_predicted(rows)
     )
     surprises = [prose(text) for text in _surprises(evidence)]
     table = Details("Memory by phase as numbers", (_memory_table(evidence, rows, parts),))
     return Section("memory", "Memory by phase", (note, figure, *surprises, table))
+
+
+def _not_predicted(rows: list[Row]) -> str:
+    """Names the rows whose model the planner could not rehearse."""
+    named = [row.label for row in rows if row.finished and row.records[0].prediction is None]
+    if not named:
+        return ""
+    which = f"{', '.join(named[:5])}{' and others' if len(named) > 5 else ''}"
+    return (
+        f" Not predicted: {which} (a step of the model could not be rehearsed without weights, or "
+        "the record does not tell)."
+    )
 
 
 def _surprises(evidence: Evidence) -> Iterator[str]:

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.report import figures, markdown
+from harness.report import markdown
 from harness.report.blocks import Block, Details, Figure
 from harness.report.build import Report
+from harness.report.figures import draw
 from harness.spec.schema import write_bytes
 
 if TYPE_CHECKING:
@@ -33,18 +34,18 @@ def write_report(report: Report, folder: Path) -> Path:
     Raises:
         StorageError: the folder cannot be written.
     """
-    drawn = {figure.name: figures.draw(figure.drawing, figure.alt) for figure in _figures(report)}
+    drawn = {figure.name: draw.draw(figure.drawing, figure.alt) for figure in _figures(report)}
     files: dict[str, bytes] = {}
     for name, (vector, raster) in drawn.items():
         files[f"{name}.svg"] = vector
-        files[f"{name}.dark.svg"] = figures.darken(vector)
+        files[f"{name}.dark.svg"] = draw.darken(vector)
         files[f"{name}.png"] = raster
     for name, data in files.items():
         write_bytes(folder / "figures" / name, data)
     for old in (folder / "figures").glob("*.*"):
         if old.suffix in (".svg", ".png") and old.name not in files:
             old.unlink()
-    pictures = {name: figures.inline(vector, name) for name, (vector, _) in drawn.items()}
+    pictures = {name: draw.inline(vector, name) for name, (vector, _) in drawn.items()}
     write_bytes(folder / "report.html", html_page(report, pictures).encode())
     write_bytes(folder / "report.md", markdown_page(report).encode())
     write_bytes(folder / METHODS, _methods().read_bytes())

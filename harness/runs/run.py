@@ -149,7 +149,7 @@ class Run:
         lengths = rows.tokens_per_row if rows is not None else []
         size = self.plan.training.micro_batch_size
         largest = largest_micro_batch(order, lengths, size)
-        self.draft.prediction = predict(self.plan, largest)
+        self.draft.prediction = predict(self.plan, largest, self.log)
 
     def _load(self, source: Path) -> Any:
         from harness.weights.census import check_census, take_census

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from harness.cli.app import out
 from harness.cli.options import ReportsOption
+from harness.errors import UserError
 from harness.spec import registry
 
 if TYPE_CHECKING:
@@ -27,15 +28,44 @@ class Kind(StrEnum):
     models = "models"
     studies = "studies"
     runs = "runs"
+    methods = "methods"
 
 
 def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.")] = Kind.variants,
     reports: ReportsOption = Path("reports"),
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Variants or methods as a Markdown table.")
+    ] = False,
 ) -> None:
-    """List variants, suites, models, studies or runs."""
-    table = _runs_table(reports) if kind is Kind.runs else _names_table(kind)
-    out.print(table)
+    """List variants, suites, models, studies, runs, or which methods work on which bases."""
+    if markdown:
+        out.print(_markdown(kind), markup=False, highlight=False, soft_wrap=True)
+    elif kind is Kind.methods:
+        out.print(_methods_table())
+    else:
+        out.print(_runs_table(reports) if kind is Kind.runs else _names_table(kind))
+
+
+def _markdown(kind: Kind) -> str:
+    if kind is Kind.methods:
+        from harness.spec.plane import plane_markdown, read_plane
+
+        return plane_markdown(read_plane())
+    if kind is Kind.variants:
+        return registry.variants_markdown()
+    raise UserError(f"no page of {kind.value}", where="--markdown", expected="variants or methods")
+
+
+def _methods_table() -> Table:
+    from harness.spec.plane import FACETS, TITLES, plane_rows, read_plane
+
+    titles = [TITLES.get(name, name) for name in FACETS]
+    table = Table("method", "base", *titles, "reason", title_justify="left")
+    for method, schemes, cells in plane_rows(read_plane()):
+        reasons = dict.fromkeys(cell.reason for cell in cells if cell.reason)
+        table.add_row(method, schemes, *(cell.state for cell in cells), Text("; ".join(reasons)))
+    return table
 
 
 def _names_table(kind: Kind) -> Table:

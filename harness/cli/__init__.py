@@ -18,12 +18,17 @@ from harness.cli.plan import plan
 from harness.cli.report import report
 from harness.cli.run import run
 from harness.cli.show import show
+from harness.cli.study import study
 from harness.cli.terminal import accept_any_text, give_up_output
 from harness.errors import HarnessError
 
 __all__ = ["main"]
 
-for command in (list_, show, plan, run, report, compare, corpus, doctor, export, chat, generate):
+COMMANDS = (
+    *(list_, show, plan, run, report, compare),
+    *(corpus, doctor, export, chat, generate, study),
+)
+for command in COMMANDS:
     app.command(command.__name__.rstrip("_"))(command)
 
 

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -89,7 +89,8 @@ class Run:
             model = self._load(source)
         self._import("what scoring needs", "harness.score.take", "harness.score.reuse")
         if self.plan.trains:
-            self._take_scores("score_base", lambda: self._subject(model, corpus, renderer))
+            if self.plan.score.split == "held_out":  # tuning compares trained models only
+                self._take_scores("score_base", lambda: self._subject(model, corpus, renderer))
             modules = path_of(self.plan).modules
             self._import("the trainer", "harness.weights.adapter", "peft", *modules)
             with self._in_phase("train"):
@@ -129,7 +130,10 @@ class Run:
         training = self.plan.training
         rows = make_rows(found.train, training)
         self.draft.corpus = with_rows(found.corpus.result, rows, training.overflow)
-        return found.corpus, renderer, rows if self.plan.trains else None
+        corpus = found.corpus
+        if self.plan.score.split == "validation":  # what is not here cannot be chosen by
+            corpus = replace(corpus, held_out=(), pairs=())
+        return corpus, renderer, rows if self.plan.trains else None
 
     def _schedule(self, rows: Rows | None) -> list[int]:
         """Indices of the rows to train on, in order."""

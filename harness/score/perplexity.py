@@ -84,19 +84,19 @@ def negative_log_likelihoods(
 
 
 def held_out(taking: Taking) -> Scores:
-    """Scores of the held-out conversations.
+    """Scores of the held-out conversations, or of the validation split where a trial asks for it.
 
     Raises:
         UserError: there are none.
     """
     subject, spec = taking.subject, taking.subject.plan.score
-    taking.progress.note("scoring held-out conversations")
-    conversations = subject.corpus.held_out
-    if not conversations:
+    side = spec.split.replace("_", "-")
+    taking.progress.note(f"scoring {side} conversations")
+    if not getattr(subject.corpus, spec.split):
         raise UserError(
-            "no held-out conversations to score",
+            f"no {side} conversations to score",
             where=subject.corpus.result.name,
-            hint="raise held_out_fraction, or give a larger corpus",
+            hint=f"raise {spec.split}_fraction, or give a larger corpus",
         )
     sequences = held_out_sequences(subject)
     text_bytes = [_scored_bytes(subject.tokenizer, sequence) for sequence in sequences]
@@ -111,13 +111,13 @@ def _scored_bytes(tokenizer: Any, sequence: TokenSequence) -> int:
 
 
 def held_out_sequences(subject: Subject) -> list[TokenSequence]:
-    """The held-out conversations in tokens, as far as the suite scores them."""
-    limit = subject.plan.score.held_out_tokens
+    """The conversations of the split that is scored in tokens, as far as the suite scores them."""
+    limit, split = subject.plan.score.held_out_tokens, subject.plan.score.split
     return [
         replace(
             sequence, input_ids=sequence.input_ids[:limit], loss_mask=sequence.loss_mask[:limit]
         )
-        for sequence in subject.renderer.encode_all(subject.corpus.held_out)
+        for sequence in subject.renderer.encode_all(getattr(subject.corpus, split))
     ]
 
 
@@ -147,7 +147,7 @@ def score_held_out(
     counts = np.array([len(loss) for loss in losses], float)
     if not counts.sum():
         raise UserError(
-            f"none of {len(sequences)} held-out conversations has a token to score",
+            f"none of {len(sequences)} conversations has a token to score",
             expected="assistant tokens among the first held_out_tokens",
             hint="raise score.held_out_tokens",
         )
@@ -171,6 +171,6 @@ def score_held_out(
         "held_out_tokens": spec.held_out_tokens,
     }
     return [
-        place.write(PERPLEXITY, nats, asked=asked, details=details),
-        place.write(BITS_PER_BYTE, bits, asked=asked, details=details),
+        place.write(replace(metric, task=spec.split), found, asked=asked, details=details)
+        for metric, found in ((PERPLEXITY, nats), (BITS_PER_BYTE, bits))
     ]

@@ -119,6 +119,8 @@ def _deciding(plan: Plan) -> dict[str, Any]:
     for key in ("validation_fraction", "validation_limit", "chat_date"):
         if data["corpus"][key] == CorpusSpec.model_fields[key].default:
             del data["corpus"][key]
+    if data["score"]["split"] == ScoreSpec.model_fields["split"].default:
+        del data["score"]["split"]
     # A path says where data lies, not what it is.
     if data["corpus_sha256"]:
         del data["corpus"]["source"]
@@ -183,7 +185,7 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
         data_sha256=_data_sha256(suite.score),
         model_sha256=model_sha256(model),
         budget=budget,
-        score=suite.score,
+        score=suite.score.taken,
         device=device,
         substitutions=tuple(found),
     )

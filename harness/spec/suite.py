@@ -171,6 +171,11 @@ class ScoreSpec(Frozen):
     )
     engine: Literal["fast", "hf"] = "fast"
     batch_tokens: Positive = Field(default=4096, description="tokens per scoring batch (fast)")
+    split: Literal["held_out", "validation"] = Field(
+        default="held_out",
+        description='what is scored: the verdict on "held_out", or for tuning only the loss on '
+        '"validation"; tasks, preference, forgetting and generations then wait for the verdict',
+    )
     primary: str | None = Field(
         default=None,
         description='the score that decides, as task and metric: "arc_easy acc_norm"; by default '
@@ -183,6 +188,14 @@ class ScoreSpec(Frozen):
             msg = f"stride {self.stride} must be below window {self.window}: a token needs context"
             raise ValueError(msg)
         return self
+
+    @property
+    def taken(self) -> ScoreSpec:
+        """What is really scored: on the validation split nothing but its loss."""
+        if self.split == "held_out":
+            return self
+        kept = ("split", "window", "stride", "held_out_tokens", "engine", "batch_tokens")
+        return ScoreSpec(**{key: getattr(self, key) for key in kept})
 
 
 class Suite(Frozen):
@@ -206,3 +219,10 @@ class Suite(Frozen):
     )
     training: dict[str, JsonValue] = Field(default_factory=dict)
     precision: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _there_is_something_to_tune_on(self) -> Suite:
+        if self.score.split == "validation" and not self.corpus.validation_fraction:
+            msg = 'score.split = "validation" needs a corpus.validation_fraction above 0'
+            raise ValueError(msg)
+        return self

@@ -54,6 +54,7 @@ def test_there_is_a_file_and_a_test_for_every_command() -> None:
         "export",
         "chat",
         "generate",
+        "study",
     ]
     assert sorted(filter(None, COMMANDS)) == sorted(known)
     for name in COMMANDS:
@@ -105,4 +106,4 @@ def test_looking_things_up_loads_no_deep_learning_library(
 def test_as_a_process_it_prints_and_exits_the_same() -> None:
     done = in_process("show", "qlora")
     assert (done.code, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: unknown variant, suite or model 'qlora'")
+    assert done.stderr.startswith("error: unknown variant, suite, model or study 'qlora'")

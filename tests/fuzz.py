@@ -205,7 +205,7 @@ def caches(chance: random.Random, folder: Path) -> None:
 def trained() -> tuple[str, bytes]:
     """Name and bytes of a checkpoint of the tiny model."""
     from harness.records.events import Silence
-    from harness.train.train import train
+    from harness.train.path import train
     from tests.train.tiny import tiny_job, tiny_model, tiny_plan, tiny_rows
 
     with tempfile.TemporaryDirectory() as name:

@@ -135,6 +135,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def fuzz(session: nox.Session) -> None:
+    """Thousands of damaged files, settings, records, caches and checkpoints; prints its seed."""
+    python = project_python(session, "tests")
+    session.run(python, "-m", "tests.fuzz", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none")
 def browser(session: nox.Session) -> None:
     """The HTML report in a real browser."""
     python = project_python(session, "tests", "browser")

@@ -7,21 +7,28 @@ import sys
 from contextlib import suppress
 
 from harness.cli.app import INTERRUPTED, app, complain, err
+from harness.cli.chat import chat
 from harness.cli.compare import compare
 from harness.cli.corpus import corpus
 from harness.cli.doctor import doctor
 from harness.cli.export import export
+from harness.cli.generate import generate
 from harness.cli.list import list_
 from harness.cli.plan import plan
 from harness.cli.report import report
 from harness.cli.run import run
 from harness.cli.show import show
+from harness.cli.study import study
 from harness.cli.terminal import accept_any_text, give_up_output
 from harness.errors import HarnessError
 
 __all__ = ["main"]
 
-for command in (list_, show, plan, run, report, compare, corpus, doctor, export):
+COMMANDS = (
+    *(list_, show, plan, run, report, compare),
+    *(corpus, doctor, export, chat, generate, study),
+)
+for command in COMMANDS:
     app.command(command.__name__.rstrip("_"))(command)
 
 

@@ -27,6 +27,7 @@ def preflight(plans: Sequence[Plan]) -> None:
     check_tokenizer(plans[0].model)
     for planned in plans:
         check_adapter(planned)
+        check_forms(planned)
         check_model(planned)
 
 
@@ -67,6 +68,20 @@ def _naming(variant: str, settings: tuple[str, ...]) -> Iterator[None]:
         changes = f", with --set {' '.join(own)}" if own else ""
         error.where = f"{registry.variant_path(variant)}, {error.where}{changes}"
         raise
+
+
+def check_forms(planned: Plan) -> None:
+    """Refuse forms that the plan's method or model has not: no merge, no GGUF, no library."""
+    from harness.spec.form import parse_form
+
+    forms = [parse_form(name) for name in planned.score.forms]
+    merging = [form for form in forms if form.merges]
+    if planned.adapter is None or not merging:
+        return
+    from harness.forms.check import check_form
+
+    for form in merging:
+        check_form(planned, form)
 
 
 def check_model(planned: Plan) -> None:

@@ -14,10 +14,10 @@ from harness.spec.variant import Variant
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="A variant, suite or model.")],
+    name: Annotated[str, typer.Argument(help="A variant, suite, model or study.")],
     suite: SuiteOption = "quick",
 ) -> None:
-    """Show a variant (resolved under a suite), a suite or a model, every value spelled out."""
+    """Show a variant (resolved under a suite), suite, model or study, all spelled out."""
     found = registry.find(name, suite)
     if isinstance(found, Variant) and found.adapter is not None:
         check_fields(found.adapter, name)

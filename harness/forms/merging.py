@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import InvalidFile, RunError, UserError
+from harness.quantize.scheme import is_quantized
 from harness.spec.model import Model
 from harness.spec.variant import Adapter
 
@@ -104,7 +105,7 @@ def merge(wrapped: Any, *, form: str) -> PreTrainedModel:
         UserError: PEFT does not merge this method.
     """
     base = wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else wrapped
-    if getattr(base, "is_quantized", False):
+    if is_quantized(base):
         raise RunError(
             "an adapter is never merged into quantized weights",
             expected="an unquantized base model",

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
+from harness.spec.form import FormName
 from harness.spec.plan import Plan
 from harness.spec.schema import Frozen, Versioned
 
@@ -132,7 +133,7 @@ class Score(Frozen):
     task: str
     metric: str
     stage: Literal["before", "after"] = Field(description="of training; both alike when untrained")
-    precision: Literal["training", "16bit", "merged"] = "training"
+    precision: FormName = Field(default="training", description="the form that was scored")
     value: float
     standard_error: Annotated[float, Field(ge=0)] | None
     n: Count = Field(description="items")

@@ -54,7 +54,8 @@ def _protocols(evidence: Evidence) -> Table:
     columns = tuple(Column(title, number=title == "items") for title in titles)
     rows = tuple(_protocol_cells(evidence, scoring) for scoring in evidence.scorings)
     caption = (
-        "Weights scored: as trained (quantized where the variant is), on a 16-bit base, or merged. "
+        "Weights scored: as trained (quantized where the variant is), on a 16-bit base, or in "
+        "another form. "
         "Details are of the first run that has the score."
     )
     packed = packed_base(evidence)
@@ -67,14 +68,14 @@ def _protocol_cells(evidence: Evidence, scoring: Scoring) -> tuple[Cell, ...]:
     records = (record for row in evidence.ranked for record in row.finished)
     score = next(found for record in records if (found := scoring.key.find(record)))
     details = "; ".join(f"{key} = {plain(value)}" for key, value in score.details.items())
-    taken = {"training": "as trained", "16bit": "16-bit base", "merged": "merged"}
+    taken = {"training": "as trained", "16bit": "16-bit base"}
     return (
         Cell(scoring.key.title, scoring.key.title),
         Cell(score.task),
         Cell(score.metric),
         Cell(score.unit),
         Cell(score.direction),
-        Cell(taken[score.precision]),
+        Cell(taken.get(score.precision, score.precision)),
         Cell(numbers.count(score.n), score.n),
         Cell(details if len(details) <= DETAILS_LENGTH else details[: DETAILS_LENGTH - 1] + "…"),
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.records.record import PhaseCost, RunRecord
 from harness.records.store import StoredRun
-from harness.report.drawings import Mark
+from harness.report.figures.canvas import Mark
 from harness.spec.plan import Plan
 
 MARKERS = 8

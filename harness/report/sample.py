@@ -15,6 +15,7 @@ from harness.report.statistics.effects import Effect
 from harness.report.statistics.noise import Floats, Noise, make_noise
 from harness.report.statistics.shares import Discordant, with_design_effect
 
+LARGEST_LOG = 700.0
 SHARES = frozenset({"fraction", "share", "accuracy", "probability"})
 
 
@@ -62,7 +63,8 @@ class Scale:
 
     def difference(self, additive: float) -> float:
         """A relative change, or a difference in the score's unit."""
-        return math.expm1(additive) if self.relative else additive
+        # Two seeds at an early look of many can leave an interval of any width.
+        return math.expm1(min(additive, LARGEST_LOG)) if self.relative else additive
 
 
 @dataclass(frozen=True)

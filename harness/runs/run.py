@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from harness.corpus.sequences import Rows
     from harness.measure.meter import Meter
     from harness.score.subject import Scores, Subject
-    from harness.spec.variant import Quantization
 
 
 @dataclass
@@ -90,7 +89,8 @@ class Run:
             model = self._load(source)
         self._import("what scoring needs", "harness.score.take", "harness.score.reuse")
         if self.plan.trains:
-            self._take_scores("score_base", lambda: self._subject(model, corpus, renderer))
+            if self.plan.score.split == "held_out":  # tuning compares trained models only
+                self._take_scores("score_base", lambda: self._subject(model, corpus, renderer))
             modules = path_of(self.plan).modules
             self._import("the trainer", "harness.weights.adapter", "peft", *modules)
             with self._in_phase("train"):
@@ -130,7 +130,10 @@ class Run:
         training = self.plan.training
         rows = make_rows(found.train, training)
         self.draft.corpus = with_rows(found.corpus.result, rows, training.overflow)
-        return found.corpus, renderer, rows if self.plan.trains else None
+        corpus = found.corpus
+        if self.plan.score.split == "validation":  # what is not here cannot be chosen by
+            corpus = replace(corpus, held_out=(), pairs=())
+        return corpus, renderer, rows if self.plan.trains else None
 
     def _schedule(self, rows: Rows | None) -> list[int]:
         """Indices of the rows to train on, in order."""
@@ -205,15 +208,14 @@ class Run:
     def _every_precision(
         self, subject: Subject, stage: Literal["before", "after"], folder: Path
     ) -> Scores:
+        from harness.forms.make import Parts
         from harness.score.precision import take_every_precision
         from harness.weights.fetch import fetch
-        from harness.weights.load import load_base
 
-        def load(quantization: Quantization) -> Any:
-            source = fetch(self.plan.model, self.log)
-            return load_base(self.plan, source, quantization, trust_remote_code=self._trusted)
+        def parts(adapter: Path) -> Parts:
+            return Parts(self.plan, fetch(self.plan.model, self.log), adapter, self._trusted)
 
-        return take_every_precision(subject, stage, folder, self.log, load)
+        return take_every_precision(subject, stage, folder, self.log, parts)
 
     def _subject(self, model: Any, corpus: Corpus, renderer: Renderer) -> Subject:
         from harness.score.subject import Subject

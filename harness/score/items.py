@@ -18,7 +18,6 @@ from pydantic import JsonValue
 from harness.errors import DivergedError
 from harness.records.record import Score
 from harness.spec.schema import write_bytes
-from harness.spec.suite import ScorePrecision
 
 Stage = Literal["before", "after"]
 RESAMPLES = 1000
@@ -72,7 +71,7 @@ class Place:
 
     folder: Path
     stage: Stage
-    precision: ScorePrecision
+    precision: str
 
     def write(
         self,
@@ -122,8 +121,9 @@ def file_name(task: str, metric: str, stage: str, precision: str) -> str:
 
     Different scores have different names: ``a/b`` becomes ``a%2Fb``, not ``a_b``.
     """
-    plain = (re.sub(r"[^A-Za-z0-9_@-]", _percent_encoded, part) for part in (task, metric))
-    return ".".join((*plain, stage, precision, "parquet"))
+    parts = (task, metric, stage, precision)
+    plain = (re.sub(r"[^A-Za-z0-9_@-]", _percent_encoded, part) for part in parts)
+    return ".".join((*plain, "parquet"))
 
 
 def _percent_encoded(found: re.Match[str]) -> str:

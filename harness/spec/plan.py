@@ -143,6 +143,7 @@ NEWER = (
     "corpus.validation_limit",
     "corpus.chat_date",
     "score.also",
+    "score.split",
 )
 
 
@@ -157,6 +158,7 @@ def _deciding(plan: Plan) -> dict[str, Any]:
         leave_out(data, key)
     for key in NEWER:
         leave_out(data, key, when=default_of(Plan, key))
+    data["score"]["precisions"] = data["score"].pop("forms")  # as older harnesses called them
     for task in data["score"]["tasks"]:
         task["name"] = Path(task["name"]).name if _is_file(task["name"]) else task["name"]
     return data
@@ -203,7 +205,7 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
         data_sha256=_data_sha256(suite.score),
         model_sha256=model_sha256(model),
         budget=budget,
-        score=suite.score,
+        score=suite.score.taken,
         device=device,
         substitutions=tuple(found),
     )

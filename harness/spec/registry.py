@@ -18,12 +18,14 @@ from harness.spec.model import Model, RandomSource
 from harness.spec.plan import Plan, RunRequest, make_plan
 from harness.spec.schema import check_depth, parse, read_toml, with_nulls
 from harness.spec.schemes import resolve_quantization
+from harness.spec.study import Study
 from harness.spec.suite import SEED_LIMIT, Suite
 from harness.spec.variant import Protocol, Variant
 
 PACKAGE = Path(__file__).parents[1]
 MODELS = PACKAGE / "models"
 SUITES = PACKAGE / "suites"
+STUDIES = PACKAGE / "studies"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,99}")
 LONGEST_NAME = 150
 MOST_SEEDS = 1000
@@ -61,6 +63,11 @@ def suite_names() -> list[str]:
     return _stems(SUITES)
 
 
+def study_names() -> list[str]:
+    """Names of all built-in studies, sorted."""
+    return _stems(STUDIES)
+
+
 def model_names() -> list[str]:
     """Names of all registered models, sorted."""
     return _stems(MODELS)
@@ -88,6 +95,18 @@ def load_model(name: str) -> Model:
     if isinstance(model.source, RandomSource):
         _locate("model", model.source.tokenizer, MODELS, f"{path}, source.tokenizer")
     return model
+
+
+def load_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
+    """Read one study by name or path; ``overrides`` is a nested table laid over the file.
+
+    With overrides it is another study, under a derived name.
+    """
+    path = _locate("study", name, STUDIES)
+    data = merge({"name": path.stem, **read_toml(path)}, with_nulls(Study, overrides or {}))
+    if overrides:
+        data["name"] = _derived_name(path.stem, _flatten(overrides))
+    return parse(Study, data, where=_blame(path, overrides))
 
 
 def load_suite(name: str, overrides: Mapping[str, Any] | None = None) -> Suite:
@@ -149,6 +168,12 @@ def build_variant(
     return made.model_copy(update={"quantization": resolved})
 
 
+def derived_name(name: str, overrides: Mapping[str, Any]) -> str:
+    """The name of a variant or suite with ``overrides`` laid over its file."""
+    stem = Path(name).stem if name.endswith(".toml") else name
+    return _derived_name(stem, _flatten(overrides)) if overrides else stem
+
+
 def _derived_name(name: str, changes: list[str]) -> str:
     """``name`` and what was changed; past the length of a folder's name, a digest of it."""
     derived = "+".join([name, *changes])
@@ -207,21 +232,36 @@ def parse_settings(settings: Iterable[str]) -> tuple[dict[str, Any], dict[str, A
     variant: dict[str, Any] = {}
     suite: dict[str, Any] = {}
     for setting in settings:
-        key, equals, text = setting.partition("=")
-        sections = [part.strip() for part in key.split(".")]
-        if not equals or not all(sections) or len(sections) > MOST_SECTIONS:
-            raise UserError(
-                f"--set {setting!r} is not KEY=VALUE", expected="for example adapter.r=32"
-            )
+        sections, value = _split_setting(setting)
         target = suite if changes_suite(setting) else variant
         if sections[0] == "suite":
             del sections[0]
-        for section in sections[:-1]:
-            target = target.setdefault(section, {})
-            if not isinstance(target, dict):
-                raise InvalidFile(f"{section} is a value, not a section", where=f"--set {setting}")
-        target[sections[-1]] = _toml_value(text)
+        _lay(target, sections, value, setting)
     return variant, suite
+
+
+def parse_setting(setting: str) -> dict[str, Any]:
+    """One ``key=value`` as a nested table, whatever it is for."""
+    table: dict[str, Any] = {}
+    _lay(table, *_split_setting(setting), setting)
+    return table
+
+
+def _split_setting(setting: str) -> tuple[list[str], Any]:
+    key, equals, text = setting.partition("=")
+    sections = [part.strip() for part in key.split(".")]
+    if not equals or not all(sections) or len(sections) > MOST_SECTIONS:
+        raise UserError(f"--set {setting!r} is not KEY=VALUE", expected="for example adapter.r=32")
+    return sections, _toml_value(text)
+
+
+def _lay(target: dict[str, Any], sections: list[str], value: Any, setting: str) -> None:
+    """Put a value at its place in a nested table."""
+    for section in sections[:-1]:
+        target = target.setdefault(section, {})
+        if not isinstance(target, dict):
+            raise InvalidFile(f"{section} is a value, not a section", where=f"--set {setting}")
+    target[sections[-1]] = value
 
 
 def changes_suite(setting: str) -> bool:
@@ -320,21 +360,24 @@ def resolve(request: Request, device: Device) -> list[Plan]:
 
 def descriptions(kind: str) -> list[tuple[str, str]]:
     """Name and description of every registered thing of one kind, sorted by name."""
-    folder = {"variants": variants_folder(), "suites": SUITES, "models": MODELS}[kind]
+    folders = {"suites": SUITES, "models": MODELS, "studies": STUDIES}
+    folder = folders.get(kind) or variants_folder()
     return [
         (path.stem, str(read_toml(path).get("description", "")))
         for path in sorted(folder.glob("*.toml"))
     ]
 
 
-def find(name: str, suite_name: str) -> Variant | Suite | Model:
-    """A variant (resolved under the suite), a suite or a model, by name or path."""
+def find(name: str, suite_name: str) -> Variant | Suite | Model | Study:
+    """A variant (resolved under the suite), suite, model or study, by name or path."""
     own = read_toml(Path(name)) if name.endswith(".toml") and Path(name).is_file() else {}
     if name in suite_names() or "model" in own:
         return load_suite(name)
     if name in model_names() or "source" in own:
         return load_model(name)
-    known = variant_names() + suite_names() + model_names()
+    if name in study_names() or "question" in own:
+        return load_study(name)
+    known = variant_names() + suite_names() + model_names() + study_names()
     if name not in known and not name.endswith(".toml"):
-        raise UnknownName("variant, suite or model", name, known)
+        raise UnknownName("variant, suite, model or study", name, known)
     return load_variant(name, load_suite(suite_name))

@@ -11,7 +11,6 @@ from torch import nn
 
 from harness.errors import UserError
 from harness.forecast.memory import predict
-from harness.forecast.phantom import phantom_model
 from harness.quantize.grouped import pack, unpack
 from harness.quantize.layers import is_linear
 from harness.quantize.scheme import Target, find_scheme, installed, scheme_of
@@ -21,6 +20,7 @@ from harness.spec.variant import Quantization
 from harness.weights.adapter import attach_adapter
 from harness.weights.census import check_census, take_census
 from harness.weights.load import load_base
+from harness.weights.phantom import phantom_model
 from harness.weights.shape import count_plan
 from tests.architectures import model_toml, save_architecture
 from tests.planned import planned

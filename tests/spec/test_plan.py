@@ -354,7 +354,9 @@ SET = {
     "corpus.validation_limit": 3,
     "corpus.chat_date": "2025-01-01",
     "score.also": ["other"],
+    "score.split": "validation",
 }
+RENAMED = {"score.forms"}
 
 
 def keys(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -391,7 +393,7 @@ def test_every_setting_newer_than_a_committed_record_is_left_out_at_its_default(
     plans = [json.loads(path.read_text())["plan"] for path in RECORDS]
     assert len(plans) > 1
     newer = {key for key in keys(Plan) if not all(has(plan, key) for plan in plans)}
-    assert newer <= {*NEWER, *UNDECIDING}
+    assert newer - RENAMED <= {*NEWER, *UNDECIDING}
 
 
 def test_what_is_left_out_are_settings() -> None:

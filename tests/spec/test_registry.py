@@ -422,7 +422,7 @@ def test_show_spells_out_every_value() -> None:
 
 
 def test_show_of_an_unknown_name_knows_all_three_kinds() -> None:
-    with pytest.raises(UnknownName, match="unknown variant, suite or model") as caught:
+    with pytest.raises(UnknownName, match="unknown variant, suite, model or study") as caught:
         find("quik", "quick")
     assert "did you mean quick?" in str(caught.value)
 

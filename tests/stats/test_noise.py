@@ -86,3 +86,16 @@ def test_more_seeds_and_items_shrink_what_belongs_to_them() -> None:
     assert (items.items, items.both) == pytest.approx((0.15, 0.05))
     assert items.seeds == pytest.approx(0.15)
     assert items.item_freedom == pytest.approx(59)
+
+
+def test_two_seeds_call_no_more_than_promised_even_at_the_level_of_many_comparisons() -> None:
+    """At 1.25 % Student's quantile of two seeds is 51, and what is taken away must not grow so."""
+    draws = np.random.default_rng(6)
+    shared, tries = 0.02, 40_000
+    seen = (1 + shared) * draws.chisquare(1, tries)
+    distance = np.abs(math.sqrt(1 + shared) * draws.standard_normal(tries))
+    called = [
+        Noise(shared, 60.0, variance, 1.0, shared).half_width(0.0125) < far
+        for variance, far in zip(seen, distance, strict=True)
+    ]
+    assert np.mean(called) <= 0.0125 + 3 * math.sqrt(0.0125 / tries)

@@ -1,16 +1,12 @@
-"""Figures: draws drawings with matplotlib, the same bytes for the same data."""
+"""Draw: a figure as SVG and PNG, the same bytes for the same data."""
 
 from __future__ import annotations
 
 import html
 import io
 import re
-from collections.abc import Callable
-from typing import Any
 
-from harness.report import plots
-from harness.report.drawings import Curves, Drawing, Forest, Histogram, Panels, Scatter, Stacks
-from harness.report.plots import FAINT, GRID, INK, PAPER, SHADE
+from harness.report.figures.canvas import FAINT, GRID, INK, PAPER, SHADE, Drawing
 
 DARK = {INK: "#e6edf3", FAINT: "#9aa4ae", GRID: "#3a424b", SHADE: "#2a323b", PAPER: "#0d1117"}
 VARIABLES = {INK: "--ink", FAINT: "--faint", GRID: "--grid", SHADE: "--shade", PAPER: "--paper"}
@@ -40,14 +36,6 @@ SETTINGS = {
     "savefig.facecolor": PAPER,
     "lines.linewidth": 1.6,
 }
-PAINTERS: dict[type, Callable[[Any, Any], None]] = {
-    Scatter: plots.scatter,
-    Forest: plots.forest,
-    Curves: plots.curves,
-    Stacks: plots.stacks,
-    Panels: plots.panels,
-    Histogram: plots.histogram,
-}
 
 
 def draw(drawing: Drawing, description: str) -> tuple[bytes, bytes]:
@@ -59,7 +47,7 @@ def draw(drawing: Drawing, description: str) -> tuple[bytes, bytes]:
     with mpl.rc_context(SETTINGS):
         figure = Figure()
         FigureCanvasAgg(figure)
-        PAINTERS[type(drawing)](figure, drawing)
+        drawing.paint(figure)
         vector, raster = io.BytesIO(), io.BytesIO()
         figure.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})
         figure.savefig(raster, format="png", dpi=PNG_DPI, metadata={"Software": None})

@@ -141,8 +141,10 @@ class Run:
 
         if rows is None:
             return []
-        order = self.plan.seed if self.plan.order_seed is None else self.plan.order_seed
-        return schedule(len(rows.rows), self.plan.budget, order, rows.tokens_per_row)
+        plan = self.plan
+        seed = plan.seed if plan.order_seed is None else plan.order_seed
+        rows_of = rows.of_conversation if plan.order == "conversations" else None
+        return schedule(len(rows.rows), plan.budget, seed, rows.tokens_per_row, rows_of)
 
     def _predict(self, order: list[int], rows: Rows | None) -> None:
         """Outside of any phase: it is no cost of the variant."""

@@ -10,6 +10,7 @@ from pydantic import Field, JsonValue
 
 from harness.errors import CorpusError, StorageError, UserError
 from harness.spec.device import Device
+from harness.spec.methods import needs_of, virtual_tokens
 from harness.spec.model import FolderSource, Model
 from harness.spec.schema import (
     Frozen,
@@ -231,18 +232,26 @@ def _fit_precision(variant: Variant, device: Device, found: list[Substitution]) 
 def _fit_training(
     variant: Variant, suite: Suite, model: Model, found: list[Substitution]
 ) -> Training:
-    training = variant.training
+    training = _fit_soft_prompt(variant, found)
+    taken = virtual_tokens(variant.adapter)
     limit = model.config.get("max_position_embeddings")
-    if isinstance(limit, int) and training.sequence_length > limit:
+    if isinstance(limit, int) and training.sequence_length > limit - taken:
+        if taken >= limit:
+            raise UserError(
+                f"{taken} virtual tokens leave no room for text",
+                where=f"[adapter] of variant {variant.name}",
+                expected=f"fewer than the {limit} positions of {model.name}",
+            )
+        soft = f", {taken} of them for virtual tokens" if taken else ""
         found.append(
             Substitution(
                 key="training.sequence_length",
                 asked=training.sequence_length,
-                used=limit,
-                reason=f"{model.name} takes at most {limit} positions",
+                used=limit - taken,
+                reason=f"{model.name} takes at most {limit} positions{soft}",
             )
         )
-        training = training.model_copy(update={"sequence_length": limit})
+        training = training.model_copy(update={"sequence_length": limit - taken})
     batch = suite.budget.batch_size
     micro = training.micro_batch_size
     if micro > batch or batch % micro:
@@ -256,6 +265,29 @@ def _fit_training(
             )
         )
         training = training.model_copy(update={"micro_batch_size": used})
+    return training
+
+
+def _fit_soft_prompt(variant: Variant, found: list[Substitution]) -> Training:
+    """What a soft prompt cannot be trained with is switched off, and said."""
+    training = variant.training
+    needs = needs_of(variant.adapter)
+    kind = variant.adapter.type if variant.adapter is not None else ""
+    unable = {
+        "packing": (
+            needs.virtual_tokens is not None,
+            f"{kind} numbers positions anew, so packed conversations would see each other",
+        ),
+        "gradient_checkpointing": (
+            needs.holds_cache,
+            f"the prompt of {kind} is a cache, which checkpointed layers do not read",
+        ),
+    }
+    for name, (cannot, reason) in unable.items():
+        if cannot and getattr(training, name):
+            key = f"training.{name}"
+            found.append(Substitution(key=key, asked=True, used=False, reason=reason))
+            training = training.model_copy(update={name: False})
     return training
 
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from harness.records.events import Progress
 from harness.records.record import TrainResult
 from harness.spec.device import Device
+from harness.spec.methods import refusal
 from harness.spec.plan import Plan, Substitution
 from harness.spec.plugins import Plugins
 from harness.spec.registry import Request
@@ -83,9 +84,14 @@ def settle(plan: Plan) -> Plan:
 
     Raises:
         UnknownName: no path is called what ``training.speed`` says.
-        UserError: the package that brings the path cannot be imported.
+        UserError: no run can train the adapter, or the package that brings the path cannot be
+            imported.
         InvalidFile: the model's TOML states no shape, or PEFT refuses the adapter.
     """
+    if plan.adapter is not None:
+        refused = refusal(plan.adapter, plan.quantization)
+        if refused is not None:
+            raise UserError(refused, where=f"[adapter] of variant {plan.variant}")
     if not plan.trains:
         return plan
     asked = plan.training

@@ -52,7 +52,7 @@ def _depends_on_shapes_only(module: Any) -> bool:
     return scheme is None or scheme.plain_product
 
 
-class _Room(StaticLayer):
+class _Room(StaticLayer):  # type: ignore[misc]
     """Transformers' own, without marks for its compiler, whose import takes seconds."""
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -63,7 +63,8 @@ class _Room(StaticLayer):
         self.values = value_states.new_zeros(
             (rows, heads, self.max_cache_len, value_states.shape[-1])
         )
-        self.cumulative_length = self.cumulative_length.to(self.device)
+        length: Tensor = self.cumulative_length
+        self.cumulative_length = length.to(self.device)
         self.is_initialized = True
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from harness.errors import UserError
 from harness.records.events import Progress
 from harness.records.record import TrainResult
 from harness.spec.device import Device

@@ -55,6 +55,8 @@ def _depends_on_shapes_only(module: Any) -> bool:
 class _Room(StaticLayer):  # type: ignore[misc]
     """Transformers' own, without marks for its compiler, whose import takes seconds."""
 
+    cumulative_length: Tensor
+
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Make room for keys and values like these: (rows, heads, tokens, size)."""
         self.dtype, self.device = key_states.dtype, key_states.device
@@ -63,8 +65,7 @@ class _Room(StaticLayer):  # type: ignore[misc]
         self.values = value_states.new_zeros(
             (rows, heads, self.max_cache_len, value_states.shape[-1])
         )
-        length: Tensor = self.cumulative_length
-        self.cumulative_length = length.to(self.device)
+        self.cumulative_length = self.cumulative_length.to(self.device)
         self.is_initialized = True
 
 

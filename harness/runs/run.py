@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.cache import Reuse
-from harness.errors import StorageError
+from harness.errors import StorageError, Unpredicted
 from harness.records.record import PhaseName
 from harness.records.store import RunFolder
 from harness.runs.draft import Draft, RunLog
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from harness.corpus.sequences import Rows
     from harness.measure.meter import Meter
     from harness.score.subject import Scores, Subject
+    from harness.weights.shape import ParameterCount
 
 
 @dataclass
@@ -141,8 +142,10 @@ class Run:
 
         if rows is None:
             return []
-        order = self.plan.seed if self.plan.order_seed is None else self.plan.order_seed
-        return schedule(len(rows.rows), self.plan.budget, order, rows.tokens_per_row)
+        plan = self.plan
+        seed = plan.seed if plan.order_seed is None else plan.order_seed
+        rows_of = rows.of_conversation if plan.order == "conversations" else None
+        return schedule(len(rows.rows), plan.budget, seed, rows.tokens_per_row, rows_of)
 
     def _predict(self, order: list[int], rows: Rows | None) -> None:
         """Outside of any phase: it is no cost of the variant."""
@@ -231,14 +234,13 @@ class Run:
         from harness.train.path import train
         from harness.weights.adapter import attach_adapter
         from harness.weights.census import check_census, take_census
-        from harness.weights.shape import count_plan
 
         assert rows is not None  # noqa: S101 - a plan that trains was given rows
         plan = self.plan
         self.log.note("attaching the adapter" if plan.adapter else "preparing full fine-tuning")
-        model = attach_adapter(model, plan)
+        model = attach_adapter(model, plan, len(order) // plan.budget.batch_size)
         self.draft.census = take_census(model)
-        counts = count_plan(plan)
+        counts = self._counts()
         check_census(self.draft.census, plan, counts)
         job = TrainJob(
             model=model,
@@ -255,6 +257,15 @@ class Run:
         # The training library must have left dtypes alone.
         check_census(take_census(model), plan, counts)
         return model.eval()
+
+    def _counts(self) -> ParameterCount | None:
+        """What the plan expects to load and train, where that is known."""
+        from harness.weights.shape import count_plan
+
+        try:
+            return count_plan(self.plan)
+        except Unpredicted:
+            return None
 
     def _save(self, model: Any) -> None:
         if self.plan.method != "adapter":

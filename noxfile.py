@@ -153,3 +153,18 @@ def browser(session: nox.Session) -> None:
     """The HTML report in a real browser."""
     python = project_python(session, "tests", "browser")
     session.run(python, "-m", "pytest", "-m", "browser", *session.posargs, external=True)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation site, from docs/, the pages of the top level and docstrings."""
+    session.install(*group("docs"))
+    pages = ROOT / "build" / "pages"
+    shutil.rmtree(pages, ignore_errors=True)
+    pages.mkdir(parents=True)
+    for page in [*ROOT.glob("docs/*.md"), *ROOT.glob("*.md")]:
+        text = page.read_text(encoding="utf-8").replace("](docs/", "](")
+        name = "index.md" if page.name == "README.md" else page.name
+        (pages / name).write_text(text, encoding="utf-8")
+    session.run("mkdocs", "build", "--quiet", "-f", "docs/mkdocs.yml")
+    session.log("build/site/index.html")

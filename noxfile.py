@@ -121,6 +121,13 @@ def parity(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def architectures(session: nox.Session) -> None:
+    """What holds on each architecture: makes docs/architectures.md again, in minutes."""
+    python = project_python(session, "tests")
+    session.run(python, "-m", "tests.architecture_table", "docs/architectures.md", external=True)
+
+
+@nox.session(venv_backend="none")
 def statistics(session: nox.Session) -> None:
     """How often the report's statements are true, by simulation; prints a table, in minutes."""
     python = project_python(session, "tests")

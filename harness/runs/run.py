@@ -238,7 +238,8 @@ class Run:
         assert rows is not None  # noqa: S101 - a plan that trains was given rows
         plan = self.plan
         self.log.note("attaching the adapter" if plan.adapter else "preparing full fine-tuning")
-        model = attach_adapter(model, plan, len(order) // plan.budget.batch_size)
+        batches = self._first_batches(model, rows, order, renderer)
+        model = attach_adapter(model, plan, len(order) // plan.budget.batch_size, batches)
         self.draft.census = take_census(model)
         counts = self._counts()
         check_census(self.draft.census, plan, counts)
@@ -258,6 +259,18 @@ class Run:
         check_census(take_census(model), plan, counts)
         return model.eval()
 
+    def _first_batches(
+        self, model: Any, rows: Rows, order: list[int], renderer: Renderer
+    ) -> list[dict[str, Any]]:
+        """Rows for an adapter that starts from such: the first that training will see."""
+        from harness.spec.methods import reads_rows
+        from harness.train.batch import first_batches
+
+        if not reads_rows(self.plan.adapter):
+            return []
+        self.log.note("reading training rows to start the adapter from")
+        return first_batches([rows.rows[index] for index in order], renderer.pad_id, model.device)
+
     def _counts(self) -> ParameterCount | None:
         """What the plan expects to load and train, where that is known."""
         from harness.weights.shape import count_plan
@@ -272,11 +285,13 @@ class Run:
             return
         from safetensors import SafetensorError
 
+        from harness.weights.adapter import save_adapter
+
         self.log.note("saving the adapter")
         scratch = self.folder.path / ".adapter.part"
         shutil.rmtree(scratch, ignore_errors=True)
         try:
-            model.save_pretrained(scratch, safe_serialization=True)
+            save_adapter(model, scratch)
             for path in scratch.iterdir():
                 _sync(path)
             shutil.rmtree(self.folder.adapter, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from harness.spec.variant import Adapter, Quantization
@@ -59,6 +60,8 @@ REFUSED_FIELDS: dict[tuple[str, str], str] = {
 # Initialisations of LoRA that write into the base weights, and those that read training rows.
 CHANGES_BASE = ("pissa", "olora", "corda", "lora_ga", "loftq")
 READS_ROWS = ("eva", "corda", "lora_ga")
+# Those that take the adapter's start out of the base: without it the trained adapter is of no use.
+TAKES_START_OUT = ("pissa", "olora", "corda", "lora_ga")
 
 
 def needs_of(adapter: Adapter | None) -> Needs:
@@ -79,12 +82,52 @@ def initialisation(adapter: Adapter | None) -> str:
     return named.lower() if isinstance(named, str) else ""
 
 
+def reads_rows(adapter: Adapter | None) -> bool:
+    """Whether the adapter's start is made from training rows."""
+    return initialisation(adapter) in READS_ROWS
+
+
+def shares_ranks(adapter: Adapter | None) -> bool:
+    """Whether training rows decide the rank of each layer: EVA's, unless its rho is 1."""
+    if adapter is None or initialisation(adapter) != "eva":
+        return False
+    settings = adapter.fields.get("eva_config") or {}
+    return not isinstance(settings, dict) or settings.get("rho", 2.0) != 1.0
+
+
 def plainly_initialised(adapter: Adapter) -> Adapter:
     """``adapter`` with PEFT's default initialisation in place of one that reads values."""
     if not initialisation(adapter).startswith((*CHANGES_BASE, *READS_ROWS)):
         return adapter
     fields = {name: value for name, value in adapter.fields.items() if name != "init_lora_weights"}
     return Adapter(type=adapter.type, **fields)
+
+
+# Packages that optimizers come from, besides torch, transformers, PEFT and bitsandbytes.
+PACKAGES = {"galore": "galore_torch", "apollo": "apollo_torch"}
+
+
+def optimizer_refusal(optimizer: str, adapter: Adapter | None) -> str | None:
+    """Why ``optimizer`` does not train ``adapter`` (None: the whole model), or None if it does."""
+    package = PACKAGES.get(optimizer)
+    if package is not None:
+        if adapter is not None:
+            return "it projects the gradients of whole matrices, and an adapter's are small"
+        return None if find_spec(package) else f"it needs the package {package}"
+    if optimizer not in ("loraplus", "lorafa"):
+        return None
+    if adapter is None or adapter.type != "LORA":
+        return "it tells the two matrices of LoRA apart"
+    if optimizer == "lorafa" and (
+        adapter.fields.get("use_dora") or adapter.fields.get("lora_bias")
+    ):
+        return "it knows LoRA's two matrices and nothing beside them"
+    return None
+
+
+def held_still(optimizer: str) -> str | None:
+    """What is in the names of adapter weights that ``optimizer`` leaves as they are."""
+    return "lora_A" if optimizer == "lorafa" else None
 
 
 def refusal(adapter: Adapter, quantization: Quantization) -> str | None:
@@ -96,8 +139,6 @@ def refusal(adapter: Adapter, quantization: Quantization) -> str | None:
         if kind == adapter.type and adapter.fields.get(name) not in (None, False, "none"):
             return f"{adapter.type} with {name} is not trained: {why}"
     named = initialisation(adapter)
-    if named in READS_ROWS:
-        return f"init_lora_weights = {named!r} reads training rows, which is not done yet"
     if quantization.type != "none" and named.startswith(CHANGES_BASE):
         return (
             f"init_lora_weights = {named!r} writes into the base weights, and those of a "

@@ -293,7 +293,7 @@ def _fit_soft_prompt(variant: Variant, found: list[Substitution]) -> Training:
 
 def _fit_device(training: Training, device: Device, found: list[Substitution]) -> Training:
     """What only a GPU can do."""
-    if training.optimizer != "adamw" and device.kind == "cpu":
+    if training.optimizer in ("adamw_8bit", "paged_adamw_8bit") and device.kind == "cpu":
         raise UserError(
             f"optimizer {training.optimizer} needs a GPU",
             where="training.optimizer",

@@ -276,6 +276,8 @@ def _check_moments(optimizer: dict[str, Any], weights: dict[str, Any]) -> None:
 
     groups = optimizer["param_groups"]
     numbers = [number for group in groups for number in group["params"]]
+    if any(isinstance(key, str) for key in optimizer["state"]):  # LoRA-FA's, by names of layers
+        return
     if len(numbers) != len(weights):
         raise ValueError(f"its optimizer is of {len(numbers)} weights, not {len(weights)}")
     if len(groups) > 1:  # their order is not the model's

@@ -8,7 +8,7 @@ from harness.errors import UserError
 from harness.records.events import Progress
 from harness.records.record import TrainResult
 from harness.spec.device import Device
-from harness.spec.methods import refusal
+from harness.spec.methods import optimizer_refusal, refusal
 from harness.spec.plan import Plan, Substitution
 from harness.spec.plugins import Plugins
 from harness.spec.registry import Request
@@ -95,6 +95,12 @@ def settle(plan: Plan) -> Plan:
             raise UserError(refused, where=f"[adapter] of variant {plan.variant}")
     if not plan.trains:
         return plan
+    refused = optimizer_refusal(plan.training.optimizer, plan.adapter)
+    if refused is not None:
+        raise UserError(
+            f"optimizer {plan.training.optimizer} cannot train variant {plan.variant}: {refused}",
+            where="training.optimizer",
+        )
     asked = plan.training
     reason = path_of(plan).refuses(plan)
     if reason is None:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import re
+import tempfile
 import typing
 import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from harness.errors import InvalidFile, UnknownName
-from harness.spec.methods import needs_of
+from harness.spec.methods import (
+    TAKES_START_OUT,
+    held_still,
+    initialisation,
+    needs_of,
+    reads_rows,
+)
 from harness.spec.plan import Plan
 from harness.spec.variant import Adapter
 
@@ -152,10 +162,16 @@ def wrap(model: nn.Module, adapter: Adapter, *, steps: int | None = None, **opti
             ) from error
 
 
-def attach_adapter(model: PreTrainedModel, plan: Plan, steps: int | None = None) -> PreTrainedModel:
+def attach_adapter(
+    model: PreTrainedModel,
+    plan: Plan,
+    steps: int | None = None,
+    batches: Sequence[Mapping[str, Any]] = (),
+) -> PreTrainedModel:
     """Make ``plan``'s parameters trainable and everything else frozen.
 
-    ``steps`` is the number of optimizer steps, where it is known by now.
+    ``steps`` is the number of optimizer steps, where it is known by now; ``batches`` are training
+    rows as the model takes them, for adapters that start from such.
 
     An adapter is created from the plan's seed, then cast to the planned dtype, so that it is the
     same on every base. ``prepare_model_for_kbit_training`` is not used: it would upcast the
@@ -167,9 +183,63 @@ def attach_adapter(model: PreTrainedModel, plan: Plan, steps: int | None = None)
     model.requires_grad_(plan.method == "full")
     if plan.adapter is None:
         return model
-    wrapped: PreTrainedModel = wrap(model, plan.adapter, steps=steps)
+    wrapped: PreTrainedModel
+    if reads_rows(plan.adapter):
+        from harness.weights.initial import wrap_on_rows
+
+        wrapped = wrap_on_rows(model, plan, batches, steps)
+    else:
+        wrapped = wrap(model, plan.adapter, steps=steps)
     dtype = getattr(torch, plan.precision.trainable)
     for parameter in wrapped.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(dtype)
+    hold_still(wrapped, held_still(plan.training.optimizer))
+    if initialisation(plan.adapter).startswith(TAKES_START_OUT):
+        _remember_start(wrapped)
     return wrapped
+
+
+START = "_start_of_adapter"  # attribute of a wrapped model whose base lacks the adapter's start
+
+
+def _remember_start(wrapped: Any) -> None:
+    from peft import get_peft_model_state_dict
+
+    found = get_peft_model_state_dict(wrapped).items()
+    setattr(wrapped, START, {name: weight.detach().clone() for name, weight in found})
+
+
+def save_adapter(model: Any, folder: Path) -> None:
+    """Write ``model``'s adapter so that PEFT loads it onto the base as it came.
+
+    Where the adapter's start was taken out of the base, what is written is the difference from
+    that start, as a plain LoRA of twice the rank.
+
+    Raises:
+        OSError, SafetensorError: the folder cannot be written.
+    """
+    start = getattr(model, START, None)
+    if start is None:
+        model.save_pretrained(folder, safe_serialization=True)
+        return
+    from safetensors.torch import save_file
+
+    config = model.peft_config["default"]
+    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        save_file(start, Path(scratch) / "adapter_model.safetensors")
+        model.peft_config["default"] = copy.deepcopy(config)
+        try:
+            model.save_pretrained(
+                folder, safe_serialization=True, path_initial_model_for_weight_conversion=scratch
+            )
+        finally:
+            model.peft_config["default"] = config
+
+
+def hold_still(model: nn.Module, named: str | None) -> None:
+    """Freeze the parameters with ``named`` in their names; none if that is None."""
+    for name, parameter in model.named_parameters():
+        if named is not None and named in name:
+            parameter.requires_grad_(requires_grad=False)

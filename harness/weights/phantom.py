@@ -8,8 +8,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from harness.quantize.scheme import Target, find_scheme
+from harness.spec.methods import held_still
 from harness.spec.plan import Plan
 from harness.spec.variant import Adapter
+from harness.weights.adapter import hold_still
 from harness.weights.shape import transformers_config, wrapped_shapes
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ def _adapted(build: Callable[[], nn.Module], plan: Plan, adapter: Adapter) -> nn
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(dtype)
+    hold_still(model, held_still(plan.training.optimizer))
     return model
 
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import InvalidFile, UnknownName, Unpredicted
 from harness.quantize.scheme import find_scheme, quiet_schemes
-from harness.spec.methods import plainly_initialised
+from harness.spec.methods import held_still, plainly_initialised, shares_ranks
 from harness.spec.model import Model
 from harness.spec.plan import Plan
 from harness.spec.variant import Adapter, Method, Quantization
-from harness.weights.adapter import wrap
+from harness.weights.adapter import hold_still, wrap
 
 if TYPE_CHECKING:
     from torch import nn
@@ -126,7 +126,10 @@ def _asks_for_values(error: Exception) -> bool:
 
 def count_plan(plan: Plan) -> ParameterCount:
     """Count what the run of ``plan`` would load and train, without weights."""
-    return count_parameters(plan.model, plan.method, plan.adapter, plan.quantization)
+    if shares_ranks(plan.adapter):
+        raise Unpredicted("the ranks of the adapter are shared out by the training rows")
+    still = held_still(plan.training.optimizer) if plan.trains else None
+    return count_parameters(plan.model, plan.method, plan.adapter, plan.quantization, still=still)
 
 
 def count_parameters(
@@ -134,10 +137,13 @@ def count_parameters(
     method: Method,
     adapter: Adapter | None,
     quantization: Quantization = UNQUANTIZED,
+    *,
+    still: str | None = None,
 ) -> ParameterCount:
     """Count what a run would load and train, without weights.
 
-    ``total`` includes the adapter, as PEFT's ``print_trainable_parameters`` does.
+    ``total`` includes the adapter, as PEFT's ``print_trainable_parameters`` does. Weights with
+    ``still`` in their names are not trained.
 
     Raises:
         Unpredicted: the adapter's shapes depend on the weights.
@@ -161,6 +167,7 @@ def count_parameters(
         built = wrapped_shapes(partial(meta_model, model), adapter)
     elif method == "none":
         built.requires_grad_(requires_grad=False)
+    hold_still(built, still)
     return ParameterCount(
         total=sum(parameter.numel() for parameter in built.parameters()),
         trainable=sum(item.numel() for item in built.parameters() if item.requires_grad),

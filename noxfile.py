@@ -86,14 +86,14 @@ def smoke(session: nox.Session) -> None:
     command += ["--set", "budget.steps=4", "--set", "corpus.held_out_limit=4"]
     command += ["--set", "score.generations=0"]
     session.run(*command, external=True)
-    session.run(python, "tests/smoke.py", str(reports), external=True)
+    session.run(python, "-m", "tests.smoke", str(reports), external=True)
 
 
 @nox.session(venv_backend="none")
 def report(session: nox.Session) -> None:
     """Make every published report again from its records; fail on a difference."""
     python = project_python(session)
-    session.run(python, "tests/rebuild.py", "reports", external=True)
+    session.run(python, "-m", "tests.rebuild", "reports", external=True)
 
 
 @nox.session(venv_backend="none")
@@ -108,7 +108,8 @@ def wheel(session: nox.Session) -> None:
     site = folder / "site"
     session.run(*pip, "install", "--no-deps", "--target", str(site), str(built), external=True)
     with session.chdir(folder):
-        command = [python, str(ROOT / "tests" / "installed.py"), str(site)]
+        # -P: the checks stand beside folders named like modules of the standard library
+        command = [python, "-P", str(ROOT / "tests" / "installed.py"), str(site)]
         session.run(*command, env={"PYTHONPATH": str(site)}, external=True)
 
 
@@ -123,7 +124,7 @@ def parity(session: nox.Session) -> None:
 def statistics(session: nox.Session) -> None:
     """How often the report's statements are true, by simulation; prints a table, in minutes."""
     python = project_python(session, "tests")
-    session.run(python, "-m", "tests.statistics.simulate", *session.posargs, external=True)
+    session.run(python, "-m", "tests.stats.simulate", *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none")
@@ -134,7 +135,29 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def fuzz(session: nox.Session) -> None:
+    """Thousands of damaged files, settings, records, caches and checkpoints; prints its seed."""
+    python = project_python(session, "tests")
+    session.run(python, "-m", "tests.fuzz", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none")
 def browser(session: nox.Session) -> None:
     """The HTML report in a real browser."""
     python = project_python(session, "tests", "browser")
     session.run(python, "-m", "pytest", "-m", "browser", *session.posargs, external=True)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation site, from docs/, the pages of the top level and docstrings."""
+    session.install(*group("docs"))
+    pages = ROOT / "build" / "pages"
+    shutil.rmtree(pages, ignore_errors=True)
+    pages.mkdir(parents=True)
+    for page in [*ROOT.glob("docs/*.md"), *ROOT.glob("*.md")]:
+        text = page.read_text(encoding="utf-8").replace("](docs/", "](")
+        name = "index.md" if page.name == "README.md" else page.name
+        (pages / name).write_text(text, encoding="utf-8")
+    session.run("mkdocs", "build", "--quiet", "-f", "docs/mkdocs.yml")
+    session.log("build/site/index.html")

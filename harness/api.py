@@ -47,9 +47,10 @@ def make_plans(
         UserError: an unknown name, or a request that cannot be carried out on the device.
     """
     from harness.spec.device import detect_device
+    from harness.train.path import resolve
 
     request = registry.Request(tuple(variants), suite, tuple(settings), seeds=tuple(seeds))
-    return registry.resolve(request, device or detect_device())
+    return resolve(request, device or detect_device())
 
 
 def run(

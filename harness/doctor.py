@@ -102,17 +102,19 @@ def _devices(device: Device) -> Iterator[Check]:
 
 
 def _schemes(device: Device) -> Iterator[Check]:
-    """What each way to quantize needs, and whether this device has it."""
+    """What each way to quantize needs, and whether it can be used here."""
     for scheme in schemes():
-        missing = scheme.missing()
+        name = f"quantization {scheme.name}"
+        missing = ", ".join(scheme.missing())
+        refusal = scheme.refuses(Quantization(type=scheme.name), device)
         if missing:
             ok = None if scheme.extra else False
-            found = f"{', '.join(missing)} not installed"
-            yield Check(f"quantization {scheme.name}", ok, found, scheme.advice())
+            yield Check(name, ok, f"{missing} not installed", scheme.advice())
+        elif refusal:
+            yield Check(name, ok=None, found="cannot be used", advice=refusal)
         elif scheme.packages:
-            versions = ", ".join(f"{name} {installed(name)}" for name in scheme.packages)
-            refusal = scheme.refuses(Quantization(type=scheme.name), device) or ""
-            yield Check(f"quantization {scheme.name}", None if refusal else True, versions, refusal)
+            versions = [f"{package} {installed(package)}" for package in scheme.packages]
+            yield Check(name, ok=True, found=", ".join(versions))
 
 
 def _models() -> Iterator[Check]:

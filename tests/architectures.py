@@ -190,15 +190,15 @@ ARCHITECTURES: dict[str, Architecture] = {
 }  # fmt: skip
 
 
-def tiny_config(name: str) -> PretrainedConfig:
-    """The transformers configuration of ``ARCHITECTURES[name]``."""
+def tiny_config(name: str, **changes: Any) -> PretrainedConfig:
+    """The transformers configuration of ``ARCHITECTURES[name]``, some fields changed."""
     from transformers import AutoConfig
 
-    written = ARCHITECTURES[name].written()
+    written = {**ARCHITECTURES[name].written(), **changes}
     return AutoConfig.for_model(written.pop("model_type"), **written)
 
 
-def tiny_causal(name: str, seed: int = 0, **how: Any) -> nn.Module:
+def tiny_causal(name: str, seed: int = 0, **changes: Any) -> nn.Module:
     """A random float32 model in evaluation mode; norms and biases are moved off 1 and 0."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -206,7 +206,7 @@ def tiny_causal(name: str, seed: int = 0, **how: Any) -> nn.Module:
     torch.manual_seed(seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = AutoModelForCausalLM.from_config(tiny_config(name), **how)
+        model = AutoModelForCausalLM.from_config(tiny_config(name, **changes))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.05)
@@ -214,14 +214,14 @@ def tiny_causal(name: str, seed: int = 0, **how: Any) -> nn.Module:
     return built
 
 
-def save_architecture(name: str, folder: Path, seed: int = 0) -> Path:
+def save_architecture(name: str, folder: Path, seed: int = 0, **changes: Any) -> Path:
     """Weights and configuration in the transformers layout, without a tokenizer."""
-    model: Any = tiny_causal(name, seed)
+    model: Any = tiny_causal(name, seed, **changes)
     model.save_pretrained(folder)
     return folder
 
 
-def model_toml(name: str, path: Path, folder: Path) -> Path:
+def model_toml(name: str, path: Path, folder: Path, **changes: Any) -> Path:
     """A model TOML that points at ``folder`` and states the shape of ``ARCHITECTURES[name]``."""
     lines = [
         f'description = "tiny {name}"',
@@ -232,7 +232,7 @@ def model_toml(name: str, path: Path, folder: Path) -> Path:
         f"path = {json.dumps(str(folder))}",
         "[config]",
     ]
-    for key, value in ARCHITECTURES[name].written().items():
+    for key, value in {**ARCHITECTURES[name].written(), **changes}.items():
         if value is not None:
             lines.append(f"{key} = {json.dumps(value)}")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -20,6 +20,7 @@ def problems(site: Path) -> list[str]:
     kept = [path for path in checkout.rglob("*") if path.is_file() and path.suffix != ".pyc"]
     names = {path.relative_to(checkout).as_posix() for path in kept}
     names |= {f"variants/{path.name}" for path in (ROOT / "variants").glob("*.toml")}
+    names.add("report/templates/statistics.md")
     missing = [f"missing: {name}" for name in sorted(names) if not (PACKAGE / name).is_file()]
     for variant in registry.variant_names():
         registry.load_variant(variant, registry.load_suite("quick"))

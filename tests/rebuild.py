@@ -16,7 +16,7 @@ def published(reports: Path) -> list[Path]:
 
 def report_files(folder: Path) -> dict[str, bytes]:
     """Everything a reader of the report sees, by path."""
-    pages = [folder / "report.md", folder / "report.html"]
+    pages = [folder / name for name in ("report.md", "report.html", "statistics.md")]
     found = [*pages, *(folder / "figures").rglob("*")]
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() for path in found if path.is_file()

@@ -2,26 +2,53 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+from contextlib import suppress
+
 from harness.cli.app import INTERRUPTED, app, complain, err
+from harness.cli.chat import chat
 from harness.cli.compare import compare
 from harness.cli.corpus import corpus
 from harness.cli.doctor import doctor
 from harness.cli.export import export
+from harness.cli.generate import generate
 from harness.cli.list import list_
 from harness.cli.plan import plan
 from harness.cli.report import report
 from harness.cli.run import run
 from harness.cli.show import show
+from harness.cli.study import study
+from harness.cli.terminal import accept_any_text, give_up_output
 from harness.errors import HarnessError
 
 __all__ = ["main"]
 
-for command in (list_, show, plan, run, report, compare, corpus, doctor, export):
+COMMANDS = (
+    *(list_, show, plan, run, report, compare),
+    *(corpus, doctor, export, chat, generate, study),
+)
+for command in COMMANDS:
     app.command(command.__name__.rstrip("_"))(command)
 
 
 def main() -> int:
     """Run the command line and return the exit code."""
+    accept_any_text()
+    # Its advice to install one more package comes when peft imports it, also where nothing runs.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    try:
+        code = _command()
+        sys.stdout.flush()
+    except OSError as error:
+        give_up_output()
+        with suppress(OSError):
+            complain(f"error: {_said(error)}")
+        return 1
+    return code
+
+
+def _command() -> int:
     try:
         app()
     except HarnessError as error:
@@ -32,3 +59,11 @@ def main() -> int:
             err.print("interrupted", style="yellow")
         return done.code if isinstance(done.code, int) else 1
     return 0
+
+
+def _said(error: OSError) -> str:
+    """What the system refused; an error without a file's name is one of the output."""
+    what = error.strerror or str(error)
+    if error.filename is None:
+        return f"cannot write the output: {what}"
+    return f"{what}\n  where:    {error.filename}"

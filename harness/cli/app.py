@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from harness import __version__
+from harness.cli.terminal import Door
 
 INTERRUPTED = 130
 app = typer.Typer(
@@ -17,8 +17,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console()
-err = Console(stderr=True)
+out = Door()
+err = Door(stderr=True)
 
 
 def _print_version(asked: bool) -> None:  # noqa: FBT001 - called by typer

@@ -12,11 +12,12 @@ import typer
 from harness.cli.app import out
 from harness.cli.options import MarginOption, ReportsOption, parse_share
 from harness.cli.report import warn_of_unreadable
+from harness.cli.terminal import visible
 
 if TYPE_CHECKING:
     from harness.records.store import BrokenRun
     from harness.report.compare import Comparison
-    from harness.report.gate import Outcome
+    from harness.report.gate import GateResult
 
 
 class ComparisonFormat(StrEnum):
@@ -71,7 +72,7 @@ def _unreadable(comparison: Comparison) -> tuple[BrokenRun, ...]:
 
 
 def _print(
-    comparison: Comparison, outcomes: Sequence[Outcome], file_format: ComparisonFormat
+    comparison: Comparison, outcomes: Sequence[GateResult], file_format: ComparisonFormat
 ) -> None:
     from harness.report.console import comparison_table, outcome_lines
     from harness.report.gate import comparison_json, comparison_junit
@@ -80,6 +81,6 @@ def _print(
         out.print(comparison_table(comparison))
         out.print(*outcome_lines(outcomes), sep="\n")
     elif file_format is ComparisonFormat.json:
-        typer.echo(comparison_json(comparison, outcomes))
+        typer.echo(visible(comparison_json(comparison, outcomes)))
     else:
-        typer.echo(comparison_junit(comparison, outcomes))
+        typer.echo(visible(comparison_junit(comparison, outcomes)))

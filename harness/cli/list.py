@@ -25,6 +25,7 @@ class Kind(StrEnum):
     variants = "variants"
     suites = "suites"
     models = "models"
+    studies = "studies"
     runs = "runs"
 
 
@@ -32,7 +33,7 @@ def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.")] = Kind.variants,
     reports: ReportsOption = Path("reports"),
 ) -> None:
-    """List variants, suites, models or runs."""
+    """List variants, suites, models, studies or runs."""
     table = _runs_table(reports) if kind is Kind.runs else _names_table(kind)
     out.print(table)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from harness.errors import InvalidFile, UnknownName, Unpredicted
 from harness.spec import registry
 
 if TYPE_CHECKING:
     from harness.spec.model import Model
     from harness.spec.plan import Plan
+    from harness.spec.variant import Adapter
 
 
 def preflight(plans: Sequence[Plan]) -> None:
@@ -24,22 +27,65 @@ def preflight(plans: Sequence[Plan]) -> None:
     check_tokenizer(plans[0].model)
     for planned in plans:
         check_adapter(planned)
+        check_forms(planned)
         check_model(planned)
 
 
 def check_adapter(planned: Plan) -> None:
-    """Refuse an adapter that PEFT would; LoRA's defaults with other numbers need no look."""
-    adapter = planned.adapter
-    if adapter is None:
+    """Refuse what PEFT would, or what does not fit the model, naming the file that states it."""
+    if planned.adapter is None:
         return
+    asked = planned.request
+    variant, settings = (planned.variant, ()) if asked is None else (asked.variant, asked.settings)
+    check_fields(planned.adapter, variant, settings)
+    if planned.adapter.type != "LORA":
+        from harness.weights.shape import count_plan
+
+        with _naming(variant, settings), suppress(Unpredicted):
+            count_plan(planned)
+
+
+def check_fields(adapter: Adapter, variant: str, settings: tuple[str, ...] = ()) -> None:
+    """Refuse what PEFT would; LoRA's defaults with other whole numbers above 0 need no look."""
     usual = {"type": "LORA", **registry.LORA_DEFAULTS}
     given = {"type": adapter.type, **adapter.fields}
-    changed = {name for name, value in given.items() if value != usual.get(name)}
-    if all(type(given[name]) is int and type(usual.get(name)) is int for name in changed):
+    changed = {name: value for name, value in given.items() if value != usual.get(name)}
+    if all(type(n) is int and n > 0 and type(usual.get(k)) is int for k, n in changed.items()):
         return
     from harness.weights.adapter import adapter_config
 
-    adapter_config(adapter)
+    with _naming(variant, settings):
+        adapter_config(adapter)
+        rank = adapter.fields.get("r", 1)
+        if isinstance(rank, int) and rank < 1:  # PEFT finds this out layer by layer
+            what = f"{adapter.type} adapter field r = {rank}"
+            raise InvalidFile(what, where="[adapter] r", expected="1 or more")
+
+
+@contextmanager
+def _naming(variant: str, settings: tuple[str, ...]) -> Iterator[None]:
+    """Say which file an error about an adapter is about, and what was set besides."""
+    try:
+        yield
+    except (InvalidFile, UnknownName) as error:
+        own = [text for text in settings if text.startswith("adapter.")]
+        changes = f", with --set {' '.join(own)}" if own else ""
+        error.where = f"{registry.variant_path(variant)}, {error.where}{changes}"
+        raise
+
+
+def check_forms(planned: Plan) -> None:
+    """Refuse forms that the plan's method or model has not: no merge, no GGUF, no library."""
+    from harness.spec.form import parse_form
+
+    forms = [parse_form(name) for name in planned.score.forms]
+    merging = [form for form in forms if form.merges]
+    if planned.adapter is None or not merging:
+        return
+    from harness.forms.check import check_form
+
+    for form in merging:
+        check_form(planned, form)
 
 
 def check_model(planned: Plan) -> None:

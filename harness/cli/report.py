@@ -137,12 +137,16 @@ def _page_folder(reports: Path, suite: str) -> Path:
 
 def _find_runs(reports: Path, suite: str) -> tuple[list[StoredRun], list[BrokenRun]]:
     from harness.records.store import BrokenRun, RunStore, StoredRun
+    from harness.report.trust import trusted
     from harness.runs.supervise import settle
 
     store = RunStore(reports / "runs")
     settle(store, suite)
-    found = list(store.scan(suite))
+    found = list(trusted(store.scan(suite)))
     runs = [item for item in found if isinstance(item, StoredRun)]
+    broken = [item for item in found if isinstance(item, BrokenRun)]
+    if broken and not runs:  # what is wrong with them says more than that there are none
+        raise broken[0].error
     if not runs:
         raise UserError(
             f"no runs of suite {suite}",
@@ -150,7 +154,7 @@ def _find_runs(reports: Path, suite: str) -> tuple[list[StoredRun], list[BrokenR
             expected=f"one of {', '.join(store.suites()) or 'none yet'}",
             hint=None if store.suites() else "python -m harness run --variant qlora_nf4",
         )
-    return runs, [item for item in found if isinstance(item, BrokenRun)]
+    return runs, broken
 
 
 def warn_of_unreadable(broken: Iterable[BrokenRun]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.app import out, say
+from harness.cli.app import complain, out, say
 from harness.cli.options import (
     DeviceKind,
     DeviceOption,
@@ -83,9 +83,12 @@ def run(
     preflight(plans)
     records = _records(_carry_out(plans, executor, store))
     name = plans[0].suite
-    write_suite_report(reports, name)
-    if name != suite:
-        say(f"To rebuild this report: {_report_command(name, reports)}")
+    if any(store.folder(record.plan).record.is_file() for record in records):
+        write_suite_report(reports, name)
+        if name != suite:
+            say(f"To rebuild this report: {_report_command(name, reports)}")
+    else:  # where the disk is full there is nothing to report on
+        complain(f"no report: no record of this run could be written below {reports}")
     code = _exit_code(plans, records)
     if code:
         raise typer.Exit(code)

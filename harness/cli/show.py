@@ -8,12 +8,17 @@ import typer
 
 from harness.cli.app import out
 from harness.cli.options import SuiteOption
+from harness.cli.preflight import check_fields
 from harness.spec import registry
+from harness.spec.variant import Variant
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="A variant, suite or model.")],
+    name: Annotated[str, typer.Argument(help="A variant, suite, model or study.")],
     suite: SuiteOption = "quick",
 ) -> None:
-    """Show a variant (resolved under a suite), a suite or a model, every value spelled out."""
-    out.print_json(registry.show(name, suite))
+    """Show a variant (resolved under a suite), suite, model or study, all spelled out."""
+    found = registry.find(name, suite)
+    if isinstance(found, Variant) and found.adapter is not None:
+        check_fields(found.adapter, name)
+    out.print_json(found.model_dump_json(indent=2))

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.deploy.companions import deployed_tokenizer, generation_config
 from harness.deploy.results import check_deployable
 from harness.deploy.size import export_bytes, folder_bytes
 from harness.deploy.whole import check_room, check_target, free_bytes, write_whole
-from harness.forms.make import Parts, merged, merged_dequantized, quantized_again
-from harness.forms.merging import check_mergeable
+from harness.forms.check import check_form
+from harness.forms.make import Making, Parts, write_form
 from harness.records.events import Progress
 from harness.records.store import StoredRun
 from harness.spec.device import Device
 from harness.spec.form import Form
 from harness.spec.model import HubSource, Model
-from harness.spec.plan import Plan
 from harness.spec.schema import write_bytes
 from harness.spec.variant import Dtype
 
 if TYPE_CHECKING:
     from harness.corpus.render import Renderer
-
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,7 @@ def export(run: StoredRun, order: Order, progress: Progress) -> Exported:
     plan = check_deployable(run)
     if order.form.kind == "16bit":
         order = Order(Form("training"), order.target, order.dtype, order.device)
-    _check_form(plan, order.form)
+    check_form(plan, order.form)
     quiet_libraries()
     source = fetch(plan.model, progress)
     dtype = order.dtype or plan.stored
@@ -78,20 +74,6 @@ def export(run: StoredRun, order: Order, progress: Progress) -> Exported:
     work = _Work(parts, renderer, order.form, dtype, progress)
     folder = write_whole(order.target, work.fill)
     return Exported(folder, order.form, folder_bytes(folder))
-
-
-def _check_form(plan: Plan, form: Form) -> None:
-    if form.merges:
-        assert plan.adapter is not None  # noqa: S101 - check_deployable asks for an adapter
-        check_mergeable(plan.adapter, plan.model, form.name)
-    if form.quant is not None:
-        from harness.forms.gguf.families import family_of
-        from harness.forms.gguf.types import check_library
-
-        check_library(form.quant)
-        model_type = plan.model.config.get("model_type")
-        if isinstance(model_type, str):
-            family_of(model_type)
 
 
 def make_parts(
@@ -125,55 +107,24 @@ class _Work:
 
     def fill(self, folder: Path) -> None:
         """Write weights and companions into an empty folder."""
-        if self.form.kind == "training":
-            self._adapter(folder)
-        elif self.form.quant is not None:
-            self._gguf(folder, self.form.quant)
-        else:
-            self._save(self._model(folder), folder)
-        deployed_tokenizer(self.renderer).save_pretrained(folder)
+        tokenizer = deployed_tokenizer(self.renderer)
+        speech = None
+        if self.form.quant is not None:
+            from harness.forms.gguf.write import Speech
+
+            speech = Speech(tokenizer, self.renderer.end_of_turn_id)
+        making = Making(self.dtype, speech, self.progress.note, self.progress.advance)
+        write_form(self.parts, self.form, folder, making)
+        for name in ("config.json", "adapter_config.json"):
+            _forget_places(folder / name, self.parts.plan.model)
+        tokenizer.save_pretrained(folder)
         generation_config(self.parts.source, self.renderer).save_pretrained(folder)
-
-    def _model(self, folder: Path) -> Any:
-        if self.form.kind == "merged_dequantized":
-            self.progress.note("merging into the weights that training saw")
-            return merged_dequantized(self.parts, self.dtype)
-        self.progress.note("merging into the original weights")
-        model = merged(self.parts, self.dtype)
-        if self.form.kind != "merged_4bit":
-            return model
-        scratch = folder / ".merged"
-        model.save_pretrained(scratch)
-        del model
-        self.progress.note("quantizing again to NF4")
-        try:
-            return quantized_again(scratch, self.parts)
-        finally:
-            shutil.rmtree(scratch)
-
-    def _save(self, model: Any, folder: Path) -> None:
-        self.progress.note("writing the weights")
-        model.save_pretrained(folder, safe_serialization=True)
-        _forget_places(folder / "config.json", self.parts.plan.model)
-
-    def _adapter(self, folder: Path) -> None:
-        for name in ADAPTER_FILES:
-            shutil.copyfile(self.parts.adapter / name, folder / name)
-        _forget_places(folder / "adapter_config.json", self.parts.plan.model)
-
-    def _gguf(self, folder: Path, quant: str) -> None:
-        from harness.forms.gguf.write import Speech, write_gguf
-
-        speech = Speech(deployed_tokenizer(self.renderer), self.renderer.end_of_turn_id)
-        self.progress.note("merging into the original weights")
-        model = merged(self.parts, "float32")
-        self.progress.note(f"writing {quant}")
-        path = folder / f"model-{quant}.gguf"
-        write_gguf(path, model, speech, quant, self.progress.advance)
 
 
 def _forget_places(path: Path, model: Model) -> None:
     """Name the base model as others know it; a path of this machine says nothing to them."""
+    if not path.is_file():
+        return
     data = json.loads(path.read_text(encoding="utf-8"))
     data.pop("_name_or_path", None)
     if "base_model_name_or_path" in data:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+from harness.errors import HarnessError, Unpredicted
 from harness.forecast.surroundings import CONTEXT_BYTES, surroundings, unread_bytes
 from harness.forecast.weights import standing_bytes
+from harness.records.events import Progress, Silence
 from harness.records.record import MemoryPrediction
 from harness.spec.plan import Plan
 from harness.train.path import path_of
 from harness.train.schedule import MicroBatch
 from harness.weights.shape import ParameterCount, count_plan
 
+SILENCE = Silence()
 
-def predict(plan: Plan, largest: MicroBatch | None = None) -> MemoryPrediction:
+
+class NotRehearsed(Exception):  # noqa: N818 - a condition, not the user's mistake
+    """The model's own code does not run on shapes alone, so that nothing can be predicted."""
+
+
+def predict(
+    plan: Plan, largest: MicroBatch | None = None, progress: Progress = SILENCE
+) -> MemoryPrediction | None:
     """Peak bytes of each phase: by torch's allocator on a GPU, resident on a CPU.
 
     Weights and optimizer state are counted; what a step allocates is found by rehearsing it on
@@ -21,9 +32,21 @@ def predict(plan: Plan, largest: MicroBatch | None = None) -> MemoryPrediction:
     known, rows are taken to be ``sequence_length`` long, so one of shorter rows needs less; with
     ``largest``, the prediction is for that corpus. All tokens are taken to be labelled.
 
+    None where a step of the model cannot be rehearsed, or the adapter's shapes depend on the
+    weights; ``progress`` then hears the reason.
+
     Raises:
         InvalidFile: the model's TOML states no shape, or PEFT refuses the adapter.
     """
+    try:
+        return _predicted(plan, largest)
+    except (NotRehearsed, Unpredicted) as reason:
+        why = reason.what if isinstance(reason, Unpredicted) else reason
+        progress.note(f"memory is not predicted: {why}")
+        return None
+
+
+def _predicted(plan: Plan, largest: MicroBatch | None) -> MemoryPrediction:
     counts = count_plan(plan)
     around = surroundings(plan, counts)
     standing = standing_bytes(plan, counts)
@@ -49,19 +72,51 @@ def _scoring_bytes(plan: Plan) -> int:
     if plan.device.kind == "cpu":
         tokens = min(tokens, CPU_BUDGET)
     logits = LOGIT_BYTES[plan.device.kind]
+    with _rehearsal(plan):
+        hidden = rehearse_scoring(plan, tokens)
     # a chunk's float32 logits live until the next are there, beside those in the compute dtype
-    return max(rehearse_scoring(plan, tokens), 5 * logits // 2)
+    return max(hidden, 5 * logits // 2)
+
+
+@contextmanager
+def _rehearsal(plan: Plan) -> Iterator[None]:
+    """Turn whatever a model's code raises on shapes into the one condition NotRehearsed.
+
+    Modelling code of any author runs here without data and under another attention mask than its
+    own, so it may raise anything; a run with real tensors goes on all the same.
+    """
+    try:
+        yield
+    except HarnessError:
+        raise
+    except Exception as error:
+        kind = plan.model.config.get("model_type", plan.model.name)
+        said = " ".join(str(error).split())[:200]
+        raise NotRehearsed(
+            f"a step of {kind} models{_with(plan)} cannot be rehearsed without weights "
+            f"({type(error).__name__}: {said})"
+        ) from error
+
+
+def _with(plan: Plan) -> str:
+    plain = plan.adapter is None or plan.adapter.type == "LORA"
+    return "" if plain or plan.adapter is None else f" with {plan.adapter.type} adapters"
 
 
 def training_parts(
     plan: Plan, counts: ParameterCount, largest: MicroBatch | None = None
 ) -> dict[str, int]:
-    """What the peak of a training step is made of, in bytes."""
+    """What the peak of a training step is made of, in bytes.
+
+    Raises:
+        NotRehearsed: the path cannot rehearse a step of this model.
+    """
     around = surroundings(plan, counts)
     standing = standing_bytes(plan, counts)
     rows = plan.training.micro_batch_size
     path = path_of(plan)
-    step = path.footprint(plan, largest or MicroBatch.full(plan), standing.trainable)
+    with _rehearsal(plan):
+        step = path.footprint(plan, largest or MicroBatch.full(plan), standing.trainable)
     kept = path.keeps_gradients or plan.budget.batch_size > rows
     before = max(step.saved, step.loss)
     return {
@@ -76,9 +131,12 @@ def training_parts(
     }
 
 
-def fits(plan: Plan, memory_bytes: int) -> bool:
-    """Whether the plan's peak and the driver's own memory fit into ``memory_bytes``."""
-    return room_needed(plan, predict(plan).peak_bytes) <= memory_bytes
+def fits(plan: Plan, memory_bytes: int) -> bool | None:
+    """Whether the plan's peak and the driver's memory fit into ``memory_bytes``; None: unknown."""
+    prediction = predict(plan)
+    if prediction is None:
+        return None
+    return room_needed(plan, prediction.peak_bytes) <= memory_bytes
 
 
 def room_needed(plan: Plan, peak_bytes: int) -> int:
@@ -89,7 +147,8 @@ def room_needed(plan: Plan, peak_bytes: int) -> int:
 def largest_batch(plan: Plan, memory_bytes: int) -> int | None:
     """The largest micro-batch whose training step fits, 0 if not even one row does.
 
-    None if the plan trains nothing. Gradients are not kept from one micro-batch to the next.
+    None if the plan trains nothing, or if a step of the model cannot be rehearsed. Gradients are
+    not kept from one micro-batch to the next.
     """
     if not plan.trains:
         return None
@@ -101,7 +160,10 @@ def largest_batch(plan: Plan, memory_bytes: int) -> int | None:
         wider = plan.model_copy(update={"training": training, "budget": budget})
         return room_needed(plan, sum(training_parts(wider, counts).values()))
 
-    return _largest_fitting(needed, memory_bytes)
+    try:
+        return _largest_fitting(needed, memory_bytes)
+    except NotRehearsed:
+        return None
 
 
 def _largest_fitting(needed: Callable[[int], int], room: int) -> int:

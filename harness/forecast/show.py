@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.errors import Unpredicted
 from harness.forecast.duration import expected_seconds
 from harness.forecast.memory import largest_batch, predict, room_needed
+from harness.records.events import Silence
 from harness.records.record import MemoryPrediction
 from harness.spec.gpus import parse_memory
 from harness.spec.plan import Plan
@@ -34,13 +36,17 @@ def plan_report(plan: Plan, memory: str = "", runs: Path = Path("reports/runs"))
     from rich.text import Text
 
     room = parse_memory(memory) if memory else plan.device.memory_bytes
-    counts = count_plan(plan)
-    prediction = predict(plan)
-    lines = [*_counts(plan, counts), *_verdict(plan, prediction, room), *_time(plan, runs)]
+    lines = list(_substitutions(plan))
+    try:
+        lines += _counts(plan, count_plan(plan))
+    except Unpredicted as unknown:
+        lines.append(f"parameters: not known before the run, since {unknown.what}")
+    heard = _Heard()
+    prediction = predict(plan, progress=heard)
+    lines += [*heard.notes, *_verdict(plan, prediction, room)]
     body = Group(
-        *(Text(line) for line in lines),
-        _phases(plan, prediction),
-        *([_parts(prediction)] if "activations" in prediction.parts else []),
+        *(Text(line) for line in [*lines, *_time(plan, runs)]),
+        *(_tables(plan, prediction) if prediction is not None else ()),
     )
     title = Text(f"{plan.variant} on {plan.model.name}, {plan.device.name}", style="bold")
     return Group(title, Padding(body, (0, 0, 1, 2)))
@@ -57,11 +63,28 @@ def _counts(plan: Plan, counts: ParameterCount) -> Iterator[str]:
             f"quantized: {counts.modules} linear layers, {counts.quantized:,} parameters at "
             f"{bits:.2f} bits ({plan.quantization.label}); {rest:,} of the base are not"
         )
+
+
+def _substitutions(plan: Plan) -> Iterator[str]:
     for item in plan.substitutions:
         yield f"instead of {item.key} = {item.asked}: {item.used} ({item.reason})"
 
 
-def _verdict(plan: Plan, prediction: MemoryPrediction, room: int | None) -> Iterator[str]:
+class _Heard(Silence):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def _verdict(plan: Plan, prediction: MemoryPrediction | None, room: int | None) -> Iterator[str]:
+    if prediction is None:
+        if plan.trains and room is not None:
+            yield f"the largest micro-batch that fits into {_gib(room)} is not known"
+        return
     needed = room_needed(plan, prediction.peak_bytes)
     where = "of GPU memory, the driver's own included" if plan.device.kind == "cuda" else "resident"
     yield f"needs {_gib(needed)} {where}; {prediction.phase} sets the peak"
@@ -83,13 +106,11 @@ def _time(plan: Plan, runs: Path) -> Iterator[str]:
         yield f"time: about {expected / 60:.1f} minutes of training, by a stored run"
 
 
-def _phases(plan: Plan, prediction: MemoryPrediction) -> RenderableType:
+def _tables(plan: Plan, prediction: MemoryPrediction) -> Iterator[RenderableType]:
     kind = "allocated" if plan.device.kind == "cuda" else "resident"
-    return _table("phase", f"peak, {kind}", prediction.by_phase)
-
-
-def _parts(prediction: MemoryPrediction) -> RenderableType:
-    return _table("of the training step", "bytes", prediction.parts)
+    yield _table("phase", f"peak, {kind}", prediction.by_phase)
+    if "activations" in prediction.parts:
+        yield _table("of the training step", "bytes", prediction.parts)
 
 
 def _table(first: str, second: str, rows: dict[str, int]) -> RenderableType:

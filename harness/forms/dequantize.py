@@ -4,60 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import UserError
+from harness.quantize.scheme import scheme_of
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
 
 def dequantize(model: Any) -> Any:
-    """Replace every quantized linear layer by a plain one with the values its products used.
+    """Replace every quantized linear layer by a plain one with the values its products use.
 
-    The values are exact: 4-bit codes times their block constants, as the layer's own forward pass
-    expands them. The result is in the dtype that the weights had when they were quantized.
-
-    Raises:
-        UserError: a quantized layer of a kind that is not known here.
+    The values are those of the layer's own scheme, in the dtype that it expands them to. Where a
+    scheme's products round more than their weights (8 bits), no weight can express the rest.
     """
     from torch import nn
 
     for name, module in list(model.named_modules()):
-        weight = getattr(module, "weight", None)
-        if weight is None or not _is_quantized(module, weight):
+        scheme = scheme_of(module)
+        if scheme is None:
             continue
-        values = _values(module, weight, name)
+        values = scheme.dequantize(module)
         plain = nn.Linear(values.shape[1], values.shape[0], bias=False, device="meta")
         plain.weight = nn.Parameter(values, requires_grad=False)
         plain.bias = module.bias
         _put(model, name, plain.train(module.training))
     _forget_quantization(model)
     return model
-
-
-def _is_quantized(module: Any, weight: torch.Tensor) -> bool:
-    return hasattr(weight, "quant_state") or hasattr(weight, "SCB") or hasattr(module, "qweight")
-
-
-def _values(module: Any, weight: Any, name: str) -> torch.Tensor:
-    from bitsandbytes import functional
-
-    if getattr(weight, "quant_state", None) is not None:
-        values: torch.Tensor = functional.dequantize_4bit(weight.data, weight.quant_state)
-        return values
-    scales = getattr(weight, "SCB", None)
-    if scales is None:
-        scales = getattr(getattr(module, "state", None), "SCB", None)
-    if scales is None:
-        raise UserError(
-            f"{type(module).__name__} cannot be dequantized",
-            where=name,
-            expected="4-bit or 8-bit weights of bitsandbytes",
-            hint="use the form merged, which starts from the original weights",
-        )
-    # one scale a row: code 127 stands for the row's largest magnitude (Dettmers et al., 2022)
-    expanded: torch.Tensor = weight.data.float() * (scales.float()[:, None] / 127)
-    return expanded
 
 
 def _put(model: nn.Module, name: str, module: nn.Module) -> None:

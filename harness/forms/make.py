@@ -1,8 +1,10 @@
-"""Make: the live model of a form, from a plan, its base weights and the trained adapter."""
+"""Make: a form written to a folder, and the live model that such a folder holds."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,10 @@ from harness.spec.variant import Dtype, Quantization
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from harness.forms.gguf.write import Speech
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -35,10 +41,10 @@ class Parts:
             plan = plan.model_copy(update={"precision": precision})
         return load_base(plan, self.source, quantization, trust_remote_code=self.trusted)
 
-
-def as_trained(parts: Parts) -> Any:
-    """The adapter on the base it was trained on."""
-    return attach(parts.base(), parts.adapter)
+    def of(self, folder: Path) -> Parts:
+        """The same for a folder that a form was written to; its vocabulary has grown already."""
+        grown = self.plan.model.model_copy(update={"added_tokens": 0})
+        return replace(self, plan=self.plan.model_copy(update={"model": grown}), source=folder)
 
 
 def merged(parts: Parts, dtype: Dtype | None = None) -> PreTrainedModel:
@@ -61,38 +67,89 @@ def merged_dequantized(parts: Parts, dtype: Dtype | None = None) -> PreTrainedMo
     return merged_model.to(getattr(torch, dtype or parts.plan.stored))
 
 
-def quantized_again(folder: Path, parts: Parts) -> PreTrainedModel:
-    """A merged model, written to ``folder``, loaded as NF4 with the plan's compute dtype."""
-    # The vocabulary of what was saved has grown already.
-    grown = parts.plan.model.model_copy(update={"added_tokens": 0})
-    plan = parts.plan.model_copy(update={"model": grown})
-    again = Parts(plan, folder, parts.adapter, trusted=parts.trusted)
-    double = plan.quantization.double
-    model: PreTrainedModel = again.base(Quantization(type="nf4", double=double))
+@dataclass(frozen=True)
+class Making:
+    """How a form is written: its dtype (None: the plan's), the tokenizer of a GGUF file, a voice.
+
+    ``note`` hears what is done, ``tell`` how many tensors of a GGUF file are.
+    """
+
+    dtype: Dtype | None = None
+    speech: Speech | None = None
+    note: Callable[[str], None] = lambda _: None
+    tell: Callable[[int, int], None] = lambda _done, _total: None
+
+
+def write_form(parts: Parts, form: Form, folder: Path, making: Making | None = None) -> None:
+    """Write the weights of a form into an existing folder.
+
+    Raises:
+        UserError: the method, the architecture or the GGUF type refuses.
+    """
+    how = making or Making()
+    if not form.merges:
+        for name in ADAPTER_FILES:
+            shutil.copyfile(parts.adapter / name, folder / name)
+        return
+    if form.kind == "merged_dequantized":
+        how.note("merging into the weights that training saw")
+        merged_dequantized(parts, how.dtype).save_pretrained(folder)
+        return
+    how.note("merging into the original weights")
+    if form.quant is not None:
+        from harness.forms.gguf.write import write_gguf
+
+        model = merged(parts, "float32")
+        how.note(f"writing {form.quant}")
+        write_gguf(gguf_file(folder, form), model, how.speech, form.quant, how.tell)
+    elif form.kind == "merged":
+        merged(parts, how.dtype).save_pretrained(folder)
+    else:
+        _write_four_bits(parts, folder, how)
+
+
+def _write_four_bits(parts: Parts, folder: Path, how: Making) -> None:
+    scratch = folder / ".merged"
+    merged(parts, how.dtype).save_pretrained(scratch)
+    how.note("quantizing again to NF4")
+    try:
+        double = parts.plan.quantization.double
+        again = parts.of(scratch).base(Quantization(type="nf4", double=double))
+        again.save_pretrained(folder)
+    finally:
+        shutil.rmtree(scratch)
+
+
+def gguf_file(folder: Path, form: Form) -> Path:
+    """The one file of a GGUF form."""
+    return folder / f"model-{form.quant}.gguf"
+
+
+def open_form(parts: Parts, form: Form, folder: Path) -> Any:
+    """The live model of a form that :func:`write_form` has written to ``folder``.
+
+    A GGUF file's tensors are expanded into a plain model, so its products do not round their
+    inputs as llama.cpp's do.
+    """
+    if not form.merges:
+        return attach(parts.base(Quantization() if form.kind == "16bit" else None), folder)
+    if form.quant is not None:
+        import torch
+
+        from harness.forms.gguf.read import read_weights
+
+        model = parts.base(Quantization(), "float32")
+        dtype = getattr(torch, parts.plan.stored)
+        return read_weights(gguf_file(folder, form), model).to(dtype)
+    model = parts.of(folder).base(Quantization())  # a quantized folder says so itself
+    if form.kind == "merged_4bit":
+        from harness.quantize.bitsandbytes import keep_as_quantized
+
+        keep_as_quantized(model)
     return model
 
 
 def make(parts: Parts, form: Form, scratch: Path) -> Any:
-    """The live model of any form; ``scratch`` is a folder for what passes through files.
-
-    A GGUF form is written and read back: its tensors are the dequantized ones of the file.
-    """
-    if form.kind == "training":
-        return as_trained(parts)
-    if form.kind == "16bit":
-        return attach(parts.base(Quantization()), parts.adapter)
-    if form.kind == "merged":
-        return merged(parts)
-    if form.kind == "merged_dequantized":
-        return merged_dequantized(parts)
-    if form.kind == "merged_4bit":
-        merged(parts).save_pretrained(scratch)
-        return quantized_again(scratch, parts)
-    from harness.forms.gguf.read import read_weights
-    from harness.forms.gguf.write import write_gguf
-
-    assert form.quant is not None  # noqa: S101 - the parser refuses GGUF without a type
-    model = merged(parts, "float32")
-    path = scratch / "model.gguf"
-    write_gguf(path, model, None, form.quant)
-    return read_weights(path, model).to(model.dtype)
+    """The live model of a form, through an empty folder ``scratch``."""
+    write_form(parts, form, scratch)
+    return open_form(parts, form, scratch)

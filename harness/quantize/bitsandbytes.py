@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.quantize.scheme import Open, Scheme, Target, Weighed
+from harness.spec.schema import Frozen
 from harness.spec.variant import Quantization
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class _Bitsandbytes(Scheme):
     """What both widths share."""
 
     packages = ("bitsandbytes",)
+    loggers = ("bitsandbytes",)
     flag: str
     """Transformers' mark of a model loaded so, which PEFT reads."""
 
@@ -53,6 +55,17 @@ class _Bitsandbytes(Scheme):
         raise NotImplementedError
 
 
+class BlockSettings(Frozen):
+    """How many weights share a constant. Left out of a plan where it is bitsandbytes' own."""
+
+    block_size: Literal[32, 64, 128, 256, 512, 1024, 2048, 4096] = 64
+
+
+def _block_size(quantization: Quantization) -> int:
+    size = quantization.settings.get("block_size", BLOCK)
+    return int(size)  # type: ignore[arg-type]
+
+
 class FourBit(_Bitsandbytes):
     """Four bits a weight and a float32 constant per block (Dettmers et al., "QLoRA", 2023).
 
@@ -61,12 +74,29 @@ class FourBit(_Bitsandbytes):
     """
 
     doubles = True
+    settings = BlockSettings
     flag = "is_loaded_in_4bit"
+
+    def resolve(self, asked: Quantization, where: object) -> Quantization:
+        """As every scheme; plans of the usual block size keep the fingerprints they always had."""
+        found = super().resolve(asked, where)
+        if _block_size(found) == BLOCK:
+            return Quantization(type=self.name, double=asked.double)
+        return found
+
+    def load(self, open_model: Open, target: Target) -> PreTrainedModel:
+        """By transformers, which knows the usual block size only."""
+        if _block_size(target.quantization) == BLOCK:
+            return super().load(open_model, target)
+        model = Scheme.load(self, open_model, target)
+        keep_as_quantized(model)
+        self.mark(model)
+        return model
 
     def stored_bytes(self, quantization: Quantization, rows: int, columns: int) -> int:
         """Packed weights and constants; the code book of 16 values is the format's."""
         elements = rows * columns
-        blocks = -(-elements // BLOCK)
+        blocks = -(-elements // _block_size(quantization))
         constants = 4 * blocks
         if quantization.double:
             constants = blocks + 4 * -(-blocks // NESTED_BLOCK) + 4
@@ -92,7 +122,7 @@ class FourBit(_Bitsandbytes):
             requires_grad=False,
             quant_type=self.name,
             compress_statistics=target.quantization.double,
-            blocksize=BLOCK,
+            blocksize=_block_size(target.quantization),
             module=four,
         ).to(linear.weight.device)
         return four  # type: ignore[no-any-return]
@@ -137,7 +167,8 @@ class FourBit(_Bitsandbytes):
         def constants(count: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.empty(count, dtype=dtype, device="meta")
 
-        blocks = -(-linear.weight.numel() // BLOCK)
+        size = _block_size(quantization)
+        blocks = -(-linear.weight.numel() // size)
         inner = None
         if quantization.double:
             inner = QuantState(
@@ -150,7 +181,7 @@ class FourBit(_Bitsandbytes):
             absmax=constants(blocks, torch.uint8 if inner else torch.float32),
             shape=linear.weight.shape,
             code=constants(CODES),
-            blocksize=BLOCK,
+            blocksize=size,
             quant_type=self.name,
             dtype=linear.weight.dtype,
             offset=constants(1)[0] if inner else None,
@@ -169,7 +200,8 @@ class FourBit(_Bitsandbytes):
         stored = _bytes(parameter) + _bytes(state.absmax)
         if state.nested:
             stored += _bytes(state.state2.absmax) + state.offset.element_size()
-        found = Quantization(type=self.name, double=state.nested)
+        block = {} if state.blocksize == BLOCK else {"block_size": state.blocksize}
+        found = Quantization(type=self.name, double=state.nested, **block)
         compute = str(module.compute_dtype).removeprefix("torch.")
         return Weighed(found.label, state.shape.numel(), stored, compute)
 
@@ -190,7 +222,7 @@ class FourBit(_Bitsandbytes):
         if self.name != "nf4" or not operation.startswith("bitsandbytes.gemm_4bit"):
             return 0
         elements = int(args[2][0]) * int(args[2][1])
-        return elements * int(args[0].element_size()) + elements // BLOCK * 4
+        return elements * int(args[0].element_size()) + elements // int(args[4]) * 4
 
 
 class Int8(_Bitsandbytes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -69,6 +70,8 @@ class Scheme(ABC):
     settings: ClassVar[type[Frozen]] = NoSettings
     doubles: ClassVar[bool] = False
     """Whether the quantization constants can be quantized too (``double``)."""
+    loggers: ClassVar[tuple[str, ...]] = ()
+    """Loggers of the packages whose warnings say nothing to a user of the harness."""
     plain_product: ClassVar[bool] = True
     """Whether a layer's product is that with its dequantized weight, and nothing else."""
 
@@ -183,6 +186,13 @@ def schemes() -> Iterator[Scheme]:
             yield load_scheme(name)
         except UserError:  # a broken package concerns only those who ask for it
             continue
+
+
+def quiet_schemes() -> None:
+    """Keep warnings of the schemes' packages, also while they are imported, from the terminal."""
+    for scheme in schemes():
+        for name in scheme.loggers:
+            logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def scheme_of(module: nn.Module) -> Scheme | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 
+from harness.spec.form import FormName
 from harness.spec.plan import Plan
 from harness.spec.schema import Frozen, Versioned
 
@@ -132,9 +133,9 @@ class Score(Frozen):
     task: str
     metric: str
     stage: Literal["before", "after"] = Field(description="of training; both alike when untrained")
-    precision: Literal["training", "16bit", "merged"] = "training"
+    precision: FormName = Field(default="training", description="the form that was scored")
     value: float
-    standard_error: float | None
+    standard_error: Annotated[float, Field(ge=0)] | None
     n: Count = Field(description="items")
     unit: str
     direction: Literal["lower", "higher"] = Field(description="which way is better")
@@ -144,10 +145,20 @@ class Score(Frozen):
         pattern=r"^items/[^/\\]+\.parquet$",
         description="the parquet file, which never lies outside the run's folder",
     )
+    items_sha256: str | None = Field(
+        default=None, description="of that file, taken when it was written; null in older records"
+    )
     headline: bool = Field(default=False, description="shown in the ranking table")
     details: dict[str, JsonValue] = Field(
         default_factory=dict, description="few-shot, limit, version, data folder, baselines, …"
     )
+
+    @model_validator(mode="after")
+    def _exponential_is_positive(self) -> Score:
+        if self.transform == "exp" and not self.value > 0:
+            msg = f"{self.metric} of {self.task} is exp of a number, and cannot be {self.value}"
+            raise ValueError(msg)
+        return self
 
 
 class Generation(Frozen):

@@ -11,9 +11,17 @@ from typing import ClassVar
 from pydantic import ConfigDict
 
 from harness.errors import HarnessError, StorageError
-from harness.records.record import RunRecord, Status
+from harness.records.record import RunRecord, Score, Status
 from harness.spec.plan import Plan
-from harness.spec.schema import Frozen, Migration, Versioned, read_json, write_bytes, write_json
+from harness.spec.schema import (
+    Frozen,
+    Migration,
+    Versioned,
+    file_sha256,
+    read_json,
+    write_bytes,
+    write_json,
+)
 
 
 @dataclass(frozen=True)
@@ -126,6 +134,20 @@ def _copy_folder(source: Path, target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     if scratch.is_dir():
         scratch.replace(target)
+
+
+def is_whole(score: Score, folder: Path) -> bool:
+    """Whether the items of ``score`` below ``folder`` are the ones that were written.
+
+    Older scores hold no digest; of theirs the file need only be there.
+    """
+    if score.items is None:
+        return True
+    path = folder / score.items
+    try:
+        return path.is_file() and score.items_sha256 in (None, file_sha256(path))
+    except HarnessError:
+        return False
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from harness.report.drawings import Drawing
+from harness.report.figures.canvas import Drawing
 
 Tone = Literal["", "good", "bad", "muted"]
 

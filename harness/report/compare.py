@@ -20,6 +20,7 @@ from harness.report.statistics.effects import FEWEST_CLUSTERS, Effect, Obstacle
 from harness.report.statistics.multiplicity import holm
 from harness.report.statistics.noise import Noise
 from harness.report.statistics.verdicts import Verdict
+from harness.report.trust import trusted
 from harness.spec.schema import read_json
 
 BEFORE, AFTER = "A", "B"
@@ -94,12 +95,12 @@ def find_side(target: str, runs: Path, suite: str | None = None) -> Side:
     """
     path = Path(target)
     if path.is_dir():
-        found, broken = _sorted_out(_read_below(path))
+        found, broken = _sorted_out(trusted(_read_below(path)))
         _refuse_unreadable(found, broken)
         if not found:
             raise UserError("no record in this folder", where=path, expected="record.json below it")
         return Side(target, make_rows(found), broken)
-    found, broken = _sorted_out(RunStore(runs).scan(suite))
+    found, broken = _sorted_out(trusted(RunStore(runs).scan(suite)))
     rows = [row for row in make_rows(found) if target in (row.variant, row.label)]
     _refuse_unreadable(rows, [run for run in broken if run.folder.variant == target])
     if not rows:

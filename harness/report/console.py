@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from harness.report import numbers
 from harness.report.build import Report
 from harness.report.compare import Change, Comparison, Pair
-from harness.report.gate import Outcome, no_interval, show_change
+from harness.report.gate import GateResult, no_interval, sentence, show_change
 from harness.report.ranking import TONES, WORDS, ranking
 
 if TYPE_CHECKING:
@@ -143,12 +143,10 @@ def _quantity(change: Change, value: float) -> str:
     return numbers.number(value)
 
 
-def outcome_lines(outcomes: Sequence[Outcome]) -> list[RichText]:
+def outcome_lines(outcomes: Sequence[GateResult]) -> list[RichText]:
     """One line per gate and pair."""
     styles = {"passed": "green", "failed": "red", "unknown": "yellow"}
-    return [
-        _text(f"{o.status}: {o.gate} ({o.pair}): {o.reason}", styles[o.status]) for o in outcomes
-    ]
+    return [_text(sentence(outcome), styles[outcome.status]) for outcome in outcomes]
 
 
 def _text(text: str, style: str = "") -> RichText:

@@ -17,9 +17,12 @@ from harness.report.blocks import (
     prose,
     unknown,
 )
-from harness.report.drawings import Axis, Bar, Panels, Stacks
 from harness.report.evidence import Evidence
-from harness.report.ranking import memory_cell
+from harness.report.figures.bars import Bar
+from harness.report.figures.canvas import Axis
+from harness.report.figures.panels import Panels
+from harness.report.figures.stacks import Stacks
+from harness.report.ranking import memory_cell, spread_cell
 from harness.report.rows import MEMORY_KINDS, Row, twins
 
 METERED: tuple[str, ...] = tuple(phase for phase in PHASES if phase not in ("fetch", "save"))
@@ -58,10 +61,23 @@ def memory_section(evidence: Evidence) -> Section | None:
         "lengths of the corpus's rows before a model is loaded. "
         "Medians over the runs; failed runs show what they had reached."
         + (" Scoring that was reused is left out; see time by phase." if _reused(rows) else "")
+        + _not_predicted(rows)
     )
     surprises = [prose(text) for text in _surprises(evidence)]
     table = Details("Memory by phase as numbers", (_memory_table(evidence, rows, parts),))
     return Section("memory", "Memory by phase", (note, figure, *surprises, table))
+
+
+def _not_predicted(rows: list[Row]) -> str:
+    """Names the rows whose model the planner could not rehearse."""
+    named = [row.label for row in rows if row.finished and row.records[0].prediction is None]
+    if not named:
+        return ""
+    which = f"{', '.join(named[:5])}{' and others' if len(named) > 5 else ''}"
+    return (
+        f" Not predicted: {which} (a step of the model could not be rehearsed without weights, or "
+        "the record does not tell)."
+    )
 
 
 def _surprises(evidence: Evidence) -> Iterator[str]:
@@ -162,9 +178,7 @@ def _times(rows: list[Row]) -> Table:
 
 def _time_cells(row: Row) -> tuple[Cell, ...]:
     cells = [Cell(row.label, row.label, style="code")]
-    for phase in PHASES:
-        value = row.phase_seconds(phase)
-        cells.append(unknown() if value is None else Cell(numbers.duration(value), value))
+    cells += [spread_cell(row.times(phase), numbers.duration) for phase in PHASES]
     training = next((r.training for r in row.finished if r.training), None)
     if training is None:
         return (*cells, unknown(), unknown(), unknown())

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 
 from harness.records.record import RunRecord
 from harness.report.blocks import Block, Figure, Section, prose
-from harness.report.drawings import Axis, Curves, Line
 from harness.report.evidence import Evidence
+from harness.report.figures.canvas import Axis
+from harness.report.figures.lines import Curves, Line
 from harness.report.rows import Row, flatten, settings
 from harness.report.scoring import Scoring
 

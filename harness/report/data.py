@@ -23,8 +23,9 @@ from harness.report.blocks import (
     strong,
     unknown,
 )
-from harness.report.drawings import Axis, Histogram
 from harness.report.evidence import Evidence
+from harness.report.figures.canvas import Axis
+from harness.report.figures.histogram import Histogram
 from harness.spec.plan import SAMPLE
 
 SHOWN_PROMPTS = 5

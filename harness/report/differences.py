@@ -16,8 +16,9 @@ from harness.report.blocks import (
     prose,
     unknown,
 )
-from harness.report.drawings import Axis, Forest, ForestRow
 from harness.report.evidence import Evidence
+from harness.report.figures.canvas import Axis
+from harness.report.figures.intervals import Interval, Intervals
 from harness.report.ranking import (
     WORDS,
     difference_cell,
@@ -25,6 +26,7 @@ from harness.report.ranking import (
     show_difference,
     show_limit,
 )
+from harness.report.repeatability import describe_check
 from harness.report.scoring import Difference, Scoring
 from harness.report.statistics.effects import FEWEST_CLUSTERS
 
@@ -39,7 +41,7 @@ def differences_section(evidence: Evidence) -> Section | None:
     told = [scoring for scoring in compared if scoring.clusters >= FEWEST_CLUSTERS]
     blocks: list[Block] = [prose(_introduction(evidence))]
     for scoring in told:
-        shown: list[Block] = [_forest(evidence, scoring), _table(evidence, scoring)]
+        shown: list[Block] = [_figure(evidence, scoring), _table(evidence, scoring)]
         primary = scoring is evidence.main
         title = f"Secondary (exploratory): {scoring.key.title}"
         blocks += shown if primary else [Details(title, tuple(shown))]
@@ -84,12 +86,12 @@ def _all(evidence: Evidence) -> list[Difference]:
     return [found for scoring in evidence.scorings for found in scoring.differences.values()]
 
 
-def _forest(evidence: Evidence, scoring: Scoring) -> Figure:
+def _figure(evidence: Evidence, scoring: Scoring) -> Figure:
     ordered = [label for label in scoring.ordered() if label in scoring.differences]
     # Shares are drawn in percentage points.
     unit = 100 if scoring.scale.share else 1
     rows = tuple(
-        ForestRow(
+        Interval(
             label=label,
             mark=evidence.by_label[label].mark,
             estimate=unit * found.estimate,
@@ -114,7 +116,7 @@ def _forest(evidence: Evidence, scoring: Scoring) -> Figure:
         for row in rows[:12]
     )
     caption = f"{scoring.key.title} against {evidence.reference}; the shaded band is the margin"
-    return Figure(name, caption, alt, Forest(axis, rows, unit * scoring.scale.margin))
+    return Figure(name, caption, alt, Intervals(axis, rows, unit * scoring.scale.margin))
 
 
 def _table(evidence: Evidence, scoring: Scoring) -> Table:
@@ -240,7 +242,8 @@ def noise_section(evidence: Evidence) -> Section | None:
         else "One seed only: how much repeating the training would change is unknown."
     )
     table = Table("noise", columns, rows, "s.d.: standard deviation, s.e.: standard error.")
-    return Section("noise", "Noise from seeds and from items", (prose(text), table))
+    check = prose(describe_check(evidence.main_sample))
+    return Section("noise", "Noise from seeds and from items", (prose(text), table, check))
 
 
 def _noise_cells(evidence: Evidence, main: Scoring, label: str) -> tuple[Cell, ...]:

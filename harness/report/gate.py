@@ -38,7 +38,7 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class GateResult:
     """What a gate says about one pair."""
 
     gate: str
@@ -63,7 +63,7 @@ def parse_gate(text: str) -> Gate:
     return Gate(text.strip(), found["name"], sign, float(found["bound"]), unit)
 
 
-def judge(comparison: Comparison, gates: Iterable[Gate]) -> tuple[Outcome, ...]:
+def judge(comparison: Comparison, gates: Iterable[Gate]) -> tuple[GateResult, ...]:
     """Every gate on every pair.
 
     A gate fails when the whole 95 % interval is past its bound. With one training on a side that
@@ -94,18 +94,18 @@ def _fits(name: str, wanted: str) -> bool:
     return wanted in (name, name.rpartition(" ")[2])
 
 
-def _judge_one(pair: Pair, gate: Gate) -> Outcome:
+def _judge_one(pair: Pair, gate: Gate) -> GateResult:
     if pair.failed is not None:
-        return Outcome(gate.text, pair.label, "unknown", pair.failed)
+        return GateResult(gate.text, pair.label, "unknown", pair.failed)
     fitting = [change for change in pair.changes if _fits(change.name, gate.name)]
     if not fitting:
         reason = next((why for name, why in pair.missing.items() if _fits(name, gate.name)), "")
-        return Outcome(gate.text, pair.label, "unknown", reason or "not measured on both sides")
+        return GateResult(gate.text, pair.label, "unknown", reason or "not measured on both sides")
     judged = [_past(change, gate) for change in fitting]
     failed = [reason for past, reason in judged if past]
     if failed:
-        return Outcome(gate.text, pair.label, "failed", "; ".join(failed))
-    return Outcome(gate.text, pair.label, "passed", "; ".join(reason for _, reason in judged))
+        return GateResult(gate.text, pair.label, "failed", "; ".join(failed))
+    return GateResult(gate.text, pair.label, "passed", "; ".join(reason for _, reason in judged))
 
 
 def _past(change: Change, gate: Gate) -> tuple[bool, str]:
@@ -128,6 +128,25 @@ def no_interval(change: Change) -> str:
     return REASONS[change.obstacle] if change.obstacle else "one run on a side"
 
 
+def sentence(result: GateResult) -> str:
+    """What a gate found, for a reader who has not seen the expression."""
+    gate = parse_gate(result.gate)
+    unit = {"%": " %", "pp": " points", "": ""}[gate.unit]
+    rises = gate.sign == ">"
+    if (gate.bound >= 0) is rises:
+        limit = f"by more than {abs(gate.bound):g}{unit}" if gate.bound else "at all"
+        verb = ("rose" if rises else "fell", "rise" if rises else "fall")
+        found, not_found = f"{verb[0]} {limit}", f"did not {verb[1]} {limit}"
+    else:
+        found, not_found = f"is past {gate.text}", f"is not past {gate.text}"
+    subject = f"{gate.name} of {result.pair}"
+    if result.status == "unknown":
+        return f"CANNOT TELL whether {subject} {found}: {result.reason}"
+    if result.status == "failed":
+        return f"FAILED: {subject} {found}: {result.reason}"
+    return f"OK: {subject} {not_found}: {result.reason}"
+
+
 def _bound(change: Change, gate: Gate) -> float:
     """The gate's bound in the terms of the change's estimate."""
     if gate.unit == "%":
@@ -145,7 +164,7 @@ def show_change(change: Change, value: float) -> str:
     return numbers.number(value, signed=True, digits=3)
 
 
-def comparison_json(comparison: Comparison, outcomes: Sequence[Outcome]) -> str:
+def comparison_json(comparison: Comparison, outcomes: Sequence[GateResult]) -> str:
     """Everything compared, as one JSON document."""
     document = {
         "before": comparison.before.name,
@@ -163,7 +182,7 @@ def comparison_json(comparison: Comparison, outcomes: Sequence[Outcome]) -> str:
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
-def comparison_junit(comparison: Comparison, outcomes: Sequence[Outcome]) -> str:
+def comparison_junit(comparison: Comparison, outcomes: Sequence[GateResult]) -> str:
     """Gates as JUnit XML test cases: a failed gate is a failure, an unknown one an error."""
     status = [outcome.status for outcome in outcomes]
     suite = ET.Element(

@@ -79,7 +79,7 @@ def _plan_blocks(evidence: Evidence) -> list[Block]:
             (Cell(label, label, style="code"), *(_plan_cell(flat, key) for key in differing))
             for label, flat in plans.items()
         )
-        caption = "Every planned key that is not the same in all rows; – where a row has none."
+        caption = "Every setting that is not the same in all rows; – where a row does not have it."
         blocks = [Table("plans", columns, rows, caption)]
     if partial:
         blocks.append(prose("The same in every row that has them: ", "; ".join(partial), "."))
@@ -103,7 +103,7 @@ def _substitutions(evidence: Evidence) -> list[Block]:
             key = (item.key, plain(item.asked), plain(item.used), item.reason)
             grouped.setdefault(key, []).append(row.label)
     if not grouped:
-        return [prose("Nothing was substituted: every setting ran as asked.")]
+        return [prose("No setting was replaced: every run used the settings that were asked for.")]
     columns = tuple(
         Column(title, number=False) for title in ("setting", "asked", "used", "reason", "rows")
     )
@@ -115,7 +115,7 @@ def _substitutions(evidence: Evidence) -> list[Block]:
         )
         for key, labels in grouped.items()
     )
-    caption = "Substitutions: settings that could not be had as asked on the device."
+    caption = "Settings that the device could not honour, what was used instead, and why."
     return [Table("substitutions", columns, rows, caption)]
 
 
@@ -134,9 +134,9 @@ def _resumed(evidence: Evidence) -> list[Block]:
         return []
     columns = (Column("variant", number=False), Column("seed"), Column("earlier attempts"))
     caption = (
-        "Resumed runs: each goes on from attempts that were cut short. Train time counts the "
-        "steps kept from them, run time is that of the last attempt, and the energy of training "
-        "that was not done in one go is not known."
+        "Resumed runs: each continues earlier attempts that were interrupted. Train time includes "
+        "the steps kept from them, run time is that of the last attempt, and the energy of "
+        "training that was interrupted is not known."
     )
     return [Table("resumed", columns, rows, caption)]
 

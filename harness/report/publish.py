@@ -16,6 +16,7 @@ from harness.records.store import BrokenRun, RunStore, StoredRun
 from harness.report.build import ReportRequest, build_report
 from harness.report.data import sample_texts
 from harness.report.items import COLUMNS, read_table
+from harness.report.trust import trusted
 from harness.report.write import write_report
 from harness.spec.plan import Plan, RunRequest
 from harness.spec.schema import read_json, write_bytes, write_json
@@ -49,7 +50,7 @@ def rebuild_report(published: Path, folder: Path) -> Path:
     """
     request = read_json(published / RECORDS / REQUEST, ReportRequest)
     runs = []
-    for item in RunStore(published / RECORDS).scan(request.suite):
+    for item in trusted(RunStore(published / RECORDS).scan(request.suite)):
         if isinstance(item, BrokenRun):
             raise item.error
         runs.append(item)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from harness.records.record import PHASES, RunRecord
 from harness.report import numbers
@@ -54,7 +54,8 @@ def _protocols(evidence: Evidence) -> Table:
     columns = tuple(Column(title, number=title == "items") for title in titles)
     rows = tuple(_protocol_cells(evidence, scoring) for scoring in evidence.scorings)
     caption = (
-        "Weights scored: as trained (quantized where the variant is), on a 16-bit base, or merged. "
+        "Weights scored: as trained (quantized where the variant is), on a 16-bit base, or in "
+        "another form. "
         "Details are of the first run that has the score."
     )
     packed = packed_base(evidence)
@@ -67,14 +68,14 @@ def _protocol_cells(evidence: Evidence, scoring: Scoring) -> tuple[Cell, ...]:
     records = (record for row in evidence.ranked for record in row.finished)
     score = next(found for record in records if (found := scoring.key.find(record)))
     details = "; ".join(f"{key} = {plain(value)}" for key, value in score.details.items())
-    taken = {"training": "as trained", "16bit": "16-bit base", "merged": "merged"}
+    taken = {"training": "as trained", "16bit": "16-bit base"}
     return (
         Cell(scoring.key.title, scoring.key.title),
         Cell(score.task),
         Cell(score.metric),
         Cell(score.unit),
         Cell(score.direction),
-        Cell(taken[score.precision]),
+        Cell(taken.get(score.precision, score.precision)),
         Cell(numbers.count(score.n), score.n),
         Cell(details if len(details) <= DETAILS_LENGTH else details[: DETAILS_LENGTH - 1] + "…"),
     )
@@ -124,8 +125,8 @@ def _caption(evidence: Evidence) -> str:
     reused = any(row.reused(phase) for row in evidence.rows for phase in PHASES)
     text = (
         f"Peak memory: {memory}, the highest of the load, prepare and train phases (load and score "
-        "for untrained references); median over the runs, with the lowest and the highest. – means "
-        "not measured."
+        "for untrained references). Costs are medians over the runs, with the lowest and the "
+        "highest of memory and train time. – means not measured."
     )
     parts = [INTERVALS, text]
     if evidence.main is not None:
@@ -173,14 +174,13 @@ def _cells(evidence: Evidence, headline: list[Scoring], row: Row) -> tuple[Cell,
     if evidence.main is not None:
         cells.append(difference_cell(evidence.main, difference))
         cells.append(_change(evidence.main, row))
-    train = row.phase_seconds("train")
     cells += [
         verdict_cell(evidence, row, difference),
         _plain(numbers.count(row.trainable), row.trainable),
         _plain(numbers.size(row.weight_bytes), row.weight_bytes),
         memory_cell(row.peaks(evidence.memory_kind)),
         _plain(numbers.number(row.tokens_per_second, digits=3), row.tokens_per_second),
-        _plain(numbers.duration(train), train),
+        spread_cell(row.times("train"), numbers.duration),
         _plain(numbers.duration(row.seconds), row.seconds),
         _seeds(row),
     ]
@@ -197,18 +197,24 @@ def _seeds(row: Row) -> Cell:
 
 def memory_cell(peaks: Sequence[int]) -> Cell:
     """Median peak memory with the lowest and highest of several runs."""
-    if not peaks:
+    return spread_cell(peaks, numbers.size)
+
+
+def spread_cell(values: Sequence[float], show: Callable[[float], str]) -> Cell:
+    """The median of sorted costs, with the lowest and highest where there are several."""
+    if not values:
         return unknown()
-    middle = statistics.median(peaks)
-    text = numbers.size(middle)
-    if len(peaks) > 1:
-        low, high = numbers.size(peaks[0]), numbers.size(peaks[-1])
+    middle = statistics.median(values)
+    text = show(middle)
+    if len(values) > 1:
+        low, high = show(values[0]), show(values[-1])
         text += f" ({low.partition(' ')[0] if _same_unit(low, high) else low}–{high})"
     return Cell(text, middle)
 
 
 def _same_unit(*sizes: str) -> bool:
-    return len({size.partition(" ")[2] for size in sizes}) == 1
+    units = {size.partition(" ")[2] for size in sizes}
+    return len(units) == 1 and " " not in units.pop()
 
 
 def _plain(text: str, value: float | None) -> Cell:

@@ -10,7 +10,7 @@ from harness.report.blocks import Block, Code, Section, code, prose
 from harness.report.evidence import Evidence
 from harness.spec.plan import Plan, RunRequest
 
-UNRECORDED = "  # what was set beside is not recorded: see the plan"
+UNRECORDED = "  # other settings were not recorded: see the plan"
 
 
 def reproduce_section(evidence: Evidence) -> Section | None:
@@ -21,9 +21,10 @@ def reproduce_section(evidence: Evidence) -> Section | None:
     for row in evidence.ranked:
         lines += [f"# {row.label}", *commands(record.plan for record in row.records), ""]
     note = prose(
-        "Same commit, environment and seed give the same record. Each command is what was typed, "
-        "for one row and its seeds. What was substituted is substituted again on the same kind of "
-        "device; a micro-batch that ran out of memory, with --on-oom shrink."
+        "The same commit, environment and seed give the same record. Each command below repeats "
+        "one row with its seeds, as it was typed. On the same kind of device the same settings "
+        "are replaced again; a micro-batch that ran out of memory is reduced again with --on-oom "
+        "shrink."
     )
     commits = Counter(
         record.environment.commit

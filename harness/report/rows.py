@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.records.record import PhaseCost, RunRecord
 from harness.records.store import StoredRun
-from harness.report.drawings import Mark
+from harness.report.figures.canvas import Mark
 from harness.spec.plan import Plan
 
 MARKERS = 8
@@ -100,12 +100,17 @@ class Row:
         """Wall time of a whole run."""
         return self.median(lambda record: record.seconds)
 
-    def phase_seconds(self, name: str) -> float | None:
-        """Seconds of one phase, over the runs that did its work."""
-        return self.median(
-            lambda record: next((p.seconds for p in _worked(record) if p.name == name), None),
-            self.finished or self.records,
+    def times(self, name: str) -> tuple[float, ...]:
+        """Seconds of one phase in every run that did its work, shortest first."""
+        records = self.finished or self.records
+        return tuple(
+            sorted(cost.seconds for r in records for cost in _worked(r) if cost.name == name)
         )
+
+    def phase_seconds(self, name: str) -> float | None:
+        """Median seconds of one phase, over the runs that did its work."""
+        found = self.times(name)
+        return statistics.median(found) if found else None
 
     def reused(self, name: str) -> int:
         """How many runs took the result of a phase over from another run."""

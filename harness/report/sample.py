@@ -15,6 +15,7 @@ from harness.report.statistics.effects import Effect
 from harness.report.statistics.noise import Floats, Noise, make_noise
 from harness.report.statistics.shares import Discordant, with_design_effect
 
+LARGEST_LOG = 700.0
 SHARES = frozenset({"fraction", "share", "accuracy", "probability"})
 
 
@@ -62,7 +63,8 @@ class Scale:
 
     def difference(self, additive: float) -> float:
         """A relative change, or a difference in the score's unit."""
-        return math.expm1(additive) if self.relative else additive
+        # Two seeds at an early look of many can leave an interval of any width.
+        return math.expm1(min(additive, LARGEST_LOG)) if self.relative else additive
 
 
 @dataclass(frozen=True)
@@ -133,14 +135,17 @@ class Sample:
         if not pairs:
             return None
         own, other = (list(side) for side in zip(*pairs, strict=True))
+        return self.between(own, other)
+
+    def between(self, own: list[int], other: list[int]) -> Effect:
+        """Some runs minus as many others, pair by pair."""
         found = self._effect(
             self.values[own] - self.values[other],
             self.influence[:, own] - self.influence[:, other],
         )
-        trained = self.trains(label) or self.trains(reference)
         return replace(
             found,
-            single=trained and len(pairs) == 1,
+            single=len(own) == 1 and any(self.aligned.trains[run] for run in (*own, *other)),
             magnitude=float(np.abs(self.values[[*own, *other]]).max()),
             discordant=self._discordant(own, other, found.noise),
         )

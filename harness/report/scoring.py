@@ -115,7 +115,7 @@ def score_keys(rows: Sequence[Row]) -> list[ScoreKey]:
     for row in rows:
         for record in row.finished:
             for score in record.scores:
-                if score.stage == "after":
+                if score.stage == "after" and score.task != "fidelity":  # has its own section
                     key = ScoreKey(score.task, score.metric, score.precision)
                     found[key] = found.get(key, False) or score.headline
 

@@ -11,6 +11,7 @@ from harness.report.curves import loss_section, sweep_section
 from harness.report.data import corpus_section, generations_section
 from harness.report.differences import differences_section, noise_section
 from harness.report.evidence import Evidence
+from harness.report.forms import forms_section
 from harness.report.provenance import provenance_section
 from harness.report.ranking import ranking_section
 from harness.report.reproduce import reproduce_section
@@ -30,6 +31,7 @@ SECTIONS: tuple[Callable[[Evidence], Section | None], ...] = (
     sweep_section,
     corpus_section,
     generations_section,
+    forms_section,
     provenance_section,
     reproduce_section,
 )

@@ -122,7 +122,7 @@ def caveats(evidence: Evidence) -> Iterator[str]:
         yield f"Not compared on {main.key.title}: {rows}."
     changed = sorted({item.key for row in evidence.rows for item in row.plan.substitutions})
     if changed:
-        yield f"Settings were substituted ({', '.join(changed)}); see what differs."
+        yield f"Settings were replaced ({', '.join(changed)}); see what differs."
     if _environments(evidence) > 1:
         yield f"Runs come from {_environments(evidence)} different environments; see what differs."
     if evidence.broken:

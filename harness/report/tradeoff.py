@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 from harness.report import numbers
 from harness.report.blocks import Block, Figure, Section, prose
-from harness.report.drawings import Axis, Point, Scatter
 from harness.report.evidence import Evidence
+from harness.report.figures.canvas import Axis
+from harness.report.figures.scatter import Point, Scatter
 from harness.report.memory import MemoryOrder, memory_order
 from harness.report.rows import MEMORY_KINDS, Row
 from harness.report.scoring import Scoring

@@ -8,21 +8,35 @@ import html
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from harness.report import figures, markdown
-from harness.report.blocks import Block, Details, Figure
-from harness.report.build import Report
+from harness.report import markdown
+from harness.report.blocks import Block, Details, Figure, Section
+from harness.report.figures import draw
 from harness.spec.schema import write_bytes
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+
+class Page(Protocol):
+    """What can be written: the report of a suite, or the answer of a study."""
+
+    @property
+    def title(self) -> str:
+        """Its heading."""
+
+    @property
+    def sections(self) -> tuple[Section, ...]:
+        """What it is made of."""
+
+
 TEMPLATES = Path(__file__).parent / "templates"
+METHODS = "statistics.md"
 
 
-def write_report(report: Report, folder: Path) -> Path:
-    """Write ``report.md``, ``report.html`` and ``figures/`` below ``folder``.
+def write_report(report: Page, folder: Path) -> Path:
+    """Write ``report.md``, ``report.html``, ``statistics.md`` and ``figures/`` below ``folder``.
 
     Figures of an earlier report that this one does not have are removed.
 
@@ -32,29 +46,36 @@ def write_report(report: Report, folder: Path) -> Path:
     Raises:
         StorageError: the folder cannot be written.
     """
-    drawn = {figure.name: figures.draw(figure.drawing, figure.alt) for figure in _figures(report)}
+    drawn = {figure.name: draw.draw(figure.drawing, figure.alt) for figure in _figures(report)}
     files: dict[str, bytes] = {}
     for name, (vector, raster) in drawn.items():
         files[f"{name}.svg"] = vector
-        files[f"{name}.dark.svg"] = figures.darken(vector)
+        files[f"{name}.dark.svg"] = draw.darken(vector)
         files[f"{name}.png"] = raster
     for name, data in files.items():
         write_bytes(folder / "figures" / name, data)
     for old in (folder / "figures").glob("*.*"):
         if old.suffix in (".svg", ".png") and old.name not in files:
             old.unlink()
-    pictures = {name: figures.inline(vector, name) for name, (vector, _) in drawn.items()}
+    pictures = {name: draw.inline(vector, name) for name, (vector, _) in drawn.items()}
     write_bytes(folder / "report.html", html_page(report, pictures).encode())
     write_bytes(folder / "report.md", markdown_page(report).encode())
+    write_bytes(folder / METHODS, _methods().read_bytes())
     return folder / "report.md"
 
 
-def markdown_page(report: Report) -> str:
+def _methods() -> Path:
+    """The page on statistics that reports link: packed beside the templates, or in the checkout."""
+    packed = TEMPLATES / METHODS
+    return packed if packed.is_file() else Path(__file__).parents[2] / "docs" / METHODS
+
+
+def markdown_page(report: Page) -> str:
     """The report for a code-hosting page; figures lie beside it in ``figures/``."""
     return _tidy(_environment().get_template("report.md.j2").render(report=report))
 
 
-def html_page(report: Report, pictures: Mapping[str, str]) -> str:
+def html_page(report: Page, pictures: Mapping[str, str]) -> str:
     """The report as one file that needs no network; ``pictures`` holds inline SVG by name."""
     style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
@@ -69,7 +90,7 @@ def _tidy(page: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", page).strip() + "\n"
 
 
-def _figures(report: Report) -> Iterator[Figure]:
+def _figures(report: Page) -> Iterator[Figure]:
     for section in report.sections:
         yield from _figures_in(section.blocks)
 

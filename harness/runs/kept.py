@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.errors import HarnessError
 from harness.records.record import Environment, Generation, PhaseCost, PhaseName, Score
-from harness.records.store import RunFolder
+from harness.records.store import RunFolder, is_whole
 from harness.spec.plan import Plan
 from harness.spec.schema import Frozen, read_json, write_json
 
@@ -76,8 +76,7 @@ class Kept:
             found = read_json(self._path(phase), PhaseResult)
         except HarnessError:
             return None
-        files = [self._folder.path / score.items for score in found.scores if score.items]
-        whole = all(path.is_file() for path in files)
+        whole = all(is_whole(score, self._folder.path) for score in found.scores)
         return found if whole and found.fingerprint == self._fingerprint else None
 
     def write(

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 
 from filelock import FileLock, Timeout
 
-from harness.errors import StorageError
+from harness.errors import RunInUse, StorageError
 from harness.records.events import Hear
 from harness.records.store import RunFolder
 from harness.runs.process import tell
@@ -26,7 +26,8 @@ def held(folder: RunFolder, hear: Hear, stop: Stop, *, wait: bool) -> Iterator[N
 
     Raises:
         CancelledError: ``stop`` was asked for while another process held it.
-        StorageError: the folder cannot be used, or (unless ``wait``) another process holds it.
+        RunInUse: another process holds it, and ``wait`` is false.
+        StorageError: the folder cannot be used.
     """
     waited = False
     try:
@@ -40,7 +41,7 @@ def held(folder: RunFolder, hear: Hear, stop: Stop, *, wait: bool) -> Iterator[N
                 if stop.asked:
                     raise CancelledError from None
                 if not wait:
-                    raise StorageError(
+                    raise RunInUse(
                         f"{_holder(folder)} is already running this plan",
                         where=folder.path,
                         hint="wait for it to finish; the record will then be reused",

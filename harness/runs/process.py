@@ -15,6 +15,8 @@ from harness.records.store import RunFolder
 from harness.runs.ending import Ending, Means, ending_of_process, oom_counters, oom_kills
 from harness.runs.stop import Stop, interrupts
 
+# The log is UTF-8 wherever this runs, and what a library prints cannot end a run.
+CHILD_SETTINGS = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 15
 LOG_TAIL_BYTES = 2_000
@@ -53,7 +55,7 @@ def run_process(
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches the child through us, once
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, **CHILD_SETTINGS},
         )
         counters = oom_counters(child.pid)
         kills = oom_kills(counters)

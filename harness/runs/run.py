@@ -6,13 +6,13 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.cache import Reuse
-from harness.errors import StorageError
+from harness.errors import StorageError, Unpredicted
 from harness.records.record import PhaseName
 from harness.records.store import RunFolder
 from harness.runs.draft import Draft, RunLog
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from harness.corpus.sequences import Rows
     from harness.measure.meter import Meter
     from harness.score.subject import Scores, Subject
-    from harness.spec.variant import Quantization
+    from harness.weights.shape import ParameterCount
 
 
 @dataclass
@@ -90,7 +90,8 @@ class Run:
             model = self._load(source)
         self._import("what scoring needs", "harness.score.take", "harness.score.reuse")
         if self.plan.trains:
-            self._take_scores("score_base", lambda: self._subject(model, corpus, renderer))
+            if self.plan.score.split == "held_out":  # tuning compares trained models only
+                self._take_scores("score_base", lambda: self._subject(model, corpus, renderer))
             modules = path_of(self.plan).modules
             self._import("the trainer", "harness.weights.adapter", "peft", *modules)
             with self._in_phase("train"):
@@ -130,7 +131,10 @@ class Run:
         training = self.plan.training
         rows = make_rows(found.train, training)
         self.draft.corpus = with_rows(found.corpus.result, rows, training.overflow)
-        return found.corpus, renderer, rows if self.plan.trains else None
+        corpus = found.corpus
+        if self.plan.score.split == "validation":  # what is not here cannot be chosen by
+            corpus = replace(corpus, held_out=(), pairs=())
+        return corpus, renderer, rows if self.plan.trains else None
 
     def _schedule(self, rows: Rows | None) -> list[int]:
         """Indices of the rows to train on, in order."""
@@ -138,8 +142,10 @@ class Run:
 
         if rows is None:
             return []
-        order = self.plan.seed if self.plan.order_seed is None else self.plan.order_seed
-        return schedule(len(rows.rows), self.plan.budget, order, rows.tokens_per_row)
+        plan = self.plan
+        seed = plan.seed if plan.order_seed is None else plan.order_seed
+        rows_of = rows.of_conversation if plan.order == "conversations" else None
+        return schedule(len(rows.rows), plan.budget, seed, rows.tokens_per_row, rows_of)
 
     def _predict(self, order: list[int], rows: Rows | None) -> None:
         """Outside of any phase: it is no cost of the variant."""
@@ -150,7 +156,7 @@ class Run:
         lengths = rows.tokens_per_row if rows is not None else []
         size = self.plan.training.micro_batch_size
         largest = largest_micro_batch(order, lengths, size)
-        self.draft.prediction = predict(self.plan, largest)
+        self.draft.prediction = predict(self.plan, largest, self.log)
 
     def _load(self, source: Path) -> Any:
         from harness.weights.census import check_census, take_census
@@ -203,15 +209,14 @@ class Run:
     def _every_precision(
         self, subject: Subject, stage: Literal["before", "after"], folder: Path
     ) -> Scores:
+        from harness.forms.make import Parts
         from harness.score.precision import take_every_precision
         from harness.weights.fetch import fetch
-        from harness.weights.load import load_base
 
-        def load(quantization: Quantization) -> Any:
-            source = fetch(self.plan.model, self.log)
-            return load_base(self.plan, source, quantization, trust_remote_code=self._trusted)
+        def parts(adapter: Path) -> Parts:
+            return Parts(self.plan, fetch(self.plan.model, self.log), adapter, self._trusted)
 
-        return take_every_precision(subject, stage, folder, self.log, load)
+        return take_every_precision(subject, stage, folder, self.log, parts)
 
     def _subject(self, model: Any, corpus: Corpus, renderer: Renderer) -> Subject:
         from harness.score.subject import Subject
@@ -229,14 +234,13 @@ class Run:
         from harness.train.path import train
         from harness.weights.adapter import attach_adapter
         from harness.weights.census import check_census, take_census
-        from harness.weights.shape import count_plan
 
         assert rows is not None  # noqa: S101 - a plan that trains was given rows
         plan = self.plan
         self.log.note("attaching the adapter" if plan.adapter else "preparing full fine-tuning")
-        model = attach_adapter(model, plan)
+        model = attach_adapter(model, plan, len(order) // plan.budget.batch_size)
         self.draft.census = take_census(model)
-        counts = count_plan(plan)
+        counts = self._counts()
         check_census(self.draft.census, plan, counts)
         job = TrainJob(
             model=model,
@@ -253,6 +257,15 @@ class Run:
         # The training library must have left dtypes alone.
         check_census(take_census(model), plan, counts)
         return model.eval()
+
+    def _counts(self) -> ParameterCount | None:
+        """What the plan expects to load and train, where that is known."""
+        from harness.weights.shape import count_plan
+
+        try:
+            return count_plan(self.plan)
+        except Unpredicted:
+            return None
 
     def _save(self, model: Any) -> None:
         if self.plan.method != "adapter":

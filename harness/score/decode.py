@@ -52,8 +52,10 @@ def _depends_on_shapes_only(module: Any) -> bool:
     return scheme is None or scheme.plain_product
 
 
-class _Room(StaticLayer):
+class _Room(StaticLayer):  # type: ignore[misc]
     """Transformers' own, without marks for its compiler, whose import takes seconds."""
+
+    cumulative_length: Tensor
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Make room for keys and values like these: (rows, heads, tokens, size)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import re
@@ -17,7 +18,6 @@ from pydantic import JsonValue
 from harness.errors import DivergedError
 from harness.records.record import Score
 from harness.spec.schema import write_bytes
-from harness.spec.suite import ScorePrecision
 
 Stage = Literal["before", "after"]
 RESAMPLES = 1000
@@ -71,7 +71,7 @@ class Place:
 
     folder: Path
     stage: Stage
-    precision: ScorePrecision
+    precision: str
 
     def write(
         self,
@@ -95,7 +95,7 @@ class Place:
         if not math.isfinite(value):
             raise DivergedError(f"{metric.name} of {metric.task} is {value}")
         name = file_name(metric.task, metric.name, self.stage, self.precision)
-        write_items(self.folder / "items" / name, items)
+        digest = write_items(self.folder / "items" / name, items)
         if standard_error is None:
             standard_error = items.standard_error(metric.transform)
         return Score(
@@ -110,6 +110,7 @@ class Place:
             direction=metric.direction,
             transform=metric.transform,
             items=f"items/{name}",
+            items_sha256=digest,
             headline=metric.headline,
             details={**(details or {}), "asked": asked},
         )
@@ -120,16 +121,17 @@ def file_name(task: str, metric: str, stage: str, precision: str) -> str:
 
     Different scores have different names: ``a/b`` becomes ``a%2Fb``, not ``a_b``.
     """
-    plain = (re.sub(r"[^A-Za-z0-9_@-]", _percent_encoded, part) for part in (task, metric))
-    return ".".join((*plain, stage, precision, "parquet"))
+    parts = (task, metric, stage, precision)
+    plain = (re.sub(r"[^A-Za-z0-9_@-]", _percent_encoded, part) for part in parts)
+    return ".".join((*plain, "parquet"))
 
 
 def _percent_encoded(found: re.Match[str]) -> str:
     return "".join(f"%{byte:02X}" for byte in found[0].encode())
 
 
-def write_items(path: Path, items: Items) -> None:
-    """Write one parquet file whole or not at all."""
+def write_items(path: Path, items: Items) -> str:
+    """Write one parquet file whole or not at all; returns the SHA-256 (hex) of its bytes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -144,4 +146,6 @@ def write_items(path: Path, items: Items) -> None:
     )
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
-    write_bytes(path, buffer.getvalue())
+    data = buffer.getvalue()
+    write_bytes(path, data)
+    return hashlib.sha256(data).hexdigest()

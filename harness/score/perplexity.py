@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from harness.errors import UserError
 from harness.score.items import Items, Metric, Place
-from harness.score.subject import Scores, Taking
+from harness.score.subject import Scores, Subject, Taking
 
 if TYPE_CHECKING:
     from harness.corpus.render import TokenSequence
@@ -84,28 +84,21 @@ def negative_log_likelihoods(
 
 
 def held_out(taking: Taking) -> Scores:
-    """Scores of the held-out conversations.
+    """Scores of the held-out conversations, or of the validation split where a trial asks for it.
 
     Raises:
         UserError: there are none.
     """
     subject, spec = taking.subject, taking.subject.plan.score
-    taking.progress.note("scoring held-out conversations")
-    conversations = subject.corpus.held_out
-    if not conversations:
+    side = spec.split.replace("_", "-")
+    taking.progress.note(f"scoring {side} conversations")
+    if not getattr(subject.corpus, spec.split):
         raise UserError(
-            "no held-out conversations to score",
+            f"no {side} conversations to score",
             where=subject.corpus.result.name,
-            hint="raise held_out_fraction, or give a larger corpus",
+            hint=f"raise {spec.split}_fraction, or give a larger corpus",
         )
-    sequences = [
-        replace(
-            sequence,
-            input_ids=sequence.input_ids[: spec.held_out_tokens],
-            loss_mask=sequence.loss_mask[: spec.held_out_tokens],
-        )
-        for sequence in subject.renderer.encode_all(conversations)
-    ]
+    sequences = held_out_sequences(subject)
     text_bytes = [_scored_bytes(subject.tokenizer, sequence) for sequence in sequences]
     found = score_held_out(taking.likelihood, sequences, text_bytes, taking.place, spec)
     return Scores(tuple(found))
@@ -115,6 +108,17 @@ def _scored_bytes(tokenizer: Any, sequence: TokenSequence) -> int:
     """UTF-8 bytes of the text that the scored tokens stand for."""
     tokens = sequence.input_ids[sequence.loss_mask].tolist()
     return len(tokenizer.decode(tokens, skip_special_tokens=True).encode())
+
+
+def held_out_sequences(subject: Subject) -> list[TokenSequence]:
+    """The conversations of the split that is scored in tokens, as far as the suite scores them."""
+    limit, split = subject.plan.score.held_out_tokens, subject.plan.score.split
+    return [
+        replace(
+            sequence, input_ids=sequence.input_ids[:limit], loss_mask=sequence.loss_mask[:limit]
+        )
+        for sequence in subject.renderer.encode_all(getattr(subject.corpus, split))
+    ]
 
 
 def score_held_out(
@@ -143,7 +147,7 @@ def score_held_out(
     counts = np.array([len(loss) for loss in losses], float)
     if not counts.sum():
         raise UserError(
-            f"none of {len(sequences)} held-out conversations has a token to score",
+            f"none of {len(sequences)} conversations has a token to score",
             expected="assistant tokens among the first held_out_tokens",
             hint="raise score.held_out_tokens",
         )
@@ -167,6 +171,6 @@ def score_held_out(
         "held_out_tokens": spec.held_out_tokens,
     }
     return [
-        place.write(PERPLEXITY, nats, asked=asked, details=details),
-        place.write(BITS_PER_BYTE, bits, asked=asked, details=details),
+        place.write(replace(metric, task=spec.split), found, asked=asked, details=details)
+        for metric, found in ((PERPLEXITY, nats), (BITS_PER_BYTE, bits))
     ]

@@ -1,97 +1,166 @@
-"""Precision: an adapter scored on the base it was trained on, on a 16-bit base, and merged."""
+"""Precision: the suite's scores of every form that it asks for, on the same items."""
 
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.errors import RunError
-from harness.quantize.scheme import is_quantized
+from pydantic import JsonValue
+
+from harness.forms.make import Parts, open_form, write_form
 from harness.records.events import Progress
 from harness.records.record import Generation, Score
-from harness.score.items import Stage
+from harness.score.fidelity import DIVERGENCE, Pair, score_fidelity
+from harness.score.items import Place, Stage
+from harness.score.perplexity import held_out_sequences
 from harness.score.subject import Scores, Subject
 from harness.score.take import take_scores
+from harness.spec.form import LOUD_NATS, Form, parse_form
 from harness.spec.plan import Plan
-from harness.spec.suite import ScorePrecision
 from harness.spec.variant import Quantization
 
-Load = Callable[[Quantization], Any]
+MakeParts = Callable[[Path], Parts]
+SPEED_TOKENS = 32
+BASE_FORMS = ("training", "16bit", "merged")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A form's live model, and what it took; all None where it is the model in hand."""
+
+    model: Any
+    bytes: int | None = None
+    load_seconds: float | None = None
 
 
 def take_every_precision(
-    subject: Subject, stage: Stage, folder: Path, progress: Progress, load: Load
+    subject: Subject, stage: Stage, folder: Path, progress: Progress, parts: MakeParts
 ) -> Scores:
-    """Scores in every precision that the plan asks for.
+    """Scores of every form that the plan asks for.
 
-    ``subject.model`` is the model as trained. ``load`` gives a fresh base model in a
-    quantization (:func:`harness.weights.load.load_base` with the rest filled in); it is called
-    only where a model other than the trained one is needed. Precisions that are the same model,
-    such as 16 bits on an unquantized base, are scored once and say so in ``details``.
+    ``subject.model`` is the model as trained. ``parts`` gives what forms are made from, for a
+    folder with the adapter; each form is written to disk and loaded from there, as it would be
+    deployed. Forms that are the same model, such as 16 bits on an unquantized base, are scored
+    once and say so in ``details``. An untrained model has no forms but its own and 16 bits.
     """
     scores: list[Score] = []
     generations: tuple[Generation, ...] = ()
-    by_model: dict[ScorePrecision, list[Score]] = {}
-    for precision in subject.plan.score.precisions:
-        actual = same_model(subject.plan, precision, trained=stage == "after")
+    by_model: dict[str, list[Score]] = {}
+    trained = stage == "after" and subject.plan.trains
+    for name in subject.plan.score.forms:
+        if not trained and name not in BASE_FORMS:
+            continue
+        actual = same_model(subject.plan, name, trained=trained)
         if actual not in by_model:
-            with open_precision(subject, actual, load, trained=stage == "after") as model:
-                plan = subject.plan if actual == "training" else _without_answers(subject.plan)
-                chosen = replace(subject, model=model, plan=plan, precision=actual)
-                found = take_scores(chosen, stage, folder, progress)
-            by_model[actual] = [_with_dtype(score, model) for score in found.scores]
+            place = Place(folder, stage, actual)
+            found = _take(subject, parse_form(actual), place, progress, parts)
+            by_model[actual] = list(found.scores)
             generations = generations or found.generations
-        if actual == precision:
+        if actual == name:
             scores += by_model[actual]
         else:
-            scores += [_as(score, precision) for score in by_model[actual]]
+            scores += [_as(score, name) for score in by_model[actual]]
     return Scores(tuple(scores), generations)
 
 
-def same_model(plan: Plan, precision: ScorePrecision, *, trained: bool) -> ScorePrecision:
-    """The plainest precision that is the very same model as ``precision``."""
-    if precision == "merged" and not (trained and plan.adapter is not None):
-        precision = "16bit"  # nothing to merge
-    if precision == "16bit" and plan.quantization.type == "none":
-        precision = "training"
-    return precision
+def same_model(plan: Plan, name: str, *, trained: bool) -> str:
+    """The plainest form that is the very same model as the form ``name``."""
+    quantized = plan.quantization.type != "none"
+    if name == "merged" and not (trained and plan.adapter is not None):
+        name = "16bit"  # nothing to merge
+    if name == "merged_dequantized" and not quantized:
+        name = "merged"  # nothing to expand
+    return "training" if name == "16bit" and not quantized else name
+
+
+def _take(
+    subject: Subject, form: Form, place: Place, progress: Progress, parts: MakeParts
+) -> Scores:
+    with open_precision(subject, form, place, progress, parts) as opened:
+        as_trained = form.kind == "training"
+        plan = subject.plan if as_trained else _without_answers(subject.plan)
+        chosen = replace(subject, model=opened.model, plan=plan, precision=form.name)
+        found = take_scores(chosen, place.stage, place.folder, progress)
+        scores = [_with_dtype(score, opened.model) for score in found.scores]
+        if not as_trained and place.stage == "after" and subject.plan.trains:
+            scores += _fidelity(subject, form, opened, place, progress)
+    return Scores(tuple(scores), found.generations)
 
 
 @contextmanager
 def open_precision(
-    subject: Subject, precision: ScorePrecision, load: Load, *, trained: bool
-) -> Iterator[Any]:
-    """The model in a precision; what was loaded for it is let go at the end.
-
-    An adapter is merged into unquantized weights only.
-
-    Raises:
-        RunError: ``load`` gave a quantized model where an unquantized one was asked for.
-    """
-    if precision == "training":
-        yield subject.model
+    subject: Subject, form: Form, place: Place, progress: Progress, parts: MakeParts
+) -> Iterator[Opened]:
+    """The model of a form; what was loaded and written for it is let go at the end."""
+    if form.kind == "training":
+        yield Opened(subject.model)
         return
-    base = load(Quantization())
-    if is_quantized(base):
-        raise RunError(
-            "an adapter is never merged into quantized weights, nor scored on them as 16 bits",
-            expected="an unquantized base model",
-        )
-    if not trained or not hasattr(subject.model, "peft_config"):
-        yield base.eval()
-        return
-    from peft import PeftModel
+    place.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.folder, prefix=".form.") as scratch:
+        adapter, target = Path(scratch) / "adapter", Path(scratch) / "form"
+        target.mkdir()
+        made = parts(adapter)
+        if not hasattr(subject.model, "peft_config"):
+            yield Opened(made.base(Quantization()).eval())
+            return
+        progress.note(f"making the form {form.name}")
+        subject.model.save_pretrained(adapter)
+        write_form(made, form, target)
+        size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+        started = time.perf_counter()
+        model = open_form(made, form, target).eval()
+        yield Opened(model, size, time.perf_counter() - started)
 
-    with tempfile.TemporaryDirectory() as scratch:
-        subject.model.save_pretrained(scratch)
-        model = PeftModel.from_pretrained(base, scratch)
-    if precision == "merged":
-        model = model.merge_and_unload(safe_merge=True)
-    yield model.eval()
+
+def _fidelity(
+    subject: Subject, form: Form, opened: Opened, place: Place, progress: Progress
+) -> list[Score]:
+    """How far the form is from the model as trained, and what it takes to run it."""
+    progress.note(f"comparing {form.name} with the model as trained")
+    details: dict[str, JsonValue] = {
+        "bytes": opened.bytes,
+        "load_seconds": opened.load_seconds,
+        "tokens_per_second": None if form.quant else _speed(opened.model, subject),
+    }
+    spec = subject.plan.score
+    pair = Pair(subject.model, opened.model, spec.window)
+    scores = score_fidelity(pair, held_out_sequences(subject), place, details)
+    for score in scores:
+        if score.metric == DIVERGENCE.name and score.value > LOUD_NATS:
+            progress.note(
+                f"{form.name} is not what was trained: it differs by {score.value:.3g} nats a "
+                f"token, more than rounding ({LOUD_NATS:g})"
+            )
+    return scores
+
+
+def _speed(model: Any, subject: Subject) -> float:
+    """Greedily generated tokens per second, of one answer; the first one warms up."""
+    import torch
+
+    from harness.score.generations import choose_prompts
+
+    (prompt,) = choose_prompts(subject.corpus.held_out, 1)
+    ids = torch.tensor([subject.renderer.prompt_ids(prompt.messages)], device=model.device)
+    seconds = 0.0
+    for count in (2, SPEED_TOKENS):
+        started = time.perf_counter()
+        with torch.inference_mode():
+            model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                min_new_tokens=count,
+                max_new_tokens=count,
+                do_sample=False,
+                pad_token_id=subject.renderer.pad_id,
+            )
+        seconds = time.perf_counter() - started
+    return SPEED_TOKENS / seconds
 
 
 def _without_answers(plan: Plan) -> Plan:
@@ -104,6 +173,6 @@ def _with_dtype(score: Score, model: Any) -> Score:
     return score.model_copy(update={"details": {**score.details, "dtype": name}})
 
 
-def _as(score: Score, precision: ScorePrecision) -> Score:
+def _as(score: Score, form: str) -> Score:
     details = {**score.details, "same_model_as": score.precision}
-    return score.model_copy(update={"precision": precision, "details": details})
+    return score.model_copy(update={"precision": form, "details": details})

@@ -21,7 +21,7 @@ from harness.spec.schema import Versioned, read_json, write_json
 
 FILE = "scores.json"
 # What makes a score: these rooms of the harness, and these packages.
-ROOMS = ("score", "weights", "quantize", "corpus")
+ROOMS = ("score", "forms", "weights", "quantize", "corpus")
 PACKAGES = (
     "accelerate",
     "datasets",

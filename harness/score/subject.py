@@ -13,7 +13,6 @@ from harness.records.events import Progress
 from harness.records.record import Generation, Score
 from harness.score.items import Place
 from harness.spec.plan import Plan
-from harness.spec.suite import ScorePrecision
 
 if TYPE_CHECKING:
     from harness.score.likelihood import Likelihood
@@ -28,7 +27,7 @@ class Subject:
     renderer: Renderer
     corpus: Corpus
     plan: Plan
-    precision: ScorePrecision = "training"
+    precision: str = "training"
 
     @property
     def data_folder(self) -> Path | None:

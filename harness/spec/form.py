@@ -24,6 +24,13 @@ QUANTS = ("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_0", "Q4_K_M", "Q4_
 """llama.cpp's names of the file types that a GGUF file can be written in."""
 
 
+LOUD_NATS = 0.01
+"""KL divergence per token from the model as trained above which a form is more than rounding.
+
+Merges into 16-bit weights lie below 1e-3.
+"""
+
+
 @dataclass(frozen=True)
 class Form:
     """One form, taken apart."""

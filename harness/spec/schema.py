@@ -14,10 +14,15 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import to_jsonable_python
 
 from harness.errors import InvalidFile, StorageError
+from harness.spec.seal import sealed, unsealed
 
+ANY = object()  # whatever the value is
 SAMPLE_BYTES = 1 << 20
+DEEPEST = 50
+SHALLOW = f"at most {DEEPEST} lists or tables within each other"
 LONGEST_HEADER = 100_000_000  # the format's own limit
 
 
@@ -59,7 +64,7 @@ def parse(kind: type[F], data: Mapping[str, Any], *, where: object) -> F:
     """
     try:
         text = json.dumps(data)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidFile(f"not plain data: {error}", where=where) from None
     return _validate(kind, text, where)
 
@@ -98,7 +103,7 @@ def _alternatives(kind: type[BaseModel], place: tuple[int | str, ...]) -> str:
         if isinstance(part, int):
             continue
         field = kind.model_fields.get(part)
-        inner = None if field is None else _model_in(field.annotation)
+        inner = None if field is None else model_in(field.annotation)
         if inner is None:
             return ""
         kind = inner
@@ -108,12 +113,41 @@ def _alternatives(kind: type[BaseModel], place: tuple[int | str, ...]) -> str:
     return f"; known are {', '.join(sorted(kind.model_fields))}"
 
 
-def _model_in(annotation: object) -> type[BaseModel] | None:
+def model_in(annotation: object) -> type[BaseModel] | None:
     """The one type of ours inside ``Adapter | None``, ``tuple[Task, ...]`` and the like."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    found = {inner for part in get_args(annotation) if (inner := _model_in(part)) is not None}
+    found = {inner for part in get_args(annotation) if (inner := model_in(part)) is not None}
     return found.pop() if len(found) == 1 else None
+
+
+def leave_out(data: Any, key: str, when: object = ANY) -> None:
+    """Delete the dotted ``key`` from plain data, in every item of a list on the way.
+
+    With ``when``, only where it has that value.
+    """
+    first, _, rest = key.partition(".")
+    if isinstance(data, list):
+        for item in data:
+            leave_out(item, key, when)
+    elif isinstance(data, dict) and first in data:
+        if rest:
+            leave_out(data[first], rest, when)
+        elif when is ANY or data[first] == when:
+            del data[first]
+
+
+def default_of(kind: type[BaseModel], key: str) -> Any:
+    """The default of the dotted ``key`` in a document of ``kind``, as plain data."""
+    first, _, rest = key.partition(".")
+    field = kind.model_fields[first]
+    if rest:
+        inner = model_in(field.annotation)
+        if inner is None:
+            msg = f"{first} holds no section"
+            raise KeyError(msg)
+        return default_of(inner, rest)
+    return to_jsonable_python(field.get_default(call_default_factory=True, validated_data={}))
 
 
 def with_nulls(kind: type[BaseModel], data: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,7 +158,7 @@ def with_nulls(kind: type[BaseModel], data: Mapping[str, Any]) -> dict[str, Any]
     found = dict(data)
     for key, value in data.items():
         field = kind.model_fields.get(key)
-        inner = None if field is None else _model_in(field.annotation)
+        inner = None if field is None else model_in(field.annotation)
         if field is not None and value == "none" and type(None) in get_args(field.annotation):
             found[key] = None
         elif inner is not None and isinstance(value, Mapping):
@@ -135,21 +169,44 @@ def with_nulls(kind: type[BaseModel], data: Mapping[str, Any]) -> dict[str, Any]
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file; a syntax error is an InvalidFile that names the line."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidFile(f"not a TOML file: {error}", where=path) from None
+    except RecursionError:
+        raise InvalidFile("nested too deeply", where=path, expected=SHALLOW) from None
     except OSError as error:
         raise StorageError(f"cannot read: {error.strerror}", where=path) from None
+    check_depth(data, path)
+    return data
+
+
+def check_depth(data: object, where: object) -> None:
+    """Refuse what is nested so deeply that Python could not walk through it.
+
+    Raises:
+        InvalidFile: lists or tables more than ``DEEPEST`` within each other.
+    """
+    level = [data]
+    for _ in range(DEEPEST + 1):
+        tables = [item for item in level if isinstance(item, Mapping)]
+        lists = [item for item in level if isinstance(item, list)]
+        level = [inner for table in tables for inner in table.values()]
+        level += [inner for items in lists for inner in items]
+    if level:
+        raise InvalidFile("nested too deeply", where=where, expected=SHALLOW)
 
 
 def read_json(path: Path, kind: type[F]) -> F:
     """Read one document written by :func:`write_json`, also by an older harness.
 
     Raises:
-        InvalidFile: cut in the middle, not JSON, of a newer schema version, or of another type.
+        InvalidFile: changed since it was written, cut in the middle, not JSON, of a newer schema
+            version, or of another type.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text, unchanged = unsealed(path.read_text(encoding="utf-8"))
+        if not unchanged:
+            raise _changed(text, kind, path)
         found = kind.model_validate_json(text)
     except OSError as error:
         raise StorageError(f"cannot read: {error.strerror}", where=path) from None
@@ -164,6 +221,16 @@ def read_json(path: Path, kind: type[F]) -> F:
         return found
     migrated = _migrated(_document(text, kind, path), kind, path)
     return found if migrated is None else parse(kind, migrated, where=path)
+
+
+def _changed(text: str, kind: type[BaseModel], path: Path) -> InvalidFile:
+    """Why the document is not what was sealed; one that was cut says so."""
+    _document(text, kind, path)
+    return InvalidFile(
+        "changed since it was written: its digest does not match",
+        where=path,
+        hint="restore it from a copy, or make it again",
+    )
 
 
 def _is_current(document: BaseModel) -> bool:
@@ -197,7 +264,7 @@ def _migrated(data: Any, kind: type[BaseModel], path: Path) -> dict[str, Any] | 
         return None
     changed = False
     for name, field in kind.model_fields.items():
-        inner = _model_in(field.annotation)
+        inner = model_in(field.annotation)
         if inner is not None and issubclass(inner, Versioned):
             found = _migrated(data.get(name), inner, path)
             data, changed = ({**data, name: found}, True) if found else (data, changed)
@@ -288,8 +355,8 @@ def sampled_sha256(path: Path) -> str:
 
 
 def write_json(path: Path, model: BaseModel) -> None:
-    """Write a document whole or not at all (temporary file, fsync, rename)."""
-    write_bytes(path, (model.model_dump_json(indent=1) + "\n").encode())
+    """Write a document whole or not at all (temporary file, fsync, rename), sealed by a digest."""
+    write_bytes(path, sealed(model.model_dump_json(indent=1) + "\n").encode())
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -6,8 +6,16 @@ import re
 from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    ConfigDict,
+    Field,
+    JsonValue,
+    field_validator,
+    model_validator,
+)
 
+from harness.spec.form import FormName
 from harness.spec.schema import Frozen
 from harness.spec.variant import Name, Positive
 
@@ -123,7 +131,7 @@ class Task(Frozen):
     apply_chat_template: bool = False
 
 
-ScorePrecision = Literal["training", "16bit", "merged"]
+Order = Literal["conversations", "rows"]
 
 
 class ScoreSpec(Frozen):
@@ -158,9 +166,19 @@ class ScoreSpec(Frozen):
         "the bundled sample, whose text may be published",
     )
     max_new_tokens: Positive = 96
-    precisions: tuple[ScorePrecision, ...] = ("training",)
+    forms: Annotated[tuple[FormName, ...], Field(min_length=1)] = Field(
+        default=("training",),
+        validation_alias=AliasChoices("forms", "precisions"),  # as suites and records had it
+        description="what is scored: adapter (as trained), 16bit, merged, merged_dequantized, "
+        "nf4_again, gguf:Q8_0, …",
+    )
     engine: Literal["fast", "hf"] = "fast"
     batch_tokens: Positive = Field(default=4096, description="tokens per scoring batch (fast)")
+    split: Literal["held_out", "validation"] = Field(
+        default="held_out",
+        description='what is scored: the verdict on "held_out", or for tuning only the loss on '
+        '"validation"; tasks, preference, forgetting and generations then wait for the verdict',
+    )
     primary: str | None = Field(
         default=None,
         description='the score that decides, as task and metric: "arc_easy acc_norm"; by default '
@@ -173,6 +191,14 @@ class ScoreSpec(Frozen):
             msg = f"stride {self.stride} must be below window {self.window}: a token needs context"
             raise ValueError(msg)
         return self
+
+    @property
+    def taken(self) -> ScoreSpec:
+        """What is really scored: on the validation split nothing but its loss."""
+        if self.split == "held_out":
+            return self
+        kept = ("split", "window", "stride", "held_out_tokens", "engine", "batch_tokens")
+        return ScoreSpec(**{key: getattr(self, key) for key in kept})
 
 
 class Suite(Frozen):
@@ -194,5 +220,17 @@ class Suite(Frozen):
     order_seed: Seed | None = Field(
         default=None, description="of the order of the training rows; null: each run's own seed"
     )
+    order: Order = Field(
+        default="conversations",
+        description="conversations: drawn over them before they are cut, dropped or packed, so it "
+        "is the same for every sequence length; rows: over what is left, as in older records",
+    )
     training: dict[str, JsonValue] = Field(default_factory=dict)
     precision: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _there_is_something_to_tune_on(self) -> Suite:
+        if self.score.split == "validation" and not self.corpus.validation_fraction:
+            msg = 'score.split = "validation" needs a corpus.validation_fraction above 0'
+            raise ValueError(msg)
+        return self

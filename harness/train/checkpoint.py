@@ -48,6 +48,7 @@ class TrainingState:
     rates: dict[str, Any]
     scaler: dict[str, Any] | None = None
     random: dict[str, Any] = field(default_factory=dict)
+    allocation: dict[str, Any] = field(default_factory=dict)
 
 
 class CheckpointWriter:
@@ -98,7 +99,7 @@ def state_bytes(state: TrainingState) -> int:
     import torch
     from torch.utils._pytree import tree_leaves
 
-    leaves = tree_leaves((state.weights, state.optimizer, state.random))
+    leaves = tree_leaves((state.weights, state.optimizer, state.random, state.allocation))
     return sum(leaf.nbytes for leaf in leaves if isinstance(leaf, torch.Tensor))
 
 

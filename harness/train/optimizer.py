@@ -73,10 +73,11 @@ def silence_base_dropout(model: nn.Module) -> None:
     import torch
     from peft.tuners.tuners_utils import BaseTunerLayer
 
+    prompts = getattr(model, "prompt_encoder", None)  # PEFT's, of a soft prompt
     adapters = {
         id(inner)
         for module in model.modules()
-        if isinstance(module, BaseTunerLayer)
+        if isinstance(module, BaseTunerLayer) or module is prompts
         for inner in module.modules()
     }
     base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]

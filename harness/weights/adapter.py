@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import typing
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from harness.errors import InvalidFile, UnknownName
+from harness.spec.methods import needs_of
 from harness.spec.plan import Plan
 from harness.spec.variant import Adapter
 
@@ -34,8 +36,14 @@ DECIDED = frozenset(
 )
 
 
-def adapter_config(adapter: Adapter) -> PeftConfig:
+MANY_STEPS = 1_000_000  # until the number is known: enough for every schedule inside an adapter
+
+
+def adapter_config(adapter: Adapter, steps: int | None = None) -> PeftConfig:
     """PEFT's own configuration object for ``adapter``.
+
+    A type that asks for the number of optimizer steps is told ``steps``, unless its author has
+    set the field.
 
     Raises:
         UnknownName: PEFT knows no such adapter type, or the type no such field.
@@ -51,9 +59,13 @@ def adapter_config(adapter: Adapter) -> PeftConfig:
     for name in adapter.fields:
         if name not in known:
             raise UnknownName(f"{adapter.type} adapter field", name, known, where="[adapter]")
-    _check_types(cls, adapter)
+    fields = {**adapter.fields, **_check_types(cls, adapter)}
+    _check_patterns(adapter)
+    wants_steps = needs_of(adapter).steps
+    if wants_steps is not None:
+        fields.setdefault(wants_steps, steps or MANY_STEPS)
     try:
-        return cls(task_type="CAUSAL_LM", **adapter.fields)
+        return cls(task_type="CAUSAL_LM", **fields)
     except (TypeError, ValueError) as error:
         raise InvalidFile(
             f"PEFT refuses the {adapter.type} configuration: {error}", where="[adapter]"
@@ -66,8 +78,12 @@ def _mapping_items() -> Any:
     return PEFT_TYPE_TO_CONFIG_MAPPING.items()
 
 
-def _check_types(cls: type, adapter: Adapter) -> None:
-    """PEFT's classes state types but do not check them; a wrong one would fail much later."""
+def _check_types(cls: type, adapter: Adapter) -> dict[str, Any]:
+    """PEFT's classes state types but do not check them; a wrong one would fail much later.
+
+    Returns the fields that are configurations of their own (EVA's, CorDA's), as PEFT's objects.
+    """
+    made: dict[str, Any] = {}
     hints = typing.get_type_hints(cls)
     for name, value in adapter.fields.items():
         try:
@@ -75,7 +91,9 @@ def _check_types(cls: type, adapter: Adapter) -> None:
         except PydanticUserError:  # a type that only PEFT can make
             continue
         try:
-            checker.validate_json(json.dumps(value), strict=True)
+            found = checker.validate_json(json.dumps(value), strict=True)
+            if dataclasses.is_dataclass(found):
+                made[name] = found
         except ValidationError as error:
             if isinstance(value, str) and _has_pattern(hints[name]):
                 continue
@@ -85,6 +103,27 @@ def _check_types(cls: type, adapter: Adapter) -> None:
                 where=f"[adapter] {name}",
                 expected="; or ".join(reasons),
             ) from None
+    return made
+
+
+def _check_patterns(adapter: Adapter) -> None:
+    """PEFT matches names of layers with these, and would fail in the middle of it."""
+    for name, value in adapter.fields.items():
+        if name in ("target_modules", "exclude_modules") and isinstance(value, str):
+            patterns = [value]
+        elif name.endswith("_pattern") and isinstance(value, dict):
+            patterns = list(value)
+        else:
+            continue
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise InvalidFile(
+                    f"{adapter.type} adapter field {name} = {pattern!r}",
+                    where=f"[adapter] {name}",
+                    expected=f"a regular expression, or a list of names: {error}",
+                ) from None
 
 
 def _has_pattern(hint: object) -> bool:
@@ -93,8 +132,8 @@ def _has_pattern(hint: object) -> bool:
     return any("[" in part if isinstance(part, str) else _has_pattern(part) for part in parts)
 
 
-def wrap(model: nn.Module, adapter: Adapter, **options: bool) -> Any:
-    """``model`` with a new adapter in the dtypes that PEFT chose.
+def wrap(model: nn.Module, adapter: Adapter, *, steps: int | None = None, **options: bool) -> Any:
+    """``model`` with a new adapter in the dtypes that PEFT chose; ``steps`` as above.
 
     Raises:
         UnknownName, InvalidFile: as :func:`adapter_config`, and when the adapter does not fit the
@@ -102,7 +141,7 @@ def wrap(model: nn.Module, adapter: Adapter, **options: bool) -> Any:
     """
     from peft import get_peft_model
 
-    config = adapter_config(adapter)
+    config = adapter_config(adapter, steps)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -113,8 +152,10 @@ def wrap(model: nn.Module, adapter: Adapter, **options: bool) -> Any:
             ) from error
 
 
-def attach_adapter(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
+def attach_adapter(model: PreTrainedModel, plan: Plan, steps: int | None = None) -> PreTrainedModel:
     """Make ``plan``'s parameters trainable and everything else frozen.
+
+    ``steps`` is the number of optimizer steps, where it is known by now.
 
     An adapter is created from the plan's seed, then cast to the planned dtype, so that it is the
     same on every base. ``prepare_model_for_kbit_training`` is not used: it would upcast the
@@ -126,7 +167,7 @@ def attach_adapter(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
     model.requires_grad_(plan.method == "full")
     if plan.adapter is None:
         return model
-    wrapped: PreTrainedModel = wrap(model, plan.adapter)
+    wrapped: PreTrainedModel = wrap(model, plan.adapter, steps=steps)
     dtype = getattr(torch, plan.precision.trainable)
     for parameter in wrapped.parameters():
         if parameter.requires_grad:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 from harness.cache import Reuse, cache_folder, cached_folder
 from harness.errors import FetchError, InvalidFile
 from harness.origin import package_versions, sources_digest
+from harness.quantize.scheme import quiet_schemes
 from harness.records.events import Progress
 from harness.spec.model import FolderSource, HubSource, Model, RandomSource, WheelSource
 from harness.spec.plan import MODEL_FILES, TOKENIZER_FILES, model_files
@@ -183,4 +183,4 @@ def quiet_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     datasets.disable_progress_bars()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    quiet_schemes()

@@ -22,7 +22,8 @@ from harness.deploy.size import export_bytes, folder_bytes
 from harness.deploy.whole import check_room, free_bytes, write_whole
 from harness.errors import HarnessError, InvalidFile, StorageError, UserError
 from harness.forms.dequantize import dequantize
-from harness.forms.make import as_trained, make
+from harness.forms.make import make
+from harness.forms.merging import attach
 from harness.records.events import Silence
 from harness.spec.form import parse_form
 from harness.spec.schema import write_json
@@ -148,7 +149,7 @@ def test_the_dequantized_merge_is_what_was_trained(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     result = make_result(tmp_path, make_plan(tmp_path, variant="qlora_nf4"))
-    trained = logits(as_trained(result.parts))
+    trained = logits(attach(result.parts.base(), result.parts.adapter))
     distance = {}
     for form in ("merged", "merged_dequantized"):
         folder = export(result.run, order(form, tmp_path / form), Silence()).folder

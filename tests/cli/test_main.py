@@ -42,9 +42,21 @@ def test_without_a_command_there_is_help() -> None:
 
 
 def test_there_is_a_file_and_a_test_for_every_command() -> None:
-    assert sorted(filter(None, COMMANDS)) == sorted(
-        ["list", "show", "plan", "run", "report", "compare", "corpus", "doctor", "export"]
-    )
+    known = [
+        "list",
+        "show",
+        "plan",
+        "run",
+        "report",
+        "compare",
+        "corpus",
+        "doctor",
+        "export",
+        "chat",
+        "generate",
+        "study",
+    ]
+    assert sorted(filter(None, COMMANDS)) == sorted(known)
     for name in COMMANDS:
         assert Path(__file__).with_name(f"test_{name}.py").is_file()
 
@@ -94,4 +106,4 @@ def test_looking_things_up_loads_no_deep_learning_library(
 def test_as_a_process_it_prints_and_exits_the_same() -> None:
     done = in_process("show", "qlora")
     assert (done.code, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: unknown variant, suite or model 'qlora'")
+    assert done.stderr.startswith("error: unknown variant, suite, model or study 'qlora'")

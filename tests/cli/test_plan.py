@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -47,3 +48,65 @@ def test_an_adapter_that_peft_would_refuse_is_a_mistake(setting: str) -> None:
 
 def test_an_unknown_gpu_is_refused() -> None:
     assert "rtx9999" in refused("plan", "-v", "base", "--gpu", "rtx9999")
+
+
+CASES = Path(__file__).parents[3] / "shared" / "cases" / "toml"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[adapter]\ntarget_modules = "(("', "[adapter] target_modules"),
+        ('[adapter]\nexclude_modules = "*x"', "[adapter] exclude_modules"),
+        ('[adapter]\nrank_pattern = {"((" = 2}', "[adapter] rank_pattern"),
+        ("[adapter]\nr = 0", "[adapter] r"),
+        ("[adapter]\nr = -3", "[adapter] r"),
+        ("[adapter]\nrank = 8", "[adapter]"),
+        ('[adapter]\ntype = "LORAA"', "[adapter] type"),
+        ('[adapter]\nlora_dropout = "much"', "[adapter] lora_dropout"),
+        ("training = " + "[" * 3000 + "]" * 3000, "nested too deeply"),
+        ("training." + "a." * 300 + "b = 1", "nested too deeply"),
+    ],
+)
+@pytest.mark.parametrize("command", [("plan", "--device", "cpu", "-v"), ("show",)])
+def test_what_peft_would_refuse_names_file_and_key(
+    tmp_path: Path, text: str, said: str, command: tuple[str, ...]
+) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text(f'description = "d"\n{text}\n')
+    message = refused(*command, str(own))
+    assert str(own) in message
+    assert said in message
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["adapter.r=0", "adapter.target_modules=((", "adapter.rank=2", "a" + ".b" * 2000 + "=1"],
+)
+def test_what_is_set_is_blamed_too(setting: str) -> None:
+    assert setting[:20] in refused("plan", "-v", "qlora_nf4", "--device", "cpu", "--set", setting)
+
+
+def test_a_value_nested_deeply_is_refused() -> None:
+    value = "[" * 5000 + "]" * 5000
+    assert "nested" in refused("plan", "-v", "base", "--set", f"score.tasks={value}")
+
+
+def test_a_suite_that_names_no_model_is_named_itself(tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text('description = "d"\nmodel = "sample"\n[budget]\nsteps = 1\nbatch_size = 1\n')
+    for command in (("plan", "-v", "base", "--suite"), ("show",)):
+        message = refused(*command, str(own))
+        assert "unknown model 'sample'" in message
+        assert f"{own}, model" in message
+
+
+@pytest.mark.parametrize("name", ["variant-117", "variant-172", "variant-20", "suite-24"])
+def test_cases_that_once_failed(name: str) -> None:
+    path = CASES / f"{name}.toml"
+    if not path.is_file():
+        pytest.skip(f"no such case at {path}")
+    kind = ("--suite", str(path), "-v", "base") if name[0] == "s" else ("-v", str(path))
+    message = refused("plan", "--device", "cpu", *kind)
+    assert str(path) in message
+    assert "\x1b" not in message

@@ -26,7 +26,7 @@ def test_show_prints_suites_and_models(name: str, key: str, value: str) -> None:
 
 def test_an_unknown_name_is_refused_with_close_ones() -> None:
     message = refused("show", "qlora")
-    assert "unknown variant, suite or model" in message
+    assert "unknown variant, suite, model or study" in message
     assert "did you mean" in message
 
 

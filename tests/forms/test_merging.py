@@ -9,8 +9,8 @@ import torch
 
 from harness.errors import UserError
 from harness.forms.dequantize import dequantize
-from harness.forms.make import as_trained, merged, merged_dequantized
-from harness.forms.merging import check_mergeable, why_not_merged
+from harness.forms.make import merged, merged_dequantized
+from harness.forms.merging import attach, check_mergeable, why_not_merged
 from harness.spec.variant import Adapter, Quantization
 from tests.forms.tiny_results import logits, make_plan, make_result
 
@@ -56,7 +56,7 @@ def test_merged_answers_as_the_adapter(method: str, family: str, tmp_path: Path)
     # RandLoRA sums many random bases: a large change would show the noise of float32, not merging
     parts = make_result(tmp_path, plan, 0.005 if method == "RANDLORA" else 0.05).parts
     base = logits(parts.base())
-    as_adapter = logits(as_trained(parts))
+    as_adapter = logits(attach(parts.base(), parts.adapter))
     assert (as_adapter - base).abs().max() > 1e-4, (
         "the adapter changes nothing, so nothing is shown"
     )
@@ -70,7 +70,7 @@ def test_merged_into_dequantized_answers_as_trained(
     variant: str, family: str, tmp_path: Path
 ) -> None:
     parts = make_result(tmp_path, make_plan(tmp_path, family, variant=variant)).parts
-    trained = logits(as_trained(parts))
+    trained = logits(attach(parts.base(), parts.adapter))
     dense = logits(merged_dequantized(parts))
     original = logits(merged(parts))
     scale = max(1.0, float(trained.abs().max()))

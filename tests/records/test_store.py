@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
+import re
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from harness.errors import InvalidFile, StorageError
 from harness.records.record import Census, CensusRow, Score
@@ -91,7 +94,9 @@ def test_a_damaged_record_is_named_and_hides_no_other(
 ) -> None:
     store.write(record_of(planned("base")))
     path = store.write(record_of(planned("qlora_nf4")))
-    path.write_text(damage(path.read_text()))  # type: ignore[operator]
+    lines = path.read_text().splitlines(keepends=True)
+    unsealed = "".join(line for line in lines if not line.startswith(' "digest"'))
+    path.write_text(damage(unsealed))  # type: ignore[operator]
     whole, broken = store.scan()
     assert isinstance(whole, StoredRun)
     assert isinstance(broken, BrokenRun)
@@ -148,3 +153,52 @@ def test_unknown_numbers_are_null_in_the_file(store: RunStore) -> None:
     assert data["adapter_bytes"] is None
     assert data["census"] is None
     assert data["training"] is None
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_no_flipped_bit_of_a_record_goes_unseen(store: RunStore, seed: int) -> None:
+    """Whatever is read, in full or for a listing, is what was written, or is refused."""
+    record, chance = record_of(planned("base")), random.Random(seed)
+    path = store.write(record)
+    (line,) = store.lines()
+    data = bytearray(path.read_bytes())
+    data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+    path.write_bytes(data)
+    (found,) = store.scan()
+    assert isinstance(found, BrokenRun) or found.record == record
+    (listed,) = store.lines()
+    assert isinstance(listed, BrokenRun) or listed == line
+
+
+def test_an_edited_record_is_refused_and_an_older_one_without_a_digest_read(
+    store: RunStore,
+) -> None:
+    path = store.write(record_of(planned("base")))
+    text = path.read_text()
+    seconds = next(line for line in text.splitlines() if '"seconds"' in line)
+    path.write_text(text.replace(seconds, seconds.replace('"seconds": ', '"seconds": 9')))
+    (found,) = store.scan()
+    assert isinstance(found, BrokenRun)
+    assert "changed since it was written" in str(found.error)
+    path.write_text(re.sub(' "digest": "[0-9a-f]+",\n', "", text))
+    assert isinstance(next(iter(store.scan())), StoredRun)
+    path.write_text(text, newline="\r\n")
+    assert isinstance(next(iter(store.scan())), StoredRun), "a checkout may change line ends"
+
+
+def test_a_record_nested_very_deeply_is_named(store: RunStore) -> None:
+    path = store.write(record_of(planned("base")))
+    path.write_text("[" * 200_000 + "]" * 200_000)
+    (found,) = store.scan()
+    assert isinstance(found, BrokenRun)
+    assert isinstance(found.error, InvalidFile)
+
+
+@pytest.mark.parametrize("value", [-5.0, 0.0])
+def test_a_perplexity_that_cannot_be_is_refused(value: float) -> None:
+    fields = {"task": "held_out", "metric": "perplexity", "stage": "after", "unit": "1"}
+    fields |= {"standard_error": None, "n": 3, "direction": "lower", "transform": "exp"}
+    with pytest.raises(ValidationError, match="cannot be"):
+        Score.model_validate({**fields, "value": value})
+    with pytest.raises(ValidationError, match="greater than or equal to 0"):
+        Score.model_validate({**fields, "value": 5.0, "standard_error": -1.0})

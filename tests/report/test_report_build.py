@@ -96,7 +96,7 @@ def test_numbers_do_not_depend_on_the_order_of_runs_or_items(
         ([Made("qlora_nf4", is_sample=True)], "it is not OASST itself"),
         ([Made("qlora_nf4", trees=6)], "Only 6 groups of held-out items: too few for an interval"),
         ([Made("qlora_nf4"), Made("base", device=GPU)], "2 different environments"),
-        ([Made("lora_bf16")], "Settings were substituted (precision.compute)"),
+        ([Made("lora_bf16")], "Settings were replaced (precision.compute)"),
         (
             [Made("lora_bf16"), Made("base"), Made("qlora_nf4", corpus_sha256="cd" * 32)],
             "Not compared on perplexity: qlora_nf4: another model, corpus or way to score",
@@ -380,3 +380,17 @@ def test_importing_and_building_loads_neither_torch_nor_matplotlib(seven_runs: P
 
 def test_seven_is_what_the_example_needs() -> None:
     assert len({made.variant for made in seven()}) == 7
+
+
+def test_memory_that_was_not_predicted_is_said_and_the_rest_stands(tmp_path: Path) -> None:
+    write_runs(tmp_path, seven(seeds=1))
+    for path in tmp_path.rglob("record.json"):
+        record = read_json(path, RunRecord)
+        if record.plan.variant == "lora_bf16":
+            write_json(path, record.model_copy(update={"prediction": None}))
+    report = build_from(tmp_path)
+    assert "Not predicted: lora_bf16 (a step of the model" in words(report, "memory")
+    shown = [cells(table(report, "memory"), row) for row in range(7)]
+    predicted = {line["variant"]: line["train predicted"] for line in shown}
+    assert predicted["lora_bf16"] == predicted["base"] == "–"
+    assert predicted["qlora_nf4"] != "–"

@@ -13,7 +13,13 @@ from rich.console import Console
 from harness.errors import UnknownName, UserError
 from harness.report.compare import Comparison, compare, find_side
 from harness.report.console import comparison_table, outcome_lines, ranking_table
-from harness.report.gate import comparison_json, comparison_junit, judge, parse_gate
+from harness.report.gate import (
+    comparison_json,
+    comparison_junit,
+    judge,
+    parse_gate,
+    sentence,
+)
 from tests.report.records import Made, build_from, write_run, write_runs
 
 
@@ -116,6 +122,32 @@ def test_missing_items_do_not_open_the_gate(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("gate", "said"),
+    [
+        ("throughput < -5%", "did not fall by more than 5 %"),
+        ("acc < -2pp", "did not fall by more than 2 points"),
+        ("memory > -50%", "FAILED: memory of qlora_nf4 is past memory > -50%"),
+        ("memory > 0", "FAILED: memory of qlora_nf4 rose at all"),
+    ],
+)
+def test_a_gate_is_told_in_words(versions: tuple[Path, Path], gate: str, said: str) -> None:
+    comparison = sides(versions[0], *map(str, versions))
+    results = judge(comparison, [parse_gate(gate)])
+    assert any(said in sentence(result) for result in results)
+
+
+def test_one_training_each_is_judged_over_its_items_and_says_so(tmp_path: Path) -> None:
+    write_runs(tmp_path, [Made("lora_bf16"), Made("qlora_nf4", log_ratio=0.04)])
+    comparison = sides(tmp_path, "lora_bf16", "qlora_nf4")
+    (change,) = [c for c in comparison.pairs[0].changes if c.name == "perplexity"]
+    assert change.verdict == "differs"
+    assert (change.low, change.high) == (None, None)
+    (result,) = judge(comparison, [parse_gate("perplexity > +1%")])
+    assert result.status == "failed"
+    assert "over items, one training each" in result.reason
+
+
+@pytest.mark.parametrize(
     "text", ["perplexity", "> 1%", "perplexity = 1", "perplexity > one", "perplexity >= 1", ""]
 )
 def test_gates_that_are_none(text: str) -> None:
@@ -163,7 +195,8 @@ def test_tables_for_the_terminal(versions: tuple[Path, Path], seven_runs: Path) 
     for line in outcome_lines(judge(comparison, [parse_gate("perplexity > +1%")])):
         console.print(line)
     text = console.export_text()
-    assert "failed: perplexity > +1% (qlora_nf4)" in text
+    assert "FAILED: perplexity of qlora_nf4 rose by more than 1 %" in text
+    assert "OK: perplexity of lora_bf16 did not rise by more than 1 %" in text
     assert "out of memory in train" in text
     assert "lora_bf16" in text
 

@@ -10,20 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.transforms import Bbox
 
-from harness.report import figures
-from harness.report.drawings import (
-    Axis,
-    Curves,
-    Forest,
-    ForestRow,
-    Histogram,
-    Line,
-    Mark,
-    Point,
-    Scatter,
-)
+from harness.report.figures import draw
+from harness.report.figures.canvas import WIDTH, Axis, Mark
+from harness.report.figures.histogram import Histogram
+from harness.report.figures.intervals import Interval, Intervals
+from harness.report.figures.lines import Curves, Line
+from harness.report.figures.scatter import Point, Scatter
 from harness.report.layout import LABEL_LENGTH, shorten, spread
-from harness.report.plots import WIDTH
 from harness.report.tradeoff import pareto_front
 
 LONG = "qlora_nf4+training.learning_rate=0.0001+training.micro_batch_size={}+adapter.r={}"
@@ -84,10 +77,10 @@ def test_no_two_names_of_a_figure_overlap(count: int) -> None:
 @pytest.mark.parametrize("count", [1, 2, 30])
 def test_forest_names_fit_into_the_figure(count: int) -> None:
     rows = tuple(
-        ForestRow(LONG.format(n, n), marked(n), 0.01 * n, 0.01 * n - 0.02, 0.01 * n + 0.02, "worse")
+        Interval(LONG.format(n, n), marked(n), 0.01 * n, 0.01 * n - 0.02, 0.01 * n + 0.02, "worse")
         for n in range(count)
     )
-    for box in text_boxes(Forest(Axis("change", percent=True), rows, 0.01)):
+    for box in text_boxes(Intervals(Axis("change", percent=True), rows, 0.01)):
         assert box.x0 >= 0
         assert box.y0 >= 0
 
@@ -97,35 +90,35 @@ def text_boxes(drawing: object) -> list[Bbox]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(figures.SETTINGS):
+    with mpl.rc_context(draw.SETTINGS):
         figure = Figure()
         canvas = FigureCanvasAgg(figure)
-        figures.PAINTERS[type(drawing)](figure, drawing)
+        drawing.paint(figure)
         canvas.draw()
         axes = figure.axes[0]
         texts = [*axes.texts, axes.xaxis.label, axes.yaxis.label]
-        if isinstance(drawing, Forest):
+        if isinstance(drawing, Intervals):
             texts += axes.get_yticklabels()
         return [text.get_window_extent() for text in texts if text.get_text()]
 
 
 def test_a_variant_has_the_same_colour_everywhere() -> None:
     line = Line("x", Mark(2, 0), (1.0, 2.0), (1.0, 2.0))
-    row = ForestRow("x", Mark(2, 0), 0.1, 0.0, 0.2, "worse")
-    curve, _ = figures.draw(Curves(Axis("a"), Axis("b"), (line,)), "curve")
-    forest, _ = figures.draw(Forest(Axis("a"), (row,), 0.01), "forest")
+    row = Interval("x", Mark(2, 0), 0.1, 0.0, 0.2, "worse")
+    curve, _ = draw.draw(Curves(Axis("a"), Axis("b"), (line,)), "curve")
+    intervals, _ = draw.draw(Intervals(Axis("a"), (row,), 0.01), "intervals")
     assert b"#009e73" in curve
-    assert b"#009e73" in forest
+    assert b"#009e73" in intervals
 
 
 def test_a_figure_speaks_and_turns_dark_without_a_trace_of_its_maker() -> None:
     drawing = Histogram(Axis("tokens"), Axis("conversations"), (64, 128), (3, 5))
-    svg, png = figures.draw(drawing, 'lengths <of> "all"')
+    svg, png = draw.draw(drawing, 'lengths <of> "all"')
     assert b"<title>lengths &lt;of&gt; &quot;all&quot;</title>" in svg
     assert b"matplotlib.org" not in svg.lower()
     assert not re.search(rb"20\d\d-\d\d-\d\d", svg)
     assert png.startswith(b"\x89PNG")
-    assert b"#0d1117" in figures.darken(svg)
-    inlined = figures.inline(svg, "here")
+    assert b"#0d1117" in draw.darken(svg)
+    inlined = draw.inline(svg, "here")
     assert "var(--ink)" in inlined
     assert all(found.startswith("here-") for found in re.findall(r'\bid="([^"]+)"', inlined))

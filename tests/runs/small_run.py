@@ -13,7 +13,8 @@ from harness.spec.device import Device
 from harness.spec.plan import Plan
 from harness.spec.registry import Request
 from harness.train.path import resolve
-from tests.weights.tiny_llama import write_folder, write_model_file
+from tests.architectures import model_toml, save_architecture
+from tests.weights.tiny_llama import vocabulary, write_folder, write_model_file
 
 CPU = Device(kind="cpu", name="Plain CPU", memory_bytes=24 << 30, bfloat16=False, threads=1)
 ANIMALS = ("otter", "heron", "badger", "newt", "stoat", "magpie", "adder", "hare", "shrew", "owl")
@@ -124,10 +125,18 @@ def trains(event: Event) -> bool:
     return isinstance(event, Advanced) and "loss" in event.numbers
 
 
-def make_small(folder: Path, steps: int = 24) -> Small:
-    """A llama of 64 hidden units, two dozen hand-made trees and a suite of a few steps."""
+def make_small(folder: Path, steps: int = 24, architecture: str | None = None) -> Small:
+    """A model of 64 hidden units, two dozen hand-made trees and a suite of a few steps.
+
+    The model is a llama, or one of :data:`tests.architectures.ARCHITECTURES`.
+    """
     weights = write_folder(folder / "weights")
-    model = write_model_file(folder / "small.toml", weights, chat_template='"chatml"')
+    if architecture is None:
+        model = write_model_file(folder / "small.toml", weights, chat_template='"chatml"')
+    else:
+        size = len(vocabulary())
+        save_architecture(architecture, weights, vocab_size=size)
+        model = model_toml(architecture, folder / "small.toml", weights, vocab_size=size)
     corpus = folder / "trees.jsonl"
     corpus.write_text("".join(json.dumps(tree(index)) + "\n" for index in range(24)))
     suite = folder / "small_suite.toml"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import HarnessError, InvalidFile, UnknownName, UserError
+from harness.spec.model import Model
 from harness.spec.plan import RunRequest
 from harness.spec.registry import (
     MODELS,
@@ -17,6 +19,7 @@ from harness.spec.registry import (
     Request,
     build_variant,
     descriptions,
+    find,
     load_model,
     load_suite,
     load_variant,
@@ -24,12 +27,11 @@ from harness.spec.registry import (
     parse_seeds,
     parse_settings,
     resolve,
-    show,
     suite_names,
     variant_names,
     variants_folder,
 )
-from harness.spec.schema import read_toml
+from harness.spec.schema import parse, read_toml
 from harness.spec.suite import Suite
 from harness.spec.variant import Variant
 from tests.planned import CPU, planned
@@ -73,6 +75,8 @@ def test_every_variant_resolves_and_is_described(name: str) -> None:
 def test_a_variant_states_only_how_it_differs_from_the_defaults(name: str) -> None:
     written = read_toml(variants_folder() / f"{name}.toml")
     without = {"description": "d", "method": written.get("method", "adapter")}
+    if "type" in written.get("adapter", {}):  # the harness has defaults for LoRA alone
+        without["adapter"] = {"type": written["adapter"]["type"]}
     default = build_variant(name, without, quick(), where=name).model_dump()
     repeated = [
         f"{key}.{inner}"
@@ -414,14 +418,14 @@ def test_the_suites_seeds_are_used_where_none_are_asked_for() -> None:
 
 
 def test_show_spells_out_every_value() -> None:
-    assert '"sequence_length": 512' in show("qlora_nf4", "quick")
-    assert '"stride": 512' in show("quick", "quick")
-    assert '"hidden_size": 576' in show("smollm2_135m_instruct", "quick")
+    assert '"sequence_length":512' in find("qlora_nf4", "quick").model_dump_json()
+    assert '"stride":512' in find("quick", "quick").model_dump_json()
+    assert '"hidden_size":576' in find("smollm2_135m_instruct", "quick").model_dump_json()
 
 
 def test_show_of_an_unknown_name_knows_all_three_kinds() -> None:
-    with pytest.raises(UnknownName, match="unknown variant, suite or model") as caught:
-        show("quik", "quick")
+    with pytest.raises(UnknownName, match="unknown variant, suite, model or study") as caught:
+        find("quik", "quick")
     assert "did you mean quick?" in str(caught.value)
 
 
@@ -452,3 +456,23 @@ def test_a_suite_setting_changes_the_protocol_of_every_variant() -> None:
 def test_a_suite_has_no_such_section(setting: str) -> None:
     with pytest.raises(UnknownName, match="section of a suite"):
         parse_settings([setting])
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"kind": "hub", "repository": "user:token@org/name", "revision": "0" * 40},
+        {"kind": "hub", "repository": "https://user:token@host/org/name", "revision": "0" * 40},
+        {"kind": "hub", "repository": "org/name?token=secret", "revision": "0" * 40},
+        {"kind": "hub", "repository": "org/name", "revision": "main"},
+        {"kind": "hub", "repository": "org/name", "revision": "token@" + "0" * 34},
+        {"kind": "wheel", "package": "--index-url=https://u:token@host", "version": "1"},
+        {"kind": "wheel", "package": "name", "version": "1 @ https://u:token@host"},
+    ],
+)
+def test_a_source_holds_no_address_and_no_token(source: dict[str, Any]) -> None:
+    if source["kind"] == "wheel":
+        source = {**source, "member": "m.gguf", "sha256": "0" * 64, "bytes": 1}
+    model = {"name": "m", "description": "d", "license": "MIT", "source": source}
+    with pytest.raises(InvalidFile, match="not a valid model"):
+        parse(Model, model, where="m.toml")

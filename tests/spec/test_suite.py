@@ -7,7 +7,7 @@ import pytest
 from harness.errors import InvalidFile
 from harness.spec.model import Model, WheelSource
 from harness.spec.schema import parse
-from harness.spec.suite import Suite
+from harness.spec.suite import ScoreSpec, Suite
 
 MODEL = {"name": "m", "description": "d", "license": "MIT"}
 
@@ -32,7 +32,7 @@ def test_a_budget_is_steps_or_tokens_and_never_both(budget: dict) -> None:
         ({"corpus": {"held_out_fraction": 1.0}}, "corpus.held_out_fraction"),
         ({"corpus": {"max_toxicity": 1.5}}, "corpus.max_toxicity"),
         ({"score": {"tasks": [{"nam": "x"}]}}, "score.tasks.0.name"),
-        ({"score": {"precisions": ["8bit"]}}, "score.precisions.0"),
+        ({"score": {"forms": ["8bit"]}}, "score.forms.0"),
         ({"budget": {"steps": 1, "batch_size": 0}}, "budget.batch_size"),
         ({"name": "../s"}, "name"),
         ({"name": ""}, "name"),
@@ -54,3 +54,18 @@ def test_the_kind_of_a_source_decides_its_keys() -> None:
     with pytest.raises(InvalidFile) as caught:
         parse(Model, {**MODEL, "source": {"kind": "ftp"}}, where="x")
     assert "'wheel', 'hub', 'folder', 'random'" in str(caught.value)
+
+
+def test_forms_were_called_precisions() -> None:
+    old = ScoreSpec.model_validate_json('{"precisions": ["training", "16bit", "merged"]}')
+    assert old.forms == ("training", "16bit", "merged")
+    new = ScoreSpec.model_validate_json('{"forms": ["adapter", "nf4_again", "gguf:Q4_K_M"]}')
+    assert new.forms == ("training", "merged_4bit", "gguf:Q4_K_M")
+
+
+@pytest.mark.parametrize(
+    "text", ["onnx", "gguf", "gguf:", "gguf:Q9", "merged:Q8_0", "gguf:Q8_0:x", ""]
+)
+def test_forms_that_there_are_not(text: str) -> None:
+    with pytest.raises(ValueError, match=r"not a form|unknown"):
+        ScoreSpec(forms=(text,))

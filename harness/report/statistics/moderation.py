@@ -7,9 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from harness.report.statistics.noise import Floats, Noise
+from harness.report.statistics.noise import FEWEST_FREEDOM, Floats, Noise
 
-FEWEST_FREEDOM = 2.0
 NEWTON_STEPS = 30
 
 

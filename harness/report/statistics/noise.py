@@ -12,6 +12,7 @@ Floats = NDArray[np.float64]
 
 SMALLEST_P = 1e-9
 STEPS = 40
+FEWEST_FREEDOM = 2.0  # of a seed variance, below which it is hardly known
 
 
 def t_quantile(probability: float, freedom: float) -> float:
@@ -65,15 +66,18 @@ class Noise:
         and Wang, "Confidence intervals on nonnegative linear combinations of variances" (1980),
         and Zou and Donner's "method of variance estimates recovery" (2008). Satterthwaite's
         single number of degrees of freedom covers only 87 to 93 % where two or three seeds differ
-        more than the items do (tests/statistics/simulate.py). The factor ``z t_A`` of I is a
+        more than the items do (tests/stats/simulate.py). The factor ``z t_A`` of I is a
         choice between ``z^2``, too wide without seed noise, and ``t_A^2``, too narrow with it.
+        With two seeds it is ``z^2``: there ``t_A`` is so large at small ``alpha`` that more would
+        be taken away than A holds, and too many differences would be called.
         """
         by_items = self.items * t_quantile(1 - alpha / 2, max(self.item_freedom, 1.0)) ** 2
         if self.seeds is None:
             return math.sqrt(by_items)
         z = normal_quantile(1 - alpha / 2)
         t = t_quantile(1 - alpha / 2, max(self.seed_freedom, 1.0))
-        whole = by_items + self.seeds * t * t - self.both * z * t
+        other = t if self.seed_freedom >= FEWEST_FREEDOM else z
+        whole = by_items + self.seeds * t * t - self.both * z * other
         return math.sqrt(max(whole, by_items, self.seeds * z * z))
 
     def p_value(self, distance: float) -> float:

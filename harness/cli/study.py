@@ -1,0 +1,107 @@
+"""Study: the command that answers a question: tunes, repeats until decided, reports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.app import out, say
+from harness.cli.options import DeviceKind, DeviceOption, ReportsOption, SetOption
+from harness.cli.preflight import preflight
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.records.store import RunStore
+    from harness.runs.executor import Executor
+    from harness.runs.listener import Listener
+    from harness.studies.agenda import Agenda
+    from harness.studies.drive import Shard
+    from harness.studies.open import OpenStudy
+
+
+def study(
+    name: Annotated[str, typer.Argument(help="A built-in study or a TOML file.")],
+    settings: SetOption = [],  # noqa: B006 - typer copies it
+    suite: Annotated[str, typer.Option("--suite", "-s", help="Instead of the study's own.")] = "",
+    plan: Annotated[bool, typer.Option("--plan", help="Say what would run; run nothing.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="Say how far it is.")] = False,
+    shard: Annotated[
+        str, typer.Option(help="3/8: run the third of eight parts, then say what is left.")
+    ] = "",
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at once on this machine.")] = 1,
+    device: DeviceOption = DeviceKind.auto,
+    reports: ReportsOption = Path("reports"),
+    drop: Annotated[list[str], typer.Option(help="Give a variant no more runs.")] = [],  # noqa: B006
+    add: Annotated[list[str], typer.Option(help="Compare another variant too.")] = [],  # noqa: B006
+    more_seeds: Annotated[int, typer.Option(min=0, help="Allow so many seeds more.")] = 0,
+) -> None:
+    """Answer a question about variants: tune each, add seeds until decided, write the page."""
+    from harness.runs.executor import LocalExecutor
+    from harness.runs.order import Order
+    from harness.studies.open import open_study
+
+    part = _parse_shard(shard)
+    order = Order(wait=False)
+    executor = LocalExecutor(_store(reports), order, jobs)
+    opened = open_study(name, settings, suite, executor.device(device.value), reports)
+    if drop or add or more_seeds:
+        opened.steer(drop, add, more_seeds)
+    elif not (plan or status):
+        _run(opened, executor, part)
+    agenda = opened.agenda()
+    _show(opened, agenda, plan=plan)
+
+
+def _store(reports: Path) -> RunStore:
+    from harness.records.store import RunStore
+
+    return RunStore(reports / "runs")
+
+
+def _parse_shard(text: str) -> Shard:
+    from harness.studies.drive import WHOLE, Shard
+
+    if not text:
+        return WHOLE
+    number, _, count = text.partition("/")
+    if number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count):
+        return Shard(int(number), int(count))
+    raise UserError(f"--shard {text!r}", expected="a part of how many, for example 3/8")
+
+
+def _run(opened: OpenStudy, executor: Executor, shard: Shard) -> None:
+    """Run all that the study wants; the page is written on every ending, an interrupt too."""
+    from harness.cli.display import Display
+    from harness.cli.notices import Notices
+    from harness.studies.drive import Driver
+
+    def listeners(agenda: Agenda) -> list[Listener]:
+        say(_round_line(agenda))
+        return [Display(out), Notices(opened.findings.store)]
+
+    preflight([arm.plan for arm in opened.comparison().arms])
+    Driver(opened.agenda, opened.findings, executor, listeners).drive(shard)
+
+
+def _round_line(agenda: Agenda) -> str:
+    tuning = sum(job.stage == "tune" for job in agenda.jobs)
+    parts = [f"{tuning} trials"] if tuning else []
+    if len(agenda.jobs) > tuning:
+        parts.append(f"{len(agenda.jobs) - tuning} runs for the verdict")
+    return f"next: {' and '.join(parts)} ({agenda.spent.runs} are done)"
+
+
+def _show(opened: OpenStudy, agenda: Agenda, *, plan: bool) -> None:
+    from harness.studies.answer import answer
+
+    found = answer(agenda)
+    say(opened.study.question, style="bold")
+    for line in (*found.conclusions, *found.sureness, *found.changes):
+        say(f"- {line}")
+    say(f"So far: {found.cost}")
+    if plan:
+        say(_round_line(agenda))
+        return
+    say(f"page: {opened.write_page(agenda)}")

@@ -1,0 +1,27 @@
+"""Check: whether a form can be made of a plan's result, before anything is downloaded."""
+
+from __future__ import annotations
+
+from harness.forms.merging import check_mergeable
+from harness.spec.form import Form
+from harness.spec.plan import Plan
+
+
+def check_form(plan: Plan, form: Form) -> None:
+    """Refuse a form that the adapter's method, the model's family or a missing library rules out.
+
+    Raises:
+        UserError: with the reason and what to do.
+    """
+    if not form.merges or plan.adapter is None:
+        return
+    if "model_type" in plan.model.config:
+        check_mergeable(plan.adapter, plan.model, form.name)
+    if form.quant is not None:
+        from harness.forms.gguf.families import family_of
+        from harness.forms.gguf.types import check_library
+
+        check_library(form.quant)
+        model_type = plan.model.config.get("model_type")
+        if isinstance(model_type, str):
+            family_of(model_type)

@@ -1,0 +1,46 @@
+"""Absent: known ways to quantize that are not offered, each with the reason."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.quantize.scheme import Scheme, Weighed
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from harness.spec.device import Device
+    from harness.spec.variant import Quantization
+
+
+class Absent(Scheme):
+    """A name that people ask for; planning refuses it and says why."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        """Take the name and the reason."""
+        self.name, self.reason = name, reason
+
+    def refuses(self, asked: Quantization, device: Device) -> str | None:
+        """Always."""
+        del asked, device
+        return self.reason
+
+    def stored_bytes(self, quantization: Quantization, rows: int, columns: int) -> int:
+        """Never asked: no plan gets that far."""
+        raise NotImplementedError
+
+    def weigh(self, parameter: nn.Parameter, module: nn.Module) -> Weighed | None:
+        """Nothing is quantized so."""
+        del parameter, module
+        return None
+
+    def dequantize(self, layer: nn.Module) -> Tensor:
+        """Never asked."""
+        raise NotImplementedError
+
+
+CALIBRATED = "its codes are fitted to data, and the harness does not calibrate a base on data yet"
+GPTQ = Absent("gptq", CALIBRATED)
+AWQ = Absent("awq", CALIBRATED)
+AQLM = Absent("aqlm", "its weights are quantized beforehand; the harness starts from 16 bits")
+EETQ = Absent("eetq", "its package is not on the Python package index")

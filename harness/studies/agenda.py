@@ -1,0 +1,239 @@
+"""Agenda: what a study has found so far and which runs come next, a pure function of records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.records.record import RunRecord, Score
+from harness.records.store import StoredRun
+from harness.report.figures.canvas import Mark
+from harness.report.items import Aligned, ScoreKey, read_items
+from harness.report.rows import Row
+from harness.report.sample import Scale, make_scale
+from harness.spec.plan import Plan
+from harness.studies.arms import Arm, Comparison, verdict_plan
+from harness.studies.findings import Job
+from harness.studies.looks import FAR, Conclusion, Family, Following, Rule, follow, steered
+from harness.studies.search import Find, Search, search
+from harness.studies.steering import Steering
+
+Setting = Literal["default", "best"]
+PERPLEXITY = ("held_out", "perplexity")
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What the settled runs of a study have cost; energy is null where none was measured."""
+
+    runs: int
+    failed: int
+    seconds: float
+    joules: float | None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """All arms in one setting: their learning rates, and where the comparisons stand."""
+
+    setting: Setting
+    key: ScoreKey
+    scale: Scale | None
+    rates: dict[str, float]
+    runs: dict[str, tuple[StoredRun, ...]]
+    following: Following
+
+    def conclusion(self, label: str) -> Conclusion | None:
+        """What is known of an arm; None before the first look, and of the reference."""
+        return self.following.conclusions.get(label)
+
+
+@dataclass(frozen=True)
+class Agenda:
+    """A study as it stands. ``jobs`` are all runs that can be started now, in a good order.
+
+    ``stopped`` says why nothing more is planned although something is open: the budget.
+    """
+
+    comparison: Comparison
+    searches: dict[str, Search]
+    standings: dict[Setting, Standing]
+    jobs: tuple[Job, ...]
+    spent: Spent
+    stopped: str = ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether no run is left to be started."""
+        return not self.jobs
+
+    @property
+    def main(self) -> Standing | None:
+        """The setting that answers the question: the best one, where anything is tuned."""
+        return self.standings.get("best") or self.standings.get("default")
+
+
+def next_plans(comparison: Comparison, find: Find, steering: Steering = Steering()) -> Agenda:  # noqa: B008 - it is immutable
+    """Where the study stands and what to run next, from its file, records and decisions alone.
+
+    Drivers that are killed, run at once, or hold a part of the records each, agree for that
+    reason.
+    """
+    return _Planner(comparison, find, steering).agenda()
+
+
+class _Planner:
+    """Looks every job up once, and remembers what it saw for the account of costs."""
+
+    def __init__(self, comparison: Comparison, find: Find, steering: Steering) -> None:
+        self._comparison = comparison
+        self._study = comparison.study
+        self._lookup = find
+        self._steering = steering
+        self._settled: dict[str, StoredRun] = {}
+        self._missing: dict[str, Job] = {}
+
+    def _find(self, job: Job) -> StoredRun | None:
+        found = self._lookup(job)
+        if found is not None:
+            self._settled[job.key] = found
+        return found
+
+    def _want(self, jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            self._missing.setdefault(job.key, job)
+
+    def agenda(self) -> Agenda:
+        searches = {
+            arm.label: search(arm, self._study.tune, self._find) for arm in self._comparison.arms
+        }
+        kept = {k: v for k, v in searches.items() if k not in self._steering.dropped}
+        for trials in in_turns([found.missing for found in kept.values()]):
+            self._want(trials)
+        standings: dict[Setting, Standing] = {}
+        defaults = {arm.label: arm.default for arm in self._comparison.arms}
+        standings["default"] = self._stand("default", defaults)
+        best = {label: found.best for label, found in searches.items() if found.best is not None}
+        if self._study.tune.trials > 1 and best.keys() >= kept.keys():
+            standings["best"] = self._stand("best", defaults | best)
+        jobs, stopped = self._within_budget(tuple(self._missing.values()))
+        return Agenda(self._comparison, searches, standings, jobs, self._spent(), stopped)
+
+    def _stand(self, setting: Setting, rates: dict[str, float]) -> Standing:
+        """Replay the looks of one setting; what they lack is wanted."""
+        arms, rule = self._comparison.by_label, self._rule()
+        runs: dict[str, tuple[StoredRun, ...]] = {}
+        ready: dict[str, int] = {}
+        for label, arm in arms.items():
+            settled = self._consecutive(arm, rates[label], rule.last)
+            ready[label] = len(settled) if arm.trains else FAR * len(settled)
+            runs[label] = tuple(run for run in settled if run.record.status == "ok")
+        key = self._key(arms[self._comparison.reference].plan, runs)
+        aligned, scale = _align(runs, key, self._study.margin)
+        following = self._follow(Family(aligned, scale, self._comparison.reference, (), ready))
+        for label, count in following.wanted.items():
+            seeds = range(ready[label], count if arms[label].trains else 1)
+            jobs = [self._verdict(arms[label], rates[label], seed) for seed in seeds]
+            self._want(job for job in jobs if self._find(job) is None)
+        return Standing(setting, key, scale, rates, runs, following)
+
+    def _rule(self) -> Rule:
+        return Rule.of(self._study.seeds, self._study.alpha, self._steering.more_seeds)
+
+    def _follow(self, family: Family) -> Following:
+        """Planned arms are one family; each decision to add some makes one of its own."""
+        added = self._comparison.added
+        compared = [
+            arm.label for arm in self._comparison.arms if arm.label != self._comparison.reference
+        ]
+        family.dropped = self._steering.dropped
+        family.labels = [label for label in compared if label not in added]
+        found = follow(family, self._rule())
+        offset = len(self._steering.more_seeds)
+        for number in sorted(set(added.values())):
+            family.labels = [label for label in compared if added.get(label) == number]
+            alpha = steered(self._study.alpha, offset + number)
+            more = follow(family, Rule(((self._rule_counts(), alpha),)))
+            found.conclusions |= more.conclusions
+            for label, count in more.wanted.items():
+                found.wanted[label] = max(count, found.wanted.get(label, 0))
+        return found
+
+    def _rule_counts(self) -> tuple[int, ...]:
+        return tuple(range(self._study.seeds.first, self._rule().last + 1))
+
+    def _consecutive(self, arm: Arm, rate: float, most: int) -> list[StoredRun]:
+        """Settled runs of the first seeds, up to the first that is missing."""
+        found = []
+        for seed in range(most if arm.trains else 1):
+            run = self._find(self._verdict(arm, rate, seed))
+            if run is None:
+                break
+            found.append(run)
+        return found
+
+    def _verdict(self, arm: Arm, rate: float, seed: int) -> Job:
+        return Job("verdict", arm.label, rate, verdict_plan(arm, rate, seed))
+
+    def _key(self, plan: Plan, runs: dict[str, tuple[StoredRun, ...]]) -> ScoreKey:
+        """The score that decides: the study's, the suite's, or perplexity."""
+        wanted = self._study.primary or plan.score.primary
+        if wanted is None:
+            return ScoreKey(*PERPLEXITY, "training")
+        records = [run.record for found in runs.values() for run in found]
+        for score in _scores_after(records):
+            if wanted in (f"{score.task} {score.metric}", score.metric):
+                return ScoreKey(score.task, score.metric, score.precision)
+        task, _, metric = wanted.rpartition(" ")
+        return ScoreKey(task or PERPLEXITY[0], metric, "training")
+
+    def _within_budget(self, jobs: tuple[Job, ...]) -> tuple[tuple[Job, ...], str]:
+        budget, spent = self._study.budget, self._spent()
+        if budget.hours is not None and jobs and spent.seconds >= 3600 * budget.hours:
+            return (), f"the budget of {budget.hours:g} hours is used up"
+        if budget.runs is None or len(jobs) <= budget.runs - spent.runs:
+            return jobs, ""
+        left = jobs[: max(budget.runs - spent.runs, 0)]
+        return left, "" if left else f"the budget of {budget.runs} runs is used up"
+
+    def _spent(self) -> Spent:
+        records = [run.record for run in self._settled.values()]
+        joules = [
+            cost.energy_joules
+            for record in records
+            for cost in record.phases
+            if cost.energy_joules is not None
+        ]
+        return Spent(
+            runs=len(records),
+            failed=sum(record.status != "ok" for record in records),
+            seconds=sum(record.seconds for record in records),
+            joules=sum(joules) if joules else None,
+        )
+
+
+def in_turns(queues: Sequence[Sequence[Job]]) -> Iterable[tuple[Job, ...]]:
+    """The first of every queue, then the second of each, so that all arms are seen early."""
+    for place in range(max(map(len, queues), default=0)):
+        yield tuple(queue[place] for queue in queues if place < len(queue))
+
+
+def _scores_after(records: Iterable[RunRecord]) -> list[Score]:
+    return [
+        score
+        for record in records
+        for score in record.scores
+        if score.stage == "after" and score.precision == "training"
+    ]
+
+
+def _align(
+    runs: dict[str, tuple[StoredRun, ...]], key: ScoreKey, margin: float
+) -> tuple[Aligned | None, Scale | None]:
+    """The items of all runs that ended well, by arm, and the scale to compare them on."""
+    rows = [Row(label, label, found, Mark(0, 0)) for label, found in runs.items() if found]
+    scores = [score for row in rows for record in row.records if (score := key.find(record))]
+    if not scores:
+        return None, None
+    return read_items(rows, key).aligned, make_scale(scores, margin)

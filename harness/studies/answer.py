@@ -1,0 +1,185 @@
+"""Answer: what a study says, in sentences, with how sure it is and what would change it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from harness.report import numbers
+from harness.report.ranking import difference_text, show_limit
+from harness.report.scoring import Difference, Scoring
+from harness.studies.agenda import Agenda, Standing
+from harness.studies.looks import Conclusion
+
+USELESS = (
+    10.0  # an interval that reaches so far, in relative terms or the score's own, says nothing
+)
+WORDS = {
+    "better": "better than",
+    "worse": "worse than",
+    "equivalent": "equivalent to",
+    "undecided": "not decided against",
+    "differs": "not decided against",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The sentences that a page opens with.
+
+    ``state`` is "answered" when every comparison is decided, "open" when no run can decide the
+    rest, and "partial" while runs are still to come.
+    """
+
+    state: str
+    conclusions: tuple[str, ...]
+    sureness: tuple[str, ...]
+    cost: str
+    changes: tuple[str, ...]
+
+
+def answer(agenda: Agenda) -> Answer:
+    """What the study says as it stands."""
+    main = agenda.main
+    assert main is not None  # noqa: S101 - the default setting always stands
+    found = [main.conclusion(arm.label) for arm in agenda.comparison.arms]
+    known = [conclusion for conclusion in found if conclusion is not None]
+    waits = bool(agenda.jobs) or agenda.stopped != "" or _is_tuning(agenda)
+    decided = bool(known) and all(conclusion.decided for conclusion in known)
+    state = "partial" if waits and not decided else "answered" if decided else "open"
+    return Answer(
+        state=state,
+        conclusions=tuple(_conclusions(agenda, main, known)),
+        sureness=tuple(_sureness(agenda, main, state)),
+        cost=_cost(agenda),
+        changes=tuple(_changes(agenda, main, known)),
+    )
+
+
+def _is_tuning(agenda: Agenda) -> bool:
+    return agenda.comparison.study.tune.trials > 1 and "best" not in agenda.standings
+
+
+def scoring_of(standing: Standing) -> Scoring | None:
+    """The standing's score in the form that differences are written with."""
+    if standing.scale is None:
+        return None
+    return Scoring(standing.key, standing.scale, headline=True, values={}, excluded={})
+
+
+def shown(standing: Standing, difference: Difference) -> str:
+    """A difference with its interval, in the score's own terms."""
+    scoring = scoring_of(standing)
+    if scoring is None:
+        return ""
+    if difference.high is not None and difference.high > USELESS:
+        difference = replace(difference, low=None, high=None)
+        return difference_text(scoring, difference) + ", no useful interval yet"
+    return difference_text(scoring, difference)
+
+
+def value_of(standing: Standing, label: str) -> float | None:
+    """An arm's score, the mean over its seeds on the scale that is compared."""
+    found = [standing.key.find(run.record) for run in standing.runs.get(label, ())]
+    values = np.array([score.value for score in found if score is not None])
+    if not len(values) or standing.scale is None:
+        return None
+    if standing.scale.relative:
+        return float(np.exp(np.log(values).mean()))
+    return float(values.mean())
+
+
+def _conclusions(agenda: Agenda, main: Standing, known: list[Conclusion]) -> Iterator[str]:
+    if _is_tuning(agenda) and len(agenda.comparison.arms) > 1:
+        yield "Learning rates are still being tuned; what follows compares default settings."
+    if not known:
+        yield "Nothing can be said yet."
+    order = {"better": 0, "equivalent": 1, "worse": 2}
+    reference = agenda.comparison.reference
+    for found in sorted(known, key=lambda one: order.get(_verdict(one), 3)):
+        yield _sentence(main, reference, found)
+
+
+def _verdict(found: Conclusion) -> str:
+    return "" if found.difference is None else found.difference.verdict
+
+
+def _sentence(main: Standing, reference: str, found: Conclusion) -> str:
+    if found.difference is None:
+        return f"{found.label}: {REASONS[found.limit]}."
+    text = f"{found.label} is {WORDS[found.difference.verdict]} {reference}: "
+    text += f"{main.key.title} {shown(main, found.difference)}, {found.seeds} seeds"
+    return text + (f" ({REASONS[found.limit]})." if found.limit else ".")
+
+
+REASONS = {
+    "": "",
+    "items": "items and not seeds keep it open",
+    "seeds": "open after the last seed that the study allows",
+    "failed": "no run ended well",
+    "dropped": "dropped by a decision",
+    "waiting": "more runs are to come",
+}
+
+
+def _sureness(agenda: Agenda, main: Standing, state: str) -> Iterator[str]:
+    study = agenda.comparison.study
+    compared = len(agenda.comparison.arms) - 1
+    yield (
+        f"The chance that any of these {compared} conclusions is wrong, at whichever look it was "
+        f"drawn, is at most {study.alpha * 100:.3g} %. Intervals hold at all looks together."
+    )
+    if state != "answered":
+        yield "What is not decided is no finding: neither a difference nor its absence is shown."
+    if main.setting == "default" and study.tune.trials > 1:
+        yield "At one shared default rate a ranking can be wrong: wait for the tuned comparison."
+    edges = [label for label, found in agenda.searches.items() if found.edge]
+    if edges:
+        yield (
+            f"The best learning rate of {', '.join(edges)} lies at the edge of what was tried, "
+            "so a better one may exist."
+        )
+
+
+def _cost(agenda: Agenda) -> str:
+    spent = agenda.spent
+    text = f"{spent.runs:,} runs, {numbers.duration(spent.seconds)} of run time"
+    if spent.joules is not None:
+        text += f", {numbers.energy(spent.joules)} measured"
+    if spent.failed:
+        text += f"; {spent.failed} did not end well"
+    return text + "."
+
+
+def _changes(agenda: Agenda, main: Standing, known: list[Conclusion]) -> Iterator[str]:
+    """What would decide what is open."""
+    if agenda.stopped:
+        yield f"The study has stopped: {agenda.stopped}. More budget lets it go on."
+    elif agenda.jobs:
+        yield f"{len(agenda.jobs)} runs are to come next."
+    scoring = scoring_of(main)
+    for found in known:
+        if found.decided or found.difference is None or scoring is None:
+            continue
+        margin = show_limit(scoring, scoring.scale.margin)
+        if found.limit == "items":
+            yield f"{found.label}: {_more_items(main, found)}, not seeds, would settle {margin}."
+        elif found.limit == "seeds":
+            needed = found.difference.needed
+            seeds = needed.seeds if needed else None
+            ways = f"about {seeds} seeds" if seeds else "more seeds and more items"
+            yield f"{found.label}: {ways} would settle {margin}."
+
+
+def _more_items(main: Standing, found: Conclusion) -> str:
+    """How many more items than now would do."""
+    runs = main.runs.get(found.label, ())
+    score = main.key.find(runs[0].record) if runs else None
+    if score is None or found.more_items is None:
+        return "more items"
+    more = math.ceil((found.more_items - 1) * score.n)
+    held_out = main.key.task == "held_out"
+    return f"about {more:,} more {'held-out conversations' if held_out else 'items'}"

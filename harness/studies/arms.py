@@ -1,0 +1,226 @@
+"""Arms: the variants that a study compares, and the plans of their trials and verdicts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+from harness.errors import UnknownName, UserError
+from harness.spec.device import Device
+from harness.spec.plan import Plan
+from harness.spec.registry import (
+    Request,
+    changes_suite,
+    derived_name,
+    load_suite,
+    merge,
+    parse_settings,
+    variant_names,
+)
+from harness.spec.study import Contender, Study
+from harness.spec.suite import Budget
+from harness.train.path import resolve
+
+RATE = "training.learning_rate"
+ON_VALIDATION = "score.split=validation"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One variant of a study. ``plan`` is its run at the default learning rate and seed 0."""
+
+    plan: Plan
+
+    @cached_property
+    def label(self) -> str:
+        """The variant's name, with the settings that the study gives it."""
+        return self.plan.variant
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything to tune and to repeat."""
+        return self.plan.trains
+
+    @property
+    def default(self) -> float:
+        """The learning rate that its file, or the suite, gives it."""
+        return self.plan.training.learning_rate
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a study compares: its arms in order, one of them the reference.
+
+    ``added`` says of arms that were added later which decision it was (from 0).
+    """
+
+    study: Study
+    arms: tuple[Arm, ...]
+    reference: str
+    added: dict[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def by_label(self) -> dict[str, Arm]:
+        """Arms by label."""
+        return {arm.label: arm for arm in self.arms}
+
+
+def compare_what(
+    study: Study, device: Device, settings: Sequence[str] = (), added: Sequence[str] = ()
+) -> Comparison:
+    """Resolve a study's variants on ``device``.
+
+    Args:
+        study: the study.
+        device: where its runs will run.
+        settings: ``--set`` of the command line, for the suite and for every trained variant.
+        added: variants that a decision has added since.
+
+    Raises:
+        UserError: a variant, pattern, suite or setting that does not fit.
+    """
+    shared = [*_suite_settings(study), *settings]
+    shared = _with_validation(study, shared)
+    arms: dict[str, Arm] = {}
+    for contender in _contenders(study.variants):
+        for arm in _arms(study, contender, shared, device):
+            arms.setdefault(arm.label, arm)
+    reference = _find_reference(study, list(arms.values()))
+    if reference is None:
+        (arm,) = _arms_of(study.suite, study.reference, shared, device)
+        arms = {arm.label: arm, **arms}
+        reference = arm.label
+    by_decision: dict[str, int] = {}
+    for number, name in enumerate(added):
+        for contender in _contenders([name]):
+            for arm in _arms(study, contender, shared, device):
+                if arms.setdefault(arm.label, arm) is arm:
+                    by_decision[arm.label] = number
+    return Comparison(study, tuple(arms.values()), reference, by_decision)
+
+
+def _suite_settings(study: Study) -> list[str]:
+    lines = [_line(key, value) for key, value in study.settings.items()]
+    for line in lines:
+        if not changes_suite(line):
+            raise UserError(
+                f"{line.partition('=')[0]} is a setting of variants, not of the suite",
+                where=f"[settings] of study {study.name}",
+                hint="give it under [grid], or as settings of an entry of variants",
+            )
+    return lines
+
+
+def _line(key: str, value: object) -> str:
+    return f"{key}={json.dumps(value)}"
+
+
+def _with_validation(study: Study, settings: list[str]) -> list[str]:
+    """The settings with a validation split, which the suite need not have."""
+    if study.tune.trials == 1:
+        return settings
+    _, overrides = parse_settings(settings)
+    if load_suite(study.suite, overrides).corpus.validation_fraction:
+        return settings
+    return [*settings, f"corpus.validation_fraction={study.tune.validation_fraction}"]
+
+
+def _contenders(entries: Sequence[str | Contender]) -> Iterator[Contender]:
+    """Entries with patterns spelled out."""
+    for entry in entries:
+        one = Contender(variant=entry) if isinstance(entry, str) else entry
+        if not any(mark in one.variant for mark in "*?["):
+            yield one
+            continue
+        found = [name for name in variant_names() if fnmatchcase(name, one.variant)]
+        if not found:
+            raise UnknownName("pattern of variants", one.variant, variant_names())
+        yield from (one.model_copy(update={"variant": name}) for name in found)
+
+
+def _arms(
+    study: Study, contender: Contender, shared: Sequence[str], device: Device
+) -> Iterator[Arm]:
+    """An arm for every combination of the grid; what does not train has no grid."""
+    own = [_line(key, value) for key, value in contender.settings.items()]
+    (plain,) = _arms_of(study.suite, contender.variant, [*shared, *own], device)
+    if not study.grid or not plain.trains:
+        yield plain
+        return
+    for values in product(*study.grid.values()):
+        lines = [_line(key, value) for key, value in zip(study.grid, values, strict=True)]
+        yield from _arms_of(study.suite, contender.variant, [*shared, *own, *lines], device)
+
+
+def _arms_of(suite: str, variant: str, settings: Sequence[str], device: Device) -> list[Arm]:
+    """The arm of one variant; settings of variants are not for one that trains nothing."""
+    request = Request((variant,), suite, settings=tuple(settings), seeds=(0,))
+    return [Arm(plan) for plan in resolve(request, device)]
+
+
+def _find_reference(study: Study, arms: Sequence[Arm]) -> str | None:
+    labels = [arm.label for arm in arms]
+    if study.reference in labels:
+        return study.reference
+    of_variant = [arm.label for arm in arms if _asked(arm.plan) == study.reference]
+    if len(of_variant) > 1:
+        raise UnknownName("reference", study.reference, labels, where=f"study {study.name}")
+    return of_variant[0] if of_variant else None
+
+
+def _asked(plan: Plan) -> str:
+    return plan.request.variant if plan.request else plan.variant
+
+
+def verdict_plan(arm: Arm, rate: float, seed: int) -> Plan:
+    """The run that is scored on the held-out split."""
+    return _with(arm.plan, rate).model_copy(update={"seed": seed})
+
+
+def trial_plan(arm: Arm, rate: float, share: float, seed: int) -> Plan:
+    """The run that tries a learning rate with a share of the budget; scored on validation only."""
+    plan = _with(arm.plan, rate)
+    lines = [ON_VALIDATION]
+    budget = _shortened(plan.budget, share)
+    if budget != plan.budget:
+        measure = "tokens" if budget.steps is None else "steps"
+        lines.append(f"budget.{measure}={getattr(budget, measure)}")
+    score = plan.score.model_copy(update={"split": "validation"}).taken
+    changes = {"seed": seed, "score": score, "budget": budget}
+    return _renamed(plan, lines, changes)
+
+
+def _shortened(budget: Budget, share: float) -> Budget:
+    if share >= 1:
+        return budget
+    if budget.steps is not None:
+        return budget.model_copy(update={"steps": max(1, round(budget.steps * share))})
+    return budget.model_copy(update={"tokens": max(1, round((budget.tokens or 0) * share))})
+
+
+def _with(plan: Plan, rate: float) -> Plan:
+    if rate == plan.training.learning_rate:
+        return plan
+    training = plan.training.model_copy(update={"learning_rate": rate})
+    return _renamed(plan, [f"{RATE}={rate!r}"], {"training": training})
+
+
+def _renamed(plan: Plan, lines: Sequence[str], changes: dict[str, Any]) -> Plan:
+    """``plan`` with changes, named and requested as if ``lines`` had been typed as ``--set``."""
+    request = plan.request
+    assert request is not None  # noqa: S101 - arms are resolved from requests
+    settings = (*request.settings, *lines)
+    variant, suite = parse_settings(settings)
+    if request.tasks:
+        suite = merge(suite, {"score": {"tasks": [{"name": name} for name in request.tasks]}})
+    names = {
+        "variant": derived_name(request.variant, variant),
+        "suite": derived_name(request.suite, suite),
+        "request": request.model_copy(update={"settings": settings}),
+    }
+    return plan.model_copy(update=changes | names)

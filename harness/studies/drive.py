@@ -1,0 +1,95 @@
+"""Drive: run what a study wants, look again, and go on until nothing is left to be run."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+from harness.errors import RunInUse, UserError, user_mistakes
+from harness.runs.batch import run_batch
+from harness.runs.executor import Executor
+from harness.runs.listener import Listener, RunResult
+from harness.studies.agenda import Agenda
+from harness.studies.findings import Findings, Job, is_settled
+
+MOST_TRIES = 3
+POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part ``number`` (from 1) of ``count`` parts of a study's runs."""
+
+    number: int = 1
+    count: int = 1
+
+    def holds(self, job: Job) -> bool:
+        """Whether the run belongs to this part; every driver agrees on that."""
+        return int(job.plan.fingerprint[:8], 16) % self.count == self.number - 1
+
+
+WHOLE = Shard()
+
+
+class Driver:
+    """Runs a study's jobs in rounds. All it knows is in the store, so another can take over."""
+
+    def __init__(
+        self,
+        plan_next: Callable[[], Agenda],
+        findings: Findings,
+        executor: Executor,
+        listeners: Callable[[Agenda], Sequence[Listener]],
+    ) -> None:
+        """Ask ``plan_next`` before every round, and have ``listeners`` made for it."""
+        self._plan_next = plan_next
+        self._findings = findings
+        self._executor = executor
+        self._listeners = listeners
+        self._tries: Counter[str] = Counter()
+
+    def drive(self, shard: Shard = WHOLE) -> Agenda:
+        """Run until nothing of ``shard`` is left; returns how the study then stands.
+
+        Raises:
+            HarnessError: a plan that cannot be run at all, or a mistake that would end every run.
+            KeyboardInterrupt: after the runs under way have written their records.
+        """
+        while True:
+            agenda = self._plan_next()
+            jobs = [job for job in agenda.jobs if shard.holds(job)]
+            if not jobs:
+                return agenda
+            if not self._run(agenda, jobs):  # all of them are under way elsewhere
+                time.sleep(POLL_SECONDS)
+
+    def _run(self, agenda: Agenda, jobs: Sequence[Job]) -> int:
+        """Run one round; returns how many runs were carried out here."""
+        by_key = {job.key: job for job in jobs}
+        plans = [job.plan for job in jobs]
+        ran = 0
+        with closing(run_batch(plans, self._executor, self._listeners(agenda))) as results:
+            for result in results:
+                ran += self._take(by_key[result.plan.run_name], result)
+        return ran
+
+    def _take(self, job: Job, result: RunResult) -> bool:
+        """Look at a result; whether the run was carried out here.
+
+        A run that was stopped from outside is tried again, but not for ever.
+        """
+        if isinstance(result.error, RunInUse):
+            return False
+        if result.error is not None:
+            raise result.error
+        problem = result.record.problem if result.record is not None else None
+        if problem is not None and problem.kind in user_mistakes():
+            raise UserError(f"{job.arm}, seed {job.plan.seed}: {problem.message}")
+        if result.record is not None and not is_settled(result.record):
+            self._tries[job.key] += 1
+            if self._tries[job.key] >= MOST_TRIES:
+                self._findings.give_up(job)
+        return True

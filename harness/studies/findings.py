@@ -1,0 +1,86 @@
+"""Findings: what the store knows of a study's jobs, each record read once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from harness.errors import HarnessError, user_mistakes
+from harness.records.record import RunRecord
+from harness.records.store import RunStore, StoredRun
+from harness.spec.plan import Plan
+from harness.spec.schema import read_json
+
+Stage = Literal["tune", "verdict"]
+# A run that was stopped from outside says nothing about its variant: it is run again. Nor does a
+# mistake in the study's files, once it is mended.
+STOPPED = ("killed", "timed_out", "disk_full")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run that a study wants: what for, of which arm, at which learning rate."""
+
+    stage: Stage
+    arm: str
+    rate: float
+    plan: Plan
+
+    @cached_property
+    def key(self) -> str:
+        """Folder of the run below the store, unique to what the run does."""
+        return self.plan.run_name
+
+
+class Findings:
+    """Records of jobs. Whatever a study knows and concludes is made from these."""
+
+    def __init__(self, store: RunStore) -> None:
+        """Look into ``store``."""
+        self.store = store
+        self._known: dict[str, StoredRun] = {}
+        self._given_up: set[str] = set()
+
+    def find(self, job: Job) -> StoredRun | None:
+        """The job's settled run; None where it has yet to be run, or to be run again."""
+        known = self._known.get(job.key)
+        if known is None:
+            known = self._read(job)
+            if known is not None:
+                self._known[job.key] = known
+        return known
+
+    def give_up(self, job: Job) -> None:
+        """Take the job's failure as settled: it has been tried often enough."""
+        self._given_up.add(job.key)
+
+    def _read(self, job: Job) -> StoredRun | None:
+        folder = self.store.folder(job.plan)
+        if not folder.record.is_file():
+            return None
+        try:
+            record = read_json(folder.record, RunRecord)
+        except HarnessError:
+            return None
+        if record.fingerprint != job.plan.fingerprint:
+            return None
+        if not is_settled(record) and job.key not in self._given_up:
+            return None
+        return StoredRun(folder, _slim(record, job.plan))
+
+
+def is_settled(record: RunRecord) -> bool:
+    """Whether the record says something about its variant, also that it failed."""
+    if record.status == "interrupted":
+        return False
+    return record.problem is None or record.problem.kind not in (*STOPPED, *user_mistakes())
+
+
+def _slim(record: RunRecord, plan: Plan) -> RunRecord:
+    """The record without what no conclusion needs: a study may have ten thousand."""
+    training = record.training
+    if training is not None:
+        training = training.model_copy(update={"losses": ()})
+    dropped = {"generations": (), "corpus": None, "environment": None, "census": None}
+    return record.model_copy(update={**dropped, "plan": plan, "training": training})

@@ -1,0 +1,247 @@
+"""Page: a study's answer and what it rests on, as sections of a report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.report import numbers
+from harness.report.blocks import (
+    Block,
+    Cell,
+    Column,
+    Figure,
+    Note,
+    Section,
+    Table,
+    Tone,
+    prose,
+    strong,
+    unknown,
+)
+from harness.report.figures.canvas import Axis, Mark
+from harness.report.figures.lines import Curves, Line
+from harness.report.rows import COLOURS, MARKERS
+from harness.studies.agenda import Agenda, Standing
+from harness.studies.answer import REASONS, Answer, answer, shown, value_of
+from harness.studies.search import Search
+from harness.studies.steering import Steering
+
+TONES: dict[str, Tone] = {"better": "good", "worse": "bad", "undecided": "muted"}
+SHARED_ERROR = (
+    "Error is shared between looks by Lan and DeMets's spending function and between variants by "
+    "Holm's method; nine tenths of it are planned, one tenth is kept for decisions taken while "
+    "the study runs. Conclusions at default settings are a family of their own."
+)
+
+
+@dataclass(frozen=True)
+class Page:
+    """A report as data, in the form that :func:`harness.report.write.write_report` writes."""
+
+    title: str
+    sections: tuple[Section, ...]
+
+
+def make_page(agenda: Agenda, steering: Steering) -> Page:
+    """The page of a study as it stands: also of one that is not finished."""
+    study = agenda.comparison.study
+    found = answer(agenda)
+    sections = [
+        _answer_section(study.question, found),
+        _variants_section(agenda),
+        _rates_section(agenda),
+        _protocol_section(agenda, steering),
+    ]
+    title = f"Study: {study.name.partition('+')[0]}"
+    return Page(title, tuple(section for section in sections if section is not None))
+
+
+def _answer_section(question: str, found: Answer) -> Section:
+    blocks: list[Block] = [prose(strong(question))]
+    if found.state == "partial":
+        blocks.append(Note("This study is not finished: what follows is an interim answer."))
+    blocks += [prose(text, bullet=True) for text in found.conclusions]
+    blocks.append(prose(strong("How sure: "), " ".join(found.sureness)))
+    blocks.append(prose(strong("What it cost: "), found.cost))
+    if found.changes:
+        blocks.append(prose(strong("What would change it:")))
+        blocks += [prose(text, bullet=True) for text in found.changes]
+    return Section("answer", "Answer", tuple(blocks))
+
+
+def _variants_section(agenda: Agenda) -> Section:
+    columns = [Column("variant", number=False)]
+    for standing in agenda.standings.values():
+        name = standing.setting
+        columns += [
+            Column(f"{name} rate"),
+            Column(f"{standing.key.title} at {name}"),
+            Column(f"difference at {name}"),
+            Column(f"verdict at {name}", number=False),
+            Column("seeds"),
+        ]
+    rows = tuple(
+        (
+            Cell(arm.label, arm.label, style="code"),
+            *(
+                cell
+                for standing in agenda.standings.values()
+                for cell in _cells(agenda, standing, arm.label)
+            ),
+        )
+        for arm in agenda.comparison.arms
+    )
+    caption = (
+        f"Differences from {agenda.comparison.reference}, each in the same setting, with "
+        "intervals that hold at all looks. Default: the rate of the variant's own file. Best: the "
+        "rate with the least loss on the validation split."
+    )
+    blocks: list[Block] = [Table("variants", tuple(columns), rows, caption)]
+    blocks += [prose(text) for text in _what_tuning_changes(agenda)]
+    return Section("variants", "Every variant at its default and at its best", tuple(blocks))
+
+
+def _cells(agenda: Agenda, standing: Standing, label: str) -> Iterator[Cell]:
+    rate = standing.rates[label]
+    trains = agenda.comparison.by_label[label].trains
+    yield Cell(f"{rate:g}", rate) if trains else Cell("not trained", None, "muted")
+    value = value_of(standing, label)
+    yield unknown() if value is None else Cell(numbers.number(value), value)
+    found = standing.conclusion(label)
+    if label == agenda.comparison.reference:
+        yield Cell("reference", 0, "muted")
+        yield Cell("reference", "", "muted")
+    elif found is None or found.difference is None:
+        yield unknown()
+        yield unknown() if found is None else Cell(REASONS[found.limit], found.limit, "muted")
+    else:
+        word = found.difference.verdict
+        limit = f" ({REASONS[found.limit]})" if found.limit and not found.decided else ""
+        yield Cell(shown(standing, found.difference), found.difference.estimate)
+        yield Cell(word + limit, word, TONES.get(word, ""))
+    seeds = len(standing.runs.get(label, ()))
+    yield Cell(str(seeds), seeds)
+
+
+def _what_tuning_changes(agenda: Agenda) -> Iterator[str]:
+    """Which conclusions are others once every variant has its own rate."""
+    default, best = agenda.standings.get("default"), agenda.standings.get("best")
+    if default is None or best is None:
+        return
+    changed = []
+    for arm in agenda.comparison.arms:
+        before, after = default.conclusion(arm.label), best.conclusion(arm.label)
+        if before is None or after is None or before.difference is None or after.difference is None:
+            continue
+        if before.difference.verdict != after.difference.verdict:
+            changed.append(
+                f"{arm.label} ({before.difference.verdict} at the default, "
+                f"{after.difference.verdict} at its best)"
+            )
+    if changed:
+        yield "Tuning changes the conclusion about " + "; ".join(changed) + "."
+    else:
+        yield "Tuning changes no conclusion."
+
+
+def _rates_section(agenda: Agenda) -> Section | None:
+    searches = {label: found for label, found in agenda.searches.items() if found.trials}
+    if not searches:
+        return None
+    tune = agenda.comparison.study.tune
+    text = (
+        f"Every trained variant was tried at {tune.trials} learning rates"
+        f"{f' over {tune.rungs} rungs of successive halving' if tune.rungs > 1 else ''}, scored on "
+        "the validation split only; the held-out split takes no part in any choice."
+    )
+    blocks: list[Block] = [prose(text)]
+    blocks += [prose(line) for line in _widened(searches)]
+    lines = tuple(
+        Line(
+            label=label,
+            mark=Mark(index % COLOURS, (index // COLOURS) % MARKERS),
+            x=tuple(math.log10(trial.rate) for trial in found.curve if trial.loss < math.inf),
+            y=tuple(math.exp(trial.loss) for trial in found.curve if trial.loss < math.inf),
+        )
+        for index, (label, found) in enumerate(searches.items())
+    )
+    drawn = tuple(line for line in lines if line.x)
+    if drawn:
+        alt = "Validation perplexity by learning rate: " + "; ".join(
+            f"{label} best at {found.best:g}" for label, found in searches.items() if found.best
+        )
+        drawing = Curves(
+            Axis("learning rate, power of ten"),
+            Axis("validation perplexity", "lower"),
+            drawn,
+            marked=True,
+        )
+        blocks.append(Figure("rates", "Validation perplexity by learning rate", alt, drawing))
+    blocks.append(_trials_table(searches))
+    return Section("rates", "Quality by learning rate", tuple(blocks))
+
+
+def _widened(searches: dict[str, Search]) -> Iterator[str]:
+    for label, found in searches.items():
+        if found.widened:
+            rates = ", ".join(f"{rate:g}" for rate in found.widened)
+            end = "and is still at the edge" if found.edge else "and then lay inside"
+            yield f"{label}: the best rate lay at the edge, so {rates} were added, {end}."
+
+
+def _trials_table(searches: dict[str, Search]) -> Table:
+    columns = (
+        Column("variant", number=False),
+        Column("learning rate"),
+        Column("share of the budget"),
+        Column("validation perplexity"),
+        Column("", number=False),
+    )
+    rows = []
+    for label, found in searches.items():
+        for trial in sorted(found.trials, key=lambda one: (one.share, one.rate)):
+            fine = trial.loss < math.inf
+            value = Cell(numbers.number(math.exp(trial.loss)), trial.loss) if fine else None
+            chosen = trial.rate == found.best and trial.share >= 1
+            default = "default" if trial.rate == found.default else ""
+            words = ", ".join(filter(None, ("best" if chosen else "", default)))
+            rows.append(
+                (
+                    Cell(label, label, style="code"),
+                    Cell(f"{trial.rate:g}", trial.rate),
+                    Cell(f"{trial.share:.3g}", trial.share),
+                    value or Cell("failed or diverged", None, "bad"),
+                    Cell(words, words),
+                )
+            )
+    return Table("trials", columns, tuple(rows), "All trials, one seed each.")
+
+
+def _protocol_section(agenda: Agenda, steering: Steering) -> Section:
+    study = agenda.comparison.study
+    seeds = study.seeds
+    rule = (
+        f"{seeds.least} to {seeds.most} seeds, until a comparison is decided"
+        if seeds.stop == "decided"
+        else f"{seeds.stop} seeds for every variant"
+    )
+    lines = [
+        f"Suite {study.suite}; margin {study.margin * 100:.3g} %; {rule}.",
+        SHARED_ERROR,
+        f"Trials use seed {study.tune.seed}, which no verdict uses.",
+    ]
+    blocks: list[Block] = [prose(line) for line in lines]
+    if steering.decisions:
+        blocks.append(prose(strong("Decisions while it ran:")))
+        blocks += [
+            prose(f"{item.time}: {item.kind.replace('_', ' ')} {item.value}", bullet=True)
+            for item in steering.decisions
+        ]
+    looks = {name: standing.following.looks for name, standing in agenda.standings.items()}
+    told = "; ".join(
+        f"{name}: {', '.join(map(str, counts)) or 'none yet'}" for name, counts in looks.items()
+    )
+    blocks.append(prose(f"Looks so far, by seeds: {told}."))
+    return Section("protocol", "How it was done", tuple(blocks))

@@ -1,0 +1,170 @@
+"""Search: the learning rates that are tried for an arm, and which came out best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from harness.records.record import RunRecord
+from harness.records.store import StoredRun
+from harness.spec.study import Tune
+from harness.studies.arms import Arm, trial_plan
+from harness.studies.findings import Job
+
+Find = Callable[[Job], StoredRun | None]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A learning rate as tried with a share of the budget: its loss on the validation split.
+
+    ``loss`` is in nats a token, infinite where the run failed or diverged.
+    """
+
+    rate: float
+    share: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is known of an arm's learning rate.
+
+    ``missing`` are trials to run now; while there are any, ``best`` is None. ``edge`` says on
+    which side the best rate has no worse neighbour although the grid was widened.
+    """
+
+    default: float
+    trials: tuple[Trial, ...] = ()
+    missing: tuple[Job, ...] = ()
+    best: float | None = None
+    widened: tuple[float, ...] = ()
+    edge: Literal["", "low", "high"] = ""
+
+    @cached_property
+    def curve(self) -> tuple[Trial, ...]:
+        """Trials with the whole budget, by rate."""
+        whole = [trial for trial in self.trials if trial.share >= 1]
+        return tuple(sorted(whole, key=lambda trial: trial.rate))
+
+
+def validation_loss(record: RunRecord) -> float:
+    """Nats a token on the validation split; infinite where the run did not end well.
+
+    Raises:
+        ValueError: the run was scored on the held-out split, by which nothing may be chosen.
+    """
+    if record.plan.score.split != "validation" or record.score("held_out", "perplexity"):
+        msg = f"{record.plan.run_name} was scored on the held-out split: not a trial"
+        raise ValueError(msg)
+    found = record.score("validation", "perplexity") if record.status == "ok" else None
+    return math.inf if found is None else math.log(found.value)
+
+
+def search(arm: Arm, tune: Tune, find: Find) -> Search:
+    """What is known of ``arm``'s learning rate, and which trials are to be run now."""
+    if tune.trials == 1 or not arm.trains:
+        return Search(arm.default, best=arm.default)
+    if tune.method == "tpe":
+        from harness.studies.tpe import search_by_tpe
+
+        return search_by_tpe(arm, tune, find)
+    return _Grid(arm, tune, find).search()
+
+
+def grid(default: float, tune: Tune) -> dict[int, float]:
+    """Learning rates by their place: the default's is 0."""
+    low = -((tune.trials - 1) // 2)
+    return {place: rate_at(default, tune, place) for place in range(low, low + tune.trials)}
+
+
+def rate_at(default: float, tune: Tune, place: int) -> float:
+    """The rate ``place`` steps above the default, to three digits."""
+    return default if place == 0 else float(f"{default * tune.factor**place:.3g}")
+
+
+def try_rate(arm: Arm, tune: Tune, rate: float, share: float, find: Find) -> Trial | Job:
+    """The trial, or the job that is to be run for it."""
+    job = Job("tune", arm.label, rate, trial_plan(arm, rate, share, tune.seed))
+    found = find(job)
+    return job if found is None else Trial(rate, share, validation_loss(found.record))
+
+
+def best_of(trials: Sequence[Trial], default: float) -> Trial | None:
+    """The trial of least loss, of equal ones that nearest to the default; None if all failed."""
+    fine = [trial for trial in trials if trial.loss < math.inf]
+    key = lambda trial: (trial.loss, abs(math.log(trial.rate / default)), trial.rate)  # noqa: E731
+    return min(fine, key=key, default=None)
+
+
+class _Grid:
+    """Powers of a factor around the default, cut by successive halving, widened at an edge.
+
+    Source of the halving: Jamieson and Talwalkar, "Non-stochastic best arm identification and
+    hyperparameter optimization" (2016).
+    """
+
+    def __init__(self, arm: Arm, tune: Tune, find: Find) -> None:
+        self._arm, self._tune, self._find = arm, tune, find
+        self._trials: list[Trial] = []
+        self._places = grid(arm.default, tune)
+
+    def search(self) -> Search:
+        places = list(self._places)
+        for rung in range(self._tune.rungs):
+            share = self._tune.keep_one_in ** -float(self._tune.rungs - 1 - rung)
+            tried, missing = self._try(places, share)
+            if missing:
+                return self._unfinished(missing)
+            if rung < self._tune.rungs - 1:
+                count = math.ceil(len(places) / self._tune.keep_one_in)
+                places = sorted(sorted(places, key=lambda place: tried[place].loss)[:count])
+        return self._widen()
+
+    def _try(self, places: Sequence[int], share: float) -> tuple[dict[int, Trial], tuple[Job, ...]]:
+        tried: dict[int, Trial] = {}
+        missing = []
+        for place in sorted(places, key=abs):
+            rate = rate_at(self._arm.default, self._tune, place)
+            found = try_rate(self._arm, self._tune, rate, share, self._find)
+            if isinstance(found, Job):
+                missing.append(found)
+            else:
+                tried[place] = found
+        self._trials += tried.values()
+        return tried, tuple(missing)
+
+    def _unfinished(self, missing: tuple[Job, ...], widened: Sequence[float] = ()) -> Search:
+        trials = tuple(self._trials)
+        return Search(self._arm.default, trials, missing, widened=tuple(widened))
+
+    def _widen(self) -> Search:
+        """Try rates beyond an edge for as long as the best one lies there."""
+        places, widened = sorted(self._places), list[float]()
+        while True:
+            best = best_of([trial for trial in self._trials if trial.share >= 1], self._arm.default)
+            edge = self._edge(best, places)
+            if not edge or len(widened) == self._tune.widenings:
+                break
+            place = places[0] - 1 if edge == "low" else places[-1] + 1
+            places = sorted([*places, place])
+            widened.append(rate_at(self._arm.default, self._tune, place))
+            _, missing = self._try([place], 1.0)
+            if missing:
+                return self._unfinished(missing, widened)
+        return Search(
+            default=self._arm.default,
+            trials=tuple(self._trials),
+            best=self._arm.default if best is None else best.rate,
+            widened=tuple(widened),
+            edge=edge,
+        )
+
+    def _edge(self, best: Trial | None, places: Sequence[int]) -> Literal["", "low", "high"]:
+        if best is None:
+            return ""
+        low, high = (rate_at(self._arm.default, self._tune, places[end]) for end in (0, -1))
+        return "low" if best.rate == low else "high" if best.rate == high else ""

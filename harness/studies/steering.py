@@ -1,0 +1,84 @@
+"""Steering: the decisions that a person takes while a study runs, appended to a small log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from harness.errors import InvalidFile, StorageError
+from harness.spec.schema import Frozen
+
+
+class Decision(Frozen):
+    """One decision: when, what, and about which arm or how many seeds."""
+
+    time: str
+    kind: Literal["drop", "add", "more_seeds"]
+    value: str
+
+
+@dataclass(frozen=True)
+class Steering:
+    """All decisions so far."""
+
+    decisions: tuple[Decision, ...] = ()
+
+    @property
+    def dropped(self) -> frozenset[str]:
+        """Arms that get no more runs."""
+        return frozenset(self._values("drop"))
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """Variants that were added."""
+        return tuple(self._values("add"))
+
+    @property
+    def more_seeds(self) -> tuple[int, ...]:
+        """Seeds allowed beyond the plan, decision by decision."""
+        return tuple(int(value) for value in self._values("more_seeds"))
+
+    def _values(self, kind: str) -> Iterator[str]:
+        return (item.value for item in self.decisions if item.kind == kind)
+
+
+def read_steering(path: Path) -> Steering:
+    """Decisions in the order in which they were taken; none where there is no file.
+
+    Raises:
+        InvalidFile: a line is no decision.
+    """
+    if not path.is_file():
+        return Steering()
+    decisions = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            decisions.append(Decision.model_validate_json(line))
+        except ValidationError as error:
+            raise InvalidFile(
+                f"line {number} is no decision: {error.errors()[0]['msg']}",
+                where=path,
+                hint="remove the line, or take the decision again",
+            ) from None
+    return Steering(tuple(decisions))
+
+
+def decide(path: Path, kind: Literal["drop", "add", "more_seeds"], value: str) -> None:
+    """Append a decision.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    line = Decision(time=now, kind=kind, value=value).model_dump_json() + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab", buffering=0) as file:
+            file.write(line.encode())  # one call, so that lines of two terminals do not mix
+    except OSError as error:
+        raise StorageError(f"cannot write: {error.strerror}", where=path) from None

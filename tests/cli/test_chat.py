@@ -1,0 +1,66 @@
+"""Results answer a person: streamed, one or several side by side."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.deploy.speak import Decoding, Wanted, open_speaker, user_says
+from harness.errors import CorpusError
+from harness.records.events import Silence
+from harness.spec.form import parse_form
+from tests.forms.tiny_results import Tiny, make_plan, make_result
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """A finished run of LoRA on a random llama."""
+    folder = tmp_path_factory.mktemp("tiny")
+    return make_result(folder, make_plan(folder))
+
+
+def speaker(tiny: Tiny, scratch: Path, form: str = "adapter", **decoding: float) -> object:
+    scratch.mkdir(exist_ok=True)
+    wanted = Wanted(parse_form(form), None, Decoding(**{"max_new_tokens": 12, **decoding}))
+    return open_speaker(tiny.run, wanted, scratch, Silence())
+
+
+def test_a_stream_is_the_answer_in_pieces(tiny: Tiny, tmp_path: Path) -> None:
+    found = speaker(tiny, tmp_path)
+    asked = user_says("Where do otters sleep?")
+    pieces = list(found.stream(asked))
+    assert "".join(pieces).strip() == found.answer(asked)
+
+
+def test_the_merged_form_says_the_same(tiny: Tiny, tmp_path: Path) -> None:
+    asked = user_says("Where do otters sleep?")
+    answers = {speaker(tiny, tmp_path / form, form).answer(asked) for form in ("adapter", "merged")}
+    assert len(answers) == 1
+
+
+def test_drawn_answers_repeat_with_their_seed(tiny: Tiny, tmp_path: Path) -> None:
+    asked = user_says("Where do otters sleep?")
+    drawn = [
+        speaker(tiny, tmp_path / str(n), temperature=1.5, seed=seed).answer(asked)
+        for n, seed in enumerate((1, 1, 2))
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_a_conversation_past_the_context_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="the conversation has"):
+        speaker(tiny, tmp_path).answer(user_says("otter " * 200))
+
+
+def test_two_results_talk_side_by_side(tiny: Tiny) -> None:
+    run = str(tiny.run.folder.path)
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", "chat", run, run, "--max-new-tokens", "4",
+         "--device", "cpu"],
+        input="hello\n/new\nagain\n\nnever read\n", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(f"{tiny.run.record.plan.variant}, seed 0: ") == 4

@@ -1,0 +1,84 @@
+"""`study` answers a question from one command; decisions come from any terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.terminal import refused, shown
+from tests.studies.stub import StubExecutor, World
+
+SMALL = ("study", "quantization", "--device", "cpu", "--set", "study.seeds.most=3")
+SMALL = (*SMALL, "--set", "study.tune.trials=3")
+FOLDER = "quantization+seeds.most=3+tune.trials=3"
+
+
+@pytest.fixture
+def made_up(monkeypatch: pytest.MonkeyPatch) -> World:
+    """Runs take no time: an executor of the tests' own stands in for processes."""
+    from harness.runs import executor
+
+    world = World(worse={"qlora_fp4": 0.05, "qlora_nf4": 0.03})
+    monkeypatch.setattr(executor, "LocalExecutor", lambda store, *_: StubExecutor(store, world))
+    return world
+
+
+def test_one_command_answers_and_a_second_runs_nothing(made_up: World, tmp_path: Path) -> None:
+    told = shown(*SMALL, "--reports", str(tmp_path))
+    assert "qlora_fp4 is worse than lora_bf16: perplexity +" in told
+    page = (tmp_path / "studies" / FOLDER / "report.md").read_text(encoding="utf-8")
+    for words in ("## Answer", "How sure", "What it cost", "Quality by learning rate", "best rate"):
+        assert words in page
+    assert (tmp_path / "studies" / FOLDER / "report.html").is_file()
+    records = sorted((tmp_path / "runs").rglob("record.json"))
+    again = shown(*SMALL, "--reports", str(tmp_path))
+    assert "next:" not in again
+    assert sorted((tmp_path / "runs").rglob("record.json")) == records
+
+
+def test_plan_and_status_run_nothing(made_up: World, tmp_path: Path) -> None:
+    told = shown(*SMALL, "--reports", str(tmp_path), "--plan")
+    assert "15 trials" in told
+    shown(*SMALL, "--reports", str(tmp_path), "--status")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_shards_together_give_the_same_answer(made_up: World, tmp_path: Path) -> None:
+    whole = shown(*SMALL, "--reports", str(tmp_path / "whole")).partition("page:")[0]
+    for _ in range(6):
+        for part in ("1/2", "2/2"):
+            told = shown(*SMALL, "--reports", str(tmp_path / "parts"), "--shard", part)
+    answer = told.partition("page:")[0]
+    assert answer.splitlines()[-5:] == whole.splitlines()[-5:]
+
+
+def test_decisions_are_kept_and_told(made_up: World, tmp_path: Path) -> None:
+    there = ("--reports", str(tmp_path))
+    shown(*SMALL, *there, "--drop", "lora_int8")
+    shown(*SMALL, *there, "--add", "qlora_nf4_r64", "--more-seeds", "2")
+    shown(*SMALL, *there)
+    page = (tmp_path / "studies" / FOLDER / "report.md").read_text(encoding="utf-8")
+    for words in ("drop lora_int8", "add qlora_nf4_r64", "more seeds 2", "dropped by a decision"):
+        assert words in page, words
+    assert not list((tmp_path / "runs").rglob("lora_int8*/*/record.json"))
+    assert list((tmp_path / "runs").rglob("qlora_nf4_r64*/*/record.json"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("quantisation",), ["unknown study", "did you mean quantization"]),
+        (("quantization", "--shard", "9/8"), ["--shard '9/8'", "3/8"]),
+        (("quantization", "--drop", "lora"), ["unknown variant of the study 'lora'"]),
+        (("quantization", "--add", "qlora_nf5"), ["unknown variant 'qlora_nf5'"]),
+        (("quantization", "--set", "study.seed.most=3"), ["seed: unknown key", "seeds"]),
+        (("quantization", "--set", "corpus.source=nowhere"), ["no such corpus"]),
+    ],
+)
+def test_a_mistake_is_explained_and_leaves_nothing(
+    arguments: tuple[str, ...], words: list[str], tmp_path: Path
+) -> None:
+    message = refused("study", *arguments, "--device", "cpu", "--reports", str(tmp_path))
+    assert all(word in message for word in words), message
+    assert not any(tmp_path.iterdir())

@@ -1,0 +1,185 @@
+"""What comes next follows from the study's file, its records and the decisions alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import InvalidFile, UnknownName
+from harness.records.store import RunStore
+from harness.spec.plan import Plan
+from harness.spec.registry import Request
+from harness.studies.arms import compare_what, trial_plan, verdict_plan
+from harness.studies.search import validation_loss
+from harness.train.path import resolve
+from tests.planned import CPU
+from tests.store_records import record_of
+from tests.studies.stub import Bench, StubExecutor, World, study
+
+WORSE = World(worse={"qlora_nf4": 0.05})
+
+
+def test_a_study_tunes_on_validation_then_repeats_until_decided(tmp_path: Path) -> None:
+    bench = Bench.of(tmp_path, WORSE)
+    first = bench.agenda()
+    trials = [job for job in first.jobs if job.stage == "tune"]
+    assert [(job.arm, job.rate) for job in trials][:2] == [
+        ("lora_bf16", 2e-4),
+        ("qlora_nf4", 2e-4),
+    ], "all variants are seen early"
+    assert {job.plan.score.split for job in trials} == {"validation"}
+    assert {job.plan.seed for job in trials} == {1000}
+    last = bench.finish()
+    assert last.searches["lora_bf16"].best == 5e-4
+    found = last.standings["best"].conclusion("qlora_nf4")
+    assert found is not None
+    assert found.difference is not None
+    assert found.difference.verdict == "worse"
+    assert found.seeds < 4, "it stops by itself"
+    runs = [plan for plan in bench.executor.ran if plan.score.split == "held_out"]
+    assert {plan.seed for plan in runs} == set(range(found.seeds))
+
+
+def test_every_variant_gets_the_same_search(tmp_path: Path) -> None:
+    bench = Bench.of(tmp_path, variants=["lora_bf16", "full_finetune"])
+    trials = {label: found.missing for label, found in bench.agenda().searches.items()}
+    steps = [sorted(job.rate / 2e-4 for job in trials["lora_bf16"])]
+    steps.append(sorted(job.rate / 2e-5 for job in trials["full_finetune"]))
+    assert steps[0] == pytest.approx(steps[1])
+    budgets = {job.plan.budget for found in trials.values() for job in found}
+    assert len(budgets) == 1
+
+
+def test_a_best_rate_at_the_edge_widens_the_grid_and_says_so(tmp_path: Path) -> None:
+    world = World(rates={"lora_bf16": 4e-3, "qlora_nf4": 5e-4})
+    bench = Bench.of(tmp_path, world, tune={"trials": 3, "widenings": 3})
+    found = bench.finish().searches["lora_bf16"]
+    assert found.widened == (1.25e-3, 3.13e-3, 7.81e-3)
+    assert (found.best, found.edge) == (3.13e-3, "")
+    short = Bench.of(tmp_path, world, tune={"trials": 3, "widenings": 1}).finish()
+    assert short.searches["lora_bf16"].edge == "high"
+
+
+def test_halving_gives_all_a_part_of_the_budget_and_the_best_the_whole(tmp_path: Path) -> None:
+    tune = {"trials": 8, "rungs": 3, "keep_one_in": 2, "widenings": 0}
+    bench = Bench.of(tmp_path, tune=tune)
+    bench.finish()
+    trials = [plan for plan in bench.executor.ran if plan.score.split == "validation"]
+    for variant in ("lora_bf16", "qlora_nf4"):
+        own = [p for p in trials if p.variant.partition("+")[0] == variant]
+        assert sorted(plan.budget.steps for plan in own) == [7] * 8 + [14] * 4 + [28] * 2
+
+
+def test_optuna_proposes_the_same_to_a_driver_that_starts_anew(tmp_path: Path) -> None:
+    pytest.importorskip("optuna", reason="an extra")
+    world = World(rates={"lora_bf16": 4e-4, "qlora_nf4": 4e-4})
+    found = [
+        Bench.of(tmp_path / name, world, tune={"trials": 5, "method": "tpe"}).finish().searches
+        for name in ("one", "two")
+    ]
+    assert found[0] == found[1]
+    assert [len(one.trials) for one in found[0].values()] == [5, 5]
+    assert found[0]["lora_bf16"].trials[0].rate == 2e-4, "the default is among them"
+
+
+def test_a_rate_that_diverges_loses_and_does_not_end_the_study(tmp_path: Path) -> None:
+    def fails(plan: Plan) -> str:
+        return "diverged" if plan.training.learning_rate >= 5e-4 else ""
+
+    found = Bench.of(tmp_path, World(fails=fails)).finish()
+    assert found.searches["lora_bf16"].best == 2e-4
+    assert found.spent.failed == 2
+
+
+def test_choosing_on_held_out_scores_is_refused(tmp_path: Path) -> None:
+    """Whoever tries to tune on the held-out split gets an error, not a rate."""
+    bench = Bench.of(tmp_path)
+    arm = bench.comparison.arms[0]
+    verdict = bench.executor.run(verdict_plan(arm, 5e-4, 0))
+    with pytest.raises(ValueError, match="scored on the held-out split"):
+        validation_loss(verdict)
+    trial = trial_plan(arm, 5e-4, 1.0, 1000)
+    smuggled = record_of(trial, scores=verdict.scores)
+    with pytest.raises(ValueError, match="scored on the held-out split"):
+        validation_loss(smuggled)
+    with pytest.raises(InvalidFile, match="unknown key"):
+        study(tune={"split": "held_out"})
+
+
+def test_a_plan_is_what_the_command_line_would_make(tmp_path: Path) -> None:
+    """So every run of a study can be typed, and its record is found by `run` and `report` too."""
+    made = study(
+        variants=[
+            {"variant": "lora_bf16", "settings": {"adapter.use_dora": True}},
+            "full_finetune",
+        ],
+        reference="full_finetune",
+        settings={"score.stride": 256},
+    )
+    for arm in compare_what(made, CPU, ["budget.batch_size=4"]).arms:
+        for plan in (
+            trial_plan(arm, 5e-4, 0.5, 1000),
+            trial_plan(arm, arm.default, 1.0, 1000),
+            verdict_plan(arm, arm.default, 2),
+            verdict_plan(arm, 1e-3, 1),
+        ):
+            request = plan.request
+            assert request is not None
+            typed = Request((request.variant,), request.suite, request.settings, (), (plan.seed,))
+            assert [plan] == resolve(typed, CPU)
+
+
+def test_the_answer_does_not_depend_on_who_ran_what(tmp_path: Path) -> None:
+    """Killed and resumed after every run, by shards, in another order: the records decide."""
+    whole = Bench.of(tmp_path / "whole", WORSE)
+    expected = whole.finish()
+    bits = Bench.of(tmp_path / "bits", WORSE)
+    while jobs := bits.agenda().jobs:
+        bits.executor.run(jobs[-1].plan)  # a driver that dies after one run, the last first
+    found = bits.agenda()
+    assert found.standings["best"].following == expected.standings["best"].following
+    assert found.spent == expected.spent
+    names = [sorted(p.relative_to(b.executor.store.root) for b_, p in [(b, p) for p in
+             b.executor.store.root.rglob("record.json")]) for b in (whole, bits)]  # fmt: skip
+    assert names[0] == names[1]
+
+
+def test_the_budget_stops_a_study_and_the_page_says_so(tmp_path: Path) -> None:
+    bench = Bench.of(tmp_path, WORSE, budget={"runs": 5})
+    last = bench.finish()
+    assert len(bench.executor.ran) == 5
+    assert last.stopped == "the budget of 5 runs is used up"
+    assert not Bench.of(tmp_path, WORSE, budget={"runs": 6}).agenda().stopped
+    assert Bench.of(tmp_path, WORSE, budget={"hours": 0.01}).agenda().stopped
+
+
+def test_an_untrained_variant_is_run_once_and_not_tuned(tmp_path: Path) -> None:
+    bench = Bench.of(tmp_path, World(worse={"base": 0.4}), variants=["base", "lora_bf16"])
+    last = bench.finish()
+    assert [plan.variant for plan in bench.executor.ran].count("base") == 1
+    found = last.standings["best"].conclusion("base")
+    assert found is not None
+    assert found.difference is not None
+    assert found.difference.verdict == "worse"
+
+
+def test_names_patterns_files_and_grids_make_arms(tmp_path: Path) -> None:
+    own = tmp_path / "mine.toml"
+    own.write_text('description = "mine"\nquantization = { type = "fp4" }\n')
+    made = study(variants=["qlora_nf4_r*", str(own)], grid={"adapter.r": [4, 16]},
+                 reference="lora_bf16")  # fmt: skip
+    found = compare_what(made, CPU)
+    assert found.reference == "lora_bf16", "the reference is added where it is not named"
+    assert "mine+adapter.r=16" in found.by_label
+    assert "qlora_nf4_r64+adapter.r=4" in found.by_label
+    with pytest.raises(UnknownName, match="qlora_nf5"):
+        compare_what(study(variants=["qlora_nf5*"]), CPU)
+
+
+def test_a_store_of_another_study_is_no_obstacle(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "runs")
+    bench = Bench.of(tmp_path, WORSE)
+    bench.finish()
+    again = Bench(bench.comparison, StubExecutor(store, WORSE))
+    assert again.agenda().finished, "records are used again"

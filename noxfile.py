@@ -128,6 +128,17 @@ def architectures(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def gpu(session: nox.Session) -> None:
+    """What only a GPU can show: kernels, recorded steps, host memory, decoding."""
+    python = project_python(session)
+    probe = "import torch; print(torch.cuda.is_available())"
+    found = session.run(python, "-c", probe, external=True, silent=True) or ""
+    if found.split()[-1:] != ["True"]:
+        session.skip("PyTorch finds no CUDA device here")
+    session.run(python, "reports/h100/check.py", external=True)
+
+
+@nox.session(venv_backend="none")
 def statistics(session: nox.Session) -> None:
     """How often the report's statements are true, by simulation; prints a table, in minutes."""
     python = project_python(session, "tests")

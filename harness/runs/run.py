@@ -82,10 +82,12 @@ class Run:
         preflight(self.plan)
         with self._in_phase("fetch"):
             source = fetch(self.plan.model, self.log)
+        self._import("the tokenizer", "transformers.models.auto.tokenization_auto")
         with self._in_phase("prepare"):
             corpus, renderer, rows = self._prepare(source)
         order = self._schedule(rows)
         self._predict(order, rows)
+        self._import("what models need", "harness.weights.load", "peft")
         with self._in_phase("load"):
             model = self._load(source)
         self._import("what scoring needs", "harness.score.take", "harness.score.reuse")

@@ -60,6 +60,19 @@ def train(job: TrainJob, progress: Progress) -> TrainResult:
     return _Loop.start(job, decoder, progress).run()
 
 
+# A micro-batch that takes this many times its launches is not held up by them.
+DEVICE_BOUND = 2.5
+
+
+def _seconds(recorded: RecordedStep, batch: StreamBatch, scale: Tensor) -> float:
+    """Time of one replay."""
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    recorded.replay(batch, scale)
+    torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
 @dataclass(frozen=True)
 class _Prepared:
     """A micro-batch on the device, and the recording of its shape, if any."""
@@ -159,12 +172,18 @@ class _Loop:
     def _pace(self, micro_batches: list[list[Row]]) -> Pace:
         """Measured: launches on the shortest row, where the device has little to do.
 
-        Where even the largest micro-batch waits for its launches, a token takes less than this.
+        A token's time is read off the largest micro-batch, recorded unless the device is plainly
+        what takes the time: where launches do, they would hide how little a token costs.
         """
         shortest = min(micro_batches[0], key=lambda row: len(row.input_ids))
         launch = min(self._launch([shortest])[0] for _ in range(2))
         largest = max(micro_batches, key=lambda rows: StreamSize.of(rows).tokens)
         done = min(self._launch(largest)[1] for _ in range(2))
+        if done < DEVICE_BOUND * launch:
+            batch = self._on_device(make_stream_batch(largest))
+            torch.cuda.empty_cache()
+            recorded = RecordedStep(self.decoder, batch, self.total, None)
+            done = min(_seconds(recorded, batch, self.total) for _ in range(2))
         return Pace(launch, done / StreamSize.of(largest).tokens)
 
     def _record(self, micro_batches: list[list[Row]], shapes: list[StreamSize | None]) -> None:

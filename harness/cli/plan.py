@@ -20,6 +20,7 @@ from harness.cli.options import (
     make_request,
 )
 from harness.cli.preflight import preflight
+from harness.cli.sources import DataOption, IncludePathOption, ModelOption, with_sources
 
 if TYPE_CHECKING:
     from harness.spec.device import Device
@@ -32,6 +33,9 @@ def plan(
     settings: SetOption = [],  # noqa: B006 - typer copies it
     seeds: SeedsOption = "",
     task: TaskOption = [],  # noqa: B006
+    model: ModelOption = "",
+    data: DataOption = "",
+    include_path: IncludePathOption = "",
     device: DeviceOption = DeviceKind.auto,
     gpu: Annotated[str, typer.Option(help="Plan for this GPU: rtx4090, t4, h100, …")] = "",
     memory: Annotated[str, typer.Option(help="Memory to fit into: 24GiB.")] = "",
@@ -41,6 +45,7 @@ def plan(
     """Show what a run would do and cost, before anything is downloaded."""
     from harness.train.path import resolve
 
+    settings = with_sources(settings, model, data, include_path)
     request = make_request(variant, suite, settings, seeds, task)
     plans = resolve(request, _choose_device(device, gpu))
     preflight(plans)

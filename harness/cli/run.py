@@ -21,8 +21,9 @@ from harness.cli.options import (
     VariantOption,
     make_request,
 )
-from harness.cli.preflight import preflight
+from harness.cli.preflight import check_run, preflight
 from harness.cli.report import write_suite_report
+from harness.cli.sources import DataOption, IncludePathOption, ModelOption, with_sources
 from harness.errors import user_mistakes
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ def run(
     settings: SetOption = [],  # noqa: B006 - typer copies it
     seeds: SeedsOption = "",
     task: TaskOption = [],  # noqa: B006
+    model: ModelOption = "",
+    data: DataOption = "",
+    include_path: IncludePathOption = "",
     device: DeviceOption = DeviceKind.auto,
     data_folder: Annotated[
         str, typer.Option(help="Folder that mirrors hub data sets as <org>/<name>.")
@@ -78,9 +82,11 @@ def run(
     executor = LocalExecutor(store, order)
     if data_folder:
         settings = [*settings, f"score.data_folder={data_folder}"]
+    settings = with_sources(settings, model, data, include_path)
     request = make_request(variant, suite, settings, seeds, task)
     plans = resolve(request, executor.device(device.value))
     preflight(plans)
+    check_run([plan for plan in plans if force or store.find(plan) is None], reports)
     records = _records(_carry_out(plans, executor, store))
     name = plans[0].suite
     if any(store.folder(record.plan).record.is_file() for record in records):

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, time
 from pathlib import Path
@@ -14,8 +14,9 @@ from typing import Any
 
 from harness.errors import InvalidFile, UnknownName, UserError
 from harness.spec.device import Device
-from harness.spec.model import Model, RandomSource
-from harness.spec.plan import Plan, RunRequest, make_plan
+from harness.spec.model import FolderSource, HubSource, Model, RandomSource
+from harness.spec.own_model import is_folder, is_hub_id, model_of_folder, model_of_hub
+from harness.spec.plan import Plan, RunRequest, Substitution, make_plan
 from harness.spec.schema import check_depth, parse, read_toml, with_nulls
 from harness.spec.schemes import resolve_quantization
 from harness.spec.study import Study
@@ -89,7 +90,17 @@ def _locate(kind: str, name: str, folder: Path, where: object = None) -> Path:
 
 
 def load_model(name: str) -> Model:
-    """Read one model by name or path."""
+    """Read one model: a registered name, a TOML file, a model folder, or ``org/name@commit``.
+
+    Raises:
+        UserError: there is no such model, or its files cannot be used.
+        FetchError: the hub, or its cache, does not give the model's configuration.
+    """
+    if name not in model_names():
+        if is_folder(name):
+            return model_of_folder(name)
+        if is_hub_id(name):
+            return model_of_hub(name)
     path = _locate("model", name, MODELS)
     model = parse(Model, {"name": path.stem, **read_toml(path)}, where=path)
     if isinstance(model.source, RandomSource):
@@ -123,7 +134,8 @@ def load_suite(name: str, overrides: Mapping[str, Any] | None = None) -> Suite:
         data["name"] = _derived_name(path.stem, changes)
     where = _blame(path, overrides)
     suite = parse(Suite, data, where=where)
-    _locate("model", suite.model, MODELS, f"{where}, model")
+    if not (is_folder(suite.model) or is_hub_id(suite.model)):
+        _locate("model", suite.model, MODELS, f"{where}, model")
     # A variant is read with these below its own: a mistake in them would be blamed on its file.
     parse(Protocol, {"training": suite.training, "precision": suite.precision}, where=where)
     return suite
@@ -349,13 +361,33 @@ def resolve(request: Request, device: Device) -> list[Plan]:
         suite = load_suite(request.suite, suite_overrides)
     model = load_model(suite.model)
     chosen = [load_variant(name, suite, variant_overrides) for name in request.variants]
-    return [
-        make_plan(variant, suite, model, seed, device).model_copy(
-            update={"request": request.of_run(name)}
-        )
+    made = [
+        (name, make_plan(variant, suite, model, seed, device))
         for seed in (request.seeds or suite.seeds)
         for name, variant in zip(request.variants, chosen, strict=True)
     ]
+    found = tuple(_own_substitutions(suite.model, model))
+    return [
+        plan.model_copy(
+            update={
+                "request": request.of_run(name),
+                "substitutions": (*found, *plan.substitutions),
+            }
+        )
+        for name, plan in made
+    ]
+
+
+def _own_substitutions(asked: str, model: Model) -> Iterator[Substitution]:
+    """What a model that is named by its folder or hub id has not got itself."""
+    own = isinstance(model.source, FolderSource | HubSource) and asked not in model_names()
+    if own and not asked.endswith(".toml") and model.chat_template is not None:
+        yield Substitution(
+            key="model.chat_template",
+            asked=None,
+            used=model.chat_template,
+            reason=f"the tokenizer of {model.name} brings no chat template",
+        )
 
 
 def descriptions(kind: str) -> list[tuple[str, str]]:
@@ -373,7 +405,7 @@ def find(name: str, suite_name: str) -> Variant | Suite | Model | Study:
     own = read_toml(Path(name)) if name.endswith(".toml") and Path(name).is_file() else {}
     if name in suite_names() or "model" in own:
         return load_suite(name)
-    if name in model_names() or "source" in own:
+    if name in model_names() or "source" in own or is_folder(name) or is_hub_id(name):
         return load_model(name)
     if name in study_names() or "question" in own:
         return load_study(name)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.app import complain, out, say
+from harness.cli.naming import NameOption, named, said_changes
 from harness.cli.options import (
     DeviceKind,
     DeviceOption,
@@ -50,6 +51,7 @@ def run(
     model: ModelOption = "",
     data: DataOption = "",
     include_path: IncludePathOption = "",
+    name: NameOption = "",
     device: DeviceOption = DeviceKind.auto,
     data_folder: Annotated[
         str, typer.Option(help="Folder that mirrors hub data sets as <org>/<name>.")
@@ -83,16 +85,18 @@ def run(
     if data_folder:
         settings = [*settings, f"score.data_folder={data_folder}"]
     settings = with_sources(settings, model, data, include_path)
-    request = make_request(variant, suite, settings, seeds, task)
+    request = named(make_request(variant, suite, settings, seeds, task, name), store)
     plans = resolve(request, executor.device(device.value))
     preflight(plans)
     check_run([plan for plan in plans if force or store.find(plan) is None], reports)
+    if changes := said_changes(plans[0]):
+        say(changes)
     records = _records(_carry_out(plans, executor, store))
-    name = plans[0].suite
+    called = plans[0].suite
     if any(store.folder(record.plan).record.is_file() for record in records):
-        write_suite_report(reports, name)
-        if name != suite:
-            say(f"To rebuild this report: {_report_command(name, reports)}")
+        write_suite_report(reports, called)
+        if called != suite:
+            say(f"To rebuild this report: {_report_command(called, reports)}")
     else:  # where the disk is full there is nothing to report on
         complain(f"no report: no record of this run could be written below {reports}")
     code = _exit_code(plans, records)

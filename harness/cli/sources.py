@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -43,7 +44,7 @@ def with_sources(
         UserError: no such file, folder or repository, or also given by ``--set``.
         FetchError: the hub cannot be reached.
     """
-    given = {
+    given: dict[str, tuple[str, str, Callable[[str], str]]] = {
         "model": (model, "--model", _pinned_model),
         "corpus.source": (data, "--data", _pinned_data),
         "score.include_path": (include_path, "--include-path", str),

@@ -97,7 +97,7 @@ def hub_folder(repository: str, revision: str | None, kind: str) -> Path:
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
     patterns = list(DESCRIBING) if kind == "model" else ["README.md"]

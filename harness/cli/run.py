@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.app import complain, out, say
+from harness.cli.before_run import check_run
 from harness.cli.naming import NameOption, named, said_changes
 from harness.cli.options import (
     DeviceKind,
@@ -22,7 +23,7 @@ from harness.cli.options import (
     VariantOption,
     make_request,
 )
-from harness.cli.preflight import check_run, preflight
+from harness.cli.preflight import preflight
 from harness.cli.report import write_suite_report
 from harness.cli.sources import DataOption, IncludePathOption, ModelOption, with_sources
 from harness.errors import user_mistakes

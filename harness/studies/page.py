@@ -20,7 +20,8 @@ from harness.report.blocks import (
     strong,
     unknown,
 )
-from harness.report.figures.drawings import Axis, Curves, Line, Mark
+from harness.report.figures.canvas import Axis, Mark
+from harness.report.figures.lines import Curves, Line
 from harness.report.rows import COLOURS, MARKERS
 from harness.studies.agenda import Agenda, Standing
 from harness.studies.answer import REASONS, Answer, answer, shown, value_of

@@ -82,10 +82,12 @@ class Run:
         preflight(self.plan)
         with self._in_phase("fetch"):
             source = fetch(self.plan.model, self.log)
+        self._import("the tokenizer", "transformers.models.auto.tokenization_auto")
         with self._in_phase("prepare"):
             corpus, renderer, rows = self._prepare(source)
         order = self._schedule(rows)
         self._predict(order, rows)
+        self._import("what models need", "harness.weights.load", "peft")
         with self._in_phase("load"):
             model = self._load(source)
         self._import("what scoring needs", "harness.score.take", "harness.score.reuse")
@@ -142,8 +144,10 @@ class Run:
 
         if rows is None:
             return []
-        order = self.plan.seed if self.plan.order_seed is None else self.plan.order_seed
-        return schedule(len(rows.rows), self.plan.budget, order, rows.tokens_per_row)
+        plan = self.plan
+        seed = plan.seed if plan.order_seed is None else plan.order_seed
+        rows_of = rows.of_conversation if plan.order == "conversations" else None
+        return schedule(len(rows.rows), plan.budget, seed, rows.tokens_per_row, rows_of)
 
     def _predict(self, order: list[int], rows: Rows | None) -> None:
         """Outside of any phase: it is no cost of the variant."""

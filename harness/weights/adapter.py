@@ -229,4 +229,4 @@ def hold_still(model: nn.Module, named: str | None) -> None:
     """Freeze the parameters with ``named`` in their names; none if that is None."""
     for name, parameter in model.named_parameters():
         if named is not None and named in name:
-            parameter.requires_grad_(requires_grad=False)
+            parameter.requires_grad = False

@@ -64,6 +64,29 @@ READS_ROWS = ("eva", "corda", "lora_ga")
 TAKES_START_OUT = ("pissa", "olora", "corda", "lora_ga")
 
 
+# Types whose layers in PEFT compute with the base's weight itself, which a scheme packs.
+READS_BASE = (
+    "ADAMSS",
+    "DEFT",
+    "DELORA",
+    "FROD",
+    "GLORA",
+    "HRA",
+    "LOHA",
+    "LOKR",
+    "OSF",
+    "PEANUT",
+    "PSOFT",
+    "SUPERTUNING",
+    "TINYLORA",
+    "UNILORA",
+)
+STARTS_FROM_BASE = ("mica", "orthogonal")  # initialisations of LoRA, likewise
+# Types that know how to unpack the weights of bitsandbytes, and no others.
+UNPACKS_BITSANDBYTES = ("HIRA", "SHIRA")
+BITSANDBYTES = ("nf4", "fp4", "int8")
+
+
 def needs_of(adapter: Adapter | None) -> Needs:
     """What ``adapter`` needs."""
     return Needs() if adapter is None else TYPES.get(adapter.type, Needs())
@@ -130,6 +153,20 @@ def held_still(optimizer: str) -> str | None:
     return "lora_A" if optimizer == "lorafa" else None
 
 
+def _unreadable_base(adapter: Adapter, quantization: Quantization) -> str | None:
+    named = initialisation(adapter)
+    what = adapter.type
+    if named.startswith(STARTS_FROM_BASE):
+        what = f"init_lora_weights = {named!r}"
+    elif adapter.type not in READS_BASE:
+        dora = adapter.type == "LORA" and adapter.fields.get("use_dora")
+        if quantization.type in BITSANDBYTES or not (dora or what in UNPACKS_BITSANDBYTES):
+            return None
+        what = "LORA with use_dora" if dora else what
+        return f"{what} takes quantized weights from bitsandbytes alone ({', '.join(BITSANDBYTES)})"
+    return f"{what} reads the base's weights as they are, and a quantized base packs them"
+
+
 def refusal(adapter: Adapter, quantization: Quantization, device: str = "cuda") -> str | None:
     """Why no run can train ``adapter`` on such a base and kind of device, or None."""
     reason = needs_of(adapter).refused
@@ -139,6 +176,10 @@ def refusal(adapter: Adapter, quantization: Quantization, device: str = "cuda") 
         if kind == adapter.type and adapter.fields.get(name) not in (None, False, "none"):
             return f"{adapter.type} with {name} is not trained: {why}"
     named = initialisation(adapter)
+    if quantization.type != "none":
+        reason = _unreadable_base(adapter, quantization)
+        if reason is not None:
+            return reason
     if quantization.type != "none" and named.startswith(CHANGES_BASE):
         return (
             f"init_lora_weights = {named!r} writes into the base weights, and those of a "

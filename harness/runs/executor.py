@@ -75,15 +75,37 @@ class LocalExecutor:
         self._slots.shutdown(wait=False, cancel_futures=True)
 
 
-EXECUTORS: dict[str, Callable[[RunStore, Order], Executor]] = {"local": LocalExecutor}
+def _on_ray(store: RunStore, order: Order, address: str = "") -> Executor:
+    from harness.runs.ray_executor import RayExecutor
+
+    return RayExecutor(store, order, address)
 
 
-def make_executor(name: str, store: RunStore, order: Order = ORDER) -> Executor:
+def _on_slurm(store: RunStore, order: Order, partition: str = "") -> Executor:
+    from harness.runs.slurm_executor import SlurmExecutor
+
+    return SlurmExecutor(store, order, partition)
+
+
+EXECUTORS: dict[str, Callable[..., Executor]] = {
+    "local": LocalExecutor,
+    "ray": _on_ray,
+    "slurm": _on_slurm,
+}
+
+
+def make_executor(
+    name: str, store: RunStore, order: Order = ORDER, where: str | int | None = None
+) -> Executor:
     """The executor registered as ``name``.
+
+    ``where`` is what the executor takes beside store and order: slots of this machine, the
+    address of a Ray cluster, a SLURM partition.
 
     Raises:
         UnknownName: there is none of that name.
+        UserError: it cannot be used here.
     """
     if name not in EXECUTORS:
         raise UnknownName("executor", name, EXECUTORS)
-    return EXECUTORS[name](store, order)
+    return EXECUTORS[name](store, order, *(() if where is None else (where,)))

@@ -43,7 +43,7 @@ LORA_DEFAULTS: dict[str, Any] = {
 }
 
 VARIANT_SECTIONS = ("method", "quantization", "precision", "adapter", "training")
-SUITE_SECTIONS = ("model", "corpus", "budget", "score", "seeds")
+SUITE_SECTIONS = ("model", "corpus", "budget", "score", "seeds", "order", "order_seed")
 PROTOCOL_SECTIONS = ("training", "precision")  # the suite's, for every variant alike
 
 

@@ -47,8 +47,8 @@ def study(
 
     part = _parse_shard(shard)
     order = Order(wait=False)
-    where = {"local": jobs, "ray": address, "slurm": partition}.get(executor)
-    runner = make_executor(executor, _store(reports), order, where)
+    places: dict[str, str | int] = {"local": jobs, "ray": address, "slurm": partition}
+    runner = make_executor(executor, _store(reports), order, places.get(executor))
     opened = open_study(name, settings, suite, runner.device(device.value), reports)
     if drop or add or more_seeds:
         opened.steer(drop, add, more_seeds)

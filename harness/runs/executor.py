@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from importlib import import_module
 from typing import Protocol
 
 from harness.errors import UnknownName
@@ -75,22 +76,21 @@ class LocalExecutor:
         self._slots.shutdown(wait=False, cancel_futures=True)
 
 
-def _on_ray(store: RunStore, order: Order, address: str = "") -> Executor:
-    from harness.runs.ray_executor import RayExecutor
+def _lazily(place: str) -> Callable[..., Executor]:
+    """An executor that is imported when it is used, in the notation of entry points."""
+    module, _, name = place.partition(":")
 
-    return RayExecutor(store, order, address)
+    def make(*given: object) -> Executor:
+        made: Executor = getattr(import_module(module), name)(*given)
+        return made
 
-
-def _on_slurm(store: RunStore, order: Order, partition: str = "") -> Executor:
-    from harness.runs.slurm_executor import SlurmExecutor
-
-    return SlurmExecutor(store, order, partition)
+    return make
 
 
 EXECUTORS: dict[str, Callable[..., Executor]] = {
     "local": LocalExecutor,
-    "ray": _on_ray,
-    "slurm": _on_slurm,
+    "ray": _lazily("harness.runs.ray_executor:RayExecutor"),
+    "slurm": _lazily("harness.runs.slurm_executor:SlurmExecutor"),
 }
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from harness import __version__
 from harness.cache import cache_folder, cached_folder
 from harness.errors import RunError, StorageError
-from harness.measure.environment import PACKAGES, ROOMS
-from harness.origin import package_versions, sources_digest
+from harness.measure.environment import PACKAGES
+from harness.origin import RESULT_ROOMS, package_versions, sources_digest
 from harness.records.record import RunRecord
 from harness.records.store import RunFolder, RunStore
 from harness.runs.lock import held
@@ -54,7 +54,7 @@ class Parcel:
 
 def versions() -> dict[str, str]:
     """What makes results besides plans: the harness's own code and the packages."""
-    own = {"finetune-harness": __version__, "its sources": sources_digest(*ROOMS)}
+    own = {"finetune-harness": __version__, "its sources": sources_digest(*RESULT_ROOMS)}
     return own | package_versions(PACKAGES)
 
 

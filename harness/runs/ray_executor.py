@@ -60,7 +60,7 @@ class RayExecutor:
         return found
 
     def _gpus(self) -> bool:
-        return self._ray.cluster_resources().get("GPU", 0) > 0
+        return bool(self._ray.cluster_resources().get("GPU", 0) > 0)
 
     def submit(self, plan: Plan, hear: Hear) -> Future[RunRecord]:
         """Send ``plan``; Ray holds it until a machine has room."""

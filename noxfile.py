@@ -121,6 +121,24 @@ def parity(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def architectures(session: nox.Session) -> None:
+    """What holds on each architecture: makes docs/architectures.md again, in minutes."""
+    python = project_python(session, "tests")
+    session.run(python, "-m", "tests.architecture_table", "docs/architectures.md", external=True)
+
+
+@nox.session(venv_backend="none")
+def gpu(session: nox.Session) -> None:
+    """What only a GPU can show: kernels, recorded steps, host memory, decoding."""
+    python = project_python(session)
+    probe = "import torch; print(torch.cuda.is_available())"
+    found = session.run(python, "-c", probe, external=True, silent=True) or ""
+    if found.split()[-1:] != ["True"]:
+        session.skip("PyTorch finds no CUDA device here")
+    session.run(python, "reports/h100/check.py", external=True)
+
+
+@nox.session(venv_backend="none")
 def statistics(session: nox.Session) -> None:
     """How often the report's statements are true, by simulation; prints a table, in minutes."""
     python = project_python(session, "tests")
@@ -146,3 +164,18 @@ def browser(session: nox.Session) -> None:
     """The HTML report in a real browser."""
     python = project_python(session, "tests", "browser")
     session.run(python, "-m", "pytest", "-m", "browser", *session.posargs, external=True)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation site, from docs/, the pages of the top level and docstrings."""
+    session.install(*group("docs"))
+    pages = ROOT / "build" / "pages"
+    shutil.rmtree(pages, ignore_errors=True)
+    pages.mkdir(parents=True)
+    for page in [*ROOT.glob("docs/*.md"), *ROOT.glob("*.md")]:
+        text = page.read_text(encoding="utf-8").replace("](docs/", "](")
+        name = "index.md" if page.name == "README.md" else page.name
+        (pages / name).write_text(text, encoding="utf-8")
+    session.run("mkdocs", "build", "--quiet", "-f", "docs/mkdocs.yml")
+    session.log("build/site/index.html")

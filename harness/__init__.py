@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from harness.api import build_report, load_variant, make_plans, read_records, run
     from harness.runs.listener import Listener
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Listener", "build_report", "load_variant", "make_plans", "read_records", "run"]
 
 

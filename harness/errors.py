@@ -10,6 +10,7 @@
     ├── FetchError               a download failed or its bytes are not the expected ones
     ├── StorageError             a folder or file that cannot be read or written
     │   └── RunInUse             another process is carrying out this very plan
+    ├── Unpredicted              what a run will need cannot be known before it
     └── RunError                 a run that started and could not be finished
         ├── LeakageError         a held-out message also occurs in training
         ├── CensusError          the loaded model is not the one that was planned
@@ -94,6 +95,10 @@ class StorageError(HarnessError):
 
 class RunInUse(StorageError):  # noqa: N818 - the tree names conditions
     """Another process is carrying out this very plan."""
+
+
+class Unpredicted(HarnessError):  # noqa: N818
+    """A number of a plan that only the run itself can tell; the run can be made all the same."""
 
 
 class RunError(HarnessError):

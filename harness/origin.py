@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
+# The rooms that make results; the others plan, supervise, show and report them.
+RESULT_ROOMS = ("train", "score", "forms", "corpus", "weights", "quantize")
 # Texts for people and compiled copies decide no value.
 NO_SOURCE = (".md", ".pyc")
 # Settings of the libraries that compute: instruction sets, number formats, threads, algorithms.

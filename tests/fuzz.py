@@ -40,12 +40,12 @@ def kind(share: float) -> Callable[[Try], Try]:
 
 
 def damaged(data: bytes, chance: random.Random) -> bytes:
-    """Bits flipped, bytes cut out, doubled or put in, or the end cut off."""
+    """Bits flipped, bytes cut out, doubled or put in, digits exchanged, or the end cut off."""
     changed = bytearray(data)
     for _ in range(chance.choice((1, 1, 1, 2, 5))):
         place = chance.randrange(len(changed) + 1)
         length = chance.choice((1, 2, 8, 60))
-        way = chance.randrange(5)
+        way = chance.randrange(7)
         if way == 0 and changed:
             changed[min(place, len(changed) - 1)] ^= 1 << chance.randrange(8)
         elif way == 1:
@@ -54,11 +54,14 @@ def damaged(data: bytes, chance: random.Random) -> bytes:
             changed[place:place] = changed[place : place + length]
         elif way == 3:
             changed[place:place] = chance.choice(PIECES)
-        elif chance.random() < 0.3:
+        elif way == 4 and chance.random() < 0.3:
             del changed[place:]
+        elif digits := [match.start() for match in DIGIT.finditer(changed)]:
+            changed[chance.choice(digits)] = chance.choice(b"0123456789")  # still well formed
     return bytes(changed)
 
 
+DIGIT = re.compile(rb"\d")
 PIECES = (
     b"\x00", b"\x1b[2J", b"\xff", b"\xc2\x9b", "\u202e".encode(), b"((", b"[" * 3000, b"{}", b"-1",
     b"0", b"1e999", b"nan", b"-inf", b"9" * 400, b'""', b"null", b"true", b"\n[x]\n", b"\n", b"=",
@@ -205,7 +208,7 @@ def caches(chance: random.Random, folder: Path) -> None:
 def trained() -> tuple[str, bytes]:
     """Name and bytes of a checkpoint of the tiny model."""
     from harness.records.events import Silence
-    from harness.train.train import train
+    from harness.train.path import train
     from tests.train.tiny import tiny_job, tiny_model, tiny_plan, tiny_rows
 
     with tempfile.TemporaryDirectory() as name:

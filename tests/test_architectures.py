@@ -41,3 +41,18 @@ def test_a_saved_one_gives_the_same_loss(name: str, tmp_path: Path) -> None:
 def test_a_window_is_written_as_a_window(tmp_path: Path) -> None:
     path = model_toml("qwen2_window", tmp_path / "q.toml", tmp_path)
     assert tomllib.loads(path.read_text())["config"]["sliding_window"] == 16
+
+
+def test_the_documentation_has_a_row_for_every_architecture() -> None:
+    page = Path(__file__).parents[1] / "docs" / "architectures.md"
+    lines = page.read_text(encoding="utf-8").splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith("| architecture |"))
+    head, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split(" | ")]
+        for line in lines[start:]
+        if line.startswith("|")
+    ]
+    assert {row[0] for row in rows} == set(ARCHITECTURES)
+    for row in rows:
+        assert len(row) == len(head)
+        assert all(cell.startswith(("yes", "no: ", "plain instead: ")) for cell in row[1:])

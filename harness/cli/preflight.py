@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from harness.errors import InvalidFile, UnknownName
+from harness.errors import InvalidFile, UnknownName, Unpredicted
 from harness.spec import registry
 
 if TYPE_CHECKING:
@@ -32,13 +32,17 @@ def preflight(plans: Sequence[Plan]) -> None:
 
 
 def check_adapter(planned: Plan) -> None:
-    """Refuse a plan whose adapter PEFT would refuse, naming the file that states it."""
-    if planned.adapter is not None:
-        asked = planned.request
-        variant, settings = (
-            (planned.variant, ()) if asked is None else (asked.variant, asked.settings)
-        )
-        check_fields(planned.adapter, variant, settings)
+    """Refuse what PEFT would, or what does not fit the model, naming the file that states it."""
+    if planned.adapter is None:
+        return
+    asked = planned.request
+    variant, settings = (planned.variant, ()) if asked is None else (asked.variant, asked.settings)
+    check_fields(planned.adapter, variant, settings)
+    if planned.adapter.type != "LORA":
+        from harness.weights.shape import count_plan
+
+        with _naming(variant, settings), suppress(Unpredicted):
+            count_plan(planned)
 
 
 def check_fields(adapter: Adapter, variant: str, settings: tuple[str, ...] = ()) -> None:

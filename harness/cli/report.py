@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from harness.cli.app import out, say, warn
+from harness.cli.naming import named
 from harness.cli.options import (
     MarginOption,
     ReportsOption,
@@ -59,7 +60,7 @@ def report(
 ) -> None:
     """Write the report of a suite's runs: markdown, HTML and figures."""
     _check_format(file_format, publish)
-    name = _suite_name(suite, settings)
+    name = _suite_name(suite, settings, reports)
     request = _make_request(name, reference, margin, budget_memory, max_loss)
     write_suite_report(reports, name, request, file_format, publish)
 
@@ -89,12 +90,14 @@ def _make_request(
     )
 
 
-def _suite_name(suite: str, settings: list[str]) -> str:
+def _suite_name(suite: str, settings: list[str], reports: Path) -> str:
     """Name under which a suite's runs are kept: changed by ``--set``, the stem of a file."""
-    _, overrides = registry.parse_settings(settings)
-    if overrides or suite.endswith(".toml"):
-        return registry.load_suite(suite, overrides).name
-    return suite
+    from harness.records.store import RunStore
+
+    if not settings and not suite.endswith(".toml"):
+        return suite
+    asked = registry.Request((), suite, tuple(settings))
+    return registry.requested_suite(named(asked, RunStore(reports / "runs"))).name
 
 
 def write_suite_report(

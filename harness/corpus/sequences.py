@@ -35,7 +35,8 @@ class Rows:
 
     ``truncated_tokens`` counts every token of the sequences that is in no row;
     ``cut_conversations`` lost whole turns, ``cut_replies`` of them the end of their only reply
-    that could be kept; ``dropped_conversations`` are in no row at all.
+    that could be kept; ``dropped_conversations`` are in no row at all. ``of_conversation`` holds
+    for each sequence, in the order given, the indices of the rows that it is in.
     """
 
     rows: tuple[Row, ...]
@@ -44,6 +45,7 @@ class Rows:
     cut_conversations: int
     cut_replies: int
     sequence_length: int
+    of_conversation: tuple[tuple[int, ...], ...]
 
     @property
     def tokens_per_row(self) -> list[int]:
@@ -66,11 +68,13 @@ def make_rows(sequences: Iterable[TokenSequence], training: Training) -> Rows:
     """
     limit = training.sequence_length
     pieces: list[tuple[IntArray, IntArray]] = []
+    pieces_of: list[range] = []
     truncated = dropped = cut = cut_replies = 0
     for sequence in sequences:
         kept, lost = _fit(sequence, limit, training.overflow)
         truncated += lost
         dropped += not kept
+        pieces_of.append(range(len(pieces), len(pieces) + len(kept)))
         pieces += kept
         if kept and lost and training.overflow == "cut":
             cut += 1
@@ -81,7 +85,9 @@ def make_rows(sequences: Iterable[TokenSequence], training: Training) -> Rows:
         else ([[index] for index in range(len(pieces))])
     )
     rows = tuple(_row([pieces[index] for index in group]) for group in packed)
-    return Rows(rows, truncated, dropped, cut, cut_replies, limit)
+    row_of = {piece: row for row, group in enumerate(packed) for piece in group}
+    of_conversation = tuple(tuple(row_of[piece] for piece in found) for found in pieces_of)
+    return Rows(rows, truncated, dropped, cut, cut_replies, limit, of_conversation)
 
 
 def _ends_turn(mask: BoolArray, end: int) -> bool:

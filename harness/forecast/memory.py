@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, Unpredicted
 from harness.forecast.surroundings import CONTEXT_BYTES, surroundings, unread_bytes
 from harness.forecast.weights import standing_bytes
 from harness.records.events import Progress, Silence
@@ -32,15 +32,17 @@ def predict(
     known, rows are taken to be ``sequence_length`` long, so one of shorter rows needs less; with
     ``largest``, the prediction is for that corpus. All tokens are taken to be labelled.
 
-    None where a step of the model cannot be rehearsed; ``progress`` then hears the reason.
+    None where a step of the model cannot be rehearsed, or the adapter's shapes depend on the
+    weights; ``progress`` then hears the reason.
 
     Raises:
         InvalidFile: the model's TOML states no shape, or PEFT refuses the adapter.
     """
     try:
         return _predicted(plan, largest)
-    except NotRehearsed as reason:
-        progress.note(f"memory is not predicted: {reason}")
+    except (NotRehearsed, Unpredicted) as reason:
+        why = reason.what if isinstance(reason, Unpredicted) else reason
+        progress.note(f"memory is not predicted: {why}")
         return None
 
 
@@ -91,9 +93,14 @@ def _rehearsal(plan: Plan) -> Iterator[None]:
         kind = plan.model.config.get("model_type", plan.model.name)
         said = " ".join(str(error).split())[:200]
         raise NotRehearsed(
-            f"a step of {kind} models cannot be rehearsed without weights "
+            f"a step of {kind} models{_with(plan)} cannot be rehearsed without weights "
             f"({type(error).__name__}: {said})"
         ) from error
+
+
+def _with(plan: Plan) -> str:
+    plain = plan.adapter is None or plan.adapter.type == "LORA"
+    return "" if plain or plan.adapter is None else f" with {plan.adapter.type} adapters"
 
 
 def training_parts(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.errors import Unpredicted
 from harness.forecast.duration import expected_seconds
 from harness.forecast.memory import largest_batch, predict, room_needed
 from harness.records.events import Silence
@@ -35,10 +36,14 @@ def plan_report(plan: Plan, memory: str = "", runs: Path = Path("reports/runs"))
     from rich.text import Text
 
     room = parse_memory(memory) if memory else plan.device.memory_bytes
-    counts = count_plan(plan)
+    lines = list(_substitutions(plan))
+    try:
+        lines += _counts(plan, count_plan(plan))
+    except Unpredicted as unknown:
+        lines.append(f"parameters: not known before the run, since {unknown.what}")
     heard = _Heard()
     prediction = predict(plan, progress=heard)
-    lines = [*_counts(plan, counts), *heard.notes, *_verdict(plan, prediction, room)]
+    lines += [*heard.notes, *_verdict(plan, prediction, room)]
     body = Group(
         *(Text(line) for line in [*lines, *_time(plan, runs)]),
         *(_tables(plan, prediction) if prediction is not None else ()),
@@ -58,6 +63,9 @@ def _counts(plan: Plan, counts: ParameterCount) -> Iterator[str]:
             f"quantized: {counts.modules} linear layers, {counts.quantized:,} parameters at "
             f"{bits:.2f} bits ({plan.quantization.label}); {rest:,} of the base are not"
         )
+
+
+def _substitutions(plan: Plan) -> Iterator[str]:
     for item in plan.substitutions:
         yield f"instead of {item.key} = {item.asked}: {item.used} ({item.reason})"
 
@@ -86,6 +94,10 @@ def _verdict(plan: Plan, prediction: MemoryPrediction | None, room: int | None) 
     rows = largest_batch(plan, room)
     most = "" if rows is None else f"; at most {rows} rows of {plan.training.sequence_length} do"
     yield f"{fits} into {_gib(room)}{most}"
+    if needed > room:
+        from harness.forecast.table import hint
+
+        yield hint(plan, room)
 
 
 def _time(plan: Plan, runs: Path) -> Iterator[str]:

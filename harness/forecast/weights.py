@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.errors import Unpredicted
 from harness.spec.plan import Plan
 from harness.spec.variant import DTYPE_BYTES
 from harness.weights.shape import ParameterCount
@@ -32,14 +33,27 @@ def standing_bytes(plan: Plan, counts: ParameterCount) -> Standing:
         base=plain * DTYPE_BYTES[plan.stored] + counts.quantized_bytes,
         adapter=adapter * size,
         gradients=trainable * size,
-        optimizer=round(trainable * _optimizer_bytes(plan.training.optimizer, size)),
+        optimizer=_optimizer_bytes(plan, counts, size) if trainable else 0,
     )
 
 
-def _optimizer_bytes(optimizer: str, size: int) -> float:
-    """Bytes of Adam's two moments per trained parameter.
+# Bytes of state per trained parameter: Adam's two moments, in 8 bits a byte each and a float32
+# per block of 256; paged, they are in managed memory, which the driver moves out when it is short.
+EIGHT_BIT_BYTES = {"adamw_8bit": 2 * (1 + 4 / 256), "paged_adamw_8bit": 0.0}
+TWO_MOMENTS = ("adamw", "loraplus", "lorafa")
 
-    8-bit: a byte each and a float32 per block of 256. Paged: in managed memory, which the driver
-    moves out when it is short.
+
+def _optimizer_bytes(plan: Plan, counts: ParameterCount, size: int) -> int:
+    """Bytes of the optimizer's state.
+
+    Raises:
+        Unpredicted: nobody has counted the state of this optimizer.
     """
-    return {"adamw": 2.0 * size, "adamw_8bit": 2 * (1 + 4 / 256), "paged_adamw_8bit": 0}[optimizer]
+    name, trained = plan.training.optimizer, counts.trainable
+    if name in TWO_MOMENTS:
+        return 2 * trained * size
+    if name in EIGHT_BIT_BYTES:
+        return round(trained * EIGHT_BIT_BYTES[name])
+    if name == "muon" and plan.method == "full":  # a momentum for matrices, Adam's two for others
+        return (2 * trained - counts.linear) * size
+    raise Unpredicted(f"the state of the optimizer {name} is not counted")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import traceback
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import InvalidFile, RunError, UserError
+from harness.errors import InvalidFile, RunError, Unpredicted, UserError
 from harness.quantize.scheme import is_quantized
 from harness.spec.model import Model
 from harness.spec.variant import Adapter
@@ -28,17 +29,15 @@ def why_not_merged(adapter: Adapter, model: Model) -> str | None:
     Raises:
         UnknownName, InvalidFile: as :func:`harness.weights.adapter.wrap`.
     """
-    from harness.weights.adapter import adapter_config, wrap
-    from harness.weights.shape import meta_model
+    from harness.weights.adapter import adapter_config
+    from harness.weights.shape import meta_model, wrapped_shapes
 
     if adapter_config(adapter).is_prompt_learning:
         return f"{adapter.type} adds virtual tokens to the input and changes no weight"
     try:
-        wrapped = wrap(meta_model(model), adapter, low_cpu_mem_usage=True)
-    except InvalidFile as error:
-        if isinstance(error.__cause__, NotImplementedError):  # the meta device cannot do it
-            return None
-        raise
+        wrapped: Any = wrapped_shapes(partial(meta_model, model), adapter)
+    except Unpredicted:  # the meta device cannot do it
+        return None
     if not hasattr(type(wrapped.base_model), "merge_and_unload"):
         return f"PEFT has no merge for {adapter.type}"
     try:

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness import __version__
 from harness.measure.gauges import nvml_handle
-from harness.origin import package_versions, settings, sources_digest
+from harness.origin import RESULT_ROOMS, package_versions, settings, sources_digest
 from harness.quantize.scheme import scheme_packages
 from harness.records.record import Environment
 from harness.spec.device import Device, cpu_name, machine_memory_bytes, usable_cores
@@ -32,8 +32,6 @@ PACKAGES = (
     "triton",
     "trl",
 )
-# What makes a result: all rooms but those that plan, supervise, show and report.
-ROOMS = ("train", "score", "corpus", "weights", "quantize")
 CHECKOUT = Path(__file__).parents[2]
 
 
@@ -55,7 +53,7 @@ def take_environment(device: Device) -> Environment:
         dirty=dirty,
         deterministic=torch.are_deterministic_algorithms_enabled(),
         settings=settings(),
-        sources=sources_digest(*ROOMS),
+        sources=sources_digest(*RESULT_ROOMS),
         **(_gpu() if device.kind == "cuda" else {}),
     )
 

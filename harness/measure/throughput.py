@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.errors import Unpredicted
 from harness.records.record import LossPoint, Throughput
 from harness.spec.gpus import peak_flops
 
@@ -37,9 +38,10 @@ def throughput(
     p10, median, p90 = (float(value) for value in np.quantile(rates, [0.1, 0.5, 0.9]))
     flops = share = None
     if plan is not None:
-        flops = median * _flops_per_token(plan, steady, labelled_share)
+        per_token = _flops_per_token(plan, steady, labelled_share)
         peak = peak_flops(plan.device.name)
-        share = flops / peak if peak else None
+        flops = None if per_token is None else median * per_token
+        share = flops / peak if flops and peak else None
     return Throughput(
         warmup_steps=warmup,
         median=median,
@@ -50,10 +52,18 @@ def throughput(
     )
 
 
-def _flops_per_token(plan: Plan, steady: Sequence[LossPoint], labelled_share: float) -> float:
-    """At the mean row length, which for rows of unequal length is a little low."""
+def _flops_per_token(
+    plan: Plan, steady: Sequence[LossPoint], labelled_share: float
+) -> float | None:
+    """At the mean row length, which for rows of unequal length is a little low.
+
+    None where the number of trained parameters cannot be known from the plan.
+    """
     from harness.measure.work import training_flops_per_token
 
     rows = len(steady) * plan.budget.batch_size
     context = sum(point.non_padding_tokens for point in steady) / rows
-    return training_flops_per_token(plan, context, labelled_share)
+    try:
+        return training_flops_per_token(plan, context, labelled_share)
+    except Unpredicted:
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -186,10 +187,12 @@ def read_table(path: Path) -> dict[str, list[Any]] | None:
     try:
         with pq.ParquetFile(path) as file:
             data: dict[str, list[Any]] = file.read(COLUMNS, use_threads=False).to_pydict()
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, ValueError):  # the last of these: text that is not UTF-8
         return None
-    complete = set(COLUMNS) <= set(data) and None not in data["numerator"] + data["denominator"]
-    return data if complete else None
+    if not set(COLUMNS) <= set(data):
+        return None
+    numbers = data["numerator"] + data["denominator"]
+    return data if all(isinstance(n, float) and math.isfinite(n) for n in numbers) else None
 
 
 def _align(columns: list[_Column], reading: Reading) -> Aligned | None:

@@ -141,7 +141,7 @@ def make_scoring(
     values = {
         label: _row_score(label, found, sample, scale) for label, found in scores.items() if found
     }
-    if sample is not None and reference in values:
+    if sample is not None and reference in values and reference in sample.labels:
         values |= _anchored(values, sample, scale, effects, reference)
     scoring = Scoring(
         key=key,

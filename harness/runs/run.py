@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.cache import Reuse
-from harness.errors import StorageError
+from harness.errors import StorageError, Unpredicted
 from harness.records.record import PhaseName
 from harness.records.store import RunFolder
 from harness.runs.draft import Draft, RunLog
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from harness.corpus.sequences import Rows
     from harness.measure.meter import Meter
     from harness.score.subject import Scores, Subject
+    from harness.weights.shape import ParameterCount
 
 
 @dataclass
@@ -81,10 +82,12 @@ class Run:
         preflight(self.plan)
         with self._in_phase("fetch"):
             source = fetch(self.plan.model, self.log)
+        self._import("the tokenizer", "transformers.models.auto.tokenization_auto")
         with self._in_phase("prepare"):
             corpus, renderer, rows = self._prepare(source)
         order = self._schedule(rows)
         self._predict(order, rows)
+        self._import("what models need", "harness.weights.load", "peft")
         with self._in_phase("load"):
             model = self._load(source)
         self._import("what scoring needs", "harness.score.take", "harness.score.reuse")
@@ -141,8 +144,10 @@ class Run:
 
         if rows is None:
             return []
-        order = self.plan.seed if self.plan.order_seed is None else self.plan.order_seed
-        return schedule(len(rows.rows), self.plan.budget, order, rows.tokens_per_row)
+        plan = self.plan
+        seed = plan.seed if plan.order_seed is None else plan.order_seed
+        rows_of = rows.of_conversation if plan.order == "conversations" else None
+        return schedule(len(rows.rows), plan.budget, seed, rows.tokens_per_row, rows_of)
 
     def _predict(self, order: list[int], rows: Rows | None) -> None:
         """Outside of any phase: it is no cost of the variant."""
@@ -231,14 +236,14 @@ class Run:
         from harness.train.path import train
         from harness.weights.adapter import attach_adapter
         from harness.weights.census import check_census, take_census
-        from harness.weights.shape import count_plan
 
         assert rows is not None  # noqa: S101 - a plan that trains was given rows
         plan = self.plan
         self.log.note("attaching the adapter" if plan.adapter else "preparing full fine-tuning")
-        model = attach_adapter(model, plan)
+        batches = self._first_batches(model, rows, order, renderer)
+        model = attach_adapter(model, plan, len(order) // plan.budget.batch_size, batches)
         self.draft.census = take_census(model)
-        counts = count_plan(plan)
+        counts = self._counts()
         check_census(self.draft.census, plan, counts)
         job = TrainJob(
             model=model,
@@ -256,16 +261,39 @@ class Run:
         check_census(take_census(model), plan, counts)
         return model.eval()
 
+    def _first_batches(
+        self, model: Any, rows: Rows, order: list[int], renderer: Renderer
+    ) -> list[dict[str, Any]]:
+        """Rows for an adapter that starts from such: the first that training will see."""
+        from harness.spec.methods import reads_rows
+        from harness.train.batch import first_batches
+
+        if not reads_rows(self.plan.adapter):
+            return []
+        self.log.note("reading training rows to start the adapter from")
+        return first_batches([rows.rows[index] for index in order], renderer.pad_id, model.device)
+
+    def _counts(self) -> ParameterCount | None:
+        """What the plan expects to load and train, where that is known."""
+        from harness.weights.shape import count_plan
+
+        try:
+            return count_plan(self.plan)
+        except Unpredicted:
+            return None
+
     def _save(self, model: Any) -> None:
         if self.plan.method != "adapter":
             return
         from safetensors import SafetensorError
 
+        from harness.weights.adapter import save_adapter
+
         self.log.note("saving the adapter")
         scratch = self.folder.path / ".adapter.part"
         shutil.rmtree(scratch, ignore_errors=True)
         try:
-            model.save_pretrained(scratch, safe_serialization=True)
+            save_adapter(model, scratch)
             for path in scratch.iterdir():
                 _sync(path)
             shutil.rmtree(self.folder.adapter, ignore_errors=True)

@@ -7,6 +7,7 @@ from contextlib import suppress
 from filelock import FileLock, Timeout
 
 from harness.errors import HarnessError, UserError
+from harness.origin import RESULT_ROOMS, sources_digest
 from harness.records.events import Hear
 from harness.records.record import RunRecord
 from harness.records.store import RunStore
@@ -55,10 +56,18 @@ def supervise(
     return record
 
 
+def _used_again(known: RunRecord) -> str:
+    text = f"already run on {known.started_at[:10]}: the record is used again"
+    made_by = None if known.environment is None else known.environment.sources
+    if made_by in (None, sources_digest(*RESULT_ROOMS)):
+        return text
+    return f"{text}, although another version of the harness made it (--force runs it anew)"
+
+
 def _run(plan: Plan, store: RunStore, hear: Hear, order: Order, stop: Stop) -> RunRecord:
     known = store.find(plan)
     if known is not None and _makes_running_unnecessary(known, order):
-        tell(hear, f"already run on {known.started_at[:10]}: the record is used again")
+        tell(hear, _used_again(known))
         return known
     folder = store.folder(plan)
     with held(folder, hear, stop, wait=order.wait):

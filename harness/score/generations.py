@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from harness.records.record import Generation, Score
 from harness.score.items import Items, Metric, Place, Stage
 from harness.score.subject import Scores, Taking
 from harness.spec.suite import CorpusSpec, ScoreSpec
+
+if TYPE_CHECKING:
+    from harness.score.decode import Asked
 
 TASK = "generations"
 CHRF = Metric(TASK, "chrf", "points", "higher")
@@ -64,8 +67,43 @@ def generate(
 
     Prompts are padded on the left and answered together.
     """
+    from harness.score.decode import decodes, greedy
+
+    asked = padded([renderer.prompt_ids(prompt.messages) for prompt in prompts], limit, renderer)
+    asked = replace(asked, ids=asked.ids.to(model.device), mask=asked.mask.to(model.device))
+
+    def tell(done: int) -> None:
+        progress.advance(done, limit)
+
+    # On a CPU launches cost nothing, and a cache that grows is never longer than it needs to be.
+    if asked.ids.is_cuda and decodes(model):
+        out = greedy(model, asked, tell)
+    else:
+        out = _generate(model, asked, renderer.pad_id, tell)
+    return [_until_end(row, asked.end) for row in out.tolist()]
+
+
+def padded(rows: Sequence[Sequence[int]], limit: int, renderer: Renderer) -> Asked:
+    """Prompts of unequal length, padded on the left."""
+    import torch
+
+    from harness.score.decode import Asked
+
+    width = max(len(row) for row in rows)
+    ids = torch.full((len(rows), width), renderer.pad_id)
+    mask = torch.zeros_like(ids)
+    for index, row in enumerate(rows):
+        ids[index, width - len(row) :] = torch.tensor(row)
+        mask[index, width - len(row) :] = 1
+    return Asked(ids, mask, limit, renderer.end_of_turn_id)
+
+
+def _generate(model: Any, asked: Asked, pad_id: int, tell: Callable[[int], None]) -> Any:
+    """Answers by transformers' own loop, which takes every model."""
     import torch
     from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+
+    width = asked.ids.shape[1]
 
     class Teller(StoppingCriteria):  # type: ignore[misc]  # transformers is untyped
         """Reports each token; never stops."""
@@ -75,32 +113,25 @@ def generate(
         def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:  # noqa: ARG002
             if time.monotonic() - self.told > 0.5:
                 self.told = time.monotonic()
-                progress.advance(input_ids.shape[1] - width, limit)
+                tell(input_ids.shape[1] - width)
             return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
-    rows = [renderer.prompt_ids(prompt.messages) for prompt in prompts]
-    width = max(len(row) for row in rows)
-    ids = torch.full((len(rows), width), renderer.pad_id)
-    mask = torch.zeros_like(ids)
-    for index, row in enumerate(rows):
-        ids[index, width - len(row) :] = torch.tensor(row)
-        mask[index, width - len(row) :] = 1
     settings = GenerationConfig(
-        max_new_tokens=limit,
+        max_new_tokens=asked.limit,
         do_sample=False,
         num_beams=1,
-        eos_token_id=renderer.end_of_turn_id,
-        pad_token_id=renderer.pad_id,
+        eos_token_id=asked.end,
+        pad_token_id=pad_id,
         use_cache=True,
     )
     with torch.inference_mode():
         out = model.generate(
-            input_ids=ids.to(model.device),
-            attention_mask=mask.to(model.device),
+            input_ids=asked.ids,
+            attention_mask=asked.mask,
             generation_config=settings,
             stopping_criteria=StoppingCriteriaList([Teller()]),
         )
-    return [_until_end(row, renderer.end_of_turn_id) for row in out[:, width:].tolist()]
+    return out[:, width:]
 
 
 def _until_end(tokens: list[int], end: int) -> tuple[list[int], bool]:

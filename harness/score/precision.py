@@ -23,6 +23,7 @@ from harness.score.take import take_scores
 from harness.spec.form import LOUD_NATS, Form, parse_form
 from harness.spec.plan import Plan
 from harness.spec.variant import Quantization
+from harness.weights.adapter import save_adapter
 
 MakeParts = Callable[[Path], Parts]
 SPEED_TOKENS = 32
@@ -109,7 +110,7 @@ def open_precision(
             yield Opened(made.base(Quantization()).eval())
             return
         progress.note(f"making the form {form.name}")
-        subject.model.save_pretrained(adapter)
+        save_adapter(subject.model, adapter)
         write_form(made, form, target)
         size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
         started = time.perf_counter()

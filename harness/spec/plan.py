@@ -10,10 +10,19 @@ from pydantic import Field, JsonValue
 
 from harness.errors import CorpusError, StorageError, UserError
 from harness.spec.device import Device
+from harness.spec.methods import needs_of, virtual_tokens
 from harness.spec.model import FolderSource, Model
-from harness.spec.schema import Frozen, Versioned, data_fingerprint, file_sha256, sampled_sha256
+from harness.spec.schema import (
+    Frozen,
+    Versioned,
+    data_fingerprint,
+    default_of,
+    file_sha256,
+    leave_out,
+    sampled_sha256,
+)
 from harness.spec.schemes import check_usable
-from harness.spec.suite import Budget, CorpusSpec, ScoreSpec, Seed, Suite
+from harness.spec.suite import Budget, CorpusSpec, Order, ScoreSpec, Seed, Suite
 from harness.spec.variant import (
     Adapter,
     Dtype,
@@ -42,6 +51,7 @@ class RunRequest(Frozen):
     suite: str
     settings: tuple[str, ...] = Field(default=(), description="--set KEY=VALUE")
     tasks: tuple[str, ...] = Field(default=(), description="--task")
+    name: str = Field(default="", description="--name")
 
 
 class Plan(Versioned):
@@ -54,6 +64,9 @@ class Plan(Versioned):
     seed: Seed = Field(description="of initialisation and dropout, and of order unless that is set")
     order_seed: Seed | None = Field(
         default=None, description="of the order of the training rows; null: the seed"
+    )
+    order: Order = Field(
+        default="rows", description="what the order is drawn over; older harnesses: rows"
     )
     method: Method
     quantization: Quantization
@@ -107,42 +120,50 @@ class Plan(Versioned):
         return f"{self.suite}/{self.variant}/{self.seed}-{self.fingerprint[:12]}"
 
 
+# Names, descriptions and places say what a thing is called and where it lies, not what it is; the
+# primary score is a matter of reading the runs, not of making them.
+UNDECIDING = (
+    "variant",
+    "suite",
+    "substitutions",
+    "request",
+    "model.name",
+    "model.description",
+    "model.license",
+    "score.data_folder",
+    "score.include_path",
+    "score.primary",
+)
+
+# Settings that came after the first records. Each is left out while it is at its default, which is
+# what older harnesses did without it, so that their fingerprints stay what they were.
+NEWER = (
+    "order",
+    "order_seed",
+    "model_sha256",
+    "corpus.validation_fraction",
+    "corpus.validation_limit",
+    "corpus.chat_date",
+    "score.also",
+    "score.split",
+)
+
+
 def _deciding(plan: Plan) -> dict[str, Any]:
     data = plan.model_dump(mode="json")
-    for key in ("variant", "suite", "substitutions", "request"):
-        del data[key]
-    for key in ("name", "description", "license"):
-        del data["model"][key]
-    # What older harnesses did not know may not change their fingerprints.
-    if data["order_seed"] is None:
-        del data["order_seed"]
-    for key in ("validation_fraction", "validation_limit", "chat_date"):
-        if data["corpus"][key] == CorpusSpec.model_fields[key].default:
-            del data["corpus"][key]
-    if data["score"]["split"] == ScoreSpec.model_fields["split"].default:
-        del data["score"]["split"]
-    # A path says where data lies, not what it is.
+    # What has a digest is known by it, wherever it lies.
     if data["corpus_sha256"]:
-        del data["corpus"]["source"]
-    del data["score"]["data_folder"]
-    # Which score decides is a matter of reading the runs, not of making them.
-    del data["score"]["primary"]
-    data["score"]["precisions"] = data["score"].pop("forms")  # as older harnesses called them
-    _without_unset(data["score"])
+        leave_out(data, "corpus.source")
     if data["model_sha256"]:
-        del data["model"]["source"]["path"]
-    else:  # what older harnesses did not know may not change their fingerprints
-        del data["model_sha256"]
-    return data
-
-
-def _without_unset(score: dict[str, Any]) -> None:
-    """Leave out settings that are newer than the first records where they are not used."""
-    del score["include_path"]
-    if not score["also"]:
-        del score["also"]
-    for task in score["tasks"]:
+        leave_out(data, "model.source.path")
+    for key in UNDECIDING:
+        leave_out(data, key)
+    for key in NEWER:
+        leave_out(data, key, when=default_of(Plan, key))
+    data["score"]["precisions"] = data["score"].pop("forms")  # as older harnesses called them
+    for task in data["score"]["tasks"]:
         task["name"] = Path(task["name"]).name if _is_file(task["name"]) else task["name"]
+    return data
 
 
 def _is_file(task: str) -> bool:
@@ -163,8 +184,9 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
     precision = _fit_precision(variant, device, found)
     training = _fit_training(variant, suite, model, found)
     training = _fit_device(training, device, found)
+    order: dict[str, Any] = {"order": suite.order, "order_seed": suite.order_seed}
     if variant.method == "none":
-        training, budget = Training(), Budget(steps=0)
+        training, budget, order = Training(), Budget(steps=0), {}
         precision = precision.model_copy(update={"trainable": "float32"})
         found = [item for item in found if not item.key.startswith(("training", "precision.tr"))]
     else:
@@ -173,7 +195,7 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
         variant=variant.name,
         suite=suite.name,
         seed=seed,
-        order_seed=suite.order_seed,
+        **order,
         method=variant.method,
         quantization=variant.quantization,
         precision=precision,
@@ -211,18 +233,26 @@ def _fit_precision(variant: Variant, device: Device, found: list[Substitution]) 
 def _fit_training(
     variant: Variant, suite: Suite, model: Model, found: list[Substitution]
 ) -> Training:
-    training = variant.training
+    training = _fit_soft_prompt(variant, found)
+    taken = virtual_tokens(variant.adapter)
     limit = model.config.get("max_position_embeddings")
-    if isinstance(limit, int) and training.sequence_length > limit:
+    if isinstance(limit, int) and training.sequence_length > limit - taken:
+        if taken >= limit:
+            raise UserError(
+                f"{taken} virtual tokens leave no room for text",
+                where=f"[adapter] of variant {variant.name}",
+                expected=f"fewer than the {limit} positions of {model.name}",
+            )
+        soft = f", {taken} of them for virtual tokens" if taken else ""
         found.append(
             Substitution(
                 key="training.sequence_length",
                 asked=training.sequence_length,
-                used=limit,
-                reason=f"{model.name} takes at most {limit} positions",
+                used=limit - taken,
+                reason=f"{model.name} takes at most {limit} positions{soft}",
             )
         )
-        training = training.model_copy(update={"sequence_length": limit})
+        training = training.model_copy(update={"sequence_length": limit - taken})
     batch = suite.budget.batch_size
     micro = training.micro_batch_size
     if micro > batch or batch % micro:
@@ -239,9 +269,32 @@ def _fit_training(
     return training
 
 
+def _fit_soft_prompt(variant: Variant, found: list[Substitution]) -> Training:
+    """What a soft prompt cannot be trained with is switched off, and said."""
+    training = variant.training
+    needs = needs_of(variant.adapter)
+    kind = variant.adapter.type if variant.adapter is not None else ""
+    unable = {
+        "packing": (
+            needs.virtual_tokens is not None,
+            f"{kind} numbers positions anew, so packed conversations would see each other",
+        ),
+        "gradient_checkpointing": (
+            needs.holds_cache,
+            f"the prompt of {kind} is a cache, which checkpointed layers do not read",
+        ),
+    }
+    for name, (cannot, reason) in unable.items():
+        if cannot and getattr(training, name):
+            key = f"training.{name}"
+            found.append(Substitution(key=key, asked=True, used=False, reason=reason))
+            training = training.model_copy(update={name: False})
+    return training
+
+
 def _fit_device(training: Training, device: Device, found: list[Substitution]) -> Training:
     """What only a GPU can do."""
-    if training.optimizer != "adamw" and device.kind == "cpu":
+    if training.optimizer in ("adamw_8bit", "paged_adamw_8bit") and device.kind == "cpu":
         raise UserError(
             f"optimizer {training.optimizer} needs a GPU",
             where="training.optimizer",

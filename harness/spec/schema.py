@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import to_jsonable_python
 
 from harness.errors import InvalidFile, StorageError
 from harness.spec.seal import sealed, unsealed
 
+ANY = object()  # whatever the value is
 SAMPLE_BYTES = 1 << 20
 DEEPEST = 50
 SHALLOW = f"at most {DEEPEST} lists or tables within each other"
@@ -101,7 +103,7 @@ def _alternatives(kind: type[BaseModel], place: tuple[int | str, ...]) -> str:
         if isinstance(part, int):
             continue
         field = kind.model_fields.get(part)
-        inner = None if field is None else _model_in(field.annotation)
+        inner = None if field is None else model_in(field.annotation)
         if inner is None:
             return ""
         kind = inner
@@ -111,12 +113,41 @@ def _alternatives(kind: type[BaseModel], place: tuple[int | str, ...]) -> str:
     return f"; known are {', '.join(sorted(kind.model_fields))}"
 
 
-def _model_in(annotation: object) -> type[BaseModel] | None:
+def model_in(annotation: object) -> type[BaseModel] | None:
     """The one type of ours inside ``Adapter | None``, ``tuple[Task, ...]`` and the like."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    found = {inner for part in get_args(annotation) if (inner := _model_in(part)) is not None}
+    found = {inner for part in get_args(annotation) if (inner := model_in(part)) is not None}
     return found.pop() if len(found) == 1 else None
+
+
+def leave_out(data: Any, key: str, when: object = ANY) -> None:
+    """Delete the dotted ``key`` from plain data, in every item of a list on the way.
+
+    With ``when``, only where it has that value.
+    """
+    first, _, rest = key.partition(".")
+    if isinstance(data, list):
+        for item in data:
+            leave_out(item, key, when)
+    elif isinstance(data, dict) and first in data:
+        if rest:
+            leave_out(data[first], rest, when)
+        elif when is ANY or data[first] == when:
+            del data[first]
+
+
+def default_of(kind: type[BaseModel], key: str) -> Any:
+    """The default of the dotted ``key`` in a document of ``kind``, as plain data."""
+    first, _, rest = key.partition(".")
+    field = kind.model_fields[first]
+    if rest:
+        inner = model_in(field.annotation)
+        if inner is None:
+            msg = f"{first} holds no section"
+            raise KeyError(msg)
+        return default_of(inner, rest)
+    return to_jsonable_python(field.get_default(call_default_factory=True, validated_data={}))
 
 
 def with_nulls(kind: type[BaseModel], data: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,7 +158,7 @@ def with_nulls(kind: type[BaseModel], data: Mapping[str, Any]) -> dict[str, Any]
     found = dict(data)
     for key, value in data.items():
         field = kind.model_fields.get(key)
-        inner = None if field is None else _model_in(field.annotation)
+        inner = None if field is None else model_in(field.annotation)
         if field is not None and value == "none" and type(None) in get_args(field.annotation):
             found[key] = None
         elif inner is not None and isinstance(value, Mapping):
@@ -233,7 +264,7 @@ def _migrated(data: Any, kind: type[BaseModel], path: Path) -> dict[str, Any] | 
         return None
     changed = False
     for name, field in kind.model_fields.items():
-        inner = _model_in(field.annotation)
+        inner = model_in(field.annotation)
         if inner is not None and issubclass(inner, Versioned):
             found = _migrated(data.get(name), inner, path)
             data, changed = ({**data, name: found}, True) if found else (data, changed)

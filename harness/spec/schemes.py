@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import sys
-from functools import cache
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol
 
-from harness.errors import UnknownName, UserError
+from harness.errors import UserError
 from harness.spec.device import Device
+from harness.spec.plugins import Plugins
 from harness.spec.variant import Quantization
 
-# An installed package adds a scheme by an entry point of this group:
-#     [project.entry-points."finetune_harness.schemes"]
-#     my_scheme = "my_package.my_module:MY_SCHEME"
-GROUP = "finetune_harness.schemes"
-
-# The registration of the harness's own schemes, in the notation of entry points.
-BUILT_IN = {
-    "none": "harness.quantize.unquantized:UNQUANTIZED",
-    "nf4": "harness.quantize.bitsandbytes:NF4",
-    "fp4": "harness.quantize.bitsandbytes:FP4",
-    "int8": "harness.quantize.bitsandbytes:INT8",
-    "int4": "harness.quantize.affine:INT4",
-    "hqq": "harness.quantize.hqq:HQQ",
-    "torchao_int8": "harness.quantize.torchao:INT8",
-    "torchao_float8": "harness.quantize.torchao:FLOAT8",
-    "gptq": "harness.quantize.absent:GPTQ",
-    "awq": "harness.quantize.absent:AWQ",
-    "aqlm": "harness.quantize.absent:AQLM",
-    "eetq": "harness.quantize.absent:EETQ",
-}
+SCHEMES = Plugins(
+    "quantization",
+    "finetune_harness.schemes",
+    {
+        "none": "harness.quantize.unquantized:UNQUANTIZED",
+        "nf4": "harness.quantize.bitsandbytes:NF4",
+        "fp4": "harness.quantize.bitsandbytes:FP4",
+        "int8": "harness.quantize.bitsandbytes:INT8",
+        "int4": "harness.quantize.affine:INT4",
+        "hqq": "harness.quantize.hqq:HQQ",
+        "torchao_int8": "harness.quantize.torchao:INT8",
+        "torchao_float8": "harness.quantize.torchao:FLOAT8",
+        "gptq": "harness.quantize.absent:GPTQ",
+        "awq": "harness.quantize.absent:AWQ",
+        "aqlm": "harness.quantize.absent:AQLM",
+        "eetq": "harness.quantize.absent:EETQ",
+    },
+)
 
 
 class PlannedScheme(Protocol):
@@ -46,7 +41,7 @@ class PlannedScheme(Protocol):
 
 def scheme_names() -> list[str]:
     """Names of all schemes, those of installed packages included, sorted."""
-    return sorted({*BUILT_IN, *_outside()})
+    return SCHEMES.names()
 
 
 def load_scheme(name: str, where: object = None) -> Any:
@@ -56,30 +51,7 @@ def load_scheme(name: str, where: object = None) -> Any:
         UnknownName: there is none.
         UserError: the package that brings it cannot be imported.
     """
-    if name in BUILT_IN:
-        module, _, attribute = BUILT_IN[name].partition(":")
-        return getattr(import_module(module), attribute)
-    outside = _outside()
-    if name not in outside:
-        raise UnknownName("quantization", name, {*BUILT_IN, *outside}, where=where)
-    try:
-        return outside[name].load()
-    except (ImportError, AttributeError) as error:
-        raise UserError(
-            f"the package that brings quantization {name} cannot be imported: {error}",
-            where=f"entry point {name} = {outside[name].value} of group {GROUP}",
-            hint="mend or remove that package",
-        ) from error
-
-
-def _outside() -> dict[str, EntryPoint]:
-    return _entry_points(tuple(sys.path))
-
-
-@cache
-def _entry_points(_path: tuple[str, ...]) -> dict[str, EntryPoint]:
-    """Looking through all installed packages takes a while; they change with the path only."""
-    return {point.name: point for point in entry_points(group=GROUP)}
+    return SCHEMES.load(name, where)
 
 
 def resolve_quantization(asked: Quantization, where: object) -> Quantization:

@@ -131,6 +131,9 @@ class Task(Frozen):
     apply_chat_template: bool = False
 
 
+Order = Literal["conversations", "rows"]
+
+
 class ScoreSpec(Frozen):
     """Which scores are taken, and how."""
 
@@ -216,6 +219,11 @@ class Suite(Frozen):
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     order_seed: Seed | None = Field(
         default=None, description="of the order of the training rows; null: each run's own seed"
+    )
+    order: Order = Field(
+        default="conversations",
+        description="conversations: drawn over them before they are cut, dropped or packed, so it "
+        "is the same for every sequence length; rows: over what is left, as in older records",
     )
     training: dict[str, JsonValue] = Field(default_factory=dict)
     precision: dict[str, JsonValue] = Field(default_factory=dict)

@@ -11,10 +11,21 @@ from harness.spec.schema import Frozen
 Dtype = Literal["float32", "bfloat16", "float16"]
 DTYPE_BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 Method = Literal["adapter", "full", "none"]
+OptimizerName = Literal[
+    "adamw",
+    "adamw_8bit",
+    "paged_adamw_8bit",
+    "loraplus",
+    "lorafa",
+    "muon",
+    "adafactor",
+    "galore",
+    "apollo",
+]
 
 Positive = Annotated[int, Field(gt=0)]
 # Names become folders, so they may not lead out of one.
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$", max_length=200)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+@-]*$", max_length=200)]
 
 
 class Quantization(Frozen):
@@ -87,7 +98,7 @@ class Training(Frozen):
     learning_rate: Annotated[float, Field(gt=0)] = 2e-4
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: Annotated[int, Field(ge=0)] = 0
-    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
+    optimizer: OptimizerName = "adamw"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     gradient_checkpointing: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -44,6 +44,17 @@ def collate(rows: Sequence[Row], pad_id: int) -> dict[str, torch.Tensor]:
         batch["attention_mask"] = mask
         del batch["position_ids"]
     return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+
+FIRST_ROWS = 64  # enough for statistics of a layer's inputs: CorDA's authors take 256 samples
+
+
+def first_batches(rows: Sequence[Row], pad_id: int, device: Any) -> list[dict[str, torch.Tensor]]:
+    """The first rows, each a batch of its own on ``device``: nothing is padded."""
+    return [
+        {name: tensor.to(device) for name, tensor in collate([row], pad_id).items()}
+        for row in rows[:FIRST_ROWS]
+    ]
 
 
 def assistant_tokens(row: Row) -> int:

@@ -48,6 +48,7 @@ class TrainingState:
     rates: dict[str, Any]
     scaler: dict[str, Any] | None = None
     random: dict[str, Any] = field(default_factory=dict)
+    allocation: dict[str, Any] = field(default_factory=dict)
 
 
 class CheckpointWriter:
@@ -98,7 +99,7 @@ def state_bytes(state: TrainingState) -> int:
     import torch
     from torch.utils._pytree import tree_leaves
 
-    leaves = tree_leaves((state.weights, state.optimizer, state.random))
+    leaves = tree_leaves((state.weights, state.optimizer, state.random, state.allocation))
     return sum(leaf.nbytes for leaf in leaves if isinstance(leaf, torch.Tensor))
 
 
@@ -275,6 +276,8 @@ def _check_moments(optimizer: dict[str, Any], weights: dict[str, Any]) -> None:
 
     groups = optimizer["param_groups"]
     numbers = [number for group in groups for number in group["params"]]
+    if any(isinstance(key, str) for key in optimizer["state"]):  # LoRA-FA's, by names of layers
+        return
     if len(numbers) != len(weights):
         raise ValueError(f"its optimizer is of {len(numbers)} weights, not {len(weights)}")
     if len(groups) > 1:  # their order is not the model's

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import RunError
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LambdaLR
 
+
+LORA_PLUS_RATIO = 16.0  # of the learning rates of B and A: Hayou et al., 2024, section 5
 
 # What the names of a module's random rates hold: attn_pdrop, layerdrop, jitter_noise, …
 RANDOM = ("drop", "jitter")
@@ -34,6 +37,8 @@ def make_optimizer(model: nn.Module, plan: Plan) -> Optimizer:
     if training.optimizer == "adamw":
         fused = plan.device.kind == "cuda"
         return torch.optim.AdamW(trainable, lr=rate, weight_decay=decay, fused=fused)
+    if training.optimizer in MAKERS:
+        return MAKERS[training.optimizer](model, rate, decay)
     if plan.device.kind != "cuda":
         raise RunError(
             f"optimizer {training.optimizer} needs a GPU",
@@ -47,6 +52,93 @@ def make_optimizer(model: nn.Module, plan: Plan) -> Optimizer:
         kind = bitsandbytes.optim.PagedAdamW8bit
     optimizer: Optimizer = kind(trainable, lr=rate, weight_decay=decay)
     return optimizer
+
+
+def _lora_plus(model: Any, rate: float, decay: float) -> Optimizer:
+    import torch
+    from peft.optimizers import create_loraplus_optimizer
+
+    made: Optimizer = create_loraplus_optimizer(
+        model,
+        torch.optim.AdamW,
+        lr=rate,
+        loraplus_lr_ratio=LORA_PLUS_RATIO,
+        loraplus_weight_decay=decay,
+    )
+    made.param_groups = [group for group in made.param_groups if group["params"]]
+    return made
+
+
+def _lora_fa(model: Any, rate: float, decay: float) -> Optimizer:
+    """PEFT's, over the adapter alone: it would also take every frozen weight of the base."""
+    from peft.optimizers import create_lorafa_optimizer
+
+    config = model.peft_config["default"]
+    made: Optimizer = create_lorafa_optimizer(
+        model, r=config.r, lora_alpha=config.lora_alpha, lr=rate, weight_decay=decay
+    )
+    for group in made.param_groups:
+        per_weight = ("params", "names", "scaling_factors")
+        rows = zip(*(group[key] for key in per_weight), strict=True)
+        kept = [row for row in rows if "lora_" in row[1] or row[0].requires_grad]
+        group.update(zip(per_weight, map(list, zip(*kept, strict=True)), strict=True))
+    return made
+
+
+def _muon(model: nn.Module, rate: float, decay: float) -> Optimizer:
+    from harness.train.muon import MuonAndAdamW
+
+    return MuonAndAdamW(model, rate, decay)
+
+
+def _adafactor(model: nn.Module, rate: float, decay: float) -> Optimizer:
+    from transformers.optimization import Adafactor
+
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    fixed = {"scale_parameter": False, "relative_step": False, "warmup_init": False}
+    made: Optimizer = Adafactor(trained, lr=rate, weight_decay=decay, **fixed)
+    return made
+
+
+def _galore(model: nn.Module, rate: float, decay: float) -> Optimizer:
+    """With the settings that transformers gives it."""
+    from galore_torch import GaLoreAdamW
+
+    how = {"rank": 128, "update_proj_gap": 200, "scale": 0.25, "proj_type": "std"}
+    made: Optimizer = GaLoreAdamW(
+        _projected(model, how), lr=rate, weight_decay=decay, no_deprecation_warning=True
+    )
+    return made
+
+
+def _apollo(model: nn.Module, rate: float, decay: float) -> Optimizer:
+    """With the settings that transformers gives it."""
+    from apollo_torch import APOLLOAdamW
+
+    how = {"rank": 128, "proj": "random", "scale_type": "channel", "update_proj_gap": 200}
+    how |= {"scale": 1.0, "proj_type": "std"}
+    made: Optimizer = APOLLOAdamW(_projected(model, how), lr=rate, weight_decay=decay)
+    return made
+
+
+def _projected(model: nn.Module, how: dict[str, Any]) -> list[dict[str, Any]]:
+    """Groups: everything else, and the matrices of linear layers, whose gradients are projected."""
+    from harness.quantize.layers import linear_layers
+
+    inner = [layer.weight for _, layer in linear_layers(model)]
+    taken = {id(weight) for weight in inner}
+    rest = [weight for weight in model.parameters() if id(weight) not in taken]
+    return [{"params": rest}, {"params": inner, **how}]
+
+
+MAKERS: dict[str, Callable[[Any, float, float], Optimizer]] = {
+    "loraplus": _lora_plus,
+    "lorafa": _lora_fa,
+    "muon": _muon,
+    "adafactor": _adafactor,
+    "galore": _galore,
+    "apollo": _apollo,
+}
 
 
 def make_rate_schedule(optimizer: Optimizer, plan: Plan, steps: int) -> LambdaLR:
@@ -73,10 +165,11 @@ def silence_base_dropout(model: nn.Module) -> None:
     import torch
     from peft.tuners.tuners_utils import BaseTunerLayer
 
+    prompts = getattr(model, "prompt_encoder", None)  # PEFT's, of a soft prompt
     adapters = {
         id(inner)
         for module in model.modules()
-        if isinstance(module, BaseTunerLayer)
+        if isinstance(module, BaseTunerLayer) or module is prompts
         for inner in module.modules()
     }
     base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]

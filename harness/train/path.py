@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import sys
-from functools import cache
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol
 
-from harness.errors import UnknownName, UserError
+from harness.errors import UserError
 from harness.records.events import Progress
 from harness.records.record import TrainResult
 from harness.spec.device import Device
+from harness.spec.methods import optimizer_refusal, refusal
 from harness.spec.plan import Plan, Substitution
+from harness.spec.plugins import Plugins
 from harness.spec.registry import Request
 from harness.spec.registry import resolve as read_plans
 from harness.train.job import TrainJob
 from harness.train.peaks import TrainingPeaks
 from harness.train.schedule import MicroBatch
 
-# An installed package adds a path by an entry point of this group:
-#     [project.entry-points."finetune_harness.paths"]
-#     my_path = "my_package.my_module:MY_PATH"
-GROUP = "finetune_harness.paths"
-
-# The registration of the harness's own paths, in the notation of entry points.
-BUILT_IN = {
-    "plain": "harness.train.sft.path:PLAIN",
-    "fast": "harness.train.stream.path:STREAM",
-}
+PATHS = Plugins(
+    "training path",
+    "finetune_harness.paths",
+    {
+        "plain": "harness.train.sft.path:PLAIN",
+        "fast": "harness.train.stream.path:STREAM",
+    },
+)
 FALLBACK = "plain"  # takes every plan
 
 
@@ -65,7 +61,7 @@ class TrainingPath(Protocol):
 
 def path_names() -> list[str]:
     """Names of all paths, those of installed packages included, sorted."""
-    return sorted({*BUILT_IN, *_outside()})
+    return PATHS.names()
 
 
 def load_path(name: str, where: object = None) -> TrainingPath:
@@ -75,32 +71,8 @@ def load_path(name: str, where: object = None) -> TrainingPath:
         UnknownName: there is none.
         UserError: the package that brings it cannot be imported.
     """
-    if name in BUILT_IN:
-        module, _, attribute = BUILT_IN[name].partition(":")
-        built_in: TrainingPath = getattr(import_module(module), attribute)
-        return built_in
-    outside = _outside()
-    if name not in outside:
-        raise UnknownName("training path", name, path_names(), where=where)
-    try:
-        loaded: TrainingPath = outside[name].load()
-    except (ImportError, AttributeError) as error:
-        raise UserError(
-            f"the package that brings the training path {name} cannot be imported: {error}",
-            where=f"entry point {name} = {outside[name].value} of group {GROUP}",
-            hint="mend or remove that package",
-        ) from error
-    return loaded
-
-
-def _outside() -> dict[str, EntryPoint]:
-    return _entry_points(tuple(sys.path))
-
-
-@cache
-def _entry_points(_path: tuple[str, ...]) -> dict[str, EntryPoint]:
-    """Looking through all installed packages takes a while; they change with the path only."""
-    return {point.name: point for point in entry_points(group=GROUP)}
+    found: TrainingPath = PATHS.load(name, where)
+    return found
 
 
 def path_of(plan: Plan) -> TrainingPath:
@@ -113,11 +85,22 @@ def settle(plan: Plan) -> Plan:
 
     Raises:
         UnknownName: no path is called what ``training.speed`` says.
-        UserError: the package that brings the path cannot be imported.
+        UserError: no run can train the adapter, or the package that brings the path cannot be
+            imported.
         InvalidFile: the model's TOML states no shape, or PEFT refuses the adapter.
     """
+    if plan.adapter is not None:
+        refused = refusal(plan.adapter, plan.quantization)
+        if refused is not None:
+            raise UserError(refused, where=f"[adapter] of variant {plan.variant}")
     if not plan.trains:
         return plan
+    refused = optimizer_refusal(plan.training.optimizer, plan.adapter)
+    if refused is not None:
+        raise UserError(
+            f"optimizer {plan.training.optimizer} cannot train variant {plan.variant}: {refused}",
+            where="training.optimizer",
+        )
     asked = plan.training
     reason = path_of(plan).refuses(plan)
     if reason is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -26,13 +27,23 @@ class MicroBatch:
         return cls(length, plan.training.micro_batch_size * length)
 
 
-def schedule(row_count: int, budget: Budget, seed: int, tokens_per_row: Sequence[int]) -> list[int]:
+def schedule(
+    row_count: int,
+    budget: Budget,
+    seed: int,
+    tokens_per_row: Sequence[int],
+    rows_of: Sequence[Sequence[int]] | None = None,
+) -> list[int]:
     """Row indices in training order, ``batch_size`` of them per optimizer step.
 
     Every epoch is a fresh permutation drawn from ``seed`` and the epoch's number, so the order
-    depends on nothing but the arguments. With ``budget.steps`` the result has
-    ``steps * batch_size`` entries; with ``budget.tokens`` it has the fewest whole steps whose rows
-    hold at least that many non-padding tokens.
+    depends on nothing but the arguments. ``rows_of`` holds the rows of every conversation of the
+    corpus, also of one that is in no row: the permutation is then drawn over conversations, and
+    a row comes where the first of its conversations comes. So the order is the same for every
+    sequence length, less what is dropped there. Without ``rows_of`` it is drawn over rows.
+
+    With ``budget.steps`` the result has ``steps * batch_size`` entries; with ``budget.tokens`` it
+    has the fewest whole steps whose rows hold at least that many non-padding tokens.
 
     Raises:
         CorpusError: there are no rows to train on.
@@ -44,7 +55,7 @@ def schedule(row_count: int, budget: Budget, seed: int, tokens_per_row: Sequence
             "no rows to train on",
             hint="loosen the corpus filters or raise training.sequence_length",
         )
-    endless = _epochs(row_count, seed)
+    endless = _epochs(row_count, seed) if rows_of is None else _epochs_of(rows_of, seed)
     if budget.steps is not None:
         return [next(endless) for _ in range(budget.steps * budget.batch_size)]
     order: list[int] = []
@@ -67,8 +78,18 @@ def largest_micro_batch(
     return MicroBatch(longest=max(lengths), tokens=max(sums))
 
 
-def _epochs(row_count: int, seed: int) -> Iterator[int]:
-    epoch = 0
-    while True:
-        yield from np.random.default_rng([seed, epoch]).permutation(row_count).tolist()
-        epoch += 1
+def _epochs(count: int, seed: int) -> Iterator[int]:
+    for epoch in itertools.count():
+        yield from _permutation(count, seed, epoch)
+
+
+def _epochs_of(rows_of: Sequence[Sequence[int]], seed: int) -> Iterator[int]:
+    """Each epoch's rows in the order in which their first conversations are drawn."""
+    for epoch in itertools.count():
+        drawn = _permutation(len(rows_of), seed, epoch)
+        yield from dict.fromkeys(row for conversation in drawn for row in rows_of[conversation])
+
+
+def _permutation(count: int, seed: int, epoch: int) -> list[int]:
+    drawn: list[int] = np.random.default_rng([seed, epoch]).permutation(count).tolist()
+    return drawn

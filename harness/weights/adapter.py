@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import re
+import tempfile
 import typing
 import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from harness.errors import InvalidFile, UnknownName
+from harness.spec.methods import (
+    TAKES_START_OUT,
+    held_still,
+    initialisation,
+    needs_of,
+    reads_rows,
+)
 from harness.spec.plan import Plan
 from harness.spec.variant import Adapter
 
@@ -35,8 +46,14 @@ DECIDED = frozenset(
 )
 
 
-def adapter_config(adapter: Adapter) -> PeftConfig:
+MANY_STEPS = 1_000_000  # until the number is known: enough for every schedule inside an adapter
+
+
+def adapter_config(adapter: Adapter, steps: int | None = None) -> PeftConfig:
     """PEFT's own configuration object for ``adapter``.
+
+    A type that asks for the number of optimizer steps is told ``steps``, unless its author has
+    set the field.
 
     Raises:
         UnknownName: PEFT knows no such adapter type, or the type no such field.
@@ -52,10 +69,13 @@ def adapter_config(adapter: Adapter) -> PeftConfig:
     for name in adapter.fields:
         if name not in known:
             raise UnknownName(f"{adapter.type} adapter field", name, known, where="[adapter]")
-    _check_types(cls, adapter)
+    fields = {**adapter.fields, **_check_types(cls, adapter)}
     _check_patterns(adapter)
+    wants_steps = needs_of(adapter).steps
+    if wants_steps is not None:
+        fields.setdefault(wants_steps, steps or MANY_STEPS)
     try:
-        return cls(task_type="CAUSAL_LM", **adapter.fields)
+        return cls(task_type="CAUSAL_LM", **fields)
     except (TypeError, ValueError) as error:
         raise InvalidFile(
             f"PEFT refuses the {adapter.type} configuration: {error}", where="[adapter]"
@@ -68,8 +88,12 @@ def _mapping_items() -> Any:
     return PEFT_TYPE_TO_CONFIG_MAPPING.items()
 
 
-def _check_types(cls: type, adapter: Adapter) -> None:
-    """PEFT's classes state types but do not check them; a wrong one would fail much later."""
+def _check_types(cls: type, adapter: Adapter) -> dict[str, Any]:
+    """PEFT's classes state types but do not check them; a wrong one would fail much later.
+
+    Returns the fields that are configurations of their own (EVA's, CorDA's), as PEFT's objects.
+    """
+    made: dict[str, Any] = {}
     hints = typing.get_type_hints(cls)
     for name, value in adapter.fields.items():
         try:
@@ -77,7 +101,9 @@ def _check_types(cls: type, adapter: Adapter) -> None:
         except PydanticUserError:  # a type that only PEFT can make
             continue
         try:
-            checker.validate_json(json.dumps(value), strict=True)
+            found = checker.validate_json(json.dumps(value), strict=True)
+            if dataclasses.is_dataclass(found):
+                made[name] = found
         except ValidationError as error:
             if isinstance(value, str) and _has_pattern(hints[name]):
                 continue
@@ -87,6 +113,7 @@ def _check_types(cls: type, adapter: Adapter) -> None:
                 where=f"[adapter] {name}",
                 expected="; or ".join(reasons),
             ) from None
+    return made
 
 
 def _check_patterns(adapter: Adapter) -> None:
@@ -115,8 +142,8 @@ def _has_pattern(hint: object) -> bool:
     return any("[" in part if isinstance(part, str) else _has_pattern(part) for part in parts)
 
 
-def wrap(model: nn.Module, adapter: Adapter, **options: bool) -> Any:
-    """``model`` with a new adapter in the dtypes that PEFT chose.
+def wrap(model: nn.Module, adapter: Adapter, *, steps: int | None = None, **options: bool) -> Any:
+    """``model`` with a new adapter in the dtypes that PEFT chose; ``steps`` as above.
 
     Raises:
         UnknownName, InvalidFile: as :func:`adapter_config`, and when the adapter does not fit the
@@ -124,7 +151,7 @@ def wrap(model: nn.Module, adapter: Adapter, **options: bool) -> Any:
     """
     from peft import get_peft_model
 
-    config = adapter_config(adapter)
+    config = adapter_config(adapter, steps)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -135,8 +162,16 @@ def wrap(model: nn.Module, adapter: Adapter, **options: bool) -> Any:
             ) from error
 
 
-def attach_adapter(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
+def attach_adapter(
+    model: PreTrainedModel,
+    plan: Plan,
+    steps: int | None = None,
+    batches: Sequence[Mapping[str, Any]] = (),
+) -> PreTrainedModel:
     """Make ``plan``'s parameters trainable and everything else frozen.
+
+    ``steps`` is the number of optimizer steps, where it is known by now; ``batches`` are training
+    rows as the model takes them, for adapters that start from such.
 
     An adapter is created from the plan's seed, then cast to the planned dtype, so that it is the
     same on every base. ``prepare_model_for_kbit_training`` is not used: it would upcast the
@@ -148,9 +183,63 @@ def attach_adapter(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
     model.requires_grad_(plan.method == "full")
     if plan.adapter is None:
         return model
-    wrapped: PreTrainedModel = wrap(model, plan.adapter)
+    wrapped: PreTrainedModel
+    if reads_rows(plan.adapter):
+        from harness.weights.initial import wrap_on_rows
+
+        wrapped = wrap_on_rows(model, plan, batches, steps)
+    else:
+        wrapped = wrap(model, plan.adapter, steps=steps)
     dtype = getattr(torch, plan.precision.trainable)
     for parameter in wrapped.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(dtype)
+    hold_still(wrapped, held_still(plan.training.optimizer))
+    if initialisation(plan.adapter).startswith(TAKES_START_OUT):
+        _remember_start(wrapped)
     return wrapped
+
+
+START = "_start_of_adapter"  # attribute of a wrapped model whose base lacks the adapter's start
+
+
+def _remember_start(wrapped: Any) -> None:
+    from peft import get_peft_model_state_dict
+
+    found = get_peft_model_state_dict(wrapped).items()
+    setattr(wrapped, START, {name: weight.detach().clone() for name, weight in found})
+
+
+def save_adapter(model: Any, folder: Path) -> None:
+    """Write ``model``'s adapter so that PEFT loads it onto the base as it came.
+
+    Where the adapter's start was taken out of the base, what is written is the difference from
+    that start, as a plain LoRA of twice the rank.
+
+    Raises:
+        OSError, SafetensorError: the folder cannot be written.
+    """
+    start = getattr(model, START, None)
+    if start is None:
+        model.save_pretrained(folder, safe_serialization=True)
+        return
+    from safetensors.torch import save_file
+
+    config = model.peft_config["default"]
+    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        save_file(start, Path(scratch) / "adapter_model.safetensors")
+        model.peft_config["default"] = copy.deepcopy(config)
+        try:
+            model.save_pretrained(
+                folder, safe_serialization=True, path_initial_model_for_weight_conversion=scratch
+            )
+        finally:
+            model.peft_config["default"] = config
+
+
+def hold_still(model: nn.Module, named: str | None) -> None:
+    """Freeze the parameters with ``named`` in their names; none if that is None."""
+    for name, parameter in model.named_parameters():
+        if named is not None and named in name:
+            parameter.requires_grad = False

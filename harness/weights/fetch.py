@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -177,10 +178,12 @@ def _write_random(
 
 def quiet_libraries() -> None:
     """Keep progress bars and advice of the libraries out of the harness's own output."""
-    import datasets
-    import transformers
+    from transformers.utils import logging as transformers_logging
 
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    datasets.disable_progress_bars()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    # Read when datasets is imported, which takes seconds and is not always needed.
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    if "datasets" in sys.modules:
+        sys.modules["datasets"].disable_progress_bars()
     quiet_schemes()

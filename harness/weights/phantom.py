@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from harness.quantize.scheme import Target, find_scheme
+from harness.spec.methods import held_still
 from harness.spec.plan import Plan
-from harness.weights.adapter import wrap
-from harness.weights.shape import transformers_config
+from harness.spec.variant import Adapter
+from harness.weights.adapter import hold_still
+from harness.weights.shape import transformers_config, wrapped_shapes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,32 +23,37 @@ def phantom_model(plan: Plan, layers: int) -> nn.Module:
 
     Quantized layers are their scheme's own and adapters are PEFT's own, so that a forward pass
     makes the very tensors of a real one. Nothing has memory.
+
+    Raises:
+        Unpredicted: the adapter's shapes depend on the weights.
     """
+    build = partial(_base, plan, layers)
+    return build() if plan.adapter is None else _adapted(build, plan, plan.adapter)
+
+
+def _base(plan: Plan, layers: int) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
     config = transformers_config(plan.model)
     config.num_hidden_layers = layers
-    stored = plan.stored
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, stored))
+        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, plan.stored))
         _quantize(model, plan)
     model.requires_grad_(plan.method == "full")
-    if plan.adapter is not None:
-        model = _adapt(model, plan)
-    return model  # type: ignore[no-any-return]
+    return model
 
 
-def _adapt(model: Any, plan: Plan) -> Any:
+def _adapted(build: Callable[[], nn.Module], plan: Plan, adapter: Adapter) -> nn.Module:
     import torch
 
-    with torch.device("meta"):
-        model = wrap(model, plan.adapter, low_cpu_mem_usage=True)  # type: ignore[arg-type]
+    model = wrapped_shapes(build, adapter)
     dtype = getattr(torch, plan.precision.trainable)
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(dtype)
+    hold_still(model, held_still(plan.training.optimizer))
     return model
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import InvalidFile, UnknownName
+from harness.errors import InvalidFile, UnknownName, Unpredicted
 from harness.quantize.scheme import find_scheme, quiet_schemes
+from harness.spec.methods import held_still, plainly_initialised, shares_ranks
 from harness.spec.model import Model
 from harness.spec.plan import Plan
 from harness.spec.variant import Adapter, Method, Quantization
-from harness.weights.adapter import wrap
+from harness.weights.adapter import hold_still, wrap
 
 if TYPE_CHECKING:
     from torch import nn
@@ -86,9 +89,47 @@ def meta_model(model: Model) -> nn.Module:
     return built
 
 
+def wrapped_shapes(build: Callable[[], nn.Module], adapter: Adapter) -> nn.Module:
+    """The model that ``build`` makes on the meta device, with the adapter on it.
+
+    Raises:
+        Unpredicted: PEFT reads the base's weights to find the adapter's shapes.
+        UnknownName, InvalidFile: as :func:`harness.weights.adapter.wrap`.
+    """
+    import torch
+
+    adapter = plainly_initialised(adapter)
+    try:
+        with torch.device("meta"):
+            wrapped: nn.Module = wrap(build(), adapter)
+    except (InvalidFile, RuntimeError) as error:
+        if not _asks_for_values(error):
+            raise
+    else:
+        return wrapped
+    try:  # the way in which PEFT loads an adapter: shapes first
+        loaded: nn.Module = wrap(build(), adapter, low_cpu_mem_usage=True)
+    except (InvalidFile, RuntimeError) as error:
+        if not _asks_for_values(error):
+            raise
+        raise Unpredicted(
+            f"PEFT reads the weights to make an adapter of type {adapter.type}", where="[adapter]"
+        ) from error
+    return loaded
+
+
+def _asks_for_values(error: Exception) -> bool:
+    """Whether torch raised it because a tensor on the meta device holds no values."""
+    first = error.__cause__ if isinstance(error, InvalidFile) else error
+    return isinstance(first, RuntimeError)  # NotImplementedError is one
+
+
 def count_plan(plan: Plan) -> ParameterCount:
     """Count what the run of ``plan`` would load and train, without weights."""
-    return count_parameters(plan.model, plan.method, plan.adapter, plan.quantization)
+    if shares_ranks(plan.adapter):
+        raise Unpredicted("the ranks of the adapter are shared out by the training rows")
+    still = held_still(plan.training.optimizer) if plan.trains else None
+    return count_parameters(plan.model, plan.method, plan.adapter, plan.quantization, still=still)
 
 
 def count_parameters(
@@ -96,10 +137,17 @@ def count_parameters(
     method: Method,
     adapter: Adapter | None,
     quantization: Quantization = UNQUANTIZED,
+    *,
+    still: str | None = None,
 ) -> ParameterCount:
     """Count what a run would load and train, without weights.
 
-    ``total`` includes the adapter, as PEFT's ``print_trainable_parameters`` does.
+    ``total`` includes the adapter, as PEFT's ``print_trainable_parameters`` does. Weights with
+    ``still`` in their names are not trained.
+
+    Raises:
+        Unpredicted: the adapter's shapes depend on the weights.
+        UnknownName, InvalidFile: the model or the adapter is not one that can be built.
     """
     quiet_schemes()
     from harness.quantize.layers import linear_layers, taken_layers, weight_shape
@@ -116,9 +164,10 @@ def count_parameters(
             hint="use an unquantized variant",
         )
     if adapter is not None:
-        built = wrap(built, adapter, low_cpu_mem_usage=True)
+        built = wrapped_shapes(partial(meta_model, model), adapter)
     elif method == "none":
         built.requires_grad_(requires_grad=False)
+    hold_still(built, still)
     return ParameterCount(
         total=sum(parameter.numel() for parameter in built.parameters()),
         trainable=sum(item.numel() for item in built.parameters() if item.requires_grad),

@@ -1,9 +1,14 @@
-"""Check: every kernel against PyTorch, and the fast path against the plain one, on this GPU."""
+"""Check: what only a GPU can show, against references; exits with 1 if anything is off.
+
+``python reports/h100/check.py``, or ``nox -s gpu``: every Triton kernel, the recorded
+micro-batches, layer inputs in host memory, recorded decoding. Needs no data and no network.
+"""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -11,8 +16,15 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from harness.corpus.sequences import Row
+from harness.train.batch import StreamBatch, StreamSize, make_stream_batch
 from harness.train.stream import ops
-from harness.train.stream import kernels
+from harness.train.stream.decoder import Decoder
+from harness.train.stream.graph import Pace, RecordedStep, choose_shapes
+
+
+if torch.cuda.is_available():  # Triton's kernels want a GPU to be imported
+    from harness.train.stream import kernels
 
 
 def error(out: torch.Tensor, reference: torch.Tensor) -> float:
@@ -20,9 +32,15 @@ def error(out: torch.Tensor, reference: torch.Tensor) -> float:
     return float((out.double() - reference.double()).norm() / reference.double().norm())
 
 
+FAILED: list[str] = []
+
+
 def show(name: str, value: float, limit: float) -> None:
-    """Print one comparison."""
-    print(f"{'ok  ' if value <= limit else 'FAIL'} {name} {value:.2e} (limit {limit:.0e})")
+    """Print one comparison, and remember a failed one. NaN fails."""
+    passed = value <= limit
+    print(f"{'ok  ' if passed else 'FAIL'} {name} {value:.2e} (limit {limit:.0e})", flush=True)
+    if not passed:
+        FAILED.append(name)
 
 
 def check_dequantize() -> None:
@@ -124,13 +142,161 @@ def check_rest() -> None:
             show(f"attend back {name}", error(grad.cpu(), want), 2e-2)
 
 
-if __name__ == "__main__":
+def tiny_llama(dtype: torch.dtype, layers: int = 3) -> Any:
+    """A small random model on the GPU, adapted; the same at every call."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=512, hidden_size=256, intermediate_size=512, num_hidden_layers=layers,
+        num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).cuda().to(dtype)
+    lora = LoraConfig(r=8, target_modules="all-linear", init_lora_weights=False)
+    return get_peft_model(model, lora, autocast_adapter_dtype=False).eval()
+
+
+def tiny_rows(count: int) -> list[Row]:
+    """Rows of one random conversation each, of unequal lengths."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for size in rng.integers(40, 300, count):
+        ids = rng.integers(0, 512, size).astype(np.int32)
+        labels = np.where(rng.random(size) < 0.4, -100, ids).astype(np.int32)
+        rows.append(Row(ids, labels, np.arange(size, dtype=np.int32), (int(size),)))
+    return rows
+
+
+def gradients(model: Any) -> torch.Tensor:
+    """All of them, in one vector."""
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
+
+
+def accumulate(rows: list[Row], **how: bool) -> tuple[float, torch.Tensor]:
+    """Loss and gradients of one micro-batch on the fast path."""
+    model = tiny_llama(torch.bfloat16)
+    decoder = Decoder(model, torch.bfloat16, on_gpu=True, **how)
+    decoder.refresh()
+    batch = on_gpu(make_stream_batch(rows))
+    loss = decoder.accumulate(batch, decoder.stream(batch), torch.ones((), device="cuda"))
+    return float(loss), gradients(model)
+
+
+def on_gpu(batch: StreamBatch) -> StreamBatch:
+    """Its tensors there."""
+    moved = {name: tensor.cuda() for name, tensor in batch.tensors.items()}
+    return StreamBatch(**moved, longest=batch.longest)
+
+
+def check_path() -> None:
+    """The fast path against autograd in float32, and its ways of saving memory."""
+    rows = tiny_rows(4)
+    model = tiny_llama(torch.float32)
+    total = torch.zeros((), device="cuda")
+    for row in rows:
+        ids = torch.tensor(row.input_ids, device="cuda", dtype=torch.int64)[None]
+        labels = torch.tensor(row.labels, device="cuda", dtype=torch.int64)[1:]
+        logits = model(input_ids=ids).logits[0, :-1]
+        total = total + functional.cross_entropy(logits, labels, reduction="sum")
+    total.backward()
+    reference = gradients(model)
+    loss, found = accumulate(rows)
+    show("fast path loss", abs(loss / float(total.detach()) - 1), 2e-3)
+    show("fast path gradients", error(found, reference), 3e-2)
+    for name, how in (
+        ("recomputed", {"recompute": True}),
+        ("in host memory", {"recompute": True, "offload": True}),
+    ):
+        again, other = accumulate(rows, **how)
+        show(f"{name} loss", abs(again / loss - 1), 1e-6)
+        show(f"{name} gradients", error(other, found), 1e-3)
+
+
+def check_graph() -> None:
+    """Replays of recorded micro-batches of two shapes against launches, in any order."""
+    rows = tiny_rows(48)
+    micros = [rows[start : start + 2] for start in range(0, 48, 2)]
+    shapes = choose_shapes([StreamSize.of(micro) for micro in micros], Pace(0.6, 1e-3))
+    model = tiny_llama(torch.bfloat16)
+    decoder = Decoder(model, torch.bfloat16, on_gpu=True)
+    decoder.refresh()
+    total, scale = torch.zeros((), device="cuda"), torch.ones((), device="cuda")
+    warm = on_gpu(make_stream_batch(micros[0]))
+    decoder.accumulate(warm, decoder.stream(warm), scale)
+    recorded: dict[Any, RecordedStep] = {}
+    last = None
+    examples = dict(zip(shapes, micros, strict=True))
+    for shape in sorted(examples, key=lambda one: -one.tokens):
+        last = RecordedStep(decoder, on_gpu(make_stream_batch(examples[shape], shape)), total, last)
+        recorded[shape] = last
+    show("shapes recorded", abs(len(recorded) - 3) - 1, 0)  # 2 to 4 of them
+    worst_loss = worst = 0.0
+    for micro, shape in zip(micros, shapes, strict=True):
+        zero(model)
+        exact = on_gpu(make_stream_batch(micro))
+        wanted = float(decoder.accumulate(exact, decoder.stream(exact), scale))
+        reference = gradients(model)
+        zero(model)
+        total.zero_()
+        recorded[shape].replay(on_gpu(make_stream_batch(micro, shape)), scale)
+        worst_loss = max(worst_loss, abs(float(total) / wanted - 1))
+        worst = max(worst, error(gradients(model), reference))
+    show("replayed loss", worst_loss, 1e-4)
+    show("replayed gradients", worst, 1e-2)
+
+
+def zero(model: Any) -> None:
+    """Set gradients to zero in place."""
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            parameter.grad.zero_()
+
+
+def check_decoding() -> None:
+    """Recorded greedy decoding against transformers' own loop, in float32."""
+    from transformers import GenerationConfig
+
+    from harness.score.decode import Asked, decodes, greedy
+
+    model = tiny_llama(torch.float32)
+    assert decodes(model)
+    ids = torch.randint(3, 512, (5, 40), device="cuda")
+    mask = torch.ones_like(ids)
+    for row in range(5):
+        mask[row, : row * 6] = 0
+    settings = GenerationConfig(
+        max_new_tokens=64, do_sample=False, eos_token_id=511, pad_token_id=0
+    )
+    with torch.inference_mode():
+        wanted = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
+    found = greedy(model, Asked(ids, mask, 64, 511), lambda _: None)
+    wrong = 0
+    for ours, theirs in zip(found.tolist(), wanted[:, 40:].tolist(), strict=True):
+        end = theirs.index(511) if 511 in theirs else len(theirs)
+        wrong += ours[:end] != theirs[:end]
+    show("answers that differ", wrong, 0)
+
+
+def main() -> int:
+    """Run all checks; the exit code."""
+    if not torch.cuda.is_available():
+        print("FAIL no CUDA device")
+        return 1
     torch.manual_seed(1)
-    for one in (check_dequantize, check_elementwise, check_norms, check_rest):
+    for one in (check_dequantize, check_elementwise, check_norms, check_rest, check_path,
+                check_graph, check_decoding):  # fmt: skip
         try:
             one()
-        except Exception as problem:
+        except Exception as problem:  # the other checks still tell something
             import traceback
 
             traceback.print_exc(limit=-5)
             print("FAIL", one.__name__, type(problem).__name__, str(problem)[:400])
+            FAILED.append(one.__name__)
+    print(f"FAILED: {', '.join(FAILED)}" if FAILED else "PASS")
+    return 1 if FAILED else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

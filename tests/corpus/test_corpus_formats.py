@@ -15,7 +15,7 @@ import pytest
 
 from harness.corpus.corpus import Corpus, build_corpus
 from harness.corpus.fields import Complaints
-from harness.corpus.formats import BUILT_IN, format_names
+from harness.corpus.formats import FORMATS, format_names
 from harness.corpus.selection import conversations
 from harness.corpus.sources import find_source, read_trees
 from harness.corpus.trees import MessageTree, TreeGrower, walk
@@ -140,7 +140,7 @@ def test_text_without_conversations_is_not_guessed_at(oasst: Path) -> None:
 
 
 def test_every_format_has_a_name_and_recognises_its_own() -> None:
-    assert set(BUILT_IN) <= set(format_names())
+    assert set(FORMATS.built_in) <= set(format_names())
     with pytest.raises(UnknownName, match="unknown corpus format 'tree'") as caught:
         build_corpus(CorpusSpec(format="tree"))
     assert "did you mean trees" in str(caught.value)

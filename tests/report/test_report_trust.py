@@ -11,10 +11,11 @@ import pytest
 
 from harness.errors import InvalidFile
 from harness.records.store import BrokenRun, RunStore, StoredRun, is_whole
+from harness.report.items import read_table
 from harness.report.trust import trusted
 from harness.spec.schema import file_sha256, write_json
 from tests.cli.terminal import harness
-from tests.report.records import Made, write_run
+from tests.report.records import Made, build_from, write_run, write_runs
 
 
 @pytest.fixture
@@ -85,3 +86,29 @@ def test_a_published_report_may_lie_without_items(run: Path) -> None:
     stored = found(run)
     assert isinstance(stored, StoredRun)
     assert not all(is_whole(score, run) for score in stored.record.scores)
+
+
+@pytest.mark.parametrize("values", [["a"] * 3, [1, 2, 3], [1.0, None, 2.0], [1.0, float("nan")]])
+def test_numbers_that_are_none_are_not_read(tmp_path: Path, values: list[object]) -> None:
+    path, rows = tmp_path / "items.parquet", len(values)
+    names = pa.array(["x"] * rows)
+    table = {"item": names, "cluster": names, "numerator": values, "denominator": [1.0] * rows}
+    pq.write_table(pa.table(table), path)
+    assert read_table(path) is None
+
+
+def test_names_that_are_no_text_are_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "items.parquet"
+    names = pa.array([b"\xb6\xff", b"\xb7\xff"]).cast(pa.string(), safe=False)
+    ones = pa.array([1.0, 2.0])
+    columns = {"item": names, "cluster": names, "numerator": ones, "denominator": ones}
+    pq.write_table(pa.table(columns), path)
+    assert read_table(path) is None
+
+
+def test_a_reference_on_another_corpus_is_left_out_and_the_report_made(tmp_path: Path) -> None:
+    runs = [Made("lora_bf16", corpus_sha256="0" * 64), Made("qlora_nf4"), Made("qlora_fp4")]
+    write_runs(tmp_path, runs)
+    report = build_from(tmp_path, reference="lora_bf16")
+    (scoring, *_) = report.evidence.scorings
+    assert scoring.excluded == {"lora_bf16": "another model, corpus or way to score"}

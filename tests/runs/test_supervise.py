@@ -367,6 +367,54 @@ def test_what_another_environment_left_is_not_gone_on_from(small: Small, tmp_pat
     assert not folder.checkpoint.exists()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sources": "of an edit"},
+        {"settings": {"ATEN_CPU_CAPABILITY": "default"}},
+        {"settings": {"ONEDNN_DEFAULT_FPMATH_MODE": "BF16"}},
+        {"settings": {"NVIDIA_TF32_OVERRIDE": "1"}},
+        {"threads": 7},
+    ],
+)
+def test_other_code_or_arithmetic_is_not_gone_on_from(
+    small: Small, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    from harness.measure.environment import take_environment
+    from harness.records.store import RunFolder
+    from harness.runs.kept import Kept
+
+    folder, here = RunFolder(tmp_path), take_environment(small.plan().device)
+    kept = Kept(folder, small.plan())
+    assert [kept.start(here), kept.start(here)] == [0, 1]
+    folder.checkpoint.mkdir()
+    assert kept.start(here.model_copy(update=change)) == 0
+    assert not folder.checkpoint.exists()
+
+
+def test_force_takes_nothing_over_but_what_its_own_order_found(
+    copied: RunStore, small: Small
+) -> None:
+    """After an edit of the scoring code --force once still gave the old value."""
+    order = Order(force=True)
+    first = supervise(small.plan(), copied, Heard(), order)
+    assert not any(cost.reused for cost in first.phases), "the base is scored again"
+    second = supervise(small.plan(seed=1), copied, Heard(), order)
+    assert [cost.name for cost in second.phases if cost.reused] == ["score_base"]
+
+
+def test_a_record_of_other_code_says_so_when_it_is_used_again(
+    copied: RunStore, done: tuple[RunStore, RunRecord], small: Small
+) -> None:
+    environment = done[1].environment
+    assert environment is not None
+    older = environment.model_copy(update={"sources": "of another version"})
+    copied.write(done[1].model_copy(update={"environment": older}))
+    heard = Heard()
+    supervise(small.plan(), copied, heard)
+    assert "another version of the harness made it" in heard.notes[0]
+
+
 def test_code_of_a_model_needs_a_word_on_the_command_line_too(
     small: Small, store: RunStore
 ) -> None:

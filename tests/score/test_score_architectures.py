@@ -82,8 +82,7 @@ def build(name: str) -> Any:
     return model.eval()
 
 
-@pytest.fixture(scope="module")
-def words() -> Any:
+def make_words() -> Any:
     """A tokenizer whose words are ``w0`` to ``w159``."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -93,6 +92,12 @@ def words() -> Any:
     return PreTrainedTokenizerFast(
         tokenizer_object=inner, bos_token="w1", eos_token="w2", pad_token="w2", unk_token="w3"
     )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def words() -> Any:
+    """One for all tests of this file."""
+    return make_words()
 
 
 def requests(preamble: int = 120) -> list[Instance]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, PromptTuningConfig, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig
 
 from harness.corpus.corpus import Corpus
 from harness.corpus.render import Renderer
 from harness.records.events import Silence
-from harness.score.generations import choose_prompts, generate, score_generations
+from harness.score.decode import Asked, decodes, greedy
+from harness.score.generations import choose_prompts, generate, padded, score_generations
 from harness.score.items import Place
 from harness.spec.suite import ScoreSpec
 from tests.score.conftest import make_model
@@ -54,3 +58,69 @@ def test_empty_and_never_ending_answers_are_counted(
     assert values["rouge_l"] == pytest.approx(0.5)
     assert [g.ended for g in generations] == [True, False]
     assert generations[1].answer == prompts[1].reference
+
+
+SMALL = {
+    "vocab_size": 1024,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
+
+
+def small_model(family: str) -> Any:
+    """A random model in float32 whose answers differ from prompt to prompt."""
+    torch.manual_seed(0)
+    shape = {**SMALL, "n_positions": 2048} if family == "gpt2" else SMALL
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **shape))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(6)
+    return model.eval()
+
+
+def asked_of(renderer: Renderer, corpus: Corpus, count: int, end: int | None = None) -> Asked:
+    prompts = choose_prompts(corpus.held_out, count)
+    asked = padded([renderer.prompt_ids(p.messages) for p in prompts], 40, renderer)
+    return asked if end is None else replace(asked, end=end)
+
+
+@pytest.mark.parametrize("family", ["llama", "phi", "gpt2"])
+def test_a_cache_of_fixed_size_answers_the_same(
+    family: str, corpus: Corpus, tokenizer: Any
+) -> None:
+    renderer, model = Renderer(tokenizer, "chatml"), small_model(family)
+    prompts, told = choose_prompts(corpus.held_out, 3), list[int]()
+    expected = generate(model, renderer, prompts, 40, Silence())
+    asked = asked_of(renderer, corpus, 3)
+
+    assert decodes(model)
+    found = greedy(model, asked, told.append)
+    for (tokens, ended), row in zip(expected, found.tolist(), strict=True):
+        assert row[: len(tokens)] == tokens
+        assert not ended or row[len(tokens)] == asked.end
+    assert told == sorted(told)
+
+
+def test_answers_that_have_all_ended_are_not_gone_on_with(corpus: Corpus, tokenizer: Any) -> None:
+    renderer, model = Renderer(tokenizer, "chatml"), small_model("llama")
+    first = greedy(model, asked_of(renderer, corpus, 1, end=-1), lambda _: None)
+    told: list[int] = []
+    greedy(model, asked_of(renderer, corpus, 1, end=int(first[0, 3])), told.append)
+    assert told == [8]
+
+
+def test_models_that_decode_otherwise_are_left_to_transformers() -> None:
+    sliding = AutoModelForCausalLM.from_config(
+        MistralConfig(**SMALL, num_key_value_heads=2, sliding_window=8)
+    )
+    repeating = small_model("llama")
+    repeating.generation_config.repetition_penalty = 1.3
+    soft = get_peft_model(
+        small_model("llama"), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    )
+    assert not any(decodes(model) for model in (sliding, repeating, soft))
+    lora = LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear")
+    assert decodes(get_peft_model(small_model("llama"), lora))

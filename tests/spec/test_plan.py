@@ -6,14 +6,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from harness.errors import CorpusError, InvalidFile, StorageError, UserError
 from harness.spec.device import Device
-from harness.spec.plan import Plan, RunRequest
-from harness.spec.schema import read_json, write_json
+from harness.spec.plan import NEWER, UNDECIDING, Plan, RunRequest
+from harness.spec.schema import default_of, leave_out, model_in, read_json, write_json
 from tests.planned import CPU, GPU, planned
 
 OLDER_PRINT = "8f0d0fff0070f4d0db7a708d121c90839f4989302153c82a34948abbc5c4c005"
@@ -274,7 +276,7 @@ def test_large_weights_are_known_by_header_size_and_samples(tmp_path: Path, plac
 
 
 def test_models_from_elsewhere_keep_the_fingerprints_that_older_harnesses_gave() -> None:
-    plan = planned("qlora_nf4", device=GPU)
+    plan = planned("qlora_nf4", "order=rows", device=GPU)
     assert plan.model_sha256 is None
     assert plan.fingerprint == OLDER_PRINT
     assert plan.base_fingerprint == OLDER_BASE_PRINT
@@ -336,3 +338,96 @@ def test_offloading_that_cannot_be_had_is_a_substitution() -> None:
     plan = planned("qlora_nf4", "training.activation_offload=true")
     assert not plan.training.activation_offload
     assert "training.activation_offload" in {item.key for item in plan.substitutions}
+
+
+# Settings that came after the first records
+
+RECORDS = (
+    Path(__file__).parents[1] / "records" / "record-version-1.json",
+    *sorted((Path(__file__).parents[2] / "reports").glob("*/records/**/record.json")),
+)
+SET = {
+    "order": "conversations",
+    "order_seed": 7,
+    "model_sha256": "0" * 64,
+    "corpus.validation_fraction": 0.25,
+    "corpus.validation_limit": 3,
+    "corpus.chat_date": "2025-01-01",
+    "score.also": ["other"],
+    "score.split": "validation",
+}
+RENAMED = {"score.forms"}
+
+
+def keys(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Dotted keys of all fields of ``kind`` that are no sections themselves."""
+    for name, field in kind.model_fields.items():
+        inner = model_in(field.annotation)
+        if inner is None:
+            yield prefix + name
+        else:
+            yield from keys(inner, f"{prefix}{name}.")
+
+
+def has(data: object, key: str) -> bool:
+    """Whether plain data holds the dotted key; an absent or empty section tells nothing."""
+    first, _, rest = key.partition(".")
+    if isinstance(data, list):
+        return all(has(item, key) for item in data)
+    if not isinstance(data, dict):
+        return True
+    return first in data and (not rest or has(data[first], rest))
+
+
+def changed(plan: Plan, key: str, value: object) -> Plan:
+    data = json.loads(plan.model_dump_json())
+    *path, name = key.split(".")
+    section = data
+    for part in path:
+        section = section[part]
+    section[name] = value
+    return Plan.model_validate_json(json.dumps(data))
+
+
+def test_every_setting_newer_than_a_committed_record_is_left_out_at_its_default() -> None:
+    plans = [json.loads(path.read_text())["plan"] for path in RECORDS]
+    assert len(plans) > 1
+    newer = {key for key in keys(Plan) if not all(has(plan, key) for plan in plans)}
+    assert newer - RENAMED <= {*NEWER, *UNDECIDING}
+
+
+def test_what_is_left_out_are_settings() -> None:
+    known = set(keys(Plan))
+    assert set(NEWER) <= known
+    assert set(UNDECIDING) <= known | set(Plan.model_fields)
+    assert set(SET) == set(NEWER), "name a value for the new setting"
+
+
+@pytest.mark.parametrize("key", NEWER)
+def test_a_newer_setting_decides_only_where_it_is_set(key: str) -> None:
+    plan = planned("qlora_nf4")
+    default = changed(plan, key, default_of(Plan, key))
+    assert changed(default, key, SET[key]).fingerprint != default.fingerprint
+    older = json.loads(default.model_dump_json())
+    leave_out(older, key)
+    assert Plan.model_validate_json(json.dumps(older)).fingerprint == default.fingerprint
+
+
+def test_new_plans_draw_their_order_over_conversations_and_old_ones_over_rows() -> None:
+    plan = planned("qlora_nf4")
+    assert plan.order == "conversations"
+    rows = planned("qlora_nf4", "order=rows")
+    older = json.loads(plan.model_dump_json())
+    del older["order"]
+    assert Plan.model_validate_json(json.dumps(older)).order == "rows" == rows.order
+    assert plan.fingerprint != rows.fingerprint
+    assert plan.base_fingerprint == rows.base_fingerprint
+    base = planned("base", "order_seed=3")
+    assert (base.order, base.order_seed) == ("rows", None), "nothing is trained in any order"
+
+
+def test_the_order_can_be_held_while_the_seed_changes() -> None:
+    held = [planned("qlora_nf4", "order_seed=5", seed=seed) for seed in (0, 1)]
+    assert [plan.order_seed for plan in held] == [5, 5]
+    assert len({plan.fingerprint for plan in held}) == 2
+    assert planned("qlora_nf4", seed=0).order_seed is None

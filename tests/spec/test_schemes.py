@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from harness.errors import InvalidFile, UnknownName
-from harness.spec.schemes import BUILT_IN, load_scheme, resolve_quantization, scheme_names
+from harness.spec.schemes import SCHEMES, load_scheme, resolve_quantization, scheme_names
 from harness.spec.variant import Quantization
 from tests.planned import planned
 
@@ -17,7 +17,7 @@ def resolved(**written: object) -> Quantization:
     return resolve_quantization(Quantization.model_validate(written), "v.toml")
 
 
-@pytest.mark.parametrize("name", sorted(BUILT_IN))
+@pytest.mark.parametrize("name", sorted(SCHEMES.built_in))
 def test_a_registered_name_leads_to_the_scheme_of_that_name(name: str) -> None:
     assert load_scheme(name).name == name
     assert name in scheme_names()

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.corpus.render import TokenSequence
+from harness.corpus.sequences import Rows, make_rows
 from harness.errors import CorpusError
 from harness.spec.suite import Budget
+from harness.spec.variant import Training
 from harness.train.schedule import MicroBatch, largest_micro_batch, schedule
 
 
@@ -46,3 +52,72 @@ def test_the_largest_micro_batch_is_found_by_tokens_and_by_its_longest_row() -> 
     tokens = [9, 1, 6, 6, 50]
     assert largest_micro_batch([0, 1, 2, 3], tokens, 2) == MicroBatch(longest=9, tokens=12)
     assert largest_micro_batch([], tokens, 2) is None
+
+
+# Drawn over conversations
+
+
+def made_rows(lengths: list[int], limit: int, **training: object) -> Rows:
+    """Rows of conversations of so many tokens, half a prompt and half a reply each."""
+    sequences = []
+    for number, length in enumerate(lengths):
+        ids = np.full(length, number, dtype=np.int32)
+        sequences.append(
+            TokenSequence(f"c{number}", f"t{number}", ids, np.arange(length) * 2 >= length)
+        )
+    return make_rows(sequences, Training(sequence_length=limit, **training))  # type: ignore[arg-type]
+
+
+def trained(rows: Rows, seed: int, steps: int) -> list[int]:
+    """The first conversation of each row, in training order."""
+    budget = Budget(steps=steps, batch_size=1)
+    order = schedule(len(rows.rows), budget, seed, rows.tokens_per_row, rows.of_conversation)
+    return [int(rows.rows[row].input_ids[0]) for row in order]
+
+
+LENGTHS = [20, 90, 35, 300, 12, 64, 150, 41, 70, 8, 210, 28]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("limit", [30, 80, 140, 250])
+@pytest.mark.parametrize("overflow", ["cut", "drop"])
+def test_the_order_is_the_same_whatever_the_length(seed: int, limit: int, overflow: str) -> None:
+    whole = trained(made_rows(LENGTHS, 512), seed, steps=len(LENGTHS))
+    rows = made_rows(LENGTHS, limit, overflow=overflow)
+    left = len(rows.rows)
+    short = trained(rows, seed, steps=2 * left)
+    assert bool(rows.dropped_conversations) == (overflow == "drop" or limit < 150)
+    assert short[:left] == [number for number in whole if rows.of_conversation[number]]
+    assert sorted(short[left:]) == sorted(short[:left]), "the next epoch sees every row again"
+    assert short[left:] != short[:left]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_where_nothing_is_dropped_it_is_the_order_of_rows(seed: int) -> None:
+    rows = made_rows(LENGTHS, 512)
+    budget = Budget(steps=30, batch_size=2)
+    both = [
+        schedule(len(rows.rows), budget, seed, rows.tokens_per_row, rows_of)
+        for rows_of in (None, rows.of_conversation)
+    ]
+    assert both[0] == both[1]
+
+
+@pytest.mark.parametrize("limit", [40, 100, 320])
+def test_a_packed_row_comes_where_the_first_of_its_conversations_comes(limit: int) -> None:
+    rows = made_rows(LENGTHS, limit, packing=True)
+    budget = Budget(steps=len(rows.rows), batch_size=1)
+    order = schedule(len(rows.rows), budget, 3, rows.tokens_per_row, rows.of_conversation)
+    assert sorted(order) == list(range(len(rows.rows)))
+    drawn = np.random.default_rng([3, 0]).permutation(len(LENGTHS)).tolist()
+    first = {row: min(drawn.index(int(i)) for i in rows.rows[row].input_ids) for row in order}
+    assert [first[row] for row in order] == sorted(first.values())
+
+
+def test_windows_of_one_conversation_follow_each_other() -> None:
+    rows = made_rows(LENGTHS, 60, overflow="window")
+    budget = Budget(steps=len(rows.rows), batch_size=1)
+    order = schedule(len(rows.rows), budget, 0, rows.tokens_per_row, rows.of_conversation)
+    assert sorted(order) == list(range(len(rows.rows)))
+    seen = [int(rows.rows[row].input_ids[0]) for row in order]
+    assert [number for number, _ in itertools.groupby(seen)] == list(dict.fromkeys(seen))

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness.spec.methods import virtual_tokens
 from harness.spec.plan import Plan
 from harness.train.peaks import TrainingPeaks
 from harness.train.rehearsal import checkpoint_layers, rehearse, rehearsing
@@ -31,7 +32,7 @@ def _train(plan: Plan, model: Any, rows: int, tokens: int) -> tuple[int, int, in
             if parameter.requires_grad:
                 parameter.grad = torch.empty_like(parameter)  # kept from the last micro-batch
     with rehearsing(model) as live:
-        logits = OwnLogits(base)
+        logits = OwnLogits(model)
         hidden = logits.hidden(**_inputs(plan, rows, tokens))
         saved = live.live
         live.reset_peak()
@@ -51,9 +52,13 @@ def _ask_for_gradients(_module: nn.Module, _inputs: Any, output: Tensor) -> None
 
 
 def _inputs(plan: Plan, rows: int, tokens: int) -> dict[str, Tensor]:
-    """A lone whole row needs no mask; padded or packed ones get it per pair of positions."""
+    """A lone whole row needs no mask; padded or packed ones get it per pair of positions.
+
+    PEFT lengthens the mask of a soft prompt itself, and only one of a value per token; it is left
+    out, which is little beside the rest.
+    """
     inputs = {"input_ids": torch.empty(rows, tokens, dtype=torch.int64, device="meta")}
-    if plan.training.packing or rows > 1:
+    if (plan.training.packing or rows > 1) and not virtual_tokens(plan.adapter):
         mask = torch.empty(rows, 1, tokens, tokens, dtype=torch.bool, device="meta")
         inputs["attention_mask"] = mask
     return inputs

@@ -19,8 +19,10 @@ class OwnLogits:
     those few tokens. Works on the meta device too.
     """
 
-    def __init__(self, base: Any) -> None:
-        """Take a transformers causal model, adapters inside it included."""
+    def __init__(self, model: Any) -> None:
+        """Take a transformers causal model, or one that PEFT has wrapped."""
+        self._model = model
+        base = model.get_base_model() if hasattr(model, "peft_config") else model
         self._base = base
         self.head: nn.Module = base.get_output_embeddings()
         device = next(base.parameters()).device
@@ -29,7 +31,6 @@ class OwnLogits:
         self.linear = self._learn()
 
     def _forward(self, **inputs: Any) -> Any:
-        # the class's own: trainers wrap the instance's in casts of its output
         return type(self._base).forward(self._base, **inputs, use_cache=False)
 
     def _learn(self) -> bool:
@@ -53,7 +54,11 @@ class OwnLogits:
         return bool(same and output._version == version and logits.dtype == output.dtype)  # noqa: SLF001
 
     def hidden(self, **inputs: Any) -> Tensor:
-        """The input of the output layer, (rows, tokens, width), by the model's own forward pass."""
+        """The input of the output layer, (rows, tokens, width), by the model's own forward pass.
+
+        For a wrapped model that is PEFT's, which puts soft prompts before the tokens; what it
+        gives for their positions is left out.
+        """
         found: list[Tensor] = []
 
         def take(_module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor]:
@@ -61,8 +66,9 @@ class OwnLogits:
             return (given[0][:, :0],)  # no position is left to make logits of
 
         with _hooked(self.head, take):
-            self._forward(**inputs)
-        return found[0]
+            # the class's own: trainers wrap the instance's in casts of its output
+            type(self._model).forward(self._model, **inputs, use_cache=False)
+        return found[0][:, -inputs["input_ids"].shape[1] :]
 
     def of(self, hidden: Tensor) -> Tensor:
         """Logits (positions, vocabulary) of ``hidden`` (positions, width)."""

@@ -15,6 +15,7 @@ from trl import SFTConfig, SFTTrainer
 from harness.corpus.sequences import IGNORED
 from harness.records.events import Progress
 from harness.records.record import TrainResult
+from harness.train.allocation import Allocation, allocation_of
 from harness.train.batch import collate
 from harness.train.checkpoint import (
     CheckpointWriter,
@@ -42,6 +43,9 @@ def train(job: TrainJob, progress: Progress) -> TrainResult:
     elif saved is not None:
         restore_weights(job.model, saved.weights)
         restore_random_state(saved.random)
+        allocation = allocation_of(job.model, job.plan)
+        if allocation is not None:
+            allocation.restore(saved.allocation)
     return ledger.result("plain", job.truncated_tokens, plan=job.plan)
 
 
@@ -64,7 +68,8 @@ def _make_trainer(
     for name, weight in _trainable(job).items():
         weight.data = stored[name]
     trainer.ledger = ledger
-    trainer.logits = OwnLogits(_base_of(job.model))
+    trainer.logits = OwnLogits(job.model)
+    trainer.allocation = allocation_of(job.model, job.plan)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_Bookkeeper(job, trainer, ledger, saved, progress))
     return trainer
@@ -163,6 +168,7 @@ class _PlainTrainer(SFTTrainer):  # type: ignore[misc]
 
     ledger: Ledger
     logits: OwnLogits
+    allocation: Allocation | None = None
     step_loss: torch.Tensor | None = None
     step_norm: float | None = None
 
@@ -177,9 +183,12 @@ class _PlainTrainer(SFTTrainer):  # type: ignore[misc]
         labels = inputs.pop("labels")
         summed = summed_loss(self.logits.hidden(**inputs), self.logits, labels)
         count = num_items_in_batch if num_items_in_batch is not None else (labels != IGNORED).sum()
-        loss = summed / torch.as_tensor(count).clamp(min=1)
+        count = torch.as_tensor(count).clamp(min=1)
+        loss = summed / count
         kept = loss.detach()
         self.step_loss = kept if self.step_loss is None else self.step_loss + kept
+        if self.allocation is not None:  # once a step, however many micro-batches it has
+            loss = loss + self.allocation.penalty() * (labels[:, 1:] != IGNORED).sum() / count
         return (loss, {}) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -223,6 +232,11 @@ class _Bookkeeper(TrainerCallback):  # type: ignore[misc]
         if self._trainer.step_loss is not None:
             self._ledger.check(float(self._trainer.step_loss))
 
+    def on_optimizer_step(self, *_: Any, **__: Any) -> None:
+        """Move ranks about, where the adapter asks for it."""
+        if self._trainer.allocation is not None:
+            self._trainer.allocation.after_step(self._ledger.done)
+
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """Enter the step; write a checkpoint when one is due."""
         loss = self._trainer.step_loss
@@ -242,9 +256,12 @@ class _Bookkeeper(TrainerCallback):  # type: ignore[misc]
         if scaler is not None and saved.scaler is not None:
             scaler.load_state_dict(saved.scaler)
         restore_random_state(saved.random)
+        if self._trainer.allocation is not None:
+            self._trainer.allocation.restore(saved.allocation)
 
     def _state(self) -> TrainingState:
         scaler = self._trainer.accelerator.scaler
+        allocation = self._trainer.allocation
         return TrainingState(
             fingerprint=self._job.plan.fingerprint,
             points=tuple(self._ledger.points),
@@ -253,4 +270,5 @@ class _Bookkeeper(TrainerCallback):  # type: ignore[misc]
             rates=self._trainer.lr_scheduler.state_dict(),
             scaler=None if scaler is None else scaler.state_dict(),
             random=random_state(),
+            allocation={} if allocation is None else allocation.state(),
         )

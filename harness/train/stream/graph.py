@@ -1,10 +1,11 @@
-"""Graph: a micro-batch recorded once as a CUDA graph and replayed, where launches would bind."""
+"""Graph: micro-batches recorded as CUDA graphs and replayed, where the host would hold them up."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,46 +13,94 @@ from torch import Tensor
 from harness.train.batch import StreamBatch, StreamSize
 from harness.train.stream.decoder import Decoder
 
-if TYPE_CHECKING:
-    from harness.corpus.sequences import Row
+# A training of fewer micro-batches ends before a recording has paid for itself.
+WORTHWHILE = 8
+# Recording launches every kernel once, into a graph, and sends that to the device.
+RECORDING_LAUNCHES = 2.0
+# Even a host that is ahead holds the device up where a step begins: this share of its launches.
+LAG = 0.1
+# Every shape is a graph of its own; more than a few brought nothing.
+MOST_SHAPES = 4
 
-# Above this many tokens kernels take longer than their launches.
-LAUNCH_BOUND_TOKENS = 2**14
-# Filling every micro-batch to one shape may cost this share of tokens at most.
-AFFORDABLE_FILL = 0.05
-# Recording takes about as long as a few steps.
-WORTHWHILE_STEPS = 8
+
+@dataclass(frozen=True)
+class Pace:
+    """What a micro-batch costs, in seconds: its launches on the host, each token on the device."""
+
+    launch: float
+    token: float
+
+    def launched(self, size: StreamSize) -> float:
+        """Time of a micro-batch of ``size`` whose kernels the host launches one by one."""
+        return max(self.launch, size.tokens * self.token) + LAG * self.launch
+
+    def replayed(self, shape: StreamSize) -> float:
+        """Time of one that is filled up to ``shape`` and replayed."""
+        return shape.tokens * self.token
 
 
-def common_size(micro_batches: Sequence[Sequence[Row]]) -> StreamSize | None:
-    """One shape for all micro-batches, or None where a graph would not pay."""
-    sizes = [StreamSize.of(rows) for rows in micro_batches]
-    if len(sizes) < WORTHWHILE_STEPS:
-        return None
+def choose_shapes(sizes: Sequence[StreamSize], pace: Pace) -> list[StreamSize | None]:
+    """The shape that each micro-batch is filled up to and recorded in; None: launched as it is.
+
+    What counts is time: a filled token costs the device its time, a launch costs the host its
+    own. Micro-batches of similar size share a shape, of which there are as many as pay.
+    """
+    everything: list[StreamSize | None] = [None] * len(sizes)
+    if len(sizes) < WORTHWHILE:
+        return everything
+    order = sorted(range(len(sizes)), key=lambda index: sizes[index].tokens)
+    best, best_time = everything, sum(pace.launched(size) for size in sizes)
+    for count in range(1, MOST_SHAPES + 1):
+        chosen, time = list(everything), 0.0
+        for start, end in _parts(len(order), count):
+            members = order[start:end]
+            shape, seconds = _shape_of([sizes[index] for index in members], pace)
+            time += seconds
+            for index in members:
+                chosen[index] = shape
+        if time < best_time:
+            best, best_time = chosen, time
+    return best
+
+
+def _parts(length: int, count: int) -> list[tuple[int, int]]:
+    edges = [length * part // count for part in range(count + 1)]
+    return list(pairwise(edges))
+
+
+def _shape_of(sizes: Sequence[StreamSize], pace: Pace) -> tuple[StreamSize | None, float]:
+    """The shape for all of ``sizes``, or None where launching them is faster; and the time."""
+    launched = sum(pace.launched(size) for size in sizes)
     whole = sizes[0]
     for size in sizes:
         whole = whole.covering(size)
-    real = sum(size.tokens for size in sizes) / len(sizes)
-    if whole.tokens > LAUNCH_BOUND_TOKENS or whole.tokens > real * (1 + AFFORDABLE_FILL):
-        return None
+    recording = RECORDING_LAUNCHES * pace.launch
+    replayed = recording + len(sizes) * pace.replayed(whole)
+    if launched <= replayed:
+        return None, launched
     fillings = -(-(whole.tokens - min(size.tokens for size in sizes)) // whole.longest)
-    return replace(whole, conversations=whole.conversations + fillings)
+    return replace(whole, conversations=whole.conversations + fillings), replayed
 
 
 class RecordedStep:
     """``decoder.accumulate`` for batches of one shape."""
 
-    def __init__(self, decoder: Decoder, batch: StreamBatch, total: Tensor) -> None:
+    def __init__(
+        self, decoder: Decoder, batch: StreamBatch, total: Tensor, beside: RecordedStep | None
+    ) -> None:
         """Record with ``batch`` as the example; losses are added to ``total``.
 
-        Gradients of the example are added too: zero them afterwards.
+        Gradients of the example are added too: zero them afterwards. ``beside`` is one recorded
+        earlier: no two are replayed at a time and none leaves anything behind, so they share
+        memory. Record the largest first.
         """
         self._decoder = decoder
         self._batch = batch
         self._stream = decoder.stream(batch)
         self._scale = torch.ones((), device=batch.ids.device)
         self._graph = torch.cuda.CUDAGraph()
-        capture: Any = torch.cuda.graph(self._graph)
+        pool = None if beside is None else beside._graph.pool()  # noqa: SLF001 - one of its kind
+        capture: Any = torch.cuda.graph(self._graph, pool=pool)
         with torch.no_grad(), capture:
             total.add_(decoder.accumulate(self._batch, self._stream, self._scale))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -26,8 +26,11 @@ from harness.train.job import TrainJob
 from harness.train.ledger import Ledger
 from harness.train.optimizer import make_optimizer, make_rate_schedule
 from harness.train.stream.decoder import Decoder
-from harness.train.stream.graph import RecordedStep, common_size
+from harness.train.stream.graph import WORTHWHILE, Pace, RecordedStep, choose_shapes
 from harness.train.stream.linears import UnsupportedLayer
+
+if TYPE_CHECKING:
+    from harness.corpus.sequences import Row
 
 
 def train(job: TrainJob, progress: Progress) -> TrainResult:
@@ -57,6 +60,27 @@ def train(job: TrainJob, progress: Progress) -> TrainResult:
     return _Loop.start(job, decoder, progress).run()
 
 
+# A micro-batch that takes this many times its launches is not held up by them.
+DEVICE_BOUND = 2.5
+
+
+def _seconds(recorded: RecordedStep, batch: StreamBatch, scale: Tensor) -> float:
+    """Time of one replay."""
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    recorded.replay(batch, scale)
+    torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A micro-batch on the device, and the recording of its shape, if any."""
+
+    batch: StreamBatch
+    recorded: RecordedStep | None
+
+
 @dataclass
 class _Loop:
     """The state of one training."""
@@ -70,9 +94,9 @@ class _Loop:
     scaler: torch.amp.GradScaler
     trainable: list[torch.nn.Parameter]
     total: Tensor
-    size: StreamSize | None = None
-    recorded: RecordedStep | None = None
-    ready: dict[int, list[StreamBatch]] = field(default_factory=dict)
+    shapes: dict[int, list[StreamSize | None]] = field(default_factory=dict)
+    recorded: dict[StreamSize, RecordedStep] = field(default_factory=dict)
+    ready: dict[int, list[_Prepared]] = field(default_factory=dict)
 
     @classmethod
     def start(cls, job: TrainJob, decoder: Decoder, progress: Progress) -> _Loop:
@@ -113,27 +137,64 @@ class _Loop:
         return self.ledger.result("fast", self.job.truncated_tokens, compile_seconds, self.job.plan)
 
     def _warm_up(self) -> float:
-        """Compile the kernels on one row and record the graph, if any. Returns seconds.
+        """Compile the kernels and record micro-batches where that pays. Returns seconds.
 
         The gradients made on the way are thrown away.
         """
         started = time.perf_counter()
         self.decoder.refresh()
         remaining = range(self.ledger.done, self.job.steps)
-        micros = [rows for step in remaining for rows in self.job.micro_batches(step)]
-        if micros:
-            batch = self._on_device(make_stream_batch(micros[0][:1]))
-            self.decoder.accumulate(batch, self.decoder.stream(batch), torch.ones_like(self.total))
-            self.size = common_size(micros)
-        if self.size is not None:
-            torch.cuda.synchronize()
-            torch.cuda.empty_cache()
-            example = self._on_device(make_stream_batch(micros[0], self.size, self.job.pad_id))
-            self.recorded = RecordedStep(self.decoder, example, self.total)
+        micros = {step: self.job.micro_batches(step) for step in remaining}
+        everything = [rows for step in remaining for rows in micros[step]]
+        if everything:
+            self._launch(everything[0][:1])
+        if len(everything) >= WORTHWHILE:
+            sizes = [StreamSize.of(rows) for rows in everything]
+            shapes = choose_shapes(sizes, self._pace(everything))
+            rest = iter(shapes)
+            self.shapes = {step: [next(rest) for _ in micros[step]] for step in remaining}
+            self._record(everything, shapes)
         self.optimizer.zero_grad(set_to_none=False)
         self.total.zero_()
         torch.cuda.synchronize()
         return time.perf_counter() - started
+
+    def _launch(self, rows: list[Row]) -> tuple[float, float]:
+        """Run one micro-batch. Returns seconds until all was launched and until all was done."""
+        batch = self._on_device(make_stream_batch(rows))
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        self.decoder.accumulate(batch, self.decoder.stream(batch), torch.ones_like(self.total))
+        launched = time.perf_counter() - started
+        torch.cuda.synchronize()
+        return launched, time.perf_counter() - started
+
+    def _pace(self, micro_batches: list[list[Row]]) -> Pace:
+        """Measured: launches on the shortest row, where the device has little to do.
+
+        A token's time is read off the largest micro-batch, recorded unless the device is plainly
+        what takes the time: where launches do, they would hide how little a token costs.
+        """
+        shortest = min(micro_batches[0], key=lambda row: len(row.input_ids))
+        launch = min(self._launch([shortest])[0] for _ in range(2))
+        largest = max(micro_batches, key=lambda rows: StreamSize.of(rows).tokens)
+        done = min(self._launch(largest)[1] for _ in range(2))
+        if done < DEVICE_BOUND * launch:
+            batch = self._on_device(make_stream_batch(largest))
+            torch.cuda.empty_cache()
+            recorded = RecordedStep(self.decoder, batch, self.total, None)
+            done = min(_seconds(recorded, batch, self.total) for _ in range(2))
+        return Pace(launch, done / StreamSize.of(largest).tokens)
+
+    def _record(self, micro_batches: list[list[Row]], shapes: list[StreamSize | None]) -> None:
+        """A recording for every shape, with one of its micro-batches as the example."""
+        examples = {shape: rows for shape, rows in zip(shapes, micro_batches, strict=True) if shape}
+        torch.cuda.empty_cache()
+        last: RecordedStep | None = None
+        for shape in sorted(examples, key=lambda one: -one.tokens):
+            example = make_stream_batch(examples[shape], shape, self.job.pad_id)
+            last = RecordedStep(self.decoder, self._on_device(example), self.total, last)
+            self.recorded[shape] = last
 
     def _step(self, step: int) -> None:
         """One optimizer step; the host waits for the device once, at its end."""
@@ -154,25 +215,30 @@ class _Loop:
         loss, size = torch.stack((self.total / count, norm)).tolist()
         self.ledger.finish_step(loss, rate, size)
 
-    def _gradients(self, batches: list[StreamBatch], count: int) -> None:
+    def _gradients(self, batches: list[_Prepared], count: int) -> None:
         """Gradients of the mean loss over ``count`` tokens; the summed loss into ``total``."""
         self.total.zero_()
         scale = torch.full_like(self.total, 1.0 / count)
         if self.scaler.is_enabled():
             scale = self.scaler.scale(scale)
-        for batch in batches:
-            if self.recorded is not None:
-                self.recorded.replay(batch, scale)
+        for one in batches:
+            if one.recorded is not None:
+                one.recorded.replay(one.batch, scale)
             else:
-                self.total += self.decoder.accumulate(batch, self.decoder.stream(batch), scale)
+                stream = self.decoder.stream(one.batch)
+                self.total += self.decoder.accumulate(one.batch, stream, scale)
 
-    def _batches(self, step: int) -> list[StreamBatch]:
+    def _batches(self, step: int) -> list[_Prepared]:
         """The micro-batches of a step, on the device (prepared ahead if possible)."""
         if step in self.ready:
             return self.ready.pop(step)
+        micros = self.job.micro_batches(step)
         return [
-            self._on_device(make_stream_batch(rows, self.size, self.job.pad_id))
-            for rows in self.job.micro_batches(step)
+            _Prepared(
+                self._on_device(make_stream_batch(rows, shape, self.job.pad_id)),
+                self.recorded[shape] if shape else None,
+            )
+            for rows, shape in zip(micros, self.shapes.get(step, [None] * len(micros)), strict=True)
         ]
 
     def _on_device(self, batch: StreamBatch) -> StreamBatch:

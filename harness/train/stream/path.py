@@ -9,6 +9,8 @@ from harness.train.job import TrainJob
 from harness.train.peaks import TrainingPeaks
 from harness.train.schedule import MicroBatch
 
+OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw_8bit", "loraplus")
+
 
 class StreamPath:
     """The harness's own loop over unpadded streams, with gradients written out."""
@@ -23,6 +25,8 @@ class StreamPath:
             return "full fine-tuning"
         if plan.adapter.type != "LORA":
             return f"{plan.adapter.type} adapters"
+        if plan.training.optimizer not in OPTIMIZERS:
+            return f"the optimizer {plan.training.optimizer}"
         from harness.train.stream.refusal import refusal
 
         return refusal(plan)

@@ -1,0 +1,147 @@
+"""Methods: what a PEFT type needs of a plan and of training, beyond its own fields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from harness.spec.variant import Adapter, Quantization
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What the harness has to do, or may not do, for adapters of one kind.
+
+    A type that is not in :data:`TYPES` needs nothing: it is trained through PEFT's own forward
+    pass, saved and scored like any other.
+    """
+
+    virtual_tokens: str | None = None
+    """Field that says how many positions the soft prompt takes."""
+    holds_cache: bool = False
+    """Its prompt is a cache of keys and values, which gradient checkpointing throws away."""
+    steps: str | None = None
+    """Field that takes the number of optimizer steps."""
+    allocates: bool = False
+    """Asks to be told of every optimizer step (``update_and_allocate``)."""
+    refused: str | None = None
+    """Why no run can train it."""
+
+
+SOFT_PROMPT = Needs(virtual_tokens="num_virtual_tokens")
+PROMPT_CACHE = Needs(virtual_tokens="num_virtual_tokens", holds_cache=True)
+
+TYPES: dict[str, Needs] = {
+    "PROMPT_TUNING": SOFT_PROMPT,
+    "P_TUNING": SOFT_PROMPT,
+    "PREFIX_TUNING": PROMPT_CACHE,
+    "CARTRIDGE": PROMPT_CACHE,
+    "ADALORA": Needs(steps="total_step", allocates=True),
+    "MULTITASK_PROMPT_TUNING": Needs(refused="it tells tasks apart, and a run has one task"),
+    "POLY": Needs(refused="it tells tasks apart, and a run has one task"),
+    "XLORA": Needs(refused="it mixes adapters that other runs have trained"),
+    "CPT": Needs(refused="its loss also covers the tokens of its context"),
+    "SHADOW": Needs(refused="its second loss needs the labels in the model's forward pass"),
+}
+
+# Fields of a type that ask for what no path does, and why that is.
+REFUSED_FIELDS: dict[tuple[str, str], str] = {
+    ("LORA", "alora_invocation_tokens"): "scoring does not look for its invocation tokens",
+    ("LORA", "arrow_config"): "it routes between adapters that other runs have trained",
+    ("LORA", "layer_replication"): "it makes another model, with more layers",
+    ("LORA", "megatron_config"): "it needs Megatron's parallel layers",
+    ("LORA", "monteclora_config"): "it adds a term to the loss, which no training path does",
+    ("LORA", "kasa_config"): "it adds a term to the loss, which no training path does",
+    ("LORA", "use_bdlora"): "it needs a server that splits the adapter over GPUs",
+    ("ADAMSS", "use_asa"): "its allocation of subspaces is not kept in checkpoints",
+}
+
+# Initialisations of LoRA that write into the base weights, and those that read training rows.
+CHANGES_BASE = ("pissa", "olora", "corda", "lora_ga", "loftq")
+READS_ROWS = ("eva", "corda", "lora_ga")
+# Those that take the adapter's start out of the base: without it the trained adapter is of no use.
+TAKES_START_OUT = ("pissa", "olora", "corda", "lora_ga")
+
+
+def needs_of(adapter: Adapter | None) -> Needs:
+    """What ``adapter`` needs."""
+    return Needs() if adapter is None else TYPES.get(adapter.type, Needs())
+
+
+def virtual_tokens(adapter: Adapter | None) -> int:
+    """Positions that the soft prompt of ``adapter`` takes from the model's context."""
+    name = needs_of(adapter).virtual_tokens
+    found: Any = adapter.fields.get(name) if adapter is not None and name is not None else None
+    return found if type(found) is int else 0
+
+
+def initialisation(adapter: Adapter | None) -> str:
+    """The name that ``init_lora_weights`` gives, or "" (PEFT's default, or another type)."""
+    named = None if adapter is None else adapter.fields.get("init_lora_weights")
+    return named.lower() if isinstance(named, str) else ""
+
+
+def reads_rows(adapter: Adapter | None) -> bool:
+    """Whether the adapter's start is made from training rows."""
+    return initialisation(adapter) in READS_ROWS
+
+
+def shares_ranks(adapter: Adapter | None) -> bool:
+    """Whether training rows decide the rank of each layer: EVA's, unless its rho is 1."""
+    if adapter is None or initialisation(adapter) != "eva":
+        return False
+    settings = adapter.fields.get("eva_config") or {}
+    return not isinstance(settings, dict) or settings.get("rho", 2.0) != 1.0
+
+
+def plainly_initialised(adapter: Adapter) -> Adapter:
+    """``adapter`` with PEFT's default initialisation in place of one that reads values."""
+    if not initialisation(adapter).startswith((*CHANGES_BASE, *READS_ROWS)):
+        return adapter
+    fields = {name: value for name, value in adapter.fields.items() if name != "init_lora_weights"}
+    return Adapter(type=adapter.type, **fields)
+
+
+# Packages that optimizers come from, besides torch, transformers, PEFT and bitsandbytes.
+PACKAGES = {"galore": "galore_torch", "apollo": "apollo_torch"}
+
+
+def optimizer_refusal(optimizer: str, adapter: Adapter | None) -> str | None:
+    """Why ``optimizer`` does not train ``adapter`` (None: the whole model), or None if it does."""
+    package = PACKAGES.get(optimizer)
+    if package is not None:
+        if adapter is not None:
+            return "it projects the gradients of whole matrices, and an adapter's are small"
+        return None if find_spec(package) else f"it needs the package {package}"
+    if optimizer not in ("loraplus", "lorafa"):
+        return None
+    if adapter is None or adapter.type != "LORA":
+        return "it tells the two matrices of LoRA apart"
+    if optimizer == "lorafa" and (
+        adapter.fields.get("use_dora") or adapter.fields.get("lora_bias")
+    ):
+        return "it knows LoRA's two matrices and nothing beside them"
+    return None
+
+
+def held_still(optimizer: str) -> str | None:
+    """What is in the names of adapter weights that ``optimizer`` leaves as they are."""
+    return "lora_A" if optimizer == "lorafa" else None
+
+
+def refusal(adapter: Adapter, quantization: Quantization) -> str | None:
+    """Why no run can train ``adapter`` on such a base, or None."""
+    reason = needs_of(adapter).refused
+    if reason is not None:
+        return f"{adapter.type} is not trained: {reason}"
+    for (kind, name), why in REFUSED_FIELDS.items():
+        if kind == adapter.type and adapter.fields.get(name) not in (None, False, "none"):
+            return f"{adapter.type} with {name} is not trained: {why}"
+    named = initialisation(adapter)
+    if quantization.type != "none" and named.startswith(CHANGES_BASE):
+        return (
+            f"init_lora_weights = {named!r} writes into the base weights, and those of a "
+            f"{quantization.label} base would be quantized a second time"
+        )
+    return None

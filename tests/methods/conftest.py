@@ -1,0 +1,16 @@
+"""One bench for all tests of this room."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.methods.bench import Bench, make_bench
+from tests.runs.conftest import _own_cache
+
+__all__ = ["_own_cache"]
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """Models, a corpus and suites."""
+    return make_bench(tmp_path_factory.mktemp("bench"))

@@ -1,0 +1,163 @@
+"""Trial: one variant trained, scored, saved and loaded again, everything about it held."""
+
+from __future__ import annotations
+
+import gc
+import math
+import signal
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from harness.records.events import Silence
+from harness.records.record import RunRecord
+from harness.records.store import RunFolder
+from harness.runs.child import run_child
+from harness.runs.order import ORDER
+from harness.spec.model import FolderSource
+from harness.spec.plan import Plan
+from harness.spec.schema import read_json, write_json
+from harness.train.batch import collate, first_batches
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run of ``plan`` that has ended well."""
+
+    plan: Plan
+    folder: RunFolder
+    record: RunRecord
+
+
+def carry_out(plan: Plan, folder: Path) -> Trial:
+    """Run ``plan`` as a child process would, in this process.
+
+    Raises:
+        AssertionError: the run has not ended well.
+    """
+    run = RunFolder(folder / plan.run_name / "0")
+    run.path.mkdir(parents=True)
+    write_json(run.plan, plan)
+    write_json(run.order, ORDER)
+    gc.freeze()  # a run collects garbage at every phase: let it not look at what stays
+    handler, threads = signal.getsignal(signal.SIGINT), torch.get_num_threads()
+    try:
+        run_child(run.path)
+    finally:
+        gc.unfreeze()
+        signal.signal(signal.SIGINT, handler)
+        torch.set_num_threads(threads)
+    record = read_json(run.record, RunRecord)
+    assert record.status == "ok", record.problem
+    return Trial(plan, run, record)
+
+
+def base_model(plan: Plan) -> Any:
+    """The base as the harness loads it."""
+    from harness.weights.load import load_base
+
+    assert isinstance(plan.model.source, FolderSource)
+    return load_base(plan, Path(plan.model.source.path))
+
+
+def loaded_again(trial: Trial) -> Any:
+    """The saved adapter on its base by plain PEFT."""
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return PeftModel.from_pretrained(base_model(trial.plan), trial.folder.adapter).eval()
+
+
+@dataclass(frozen=True)
+class Again:
+    """The training of a trial made once more, with its model at hand."""
+
+    model: Any
+    losses: list[float]
+    own_loss: float
+    """Of the first step's rows by PEFT's own forward pass, before training."""
+    moved: set[str]
+    frozen: set[str]
+
+
+def train_again(plan: Plan) -> Again:
+    """Train as the run does, and watch which parameters move."""
+    from harness.train.path import train
+    from harness.weights.adapter import attach_adapter
+
+    base = base_model(plan)
+    rows = make_job(plan, base)
+    first = first_batches([rows.rows[index] for index in rows.order], rows.pad_id, base.device)
+    job = make_job(plan, attach_adapter(base, plan, plan.budget.steps, first))
+    own = own_loss(job)
+    before = {name: weight.detach().clone() for name, weight in job.model.named_parameters()}
+    frozen = {name for name, weight in job.model.named_parameters() if not weight.requires_grad}
+    result = train(job, Silence())
+    after = dict(job.model.named_parameters())
+    moved = {name for name, weight in before.items() if not torch.equal(weight, after[name])}
+    return Again(job.model.eval(), [point.loss for point in result.losses], own, moved, frozen)
+
+
+def make_job(plan: Plan, model: Any, **more: Any) -> Any:
+    """The job that a run of ``plan`` would give its path."""
+    from harness.cache import Reuse
+    from harness.corpus.cache import tokenised_corpus
+    from harness.corpus.render import Renderer
+    from harness.corpus.sequences import make_rows
+    from harness.train.job import TrainJob
+    from harness.train.schedule import schedule
+    from harness.weights.load import load_tokenizer
+
+    assert isinstance(plan.model.source, FolderSource)
+    tokenizer = load_tokenizer(Path(plan.model.source.path))
+    renderer = Renderer(tokenizer, plan.model.chat_template, plan.corpus.chat_date)
+    found = tokenised_corpus(plan.corpus, renderer, Reuse(Silence(), None))
+    rows = make_rows(found.train, plan.training)
+    order = schedule(len(rows.rows), plan.budget, plan.seed, rows.tokens_per_row)
+    return TrainJob(model, rows.rows, order, plan, renderer.pad_id, **more)
+
+
+def own_loss(job: Any) -> float:
+    """Mean over the labelled tokens of the first step, by PEFT's own forward pass."""
+    from harness.train.optimizer import silence_base_dropout
+
+    silence_base_dropout(job.model)
+    batch = collate(job.step_rows(0), job.pad_id)
+    labels = batch.pop("labels")
+    with torch.no_grad():
+        logits = job.model.eval()(**batch, use_cache=False).logits[:, -labels.shape[1] :]
+    chosen = labels[:, 1:].flatten()
+    found = torch.nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1).float(), chosen, ignore_index=-100
+    )
+    return float(found)
+
+
+def check_trial(trial: Trial) -> None:
+    """Hold everything that a working pair of method and scheme promises."""
+    plan, record = trial.plan, trial.record
+    assert record.training is not None
+    losses = [point.loss for point in record.training.losses]
+    assert all(math.isfinite(loss) for loss in losses)
+    again = train_again(plan)
+    assert again.losses == losses  # a run can be made again, bit by bit
+    assert losses[0] == pytest.approx(again.own_loss, abs=1e-5)
+    assert again.moved
+    assert not again.moved & again.frozen, "a frozen parameter has moved"
+    scores = {score.stage: score.value for score in record.scores if "perplexity" in score.metric}
+    assert scores["before"] != scores["after"]
+    if plan.method == "full":
+        return
+    again_loaded = loaded_again(trial)
+    ids = torch.arange(40)[None].repeat(2, 1)
+    with torch.no_grad():
+        trained = again.model(input_ids=ids, use_cache=False).logits[:, -40:]
+        loaded = again_loaded(input_ids=ids, use_cache=False).logits[:, -40:]
+        base = base_model(plan)(input_ids=ids, use_cache=False).logits
+    torch.testing.assert_close(trained, loaded, rtol=0, atol=1e-5)
+    assert (trained - base).abs().max() > 1e-6, "training has changed nothing"

@@ -178,7 +178,7 @@ def _manager(source: _Source, documents: Path) -> Any:
 
 def _own_manager(source: _Source, documents: Path) -> Any:
     """A manager of the tasks in a folder; stock tasks are read too if a group names any."""
-    import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own
+    import yaml
     from lm_eval.tasks import TaskManager
 
     settings = {"include_path": str(source.folder), "metadata": {"documents": str(documents)}}

@@ -475,7 +475,7 @@ def variants_markdown() -> str:
     lines = ["| variant | base weights | trained | what it is |", "|---|---|---|---|"]
     for name in variant_names():
         variant = load_variant(name, suite)
-        base = variant.precision.compute
+        base: str = variant.precision.compute
         if variant.quantization.type != "none":
             base = variant.quantization.label
         adapter = variant.adapter

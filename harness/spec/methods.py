@@ -82,9 +82,17 @@ READS_BASE = (
     "UNILORA",
 )
 STARTS_FROM_BASE = ("mica", "orthogonal")  # initialisations of LoRA, likewise
-# Types that know how to unpack the weights of bitsandbytes, and no others.
-UNPACKS_BITSANDBYTES = ("HIRA", "SHIRA")
-BITSANDBYTES = ("nf4", "fp4", "int8")
+# Other schemes than these cannot carry a type: PEFT has no code for their weights, or it fails.
+FOUR_BITS, BITSANDBYTES = ("nf4", "fp4"), ("nf4", "fp4", "int8")
+GROUPED = (*BITSANDBYTES, "int4", "hqq")
+CARRIED: dict[str, tuple[str, ...]] = {
+    "HIRA": BITSANDBYTES,
+    "SHIRA": BITSANDBYTES,
+    "BOFT": GROUPED,
+    "MISS": GROUPED,
+    "OFT": GROUPED,
+    "VERA": GROUPED,
+}
 
 
 def needs_of(adapter: Adapter | None) -> Needs:
@@ -155,15 +163,15 @@ def held_still(optimizer: str) -> str | None:
 
 def _unreadable_base(adapter: Adapter, quantization: Quantization) -> str | None:
     named = initialisation(adapter)
-    what = adapter.type
+    what, schemes = adapter.type, CARRIED.get(adapter.type)
+    if adapter.type == "LORA" and adapter.fields.get("use_dora"):
+        what, schemes = "LORA with use_dora", FOUR_BITS
+    if schemes is not None and quantization.type not in schemes:
+        return f"{what} takes quantized weights of the schemes {', '.join(schemes)} alone"
     if named.startswith(STARTS_FROM_BASE):
         what = f"init_lora_weights = {named!r}"
     elif adapter.type not in READS_BASE:
-        dora = adapter.type == "LORA" and adapter.fields.get("use_dora")
-        if quantization.type in BITSANDBYTES or not (dora or what in UNPACKS_BITSANDBYTES):
-            return None
-        what = "LORA with use_dora" if dora else what
-        return f"{what} takes quantized weights from bitsandbytes alone ({', '.join(BITSANDBYTES)})"
+        return None
     return f"{what} reads the base's weights as they are, and a quantized base packs them"
 
 

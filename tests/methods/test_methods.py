@@ -129,8 +129,8 @@ def test_methods_that_need_nothing_are_not_in_the_table() -> None:
     [
         ("loha", "nf4", "LOHA reads the base's weights as they are"),
         ("lora_mica", "nf4", "init_lora_weights = 'mica' reads"),
-        ("lora_dora", "int4", "LORA with use_dora takes quantized weights from bitsandbytes"),
-        ("hira", "int4", "HIRA takes quantized weights from bitsandbytes"),
+        ("lora_dora", "int4", "LORA with use_dora takes quantized weights of the schemes nf4"),
+        ("hira", "int4", "HIRA takes quantized weights of the schemes nf4"),
     ],
 )
 def test_what_cannot_be_put_on_a_quantized_base_is_refused_when_the_plan_is_made(

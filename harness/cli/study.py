@@ -128,7 +128,7 @@ def _status_table(agenda: Agenda) -> Table:
         cells.append(f"{found.best:g}" if found.best is not None and arm.trains else "")
         for standing in agenda.standings.values():
             known = standing.conclusion(arm.label)
-            verdict = known.difference.verdict if known and known.difference else ""
+            verdict: str = known.difference.verdict if known and known.difference else ""
             if arm.label == agenda.comparison.reference:
                 verdict = "reference"
             cells += [str(len(standing.runs[arm.label])), verdict]

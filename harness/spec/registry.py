@@ -469,6 +469,24 @@ def descriptions(kind: str) -> list[tuple[str, str]]:
     ]
 
 
+def variants_markdown() -> str:
+    """A table of all registered variants: base weights, what is trained, when to use it."""
+    suite = load_suite("quick")
+    lines = ["| variant | base weights | trained | what it is |", "|---|---|---|---|"]
+    for name in variant_names():
+        variant = load_variant(name, suite)
+        base: str = variant.precision.compute
+        if variant.quantization.type != "none":
+            base = variant.quantization.label
+        adapter = variant.adapter
+        trained = {"none": "nothing", "full": "every weight"}.get(variant.method)
+        if adapter is not None:
+            rank = f", rank {adapter.fields['r']}" if "r" in adapter.fields else ""
+            trained = f"{adapter.type}{rank}"
+        lines.append(f"| `{name}` | {base} | {trained} | {variant.description} |")
+    return "\n".join(lines)
+
+
 def find(name: str, suite_name: str) -> Variant | Suite | Model | Study:
     """A variant (resolved under the suite), suite, model or study, by name or path."""
     own = read_toml(Path(name)) if name.endswith(".toml") and Path(name).is_file() else {}

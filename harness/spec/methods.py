@@ -64,6 +64,37 @@ READS_ROWS = ("eva", "corda", "lora_ga")
 TAKES_START_OUT = ("pissa", "olora", "corda", "lora_ga")
 
 
+# Types whose layers in PEFT compute with the base's weight itself, which a scheme packs.
+READS_BASE = (
+    "ADAMSS",
+    "DEFT",
+    "DELORA",
+    "FROD",
+    "GLORA",
+    "HRA",
+    "LOHA",
+    "LOKR",
+    "OSF",
+    "PEANUT",
+    "PSOFT",
+    "SUPERTUNING",
+    "TINYLORA",
+    "UNILORA",
+)
+STARTS_FROM_BASE = ("mica", "orthogonal")  # initialisations of LoRA, likewise
+# Other schemes than these cannot carry a type: PEFT has no code for their weights, or it fails.
+FOUR_BITS, BITSANDBYTES = ("nf4", "fp4"), ("nf4", "fp4", "int8")
+GROUPED = (*BITSANDBYTES, "int4", "hqq")
+CARRIED: dict[str, tuple[str, ...]] = {
+    "HIRA": BITSANDBYTES,
+    "SHIRA": BITSANDBYTES,
+    "BOFT": GROUPED,
+    "MISS": GROUPED,
+    "OFT": GROUPED,
+    "VERA": GROUPED,
+}
+
+
 def needs_of(adapter: Adapter | None) -> Needs:
     """What ``adapter`` needs."""
     return Needs() if adapter is None else TYPES.get(adapter.type, Needs())
@@ -130,6 +161,20 @@ def held_still(optimizer: str) -> str | None:
     return "lora_A" if optimizer == "lorafa" else None
 
 
+def _unreadable_base(adapter: Adapter, quantization: Quantization) -> str | None:
+    named = initialisation(adapter)
+    what, schemes = adapter.type, CARRIED.get(adapter.type)
+    if adapter.type == "LORA" and adapter.fields.get("use_dora"):
+        what, schemes = "LORA with use_dora", FOUR_BITS
+    if schemes is not None and quantization.type not in schemes:
+        return f"{what} takes quantized weights of the schemes {', '.join(schemes)} alone"
+    if named.startswith(STARTS_FROM_BASE):
+        what = f"init_lora_weights = {named!r}"
+    elif adapter.type not in READS_BASE:
+        return None
+    return f"{what} reads the base's weights as they are, and a quantized base packs them"
+
+
 def refusal(adapter: Adapter, quantization: Quantization, device: str = "cuda") -> str | None:
     """Why no run can train ``adapter`` on such a base and kind of device, or None."""
     reason = needs_of(adapter).refused
@@ -139,6 +184,10 @@ def refusal(adapter: Adapter, quantization: Quantization, device: str = "cuda") 
         if kind == adapter.type and adapter.fields.get(name) not in (None, False, "none"):
             return f"{adapter.type} with {name} is not trained: {why}"
     named = initialisation(adapter)
+    if quantization.type != "none":
+        reason = _unreadable_base(adapter, quantization)
+        if reason is not None:
+            return reason
     if quantization.type != "none" and named.startswith(CHANGES_BASE):
         return (
             f"init_lora_weights = {named!r} writes into the base weights, and those of a "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,17 @@ SUITES = {
 
 
 def peft_file(name: str) -> Path | None:
-    """The ``adapter_config.json`` that ``name`` is, or that lies in the folder it is."""
+    """The ``adapter_config.json`` that ``name`` is, or that lies in the folder it is.
+
+    A folder is meant only where there is a slash, as in ``./mine``: registered names have none.
+    """
     path = Path(name)
     if path.name == CONFIG:
         return path
-    return path / CONFIG if (path / CONFIG).is_file() else None
+    with suppress(OSError, ValueError):  # no name that a system takes
+        if "/" in name and (path / CONFIG).is_file():
+            return path / CONFIG
+    return None
 
 
 def read_peft_variant(path: Path) -> tuple[str, dict[str, Any]]:

@@ -122,3 +122,21 @@ def test_methods_that_need_nothing_are_not_in_the_table() -> None:
     assert needs_of(adapter("LOHA")) == needs_of(None)
     assert virtual_tokens(adapter("PROMPT_TUNING", num_virtual_tokens=7)) == 7
     assert virtual_tokens(adapter("LORA", r=7)) == 0
+
+
+@pytest.mark.parametrize(
+    ("variant", "scheme", "said"),
+    [
+        ("loha", "nf4", "LOHA reads the base's weights as they are"),
+        ("lora_mica", "nf4", "init_lora_weights = 'mica' reads"),
+        ("lora_dora", "int4", "LORA with use_dora takes quantized weights of the schemes nf4"),
+        ("hira", "int4", "HIRA takes quantized weights of the schemes nf4"),
+    ],
+)
+def test_what_cannot_be_put_on_a_quantized_base_is_refused_when_the_plan_is_made(
+    bench: Bench, variant: str, scheme: str, said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        bench.plan(variant, "llama", f"quantization.type={scheme}")
+    if scheme == "int4":
+        assert bench.plan(variant, "llama", "quantization.type=nf4").adapter is not None

@@ -101,8 +101,15 @@ def train_again(plan: Plan) -> Again:
     frozen = {name for name, weight in job.model.named_parameters() if not weight.requires_grad}
     result = train(job, Silence())
     after = dict(job.model.named_parameters())
-    moved = {name for name, weight in before.items() if not torch.equal(weight, after[name])}
+    moved = {name for name, weight in before.items() if not _same(weight, after[name])}
     return Again(job.model.eval(), [point.loss for point in result.losses], own, moved, frozen)
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Equal; torchao's tensors cannot be compared as they are."""
+    if hasattr(one, "dequantize") and type(one) not in (torch.Tensor, torch.nn.Parameter):
+        one, other = one.dequantize(), other.dequantize()
+    return torch.equal(one, other)
 
 
 def start_shift(plan: Plan) -> float:

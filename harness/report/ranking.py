@@ -44,11 +44,26 @@ def ranking_section(evidence: Evidence) -> Section | None:
         return Section("ranking", "Ranking", (prose("No runs yet."),))
     blocks: list[Block] = [ranking(evidence)]
     others = [scoring for scoring in evidence.scorings if not scoring.headline]
+    telling = [scoring for scoring in others if not _equal_everywhere(scoring)]
     if others:
-        blocks.append(Details("All other scores", (_other_scores(evidence, others),)))
+        told: list[Block] = [_other_scores(evidence, telling)] if telling else []
+        equal = [
+            f"{scoring.key.title} {numbers.number(next(iter(scoring.values.values())).value)}"
+            for scoring in others
+            if scoring not in telling
+        ]
+        if equal:
+            told.append(prose(f"The same in every row: {', '.join(equal)}."))
+        blocks.append(Details("All other scores", tuple(told)))
     if evidence.scorings:
         blocks.append(Details("How each score was taken", (_protocols(evidence),)))
     return Section("ranking", "Ranking", tuple(blocks))
+
+
+def _equal_everywhere(scoring: Scoring) -> bool:
+    """Whether a score tells none of several rows apart."""
+    values = {score.value for score in scoring.values.values()}
+    return len(values) == 1 and len(scoring.values) > 1
 
 
 def _protocols(evidence: Evidence) -> Table:

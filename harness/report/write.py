@@ -46,7 +46,7 @@ def write_report(report: Page, folder: Path) -> Path:
     Raises:
         StorageError: the folder cannot be written.
     """
-    drawn = {figure.name: draw.draw(figure.drawing, figure.alt) for figure in _figures(report)}
+    drawn = _drawn(report)
     files: dict[str, bytes] = {}
     for name, (vector, raster) in drawn.items():
         files[f"{name}.svg"] = vector
@@ -57,11 +57,33 @@ def write_report(report: Page, folder: Path) -> Path:
     for old in (folder / "figures").glob("*.*"):
         if old.suffix in (".svg", ".png") and old.name not in files:
             old.unlink()
-    pictures = {name: draw.inline(vector, name) for name, (vector, _) in drawn.items()}
-    write_bytes(folder / "report.html", html_page(report, pictures).encode())
+    page = html_page(report, _pictures(report, drawn))
+    write_bytes(folder / "report.html", page.encode())
     write_bytes(folder / "report.md", markdown_page(report).encode())
     write_bytes(folder / METHODS, _methods().read_bytes())
     return folder / "report.md"
+
+
+def _drawn(report: Page) -> dict[str, tuple[bytes, bytes]]:
+    """Every figure as SVG and PNG, by name."""
+    return {figure.name: draw.draw(figure.drawing, figure.alt) for figure in _figures(report)}
+
+
+def _pictures(
+    report: Page, drawn: Mapping[str, tuple[bytes, bytes]] | None = None
+) -> dict[str, str]:
+    """Every figure as SVG for inside a page, wide and narrow, by name."""
+    drawn = _drawn(report) if drawn is None else drawn
+    pictures = {name: draw.inline(vector, name) for name, (vector, _) in drawn.items()}
+    for figure in _figures(report):
+        narrow = draw.draw_narrow(figure.drawing, figure.alt)
+        pictures[f"{figure.name}-narrow"] = draw.inline(narrow, f"{figure.name}-narrow")
+    return pictures
+
+
+def methods_page() -> bytes:
+    """The page on statistics that reports link."""
+    return _methods().read_bytes()
 
 
 def _methods() -> Path:
@@ -75,14 +97,24 @@ def markdown_page(report: Page) -> str:
     return _tidy(_environment().get_template("report.md.j2").render(report=report))
 
 
-def html_page(report: Page, pictures: Mapping[str, str]) -> str:
+def live_page(report: Page, version: str) -> str:
+    """The page as a server gives it: it asks for ``version`` and loads itself when that changed."""
+    return html_page(report, _pictures(report), version)
+
+
+def html_page(report: Page, pictures: Mapping[str, str], version: str = "") -> str:
     """The report as one file that needs no network; ``pictures`` holds inline SVG by name."""
     style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = _environment().get_template("report.html.j2")
     return page.render(
-        report=report, pictures=pictures, style=style, script=script, script_hash=digest
+        report=report,
+        pictures=pictures,
+        style=style,
+        script=script,
+        script_hash=digest,
+        version=version,
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.app import out
-from harness.cli.options import MarginOption, ReportsOption, parse_share
+from harness.cli.options import MarginOption, ReportsOption, parse_share, runs_folder
 from harness.cli.report import warn_of_unreadable
 from harness.cli.terminal import visible
 
@@ -63,7 +63,7 @@ def _compare(names: tuple[str, str], reports: Path, suite: str, margin: float) -
     from harness.report.compare import compare as compare_sides
     from harness.report.compare import find_side
 
-    before, after = (find_side(name, reports / "runs", suite or None) for name in names)
+    before, after = (find_side(name, runs_folder(reports), suite or None) for name in names)
     return compare_sides(before, after, margin)
 
 

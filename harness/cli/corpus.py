@@ -8,6 +8,7 @@ import typer
 
 from harness.cli.app import out
 from harness.cli.options import SetOption, SuiteOption
+from harness.cli.sources import DataOption, ModelOption, with_sources
 from harness.errors import UserError
 from harness.spec import registry
 
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
 def corpus(
     suite: SuiteOption = "quick",
     settings: SetOption = [],  # noqa: B006 - typer copies it
+    model: ModelOption = "",
+    data: DataOption = "",
     samples: Annotated[int, typer.Option(help="How many conversations to show.")] = 3,
 ) -> None:
     """Show what a suite's corpus holds and, token by token, what a model would learn from it."""
-    chosen = _choose_suite(suite, settings)
+    chosen = _choose_suite(suite, with_sources(settings, model, data))
     _show(chosen, samples)
 
 

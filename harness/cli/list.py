@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from enum import StrEnum
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from harness.cli.app import out
-from harness.cli.options import ReportsOption
+from harness.cli.options import ReportsOption, runs_folder
+from harness.cli.terminal import visible
+from harness.errors import UserError
 from harness.spec import registry
 
 if TYPE_CHECKING:
     from harness.records.store import BrokenRun, RunLine
+
+
+NARROW = 90
+SHORTEST = 12  # letters of a name
 
 
 class Kind(StrEnum):
@@ -27,39 +35,125 @@ class Kind(StrEnum):
     models = "models"
     studies = "studies"
     runs = "runs"
+    methods = "methods"
 
 
 def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.")] = Kind.variants,
     reports: ReportsOption = Path("reports"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Variants or methods as a Markdown table.")
+    ] = False,
 ) -> None:
-    """List variants, suites, models, studies or runs."""
-    table = _runs_table(reports) if kind is Kind.runs else _names_table(kind)
-    out.print(table)
+    """List variants, suites, models, studies, runs, or which methods work on which bases."""
+    if as_json:
+        typer.echo(visible(json.dumps(_data(kind, reports), indent=1)))
+    elif markdown:
+        typer.echo(_markdown(kind))
+    elif kind is Kind.methods:
+        out.print(_methods_table())
+    else:
+        out.print(_runs_table(reports) if kind is Kind.runs else _names_table(kind))
+
+
+def _markdown(kind: Kind) -> str:
+    if kind is Kind.methods:
+        from harness.spec.plane import plane_markdown, read_plane
+
+        return plane_markdown(read_plane())
+    if kind is Kind.variants:
+        return registry.variants_markdown()
+    raise UserError(f"no page of {kind.value}", where="--markdown", expected="variants or methods")
+
+
+def _methods_table() -> Table:
+    from harness.spec.plane import FACETS, TITLES, plane_rows, read_plane
+
+    titles = [TITLES.get(name, name) for name in FACETS]
+    table = Table("method", "base", *titles, "reason", title_justify="left")
+    for method, schemes, cells in plane_rows(read_plane()):
+        reasons = dict.fromkeys(cell.reason for cell in cells if cell.reason)
+        table.add_row(method, schemes, *(cell.state for cell in cells), Text("; ".join(reasons)))
+    return table
+
+
+def _data(kind: Kind, reports: Path) -> list[dict[str, Any]]:
+    if kind is Kind.methods:
+        from harness.spec.plane import read_plane
+
+        return [pair.model_dump(mode="json") for pair in read_plane().pairs]
+    if kind is not Kind.runs:
+        return [{"name": name, "description": text} for name, text in _described(kind)]
+    return [_run_data(run) for run in _lines(reports)]
+
+
+def _described(kind: Kind) -> list[tuple[str, str]]:
+    return registry.descriptions(kind.value)
+
+
+def _lines(reports: Path) -> Iterator[RunLine | BrokenRun]:
+    """Every run, after what was given up has become a record too."""
+    from harness.records.store import RunStore
+    from harness.runs.supervise import settle
+
+    store = RunStore(runs_folder(reports))
+    settle(store)
+    return store.lines()
+
+
+def _run_data(run: RunLine | BrokenRun) -> dict[str, Any]:
+    from harness.records.store import BrokenRun
+
+    if isinstance(run, BrokenRun):
+        return {"folder": str(run.folder.path), "status": "unreadable", "error": run.error.what}
+    about = run.model_dump(mode="json", include={"status", "started_at", "seconds"})
+    return {**run.plan.model_dump(mode="json"), **about}
 
 
 def _names_table(kind: Kind) -> Table:
     table = Table("name", "description", title=str(kind), title_justify="left")
-    for name, description in registry.descriptions(kind.value):
+    for name, description in _described(kind):
         table.add_row(name, description)
     return table
 
 
 def _runs_table(reports: Path) -> Table:
-    from harness.records.store import RunLine, RunStore
-    from harness.runs.supervise import settle
+    from harness.records.store import RunLine
 
-    table = Table("suite", "variant", "seed", "status", "minutes", "started", title_justify="left")
-    store = RunStore(reports / "runs")
-    settle(store)
-    for readable, runs in groupby(store.lines(), lambda run: isinstance(run, RunLine)):
+    titles = ["suite", "variant", "seed", "status", "minutes", "started"]
+    if out.width < NARROW:  # what tells runs apart stays
+        titles = titles[:4]
+    table = Table(*titles, title_justify="left")
+    for readable, runs in groupby(_lines(reports), lambda run: isinstance(run, RunLine)):
         rows = [_run_cells(run) for run in runs]
         if readable:
             # Drawing a row costs rich as much as drawing a dozen lines in one row's cells.
-            rows = [["\n".join(column) for column in zip(*rows, strict=True)]]
+            rows = [["\n".join(column) for column in zip(*_shortened(rows), strict=True)]]
         for row in rows:
-            table.add_row(*(Text(cell, overflow="ellipsis", no_wrap=readable) for cell in row))
+            cells = row[: len(titles)] if readable else _fitted(row, len(titles))
+            table.add_row(*(Text(cell, overflow="ellipsis", no_wrap=readable) for cell in cells))
     return table
+
+
+def _fitted(row: list[str], count: int) -> list[str]:
+    """A problem's cells in so many columns: what it says is never left out."""
+    return row if len(row) == count else [*row[: count - 1], row[-1]]
+
+
+def _shortened(rows: list[list[str]]) -> list[list[str]]:
+    """The rows with long names cut in their middle, where the terminal has no room for them."""
+    fixed = sum(max(len(row[index]) for row in rows) for index in range(2, len(rows[0])))
+    if out.width < NARROW:
+        fixed = sum(max(len(row[index]) for row in rows) for index in (2, 3))
+    columns = 4 if out.width < NARROW else 6
+    room = max(SHORTEST, (out.width - fixed - 3 * columns - 1) // 2)
+    if all(len(name) <= room for row in rows for name in row[:2]):
+        return rows
+    from harness.report.layout import shorten
+
+    names = [shorten(sorted({row[index] for row in rows}), room) for index in (0, 1)]
+    return [[names[0][row[0]], names[1][row[1]], *row[2:]] for row in rows]
 
 
 def _run_cells(run: RunLine | BrokenRun) -> list[str]:

@@ -47,10 +47,21 @@ MarginOption = Annotated[
 
 
 def make_request(
-    variants: list[str], suite: str, settings: list[str], seeds: str, tasks: list[str]
+    variants: list[str],
+    suite: str,
+    settings: list[str],
+    seeds: str,
+    tasks: list[str],
+    name: str = "",
 ) -> Request:
     """The options that say what to run, as one value."""
-    return Request(tuple(variants), suite, tuple(settings), tuple(tasks), parse_seeds(seeds))
+    return Request(tuple(variants), suite, tuple(settings), tuple(tasks), parse_seeds(seeds), name)
+
+
+def runs_folder(reports: Path) -> Path:
+    """Where records lie below ``reports``: in runs/, or in records/ of a published report."""
+    published = reports / "records"
+    return published if published.is_dir() and not (reports / "runs").is_dir() else reports / "runs"
 
 
 def parse_share(text: str, option: str) -> float:

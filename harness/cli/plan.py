@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.app import out
+from harness.cli.naming import named, said_changes
 from harness.cli.options import (
     DeviceKind,
     DeviceOption,
@@ -20,6 +21,7 @@ from harness.cli.options import (
     make_request,
 )
 from harness.cli.preflight import preflight
+from harness.cli.sources import DataOption, IncludePathOption, ModelOption, with_sources
 
 if TYPE_CHECKING:
     from harness.spec.device import Device
@@ -32,6 +34,9 @@ def plan(
     settings: SetOption = [],  # noqa: B006 - typer copies it
     seeds: SeedsOption = "",
     task: TaskOption = [],  # noqa: B006
+    model: ModelOption = "",
+    data: DataOption = "",
+    include_path: IncludePathOption = "",
     device: DeviceOption = DeviceKind.auto,
     gpu: Annotated[str, typer.Option(help="Plan for this GPU: rtx4090, t4, h100, …")] = "",
     memory: Annotated[str, typer.Option(help="Memory to fit into: 24GiB.")] = "",
@@ -39,14 +44,18 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan itself.")] = False,
 ) -> None:
     """Show what a run would do and cost, before anything is downloaded."""
+    from harness.records.store import RunStore
     from harness.train.path import resolve
 
-    request = make_request(variant, suite, settings, seeds, task)
+    settings = with_sources(settings, model, data, include_path)
+    request = named(make_request(variant, suite, settings, seeds, task), RunStore(reports / "runs"))
     plans = resolve(request, _choose_device(device, gpu))
     preflight(plans)
     if as_json:
         _print_json(plans)
         return
+    if changes := said_changes(plans[0]):
+        out.print(changes, markup=False, highlight=False)
     _print_forecasts(plans, memory, reports)
     _print_funnel(plans[0])
 
@@ -68,10 +77,16 @@ def _print_json(plans: list[Plan]) -> None:
 
 
 def _print_forecasts(plans: list[Plan], memory: str, reports: Path) -> None:
+    """Each variant once, since seeds cost the same: one in full, several side by side."""
     from harness.forecast.show import plan_report
 
-    for planned in plans:
-        out.print(plan_report(planned, memory, reports / "runs"))
+    once = list({planned.variant: planned for planned in reversed(plans)}.values())[::-1]
+    if len(once) > 1:
+        from harness.forecast.table import forecast, forecast_table
+
+        out.print(forecast_table([forecast(one, memory, reports / "runs") for one in once]))
+        return
+    out.print(plan_report(once[0], memory, reports / "runs"))
 
 
 def _print_funnel(planned: Plan) -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.app import complain, out, say
+from harness.cli.before_run import check_run
+from harness.cli.naming import NameOption, named, said_changes
 from harness.cli.options import (
     DeviceKind,
     DeviceOption,
@@ -23,6 +25,7 @@ from harness.cli.options import (
 )
 from harness.cli.preflight import preflight
 from harness.cli.report import write_suite_report
+from harness.cli.sources import DataOption, IncludePathOption, ModelOption, with_sources
 from harness.errors import user_mistakes
 
 if TYPE_CHECKING:
@@ -46,6 +49,10 @@ def run(
     settings: SetOption = [],  # noqa: B006 - typer copies it
     seeds: SeedsOption = "",
     task: TaskOption = [],  # noqa: B006
+    model: ModelOption = "",
+    data: DataOption = "",
+    include_path: IncludePathOption = "",
+    name: NameOption = "",
     device: DeviceOption = DeviceKind.auto,
     data_folder: Annotated[
         str, typer.Option(help="Folder that mirrors hub data sets as <org>/<name>.")
@@ -78,15 +85,19 @@ def run(
     executor = LocalExecutor(store, order)
     if data_folder:
         settings = [*settings, f"score.data_folder={data_folder}"]
-    request = make_request(variant, suite, settings, seeds, task)
+    settings = with_sources(settings, model, data, include_path)
+    request = named(make_request(variant, suite, settings, seeds, task, name), store)
     plans = resolve(request, executor.device(device.value))
     preflight(plans)
+    check_run([plan for plan in plans if force or store.find(plan) is None], reports)
+    if changes := said_changes(plans[0]):
+        say(changes)
     records = _records(_carry_out(plans, executor, store))
-    name = plans[0].suite
+    called = plans[0].suite
     if any(store.folder(record.plan).record.is_file() for record in records):
-        write_suite_report(reports, name)
-        if name != suite:
-            say(f"To rebuild this report: {_report_command(name, reports)}")
+        write_suite_report(reports, called)
+        if called != suite:
+            say(f"To rebuild this report: {_report_command(called, reports)}")
     else:  # where the disk is full there is nothing to report on
         complain(f"no report: no record of this run could be written below {reports}")
     code = _exit_code(plans, records)

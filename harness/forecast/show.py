@@ -94,6 +94,10 @@ def _verdict(plan: Plan, prediction: MemoryPrediction | None, room: int | None) 
     rows = largest_batch(plan, room)
     most = "" if rows is None else f"; at most {rows} rows of {plan.training.sequence_length} do"
     yield f"{fits} into {_gib(room)}{most}"
+    if needed > room:
+        from harness.forecast.table import hint
+
+        yield hint(plan, room)
 
 
 def _time(plan: Plan, runs: Path) -> Iterator[str]:

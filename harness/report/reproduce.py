@@ -57,6 +57,8 @@ def command(plan: Plan, seeds: Sequence[int]) -> str:
         parts += ["--set", setting]
     for task in known.tasks:
         parts += ["--task", task]
+    if known.name:
+        parts += ["--name", known.name]
     parts += ["--seeds", seed_range(seeds), "--device", plan.device.kind]
     return shlex.join(parts) + ("" if request else UNRECORDED)
 

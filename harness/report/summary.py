@@ -11,7 +11,7 @@ from harness.report.evidence import Evidence
 from harness.report.ranking import packed_base, show_limit
 from harness.report.recommend import recommend
 from harness.report.statistics.effects import FEWEST_CLUSTERS
-from harness.spec.registry import changes_suite
+from harness.spec.registry import suite_changes
 
 FEW_TREES = 20
 
@@ -41,13 +41,11 @@ def summary_section(evidence: Evidence) -> Section | None:
 
 
 def _changes(evidence: Evidence) -> list[str]:
-    """What was set otherwise than in the suite's file, as typed; a derived name may be cut."""
-    derived = evidence.request.suite.split("+")[1:]
+    """What was set otherwise than in the suite's file, as typed."""
     request = next((row.plan.request for row in evidence.rows if row.plan.request), None)
-    if not derived or request is None:
-        return derived
-    typed = [setting for setting in request.settings if changes_suite(setting)]
-    return [setting.removeprefix("suite.") for setting in typed] + list(request.tasks)
+    if request is None:
+        return evidence.request.suite.split("+")[1:]
+    return suite_changes(request)
 
 
 def _question(evidence: Evidence) -> Block:

@@ -117,6 +117,7 @@ def _source(name: str, include_path: str | None) -> _Source:
         declared = _declared_in(path)
         if not declared:
             raise UserError("no task in this file", where=path, expected="a line task: NAME")
+        _check_yaml(path)
         return _Source(declared[0], path.parent)
     if name in task_names():
         return _Source(name, TASKS)
@@ -131,6 +132,19 @@ def _source(name: str, include_path: str | None) -> _Source:
         )
     own = {found for path in folder.rglob("*.yaml") for found in _declared_in(path)}
     return _Source(name, folder if name in own else None)
+
+
+def _check_yaml(path: Path) -> None:
+    """Refuse a file that is no YAML, which lm-eval would pass over."""
+    import yaml
+
+    try:
+        yaml.compose(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark is not None else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise UserError(f"not a YAML file: {problem}", where=f"{path}{line}") from None
 
 
 def _declared_in(path: Path) -> list[str]:
@@ -164,7 +178,7 @@ def _manager(source: _Source, documents: Path) -> Any:
 
 def _own_manager(source: _Source, documents: Path) -> Any:
     """A manager of the tasks in a folder; stock tasks are read too if a group names any."""
-    import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own
+    import yaml
     from lm_eval.tasks import TaskManager
 
     settings = {"include_path": str(source.folder), "metadata": {"documents": str(documents)}}

@@ -59,7 +59,7 @@ def peak_flops(device_name: str) -> float | None:
 
 
 def parse_memory(text: str, option: str = "--memory") -> int:
-    """Bytes of ``24GiB``, ``24GB``, ``15360 MiB`` or a plain number of bytes.
+    """Bytes of ``24GiB``, ``24GB``, ``15360 MiB`` or ``512B``; a number without a unit is refused.
 
     Raises:
         UserError: not a size.
@@ -68,15 +68,19 @@ def parse_memory(text: str, option: str = "--memory") -> int:
     unit = _unit_bytes(found[2].lower()) if found else None
     if found is None or unit is None:
         raise UserError(
-            f"{text!r} is not an amount of memory", where=option, expected="24GiB, for example"
+            f"{text!r} is not an amount of memory with its unit",
+            where=option,
+            expected="24GiB, for example",
         )
     return round(float(found[1]) * unit)
 
 
 def _unit_bytes(unit: str) -> int | None:
-    """Bytes of "", "b", "gb" (powers of 1000) and "gib" or "g" (powers of 1024)."""
-    if unit in ("", "b"):
+    """Bytes of "b", "gb" (powers of 1000) and "gib" or "g" (powers of 1024)."""
+    if unit == "b":
         return 1
+    if not unit:
+        return None
     power = PREFIXES.find(unit[0]) + 1
     factor = {"b": 1000, "ib": 1024, "": 1024}.get(unit[1:])
     return int(factor**power) if power and factor else None

@@ -51,6 +51,7 @@ class RunRequest(Frozen):
     suite: str
     settings: tuple[str, ...] = Field(default=(), description="--set KEY=VALUE")
     tasks: tuple[str, ...] = Field(default=(), description="--task")
+    name: str = Field(default="", description="--name")
 
 
 class Plan(Versioned):

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, time
 from pathlib import Path
@@ -14,8 +14,10 @@ from typing import Any
 
 from harness.errors import InvalidFile, UnknownName, UserError
 from harness.spec.device import Device
-from harness.spec.model import Model, RandomSource
-from harness.spec.plan import Plan, RunRequest, make_plan
+from harness.spec.model import FolderSource, HubSource, Model, RandomSource
+from harness.spec.own_model import is_folder, is_hub_id, model_of_folder, model_of_hub
+from harness.spec.peft_files import CONFIG, peft_file, read_peft_variant
+from harness.spec.plan import Plan, RunRequest, Substitution, make_plan
 from harness.spec.schema import check_depth, parse, read_toml, with_nulls
 from harness.spec.schemes import resolve_quantization
 from harness.spec.study import Study
@@ -28,6 +30,7 @@ SUITES = PACKAGE / "suites"
 STUDIES = PACKAGE / "studies"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,99}")
 LONGEST_NAME = 150
+SHORT_DIGEST = 6  # digits: a person has dozens of protocols, not millions
 MOST_SEEDS = 1000
 LONGEST_SEED = 20
 MOST_SECTIONS = 8  # of a key: no setting lies deeper
@@ -89,7 +92,17 @@ def _locate(kind: str, name: str, folder: Path, where: object = None) -> Path:
 
 
 def load_model(name: str) -> Model:
-    """Read one model by name or path."""
+    """Read one model: a registered name, a TOML file, a model folder, or ``org/name@commit``.
+
+    Raises:
+        UserError: there is no such model, or its files cannot be used.
+        FetchError: the hub, or its cache, does not give the model's configuration.
+    """
+    if name not in model_names():
+        if is_folder(name):
+            return model_of_folder(name)
+        if is_hub_id(name):
+            return model_of_hub(name)
     path = _locate("model", name, MODELS)
     model = parse(Model, {"name": path.stem, **read_toml(path)}, where=path)
     if isinstance(model.source, RandomSource):
@@ -112,25 +125,27 @@ def load_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
 def load_suite(name: str, overrides: Mapping[str, Any] | None = None) -> Suite:
     """Read one suite by name or path; ``overrides`` is a nested table laid over the file.
 
-    Overrides other than seeds make another protocol, so the suite gets a derived name: its runs
-    and reports stay apart.
+    Overrides other than seeds make another protocol, so the suite gets a derived name such as
+    ``quick@2ab025``: its runs and reports stay apart.
     """
     path = _locate("suite", name, SUITES)
     given = with_nulls(Suite, overrides or {})
     data = merge({"name": path.stem, **read_toml(path)}, given)
-    changes = _flatten({key: value for key, value in (overrides or {}).items() if key != "seeds"})
-    if changes:
-        data["name"] = _derived_name(path.stem, changes)
+    data["name"] = suite_name(path.stem, overrides or {})
     where = _blame(path, overrides)
     suite = parse(Suite, data, where=where)
-    _locate("model", suite.model, MODELS, f"{where}, model")
+    if not (is_folder(suite.model) or is_hub_id(suite.model)):
+        _locate("model", suite.model, MODELS, f"{where}, model")
     # A variant is read with these below its own: a mistake in them would be blamed on its file.
     parse(Protocol, {"training": suite.training, "precision": suite.precision}, where=where)
     return suite
 
 
 def variant_path(name: str) -> Path:
-    """The file of a variant by name or path."""
+    """The file of a variant by name or path; PEFT's own file may be named by its folder."""
+    found = peft_file(name)
+    if found is not None:
+        return found
     return _locate("variant", name, variants_folder())
 
 
@@ -142,7 +157,11 @@ def load_variant(name: str, suite: Suite, overrides: Mapping[str, Any] | None = 
     such as ``qlora_nf4+adapter.r=32``.
     """
     path = variant_path(name)
-    return build_variant(path.stem, read_toml(path), suite, overrides, where=path)
+    if path.name == CONFIG:
+        called, written = read_peft_variant(path)
+    else:
+        called, written = path.stem, read_toml(path)
+    return build_variant(called, written, suite, overrides, where=path)
 
 
 def build_variant(
@@ -169,9 +188,43 @@ def build_variant(
 
 
 def derived_name(name: str, overrides: Mapping[str, Any]) -> str:
-    """The name of a variant or suite with ``overrides`` laid over its file."""
-    stem = Path(name).stem if name.endswith(".toml") else name
-    return _derived_name(stem, _flatten(overrides)) if overrides else stem
+    """The name of a variant or study with ``overrides`` laid over its file."""
+    return _derived_name(_stem(name), _flatten(overrides)) if overrides else _stem(name)
+
+
+def suite_name(name: str, overrides: Mapping[str, Any]) -> str:
+    """The name of a suite with ``overrides``: a short digest stands for what was changed.
+
+    A path counts by its last part, so that the same data elsewhere have the same name.
+    """
+    stem, changes = _stem(name), _without_seeds(overrides)
+    if not changes:
+        return stem
+    text = json.dumps(_by_last_part(changes), sort_keys=True, default=str)
+    return f"{stem}@{hashlib.sha256(text.encode()).hexdigest()[:SHORT_DIGEST]}"
+
+
+def long_suite_name(name: str, overrides: Mapping[str, Any]) -> str:
+    """The name that older harnesses gave a suite with ``overrides``, to find its runs."""
+    changes = _flatten(_without_seeds(overrides))
+    return _derived_name(_stem(name), changes) if changes else _stem(name)
+
+
+def _without_seeds(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Other seeds are not another protocol."""
+    return {key: value for key, value in overrides.items() if key != "seeds"}
+
+
+def _by_last_part(value: Any) -> Any:
+    if isinstance(value, str):
+        return Path(value).name
+    if isinstance(value, Mapping):
+        return {key: _by_last_part(inner) for key, inner in value.items()}
+    return [_by_last_part(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _stem(name: str) -> str:
+    return Path(name).stem if name.endswith(".toml") else name
 
 
 def _derived_name(name: str, changes: list[str]) -> str:
@@ -320,19 +373,52 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks to run or to plan, as typed."""
+    """What a user asks to run or to plan, as typed; ``name`` is that of the suite as changed."""
 
     variants: tuple[str, ...]
     suite: str = "quick"
     settings: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
+    name: str = ""
 
     def of_run(self, variant: str) -> RunRequest:
         """The part that asks for the runs of one variant."""
         return RunRequest(
-            variant=variant, suite=self.suite, settings=self.settings, tasks=self.tasks
+            variant=variant,
+            suite=self.suite,
+            settings=self.settings,
+            tasks=self.tasks,
+            name=self.name,
         )
+
+
+def requested_suite(request: Request) -> Suite:
+    """The suite with everything that ``request`` changes, and the name that it asks for."""
+    overrides = suite_overrides(request)
+    suite = load_suite(request.suite, overrides)
+    if request.name:
+        named = {**suite.model_dump(mode="json"), "name": request.name}
+        suite = parse(Suite, named, where=f"--name {request.name}")
+    return suite
+
+
+def suite_overrides(request: Request) -> dict[str, Any]:
+    """What ``request`` changes in its suite, as a nested table."""
+    _, overrides = parse_settings(request.settings)
+    if not request.tasks:
+        return overrides
+    suite = load_suite(request.suite, overrides)
+    tasks = [task.model_dump(mode="json") for task in suite.score.tasks]
+    tasks += [{"name": name} for name in request.tasks]
+    return merge(overrides, {"score": {"tasks": tasks}})
+
+
+def suite_changes(request: RunRequest) -> list[str]:
+    """What a run changes in its suite's file, as typed."""
+    typed = [setting for setting in request.settings if changes_suite(setting)]
+    tasks = [f"task {name}" for name in request.tasks]
+    return [setting.removeprefix("suite.") for setting in typed] + tasks
 
 
 def resolve(request: Request, device: Device) -> list[Plan]:
@@ -340,22 +426,37 @@ def resolve(request: Request, device: Device) -> list[Plan]:
 
     ``request.tasks`` are scored in addition to the suite's own.
     """
-    variant_overrides, suite_overrides = parse_settings(request.settings)
-    suite = load_suite(request.suite, suite_overrides)
-    if request.tasks:
-        tasks = [task.model_dump(mode="json") for task in suite.score.tasks]
-        tasks += [{"name": name} for name in request.tasks]
-        suite_overrides = merge(suite_overrides, {"score": {"tasks": tasks}})
-        suite = load_suite(request.suite, suite_overrides)
+    variant_overrides, _ = parse_settings(request.settings)
+    suite = requested_suite(request)
     model = load_model(suite.model)
     chosen = [load_variant(name, suite, variant_overrides) for name in request.variants]
-    return [
-        make_plan(variant, suite, model, seed, device).model_copy(
-            update={"request": request.of_run(name)}
-        )
+    made = [
+        (name, make_plan(variant, suite, model, seed, device))
         for seed in (request.seeds or suite.seeds)
         for name, variant in zip(request.variants, chosen, strict=True)
     ]
+    found = tuple(_own_substitutions(suite.model, model))
+    return [
+        plan.model_copy(
+            update={
+                "request": request.of_run(name),
+                "substitutions": (*found, *plan.substitutions),
+            }
+        )
+        for name, plan in made
+    ]
+
+
+def _own_substitutions(asked: str, model: Model) -> Iterator[Substitution]:
+    """What a model that is named by its folder or hub id has not got itself."""
+    own = isinstance(model.source, FolderSource | HubSource) and asked not in model_names()
+    if own and not asked.endswith(".toml") and model.chat_template is not None:
+        yield Substitution(
+            key="model.chat_template",
+            asked=None,
+            used=model.chat_template,
+            reason=f"the tokenizer of {model.name} brings no chat template",
+        )
 
 
 def descriptions(kind: str) -> list[tuple[str, str]]:
@@ -368,12 +469,30 @@ def descriptions(kind: str) -> list[tuple[str, str]]:
     ]
 
 
+def variants_markdown() -> str:
+    """A table of all registered variants: base weights, what is trained, when to use it."""
+    suite = load_suite("quick")
+    lines = ["| variant | base weights | trained | what it is |", "|---|---|---|---|"]
+    for name in variant_names():
+        variant = load_variant(name, suite)
+        base: str = variant.precision.compute
+        if variant.quantization.type != "none":
+            base = variant.quantization.label
+        adapter = variant.adapter
+        trained = {"none": "nothing", "full": "every weight"}.get(variant.method)
+        if adapter is not None:
+            rank = f", rank {adapter.fields['r']}" if "r" in adapter.fields else ""
+            trained = f"{adapter.type}{rank}"
+        lines.append(f"| `{name}` | {base} | {trained} | {variant.description} |")
+    return "\n".join(lines)
+
+
 def find(name: str, suite_name: str) -> Variant | Suite | Model | Study:
     """A variant (resolved under the suite), suite, model or study, by name or path."""
     own = read_toml(Path(name)) if name.endswith(".toml") and Path(name).is_file() else {}
     if name in suite_names() or "model" in own:
         return load_suite(name)
-    if name in model_names() or "source" in own:
+    if name in model_names() or "source" in own or is_folder(name) or is_hub_id(name):
         return load_model(name)
     if name in study_names() or "question" in own:
         return load_study(name)

@@ -25,7 +25,7 @@ OptimizerName = Literal[
 
 Positive = Annotated[int, Field(gt=0)]
 # Names become folders, so they may not lead out of one.
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$", max_length=200)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+@-]*$", max_length=200)]
 
 
 class Quantization(Frozen):

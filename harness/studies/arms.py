@@ -18,8 +18,9 @@ from harness.spec.registry import (
     changes_suite,
     derived_name,
     load_suite,
-    merge,
     parse_settings,
+    suite_name,
+    suite_overrides,
     variant_names,
 )
 from harness.spec.study import Contender, Study
@@ -215,12 +216,12 @@ def _renamed(plan: Plan, lines: Sequence[str], changes: dict[str, Any]) -> Plan:
     request = plan.request
     assert request is not None  # noqa: S101 - arms are resolved from requests
     settings = (*request.settings, *lines)
-    variant, suite = parse_settings(settings)
-    if request.tasks:
-        suite = merge(suite, {"score": {"tasks": [{"name": name} for name in request.tasks]}})
+    variant, _ = parse_settings(settings)
+    asked = Request((request.variant,), request.suite, settings, request.tasks)
+    suite = suite_overrides(asked)
     names = {
         "variant": derived_name(request.variant, variant),
-        "suite": derived_name(request.suite, suite),
+        "suite": suite_name(request.suite, suite),
         "request": request.model_copy(update={"settings": settings}),
     }
     return plan.model_copy(update=changes | names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -48,8 +49,8 @@ def test_list_runs_gives_a_run_one_line_and_a_problem_as_many_as_it_takes(
     lines = [line.strip("│").split("│") for line in text.splitlines() if line[0] == "│"]
     first, *problem, last = [[cell.strip() for cell in line] for line in lines]
     assert [line[1:4] for line in (first, last)] == [["base", "0", "ok"], ["qlora_nf4", "0", "ok"]]
-    assert first[0].startswith("quick+budget")
-    assert first[0].endswith("…")
+    assert first[0] == planned("base", *long).suite
+    assert len(first[0]) < 20
     assert problem[0][0].startswith("[red]/runs/")
     assert " ".join(line[5] for line in problem).startswith("not a whole JSON document: Expecting")
 
@@ -58,3 +59,35 @@ def test_what_cannot_be_listed_is_refused_with_what_can() -> None:
     message = refused("list", "everything")
     assert "everything" in message
     assert "variants" in message
+
+
+def test_a_narrow_terminal_tells_rows_apart(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "runs")
+    for rank in (32, 64):
+        store.write(record_of(planned("qlora_nf4_dq", f"adapter.r={rank}", "adapter.lora_alpha=8")))
+    text = shown("list", "runs", "--reports", str(tmp_path), width=50)
+    rows = [line for line in text.splitlines() if line.startswith("│")]
+    assert len(set(rows)) == 2
+    assert all(len(row) <= 50 for row in rows)
+    assert all("ok" in row for row in rows)
+
+
+def test_runs_as_json_hold_whole_names_and_what_cannot_be_read(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "runs")
+    store.write(record_of(planned("base")))
+    store.write(record_of(planned("qlora_nf4"))).write_text("{")
+    good, bad = json.loads(shown("list", "runs", "--reports", str(tmp_path), "--json"))
+    assert (good["suite"], good["variant"], good["status"]) == ("quick", "base", "ok")
+    assert bad["status"] == "unreadable"
+    names = [item["name"] for item in json.loads(shown("list", "models", "--json"))]
+    assert "phi2" in names
+
+
+PUBLISHED = Path(__file__).parents[2] / "reports" / "quick"
+
+
+def test_published_results_are_listed_and_compared() -> None:
+    found = json.loads(shown("list", "runs", "--reports", str(PUBLISHED), "--json"))
+    assert {"base", "lora_bf16", "qlora_nf4"} <= {run["variant"] for run in found}
+    text = shown("compare", "base", "lora_bf16", "--reports", str(PUBLISHED))
+    assert "perplexity" in text

@@ -18,6 +18,7 @@ def test_plan_as_json_is_the_plan_itself() -> None:
         shown("plan", "-v", "qlora_nf4", "--set", "adapter.r=32", "--json", "--device", "cpu")
     )
     assert found["variant"] == "qlora_nf4+adapter.r=32"
+    assert found["suite"] == "quick"
     assert found["adapter"]["r"] == 32
 
 
@@ -38,6 +39,25 @@ def test_plan_for_people_says_memory_and_what_the_corpus_steps_leave() -> None:
     text = shown("plan", "-v", "qlora_nf4", "--gpu", "h100")
     for words in ("qlora_nf4", "H100", "GiB", "trees"):
         assert words in text
+
+
+def test_several_variants_stand_side_by_side_each_once_and_what_does_not_fit_gets_a_hint() -> None:
+    text = shown(
+        *("plan", "-v", "lora_bf16", "-v", "qlora_nf4", "-v", "base", "--seeds", "0..2"),
+        *("--memory", "1GiB", "--device", "cpu", "--set", "budget.steps=3"),
+        width=100,
+    )
+    assert text.count("quick with budget.steps=3") == 1
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.strip()}
+    assert {"lora_bf16", "qlora_nf4", "base"} <= set(rows)
+    assert sum(line.split()[:1] == ["qlora_nf4"] for line in text.splitlines()) == 2
+    assert rows["base"][1] == rows["base"][2] == "–", "nothing is trained"
+    assert "qlora_nf4 does not fit. " in text
+    assert "of what lora_bf16 needs" in " ".join(text.split())
+
+
+def test_a_budget_without_a_unit_is_refused() -> None:
+    assert "with its unit" in refused("plan", "-v", "base", "--memory", "12", "--device", "cpu")
 
 
 @pytest.mark.parametrize("setting", ["adapter.lora_alfa=3", "adapter.r=eight", "adapter.type=LOAR"])

@@ -156,7 +156,7 @@ def test_ctrl_c_ends_with_130_and_leaves_a_record_that_says_interrupted(
 ) -> None:
     command = [sys.executable, "-m", "harness", "run", "-v", "qlora_nf4", "--device", "cpu"]
     settings = [f"model={tiny_model}", "budget.steps=100000", "score.generations=0"]
-    for setting in [*settings, "score.tasks=[]", "corpus.held_out_limit=1"]:
+    for setting in [*settings, "score.tasks=[]", "corpus.held_out_limit=2"]:
         command += ["--set", setting]
     env = {**os.environ, "PYTHONPATH": ROOT}
     running = subprocess.Popen(

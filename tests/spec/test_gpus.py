@@ -45,14 +45,14 @@ def test_peaks_are_found_by_the_names_that_nvml_gives() -> None:
         ("24GB", 24_000_000_000),
         ("15360MiB", 15360 << 20),
         ("0.5TiB", 1 << 39),
-        ("1024", 1024),
+        ("1024 B", 1024),
     ],
 )
 def test_amounts_of_memory(text: str, expected: int) -> None:
     assert parse_memory(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "GiB", "24 potatoes", "-3GiB", "24GiB 3"])
+@pytest.mark.parametrize("text", ["", "12", "GiB", "24 potatoes", "-3GiB", "24GiB 3"])
 def test_other_words_are_not_amounts(text: str) -> None:
     with pytest.raises(UserError, match="amount of memory"):
         parse_memory(text)

@@ -23,10 +23,12 @@ from harness.spec.registry import (
     load_model,
     load_suite,
     load_variant,
+    long_suite_name,
     model_names,
     parse_seeds,
     parse_settings,
     resolve,
+    suite_changes,
     suite_names,
     variant_names,
     variants_folder,
@@ -145,7 +147,7 @@ def test_a_name_is_never_a_path_into_other_folders(name: str) -> None:
         load_variant(name, quick())
     with pytest.raises(UserError, match=r"unknown suite|no such suite file"):
         load_suite(name)
-    with pytest.raises(UserError, match=r"unknown model|no such model file"):
+    with pytest.raises(UserError, match=r"unknown model|no such model file|not a model|pinned"):
         load_model(name)
 
 
@@ -234,9 +236,15 @@ def test_a_long_list_of_settings_still_makes_a_name_that_a_folder_can_have() -> 
     assert one != two
 
 
-def test_a_path_in_a_setting_appears_in_the_name_as_its_last_part() -> None:
-    _, suite = parse_settings(["corpus.source=../shared/data/trees.jsonl.gz"])
-    assert load_suite("quick", suite).name == "quick+corpus.source=trees.jsonl.gz"
+def test_a_changed_suite_is_named_by_a_short_digest_in_which_a_path_is_its_last_part() -> None:
+    _, far = parse_settings(["corpus.source=../shared/data/trees.jsonl.gz"])
+    _, near = parse_settings(["corpus.source=trees.jsonl.gz"])
+    _, other = parse_settings(["corpus.source=others.jsonl.gz"])
+    name = load_suite("quick", far).name
+    assert re.fullmatch("quick@[0-9a-f]{6}", name)
+    assert load_suite("quick", near).name == name
+    assert load_suite("quick", other).name != name
+    assert long_suite_name("quick", far) == "quick+corpus.source=trees.jsonl.gz"
 
 
 @pytest.mark.parametrize("value", ["..", "../..", "/", "a/../../b", f"hub:a/b@{'0' * 40}", "a\\b"])
@@ -348,7 +356,6 @@ def test_a_mistake_in_the_protocol_is_blamed_on_its_option(setting: str, found: 
 def test_none_unsets_what_may_be_left_out() -> None:
     plan = planned("qlora_nf4", "budget.steps=none", "budget.tokens=4000")
     assert (plan.budget.steps, plan.budget.tokens) == (None, 4000)
-    assert plan.suite == "quick+budget.steps=none+budget.tokens=4000"
     assert planned("base", "corpus.held_out_limit=none").corpus.held_out_limit is None
     assert planned("base", "method=none", "adapter=none").adapter is None
 
@@ -398,7 +405,9 @@ def test_variants_and_seeds_make_a_plan_each() -> None:
 def test_tasks_are_scored_besides_the_suites_own_and_named() -> None:
     (plan,) = resolve(Request(("base",), tasks=("arc_easy",)), CPU)
     assert [task.name for task in plan.score.tasks] == ["held_out_replies", "arc_easy"]
-    assert plan.suite == "quick+score.tasks=held_out_replies-arc_easy"
+    assert plan.suite.startswith("quick@")
+    assert plan.request is not None
+    assert suite_changes(plan.request) == ["task arc_easy"]
 
 
 def test_every_plan_keeps_its_part_of_the_request_as_typed(tmp_path: Path) -> None:
@@ -444,7 +453,9 @@ def test_a_suite_setting_changes_the_protocol_of_every_variant() -> None:
     request = Request(variants=("lora_bf16", "qlora_nf4"), settings=settings)
     plans = resolve(request, CPU)
     assert [plan.variant for plan in plans] == ["lora_bf16", "qlora_nf4"]
-    assert {plan.suite for plan in plans} == {"quick+budget.steps=3+training.speed=fast"}
+    assert len({plan.suite for plan in plans}) == 1
+    assert plans[0].request is not None
+    assert suite_changes(plans[0].request) == ["training.speed=fast", "budget.steps=3"]
     assert all(plan.training.speed == "fast" for plan in plans)
     apart = resolve(Request(variants=("lora_bf16",), settings=("training.speed=fast",)), CPU)
     assert [(plan.variant, plan.suite) for plan in apart] == [

@@ -1,0 +1,78 @@
+"""Before run: what takes longer to know than a plan, but less than loading weights."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import CorpusError, StorageError
+
+if TYPE_CHECKING:
+    from harness.corpus.corpus import Corpus
+    from harness.spec.plan import Plan
+    from harness.spec.suite import CorpusSpec
+
+FEWEST_TREES = 2  # one tree has no spread, so nothing could be said of its score
+LEAST_FREE = 64 << 20  # bytes: records, items, logs and pages of a small run
+
+
+def check_run(plans: Sequence[Plan], reports: Path) -> None:
+    """Check for ``run`` what takes longer to know: the data, the tasks' rows, the disk.
+
+    Raises:
+        UserError: the corpus cannot be used, or the data of a task cannot be had.
+        LeakageError: a held-out text occurs in training.
+        StorageError: there is no room for results.
+    """
+    if not plans:
+        return
+    check_space(reports, LEAST_FREE)
+    for corpus in dict.fromkeys(planned.corpus for planned in plans):
+        if not corpus.source.startswith("hub:"):
+            check_corpus(corpus)
+    check_tasks(plans[0])
+
+
+def check_corpus(spec: CorpusSpec) -> Corpus:
+    """Read a corpus on this machine, and refuse one whose score would have no spread."""
+    from harness.corpus.corpus import build_corpus
+
+    corpus = build_corpus(spec)
+    trees = {one.tree_id for one in corpus.held_out}
+    if len(trees) < FEWEST_TREES:
+        raise CorpusError(
+            f"{len(trees)} held-out conversation: no interval can be told from one",
+            where=corpus.result.name,
+            expected=f"{FEWEST_TREES} or more independent held-out conversations",
+            hint="--set corpus.held_out_fraction=0.3, no held_out_limit of 1, or more data",
+        )
+    return corpus
+
+
+def check_tasks(planned: Plan) -> None:
+    """Refuse a task whose data cannot be had; those on the corpus's own documents need none."""
+    from harness.score.catalogue import asked_tasks, document_kinds
+
+    spec = planned.score
+    if all(document_kinds(task, spec.include_path) for task in asked_tasks(spec)):
+        return
+    from harness.score.preflight import preflight as check_data
+    from harness.weights.fetch import quiet_libraries
+
+    quiet_libraries()
+    check_data(planned)
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Refuse to begin where the disk has less than ``needed`` bytes free."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise StorageError(
+            f"only {free >> 20} MiB are free on the disk of {folder}",
+            where=there,
+            expected=f"{needed >> 20} MiB or more",
+            hint="free some space, or choose another folder with --reports",
+        )

@@ -1,0 +1,175 @@
+"""Table: what several variants are predicted to need, side by side, and what makes one fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.forecast.duration import expected_seconds
+from harness.forecast.memory import largest_batch, predict, room_needed
+from harness.records.record import MemoryPrediction
+from harness.spec.gpus import parse_memory
+from harness.spec.plan import Plan
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+GIB = 1 << 30
+PHASES = ("load", "score_base", "train", "score")
+UNKNOWN = "–"
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a variant needs; None where it is not known or does not apply.
+
+    ``room`` is what there is, ``needed`` includes the driver's memory, ``rows`` is the largest
+    micro-batch that fits.
+    """
+
+    plan: Plan
+    prediction: MemoryPrediction | None
+    needed: int | None
+    room: int | None
+    rows: int | None
+    seconds: float | None
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether the whole run fits."""
+        if self.needed is None or self.room is None:
+            return None
+        return self.needed <= self.room
+
+
+def forecast(plan: Plan, memory: str = "", runs: Path = Path("reports/runs")) -> Forecast:
+    """Predict one plan on its device, or within ``memory``.
+
+    Raises:
+        UserError: ``memory`` is not an amount of memory.
+    """
+    room = parse_memory(memory) if memory else plan.device.memory_bytes
+    prediction = predict(plan)
+    return Forecast(
+        plan=plan,
+        prediction=prediction,
+        needed=None if prediction is None else room_needed(plan, prediction.peak_bytes),
+        room=room,
+        rows=None if room is None or prediction is None else largest_batch(plan, room),
+        seconds=expected_seconds(plan, runs) if plan.trains else None,
+    )
+
+
+def reference_of(forecasts: Sequence[Forecast]) -> Forecast | None:
+    """What the others are compared with: the first trained variant on an unquantized base."""
+    trained = [item for item in forecasts if item.plan.trains and item.needed is not None]
+    whole = [item for item in trained if item.plan.quantization.type == "none"]
+    adapters = [item for item in whole if item.plan.method == "adapter"]
+    return next(iter(adapters or whole or trained), None)
+
+
+def forecast_table(forecasts: Sequence[Forecast]) -> RenderableType:
+    """One row a variant: memory by phase, whether it fits, time, and what it saves."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    plan, reference = forecasts[0].plan, reference_of(forecasts)
+    room = forecasts[0].room
+    kind = "allocated" if plan.device.kind == "cuda" else "resident"
+    into = "" if room is None else f", to fit into {_gib(room)}"
+    caption = f"GiB, {kind}, predicted; micro-batch: the largest that fits"
+    if reference is not None:
+        caption += f"; saved: of what {reference.plan.variant} needs"
+    table = Table(
+        title=Text(f"{plan.model.name} on {plan.device.name}{into}"),
+        caption=Text(caption),
+        title_justify="left",
+        padding=(0, 1),
+        box=None,
+    )
+    _add_columns(table)
+    for item in forecasts:
+        table.add_row(*(Text(cell) for cell in _cells(item, reference)))
+    return Group(table, *(Text(line) for line in _remarks(forecasts)))
+
+
+def _add_columns(table: Table) -> None:
+    table.add_column("variant", overflow="fold")
+    for title in ("load", "score\nbase", "train", "score", "needs"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("fits")
+    for title in ("micro-\nbatch", "time", "saved"):
+        table.add_column(title, justify="right", no_wrap=True)
+
+
+def _cells(item: Forecast, reference: Forecast | None) -> list[str]:
+    phases = item.prediction.by_phase if item.prediction is not None else {}
+    fits = {True: "yes", False: "no", None: UNKNOWN}[item.fits]
+    rows = UNKNOWN if item.rows is None else str(item.rows or "none")
+    return [
+        item.plan.variant,
+        *(_number(phases.get(name)) for name in PHASES),
+        _number(item.needed),
+        fits,
+        rows,
+        UNKNOWN if item.seconds is None else f"{item.seconds / 60:.1f} min",
+        _saved(item, reference),
+    ]
+
+
+def _saved(item: Forecast, reference: Forecast | None) -> str:
+    if reference is None or reference is item or item.needed is None or not reference.needed:
+        return UNKNOWN
+    return f"{100 * (1 - item.needed / reference.needed):.0f} %".replace("-", "−")
+
+
+def _remarks(forecasts: Sequence[Forecast]) -> Iterator[str]:
+    """Settings that were replaced, each once, and what makes a variant fit that does not."""
+    replaced = {
+        f"{item.key} = {item.asked} is replaced by {item.used}: {item.reason}": None
+        for one in forecasts
+        for item in one.plan.substitutions
+    }
+    yield from replaced
+    for one in forecasts:
+        if one.fits is False and (tip := hint(one.plan, one.room or 0)):
+            yield f"{one.plan.variant} does not fit. {tip}"
+
+
+def hint(plan: Plan, room: int) -> str:
+    """The mildest change after which a training step of ``plan`` fits into ``room`` bytes."""
+    if not plan.trains:
+        return "Try a variant on a quantized base."
+    training = plan.training
+    lean = plan.model_copy(
+        update={"training": training.model_copy(update={"gradient_checkpointing": True})}
+    )
+    for tried, settings in ((plan, ""), (lean, "--set training.gradient_checkpointing=true ")):
+        rows = largest_batch(tried, room)
+        if rows is None:
+            return ""
+        divisors = [n for n in range(1, rows + 1) if plan.budget.batch_size % n == 0]
+        if divisors:
+            micro = min(max(divisors), training.micro_batch_size)
+            less = f"--set training.micro_batch_size={micro}" if _smaller(micro, plan) else ""
+            if settings or less:
+                return f"A training step fits with {settings}{less}".strip() + "."
+    if plan.quantization.type == "none":
+        return "Try a variant on a 4-bit base, such as qlora_nf4, or shorter sequences."
+    return "Try --set training.sequence_length with half the tokens, or a smaller model."
+
+
+def _smaller(micro: int, plan: Plan) -> bool:
+    return micro < plan.training.micro_batch_size
+
+
+def _number(size: int | None) -> str:
+    return UNKNOWN if size is None else f"{size / GIB:.2f}"
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.2f} GiB"

@@ -1,0 +1,70 @@
+"""A mistake in typing ends with one message and exit code 2, and leaves nothing behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.cli.before_run import check_space
+from harness.errors import StorageError
+from tests.cli.terminal import refused
+from tests.runs.small_run import Small
+
+OWN_TASK = """\
+task: mine
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {data}}}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{question}}}}"
+doc_to_choice: ["yes", "no"]
+doc_to_target: answer
+"""
+
+
+def _cut(folder: Path) -> list[str]:
+    (folder / "cut.jsonl").write_text('{"messages": [{"role": "user", "content": "Hi')
+    return ["--data", str(folder / "cut.jsonl")]
+
+
+def _task_without_data(folder: Path) -> list[str]:
+    (folder / "mine.yaml").write_text(OWN_TASK.format(data=folder / "nowhere.jsonl"))
+    return ["--task", str(folder / "mine.yaml")]
+
+
+def _unreadable_task(folder: Path) -> list[str]:
+    (folder / "mine.yaml").write_text("task: mine\noutput_type: [")
+    return ["--task", str(folder / "mine.yaml")]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "words"),
+    [
+        (lambda _: ["--set", "adapter.r=0"], ["r = 0", "1 or more"]),
+        (_cut, ["cut.jsonl", "line 1"]),
+        (_task_without_data, ["mine", "nowhere.jsonl"]),
+        (_unreadable_task, ["not a YAML file", "mine.yaml, line 2"]),
+        (lambda _: ["--task", "arc_eazy"], ["unknown task 'arc_eazy'", "arc_easy"]),
+        (lambda _: ["--task", "mine", "--include-path", "nowhere"], ["no such folder"]),
+        (lambda _: ["--set", "corpus.held_out_limit=1"], ["1 held-out conversation"]),
+        (lambda _: ["--set", "corpus.policy=best"], ["policy"]),
+    ],
+)
+def test_a_mistake_leaves_nothing_behind(
+    small: Small, tmp_path: Path, mistake: object, words: list[str]
+) -> None:
+    arguments = mistake(tmp_path)  # type: ignore[operator]
+    reports = tmp_path / "reports"
+    command = ("run", "-v", "lora_bf16", "-s", str(small.suite), "--device", "cpu")
+    message = refused(*command, "--reports", str(reports), *arguments)
+    assert all(word in message for word in words), message
+    assert "Traceback" not in message
+    assert message.count("error: ") == 1
+    assert not reports.exists()
+
+
+def test_a_full_disk_is_said_before_anything_is_written(tmp_path: Path) -> None:
+    check_space(tmp_path / "not" / "yet", 1)
+    with pytest.raises(StorageError, match="MiB are free"):
+        check_space(tmp_path / "not" / "yet", 1 << 60)

@@ -46,7 +46,7 @@ def write_report(report: Page, folder: Path) -> Path:
     Raises:
         StorageError: the folder cannot be written.
     """
-    drawn = _drawn(report)
+    drawn = {figure.name: draw.draw(figure.drawing, figure.alt) for figure in _figures(report)}
     files: dict[str, bytes] = {}
     for name, (vector, raster) in drawn.items():
         files[f"{name}.svg"] = vector
@@ -57,24 +57,17 @@ def write_report(report: Page, folder: Path) -> Path:
     for old in (folder / "figures").glob("*.*"):
         if old.suffix in (".svg", ".png") and old.name not in files:
             old.unlink()
-    page = html_page(report, _pictures(report, drawn))
+    vectors = {name: vector for name, (vector, _) in drawn.items()}
+    page = html_page(report, _pictures(report, vectors))
     write_bytes(folder / "report.html", page.encode())
     write_bytes(folder / "report.md", markdown_page(report).encode())
     write_bytes(folder / METHODS, _methods().read_bytes())
     return folder / "report.md"
 
 
-def _drawn(report: Page) -> dict[str, tuple[bytes, bytes]]:
-    """Every figure as SVG and PNG, by name."""
-    return {figure.name: draw.draw(figure.drawing, figure.alt) for figure in _figures(report)}
-
-
-def _pictures(
-    report: Page, drawn: Mapping[str, tuple[bytes, bytes]] | None = None
-) -> dict[str, str]:
+def _pictures(report: Page, vectors: Mapping[str, bytes]) -> dict[str, str]:
     """Every figure as SVG for inside a page, wide and narrow, by name."""
-    drawn = _drawn(report) if drawn is None else drawn
-    pictures = {name: draw.inline(vector, name) for name, (vector, _) in drawn.items()}
+    pictures = {name: draw.inline(vector, name) for name, vector in vectors.items()}
     for figure in _figures(report):
         narrow = draw.draw_narrow(figure.drawing, figure.alt)
         pictures[f"{figure.name}-narrow"] = draw.inline(narrow, f"{figure.name}-narrow")
@@ -99,7 +92,10 @@ def markdown_page(report: Page) -> str:
 
 def live_page(report: Page, version: str) -> str:
     """The page as a server gives it: it asks for ``version`` and loads itself when that changed."""
-    return html_page(report, _pictures(report), version)
+    drawn = {
+        figure.name: draw.draw_vector(figure.drawing, figure.alt) for figure in _figures(report)
+    }
+    return html_page(report, _pictures(report, drawn), version)
 
 
 def html_page(report: Page, pictures: Mapping[str, str], version: str = "") -> str:

@@ -63,6 +63,11 @@ def draw(drawing: Drawing, description: str) -> tuple[bytes, bytes]:
     return _paint(drawing, description, WIDTH)
 
 
+def draw_vector(drawing: Drawing, description: str) -> bytes:
+    """The figure as SVG alone."""
+    return _paint(drawing, description, WIDTH, raster=False)[0]
+
+
 def draw_narrow(drawing: Drawing, description: str) -> bytes:
     """The same figure as SVG for a phone: half as wide, its letters as large."""
     return _paint(drawing, description, NARROW, raster=False)[0]

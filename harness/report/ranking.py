@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from collections.abc import Callable, Sequence
@@ -356,17 +357,19 @@ def ending(record: RunRecord) -> str:
 
 def _change(scoring: Scoring, row: Row) -> Cell:
     """Change of the main score by training, from the same weights before it."""
-    ratios = []
+    changes = []
     for record in row.finished:
         after = scoring.key.find(record)
         before = record.score(scoring.key.task, scoring.key.metric, "before", scoring.key.precision)
         if after is None or before is None or not row.plan.trains:
             continue
-        if scoring.scale.relative:
-            ratios.append(after.value / before.value - 1)
+        if scoring.scale.relative:  # averaged as comparisons are, so that both say the same
+            changes.append(math.log(after.value / before.value))
         else:
-            ratios.append(after.value - before.value)
-    if not ratios:
+            changes.append(after.value - before.value)
+    if not changes:
         return unknown()
-    mean = sum(ratios) / len(ratios)
+    mean = sum(changes) / len(changes)
+    if scoring.scale.relative:
+        mean = math.expm1(mean)
     return Cell(show_difference(scoring, mean), mean)

@@ -57,12 +57,39 @@ def report(
         Path | None,
         typer.Option(help="Write the pages here instead, with records that hold no data text."),
     ] = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Show the page on localhost, anew after every run.")
+    ] = False,
+    port: Annotated[int, typer.Option(help="Of --serve; 0 takes a free one.")] = 8765,
 ) -> None:
     """Write the report of a suite's runs: markdown, HTML and figures."""
     _check_format(file_format, publish)
     name = _suite_name(suite, settings, reports)
     request = _make_request(name, reference, margin, budget_memory, max_loss)
-    write_suite_report(reports, name, request, file_format, publish)
+    if serve:
+        _serve(reports, request, port)
+    else:
+        write_suite_report(reports, name, request, file_format, publish)
+
+
+def _serve(reports: Path, request: ReportRequest, port: int) -> None:
+    """Show the page on this machine until Ctrl-C; runs may go on meanwhile."""
+    from harness.report.serve import LiveReport, make_server
+
+    try:
+        server = make_server(LiveReport(reports / "runs", request), port)
+    except OSError as error:
+        raise UserError(
+            f"cannot listen on port {port}: {error.strerror}",
+            expected="a free port",
+            hint="--port 0",
+        ) from None
+    say(f"http://127.0.0.1:{server.server_port}/ shows {request.suite}; Ctrl-C ends it")
+    with server:
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            say("ended")
 
 
 def _check_format(file_format: ReportFormat, publish: Path | None) -> None:

@@ -100,9 +100,10 @@ def write_suite_report(
     request: ReportRequest | None = None,
     file_format: ReportFormat = ReportFormat.pages,
     publish: Path | None = None,
-) -> None:
-    """Build the report of one suite's runs, write it and print the ranking."""
+) -> Path:
+    """Build the report of one suite's runs, write it and print the ranking; returns its path."""
     from harness.cli.display import Notes
+    from harness.report.answer import answer_lines
     from harness.report.build import ReportRequest, build_report
     from harness.report.console import ranking_table
     from harness.report.export import export
@@ -127,7 +128,10 @@ def write_suite_report(
     out.print(ranking_table(built, out.width))
     if publish is None and folder != reports / suite:
         say(f"{reports / suite} holds a published report, which is left as it is")
+    for line in answer_lines(built.evidence):
+        say(line)
     say(f"report: {path}")
+    return path
 
 
 def _page_folder(reports: Path, suite: str) -> Path:

@@ -136,7 +136,7 @@ def _source(name: str, include_path: str | None) -> _Source:
 
 def _check_yaml(path: Path) -> None:
     """Refuse a file that is no YAML, which lm-eval would pass over."""
-    import yaml
+    import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own
 
     try:
         yaml.compose(path.read_text(encoding="utf-8"))
@@ -178,7 +178,7 @@ def _manager(source: _Source, documents: Path) -> Any:
 
 def _own_manager(source: _Source, documents: Path) -> Any:
     """A manager of the tasks in a folder; stock tasks are read too if a group names any."""
-    import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own
+    import yaml
     from lm_eval.tasks import TaskManager
 
     settings = {"include_path": str(source.folder), "metadata": {"documents": str(documents)}}

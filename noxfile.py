@@ -121,6 +121,13 @@ def parity(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def methods(session: nox.Session) -> None:
+    """Every method on every kind of base, tiny models; writes and prints the plane."""
+    python = project_python(session, "tests")
+    session.run(python, "-m", "tests.methods.plane", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none")
 def architectures(session: nox.Session) -> None:
     """What holds on each architecture: makes docs/architectures.md again, in minutes."""
     python = project_python(session, "tests")

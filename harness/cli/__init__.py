@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from harness.cli.app import INTERRUPTED, app, complain, err
+from harness.cli.card import card
 from harness.cli.chat import chat
 from harness.cli.compare import compare
 from harness.cli.corpus import corpus
@@ -17,6 +18,7 @@ from harness.cli.export import export
 from harness.cli.generate import generate
 from harness.cli.list import list_
 from harness.cli.plan import plan
+from harness.cli.push import push
 from harness.cli.report import report
 from harness.cli.run import run
 from harness.cli.show import show
@@ -28,7 +30,7 @@ __all__ = ["main"]
 
 COMMANDS = (
     *(list_, show, plan, run, report, compare),
-    *(corpus, doctor, export, chat, generate, study),
+    *(corpus, doctor, export, chat, generate, card, push, study),
 )
 for command in COMMANDS:
     app.command(command.__name__.rstrip("_"))(command)

@@ -16,6 +16,7 @@ from rich.text import Text
 from harness.cli.app import out
 from harness.cli.options import ReportsOption, runs_folder
 from harness.cli.terminal import visible
+from harness.errors import UserError
 from harness.spec import registry
 
 if TYPE_CHECKING:
@@ -34,22 +35,54 @@ class Kind(StrEnum):
     models = "models"
     studies = "studies"
     runs = "runs"
+    methods = "methods"
 
 
 def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.")] = Kind.variants,
     reports: ReportsOption = Path("reports"),
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Variants or methods as a Markdown table.")
+    ] = False,
 ) -> None:
-    """List variants, suites, models, studies or runs (also of a published report)."""
+    """List variants, suites, models, studies, runs, or which methods work on which bases."""
     if as_json:
         typer.echo(visible(json.dumps(_data(kind, reports), indent=1)))
-        return
-    table = _runs_table(reports) if kind is Kind.runs else _names_table(kind)
-    out.print(table)
+    elif markdown:
+        typer.echo(_markdown(kind))
+    elif kind is Kind.methods:
+        out.print(_methods_table())
+    else:
+        out.print(_runs_table(reports) if kind is Kind.runs else _names_table(kind))
+
+
+def _markdown(kind: Kind) -> str:
+    if kind is Kind.methods:
+        from harness.spec.plane import plane_markdown, read_plane
+
+        return plane_markdown(read_plane())
+    if kind is Kind.variants:
+        return registry.variants_markdown()
+    raise UserError(f"no page of {kind.value}", where="--markdown", expected="variants or methods")
+
+
+def _methods_table() -> Table:
+    from harness.spec.plane import FACETS, TITLES, plane_rows, read_plane
+
+    titles = [TITLES.get(name, name) for name in FACETS]
+    table = Table("method", "base", *titles, "reason", title_justify="left")
+    for method, schemes, cells in plane_rows(read_plane()):
+        reasons = dict.fromkeys(cell.reason for cell in cells if cell.reason)
+        table.add_row(method, schemes, *(cell.state for cell in cells), Text("; ".join(reasons)))
+    return table
 
 
 def _data(kind: Kind, reports: Path) -> list[dict[str, Any]]:
+    if kind is Kind.methods:
+        from harness.spec.plane import read_plane
+
+        return [pair.model_dump(mode="json") for pair in read_plane().pairs]
     if kind is not Kind.runs:
         return [{"name": name, "description": text} for name, text in _described(kind)]
     return [_run_data(run) for run in _lines(reports)]

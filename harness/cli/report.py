@@ -23,17 +23,20 @@ from harness.spec import registry
 
 if TYPE_CHECKING:
     from harness.records.store import BrokenRun, StoredRun
-    from harness.report.build import ReportRequest
+    from harness.report.build import Report, ReportRequest
     from harness.report.export import Format
+    from harness.report.interchange import Layout
 
 
 class ReportFormat(StrEnum):
-    """What to write: the pages, or all the data in one file."""
+    """What to write: the pages, all the data in one file, or files that others' tools read."""
 
     pages = "pages"
     json = "json"
     csv = "csv"
     parquet = "parquet"
+    lm_eval = "lm-eval"
+    every_eval_ever = "every-eval-ever"
 
 
 def report(
@@ -45,7 +48,10 @@ def report(
     budget_memory: Annotated[str, typer.Option(help="Recommend within it: 12GiB.")] = "",
     max_loss: Annotated[str, typer.Option(help="Quality to give up at most: 1%.")] = "",
     file_format: Annotated[
-        ReportFormat, typer.Option("--format", help="Pages, or all the data in one file.")
+        ReportFormat,
+        typer.Option(
+            "--format", help="Pages, all the data in one file, or results as others lay them out."
+        ),
     ] = ReportFormat.pages,
     publish: Annotated[
         Path | None,
@@ -106,10 +112,8 @@ def write_suite_report(
     from harness.report.answer import answer_lines
     from harness.report.build import ReportRequest, build_report
     from harness.report.console import ranking_table
-    from harness.report.export import export
     from harness.report.publish import publish_report
     from harness.report.write import write_report
-    from harness.spec.schema import write_bytes
 
     folder = _page_folder(reports, suite)
     asked = request or ReportRequest(suite=suite)
@@ -123,8 +127,7 @@ def write_suite_report(
         elif file_format is ReportFormat.pages:
             path = write_report(built, folder)
         else:
-            path = folder / f"report.{file_format}"
-            write_bytes(path, export(built, cast("Format", file_format.value)))
+            path = _write_data(built, folder, file_format)
     out.print(ranking_table(built, out.width))
     if publish is None and folder != reports / suite:
         say(f"{reports / suite} holds a published report, which is left as it is")
@@ -132,6 +135,21 @@ def write_suite_report(
         say(line)
     say(f"report: {path}")
     return path
+
+
+def _write_data(built: Report, folder: Path, file_format: ReportFormat) -> Path:
+    """Write a report's data; the file, or the folder of a layout that has many."""
+    from harness.report.export import export
+    from harness.report.interchange import interchange
+    from harness.spec.schema import write_bytes
+
+    if file_format not in (ReportFormat.lm_eval, ReportFormat.every_eval_ever):
+        path = folder / f"report.{file_format}"
+        write_bytes(path, export(built, cast("Format", file_format.value)))
+        return path
+    for name, content in interchange(built, cast("Layout", file_format.value)).items():
+        write_bytes(folder / file_format / name, content)
+    return folder / file_format
 
 
 def _page_folder(reports: Path, suite: str) -> Path:

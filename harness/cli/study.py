@@ -31,6 +31,9 @@ def study(
         str, typer.Option(help="3/8: run the third of eight parts, then say what is left.")
     ] = "",
     jobs: Annotated[int, typer.Option(min=1, help="Runs at once on this machine.")] = 1,
+    executor: Annotated[str, typer.Option(help="Where to run: local, ray or slurm.")] = "local",
+    address: Annotated[str, typer.Option(help="Of a Ray cluster; auto: this machine's.")] = "",
+    partition: Annotated[str, typer.Option(help="Of a SLURM cluster.")] = "",
     device: DeviceOption = DeviceKind.auto,
     reports: ReportsOption = Path("reports"),
     drop: Annotated[list[str], typer.Option(help="Give a variant no more runs.")] = [],  # noqa: B006
@@ -38,18 +41,19 @@ def study(
     more_seeds: Annotated[int, typer.Option(min=0, help="Allow so many seeds more.")] = 0,
 ) -> None:
     """Answer a question about variants: tune each, add seeds until decided, write the page."""
-    from harness.runs.executor import LocalExecutor
+    from harness.runs.executor import make_executor
     from harness.runs.order import Order
     from harness.studies.open import open_study
 
     part = _parse_shard(shard)
     order = Order(wait=False)
-    executor = LocalExecutor(_store(reports), order, jobs)
-    opened = open_study(name, settings, suite, executor.device(device.value), reports)
+    places: dict[str, str | int] = {"local": jobs, "ray": address, "slurm": partition}
+    runner = make_executor(executor, _store(reports), order, places.get(executor))
+    opened = open_study(name, settings, suite, runner.device(device.value), reports)
     if drop or add or more_seeds:
         opened.steer(drop, add, more_seeds)
     elif not (plan or status):
-        _run(opened, executor, part)
+        _run(opened, runner, part)
     agenda = opened.agenda()
     _show(opened, agenda, plan=plan)
 

@@ -93,6 +93,19 @@ class RunFolder:
         """
         return RunFolder(self.path / "attempt")
 
+    def take(self, source: Path) -> None:
+        """Make a run folder that was carried out elsewhere the result, the record last.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        for name in ("items", "adapter"):
+            _move_folder(source / name, self.path / name)
+        came = RunFolder(source)
+        for path in (came.log, came.events, came.plan, came.record):
+            if path.is_file():
+                write_bytes(self.path / path.name, path.read_bytes())
+
     def publish(self, *, whole: bool) -> None:
         """Make the attempt the result, the record last; a second call completes a first.
 

@@ -50,21 +50,49 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A table column. Numbers stand on the right."""
+    """A table column. Numbers stand on the right.
+
+    A first click sorts by what is ``better``; a page hides an ``extra`` column until it is chosen.
+    """
 
     title: str
     number: bool = True
     help: str = ""
+    better: Literal["", "lower", "higher"] = ""
+    extra: bool = False
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table; ``name`` is unique in the report."""
+    """A table; ``name`` is unique in the report.
+
+    ``tags`` are what a page filters by, as (kind, value) of each row, such as ("bits", "4").
+    ``opens`` names the :class:`Details` that tell more of each row.
+    """
 
     name: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     caption: str = ""
+    tags: tuple[tuple[tuple[str, str], ...], ...] = ()
+    opens: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One line of an answer: what it is about, its value, and what to know of it."""
+
+    title: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A few facts side by side, under one heading."""
+
+    title: str
+    facts: tuple[Fact, ...]
 
 
 @dataclass(frozen=True)
@@ -87,13 +115,14 @@ class Code:
 
 @dataclass(frozen=True)
 class Details:
-    """Blocks folded away under a summary line."""
+    """Blocks folded away under a summary line; ``name`` is its anchor, where it has one."""
 
     summary: str
     blocks: tuple[Block, ...]
+    name: str = ""
 
 
-Block = Prose | Note | Table | Figure | Code | Details
+Block = Prose | Note | Facts | Table | Figure | Code | Details
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from harness.report.rows import BESIDE_SETTINGS, Row, flatten, plain
 from harness.spec.plan import Plan
 
 UNSHOWN = {"schema_version", "variant", "suite", *BESIDE_SETTINGS}
+OF_TRAINING = ("adapter", "budget.", "training.")
 
 
 def provenance_section(evidence: Evidence) -> Section | None:
@@ -40,7 +41,8 @@ def provenance_section(evidence: Evidence) -> Section | None:
     return Section("provenance", "What differs, substitutions, environments", tuple(blocks))
 
 
-def _flat_plan(row: Row) -> dict[str, Any]:
+def flat_plan(row: Row) -> dict[str, Any]:
+    """The settings of a row by dotted key; an untrained row has none that only training reads."""
     flat = flatten(row.plan.model_dump(mode="json", exclude=UNSHOWN))
     trainers = {record.training.trainer for record in row.finished if record.training}
     if trainers:
@@ -48,7 +50,9 @@ def _flat_plan(row: Row) -> dict[str, Any]:
     scale = alpha_over_rank(row.plan)
     if scale is not None:
         flat["adapter.alpha/r"] = float(f"{scale:.6g}")
-    return flat
+    if row.plan.trains:
+        return flat
+    return {key: value for key, value in flat.items() if not key.startswith(OF_TRAINING)}
 
 
 def alpha_over_rank(plan: Plan) -> float | None:
@@ -64,7 +68,7 @@ def alpha_over_rank(plan: Plan) -> float | None:
 
 def _plan_blocks(evidence: Evidence) -> list[Block]:
     """The table of differing keys, and a line for keys that some rows lack."""
-    plans = {row.label: _flat_plan(row) for row in evidence.ranked}
+    plans = {row.label: flat_plan(row) for row in evidence.ranked}
     differing, partial = [], []
     for key in sorted(set().union(*plans.values())):
         values = {json.dumps(flat[key]) for flat in plans.values() if flat.get(key) is not None}

@@ -132,7 +132,7 @@ def _clean(record: RunRecord, scores: tuple[Score, ...]) -> RunRecord:
     generations = tuple(item for item in record.generations if item.prompt in bundled)
     return record.model_copy(
         update={
-            "plan": _without_folders(record.plan),
+            "plan": without_folders(record.plan),
             "scores": scores,
             "problem": problem,
             "generations": generations,
@@ -140,7 +140,7 @@ def _clean(record: RunRecord, scores: tuple[Score, ...]) -> RunRecord:
     )
 
 
-def _without_folders(plan: Plan) -> Plan:
+def without_folders(plan: Plan) -> Plan:
     """The plan with data named by its last part; such paths are no part of its fingerprint.
 
     Where a path is part of it, for want of a hash of the content, it stays: it names the run.

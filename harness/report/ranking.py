@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 import statistics
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from harness.records.record import PHASES, RunRecord
 from harness.report import numbers
 from harness.report.blocks import Block, Cell, Column, Details, Section, Table, Tone, prose, unknown
 from harness.report.evidence import Evidence
-from harness.report.rows import MEMORY_KINDS, Row, plain
+from harness.report.rows import MEMORY_KINDS, Row, bits_of, method_of, plain
 from harness.report.scoring import Difference, RowScore, Scoring
 from harness.report.statistics.effects import FEWEST_CLUSTERS
 
 DETAILS_LENGTH = 300
+SHOWN_SCORES = 2
 PACKED = re.compile(r"\b(Q\d(?:_[A-Z0-9]+)+)\.gguf$", re.IGNORECASE)
 INTERVALS = (
     "In brackets: 95 % interval over items and seeds (over items alone with one seed); none where "
@@ -98,26 +100,53 @@ def _other_scores(evidence: Evidence, scorings: list[Scoring]) -> Table:
 
 
 def ranking(evidence: Evidence) -> Table:
-    """One row per variant, best first, failed ones last."""
+    """One row per variant, best first, failed ones last.
+
+    Columns that a decision seldom needs are ``extra``, so that a page fits a laptop's screen.
+    """
     headline = [scoring for scoring in evidence.scorings if scoring.headline]
     memory = MEMORY_KINDS[evidence.memory_kind]
     columns = [Column("variant", number=False)]
-    columns += [Column(_score_title(s), help=_score_help(s)) for s in headline]
+    columns += [
+        Column(
+            _score_title(scoring),
+            help=_score_help(scoring),
+            better=_better(scoring),
+            extra=place >= SHOWN_SCORES,
+        )
+        for place, scoring in enumerate(headline)
+    ]
     if evidence.main is not None:
-        columns.append(Column(f"vs. {evidence.reference}", help="paired, with 95 % interval"))
-        columns.append(Column("change by training", help="same weights before and after"))
+        better = _better(evidence.main)
+        reference = f"vs. {evidence.reference}"
+        columns += [
+            Column(reference, help="paired, with 95 % interval", better=better),
+            Column("change by training", help="same weights, before and after", better=better),
+        ]
     columns += [
         Column("verdict", number=False),
-        Column("trainable"),
-        Column("weights", help="stored bytes, quantization state included"),
-        Column("peak memory", help=f"{memory}; median (lowest–highest)"),
-        Column("tokens/s", help="median, non-padding, steady steps"),
-        Column("train time"),
-        Column("run time"),
-        Column("seeds"),
+        Column("trainable", better="lower", extra=True),
+        Column("weights", help="stored bytes, quantization state included", better="lower"),
+        Column("peak memory", help=f"{memory}; median (lowest–highest)", better="lower"),
+        Column("tokens/s", help="median, non-padding, steady steps", better="higher", extra=True),
+        Column("train time", better="lower"),
+        Column("run time", better="lower", extra=True),
+        Column("seeds", better="higher"),
     ]
     rows = tuple(_cells(evidence, headline, row) for row in evidence.ranked)
-    return Table("ranking", tuple(columns), rows, _caption(evidence))
+    tags = tuple(tags_of(row) for row in evidence.ranked)
+    opens = tuple(f"variant-{place + 1}" for place in range(len(rows)))
+    return Table("ranking", tuple(columns), rows, _caption(evidence), tags, opens)
+
+
+def tags_of(row: Row) -> tuple[tuple[str, str], ...]:
+    """What readers filter rows by: method, bits of the weights, rank of the adapter."""
+    plan = row.plan
+    tags = [("method", method_of(plan)), ("bits", str(bits_of(plan)))]
+    rank = plan.adapter.fields.get("r") if plan.adapter else None
+    if isinstance(rank, int):
+        tags.append(("rank", str(rank)))
+    return tuple(tags)
 
 
 def _caption(evidence: Evidence) -> str:
@@ -161,6 +190,10 @@ def packed_base(evidence: Evidence) -> str:
 def _score_title(scoring: Scoring) -> str:
     arrow = "↓" if scoring.scale.direction == "lower" else "↑"
     return f"{scoring.key.title} {arrow}"
+
+
+def _better(scoring: Scoring) -> Literal["lower", "higher"]:
+    return "lower" if scoring.scale.direction == "lower" else "higher"
 
 
 def _score_help(scoring: Scoring) -> str:

@@ -6,7 +6,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from harness.report.blocks import Block, Code, Section, code, prose
+from harness.report.blocks import Block, Code, Details, Section, code, prose
 from harness.report.evidence import Evidence
 from harness.spec.plan import Plan, RunRequest
 
@@ -33,7 +33,7 @@ def reproduce_section(evidence: Evidence) -> Section | None:
         if record.environment and record.environment.commit
     )
     at = prose("Commit ", code(commits.most_common(1)[0][0][:12]), ".") if commits else None
-    blocks: list[Block] = [note, Code("\n".join(lines).strip(), "sh")]
+    blocks: list[Block] = [note, Details("All commands", (Code("\n".join(lines).strip(), "sh"),))]
     return Section("reproduce", "How to reproduce each row", tuple([at, *blocks] if at else blocks))
 
 

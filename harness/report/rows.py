@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -169,6 +170,25 @@ def _energy(record: RunRecord) -> float | None:
     costs = [cost for cost in record.phases if wanted(cost)]
     known = [cost.energy_joules for cost in costs if cost.energy_joules is not None]
     return sum(known) if known and not any(cost.reused for cost in costs) else None
+
+
+def method_of(plan: Plan) -> str:
+    """How a plan trains, in a word: untrained, full, or the kind of its adapter."""
+    if plan.method == "none":
+        return "untrained"
+    if plan.adapter is None:
+        return plan.method
+    fields = plan.adapter.fields
+    for flag, name in (("use_dora", "dora"), ("use_rslora", "rslora")):
+        if fields.get(flag):
+            return name
+    return plan.adapter.type.lower()
+
+
+def bits_of(plan: Plan) -> int:
+    """Bits of a stored base weight: what the scheme's name says, 16 where nothing is quantized."""
+    found = re.search(r"[a-z](\d+)", plan.quantization.type)
+    return 16 if plan.quantization.type == "none" or found is None else int(found[1])
 
 
 def memory_kind(rows: Sequence[Row]) -> str:

@@ -12,6 +12,7 @@ from harness.report.data import corpus_section, generations_section
 from harness.report.differences import differences_section, noise_section
 from harness.report.evidence import Evidence
 from harness.report.forms import forms_section
+from harness.report.opened import opened_section
 from harness.report.provenance import provenance_section
 from harness.report.ranking import ranking_section
 from harness.report.reproduce import reproduce_section
@@ -33,6 +34,7 @@ SECTIONS: tuple[Callable[[Evidence], Section | None], ...] = (
     generations_section,
     forms_section,
     provenance_section,
+    opened_section,
     reproduce_section,
 )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from harness.report import numbers
-from harness.report.blocks import Block, Note, Section, code, prose, strong
+from harness.report.blocks import Block, Details, Note, Section, code, prose, strong
+from harness.report.decision import price, what_would_change
 from harness.report.evidence import Evidence
 from harness.report.ranking import packed_base, show_limit
 from harness.report.recommend import recommend
@@ -26,10 +27,17 @@ def summary_section(evidence: Evidence) -> Section | None:
     else:
         lead = "Least bad choice: " if meaningless(evidence) else "Recommended: "
         blocks.append(prose(strong(lead), code(found.row.label), ". ", " ".join(found.reasons)))
-    if found is not None:
+        blocks += price(evidence, found.row)
+    if found is not None and found.sureness:
+        blocks.append(prose(strong("How sure:")))
         blocks += [prose(text, bullet=True) for text in found.sureness]
+    changes = what_would_change(evidence, found)
+    if changes:
+        blocks.append(prose(strong("What would change it:")))
+        blocks += [prose(text, bullet=True) for text in changes]
     blocks += [Note(text) for text in caveats(evidence)]
-    return Section("summary", "Summary", tuple(blocks))
+    blocks.append(_settings(evidence))
+    return Section("summary", "Decision", tuple(blocks))
 
 
 def _changes(evidence: Evidence) -> list[str]:
@@ -41,7 +49,27 @@ def _changes(evidence: Evidence) -> list[str]:
 
 
 def _question(evidence: Evidence) -> Block:
+    """What the report was asked, with the limits that the reader set."""
     request = evidence.request
+    models = ", ".join(sorted({row.plan.model.name for row in evidence.rows}))
+    text = f"Which of {_counted(len(evidence.rows), 'variant')} to use for {models}"
+    limits = []
+    if request.budget_memory_bytes is not None:
+        limits.append(f"within {numbers.size(request.budget_memory_bytes)} of memory")
+    if request.max_loss is not None:
+        lost = numbers.percent(request.max_loss)
+        limits.append(f"losing at most {lost} against {evidence.reference}")
+    if limits:
+        text += " " + " and ".join(limits)
+    text += "?"
+    if evidence.main is not None:
+        margin = show_limit(evidence.main, evidence.main.scale.margin)
+        text += f" Ranked by {evidence.main.key.title}; differences up to {margin} do not matter."
+    return prose(text)
+
+
+def _settings(evidence: Evidence) -> Details:
+    """What was run: how many runs, on what, with which budget, and what was set."""
     finished = sum(len(row.finished) for row in evidence.rows)
     failed = sum(len(row.failures) for row in evidence.rows)
     parts = [_counted(len(evidence.rows), "variant"), _counted(finished, "finished run")]
@@ -49,19 +77,13 @@ def _question(evidence: Evidence) -> Block:
         parts.append(f"{failed} failed")
     models = sorted({row.plan.model.name for row in evidence.rows})
     devices = sorted({row.plan.device.name for row in evidence.rows})
+    runs = ", ".join(parts) + f"; model {', '.join(models)} on {', '.join(devices)}. "
+    blocks: list[Block] = [prose((runs + _budget(evidence)).strip())]
     changes = _changes(evidence)
     if changes:
-        parts[-1] += f"; suite with {', '.join(changes)}"
-    text = ", ".join(parts) + f"; model {', '.join(models)} on {', '.join(devices)}. "
-    if evidence.main is not None:
-        margin = show_limit(evidence.main, evidence.main.scale.margin)
-        text += f"Ranked by {evidence.main.key.title}; differences up to {margin} do not matter. "
-        text += _budget(evidence)
-    if request.budget_memory_bytes is not None:
-        text += f"Memory limit: {numbers.size(request.budget_memory_bytes)}. "
-    if request.max_loss is not None:
-        text += f"Loss limit: {numbers.percent(request.max_loss)} against {evidence.reference}. "
-    return prose(text.strip())
+        blocks.append(prose("Set otherwise than in the suite's file:"))
+        blocks += [prose(code(change), bullet=True) for change in changes]
+    return Details("Settings of these runs", tuple(blocks))
 
 
 def _budget(evidence: Evidence) -> str:

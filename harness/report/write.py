@@ -122,9 +122,31 @@ def _environment() -> Environment:
         md_span=markdown.span,
         fence=markdown.fence,
         kind=lambda block: type(block).__name__,
+        halves=_halves,
+        choices=_choices,
+        tagged=lambda tags: "|".join(f"{kind}={value}" for kind, value in tags),
         attribute=lambda text: html.escape(" ".join(text.split()), quote=True),
     )
     return environment
+
+
+def _halves(text: str) -> tuple[str, str]:
+    """A value, and the interval or spread that stands smaller below it."""
+    found = re.fullmatch(r"([^(\[]*\S) ([\[(].*[\])])", text)
+    return (found[1], found[2]) if found else (text, "")
+
+
+def _choices(tags: Sequence[Sequence[tuple[str, str]]]) -> list[tuple[str, list[str]]]:
+    """The kinds of tags that tell rows apart, each with its values in order."""
+    found: dict[str, set[str]] = {}
+    for row in tags:
+        for kind, value in row:
+            found.setdefault(kind, set()).add(value)
+    return [
+        (kind, sorted(values, key=lambda value: (len(value), value)))
+        for kind, values in found.items()
+        if len(values) > 1
+    ]
 
 
 def _finish(value: object) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from importlib import import_module
 from typing import Protocol
 
 from harness.errors import UnknownName
@@ -75,15 +76,36 @@ class LocalExecutor:
         self._slots.shutdown(wait=False, cancel_futures=True)
 
 
-EXECUTORS: dict[str, Callable[[RunStore, Order], Executor]] = {"local": LocalExecutor}
+def _lazily(place: str) -> Callable[..., Executor]:
+    """An executor that is imported when it is used, in the notation of entry points."""
+    module, _, name = place.partition(":")
+
+    def make(*given: object) -> Executor:
+        made: Executor = getattr(import_module(module), name)(*given)
+        return made
+
+    return make
 
 
-def make_executor(name: str, store: RunStore, order: Order = ORDER) -> Executor:
+EXECUTORS: dict[str, Callable[..., Executor]] = {
+    "local": LocalExecutor,
+    "ray": _lazily("harness.runs.ray_executor:RayExecutor"),
+    "slurm": _lazily("harness.runs.slurm_executor:SlurmExecutor"),
+}
+
+
+def make_executor(
+    name: str, store: RunStore, order: Order = ORDER, where: str | int | None = None
+) -> Executor:
     """The executor registered as ``name``.
+
+    ``where`` is what the executor takes beside store and order: slots of this machine, the
+    address of a Ray cluster, a SLURM partition.
 
     Raises:
         UnknownName: there is none of that name.
+        UserError: it cannot be used here.
     """
     if name not in EXECUTORS:
         raise UnknownName("executor", name, EXECUTORS)
-    return EXECUTORS[name](store, order)
+    return EXECUTORS[name](store, order, *(() if where is None else (where,)))

@@ -136,7 +136,7 @@ def _source(name: str, include_path: str | None) -> _Source:
 
 def _check_yaml(path: Path) -> None:
     """Refuse a file that is no YAML, which lm-eval would pass over."""
-    import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own
+    import yaml
 
     try:
         yaml.compose(path.read_text(encoding="utf-8"))

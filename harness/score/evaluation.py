@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -355,7 +356,22 @@ def _details(outcome: Outcome, name: str, chosen: str) -> dict[str, JsonValue]:
     counts = results["n-samples"].get(name)
     if counts:
         found["documents"] = int(counts["original"])
+    if name in outcome.loaded.tasks:
+        data = _dataset(outcome.loaded.tasks[name].config, outcome.details.get("data_folder"))
+        found |= {"dataset": data} if data else {}
     return found
+
+
+def _dataset(config: Any, data_folder: JsonValue) -> dict[str, JsonValue]:
+    """The hub's data set that a task asks, also where a copy of it was read; empty for others."""
+    path = Path(config.dataset_path or "")
+    if isinstance(data_folder, str) and path.is_relative_to(Path(data_folder).resolve()):
+        path = path.relative_to(Path(data_folder).resolve())
+    if path.is_absolute() or len(path.parts) != 2:
+        return {}
+    split = config.test_split or config.validation_split
+    named = {"path": path.as_posix(), "config": config.dataset_name, "split": split}
+    return {key: value for key, value in named.items() if value is not None}
 
 
 def _closed_form(items: Items, kind: str) -> float | None:

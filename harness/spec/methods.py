@@ -130,8 +130,8 @@ def held_still(optimizer: str) -> str | None:
     return "lora_A" if optimizer == "lorafa" else None
 
 
-def refusal(adapter: Adapter, quantization: Quantization) -> str | None:
-    """Why no run can train ``adapter`` on such a base, or None."""
+def refusal(adapter: Adapter, quantization: Quantization, device: str = "cuda") -> str | None:
+    """Why no run can train ``adapter`` on such a base and kind of device, or None."""
     reason = needs_of(adapter).refused
     if reason is not None:
         return f"{adapter.type} is not trained: {reason}"
@@ -144,4 +144,6 @@ def refusal(adapter: Adapter, quantization: Quantization) -> str | None:
             f"init_lora_weights = {named!r} writes into the base weights, and those of a "
             f"{quantization.label} base would be quantized a second time"
         )
+    if named.startswith("loftq") and device == "cpu":
+        return "init_lora_weights = 'loftq' needs a GPU: PEFT rounds the base there"
     return None

@@ -16,6 +16,7 @@ from harness.errors import InvalidFile, UnknownName, UserError
 from harness.spec.device import Device
 from harness.spec.model import FolderSource, HubSource, Model, RandomSource
 from harness.spec.own_model import is_folder, is_hub_id, model_of_folder, model_of_hub
+from harness.spec.peft_files import CONFIG, peft_file, read_peft_variant
 from harness.spec.plan import Plan, RunRequest, Substitution, make_plan
 from harness.spec.schema import check_depth, parse, read_toml, with_nulls
 from harness.spec.schemes import resolve_quantization
@@ -141,7 +142,10 @@ def load_suite(name: str, overrides: Mapping[str, Any] | None = None) -> Suite:
 
 
 def variant_path(name: str) -> Path:
-    """The file of a variant by name or path."""
+    """The file of a variant by name or path; PEFT's own file may be named by its folder."""
+    found = peft_file(name)
+    if found is not None:
+        return found
     return _locate("variant", name, variants_folder())
 
 
@@ -153,7 +157,11 @@ def load_variant(name: str, suite: Suite, overrides: Mapping[str, Any] | None = 
     such as ``qlora_nf4+adapter.r=32``.
     """
     path = variant_path(name)
-    return build_variant(path.stem, read_toml(path), suite, overrides, where=path)
+    if path.name == CONFIG:
+        called, written = read_peft_variant(path)
+    else:
+        called, written = path.stem, read_toml(path)
+    return build_variant(called, written, suite, overrides, where=path)
 
 
 def build_variant(
@@ -459,6 +467,24 @@ def descriptions(kind: str) -> list[tuple[str, str]]:
         (path.stem, str(read_toml(path).get("description", "")))
         for path in sorted(folder.glob("*.toml"))
     ]
+
+
+def variants_markdown() -> str:
+    """A table of all registered variants: base weights, what is trained, when to use it."""
+    suite = load_suite("quick")
+    lines = ["| variant | base weights | trained | what it is |", "|---|---|---|---|"]
+    for name in variant_names():
+        variant = load_variant(name, suite)
+        base: str = variant.precision.compute
+        if variant.quantization.type != "none":
+            base = variant.quantization.label
+        adapter = variant.adapter
+        trained = {"none": "nothing", "full": "every weight"}.get(variant.method)
+        if adapter is not None:
+            rank = f", rank {adapter.fields['r']}" if "r" in adapter.fields else ""
+            trained = f"{adapter.type}{rank}"
+        lines.append(f"| `{name}` | {base} | {trained} | {variant.description} |")
+    return "\n".join(lines)
 
 
 def find(name: str, suite_name: str) -> Variant | Suite | Model | Study:

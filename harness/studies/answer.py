@@ -128,9 +128,10 @@ REASONS = {
 def _sureness(agenda: Agenda, main: Standing, state: str) -> Iterator[str]:
     study = agenda.comparison.study
     compared = len(agenda.comparison.arms) - 1
+    what = "this conclusion" if compared == 1 else f"any of these {compared} conclusions"
     yield (
-        f"The chance that any of these {compared} conclusions is wrong, at whichever look it was "
-        f"drawn, is at most {study.alpha * 100:.3g} %. Intervals hold at all looks together."
+        f"The chance that {what} is wrong, at whichever look it was drawn, is at most "
+        f"{study.alpha * 100:.3g} %. Intervals hold at all looks together."
     )
     if state != "answered":
         yield "What is not decided is no finding: neither a difference nor its absence is shown."

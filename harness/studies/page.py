@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness.report import numbers
 from harness.report.blocks import (
@@ -187,8 +188,8 @@ def _widened(searches: dict[str, Search]) -> Iterator[str]:
     for label, found in searches.items():
         if found.widened:
             rates = ", ".join(f"{rate:g}" for rate in found.widened)
-            end = "and is still at the edge" if found.edge else "and then lay inside"
-            yield f"{label}: the best rate lay at the edge, so {rates} were added, {end}."
+            end = "it is still at the edge" if found.edge else "it then lay inside"
+            yield f"{label}: the best rate lay at the edge, so {rates} was tried too; {end}."
 
 
 def _trials_table(searches: dict[str, Search]) -> Table:
@@ -228,7 +229,7 @@ def _protocol_section(agenda: Agenda, steering: Steering) -> Section:
         else f"{seeds.stop} seeds for every variant"
     )
     lines = [
-        f"Suite {study.suite}; margin {study.margin * 100:.3g} %; {rule}.",
+        f"Suite {Path(study.suite).stem}; margin {study.margin * 100:.3g} %; {rule}.",
         SHARED_ERROR,
         f"Trials use seed {study.tune.seed}, which no verdict uses.",
     ]

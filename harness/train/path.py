@@ -90,7 +90,7 @@ def settle(plan: Plan) -> Plan:
         InvalidFile: the model's TOML states no shape, or PEFT refuses the adapter.
     """
     if plan.adapter is not None:
-        refused = refusal(plan.adapter, plan.quantization)
+        refused = refusal(plan.adapter, plan.quantization, plan.device.kind)
         if refused is not None:
             raise UserError(refused, where=f"[adapter] of variant {plan.variant}")
     if not plan.trains:

@@ -23,6 +23,7 @@ from harness.spec.methods import (
     needs_of,
     reads_rows,
 )
+from harness.spec.peft_files import DECIDED
 from harness.spec.plan import Plan
 from harness.spec.variant import Adapter
 
@@ -30,20 +31,6 @@ if TYPE_CHECKING:
     from peft import PeftConfig
     from torch import nn
     from transformers import PreTrainedModel
-
-
-# What the harness, and not a variant, decides about an adapter.
-DECIDED = frozenset(
-    (
-        "task_type",
-        "peft_type",
-        "inference_mode",
-        "base_model_name_or_path",
-        "revision",
-        "auto_mapping",
-        "peft_version",
-    )
-)
 
 
 MANY_STEPS = 1_000_000  # until the number is known: enough for every schedule inside an adapter

@@ -54,6 +54,8 @@ def test_there_is_a_file_and_a_test_for_every_command() -> None:
         "export",
         "chat",
         "generate",
+        "card",
+        "push",
         "study",
     ]
     assert sorted(filter(None, COMMANDS)) == sorted(known)

@@ -21,8 +21,10 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--disable-dev-shm-usage",
+    "--force-prefers-reduced-motion",
 )
 RANKING = "table-ranking"
+OUTPUT = "return arguments[0].closest('.tools').querySelector('output').textContent"
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +68,10 @@ def heads(page: Any) -> list[Any]:
     return found
 
 
+def text_of(page: Any, element: Any) -> str:
+    return str(page.execute_script("return arguments[0].textContent", element))
+
+
 def background(page: Any) -> str:
     return str(page.execute_script("return getComputedStyle(document.body).backgroundColor"))
 
@@ -96,8 +102,8 @@ def test_names_sort_as_words_and_sizes_by_bytes(page: Any) -> None:
     place = titles.index("peak memory")
     heads(page)[place].find_element("tag name", "button").click()
     sizes = [text for text in column(page, place) if text != "–"]
-    assert sizes[0].endswith("MiB")
-    assert sizes[-1].endswith("GiB")
+    assert sizes[0].split()[1] == "MiB"
+    assert sizes[-1].split()[1] == "GiB"
 
 
 def test_sorting_works_from_the_keyboard(page: Any) -> None:
@@ -111,13 +117,59 @@ def test_filtering_by_several_words(page: Any) -> None:
     field = page.find_element("css selector", f'input[data-table="{RANKING}"]')
     field.send_keys("nf4 worse")
     assert set(column(page, 0)) == {"base_nf4", "base_nf4_dq", "qlora_nf4", "qlora_nf4_dq"}
-    count = page.execute_script(
-        "return arguments[0].closest('.tools').querySelector('output').textContent", field
-    )
-    assert count == "4 of 8 rows"
+    assert page.execute_script(OUTPUT, field) == "4 of 8 rows"
+    field.clear()
+    field.send_keys("lora")
+    assert column(page, 0) == ["lora_bf16"], "qlora is another word"
     field.clear()
     field.send_keys("no such row")
     assert column(page, 0) == []
+    assert page.execute_script(OUTPUT, field).startswith("Nothing matches")
+
+
+def test_chips_filter_by_method_bits_and_rank(page: Any) -> None:
+    for tag in ("method=lora", "bits=4"):
+        page.find_element("css selector", f'.chip[data-tag="{tag}"]').click()
+    assert set(column(page, 0)) == {"qlora_nf4", "qlora_nf4_dq", "qlora_fp4"}
+    page.find_element("css selector", '.chip[data-tag="bits=16"]').click()
+    assert "lora_bf16" in column(page, 0), "values of one kind are alternatives"
+
+
+def test_the_ranking_fits_and_its_columns_can_be_chosen(page: Any) -> None:
+    table = page.find_element("id", RANKING)
+    box = page.execute_script("return arguments[0].parentElement.clientWidth", table)
+    assert table.size["width"] <= box
+    throughput = next(head for head in heads(page) if "tokens/s" in text_of(page, head))
+    assert not throughput.is_displayed()
+    page.find_element("css selector", "#ranking .columns summary").click()
+    label = "//section[@id='ranking']//label[contains(., 'tokens/s')]/input"
+    page.find_element("xpath", label).click()
+    assert throughput.is_displayed()
+    throughput.find_element("tag name", "button").click()
+    assert throughput.get_attribute("aria-sort") == "descending", "more is better"
+
+
+def test_a_row_opens_with_its_command(page: Any) -> None:
+    row = page.find_element("css selector", f"#{RANKING} tbody tr:nth-child(2)")
+    row.find_element("css selector", "button.open").click()
+    opened = page.find_element("css selector", f"#{RANKING} tr.opened")
+    assert "python -m harness run" in opened.text
+    assert opened.find_element("css selector", "button.copy").is_displayed()
+    heads(page)[1].find_element("tag name", "button").click()
+    heads(page)[1].find_element("tag name", "button").click()
+    above = "return arguments[0].previousElementSibling === arguments[1]"
+    assert page.execute_script(above, opened, row), "what is opened moves with its row"
+    row.find_element("css selector", "button.open").click()
+    assert page.find_elements("css selector", "tr.opened") == []
+
+
+def test_a_phone_shows_the_ranking_as_cards(page: Any) -> None:
+    metrics = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    row = page.find_element("css selector", f"#{RANKING} tbody tr")
+    tops = {cell.location["y"] for cell in row.find_elements("css selector", "td:not([hidden])")}
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert len(tops) > 5, "one line a value"
 
 
 def test_the_theme_goes_round_and_is_remembered(page: Any) -> None:

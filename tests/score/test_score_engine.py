@@ -22,7 +22,8 @@ from tests.score.conftest import fast_engine, make_model
 
 def score(lm: Any, task: Task, data: Path, folder: Path) -> list[Score]:
     with load_task(task, data, folder) as loaded:
-        return write_scores(evaluate(task, loaded, lm, {}), Place(folder, "after", "training"))
+        outcome = evaluate(task, loaded, lm, {"data_folder": str(data)})
+        return write_scores(outcome, Place(folder, "after", "training"))
 
 
 def both(
@@ -75,6 +76,11 @@ def test_rolling(shared_data: Path, tokenizer: Any, tmp_path: Path) -> None:
         assert left.value == pytest.approx(right.value, rel=1e-5)
     assert [s.metric for s in fast if s.headline] == ["bits_per_byte"]
     assert fast[2].unit == "bits per byte"
+    assert fast[0].details["dataset"] == {
+        "path": "EleutherAI/wikitext_document_level",  # its name, although a copy was read
+        "config": "wikitext-2-raw-v1",
+        "split": "test",
+    }
 
 
 def test_generation(shared_data: Path, tokenizer: Any, tmp_path: Path) -> None:

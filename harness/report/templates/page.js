@@ -34,46 +34,143 @@ function compare(a, b) {
   return typeof a === "number" ? -1 : 1;
 }
 
+function lines(table) {
+  return [...table.tBodies[0].rows].filter((row) => !row.classList.contains("opened"));
+}
+
 function sortBy(table, column, direction) {
   const body = table.tBodies[0];
-  const rows = [...body.rows].map((row, place) => ({ row, place, key: keyOf(row, column) }));
+  const rows = lines(table).map((row, place) => ({ row, place, key: keyOf(row, column) }));
   rows.sort((a, b) => {
     if (a.key === null || b.key === null) {
       return (a.key === null) - (b.key === null) || a.place - b.place;
     }
     return direction * compare(a.key, b.key) || a.place - b.place;
   });
-  body.append(...rows.map((item) => item.row));
+  for (const { row } of rows) {
+    const below = row.nextElementSibling;
+    body.append(row);
+    if (below?.classList.contains("opened")) body.append(below);
+  }
 }
 
 for (const table of document.querySelectorAll("table")) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => {
     head.querySelector("button").addEventListener("click", () => {
-      const up = head.getAttribute("aria-sort") !== "ascending";
+      const sorted = head.getAttribute("aria-sort");
+      const first = head.dataset.better === "higher" ? "descending" : "ascending";
+      const second = first === "ascending" ? "descending" : "ascending";
+      const order = sorted === first ? second : first;
       heads.forEach((other) => other.removeAttribute("aria-sort"));
-      head.setAttribute("aria-sort", up ? "ascending" : "descending");
-      sortBy(table, column, up ? 1 : -1);
+      head.setAttribute("aria-sort", order);
+      sortBy(table, column, order === "ascending" ? 1 : -1);
     });
   });
 }
 
+function holds(text, word) {
+  const part = word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+  const start = /^[\p{L}\p{N}]/u.test(word) ? "(?<![\\p{L}\\p{N}])" : "";
+  const end = /[\p{L}\p{N}]$/u.test(word) ? "(?![\\p{L}\\p{N}])" : "";
+  return new RegExp(start + part + end, "iu").test(text);
+}
+
+function pressed(tools) {
+  const wanted = new Map();
+  for (const chip of tools.querySelectorAll('.chip[aria-pressed="true"]')) {
+    const kind = chip.dataset.tag.split("=")[0];
+    wanted.set(kind, [...(wanted.get(kind) ?? []), chip.dataset.tag]);
+  }
+  return [...wanted.values()];
+}
+
 for (const input of document.querySelectorAll("input[data-table]")) {
   const table = document.getElementById(input.dataset.table);
-  const count = input.closest(".tools").querySelector("output");
+  const tools = input.closest(".tools");
+  const count = tools.querySelector("output");
   const apply = () => {
-    const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const words = input.value.split(/\s+/).filter(Boolean);
+    const kinds = pressed(tools);
+    const rows = lines(table);
     let shown = 0;
-    for (const row of table.tBodies[0].rows) {
-      const text = row.textContent.toLowerCase();
-      row.hidden = !words.every((word) => text.includes(word));
+    for (const row of rows) {
+      const text = [...row.cells].map((cell) => cell.textContent).join(" ");
+      const tags = (row.dataset.tags ?? "").split("|");
+      const fits = kinds.every((values) => values.some((value) => tags.includes(value)));
+      row.hidden = !fits || !words.every((word) => holds(text, word));
+      const below = row.nextElementSibling;
+      if (below?.classList.contains("opened")) below.hidden = row.hidden;
       shown += row.hidden ? 0 : 1;
     }
-    count.textContent = `${shown} of ${table.tBodies[0].rows.length} rows`;
+    count.textContent = shown
+      ? `${shown} of ${rows.length} rows`
+      : `Nothing matches: no row of ${rows.length} has all of it (whole words count)`;
+    count.classList.toggle("bad", shown === 0);
   };
   input.addEventListener("input", apply);
+  for (const chip of tools.querySelectorAll(".chip")) {
+    chip.addEventListener("click", () => {
+      chip.setAttribute("aria-pressed", chip.getAttribute("aria-pressed") !== "true");
+      apply();
+    });
+  }
   apply();
 }
+
+for (const tools of document.querySelectorAll(".tools")) {
+  const table = document.getElementById(tools.dataset.table);
+  for (const box of tools.querySelectorAll("input[data-column]")) {
+    const apply = () => {
+      for (const row of [table.tHead.rows[0], ...lines(table)]) {
+        row.cells[Number(box.dataset.column)].hidden = !box.checked;
+      }
+    };
+    box.addEventListener("change", apply);
+    apply();
+  }
+}
+
+function toggle(row, button) {
+  const open = button.getAttribute("aria-expanded") !== "true";
+  button.setAttribute("aria-expanded", open);
+  if (!open) {
+    row.nextElementSibling.remove();
+    return;
+  }
+  const line = document.createElement("tr");
+  line.className = "opened";
+  const cell = line.insertCell();
+  cell.colSpan = row.cells.length;
+  const told = document.getElementById(row.dataset.opens);
+  for (const part of [...told.children].slice(1)) cell.append(part.cloneNode(true));
+  for (const named of cell.querySelectorAll("[id]")) named.removeAttribute("id");
+  row.after(line);
+}
+
+for (const row of document.querySelectorAll("tr[data-opens]")) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "open";
+  button.setAttribute("aria-expanded", "false");
+  button.setAttribute("aria-label", `more of ${row.cells[0].textContent.trim()}`);
+  row.cells[0].prepend(button);
+  button.addEventListener("click", () => toggle(row, button));
+}
+
+for (const button of document.querySelectorAll(".copy")) button.hidden = false;
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest?.(".copy");
+  if (!button) return;
+  const text = button.parentElement.querySelector("code");
+  try {
+    await navigator.clipboard.writeText(text.textContent);
+    button.textContent = "Copied";
+  } catch {
+    getSelection().selectAllChildren(text);
+    button.textContent = "Selected";
+  }
+});
 
 addEventListener("beforeprint", () => {
   for (const details of document.querySelectorAll("details")) details.open = true;

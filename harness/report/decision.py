@@ -1,0 +1,161 @@
+"""Decision: what the recommended row costs against the runner-up, and what would change it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from harness.report import numbers
+from harness.report.blocks import Block, Fact, Facts
+from harness.report.evidence import Evidence
+from harness.report.memory import memory_order
+from harness.report.ranking import difference_text
+from harness.report.recommend import Recommendation
+from harness.report.rows import Row
+from harness.report.scoring import make_difference
+
+MANY_CHANGES = 3
+
+
+def runner_up(evidence: Evidence, chosen: Row) -> Row | None:
+    """The best other trained row, or the best other row where nothing else was trained."""
+    if evidence.main is None:
+        return None
+    others = [evidence.by_label[label] for label in evidence.main.ordered()]
+    others = [row for row in others if row is not chosen]
+    trained = [row for row in others if row.plan.trains] or others
+    budget = evidence.request.budget_memory_bytes
+    if budget is not None:
+        fitting = [row for row in trained if (row.peak_bytes(evidence.memory_kind) or 0) <= budget]
+        trained = fitting or trained
+    return trained[0] if trained else None
+
+
+def price(evidence: Evidence, chosen: Row) -> list[Block]:
+    """Quality, memory, time and bytes to ship of a row, each beside the runner-up's."""
+    other = runner_up(evidence, chosen)
+    facts = [
+        _quality(evidence, chosen, other),
+        _memory(evidence, chosen, other),
+        _fact("training time", chosen, other, _train_seconds, numbers.duration),
+        _fact("bytes to ship", chosen, other, shipped_bytes, numbers.size),
+    ]
+    title = "Price" if other is None else f"Price against the runner-up, {other.label}"
+    known = tuple(fact for fact in facts if fact is not None)
+    return [Facts(title, known)] if known else []
+
+
+def shipped_bytes(row: Row) -> int | None:
+    """What a user of the trained model needs beside the base: the adapter, or all weights."""
+    if row.plan.method == "none":
+        return None
+    kept = row.median(lambda record: record.adapter_bytes)
+    if kept is not None:
+        return int(kept)
+    return row.weight_bytes if row.plan.method == "full" else None
+
+
+def _train_seconds(row: Row) -> float | None:
+    return row.phase_seconds("train") if row.plan.trains else None
+
+
+def _quality(evidence: Evidence, chosen: Row, other: Row | None) -> Fact | None:
+    main = evidence.main
+    if main is None or chosen.label not in main.values:
+        return None
+    value = numbers.number(main.values[chosen.label].value)
+    if other is None:
+        return Fact(main.key.title, value)
+    theirs = numbers.number(main.values[other.label].value)
+    note = f"runner-up {theirs}"
+    effect = main.sample.paired(chosen.label, other.label) if main.sample else None
+    if effect is not None:
+        found = make_difference(chosen.label, effect, None, main.scale)
+        kind = "paired" if found.low is None else "paired, 95 % interval"
+        note += f"; {difference_text(main, found)} ({kind})"
+    return Fact(main.key.title, value, note)
+
+
+def _memory(evidence: Evidence, chosen: Row, other: Row | None) -> Fact | None:
+    kind = evidence.memory_kind
+    fact = _fact("peak memory", chosen, other, lambda row: row.peak_bytes(kind), numbers.size)
+    if fact is None or other is None or not memory_order(evidence.rows, kind).tied(chosen, other):
+        return fact
+    return Fact(fact.title, fact.value, f"{fact.note}; a tie, repeated runs differ as much")
+
+
+def _fact(
+    title: str,
+    chosen: Row,
+    other: Row | None,
+    read: Callable[[Row], float | None],
+    show: Callable[[float | None], str],
+) -> Fact | None:
+    """One cost, with the runner-up's and the relative change where both are known."""
+    own = read(chosen)
+    if own is None:
+        return None
+    theirs = None if other is None else read(other)
+    if not theirs:
+        return Fact(title, show(own))
+    change = numbers.percent(own / theirs - 1, signed=True, digits=0)
+    same = "the same" if show(own) == show(theirs) else change
+    return Fact(title, show(own), f"runner-up {show(theirs)}; {same}")
+
+
+def what_would_change(evidence: Evidence, found: Recommendation | None) -> list[str]:
+    """What a reader could learn or ask that may lead to another recommendation."""
+    main = evidence.main
+    if main is None or found is None or found.row is None:
+        return []
+    chosen = found.row
+    texts = []
+    contest = evidence.contest
+    rivals = [] if contest is None else [n for n in contest.may_be_best if n != chosen.label]
+    rivals = [label for label in rivals if evidence.by_label[label].plan.trains]
+    if rivals:
+        more = "more seeds or items may show one of them to be better"
+        named = ", ".join(rivals[:MANY_CHANGES]) + (
+            f" and {len(rivals) - MANY_CHANGES} others" if len(rivals) > MANY_CHANGES else ""
+        )
+        texts.append(f"{named} may be as good or better: {more}.")
+    smaller = _smaller(evidence, chosen)
+    if smaller is not None:
+        texts.append(smaller)
+    texts += _other_scores(evidence, chosen)
+    return texts
+
+
+def _smaller(evidence: Evidence, chosen: Row) -> str | None:
+    """The best trained row that needs less memory, with the limit at which it would be chosen."""
+    main, kind = evidence.main, evidence.memory_kind
+    own = chosen.peak_bytes(kind)
+    if main is None or own is None:
+        return None
+    order = memory_order(evidence.rows, kind)
+    for label in main.ordered():
+        row = evidence.by_label[label]
+        peak = row.peak_bytes(kind)
+        if row is chosen or not row.plan.trains or peak is None or order.tied(row, chosen):
+            continue
+        if peak < own:
+            return (
+                f"A memory limit below {numbers.size(own)} (--budget-memory): {label} is the "
+                f"best of those that need less, {numbers.size(peak)}."
+            )
+    return None
+
+
+def _other_scores(evidence: Evidence, chosen: Row) -> list[str]:
+    """Secondary headline scores on which another trained row is shown to be better."""
+    texts = []
+    for scoring in evidence.scorings[1:]:
+        if not scoring.headline or chosen.label != evidence.reference:
+            continue
+        better = [
+            label
+            for label, found in scoring.differences.items()
+            if found.verdict == "better" and evidence.by_label[label].plan.trains
+        ]
+        if better:
+            texts.append(f"Another primary score: {better[0]} is better on {scoring.key.title}.")
+    return texts[:MANY_CHANGES]

@@ -1,0 +1,144 @@
+"""Plane: try every method on every kind of base and write down what holds; minutes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from harness.cli.preflight import preflight
+from harness.errors import UserError
+from harness.spec.plan import Plan
+from harness.spec.plane import FILE, Cell, Pair, Plane, plane_markdown
+from harness.spec.registry import load_suite, load_variant, variant_names
+from harness.spec.schema import write_json
+from harness.spec.schemes import scheme_names
+from harness.spec.variant import Variant
+from harness.train.stream.path import STREAM
+from tests.methods.bench import Bench, make_bench
+from tests.methods.trial import check_pair, start_shift
+
+PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
+WORKS = Cell(state="works")
+ONE_DEVICE = Cell(state="not offered", reason="training runs on one device")
+WHOLE = Cell(state="not offered", reason="the weights of full fine-tuning are scored, not kept")
+PACKAGES = ("peft", "torch", "transformers", "bitsandbytes")
+
+
+def method_names() -> list[str]:
+    """Variants that differ in the method and not in the base, the rank or the length."""
+    suite = load_suite("quick")
+    found = [load_variant(name, suite) for name in variant_names()]
+    return [one.name for one in found if _is_method(one)]
+
+
+def _is_method(variant: Variant) -> bool:
+    plain = variant.quantization.type == "none" and variant.precision.compute == "bfloat16"
+    twin = variant.name.startswith("lora_bf16_r")
+    return variant.method != "none" and plain and not twin
+
+
+def find_pair(bench: Bench, method: str, scheme: str) -> Pair:
+    """Try one pair.
+
+    Raises:
+        AssertionError: the pair is planned and does not hold what it promises.
+    """
+    settings = () if scheme == "none" else (f"quantization.type={scheme}",)
+    try:
+        plan = bench.plan(method, "llama", *settings)
+        preflight([plan])
+    except UserError as refused:
+        why = refused.what if "not a valid" not in refused.what else str(refused.expected)
+        no = Cell(state="refused", reason=" ".join(why.partition(", found")[0].split()))
+        cells = dict.fromkeys(("plan", "plain", "fast", "merge", "export"), no)
+        return Pair(method=method, scheme=scheme, gpus=ONE_DEVICE, **cells)
+    check_pair(plan)
+    if plan.adapter is not None and scheme != "none":
+        _check_start(plan, bench.plan(method, "llama"))
+    whole = plan.adapter is None
+    return Pair(
+        method=method,
+        scheme=scheme,
+        plan=WORKS,
+        plain=WORKS,
+        fast=_fast(plan),
+        gpus=ONE_DEVICE,
+        merge=WHOLE if whole else _merge(plan),
+        export=WHOLE if whole else WORKS,
+    )
+
+
+def _check_start(plan: Plan, plain: Plan) -> None:
+    """An adapter that leaves a plain base as it is at first leaves a quantized one so too."""
+    if start_shift(plain) < 1e-4:
+        assert start_shift(plan) < 1e-2, "the start moves a quantized base"
+
+
+def _fast(plan: Plan) -> Cell:
+    reason = STREAM.refuses(plan)
+    if reason is not None:
+        return Cell(state="refused", reason=f"the fast path does not take {reason}")
+    check_pair(plan.model_copy(update={"training": _fast_training(plan)}))
+    return WORKS
+
+
+def _fast_training(plan: Plan) -> object:
+    return plan.training.model_copy(update={"speed": "fast"})
+
+
+def _merge(plan: Plan) -> Cell:
+    from harness.forms.merging import why_not_merged
+
+    assert plan.adapter is not None
+    reason = why_not_merged(plan.adapter, plan.model)
+    return WORKS if reason is None else Cell(state="refused", reason=reason)
+
+
+def find_plane(folder: Path) -> tuple[Plane, list[str]]:
+    """All pairs, and what went wrong with those that are neither working nor refused."""
+    bench = make_bench(folder)
+    pairs, defects = [], []
+    for scheme in scheme_names():
+        for method in method_names():
+            try:
+                pairs.append(find_pair(bench, method, scheme))
+            except Exception as error:  # noqa: BLE001 - told at the end, for every pair
+                said = " ".join(str(error).split())[:300]
+                defects.append(f"{method} on {scheme}: {type(error).__name__}: {said}")
+                print("defect:", defects[-1], flush=True)
+        print(scheme, flush=True)
+    pairs.sort(key=lambda pair: pair.method)
+    versions = {name: version(name) for name in PACKAGES}
+    return Plane(versions=versions, pairs=tuple(pairs)), defects
+
+
+def main(arguments: list[str]) -> int:
+    """``python -m tests.methods.plane [--page]``: make the plane, or only its page again."""
+    parser = argparse.ArgumentParser(prog="tests.methods.plane")
+    parser.add_argument("--page", action="store_true", help="only write the page again")
+    if parser.parse_args(arguments).page:
+        from harness.spec.plane import read_plane
+
+        PAGE.write_text(plane_markdown(read_plane()), encoding="utf-8")
+        return 0
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ["FINETUNE_HARNESS_CACHE"] = str(Path(scratch) / "cache")
+        plane, defects = find_plane(Path(scratch))
+    write_json(FILE, plane)
+    PAGE.write_text(plane_markdown(plane), encoding="utf-8")
+    print(plane_markdown(plane))
+    print(f"{len(plane.pairs)} pairs, {len(defects)} defects", *defects, sep="\n")
+    return 1 if defects else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

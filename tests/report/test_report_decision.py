@@ -1,0 +1,75 @@
+"""The decision: what the recommended row costs against the runner-up, and what would change it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.report.blocks import Details, Facts, Prose, Table
+from harness.report.build import Report
+from harness.report.decision import runner_up, shipped_bytes
+from tests.report.records import Made, build_from, write_runs
+
+
+def price(report: Report) -> Facts:
+    return next(block for block in report.sections[0].blocks if isinstance(block, Facts))
+
+
+def said(report: Report) -> str:
+    return " ".join(b.text for b in report.sections[0].blocks if isinstance(b, Prose))
+
+
+def test_each_price_stands_beside_the_runner_ups(seven_runs: Path) -> None:
+    found = price(build_from(seven_runs))
+    assert found.title == "Price against the runner-up, qlora_nf4"
+    facts = {fact.title: fact for fact in found.facts}
+    assert set(facts) == {"perplexity", "peak memory", "training time", "bytes to ship"}
+    assert "paired, 95 % interval" in facts["perplexity"].note
+    assert facts["peak memory"].note == "runner-up 1.17 GiB; +67 %"
+    assert facts["training time"].note.endswith("the same")
+
+
+def test_a_single_row_has_a_price_and_no_runner_up(tmp_path: Path) -> None:
+    write_runs(tmp_path, [Made("qlora_nf4", seed=seed) for seed in range(3)])
+    found = price(build_from(tmp_path))
+    assert found.title == "Price"
+    assert [fact.note for fact in found.facts] == [""] * 4
+
+
+def test_the_runner_up_keeps_to_the_memory_limit(seven_runs: Path) -> None:
+    evidence = build_from(seven_runs, budget_memory_bytes=int(1.3 * 2**30)).evidence
+    found = runner_up(evidence, evidence.by_label["qlora_nf4"])
+    assert found is not None
+    assert found.label == "qlora_nf4_dq", "lora_bf16 is better and does not fit"
+
+
+def test_an_untrained_row_ships_nothing(seven_runs: Path) -> None:
+    rows = build_from(seven_runs).evidence.by_label
+    assert shipped_bytes(rows["base"]) is None
+    assert shipped_bytes(rows["qlora_nf4"]) == 19_000_000
+
+
+def test_a_smaller_memory_limit_would_change_it(seven_runs: Path) -> None:
+    text = said(build_from(seven_runs))
+    assert "A memory limit below 1.96 GiB (--budget-memory): qlora_nf4 is the best" in text
+
+
+def test_settings_are_folded_below_the_decision(seven_runs: Path) -> None:
+    fold = build_from(seven_runs).sections[0].blocks[-1]
+    assert isinstance(fold, Details)
+    assert fold.summary == "Settings of these runs"
+    assert isinstance(fold.blocks[0], Prose)
+    assert "steps, which was" in fold.blocks[0].text
+
+
+@pytest.mark.parametrize("label", ["base_nf4", "qlora_nf4"])
+def test_what_a_row_opens_to_tells_its_differences_and_files(seven_runs: Path, label: str) -> None:
+    report = build_from(seven_runs)
+    section = next(found for found in report.sections if found.key == "variants")
+    fold = next(b for b in section.blocks if isinstance(b, Details) and b.summary == label)
+    against, files = (block for block in fold.blocks if isinstance(block, Table))
+    settings = {row[0].text for row in against.rows}
+    assert "quantization.type" in settings
+    assert not any(name.startswith(("training.", "adapter.")) for name in settings)
+    assert files.rows[0][2].text.startswith(f"quick/{label}/0-")

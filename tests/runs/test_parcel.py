@@ -1,0 +1,85 @@
+"""A run carried out elsewhere comes back whole, equal to one carried out here."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from harness.errors import InvalidFile, RunError
+from harness.records.store import RunStore
+from harness.runs.order import Order
+from harness.runs.parcel import (
+    Sources,
+    check_versions,
+    pack_plan,
+    pack_sources,
+    run_parcel,
+    take_back,
+    unpack_sources,
+    versions,
+)
+from harness.runs.supervise import supervise
+from harness.spec.model import FolderSource
+from tests.runs.results import files, results
+from tests.runs.small_run import Heard, Small, make_small
+
+
+def test_a_run_far_away_is_the_run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The far machine has neither the corpus nor the weights, nor this store."""
+    small = make_small(tmp_path / "here", steps=3)
+    plan, order = small.plan(), Order(timeout_seconds=300)
+    here, back = RunStore(tmp_path / "runs"), RunStore(tmp_path / "back")
+    parcel, sources = pack_plan(plan, order), pack_sources(plan)
+    expected = supervise(plan, here, Heard(), order)
+    shutil.rmtree(small.folder / "weights")
+    (small.folder / "trees.jsonl").unlink()
+    monkeypatch.setenv("FINETUNE_HARNESS_CACHE", str(tmp_path / "far"))
+    record = take_back(run_parcel(parcel, sources), plan, back)
+    assert record.status == "ok", record.problem
+    assert results(record) == results(expected)
+    assert files(back, plan) == files(here, plan)
+    assert record.plan == plan
+    assert str(tmp_path / "far") not in back.folder(plan).record.read_text()
+    assert back.find(plan) == record
+
+
+def test_what_was_sent_is_found_by_its_digest(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FINETUNE_HARNESS_CACHE", str(tmp_path))
+    plan = small.plan()
+    local = unpack_sources(plan, pack_sources(plan))
+    assert local.fingerprint == plan.fingerprint
+    assert local.run_name == plan.run_name
+    assert isinstance(local.model.source, FolderSource)
+    for path in (local.corpus.source, local.model.source.path):
+        assert tmp_path in Path(path).parents
+
+
+def test_another_version_is_refused_by_name(small: Small) -> None:
+    wanted = versions() | {"torch": "1.0", "left-pad": "2"}
+    with pytest.raises(RunError) as caught:
+        check_versions(wanted)
+    assert "torch" in str(caught.value)
+    assert "1.0 there" in str(caught.value)
+    assert "left-pad missing here" in str(caught.value)
+    parcel = pack_plan(small.plan(), Order())
+    with pytest.raises(RunError, match="other versions"):
+        run_parcel(type(parcel)(parcel.plan, parcel.order, wanted), Sources())
+
+
+def test_half_a_folder_leaves_nothing(small: Small, tmp_path: Path) -> None:
+    import io
+    import tarfile
+
+    store, plan, buffer = RunStore(tmp_path), small.plan(), io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        member = tarfile.TarInfo("whole/record.json")
+        member.size = 5
+        archive.addfile(member, io.BytesIO(b'{"pla'))
+    with pytest.raises(InvalidFile):
+        take_back(buffer.getvalue(), plan, store)
+    assert store.find(plan) is None
+    assert not list(tmp_path.rglob("*.json"))

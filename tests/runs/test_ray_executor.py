@@ -1,0 +1,79 @@
+"""Plans on a real local Ray cluster of two machines, one of which dies in the middle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.errors import UserError
+from harness.records.events import EventTail
+from harness.records.store import RunStore
+from harness.runs.batch import run_batch
+from harness.runs.executor import make_executor
+from harness.runs.order import Order
+from harness.runs.supervise import supervise
+from tests.runs.results import files, results
+from tests.runs.small_run import Heard, Small, trains
+
+pytest.importorskip("ray", reason="an extra")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """A head without room for runs, and two machines with room for one each."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("FINETUNE_HARNESS_CACHE", str(tmp_path / "far"))
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    nodes = [made.add_node(num_cpus=1) for _ in range(2)]
+    made.wait_for_nodes()
+    ray.init(address=made.address, log_to_driver=False)
+    made.nodes_for_test = nodes
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+def test_a_machine_that_dies_costs_time_and_nothing_else(
+    cluster: Any, small: Small, tmp_path: Path
+) -> None:
+    store, here = RunStore(tmp_path / "runs"), RunStore(tmp_path / "here")
+    executor = make_executor("ray", store, Order(timeout_seconds=300), "auto")
+    plans = [small.plan("budget.steps=60", seed=seed) for seed in range(2)]
+    expected = [supervise(plan, here, Heard(), Order()) for plan in plans]
+    outcome = run_batch(plans, executor, [])
+    from threading import Thread
+
+    killer = Thread(target=_kill_when_training, args=(cluster, tmp_path / "far"))
+    killer.start()
+    found = {result.plan.seed: result for result in outcome}
+    killer.join()
+    for plan, wanted in zip(plans, expected, strict=True):
+        record = found[plan.seed].record
+        assert record is not None, found[plan.seed].error
+        assert record.status == "ok", record.problem
+        assert results(record) == results(wanted)
+        assert files(store, plan) == files(here, plan)
+        assert store.find(plan) == record
+
+
+def _kill_when_training(cluster: Any, cache: Path) -> None:
+    end = time.monotonic() + 200
+    while time.monotonic() < end:
+        for path in cache.rglob("events.jsonl"):
+            if any(trains(event) for event in EventTail(path).new()):
+                cluster.remove_node(cluster.nodes_for_test[0], allow_graceful=False)
+                return
+        time.sleep(0.2)
+
+
+def test_no_cluster_at_the_address_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no Ray cluster answers"):
+        make_executor("ray", RunStore(tmp_path), Order(), "127.0.0.1:1")

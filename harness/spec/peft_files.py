@@ -54,7 +54,10 @@ def peft_file(name: str) -> Path | None:
     path = Path(name)
     if path.name == CONFIG:
         return path
-    return path / CONFIG if (path / CONFIG).is_file() else None
+    try:
+        return path / CONFIG if (path / CONFIG).is_file() else None
+    except OSError:  # too long for a path
+        return None
 
 
 def read_peft_variant(path: Path) -> tuple[str, dict[str, Any]]:

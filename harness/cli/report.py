@@ -133,9 +133,10 @@ def write_suite_report(
     request: ReportRequest | None = None,
     file_format: ReportFormat = ReportFormat.pages,
     publish: Path | None = None,
-) -> None:
-    """Build the report of one suite's runs, write it and print the ranking."""
+) -> Path:
+    """Build the report of one suite's runs, write it and print the ranking; returns its path."""
     from harness.cli.display import Notes
+    from harness.report.answer import answer_lines
     from harness.report.build import ReportRequest, build_report
     from harness.report.console import ranking_table
     from harness.report.publish import publish_report
@@ -157,7 +158,10 @@ def write_suite_report(
     out.print(ranking_table(built, out.width))
     if publish is None and folder != reports / suite:
         say(f"{reports / suite} holds a published report, which is left as it is")
+    for line in answer_lines(built.evidence):
+        say(line)
     say(f"report: {path}")
+    return path
 
 
 def _write_data(built: Report, folder: Path, file_format: ReportFormat) -> Path:

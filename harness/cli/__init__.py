@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 from harness.cli.app import INTERRUPTED, app, complain, err
 from harness.cli.card import card
@@ -59,8 +61,17 @@ def _command() -> int:
     except SystemExit as done:
         if done.code == INTERRUPTED:  # typer turns Ctrl-C into this code and says nothing
             err.print("interrupted", style="yellow")
+            if sys.argv[1:2] in (["run"], ["study"]):
+                complain(f"To resume: {_typed()}", style="yellow")
         return done.code if isinstance(done.code, int) else 1
     return 0
+
+
+def _typed() -> str:
+    """The command as it was typed; what it has finished is not done again."""
+    script = Path(sys.argv[0]).name == "harness"
+    start = ["harness"] if script else ["python", "-m", "harness"]
+    return shlex.join([*start, *sys.argv[1:]])
 
 
 def _said(error: OSError) -> str:

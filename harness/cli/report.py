@@ -57,12 +57,39 @@ def report(
         Path | None,
         typer.Option(help="Write the pages here instead, with records that hold no data text."),
     ] = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Show the page on localhost, anew after every run.")
+    ] = False,
+    port: Annotated[int, typer.Option(help="Of --serve; 0 takes a free one.")] = 8765,
 ) -> None:
     """Write the report of a suite's runs: markdown, HTML and figures."""
     _check_format(file_format, publish)
     name = _suite_name(suite, settings, reports)
     request = _make_request(name, reference, margin, budget_memory, max_loss)
-    write_suite_report(reports, name, request, file_format, publish)
+    if serve:
+        _serve(reports, request, port)
+    else:
+        write_suite_report(reports, name, request, file_format, publish)
+
+
+def _serve(reports: Path, request: ReportRequest, port: int) -> None:
+    """Show the page on this machine until Ctrl-C; runs may go on meanwhile."""
+    from harness.report.serve import LiveReport, make_server
+
+    try:
+        server = make_server(LiveReport(reports / "runs", request), port)
+    except OSError as error:
+        raise UserError(
+            f"cannot listen on port {port}: {error.strerror}",
+            expected="a free port",
+            hint="--port 0",
+        ) from None
+    say(f"http://127.0.0.1:{server.server_port}/ shows {request.suite}; Ctrl-C ends it")
+    with server:
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            say("ended")
 
 
 def _check_format(file_format: ReportFormat, publish: Path | None) -> None:
@@ -106,9 +133,10 @@ def write_suite_report(
     request: ReportRequest | None = None,
     file_format: ReportFormat = ReportFormat.pages,
     publish: Path | None = None,
-) -> None:
-    """Build the report of one suite's runs, write it and print the ranking."""
+) -> Path:
+    """Build the report of one suite's runs, write it and print the ranking; returns its path."""
     from harness.cli.display import Notes
+    from harness.report.answer import answer_lines
     from harness.report.build import ReportRequest, build_report
     from harness.report.console import ranking_table
     from harness.report.publish import publish_report
@@ -130,7 +158,10 @@ def write_suite_report(
     out.print(ranking_table(built, out.width))
     if publish is None and folder != reports / suite:
         say(f"{reports / suite} holds a published report, which is left as it is")
+    for line in answer_lines(built.evidence):
+        say(line)
     say(f"report: {path}")
+    return path
 
 
 def _write_data(built: Report, folder: Path, file_format: ReportFormat) -> Path:

@@ -26,6 +26,7 @@ from harness.cli.options import (
 from harness.cli.preflight import preflight
 from harness.cli.report import write_suite_report
 from harness.cli.sources import DataOption, IncludePathOption, ModelOption, with_sources
+from harness.cli.tracking import TrackOption, keep_report
 from harness.errors import user_mistakes
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from harness.runs.executor import Executor
     from harness.runs.listener import RunResult
     from harness.spec.plan import Plan
+    from harness.trackers.tracker import Tracker
 
 
 class OnOom(StrEnum):
@@ -65,6 +67,7 @@ def run(
     on_oom: Annotated[
         OnOom, typer.Option(help="Out of memory in training: record it, or halve the micro-batch.")
     ] = OnOom.record,
+    track: TrackOption = [],  # noqa: B006
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
     ] = False,
@@ -73,6 +76,7 @@ def run(
     from harness.records.store import RunStore
     from harness.runs.executor import LocalExecutor
     from harness.runs.order import Order
+    from harness.trackers.choose import make_trackers
     from harness.train.path import resolve
 
     store = RunStore(reports / "runs")
@@ -90,12 +94,14 @@ def run(
     plans = resolve(request, executor.device(device.value))
     preflight(plans)
     check_run([plan for plan in plans if force or store.find(plan) is None], reports)
+    trackers = make_trackers(track, reports)
     if changes := said_changes(plans[0]):
         say(changes)
-    records = _records(_carry_out(plans, executor, store))
+    records = _records(_carry_out(plans, executor, store, trackers))
     called = plans[0].suite
     if any(store.folder(record.plan).record.is_file() for record in records):
-        write_suite_report(reports, called)
+        page = write_suite_report(reports, called)
+        keep_report(trackers, called, page)
         if called != suite:
             say(f"To rebuild this report: {_report_command(called, reports)}")
     else:  # where the disk is full there is nothing to report on
@@ -105,12 +111,14 @@ def run(
         raise typer.Exit(code)
 
 
-def _carry_out(plans: list[Plan], executor: Executor, store: RunStore) -> list[RunResult]:
+def _carry_out(
+    plans: list[Plan], executor: Executor, store: RunStore, trackers: list[Tracker]
+) -> list[RunResult]:
     from harness.cli.display import Display
     from harness.cli.notices import Notices
     from harness.runs.batch import run_batch
 
-    return list(run_batch(plans, executor, [Display(out), Notices(store)]))
+    return list(run_batch(plans, executor, [Display(out), Notices(store), *trackers]))
 
 
 def _records(results: list[RunResult]) -> list[RunRecord]:

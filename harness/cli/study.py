@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
 from harness.cli.app import out, say
 from harness.cli.options import DeviceKind, DeviceOption, ReportsOption, SetOption
@@ -55,6 +57,8 @@ def study(
     elif not (plan or status):
         _run(opened, runner, part)
     agenda = opened.agenda()
+    if status:
+        out.print(_status_table(agenda))
     _show(opened, agenda, plan=plan)
 
 
@@ -109,3 +113,24 @@ def _show(opened: OpenStudy, agenda: Agenda, *, plan: bool) -> None:
         say(_round_line(agenda))
         return
     say(f"page: {opened.write_page(agenda)}")
+
+
+def _status_table(agenda: Agenda) -> Table:
+    """How far every variant is: trials, the rate they chose, seeds and what they say so far."""
+    table = Table("variant", "trials", "best rate", title_justify="left")
+    for setting in agenda.standings:
+        table.add_column(f"seeds at {setting}")
+        table.add_column(f"verdict at {setting}")
+    for arm in agenda.comparison.arms:
+        found = agenda.searches[arm.label]
+        tried = len(found.trials) + len(found.missing)
+        cells = [f"{len(found.trials)} of {tried}" if tried else "not tuned"]
+        cells.append(f"{found.best:g}" if found.best is not None and arm.trains else "")
+        for standing in agenda.standings.values():
+            known = standing.conclusion(arm.label)
+            verdict: str = known.difference.verdict if known and known.difference else ""
+            if arm.label == agenda.comparison.reference:
+                verdict = "reference"
+            cells += [str(len(standing.runs[arm.label])), verdict]
+        table.add_row(Text(arm.label), *cells)
+    return table

@@ -27,6 +27,7 @@ from harness.report.rows import MEMORY_KINDS, Row, twins
 
 METERED: tuple[str, ...] = tuple(phase for phase in PHASES if phase not in ("fetch", "save"))
 DRAWN = 40
+SECONDS = ("seconds", "s", 1)
 
 
 def memory_section(evidence: Evidence) -> Section | None:
@@ -131,23 +132,26 @@ def time_section(evidence: Evidence) -> Section | None:
     rows = [row for row in evidence.ranked if row.records[0].phases]
     if not rows:
         return None
-    known = {row.label: [row.phase_seconds(phase) for phase in PHASES] for row in rows}
-    longest = max(sum(value or 0 for value in values) for values in known.values())
-    unit, seconds = ("minutes", 60) if longest > 180 else ("seconds", 1)
+    phases = _alike(rows)
+    known = {row.label: [row.phase_seconds(phase) for phase in phases] for row in rows}
+    totals = {label: sum(value or 0 for value in values) for label, values in known.items()}
+    unit, short, seconds = ("minutes", "min", 60) if max(totals.values()) > 180 else SECONDS
     bars = tuple(
         Bar(
             label=row.label,
             mark=row.mark,
             values=tuple(None if v is None else v / seconds for v in known[row.label]),
-            total=numbers.duration(sum(value or 0 for value in known[row.label])),
+            total=f"{numbers.number(totals[row.label] / seconds, digits=3)} {short}",
         )
         for row in rows[:DRAWN]
     )
+    left_out = [phase for phase in PHASES if phase not in phases and _any_did(rows, phase)]
+    without = f", without {' and '.join(left_out)}, which not every run did" if left_out else ""
     figure = Figure(
         "time-by-phase",
-        "Time by phase (median over seeds)",
+        f"Time by phase (median over seeds{without})",
         "Time by phase: " + "; ".join(f"{bar.label} {bar.total}" for bar in bars[:12]),
-        Stacks(Axis(f"time, {unit}"), PHASES, bars),
+        Stacks(Axis(f"time, {unit}"), phases, bars),
     )
     blocks: list[Block] = [figure, Details("Time as numbers", (_times(rows),))]
     reused = _reused(rows)
@@ -160,14 +164,43 @@ def time_section(evidence: Evidence) -> Section | None:
     return Section("time", "Time by phase", tuple(blocks))
 
 
+def _alike(rows: list[Row]) -> tuple[str, ...]:
+    """Phases that all rows of a kind did themselves, so that the totals compare like with like.
+
+    A score taken over from another run costs nothing: beside rows that took theirs over, the one
+    that worked would look slow.
+    """
+    groups = [[row for row in rows if row.plan.trains is kind] for kind in (True, False)]
+    return tuple(
+        phase
+        for phase in PHASES
+        if _any_did(rows, phase)
+        and all(
+            not _any_did(group, phase) or all(row.times(phase) for row in group if row.finished)
+            for group in groups
+        )
+        and not any(row.reused(phase) for row in rows)
+    )
+
+
+def _any_did(rows: list[Row], phase: str) -> bool:
+    return any(row.times(phase) for row in rows)
+
+
 def _reused(rows: list[Row]) -> list[str]:
     """Phases that took over what another run had found, and in how many runs."""
-    return [
-        f"{phase} of {row.label} in {count} of {len(row.finished or row.records)} runs"
-        for row in rows
-        for phase in PHASES
-        if (count := row.reused(phase))
-    ]
+    found = []
+    for phase in PHASES:
+        asked = [row for row in rows if row.reused(phase)]
+        if asked:
+            runs = sum(len(row.finished or row.records) for row in asked)
+            count = sum(row.reused(phase) for row in asked)
+            found.append(f"{phase} in {count} of the {runs} runs of {_few(asked)}")
+    return found
+
+
+def _few(rows: list[Row]) -> str:
+    return rows[0].label if len(rows) == 1 else f"{len(rows)} variants"
 
 
 def _times(rows: list[Row]) -> Table:

@@ -9,12 +9,16 @@ from collections.abc import Callable, Sequence
 from harness.records.record import RunRecord
 from harness.report.blocks import Block, Figure, Section, prose
 from harness.report.evidence import Evidence
-from harness.report.figures.canvas import Axis
+from harness.report.figures.bars import Bar
+from harness.report.figures.canvas import Axis, Drawing
 from harness.report.figures.lines import Curves, Line
+from harness.report.figures.multiples import Multiples
+from harness.report.figures.panels import Panels
 from harness.report.rows import Row, flatten, settings
 from harness.report.scoring import Scoring
 
 NAMED = 12
+OVERLAPPING = 3
 SMOOTHING = 5
 
 
@@ -26,11 +30,19 @@ def loss_section(evidence: Evidence) -> Section | None:
         return None
     title = "training loss, nats per assistant token"
     steps = f"running mean over {SMOOTHING} steps"
+    reference = evidence.reference if any(x.label == evidence.reference for x in lines) else None
+    drawing: Drawing = _curves(Axis("optimizer step"), Axis(title), lines)
+    behind = ""
+    if len(lines) > OVERLAPPING:
+        axis = Axis("training loss, nats per token")
+        drawing = Multiples(Axis("optimizer step"), axis, tuple(lines), reference)
+        behind = f"; in grey {reference}" if reference else ""
     train = Figure(
         "loss-train",
-        f"Training loss ({steps}; bands span the seeds){_limited(lines)}",
+        f"Training loss ({steps}; bands span the seeds{behind})"
+        + (_limited(lines) if len(lines) <= OVERLAPPING else ""),
         f"{title} by optimizer step: " + _ends(lines),
-        _curves(Axis("optimizer step"), Axis(title), lines),
+        drawing,
     )
     return Section("loss", "Loss curves", (train, *_held_out(evidence)))
 
@@ -82,34 +94,25 @@ def running_mean(values: Sequence[float], width: int) -> list[float]:
 
 
 def _held_out(evidence: Evidence) -> list[Block]:
+    """Held-out loss before and after training, a line a variant: curves would overlap."""
     main = evidence.main
     if main is None or main.scale.transform != "exp":
         return []
-    lines = []
+    bars = []
     for row in evidence.ranked:
         values = [_before_after(main, record) for record in row.finished if row.plan.trains]
         pairs = [pair for pair in values if pair is not None]
-        if not pairs:
-            continue
-        steps = max(record.training.steps for record in row.finished if record.training)
-        at = list(zip(*pairs, strict=True))
-        several = len(pairs) > 1
-        lines.append(
-            Line(
-                label=row.label,
-                mark=row.mark,
-                x=(0.0, float(steps)),
-                y=tuple(_rounded(sum(side) / len(side)) for side in at),
-                low=tuple(_rounded(min(side)) for side in at) if several else (),
-                high=tuple(_rounded(max(side)) for side in at) if several else (),
-            )
-        )
-    if not lines:
+        if pairs:
+            before, after = (sum(side) / len(side) for side in zip(*pairs, strict=True))
+            bars.append(Bar(row.label, row.mark, (_rounded(after),), (_rounded(before),)))
+    if not bars:
         return []
     title = "held-out loss, nats per assistant token"
-    caption = f"Held-out loss before and after training (ranges over seeds){_limited(lines)}"
-    alt = f"{title}, before and after training: {_ends(lines)}"
-    drawing = _curves(Axis("optimizer step"), Axis(title), lines, marked=True)
+    alt = f"{title}, before and after training: " + ", ".join(
+        f"{bar.label} {bar.beside[0]:.4g} to {bar.values[0]:.4g}" for bar in bars[:NAMED]
+    )
+    caption = "Held-out loss before and after training (means over the seeds)"
+    drawing = Panels(Axis(title), ("",), tuple(bars), told=("after", "before"), from_zero=False)
     return [Figure("loss-held-out", caption, alt, drawing)]
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cache
 
-from harness.records.record import CorpusResult, Generation
+from harness.records.record import CorpusResult, FunnelRow, Generation
 from harness.report import numbers
 from harness.report.blocks import (
     Block,
@@ -42,12 +43,6 @@ def corpus_section(evidence: Evidence) -> Section | None:
     blocks: list[Block] = [_origin(corpus)]
     if len(found) > 1:
         blocks.append(Note(f"Runs used {len(found)} different corpora; the most common is shown."))
-    if corpus.length_quantiles:
-        shares = ", ".join(
-            f"{share * 100:.3g} % have at most {tokens:,} tokens"
-            for share, tokens in corpus.length_quantiles
-        )
-        blocks.append(prose(f"Of the conversations, {shares}."))
     if len(corpus.languages) > 1:
         blocks.append(Details("Languages", (_languages(corpus),)))
     if corpus.funnel:
@@ -82,6 +77,7 @@ def _languages(corpus: CorpusResult) -> Table:
 
 
 def _funnel(corpus: CorpusResult) -> Table:
+    changing = _changing(corpus)
     columns = (
         Column("step", number=False),
         Column("trees"),
@@ -99,9 +95,29 @@ def _funnel(corpus: CorpusResult) -> Table:
             ),
             Cell(row.removed),
         )
-        for row in corpus.funnel
+        for row in changing
     )
-    return Table("funnel", columns, rows, "What each step of preparation left.")
+    idle = [row.step for row in corpus.funnel if row not in changing]
+    caption = "What each step of preparation left."
+    if idle:
+        caption += f" Steps that took nothing away: {', '.join(idle)}."
+    return Table("funnel", columns, rows, caption)
+
+
+def _changing(corpus: CorpusResult) -> list[FunnelRow]:
+    """The first step, and those after which anything is different."""
+    changing = list(corpus.funnel[:1])
+    same = {"removed": ""}
+    for before, row in itertools.pairwise(corpus.funnel):
+        if row.removed or row.model_copy(update=same | {"step": before.step}) != before.model_copy(
+            update=same
+        ):
+            changing.append(row)
+    return changing
+
+
+def _left(row: FunnelRow) -> tuple[int | None, ...]:
+    return row.trees, row.messages, row.conversations, row.tokens
 
 
 def _lengths(evidence: Evidence, corpus: CorpusResult) -> Figure:

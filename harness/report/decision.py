@@ -11,7 +11,7 @@ from harness.report.memory import memory_order
 from harness.report.ranking import difference_text
 from harness.report.recommend import Recommendation
 from harness.report.rows import Row
-from harness.report.scoring import make_difference
+from harness.report.scoring import Scoring, make_difference
 
 MANY_CHANGES = 3
 
@@ -118,11 +118,33 @@ def what_would_change(evidence: Evidence, found: Recommendation | None) -> list[
             f" and {len(rivals) - MANY_CHANGES} others" if len(rivals) > MANY_CHANGES else ""
         )
         texts.append(f"{named} may be as good or better: {more}.")
+    texts += _without_training(evidence, chosen)
     smaller = _smaller(evidence, chosen)
     if smaller is not None:
         texts.append(smaller)
     texts += _other_scores(evidence, chosen)
     return texts
+
+
+def _without_training(evidence: Evidence, chosen: Row) -> list[str]:
+    """Says so where an untrained model ranks above all other trained ones, or above all."""
+    main, other = evidence.main, runner_up(evidence, chosen)
+    bases = [] if main is None else [evidence.by_label[label] for label in main.ordered()]
+    base = next((row for row in bases if not row.plan.trains), None)
+    if main is None or base is None or base is chosen or not chosen.plan.trains:
+        return []
+    place = bases.index
+    name = f"{base.label}, untrained ({main.key.title} {numbers.number(_value(main, base))})"
+    if place(base) < place(chosen):
+        return [f"No training at all: {name}, is better than it in these runs."]
+    if other is not None and other.plan.trains and place(base) < place(other):
+        text = f"{name}, comes next, above every other trained variant."
+        return [f"If what training gains is not worth its price: {text}"]
+    return []
+
+
+def _value(main: Scoring, row: Row) -> float:
+    return main.values[row.label].value
 
 
 def _smaller(evidence: Evidence, chosen: Row) -> str | None:

@@ -22,6 +22,7 @@ from harness.report.figures.intervals import Interval, Intervals
 from harness.report.ranking import (
     WORDS,
     difference_cell,
+    difference_text,
     judged_cell,
     show_difference,
     show_limit,
@@ -98,6 +99,7 @@ def _figure(evidence: Evidence, scoring: Scoring) -> Figure:
             low=None if found.low is None else unit * found.low,
             high=None if found.high is None else unit * found.high,
             verdict="one training" if found.obstacle == "one training" else found.verdict,
+            said=f"{label}: {difference_text(scoring, found)}, {found.verdict}",
         )
         for label in ordered[:DRAWN]
         if (found := scoring.differences[label])

@@ -243,16 +243,41 @@ def _warning(item: Deployed) -> str:
     )
 
 
+def advise(row: Row) -> str | None:
+    """Which of its scored forms to deploy a row as; None where it has none."""
+    found = _forms_of(row)
+    if not found:
+        return None
+    best = _smallest(found)
+    if best is None:
+        return (
+            f"No scored form of {row.label} stays within {LOUD_NATS:g} nats a token of the model "
+            "as trained: deploy the adapter on the base it was trained on."
+        )
+    return (
+        f"Deploy it as {best.form}: of its scored forms within {LOUD_NATS:g} nats a token of the "
+        f"model as trained it is the smallest, {numbers.size(best.bytes)} on disk."
+    )
+
+
+def _smallest(found: Sequence[Deployed]) -> Deployed | None:
+    """The smallest form that is shown to stay within the bound."""
+    close = [
+        item
+        for item in found
+        if item.bytes is not None and (item.divergence.high or item.divergence.value) <= LOUD_NATS
+    ]
+    return min(close, key=lambda item: item.bytes or 0.0, default=None)
+
+
 def _advice(label: str, found: Sequence[Deployed]) -> Block:
     """The smallest form within the bound, or that there is none."""
-    own = [item for item in found if item.label == label and item.bytes is not None]
-    close = [item for item in own if (item.divergence.high or item.divergence.value) <= LOUD_NATS]
-    if not close:
+    best = _smallest([item for item in found if item.label == label])
+    if best is None:
         return prose(
             code(label), ": no scored form stays within the bound; deploy the adapter on the base "
             "it was trained on.", bullet=True,
         )  # fmt: skip
-    best = min(close, key=lambda item: item.bytes or 0.0)
     return prose(
         code(label), ": ", code(best.form), " is the smallest scored form that stays within the "
         f"bound ({numbers.size(best.bytes)} on disk).", bullet=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from collections.abc import Callable, Sequence
@@ -44,11 +45,26 @@ def ranking_section(evidence: Evidence) -> Section | None:
         return Section("ranking", "Ranking", (prose("No runs yet."),))
     blocks: list[Block] = [ranking(evidence)]
     others = [scoring for scoring in evidence.scorings if not scoring.headline]
+    telling = [scoring for scoring in others if not _equal_everywhere(scoring)]
     if others:
-        blocks.append(Details("All other scores", (_other_scores(evidence, others),)))
+        told: list[Block] = [_other_scores(evidence, telling)] if telling else []
+        equal = [
+            f"{scoring.key.title} {numbers.number(next(iter(scoring.values.values())).value)}"
+            for scoring in others
+            if scoring not in telling
+        ]
+        if equal:
+            told.append(prose(f"The same in every row: {', '.join(equal)}."))
+        blocks.append(Details("All other scores", tuple(told)))
     if evidence.scorings:
         blocks.append(Details("How each score was taken", (_protocols(evidence),)))
     return Section("ranking", "Ranking", tuple(blocks))
+
+
+def _equal_everywhere(scoring: Scoring) -> bool:
+    """Whether a score tells none of several rows apart."""
+    values = {score.value for score in scoring.values.values()}
+    return len(values) == 1 and len(scoring.values) > 1
 
 
 def _protocols(evidence: Evidence) -> Table:
@@ -341,17 +357,19 @@ def ending(record: RunRecord) -> str:
 
 def _change(scoring: Scoring, row: Row) -> Cell:
     """Change of the main score by training, from the same weights before it."""
-    ratios = []
+    changes = []
     for record in row.finished:
         after = scoring.key.find(record)
         before = record.score(scoring.key.task, scoring.key.metric, "before", scoring.key.precision)
         if after is None or before is None or not row.plan.trains:
             continue
-        if scoring.scale.relative:
-            ratios.append(after.value / before.value - 1)
+        if scoring.scale.relative:  # averaged as comparisons are, so that both say the same
+            changes.append(math.log(after.value / before.value))
         else:
-            ratios.append(after.value - before.value)
-    if not ratios:
+            changes.append(after.value - before.value)
+    if not changes:
         return unknown()
-    mean = sum(ratios) / len(ratios)
+    mean = sum(changes) / len(changes)
+    if scoring.scale.relative:
+        mean = math.expm1(mean)
     return Cell(show_difference(scoring, mean), mean)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.report import numbers
 from harness.report.contest import Contest, hold_contest
 from harness.report.evidence import Evidence
+from harness.report.forms import advise
 from harness.report.memory import MemoryOrder, memory_order
 from harness.report.ranking import show_difference, show_limit
 from harness.report.rows import Row
@@ -42,8 +43,14 @@ def recommend(evidence: Evidence) -> Recommendation | None:
     if not fitting:
         return Recommendation(None, tuple(reasons), ())
     if evidence.request.max_loss is not None and evidence.reference is not None:
-        return _within_loss(evidence, main, fitting, reasons)
-    return _near_best(evidence, main, fitting, reasons)
+        return _with_form(_within_loss(evidence, main, fitting, reasons))
+    return _with_form(_near_best(evidence, main, fitting, reasons))
+
+
+def _with_form(found: Recommendation) -> Recommendation:
+    """The same, with the form to deploy where the runs of the row scored any."""
+    advice = None if found.row is None else advise(found.row)
+    return found if advice is None else replace(found, reasons=(*found.reasons, advice))
 
 
 def _within_memory(evidence: Evidence, rows: list[Row]) -> tuple[list[Row], list[str]]:

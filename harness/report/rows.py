@@ -7,7 +7,7 @@ import re
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,7 @@ from harness.spec.plan import Plan
 
 MARKERS = 8
 COLOURS = 8
+SHAPES = ("lora", "full", "dora", "untrained", "rslora")
 MEMORY_KINDS = {
     "peak_device_bytes": "whole device, NVML",
     "peak_reserved_bytes": "CUDA reserved",
@@ -216,10 +217,16 @@ def make_rows(runs: Iterable[StoredRun]) -> tuple[Row, ...]:
     rows: list[Row] = []
     for variant, members_of in by_variant.items():
         for label, members in zip(_labels(variant, members_of), members_of, strict=True):
-            index = len(rows)
-            mark = Mark(index % COLOURS, (index // COLOURS) % MARKERS)
+            mark = Mark(len(rows) % COLOURS, 0)
             rows.append(Row(label, variant, tuple(_last_of_each_seed(members)), mark))
-    return tuple(rows)
+    return tuple(replace(row, mark=_mark(row.plan, row.mark.colour)) for row in rows)
+
+
+def _mark(plan: Plan, colour: int) -> Mark:
+    """The shape says the method, the fill the bits of the weights; the colour is the row's own."""
+    method, bits = method_of(plan), bits_of(plan)
+    shape = SHAPES.index(method) if method in SHAPES else len(SHAPES)
+    return Mark(colour, shape, "full" if bits >= 16 else "left" if bits >= 8 else "none")
 
 
 def _order(run: StoredRun) -> tuple[int, str, str]:

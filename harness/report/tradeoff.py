@@ -10,7 +10,9 @@ from harness.report.evidence import Evidence
 from harness.report.figures.canvas import Axis
 from harness.report.figures.scatter import Point, Scatter
 from harness.report.memory import MemoryOrder, memory_order
-from harness.report.rows import MEMORY_KINDS, Row
+from harness.report.ranking import difference_text
+from harness.report.recommend import recommend
+from harness.report.rows import MEMORY_KINDS, Row, method_of
 from harness.report.scoring import Scoring
 
 Cost = tuple[str, str, Callable[[Row], float | None], Callable[[float | None], str]]
@@ -20,6 +22,8 @@ def tradeoff_section(evidence: Evidence) -> Section | None:
     """Quality against peak memory, time and, where it was measured, energy."""
     if evidence.main is None:
         return None
+    times = [row.phase_seconds("train") or 0 for row in evidence.rows]
+    unit, short, seconds = ("minutes", "min", 60) if max(times) > 180 else ("seconds", "s", 1)
     costs: tuple[Cost, ...] = (
         (
             "memory",
@@ -29,9 +33,9 @@ def tradeoff_section(evidence: Evidence) -> Section | None:
         ),
         (
             "time",
-            "training time, minutes",
-            lambda row: _scaled(row.phase_seconds("train"), 60),
-            lambda x: f"{numbers.number(x, digits=3)} min",
+            f"training time, {unit}",
+            lambda row: _scaled(row.phase_seconds("train"), seconds),
+            lambda x: f"{numbers.number(x, digits=3)} {short}",
         ),
         (
             "energy",
@@ -51,7 +55,8 @@ def tradeoff_section(evidence: Evidence) -> Section | None:
         "A variant on the front (dashed) is beaten by no other in both respects. Bars are 95 % "
         f"intervals of the difference from {evidence.reference}; with one training there is none. "
         "Costs are medians over the runs. Peaks closer than repeated runs of one variant are a "
-        "tie; on a CPU the planner's bytes break it. Hollow points are untrained references."
+        "tie; on a CPU the planner's bytes break it. The recommended variant is ringed (◉). "
+        f"{looks(evidence.rows)}"
     )
     return Section("tradeoff", "Quality against cost", (note, *blocks))
 
@@ -70,6 +75,8 @@ def _figure(evidence: Evidence, main: Scoring, cost: Cost) -> Figure | None:
     if not known:
         return None
     front = _front(evidence, main, known, name)
+    found = recommend(evidence)
+    chosen = None if found is None else found.row
     points = tuple(
         Point(
             label=row.label,
@@ -79,7 +86,8 @@ def _figure(evidence: Evidence, main: Scoring, cost: Cost) -> Figure | None:
             low=main.compared_interval(row.label)[0],
             high=main.compared_interval(row.label)[1],
             on_front=index in front,
-            trained=row.plan.trains,
+            recommended=row is chosen,
+            said=f"{row.label}: {difference_said(main, row.label)}; {say(x)}",
         )
         for index, (row, x) in enumerate(known)
     )
@@ -96,6 +104,25 @@ def _figure(evidence: Evidence, main: Scoring, cost: Cost) -> Figure | None:
         f"{point.label} ({numbers.number(point.y)} at {say(point.x)})" for point in on_front[:8]
     )
     return Figure(f"quality-{name}", f"{main.key.title} against {title}", alt, drawing)
+
+
+def difference_said(main: Scoring, label: str) -> str:
+    """A row's value, and its difference from the reference where there is one."""
+    text = f"{main.key.title} {numbers.number(main.values[label].value)}"
+    found = main.differences.get(label)
+    return text if found is None else f"{text}, {difference_text(main, found)}"
+
+
+def looks(rows: Sequence[Row]) -> str:
+    """What the shapes and fills of markers say, of those that are there."""
+    shapes = {"○": "lora", "□": "full", "△": "dora", "◇": "untrained", "▽": "rslora", "✚": ""}
+    there = {method_of(row.plan) for row in rows}
+    named = [f"{sign} {name}" for sign, name in shapes.items() if name in there]
+    if there - set(shapes.values()):
+        named.append("✚ other methods")
+    return (
+        f"Shapes: {', '.join(named)}. Filled: 16-bit weights, half filled: 8 bits, hollow: fewer."
+    )
 
 
 def _front(

@@ -57,11 +57,26 @@ def write_report(report: Page, folder: Path) -> Path:
     for old in (folder / "figures").glob("*.*"):
         if old.suffix in (".svg", ".png") and old.name not in files:
             old.unlink()
-    pictures = {name: draw.inline(vector, name) for name, (vector, _) in drawn.items()}
-    write_bytes(folder / "report.html", html_page(report, pictures).encode())
+    vectors = {name: vector for name, (vector, _) in drawn.items()}
+    page = html_page(report, _pictures(report, vectors))
+    write_bytes(folder / "report.html", page.encode())
     write_bytes(folder / "report.md", markdown_page(report).encode())
     write_bytes(folder / METHODS, _methods().read_bytes())
     return folder / "report.md"
+
+
+def _pictures(report: Page, vectors: Mapping[str, bytes]) -> dict[str, str]:
+    """Every figure as SVG for inside a page, wide and narrow, by name."""
+    pictures = {name: draw.inline(vector, name) for name, vector in vectors.items()}
+    for figure in _figures(report):
+        narrow = draw.draw_narrow(figure.drawing, figure.alt)
+        pictures[f"{figure.name}-narrow"] = draw.inline(narrow, f"{figure.name}-narrow")
+    return pictures
+
+
+def methods_page() -> bytes:
+    """The page on statistics that reports link."""
+    return _methods().read_bytes()
 
 
 def _methods() -> Path:
@@ -75,14 +90,27 @@ def markdown_page(report: Page) -> str:
     return _tidy(_environment().get_template("report.md.j2").render(report=report))
 
 
-def html_page(report: Page, pictures: Mapping[str, str]) -> str:
+def live_page(report: Page, version: str) -> str:
+    """The page as a server gives it: it asks for ``version`` and loads itself when that changed."""
+    drawn = {
+        figure.name: draw.draw_vector(figure.drawing, figure.alt) for figure in _figures(report)
+    }
+    return html_page(report, _pictures(report, drawn), version)
+
+
+def html_page(report: Page, pictures: Mapping[str, str], version: str = "") -> str:
     """The report as one file that needs no network; ``pictures`` holds inline SVG by name."""
     style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = _environment().get_template("report.html.j2")
     return page.render(
-        report=report, pictures=pictures, style=style, script=script, script_hash=digest
+        report=report,
+        pictures=pictures,
+        style=style,
+        script=script,
+        script_hash=digest,
+        version=version,
     )
 
 

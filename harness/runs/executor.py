@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from importlib import import_module
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from harness.records.events import Hear, RunStarted
 from harness.records.record import RunRecord
 from harness.records.store import RunStore
 from harness.runs.order import ORDER, Order
+from harness.runs.room import Room
 from harness.runs.stop import Stop
 from harness.runs.supervise import supervise
 from harness.spec.device import Device, DeviceChoice, detect_device
@@ -49,13 +51,18 @@ class Executor(Protocol):
 
 
 class LocalExecutor:
-    """Runs plans on this machine, each in a process of its own, in ``slots`` at once."""
+    """Runs plans on this machine, each in a process of its own, in ``slots`` at once.
+
+    With several slots a run begins as soon as its predicted memory fits beside those under way;
+    a plan whose memory cannot be predicted is refused.
+    """
 
     def __init__(self, store: RunStore, order: Order = ORDER, slots: int = 1) -> None:
         """Leave records in ``store``."""
         self._store = store
         self._order = order
         self._stop = Stop()
+        self._room = None if slots == 1 else Room()
         self._slots = ThreadPoolExecutor(slots, thread_name_prefix="slot")
 
     def device(self, kind: DeviceChoice) -> Device:
@@ -63,12 +70,17 @@ class LocalExecutor:
         return detect_device(kind)
 
     def submit(self, plan: Plan, hear: Hear) -> Future[RunRecord]:
-        """Run ``plan`` in the next free slot."""
+        """Run ``plan`` in the next free slot with enough memory.
+
+        Raises:
+            UserError: several shall run at once, and its memory cannot be predicted.
+        """
         return self._slots.submit(self._run, plan, hear)
 
     def _run(self, plan: Plan, hear: Hear) -> RunRecord:
-        hear(RunStarted.now(host=socket.gethostname()))
-        return supervise(plan, self._store, hear, self._order, self._stop)
+        with nullcontext() if self._room is None else self._room.beside(plan, self._stop):
+            hear(RunStarted.now(host=socket.gethostname()))
+            return supervise(plan, self._store, hear, self._order, self._stop)
 
     def cancel(self) -> None:
         """Stop the children; plans that wait for a slot are not run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from concurrent.futures import CancelledError, Future
 from types import ModuleType
@@ -24,6 +25,7 @@ from harness.runs.parcel import (
 from harness.spec.device import Device, DeviceChoice, detect_device
 from harness.spec.plan import Plan
 
+ANSWER_SECONDS = 10.0
 NODE_FAILURES = 5  # how often a run is begun again elsewhere because its machine died
 
 
@@ -43,8 +45,9 @@ class RayExecutor:
         self._sources: dict[tuple[str | None, ...], Any] = {}
         if not self._ray.is_initialized():
             try:
+                _check_answers(address)
                 self._ray.init(address=address or "local", log_to_driver=False)
-            except ConnectionError as error:
+            except OSError as error:  # of which ConnectionError is one
                 raise UserError(
                     f"no Ray cluster answers: {error}",
                     where=f"--address {address}",
@@ -128,6 +131,17 @@ def _carry_out(parcel: Parcel, sources: Sources) -> bytes:
 
 def _look(kind: DeviceChoice) -> str:
     return detect_device(kind).model_dump_json()
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself tries for minutes.
+
+    Raises:
+        OSError: nobody listens there.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
 
 
 def _ray() -> ModuleType:

@@ -13,7 +13,7 @@ from harness.report.items import Aligned, ScoreKey, read_items
 from harness.report.rows import Row
 from harness.report.sample import Scale, make_scale
 from harness.spec.plan import Plan
-from harness.studies.arms import Arm, Comparison, verdict_plan
+from harness.studies.arms import Arm, Comparison, verdict_job
 from harness.studies.findings import Job
 from harness.studies.looks import FAR, Conclusion, Family, Following, Rule, follow, steered
 from harness.studies.search import Find, Search, search
@@ -134,7 +134,7 @@ class _Planner:
         following = self._follow(Family(aligned, scale, self._comparison.reference, (), ready))
         for label, count in following.wanted.items():
             seeds = range(ready[label], count if arms[label].trains else 1)
-            jobs = [self._verdict(arms[label], rates[label], seed) for seed in seeds]
+            jobs = [verdict_job(arms[label], rates[label], seed) for seed in seeds]
             self._want(job for job in jobs if self._find(job) is None)
         return Standing(setting, key, scale, rates, runs, following)
 
@@ -167,14 +167,11 @@ class _Planner:
         """Settled runs of the first seeds, up to the first that is missing."""
         found = []
         for seed in range(most if arm.trains else 1):
-            run = self._find(self._verdict(arm, rate, seed))
+            run = self._find(verdict_job(arm, rate, seed))
             if run is None:
                 break
             found.append(run)
         return found
-
-    def _verdict(self, arm: Arm, rate: float, seed: int) -> Job:
-        return Job("verdict", arm.label, rate, verdict_plan(arm, rate, seed))
 
     def _key(self, plan: Plan, runs: dict[str, tuple[StoredRun, ...]]) -> ScoreKey:
         """The score that decides: the study's, the suite's, or perplexity."""

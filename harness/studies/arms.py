@@ -25,6 +25,7 @@ from harness.spec.registry import (
 )
 from harness.spec.study import Contender, Study
 from harness.spec.suite import Budget
+from harness.studies.findings import Job
 from harness.train.path import resolve
 
 RATE = "training.learning_rate"
@@ -41,6 +42,11 @@ class Arm:
     def label(self) -> str:
         """The variant's name, with the settings that the study gives it."""
         return self.plan.variant
+
+    @cached_property
+    def made(self) -> dict[tuple[object, ...], Job]:
+        """Jobs made so far: a study asks for the same ones at every look."""
+        return {}
 
     @property
     def trains(self) -> bool:
@@ -176,6 +182,22 @@ def _find_reference(study: Study, arms: Sequence[Arm]) -> str | None:
 
 def _asked(plan: Plan) -> str:
     return plan.request.variant if plan.request else plan.variant
+
+
+def verdict_job(arm: Arm, rate: float, seed: int) -> Job:
+    """The job of a run for the verdict."""
+    key = ("verdict", rate, seed)
+    if key not in arm.made:
+        arm.made[key] = Job("verdict", arm.label, rate, verdict_plan(arm, rate, seed))
+    return arm.made[key]
+
+
+def trial_job(arm: Arm, rate: float, share: float, seed: int) -> Job:
+    """The job of a trial."""
+    key = ("tune", rate, share, seed)
+    if key not in arm.made:
+        arm.made[key] = Job("tune", arm.label, rate, trial_plan(arm, rate, share, seed))
+    return arm.made[key]
 
 
 def verdict_plan(arm: Arm, rate: float, seed: int) -> Plan:

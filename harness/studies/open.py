@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import UnknownName
@@ -30,6 +30,7 @@ class OpenStudy:
     device: Device
     reports: Path
     findings: Findings
+    _resolved: dict[tuple[str, ...], Comparison] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -47,7 +48,10 @@ class OpenStudy:
 
     def comparison(self) -> Comparison:
         """The arms, those that were added included."""
-        return compare_what(self.study, self.device, self.settings, self.steering().added)
+        added = self.steering().added
+        if added not in self._resolved:
+            self._resolved[added] = compare_what(self.study, self.device, self.settings, added)
+        return self._resolved[added]
 
     def agenda(self) -> Agenda:
         """Where it stands and what comes next."""

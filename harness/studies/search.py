@@ -11,7 +11,7 @@ from typing import Literal
 from harness.records.record import RunRecord
 from harness.records.store import StoredRun
 from harness.spec.study import Tune
-from harness.studies.arms import Arm, trial_plan
+from harness.studies.arms import Arm, trial_job
 from harness.studies.findings import Job
 
 Find = Callable[[Job], StoredRun | None]
@@ -88,7 +88,7 @@ def rate_at(default: float, tune: Tune, place: int) -> float:
 
 def try_rate(arm: Arm, tune: Tune, rate: float, share: float, find: Find) -> Trial | Job:
     """The trial, or the job that is to be run for it."""
-    job = Job("tune", arm.label, rate, trial_plan(arm, rate, share, tune.seed))
+    job = trial_job(arm, rate, share, tune.seed)
     found = find(job)
     return job if found is None else Trial(rate, share, validation_loss(found.record))
 

@@ -70,9 +70,26 @@ def load_base(
     except (OSError, ValueError, SafetensorError) as error:
         raise InvalidFile(f"transformers cannot load the model: {error}", where=folder) from error
     if plan.model.added_tokens:
-        model.resize_token_embeddings(model.config.vocab_size + plan.model.added_tokens)
+        _add_rows(model, plan.model.added_tokens)
     model.requires_grad_(requires_grad=False)  # whatever is to be trained asks for it later
     return model.eval()
+
+
+def _add_rows(model: PreTrainedModel, count: int) -> None:
+    """Append ``count`` rows to the embedding and the output head, each the mean of those before.
+
+    Transformers draws them around that mean by the generator of the moment, so that every load
+    would give another model.
+    """
+    import torch
+
+    before, place = model.config.vocab_size, model.device
+    with torch.random.fork_rng([place.index] if place.type == "cuda" else []):
+        model.resize_token_embeddings(before + count, mean_resizing=False)
+    for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+        for values in (getattr(layer, "weight", None), getattr(layer, "bias", None)):
+            if values is not None:
+                values.data[before:] = values.data[:before].float().mean(dim=0).to(values.dtype)
 
 
 def _open_whole(folder: Path, **options: Any) -> PreTrainedModel:

@@ -175,6 +175,7 @@ def test_ctrl_c_ends_with_130_and_leaves_a_record_that_says_interrupted(
     assert running.returncode == 130
     assert "Traceback" not in message
     assert "interrupted" in message
+    assert "To resume: python -m harness run -v qlora_nf4 --device cpu --set " in message
     (run,) = RunStore(tmp_path / "runs").scan()
     assert run.record.status == "interrupted"  # type: ignore[union-attr]
     assert run.record.problem.phase == "train"  # type: ignore[union-attr]

@@ -40,8 +40,13 @@ def test_one_command_answers_and_a_second_runs_nothing(made_up: World, tmp_path:
 def test_plan_and_status_run_nothing(made_up: World, tmp_path: Path) -> None:
     told = shown(*SMALL, "--reports", str(tmp_path), "--plan")
     assert "15 trials" in told
-    shown(*SMALL, "--reports", str(tmp_path), "--status")
+    table = shown(*SMALL, "--reports", str(tmp_path), "--status")
+    assert "0 of 3" in table
     assert not (tmp_path / "runs").exists()
+    shown(*SMALL, "--reports", str(tmp_path))
+    table = shown(*SMALL, "--reports", str(tmp_path), "--status")
+    for words in ("4 of 4", "0.0005", "reference", "worse"):
+        assert words in table
 
 
 def test_shards_together_give_the_same_answer(made_up: World, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from harness.forms.gguf.types import NARROW, Type, check_library, encode, tensor
 from harness.forms.gguf.vocabulary import read_vocabulary
 from harness.forms.gguf.write import Speech, write_gguf
 from harness.forms.make import merged
-from tests.forms.tiny_results import logits, make_plan, make_result, write_model
+from tests.forms.tiny_results import logits, make_plan, make_result, slow_but, write_model
 from tests.weights.tiny_llama import vocabulary
 
 READABLE = ("llama", "qwen2", "phi3", "mistral", "qwen3")  # transformers reads no phi2
@@ -42,8 +43,13 @@ def test_every_weight_has_a_place_and_comes_back(family: str, tmp_path: Path) ->
         assert torch.equal(value, before[name]), name
 
 
-@pytest.mark.parametrize("quant", PLAIN)
-@pytest.mark.parametrize("family", READABLE)
+@pytest.mark.parametrize(
+    ("quant", "family"),
+    slow_but(
+        [*((quant, "llama") for quant in PLAIN), *(("F32", family) for family in READABLE)],
+        product(PLAIN, READABLE),
+    ),
+)
 def test_transformers_reads_the_logits_of_the_quantized_tensors(
     family: str, quant: str, tmp_path: Path
 ) -> None:
@@ -63,8 +69,13 @@ def test_transformers_reads_the_logits_of_the_quantized_tensors(
         assert (ours - exact).abs().max() > 1e-5, "a smaller type should have cost something"
 
 
-@pytest.mark.parametrize("quant", ["F32", "Q8_0", "Q4_0", "Q4_K_M", "Q6_K"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("quant", "family"),
+    slow_but(
+        [("Q4_K_M", "llama"), ("Q8_0", "llama"), *(("F32", family) for family in FAMILIES)],
+        product(["F32", "Q8_0", "Q4_0", "Q4_K_M", "Q6_K"], FAMILIES),
+    ),
+)
 def test_llama_cpp_answers_with_the_logits_of_the_quantized_tensors(
     family: str, quant: str, tmp_path: Path
 ) -> None:

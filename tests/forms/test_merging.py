@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from harness.forms.dequantize import dequantize
 from harness.forms.make import merged, merged_dequantized
 from harness.forms.merging import attach, check_mergeable, why_not_merged
 from harness.spec.variant import Adapter, Quantization
-from tests.forms.tiny_results import logits, make_plan, make_result
+from tests.forms.tiny_results import logits, make_plan, make_result, slow_but
 
 # Each with the fields that PEFT needs for a model of 64 hidden units.
 METHODS: dict[str, dict[str, object]] = {
@@ -47,8 +48,13 @@ def settings(method: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "family"),
+    slow_but(
+        [("LORA", "llama"), ("IA3", "qwen2"), ("OFT", "phi3"), ("SHIRA", "llama")],
+        product(METHODS, FAMILIES),
+    ),
+)
 def test_merged_answers_as_the_adapter(method: str, family: str, tmp_path: Path) -> None:
     plan = make_plan(tmp_path, family, *settings(method))
     assert plan.adapter is not None
@@ -64,8 +70,13 @@ def test_merged_answers_as_the_adapter(method: str, family: str, tmp_path: Path)
     assert (logits(merged(parts)) - as_adapter).abs().max() <= 1e-5 * max(1, float(scale))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("variant", ["qlora_nf4", "qlora_nf4_dq", "qlora_fp4"])
+@pytest.mark.parametrize(
+    ("variant", "family"),
+    slow_but(
+        [("qlora_nf4", "llama"), ("qlora_nf4_dq", "phi3")],
+        product(["qlora_nf4", "qlora_nf4_dq", "qlora_fp4"], FAMILIES),
+    ),
+)
 def test_merged_into_dequantized_answers_as_trained(
     variant: str, family: str, tmp_path: Path
 ) -> None:

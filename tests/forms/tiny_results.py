@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from harness.forms.make import Parts
 from harness.records.record import RunRecord
@@ -34,6 +37,16 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3": {**SIZES, "num_key_value_heads": 2, "head_dim": 128, "tie_word_embeddings": True},
     "phi": {**SIZES, "partial_rotary_factor": 0.5},
 }  # fmt: skip
+
+
+def slow_but(first: Iterable[Any], values: Iterable[Any]) -> list[Any]:
+    """Test parameters of which only ``first`` are for every day; the others are marked slow."""
+    daily = list(first)
+    return [v if v in daily else pytest.param(*_row(v), marks=pytest.mark.slow) for v in values]
+
+
+def _row(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def write_tokenizer(folder: Path) -> None:

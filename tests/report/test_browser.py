@@ -172,6 +172,43 @@ def test_a_phone_shows_the_ranking_as_cards(page: Any) -> None:
     assert len(tops) > 5, "one line a value"
 
 
+def test_a_variant_lights_up_in_all_figures_and_tells_its_values(page: Any) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    point = page.find_element("css selector", '#tradeoff .wide .v[data-v="base"] use')
+    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", point)
+    ActionChains(page).move_to_element(point).perform()
+    tip = page.find_element("id", "tip").text
+    assert tip.startswith("base: perplexity 7.")
+    assert "GiB" in tip
+    lit = "return [...new Set([...document.querySelectorAll('.v.on')].map(p => p.dataset.v))]"
+    assert page.execute_script(lit) == ["base"]
+    figures = "return new Set([...document.querySelectorAll('.v.on')].map(p => p.closest('svg')))"
+    assert page.execute_script(f"{figures}.size") > 4
+
+
+def test_the_legend_switches_a_variant_off_in_all_figures(page: Any) -> None:
+    button = page.find_element("xpath", "//div[@class='legend']/button[.='qlora_fp4']")
+    button.click()
+    assert button.get_attribute("aria-pressed") == "false"
+    off = "return [...document.querySelectorAll('.v')].filter(p => p.dataset.v === 'qlora_fp4')"
+    assert page.execute_script(f"{off}.every(p => p.classList.contains('off'))")
+    button.click()
+    assert not page.execute_script(f"{off}.some(p => p.classList.contains('off'))")
+
+
+def test_a_phone_gets_figures_of_its_own_width(page: Any) -> None:
+    metrics = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    height = """
+        const texts = [...document.querySelectorAll('#tradeoff .narrow text')];
+        return Math.min(...texts.map(text => text.getBoundingClientRect().height));
+    """
+    least = page.execute_script(height)
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert least >= 9, "letters that a person can read"
+
+
 def test_the_theme_goes_round_and_is_remembered(page: Any) -> None:
     button = page.find_element("id", "theme")
     light = background(page)

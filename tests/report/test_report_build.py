@@ -318,7 +318,7 @@ def test_phases_that_were_reused_are_left_out_of_medians_and_counted(tmp_path: P
         reuse(tmp_path, Made("lora_bf16", seed=seed), "score_base")
     report = build_from(tmp_path)
     assert cells(table(report, "time"), 0)["score_base"] == "25.0 s"
-    assert "score_base of lora_bf16 in 2 of 3 runs" in words(report, "time")
+    assert "score_base in 2 of the 3 runs of lora_bf16" in words(report, "time")
     assert "reused" in ranking(report.evidence).caption
 
 

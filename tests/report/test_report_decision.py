@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.report.blocks import Details, Facts, Prose, Table
+from harness.records.record import RunRecord
+from harness.report.blocks import Details, Facts, Figure, Prose, Table
 from harness.report.build import Report
 from harness.report.decision import runner_up, shipped_bytes
-from tests.report.records import Made, build_from, write_runs
+from harness.report.figures.stacks import Stacks
+from harness.spec.schema import read_json, write_json
+from tests.report.records import Made, build_from, write_run, write_runs
 
 
 def price(report: Report) -> Facts:
@@ -73,3 +76,38 @@ def test_what_a_row_opens_to_tells_its_differences_and_files(seven_runs: Path, l
     assert "quantization.type" in settings
     assert not any(name.startswith(("training.", "adapter.")) for name in settings)
     assert files.rows[0][2].text.startswith(f"quick/{label}/0-")
+
+
+def test_an_untrained_model_that_comes_next_is_named(tmp_path: Path) -> None:
+    made = [Made("lora_bf16", seed=seed, log_ratio=-0.12) for seed in range(3)]
+    made += [Made("qlora_nf4", seed=seed, log_ratio=0.1) for seed in range(3)]
+    write_runs(tmp_path, [*made, Made("base")])
+    assert "base, untrained (perplexity" in said(build_from(tmp_path))
+
+
+def test_markers_say_method_and_bits(tmp_path: Path) -> None:
+    write_runs(tmp_path, [Made(n) for n in ("base", "lora_bf16", "lora_int8", "qlora_nf4")])
+    marks = {row.label: row.mark for row in build_from(tmp_path).evidence.rows}
+    assert marks["lora_bf16"].marker == marks["qlora_nf4"].marker != marks["base"].marker
+    fills = [marks[label].fill for label in ("base", "lora_bf16", "lora_int8", "qlora_nf4")]
+    assert fills == ["full", "full", "left", "none"]
+
+
+def test_time_is_compared_over_phases_that_every_run_did(tmp_path: Path) -> None:
+    """Base scores are taken once and reused: the one run that took them is not slower for it."""
+    for label in ("lora_bf16", "qlora_nf4"):
+        folder = write_run(tmp_path, Made(label))
+        record = read_json(folder / "record.json", RunRecord)
+        if label == "lora_bf16":
+            phases = [
+                cost.model_copy(update={"reused": True}) if cost.name == "score_base" else cost
+                for cost in record.phases
+            ]
+            record = record.model_copy(update={"phases": tuple(phases)})
+            write_json(folder / "record.json", record)
+    section = next(s for s in build_from(tmp_path).sections if s.key == "time")
+    figure = next(block for block in section.blocks if isinstance(block, Figure))
+    assert isinstance(figure.drawing, Stacks)
+    assert "score_base" not in figure.drawing.parts
+    assert len({bar.total for bar in figure.drawing.bars}) == 1
+    assert "without score_base" in figure.caption

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -20,7 +21,6 @@ from tests.runs.results import files, results
 from tests.runs.small_run import Heard, Small, trains
 
 pytest.importorskip("ray", reason="an extra")
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -41,6 +41,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     made.shutdown()
 
 
+@pytest.mark.slow
 def test_a_machine_that_dies_costs_time_and_nothing_else(
     cluster: Any, small: Small, tmp_path: Path
 ) -> None:
@@ -49,8 +50,6 @@ def test_a_machine_that_dies_costs_time_and_nothing_else(
     plans = [small.plan("budget.steps=60", seed=seed) for seed in range(2)]
     expected = [supervise(plan, here, Heard(), Order()) for plan in plans]
     outcome = run_batch(plans, executor, [])
-    from threading import Thread
-
     killer = Thread(target=_kill_when_training, args=(cluster, tmp_path / "far"))
     killer.start()
     found = {result.plan.seed: result for result in outcome}

@@ -122,6 +122,27 @@ def test_another_quantization_than_the_planned_one_can_be_asked_for(
     assert all(layer.weight.dtype == torch.float32 for layer in linears(model))
 
 
+def test_added_tokens_have_the_same_rows_whenever_they_are_loaded(
+    tmp_path: Path, tiny_llama: Path
+) -> None:
+    """A trained adapter is loaded on the base again; on other rows it is another model."""
+    import torch
+
+    model_file = write_model_file(tmp_path / "tiny.toml", tiny_llama, added_tokens="2")
+    plan = planned("lora_bf16", f"suite.model={model_file}")
+    rows = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        state = torch.get_rng_state()
+        model = load_base(plan, tiny_llama)
+        assert torch.equal(torch.get_rng_state(), state), "loading draws no random numbers"
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+            rows.append(layer.weight[-2:].clone())
+            assert torch.allclose(rows[-1][0].float(), layer.weight[:-2].float().mean(0), atol=1e-3)
+    assert torch.equal(rows[0], rows[2])
+    assert torch.equal(rows[1], rows[3])
+
+
 def test_added_tokens_grow_the_embedding(tmp_path: Path, tiny_llama: Path) -> None:
     model_file = write_model_file(tmp_path / "tiny.toml", tiny_llama, added_tokens="1")
     model = load_base(planned("base", f"model={model_file}"), tiny_llama)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from harness.report import numbers
-from harness.report.layout import spread
+from harness.report.layout import LABEL_LENGTH, shorten, spread
 
 # Okabe and Ito's palette for colour-blind readers, without black and with a darker yellow.
 PALETTE = (
@@ -24,16 +25,24 @@ PARTS = ("#9fb8c8", "#3f6f8f", "#7fa3b8", "#c9a227", "#b5532e", "#6b8f71", "#a8a
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 INK, FAINT, GRID, SHADE, PAPER = "#24292e", "#6a737c", "#d8dde3", "#e6ebf1", "#fffffe"
 WIDTH = 8.0
+NARROW = 4.3
+NARROW_LABEL = 17
+NARROW_TITLE = 36
+TAG, SEPARATOR = "variant", "\u241f"
 LETTER = 0.078
 LINE_HEIGHT = 0.165
 
 
 @dataclass(frozen=True)
 class Mark:
-    """How a variant looks in every figure: index into the palette and the markers."""
+    """How a variant looks in every figure: indices into the palette and the markers, and a fill.
+
+    The shape says the method, the fill says the bits of the weights.
+    """
 
     colour: int
     marker: int
+    fill: Literal["full", "left", "none"] = "full"
 
 
 @dataclass(frozen=True)
@@ -57,10 +66,46 @@ def colour(mark: Mark) -> str:
     return PALETTE[mark.colour]
 
 
-def dot(axes: Any, at: tuple[float, float], mark: Mark, face: str, edge: str) -> None:
-    """A variant's marker."""
-    shape = MARKERS[mark.marker]
-    axes.plot([at[0]], [at[1]], marker=shape, ms=7, ls="", mfc=face, mec=edge, mew=1.1, zorder=4)
+def width_of(figure: Any) -> float:
+    """Inches that a figure may take."""
+    return float(figure.get_size_inches()[0])
+
+
+def names_in(figure: Any, labels: Sequence[str]) -> dict[str, str]:
+    """Names that fit beside a figure of this width."""
+    return shorten(labels, LABEL_LENGTH if width_of(figure) > NARROW else NARROW_LABEL)
+
+
+def tag(artist: Any, label: str, said: str) -> None:
+    """Say what an artist shows of which variant; :mod:`harness.report.figures.draw` writes it."""
+    artist.set_gid(SEPARATOR.join((TAG, label, said)))
+
+
+def dot(axes: Any, at: tuple[float, float], mark: Mark, said: tuple[str, str]) -> None:
+    """A variant's marker; ``said`` is its label and what the point tells."""
+    shade = colour(mark)
+    (point,) = axes.plot(
+        [at[0]],
+        [at[1]],
+        ls="",
+        zorder=4,
+        **look(mark, shade),
+    )
+    tag(point, *said)
+
+
+def look(mark: Mark, shade: str) -> dict[str, Any]:
+    """A marker's shape and fill, as matplotlib takes them."""
+    edge = PAPER if mark.fill == "full" else shade
+    return {
+        "marker": MARKERS[mark.marker],
+        "ms": 7,
+        "fillstyle": "left" if mark.fill == "left" else "full",
+        "mfc": PAPER if mark.fill == "none" else shade,
+        "markerfacecoloralt": PAPER,
+        "mec": edge,
+        "mew": 1.1 if mark.fill == "full" else 1.4,
+    }
 
 
 def room(names: dict[str, str]) -> float:
@@ -71,8 +116,9 @@ def room(names: dict[str, str]) -> float:
 def area(figure: Any, height: float, margins: tuple[float, float, float, float]) -> Any:
     """Axes with left, right, bottom and top margins in inches."""
     left, right, bottom, top = margins
-    figure.set_size_inches(WIDTH, height)
-    box = (left / WIDTH, bottom / height, 1 - (left + right) / WIDTH, 1 - (bottom + top) / height)
+    width = width_of(figure)
+    figure.set_size_inches(width, height)
+    box = (left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height)
     return figure.add_axes(box)
 
 
@@ -87,7 +133,10 @@ def name_rows(axes: Any, names: Sequence[str]) -> None:
 
 def name_axes(axes: Any, x: Axis, y: Axis | None) -> None:
     """Titles of the axes, and which way is better."""
-    axes.set_xlabel(_axis_text(x))
+    text = _axis_text(x)
+    if width_of(axes.figure) <= NARROW:
+        text = "\n".join(textwrap.wrap(text, NARROW_TITLE))
+    axes.set_xlabel(text, fontsize=8 if "\n" in text else 9)
     if x.percent:
         axes.xaxis.set_major_formatter(lambda value, _: _percent_tick(value))
     if y is not None:
@@ -106,21 +155,36 @@ def _axis_text(axis: Axis) -> str:
     return axis.title + better[axis.better]
 
 
-def name_at_right(axes: Any, spots: Sequence[tuple[float, float, str, str]], inches: float) -> None:
-    """Names beside the right edge in the order of y, with a thin line to each (x, y)."""
+@dataclass(frozen=True)
+class Spot:
+    """A name beside the right edge: of which variant, at which height, with what it tells."""
+
+    label: str
+    name: str
+    mark: Mark
+    at: tuple[float, float]
+    said: str
+
+
+def name_at_right(axes: Any, spots: Sequence[Spot], inches: float) -> None:
+    """Names beside the right edge in the order of y, each with its marker.
+
+    Lines run in the margin only, from a point's height to its name, so that they neither cross
+    each other nor run through points.
+    """
     axes.get_xlim(), axes.get_ylim()  # settles the limits that transData depends on
     to_axes = axes.transAxes.inverted()
-    ends = [to_axes.transform(axes.transData.transform((x, y))) for x, y, _, _ in spots]
+    ends = [to_axes.transform(axes.transData.transform(spot.at)) for spot in spots]
     heights = spread([end[1] for end in ends], LINE_HEIGHT / inches, 0.0, 1.0)
-    for end, height, (_, _, name, shade) in zip(ends, heights, spots, strict=True):
-        axes.plot(
-            [end[0], 1.02],
-            [end[1], height],
-            transform=axes.transAxes,
-            clip_on=False,
-            color=shade,
-            lw=0.7,
-            alpha=0.7,
-            zorder=1,
+    unit = 1 / (width_of(axes.figure) * axes.get_position().width)
+    beside = {"transform": axes.transAxes, "clip_on": False}
+    for end, height, spot in zip(ends, heights, spots, strict=True):
+        shade = colour(spot.mark)
+        x = (1 + 0.04 * unit, 1 + 0.16 * unit)
+        axes.plot(x, [end[1], height], color=shade, lw=0.7, alpha=0.8, zorder=1, **beside)
+        (point,) = axes.plot([1 + 0.23 * unit], [height], **look(spot.mark, shade), **beside)
+        tag(point, spot.label, spot.said)
+        name = axes.text(
+            1 + 0.33 * unit, height, spot.name, transform=axes.transAxes, va="center", fontsize=8.5
         )
-        axes.text(1.03, height, name, transform=axes.transAxes, va="center", fontsize=8.5)
+        tag(name, spot.label, spot.said)

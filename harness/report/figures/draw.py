@@ -6,14 +6,31 @@ import html
 import io
 import re
 
-from harness.report.figures.canvas import FAINT, GRID, INK, PAPER, SHADE, Drawing
+from harness.report.figures.canvas import (
+    FAINT,
+    GRID,
+    INK,
+    NARROW,
+    PAPER,
+    SEPARATOR,
+    SHADE,
+    TAG,
+    WIDTH,
+    Drawing,
+)
 
 DARK = {INK: "#e6edf3", FAINT: "#9aa4ae", GRID: "#3a424b", SHADE: "#2a323b", PAPER: "#0d1117"}
 VARIABLES = {INK: "--ink", FAINT: "--faint", GRID: "--grid", SHADE: "--shade", PAPER: "--paper"}
 PNG_DPI = 144
+FONTS = (
+    "'DejaVu Sans', 'Bitstream Vera Sans', 'Computer Modern Sans Serif', 'Lucida Grande', "
+    "'Verdana', 'Geneva', 'Lucid', 'Arial', 'Helvetica', 'Avant Garde', sans-serif"
+)
+FONT = "'DejaVu Sans', Verdana, sans-serif"
 SETTINGS = {
     "svg.hashsalt": "finetune-harness",
-    "svg.fonttype": "path",
+    "svg.fonttype": "none",
+    "figure.figsize": (WIDTH, 4.0),
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.edgecolor": FAINT,
@@ -38,20 +55,40 @@ SETTINGS = {
 }
 
 
+TAGGED = re.compile(f'<g id="{TAG}{SEPARATOR}([^{SEPARATOR}"]*){SEPARATOR}([^"]*)">')
+
+
 def draw(drawing: Drawing, description: str) -> tuple[bytes, bytes]:
     """Draw a figure; returns its SVG and its PNG (at 144 dots per inch)."""
+    return _paint(drawing, description, WIDTH)
+
+
+def draw_vector(drawing: Drawing, description: str) -> bytes:
+    """The figure as SVG alone."""
+    return _paint(drawing, description, WIDTH, raster=False)[0]
+
+
+def draw_narrow(drawing: Drawing, description: str) -> bytes:
+    """The same figure as SVG for a phone: half as wide, its letters as large."""
+    return _paint(drawing, description, NARROW, raster=False)[0]
+
+
+def _paint(
+    drawing: Drawing, description: str, width: float, *, raster: bool = True
+) -> tuple[bytes, bytes]:
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     with mpl.rc_context(SETTINGS):
-        figure = Figure()
+        figure = Figure(figsize=(width, 4.0))
         FigureCanvasAgg(figure)
         drawing.paint(figure)
-        vector, raster = io.BytesIO(), io.BytesIO()
+        vector, picture = io.BytesIO(), io.BytesIO()
         figure.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})
-        figure.savefig(raster, format="png", dpi=PNG_DPI, metadata={"Software": None})
-    return _describe(vector.getvalue(), description), raster.getvalue()
+        if raster:
+            figure.savefig(picture, format="png", dpi=PNG_DPI, metadata={"Software": None})
+    return _describe(vector.getvalue(), description), picture.getvalue()
 
 
 def _describe(svg: bytes, description: str) -> bytes:
@@ -61,6 +98,8 @@ def _describe(svg: bytes, description: str) -> bytes:
     text = re.sub(r"^.*?<svg", "<svg", text, count=1, flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r"\n\s+(?=\n)|[ \t]+$", "", text, flags=re.MULTILINE)
+    text = text.replace(FONTS, FONT)
+    text = TAGGED.sub(r'<g class="v" data-v="\1"><title>\2</title>', text)
     opened, _, rest = text.partition(">")
     title = f"<title>{html.escape(description)}</title>"
     return f'{opened} role="img">\n{title}{rest}'.encode()

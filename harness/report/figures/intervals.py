@@ -8,7 +8,6 @@ from typing import Any
 from harness.report.figures.canvas import (
     FAINT,
     INK,
-    PAPER,
     SHADE,
     Axis,
     Mark,
@@ -17,9 +16,10 @@ from harness.report.figures.canvas import (
     dot,
     name_axes,
     name_rows,
+    names_in,
     room,
+    tag,
 )
-from harness.report.layout import shorten
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Interval:
     low: float | None
     high: float | None
     verdict: str
+    said: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,16 @@ class Intervals:
     def paint(self, figure: Any) -> None:
         """One line per variant: name, interval, verdict; the margin is shaded around zero."""
         rows = self.rows
-        names = shorten([row.label for row in rows])
+        names = names_in(figure, [row.label for row in rows])
         axes = area(figure, 0.26 * len(rows) + 0.95, (room(names), 1.0, 0.55, 0.2))
         axes.axvspan(-self.margin, self.margin, color=SHADE, lw=0, zorder=0)
         axes.axvline(0, color=INK, lw=0.9, zorder=1)
         for place, row in enumerate(rows):
             if row.low is not None and row.high is not None:
-                axes.plot([row.low, row.high], [place] * 2, color=colour(row.mark), lw=2, zorder=3)
-            dot(axes, (row.estimate, place), row.mark, colour(row.mark), PAPER)
+                ends = [row.low, row.high]
+                (bar,) = axes.plot(ends, [place] * 2, color=colour(row.mark), lw=2, zorder=3)
+                tag(bar, row.label, row.said or row.label)
+            dot(axes, (row.estimate, place), row.mark, (row.label, row.said or row.label))
             axes.annotate(
                 row.verdict,
                 xy=(1.02, place),

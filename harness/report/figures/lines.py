@@ -12,13 +12,15 @@ from harness.report.figures.canvas import (
     PAPER,
     Axis,
     Mark,
+    Spot,
     area,
     colour,
     name_at_right,
     name_axes,
+    names_in,
     room,
+    tag,
 )
-from harness.report.layout import shorten
 
 MOST_BANDS = 8
 
@@ -48,7 +50,7 @@ class Curves:
 
     def paint(self, figure: Any) -> None:
         """Curves named at their right end."""
-        names = shorten([line.label for line in self.lines])
+        names = names_in(figure, [line.label for line in self.lines])
         height = max(3.6, LINE_HEIGHT * len(names) + 1.0)
         axes = area(figure, height, (0.75, room(names), 0.55, 0.2))
         for line in self.faint:
@@ -65,9 +67,16 @@ class Curves:
         axes.margins(x=0.02 if not self.marked else 0.06)
         name_axes(axes, self.x, self.y)
         ends = [
-            (line.x[-1], line.y[-1], names[line.label], colour(line.mark)) for line in self.lines
+            Spot(line.label, names[line.label], line.mark, (line.x[-1], line.y[-1]), _said(line))
+            for line in self.lines
         ]
         name_at_right(axes, ends, height - 0.75)
+
+
+def _said(line: Line) -> str:
+    """Where a curve begins and ends, in words."""
+    start, end = (f"{line.y[at]:.4g} at {line.x[at]:g}" for at in (0, -1))
+    return f"{line.label}: {start}, {end}"
 
 
 def _whole_steps(axes: Any) -> None:
@@ -81,7 +90,10 @@ def _curve(axes: Any, line: Line, *, marked: bool, banded: bool) -> None:
     dashes: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
     style = dashes[line.mark.marker % len(dashes)]
     marker = MARKERS[line.mark.marker] if marked else ""
-    axes.plot(line.x, line.y, color=shade, ls=style, marker=marker, ms=6, mec=PAPER, zorder=3)
+    (curve,) = axes.plot(
+        line.x, line.y, color=shade, ls=style, marker=marker, ms=6, mec=PAPER, zorder=3
+    )
+    tag(curve, line.label, _said(line))
     if not line.low:
         return
     if marked:

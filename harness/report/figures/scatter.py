@@ -9,24 +9,25 @@ from harness.report.figures.canvas import (
     FAINT,
     INK,
     LINE_HEIGHT,
-    PAPER,
     Axis,
     Mark,
+    Spot,
     area,
     colour,
     dot,
     name_at_right,
     name_axes,
+    names_in,
     room,
+    tag,
 )
-from harness.report.layout import shorten
 
 MOST_NAMES = 40
 
 
 @dataclass(frozen=True)
 class Point:
-    """A variant in the plane; ``low`` to ``high`` is an interval of y."""
+    """A variant in the plane; ``low`` to ``high`` is an interval of y, ``said`` what it tells."""
 
     label: str
     mark: Mark
@@ -35,7 +36,8 @@ class Point:
     low: float | None = None
     high: float | None = None
     on_front: bool = False
-    trained: bool = True
+    recommended: bool = False
+    said: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,23 +54,36 @@ class Scatter:
         """Points with intervals; names in a column at the right, each joined to its point."""
         points = self.points
         named = _worth_naming(self)
-        names = shorten([point.label for point in named])
+        names = names_in(figure, [point.label for point in named])
         height = max(4.2, LINE_HEIGHT * len(named) + 1.0)
         axes = area(figure, height, (0.75, room(names), 0.55, 0.28))
         for point in points:
             shade = colour(point.mark)
+            said = (point.label, point.said or point.label)
             if point.low is not None and point.high is not None:
-                axes.plot([point.x] * 2, [point.low, point.high], color=shade, lw=1.2, alpha=0.6)
-            face = shade if point.trained else PAPER
-            edge = PAPER if point.trained else shade
-            dot(axes, (point.x, point.y), point.mark, face, edge)
+                ends = [point.low, point.high]
+                (bar,) = axes.plot([point.x] * 2, ends, color=shade, lw=1.2, alpha=0.6)
+                tag(bar, *said)
+            dot(axes, (point.x, point.y), point.mark, said)
+            if point.recommended:
+                ring = {"marker": "o", "ms": 14, "mfc": "none", "mec": INK, "mew": 1.3}
+                axes.plot([point.x], [point.y], ls="", zorder=5, **ring)
         front = sorted((point.x, point.y) for point in points if point.on_front)
         if len(front) > 1:
             axes.plot(*zip(*front, strict=True), color=FAINT, lw=1.0, ls=(0, (4, 2)), zorder=2)
         axes.margins(x=0.08, y=0.08)
         _limit(axes, self)
         name_axes(axes, self.x, self.y)
-        spots = [(point.x, point.y, names[point.label], colour(point.mark)) for point in named]
+        spots = [
+            Spot(
+                point.label,
+                ("◉ " if point.recommended else "") + names[point.label],
+                point.mark,
+                (point.x, point.y),
+                point.said or point.label,
+            )
+            for point in named
+        ]
         name_at_right(axes, spots, height - 0.83)
 
 

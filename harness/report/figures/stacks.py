@@ -10,14 +10,15 @@ from harness.report.figures.bars import Bar
 from harness.report.figures.canvas import (
     LETTER,
     PARTS,
-    WIDTH,
     Axis,
     area,
     name_axes,
     name_rows,
+    names_in,
     room,
+    tag,
+    width_of,
 )
-from harness.report.layout import shorten
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,12 @@ class Stacks:
 
     def paint(self, figure: Any) -> None:
         """Stacked horizontal bars with the total at the end and the parts named above."""
-        names = shorten([bar.label for bar in self.bars])
+        names = names_in(figure, [bar.label for bar in self.bars])
         shown = [
             index for index in range(len(self.parts)) if any(bar.values[index] for bar in self.bars)
         ]
         key = [(self.parts[index], PARTS[index % len(PARTS)]) for index in shown]
-        lines = _key_lines(key, WIDTH - room(names))
+        lines = _key_lines(key, width_of(figure) - room(names))
         top = 0.22 + 0.2 * len(lines)
         height = 0.26 * len(self.bars) + 0.75 + top
         axes = area(figure, height, (room(names), 0.95, 0.55, top))
@@ -43,7 +44,10 @@ class Stacks:
             start = 0.0
             for index in shown:
                 value = bar.values[index] or 0.0
-                axes.barh(place, value, left=start, height=0.68, color=PARTS[index % len(PARTS)])
+                shade = PARTS[index % len(PARTS)]
+                (piece,) = axes.barh(place, value, left=start, height=0.68, color=shade)
+                said = f"{bar.label}: {self.parts[index]} {value:.3g} of {bar.total}"
+                tag(piece, bar.label, said)
                 start += value
             axes.annotate(
                 bar.total,

@@ -172,6 +172,83 @@ document.addEventListener("click", async (event) => {
   }
 });
 
+const shown = [...document.querySelectorAll("svg .v")];
+const tip = document.createElement("div");
+tip.id = "tip";
+tip.hidden = true;
+document.body.append(tip);
+for (const part of shown) {
+  const title = part.querySelector("title");
+  part.dataset.say = title.textContent;
+  title.remove(); // the page shows it itself, at once
+}
+
+function light(variant) {
+  root.classList.toggle("lit", variant !== null);
+  for (const part of shown) part.classList.toggle("on", part.dataset.v === variant);
+}
+
+function tell(event) {
+  const part = event.target.closest?.(".v");
+  light(part ? part.dataset.v : null);
+  tip.hidden = !part;
+  if (!part) return;
+  tip.textContent = part.dataset.say;
+  const room = document.documentElement.clientWidth - tip.offsetWidth - 8;
+  tip.style.left = `${Math.max(4, Math.min(event.pageX + 12, room))}px`;
+  tip.style.top = `${event.pageY + 16}px`;
+}
+
+for (const picture of document.querySelectorAll(".picture")) {
+  for (const kind of ["pointerover", "pointermove", "click"]) picture.addEventListener(kind, tell);
+  picture.addEventListener("pointerleave", tell);
+}
+
+function legend() {
+  const names = [...new Set(shown.map((part) => part.dataset.v))];
+  const first = document.querySelector("figure");
+  if (!first || names.length < 2) return;
+  const bar = document.createElement("div");
+  bar.className = "legend";
+  bar.setAttribute("role", "group");
+  bar.setAttribute("aria-label", "variants shown in all figures");
+  bar.append("Shown in all figures:");
+  for (const name of names) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "chip";
+    button.textContent = name;
+    button.setAttribute("aria-pressed", "true");
+    button.addEventListener("click", () => {
+      const on = button.getAttribute("aria-pressed") !== "true";
+      button.setAttribute("aria-pressed", on);
+      for (const part of shown) if (part.dataset.v === name) part.classList.toggle("off", !on);
+    });
+    for (const kind of ["pointerenter", "focus"]) button.addEventListener(kind, () => light(name));
+    for (const kind of ["pointerleave", "blur"]) button.addEventListener(kind, () => light(null));
+    bar.append(button);
+  }
+  if (names.length <= 12) {
+    first.before(bar);
+    return;
+  }
+  const fold = document.createElement("details");
+  const title = document.createElement("summary");
+  title.textContent = `Choose which of ${names.length} variants figures show`;
+  fold.append(title, bar);
+  first.before(fold);
+}
+legend();
+
+if (root.dataset.version) {
+  setInterval(async () => {
+    try {
+      const answer = await fetch("version", { cache: "no-store" });
+      if ((await answer.text()) !== root.dataset.version) location.reload();
+    } catch { /* the server has stopped: this page stays */ }
+  }, 3000);
+}
+
 addEventListener("beforeprint", () => {
   for (const details of document.querySelectorAll("details")) details.open = true;
 });

@@ -1,0 +1,66 @@
+"""Multiples: a small panel for each curve, the reference's drawn faintly in all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from harness.report.figures.canvas import (
+    FAINT,
+    INK,
+    NARROW,
+    Axis,
+    colour,
+    names_in,
+    tag,
+    width_of,
+)
+from harness.report.figures.lines import Line
+
+PANEL = 1.25
+
+
+@dataclass(frozen=True)
+class Multiples:
+    """A panel per curve on common axes; ``reference`` is the label of the one drawn in all."""
+
+    x: Axis
+    y: Axis
+    lines: tuple[Line, ...]
+    reference: str | None = None
+
+    def paint(self, figure: Any) -> None:
+        """Panels in rows, the reference's curve faint behind each."""
+        names = names_in(figure, [line.label for line in self.lines])
+        width = width_of(figure)
+        columns = min(4 if width > NARROW else 2, max(len(self.lines), 1))
+        rows = -(-len(self.lines) // columns)
+        height = rows * (PANEL + 0.3) + 0.55
+        figure.set_size_inches(width, height)
+        each = (width - 0.75) / columns
+        behind = next((line for line in self.lines if line.label == self.reference), None)
+        first = None
+        for place, line in enumerate(self.lines):
+            across, down = place % columns, place // columns
+            y = height - (down + 1) * (PANEL + 0.3)
+            box = ((0.65 + across * each) / width, y / height, (each - 0.12) / width)
+            axes = figure.add_axes((*box, PANEL / height), sharex=first, sharey=first)
+            first = first or axes
+            axes.set_title(names[line.label], fontsize=8.5, loc="left", color=INK, pad=3)
+            if behind is not None and behind is not line:
+                axes.plot(behind.x, behind.y, color=FAINT, lw=1.0, zorder=1)
+            _curve(axes, line)
+            below = place + columns >= len(self.lines)
+            axes.tick_params(labelleft=across == 0, labelbottom=below)
+        figure.text(0.65 / width, 0.08 / height, self.x.title, fontsize=9)
+        figure.text(0.08 / width, 0.5, self.y.title, fontsize=9, rotation=90, va="center")
+
+
+def _curve(axes: Any, line: Line) -> None:
+    (curve,) = axes.plot(line.x, line.y, color=colour(line.mark), zorder=3)
+    said = f"{line.label}: {line.y[0]:.4g} at {line.x[0]:g}, {line.y[-1]:.4g} at {line.x[-1]:g}"
+    tag(curve, line.label, said)
+    if line.low:
+        shade = colour(line.mark)
+        band = axes.fill_between(line.x, line.low, line.high, color=shade, alpha=0.18, lw=0)
+        tag(band, line.label, said)

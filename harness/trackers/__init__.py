@@ -1,0 +1,1 @@
+"""Trackers: listeners that hand runs to other programs, a file for each."""

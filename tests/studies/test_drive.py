@@ -1,0 +1,112 @@
+"""A driver runs what is wanted, leaves to others what is theirs, and can die at any moment."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+
+from harness.errors import RunInUse, UserError
+from harness.records.events import Hear
+from harness.records.record import Problem, RunRecord
+from harness.records.store import RunStore
+from harness.spec.plan import Plan
+from harness.studies import drive
+from harness.studies.drive import Driver, Shard
+from harness.studies.findings import Findings
+from tests.store_records import record_of
+from tests.studies.stub import Bench, StubExecutor, World
+
+WORSE = World(worse={"qlora_nf4": 0.05})
+
+
+def driver(bench: Bench, executor: StubExecutor | None = None) -> Driver:
+    """A driver that has just come."""
+    findings = Findings(bench.executor.store)
+
+    def agenda() -> object:
+        from harness.studies.agenda import next_plans
+
+        return next_plans(bench.comparison, findings.find, bench.steering)
+
+    return Driver(agenda, findings, executor or bench.executor, lambda _: [])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("deaths", [(1,), (3, 4), (2, 2, 2, 5)])
+def test_a_driver_killed_anywhere_goes_on(tmp_path: Path, deaths: tuple[int, ...]) -> None:
+    whole = Bench.of(tmp_path / "whole", WORSE)
+    expected = driver(whole).drive()
+    bench = Bench.of(tmp_path / "killed", WORSE)
+    ran = 0
+    for after in deaths:
+        executor = StubExecutor(bench.executor.store, WORSE, stop_after=after)
+        with pytest.raises(KeyboardInterrupt):
+            driver(bench, executor).drive()
+        ran += len(executor.ran)
+    found = driver(bench).drive()
+    assert found.standings["best"].following == expected.standings["best"].following
+    assert ran + len(bench.executor.ran) == len(whole.executor.ran), "nothing is run twice"
+
+
+def test_shards_share_the_runs_and_agree(tmp_path: Path) -> None:
+    whole = Bench.of(tmp_path / "whole", WORSE)
+    expected = driver(whole).drive()
+    bench = Bench.of(tmp_path / "parts", WORSE)
+    for _ in range(8):
+        for number in (1, 2, 3):
+            found = driver(bench).drive(Shard(number, 3))
+    assert found.finished
+    assert len(bench.executor.ran) == len(whole.executor.ran)
+    assert found.standings["best"].following == expected.standings["best"].following
+
+
+class Elsewhere(StubExecutor):
+    """Another driver holds every second run, and finishes it at once."""
+
+    def submit(self, plan: Plan, hear: Hear) -> Future[RunRecord]:
+        if len(self.ran) % 2:
+            return super().submit(plan, hear)
+        self.ran.append(plan)
+        self.run(plan)
+        future: Future[RunRecord] = Future()
+        future.set_exception(RunInUse("process 1 on elsewhere is already running this plan"))
+        return future
+
+
+def test_what_another_driver_runs_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drive, "POLL_SECONDS", 0.0)
+    bench = Bench.of(tmp_path, WORSE)
+    executor = Elsewhere(RunStore(tmp_path / "runs"), WORSE)
+    assert driver(bench, executor).drive().finished
+    assert len({plan.fingerprint for plan in executor.ran}) == len(executor.ran)
+
+
+class Ends(StubExecutor):
+    """Every run ends with the same problem."""
+
+    kind = "killed"
+
+    def run(self, plan: Plan) -> RunRecord:
+        problem = Problem(kind=self.kind, phase="load", step=None, message="for a reason")
+        record = record_of(plan, status="failed", problem=problem)
+        self.store.write(record)
+        return record
+
+
+def test_a_run_that_is_killed_is_tried_again_but_not_for_ever(tmp_path: Path) -> None:
+    bench = Bench.of(tmp_path, variants=["base", "base_nf4"], reference="base", tune={"trials": 1})
+    executor = Ends(bench.executor.store, WORSE)
+    driver(bench, executor).drive()
+    assert [plan.variant for plan in executor.ran].count("base_nf4") == 3
+
+
+def test_a_mistake_that_every_run_would_make_ends_the_study_at_once(tmp_path: Path) -> None:
+    bench = Bench.of(tmp_path)
+    executor = Ends(bench.executor.store, WORSE)
+    executor.kind = "CorpusError"
+    with pytest.raises(UserError, match="for a reason"):
+        driver(bench, executor).drive()
+    assert Findings(bench.executor.store).find(bench.agenda().jobs[0]) is None

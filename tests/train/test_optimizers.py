@@ -87,5 +87,5 @@ def test_what_an_optimizer_cannot_train_is_refused_when_the_plan_is_made(
 
 def test_a_package_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.spec.methods.find_spec", lambda _name: None)
-    assert optimizer_refusal("galore", None) == "it needs the package galore_torch"
+    assert "needs the package galore_torch" in str(optimizer_refusal("galore", None))
     assert optimizer_refusal("adamw", Adapter()) is None

@@ -68,13 +68,14 @@ def _markdown(kind: Kind) -> str:
 
 
 def _methods_table() -> Table:
-    from harness.spec.plane import FACETS, TITLES, plane_rows, read_plane
+    from harness.spec.plane import FACETS, TITLES, read_plane
 
     titles = [TITLES.get(name, name) for name in FACETS]
     table = Table("method", "base", *titles, "reason", title_justify="left")
-    for method, schemes, cells in plane_rows(read_plane()):
-        reasons = dict.fromkeys(cell.reason for cell in cells if cell.reason)
-        table.add_row(method, schemes, *(cell.state for cell in cells), Text("; ".join(reasons)))
+    for row in read_plane().rows:
+        reasons = dict.fromkeys(cell.reason for cell in row.cells if cell.reason)
+        states = [cell.state for cell in row.cells]
+        table.add_row(row.method, ", ".join(row.schemes), *states, Text("; ".join(reasons)))
     return table
 
 
@@ -82,7 +83,7 @@ def _data(kind: Kind, reports: Path) -> list[dict[str, Any]]:
     if kind is Kind.methods:
         from harness.spec.plane import read_plane
 
-        return [pair.model_dump(mode="json") for pair in read_plane().pairs]
+        return [row.model_dump(mode="json") for row in read_plane().rows]
     if kind is not Kind.runs:
         return [{"name": name, "description": text} for name, text in _described(kind)]
     return [_run_data(run) for run in _lines(reports)]

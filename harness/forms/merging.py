@@ -45,7 +45,7 @@ def why_not_merged(adapter: Adapter, model: Model) -> str | None:
             warnings.simplefilter("ignore")
             wrapped.merge_and_unload()
     except (RuntimeError, ValueError) as error:  # NotImplementedError is a RuntimeError
-        if _raised_by_peft(error):
+        if _raised_by_peft(error) and "meta tensor" not in str(error):
             return f"PEFT does not merge {adapter.type}: {error or 'not implemented'}"
     return None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import groupby
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +11,6 @@ from harness.spec.schema import Frozen, read_json
 FILE = Path(__file__).parents[1] / "plane.json"
 FACETS = ("plan", "plain", "fast", "gpus", "merge", "export")
 TITLES = {"plain": "plain path", "fast": "fast path", "gpus": "several GPUs"}
-STATES = ("works", "refused", "not offered")
 
 
 PREFACE = """# Methods on bases
@@ -33,11 +32,11 @@ class Cell(Frozen):
     reason: str = ""
 
 
-class Pair(Frozen):
-    """What is known of a method on bases of a scheme."""
+class Row(Frozen):
+    """What is known of a method on bases of those schemes."""
 
     method: str
-    scheme: str
+    schemes: tuple[str, ...]
     plan: Cell
     plain: Cell
     fast: Cell
@@ -52,10 +51,10 @@ class Pair(Frozen):
 
 
 class Plane(Frozen):
-    """Every pair, as found on a processor with the named versions."""
+    """Every pair of method and scheme, as found on a processor with the named versions."""
 
     versions: dict[str, str]
-    pairs: tuple[Pair, ...]
+    rows: tuple[Row, ...]
 
 
 def read_plane() -> Plane:
@@ -67,24 +66,29 @@ def read_plane() -> Plane:
     return read_json(FILE, Plane)
 
 
-def plane_rows(plane: Plane) -> list[tuple[str, str, tuple[Cell, ...]]]:
-    """Method, schemes and cells: schemes for which a method's cells are alike share a row."""
-    rows: list[tuple[str, str, tuple[Cell, ...]]] = []
-    for method, pairs in groupby(plane.pairs, lambda pair: pair.method):
-        alike: dict[tuple[Cell, ...], list[str]] = {}
-        for pair in pairs:
-            alike.setdefault(pair.cells, []).append(pair.scheme)
-        rows += [(method, ", ".join(names), cells) for cells, names in alike.items()]
-    return rows
+def drawn_together(rows: Iterable[Row]) -> tuple[Row, ...]:
+    """Rows by method, one for all schemes on which a method's cells are alike."""
+    alike: dict[tuple[str, tuple[Cell, ...]], list[Row]] = {}
+    for row in rows:
+        alike.setdefault((row.method, row.cells), []).append(row)
+    found = [
+        same[0].model_copy(
+            update={"schemes": tuple(sorted(s for row in same for s in row.schemes))}
+        )
+        for same in alike.values()
+    ]
+    return tuple(
+        sorted(found, key=lambda row: (row.method, row.plan.state != "works", row.schemes))
+    )
 
 
 def plane_markdown(plane: Plane) -> str:
     """The plane as a page: a table, and the reasons under it."""
     reasons: dict[str, int] = {}
     lines = []
-    for method, names, cells in plane_rows(plane):
-        shown = [_shown(cell, reasons) for cell in cells]
-        lines.append(f"| `{method}` | {names} | " + " | ".join(shown) + " |")
+    for row in plane.rows:
+        shown = [_shown(cell, reasons) for cell in row.cells]
+        lines.append(f"| `{row.method}` | {', '.join(row.schemes)} | " + " | ".join(shown) + " |")
     titles = [TITLES.get(name, name) for name in FACETS]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(plane.versions.items()))
     head = PREFACE.format(versions=versions)

@@ -70,6 +70,7 @@ def _lora_ga(model: Any, config: Any, batches: Batches) -> None:
     from peft.tuners.lora.loraga import preprocess_loraga
 
     def run() -> None:
+        model.eval()  # PEFT has switched the base's own dropout on
         for batch in batches:
             loss: torch.Tensor = model(**batch, use_cache=False).loss
             loss.backward()  # type: ignore[no-untyped-call]

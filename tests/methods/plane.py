@@ -9,13 +9,14 @@ import tempfile
 import warnings
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from harness.cli.preflight import preflight
 from harness.errors import UserError
 from harness.spec.plan import Plan
-from harness.spec.plane import FILE, Cell, Pair, Plane, plane_markdown
+from harness.spec.plane import FILE, Cell, Plane, Row, drawn_together, plane_markdown
 from harness.spec.registry import load_suite, load_variant, variant_names
 from harness.spec.schema import write_json
 from harness.spec.schemes import scheme_names
@@ -27,6 +28,7 @@ from tests.methods.trial import check_pair, start_shift
 PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
 WORKS = Cell(state="works")
 ONE_DEVICE = Cell(state="not offered", reason="training runs on one device")
+NO_PLAN = Cell(state="refused", reason="there is no plan")
 WHOLE = Cell(state="not offered", reason="the weights of full fine-tuning are scored, not kept")
 PACKAGES = ("peft", "torch", "transformers", "bitsandbytes")
 
@@ -44,7 +46,7 @@ def _is_method(variant: Variant) -> bool:
     return variant.method != "none" and plain and not twin
 
 
-def find_pair(bench: Bench, method: str, scheme: str) -> Pair:
+def find_pair(bench: Bench, method: str, scheme: str) -> Row:
     """Try one pair.
 
     Raises:
@@ -57,20 +59,20 @@ def find_pair(bench: Bench, method: str, scheme: str) -> Pair:
     except UserError as refused:
         why = refused.what if "not a valid" not in refused.what else str(refused.expected)
         no = Cell(state="refused", reason=" ".join(why.partition(", found")[0].split()))
-        cells = dict.fromkeys(("plan", "plain", "fast", "merge", "export"), no)
-        return Pair(method=method, scheme=scheme, gpus=ONE_DEVICE, **cells)
-    check_pair(plan)
+        cells = dict.fromkeys(("plain", "fast", "merge", "export"), NO_PLAN)
+        return Row(method=method, schemes=(scheme,), plan=no, gpus=ONE_DEVICE, **cells)
+    trained = check_pair(plan)
     if plan.adapter is not None and scheme != "none":
         _check_start(plan, bench.plan(method, "llama"))
     whole = plan.adapter is None
-    return Pair(
+    return Row(
         method=method,
-        scheme=scheme,
+        schemes=(scheme,),
         plan=WORKS,
         plain=WORKS,
         fast=_fast(plan),
         gpus=ONE_DEVICE,
-        merge=WHOLE if whole else _merge(plan),
+        merge=WHOLE if whole else _merge(plan, trained.model),
         export=WHOLE if whole else WORKS,
     )
 
@@ -93,30 +95,38 @@ def _fast_training(plan: Plan) -> object:
     return plan.training.model_copy(update={"speed": "fast"})
 
 
-def _merge(plan: Plan) -> Cell:
-    from harness.forms.merging import why_not_merged
+def _merge(plan: Plan, model: Any) -> Cell:
+    """Refused as export would refuse it; on a plain base, merging is tried."""
+    from harness.forms.merging import merge, why_not_merged
 
     assert plan.adapter is not None
     reason = why_not_merged(plan.adapter, plan.model)
-    return WORKS if reason is None else Cell(state="refused", reason=reason)
+    if reason is not None:
+        return Cell(state="refused", reason=reason)
+    if plan.quantization.type == "none":
+        ids = torch.arange(40)[None]
+        with torch.no_grad():
+            before = model(input_ids=ids, use_cache=False).logits.clone()
+            after = merge(model, form="merged-16bit")(input_ids=ids, use_cache=False).logits
+        torch.testing.assert_close(before, after, rtol=0, atol=1e-3)
+    return WORKS
 
 
 def find_plane(folder: Path) -> tuple[Plane, list[str]]:
     """All pairs, and what went wrong with those that are neither working nor refused."""
     bench = make_bench(folder)
-    pairs, defects = [], []
+    rows, defects = [], []
     for scheme in scheme_names():
         for method in method_names():
             try:
-                pairs.append(find_pair(bench, method, scheme))
+                rows.append(find_pair(bench, method, scheme))
             except Exception as error:  # noqa: BLE001 - told at the end, for every pair
                 said = " ".join(str(error).split())[:300]
                 defects.append(f"{method} on {scheme}: {type(error).__name__}: {said}")
                 print("defect:", defects[-1], flush=True)
         print(scheme, flush=True)
-    pairs.sort(key=lambda pair: pair.method)
     versions = {name: version(name) for name in PACKAGES}
-    return Plane(versions=versions, pairs=tuple(pairs)), defects
+    return Plane(versions=versions, rows=drawn_together(rows)), defects
 
 
 def main(arguments: list[str]) -> int:
@@ -136,7 +146,7 @@ def main(arguments: list[str]) -> int:
     write_json(FILE, plane)
     PAGE.write_text(plane_markdown(plane), encoding="utf-8")
     print(plane_markdown(plane))
-    print(f"{len(plane.pairs)} pairs, {len(defects)} defects", *defects, sep="\n")
+    print(f"{len(plane.rows)} rows, {len(defects)} defects", *defects, sep="\n")
     return 1 if defects else 0
 
 

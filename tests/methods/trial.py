@@ -20,6 +20,7 @@ from harness.records.record import RunRecord
 from harness.records.store import RunFolder
 from harness.runs.child import run_child
 from harness.runs.order import ORDER
+from harness.spec.methods import READS_ROWS, TAKES_START_OUT, initialisation
 from harness.spec.model import FolderSource
 from harness.spec.plan import Plan
 from harness.spec.schema import read_json, write_json
@@ -196,7 +197,9 @@ def check_loaded(model: Any, plan: Plan, adapter: Path) -> None:
         trained = model(input_ids=ids, use_cache=False).logits[:, -40:]
         again = loaded(input_ids=ids, use_cache=False).logits[:, -40:]
         base = base_model(plan)(input_ids=ids, use_cache=False).logits
-    torch.testing.assert_close(trained, again, rtol=0, atol=1e-5)
+    # a start that was taken out of the base is not put back to the last bit
+    moved = initialisation(plan.adapter).startswith(TAKES_START_OUT)
+    torch.testing.assert_close(trained, again, rtol=0, atol=1e-3 if moved else 1e-5)
     assert (trained - base).abs().max() > 1e-6, "training has changed nothing"
 
 
@@ -205,7 +208,10 @@ def check_trial(trial: Trial) -> None:
     record = trial.record
     assert record.training is not None
     again = check_pair(trial.plan)
-    assert again.losses == [point.loss for point in record.training.losses]
+    losses = [point.loss for point in record.training.losses]
+    # a decomposition of the base carries the last bit, where memory lies decides, into every weight
+    started = initialisation(trial.plan.adapter).startswith((*TAKES_START_OUT, *READS_ROWS))
+    assert again.losses == (pytest.approx(losses, abs=1e-4) if started else losses)
     scores = {score.stage: score.value for score in record.scores if "perplexity" in score.metric}
     assert scores["before"] != scores["after"]
     if trial.plan.method == "adapter":

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
@@ -56,14 +57,15 @@ def _make_trainer(
     rates = make_rate_schedule(optimizer, job.plan, job.steps)
     left = job.order[ledger.done * job.plan.budget.batch_size :]
     stored = {name: weight.data for name, weight in _trainable(job).items()}
-    trainer = _PlainTrainer(
-        model=job.model,
-        args=_arguments(job, job.steps - ledger.done, folder),
-        data_collator=_Collator(job),
-        train_dataset=Dataset.from_dict({"input_ids": [[index] for index in left]}),
-        processing_class=_no_tokenizer(job.pad_id),
-        optimizers=(optimizer, rates),
-    )
+    with _adapted_head_unseen(job.model):
+        trainer = _PlainTrainer(
+            model=job.model,
+            args=_arguments(job, job.steps - ledger.done, folder),
+            data_collator=_Collator(job),
+            train_dataset=Dataset.from_dict({"input_ids": [[index] for index in left]}),
+            processing_class=_no_tokenizer(job.pad_id),
+            optimizers=(optimizer, rates),
+        )
     # SFTTrainer casts the adapters of a quantized base to bfloat16; the plan decides instead
     for name, weight in _trainable(job).items():
         weight.data = stored[name]
@@ -73,6 +75,23 @@ def _make_trainer(
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_Bookkeeper(job, trainer, ledger, saved, progress))
     return trainer
+
+
+@contextmanager
+def _adapted_head_unseen(model: Any) -> Iterator[None]:
+    """Let SFTTrainer find the output layer under its adapter.
+
+    It refuses adapters there, since its own loss would pass them by; this trainer's does not.
+    """
+    head = model.get_output_embeddings()
+    if not isinstance(head, BaseTunerLayer):
+        yield
+        return
+    model.get_output_embeddings = head.get_base_layer
+    try:
+        yield
+    finally:
+        del model.get_output_embeddings
 
 
 def _base_of(model: Any) -> Any:

@@ -1,0 +1,68 @@
+"""The plane has no empty cell, its page is its file, and a sample of it is made again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.spec.plane import Cell, plane_markdown, read_plane
+from harness.spec.registry import variants_markdown
+from harness.spec.schemes import scheme_names
+from tests.cli.terminal import shown
+from tests.methods.bench import Bench
+from tests.methods.plane import PAGE, find_pair, method_names
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_method_stands_in_the_plane_on_every_scheme() -> None:
+    found = [(row.method, scheme) for row in read_plane().rows for scheme in row.schemes]
+    assert len(found) == len(set(found))
+    assert set(found) == {(method, scheme) for method in method_names() for scheme in scheme_names()}
+
+
+def test_what_is_refused_or_not_offered_has_a_reason() -> None:
+    cells: list[Cell] = [cell for row in read_plane().rows for cell in row.cells]
+    assert all(cell.reason for cell in cells if cell.state != "works")
+
+
+def test_forty_methods_and_eight_schemes_work() -> None:
+    works = [row for row in read_plane().rows if row.plain.state == "works"]
+    assert len({row.method for row in works}) >= 40
+    assert len({scheme for row in works for scheme in row.schemes}) >= 8
+
+
+def test_the_page_is_made_from_the_file() -> None:
+    made = plane_markdown(read_plane())
+    assert PAGE.read_text(encoding="utf-8") == made, "python -m tests.methods.plane --page"
+
+
+def test_readme_has_the_table_of_the_registry() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("list variants --markdown` -->\n")[2].partition("\n<!-- /variants")[0]
+    assert table == variants_markdown(), "harness list variants --markdown"
+
+
+def test_list_prints_the_plane() -> None:
+    text = shown("list", "methods")
+    assert "adalora" in text
+    assert "refused" in text
+    assert shown("list", "variants", "--markdown").startswith("| variant |")
+
+
+@pytest.mark.parametrize(
+    ("method", "scheme"),
+    [
+        ("lora_eva", "none"),
+        ("lora_ga", "none"),
+        ("ia3", "nf4"),
+        ("lora_pissa", "nf4"),
+        ("full_muon", "none"),
+    ],
+)
+def test_a_cell_is_made_again(bench: Bench, method: str, scheme: str) -> None:
+    (written,) = [
+        row for row in read_plane().rows if row.method == method and scheme in row.schemes
+    ]
+    assert find_pair(bench, method, scheme).cells == written.cells

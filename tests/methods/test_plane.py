@@ -19,7 +19,9 @@ ROOT = Path(__file__).parents[2]
 def test_every_method_stands_in_the_plane_on_every_scheme() -> None:
     found = [(row.method, scheme) for row in read_plane().rows for scheme in row.schemes]
     assert len(found) == len(set(found))
-    assert set(found) == {(method, scheme) for method in method_names() for scheme in scheme_names()}
+    assert set(found) == {
+        (method, scheme) for method in method_names() for scheme in scheme_names()
+    }
 
 
 def test_what_is_refused_or_not_offered_has_a_reason() -> None:

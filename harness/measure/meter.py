@@ -27,9 +27,14 @@ class Meter:
     clock is read.
     """
 
-    def __init__(self, device: Device) -> None:
-        """Measure on ``device``; a GPU is looked up when the first phase begins."""
+    def __init__(self, device: Device, *, shared: bool = False) -> None:
+        """Measure on ``device``; a GPU is looked up when the first phase begins.
+
+        On a device that is ``shared`` with other runs, energy and the memory of the whole device
+        are theirs too, so both stay unknown.
+        """
         self._device = device
+        self._shared = shared
         self._costs: list[PhaseCost] = []
         self._host = HostGauge()
         self._cuda: CudaGauge | None = None
@@ -73,7 +78,8 @@ class Meter:
         self._found = True
         if self._device.kind == "cuda":
             self._cuda = CudaGauge()
-        self._energy = energy_counter(self._cuda)
+        if not self._shared:
+            self._energy = energy_counter(self._cuda)
 
     def _cost(self, name: PhaseName, seconds: float, sampler: _Sampler) -> PhaseCost:
         cuda = self._cuda
@@ -83,7 +89,7 @@ class Meter:
             peak_resident_bytes=self._host.peak_bytes(),
             peak_allocated_bytes=cuda.peak_allocated_bytes() if cuda else None,
             peak_reserved_bytes=cuda.peak_reserved_bytes() if cuda else None,
-            peak_device_bytes=cuda.peak_device_bytes if cuda else None,
+            peak_device_bytes=cuda.peak_device_bytes if cuda and not self._shared else None,
             energy_joules=sampler.energy_joules,
             energy_source=self._energy.source if self._energy else None,
         )

@@ -284,6 +284,9 @@ class RunRecord(Versioned):
     prediction: MemoryPrediction | None = None
     problem: Problem | None = None
     resumed: Count = Field(default=0, description="how many earlier attempts this run goes on from")
+    shared: bool = Field(
+        default=False, description="other runs used the device at the same time: times are longer"
+    )
 
     def score(
         self, task: str, metric: str, stage: str = "after", precision: str = "training"

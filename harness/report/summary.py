@@ -145,6 +145,11 @@ def caveats(evidence: Evidence) -> Iterator[str]:
         yield f"Settings were replaced ({', '.join(changed)}); see what differs."
     if _environments(evidence) > 1:
         yield f"Runs come from {_environments(evidence)} different environments; see what differs."
+    if any(record.shared for row in evidence.rows for record in row.records):
+        yield (
+            "Some runs shared their device with others: their times are longer than alone, and "
+            "their energy was not measured."
+        )
     if evidence.broken:
         yield f"{len(evidence.broken)} records could not be read and were left out; named below."
 

@@ -60,6 +60,7 @@ class Draft:
     generations: list[Generation] = field(default_factory=list)
     adapter_bytes: int | None = None
     resumed: int = 0
+    shared: bool = False
     costs: list[PhaseCost] = field(default_factory=list)
 
     def record(

@@ -60,7 +60,7 @@ class LocalExecutor:
     def __init__(self, store: RunStore, order: Order = ORDER, slots: int = 1) -> None:
         """Leave records in ``store``."""
         self._store = store
-        self._order = order
+        self._order = order.model_copy(update={"shared": slots > 1})
         self._stop = Stop()
         self._room = None if slots == 1 else Room()
         self._slots = ThreadPoolExecutor(slots, thread_name_prefix="slot")

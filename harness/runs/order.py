@@ -18,6 +18,7 @@ class Order(Frozen):
     tries again with half the micro-batch (and twice the accumulation) until a step fits. ``wait``
     says what to do while another process runs the same plan: wait for it, or raise. Code from
     the model's repository runs only if the plan and ``trust_remote_code`` both say so.
+    ``shared`` says that other runs use the device at the same time.
     """
 
     force: bool = False
@@ -26,6 +27,7 @@ class Order(Frozen):
     wait: bool = True
     trust_remote_code: bool = False
     checkpoint_seconds: float = 20.0
+    shared: bool = False
     name: str = Field(default_factory=lambda: uuid4().hex)
 
 

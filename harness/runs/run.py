@@ -46,8 +46,8 @@ class Run:
         self.plan = plan
         self.folder = folder
         self.log = log
-        self.draft = Draft()
-        self.meter: Meter = Meter(plan.device)
+        self.draft = Draft(shared=order.shared)
+        self.meter: Meter = Meter(plan.device, shared=order.shared)
         self._kept = Kept(folder, plan)
         self._order = order
         self._reuse = Reuse(log, order.name if order.force else None)

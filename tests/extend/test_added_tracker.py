@@ -56,6 +56,7 @@ def test_an_added_tracker_hears_every_run_from_its_start_to_its_scores(
         record, name = result.record, result.plan.run_name
         assert record is not None
         assert record.status == "ok", record.problem
+        assert record.shared
         assert record.training is not None
         assert curves.losses[name] == [point.loss for point in record.training.losses]
         assert curves.scores[name] == {score.metric: score.value for score in record.scores}

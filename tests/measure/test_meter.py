@@ -142,3 +142,17 @@ def test_rapl_that_becomes_unreadable_is_unknown(tmp_path: Path) -> None:
 
 def test_no_rapl_no_energy(tmp_path: Path) -> None:
     assert energy_counter(None, tmp_path) is None
+
+
+def test_on_a_shared_device_nobody_says_whose_energy_it_was(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write_zone(tmp_path / "intel-rapl:0", "package-0", 1)
+    counter = energy_counter(None, tmp_path)
+    monkeypatch.setattr("harness.measure.meter.energy_counter", lambda _: counter)
+    for shared in (False, True):
+        meter = Meter(CPU, shared=shared)
+        with meter.phase("train"):
+            pass
+        assert (meter.costs[0].energy_joules is None) == shared
+        assert (meter.costs[0].energy_source is None) == shared

@@ -144,7 +144,8 @@ def optimizer_refusal(optimizer: str, adapter: Adapter | None) -> str | None:
     if package is not None:
         if adapter is not None:
             return "it projects the gradients of whole matrices, and an adapter's are small"
-        return None if find_spec(package) else f"it needs the package {package} (the extra optimizers)"
+        missing = f"it needs the package {package} (the extra optimizers)"
+        return None if find_spec(package) else missing
     if optimizer not in ("loraplus", "lorafa"):
         return None
     if adapter is None or adapter.type != "LORA":

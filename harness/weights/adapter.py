@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from harness.errors import InvalidFile, UnknownName
+from harness.quantize.scheme import quiet_schemes
 from harness.spec.methods import (
     TAKES_START_OUT,
     held_still,
@@ -46,6 +47,7 @@ def adapter_config(adapter: Adapter, steps: int | None = None) -> PeftConfig:
         UnknownName: PEFT knows no such adapter type, or the type no such field.
         InvalidFile: a value is not of the field's type, or PEFT refuses it.
     """
+    quiet_schemes()  # PEFT imports what it can find of their packages
     from peft import PEFT_TYPE_TO_CONFIG_MAPPING
 
     kinds = {str(getattr(kind, "value", kind)): cls for kind, cls in _mapping_items()}

@@ -46,6 +46,7 @@ class ParameterCount:
 
 def transformers_config(model: Model) -> PretrainedConfig:
     """The model's configuration as transformers' own class, vocabulary grown by added tokens."""
+    quiet_schemes()  # transformers imports what it finds of their packages
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 

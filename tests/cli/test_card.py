@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
-from ruamel.yaml import YAML
 
 from harness.records.record import RunRecord
 from harness.spec.schema import read_json, write_json
@@ -105,7 +105,7 @@ def test_a_task_on_a_data_set_of_the_hub_gets_its_results_file(run: Path, tmp_pa
     changed(run, details=details, headline=True)
     shown("card", str(run), "--to", str(tmp_path / "card"))
     (path,) = (tmp_path / "card" / ".eval_results").iterdir()
-    entries = parse_eval_result_entries(YAML(typ="safe").load(path.read_text()))
+    entries = parse_eval_result_entries(yaml.safe_load(path.read_text()))
     assert {entry.dataset_id for entry in entries} == {"allenai/ai2_arc"}
     assert {entry.task_id for entry in entries} == {"oasst_choice"}
     assert "0-shot" in (entries[0].notes or "")

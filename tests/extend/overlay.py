@@ -48,5 +48,6 @@ class Overlay:
 def copy_harness(folder: Path) -> Overlay:
     """The harness and its variants, copied into a folder."""
     shutil.copytree(PACKAGE, folder / "harness", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(PACKAGE.parent / "variants", folder / "variants")
+    for name in ("variants", "docs"):  # in a wheel both lie inside the package
+        shutil.copytree(PACKAGE.parent / name, folder / name)
     return Overlay(folder)

@@ -24,7 +24,7 @@ def test_names_that_differ_in_special_characters_only_have_files_of_their_own(
     place = Place(tmp_path, "after", "training")
     for number, task in enumerate(TASKS):
         items = Items([task], [task], np.array([float(number)]), np.array([1.0]))
-        score = place.write(Metric(task, "acc", "fraction", "higher"), items)
+        score = place.write(Metric(task, "acc", "fraction", "higher"), items, asked={})
         assert score.items is not None
         assert (tmp_path / score.items).parent == tmp_path / "items"
     files = sorted((tmp_path / "items").iterdir())

@@ -22,7 +22,7 @@ class OwnLogits:
     def __init__(self, model: Any) -> None:
         """Take a transformers causal model, or one that PEFT has wrapped."""
         self._model = model
-        base = model.get_base_model() if hasattr(model, "peft_config") else model
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
         self._base = base
         self.head: nn.Module = base.get_output_embeddings()
         device = next(base.parameters()).device

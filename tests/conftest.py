@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+# For BOFT torch imports setuptools, which refuses to be imported after distutils.
+with suppress(ImportError):
+    import setuptools  # noqa: F401
 
 # A shell's background jobs ignore Ctrl-C, and what they start inherits it; tests send it.
 if threading.current_thread() is threading.main_thread():

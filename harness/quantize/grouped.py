@@ -87,12 +87,6 @@ def grouped(weight: Tensor, size: int) -> Tensor:
     return flat.view(-1, size)
 
 
-def grouped_bytes(elements: int, bits: int, size: int) -> int:
-    """Bytes of a weight stored as :class:`GroupedLinear` does, constants included."""
-    groups = -(-elements // size)
-    return groups * size * bits // 8 + groups * 2 * CONSTANT.itemsize
-
-
 def empty_codes(linear: nn.Linear, bits: int, size: int) -> Codes:
     """Codes of the right shape on the meta device."""
     groups = -(-linear.weight.numel() // size)

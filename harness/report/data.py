@@ -116,10 +116,6 @@ def _changing(corpus: CorpusResult) -> list[FunnelRow]:
     return changing
 
 
-def _left(row: FunnelRow) -> tuple[int | None, ...]:
-    return row.trees, row.messages, row.conversations, row.tokens
-
-
 def _lengths(evidence: Evidence, corpus: CorpusResult) -> Figure:
     lengths = sorted({r.plan.training.sequence_length for r in evidence.rows if r.plan.trains})
     bounds = tuple(bound for bound, _ in corpus.length_histogram)

@@ -19,7 +19,7 @@ from harness.cli.options import (
     parse_share,
 )
 from harness.errors import UserError
-from harness.spec import registry
+from harness.spec.request import Request, requested_suite
 
 if TYPE_CHECKING:
     from harness.records.store import BrokenRun, StoredRun
@@ -123,8 +123,8 @@ def _suite_name(suite: str, settings: list[str], reports: Path) -> str:
 
     if not settings and not suite.endswith(".toml"):
         return suite
-    asked = registry.Request((), suite, tuple(settings))
-    return registry.requested_suite(named(asked, RunStore(reports / "runs"))).name
+    asked = Request((), suite, tuple(settings))
+    return requested_suite(named(asked, RunStore(reports / "runs"))).name
 
 
 def write_suite_report(

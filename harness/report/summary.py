@@ -11,7 +11,7 @@ from harness.report.evidence import Evidence
 from harness.report.ranking import packed_base, show_limit
 from harness.report.recommend import recommend
 from harness.report.statistics.effects import FEWEST_CLUSTERS
-from harness.spec.registry import suite_changes
+from harness.spec.request import suite_changes
 
 FEW_TREES = 20
 

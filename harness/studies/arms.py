@@ -11,18 +11,12 @@ from itertools import product
 from typing import Any
 
 from harness.errors import UnknownName, UserError
+from harness.spec.derived_names import derived_name, suite_name
 from harness.spec.device import Device
+from harness.spec.overrides import changes_suite, parse_settings
 from harness.spec.plan import Plan
-from harness.spec.registry import (
-    Request,
-    changes_suite,
-    derived_name,
-    load_suite,
-    parse_settings,
-    suite_name,
-    suite_overrides,
-    variant_names,
-)
+from harness.spec.registry import load_suite, variant_names
+from harness.spec.request import Request, suite_overrides
 from harness.spec.study import Contender, Study
 from harness.spec.suite import Budget
 from harness.studies.findings import Job

@@ -10,7 +10,8 @@ from harness.errors import UnknownName
 from harness.records.store import RunStore
 from harness.report.write import write_report
 from harness.spec.device import Device
-from harness.spec.registry import load_study, merge, parse_setting
+from harness.spec.overrides import merge, parse_setting
+from harness.spec.registry import load_study
 from harness.spec.study import Study
 from harness.studies.agenda import Agenda, next_plans
 from harness.studies.arms import Comparison, compare_what
@@ -107,7 +108,7 @@ def open_study(
 
 def _name_with(name: str, settings: Sequence[str]) -> str:
     """The study's name with what was set for its runs."""
-    from harness.spec.registry import derived_name
+    from harness.spec.derived_names import derived_name
 
     overrides: dict[str, object] = {}
     for setting in settings:

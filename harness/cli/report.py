@@ -11,13 +11,7 @@ import typer
 
 from harness.cli.app import out, say, warn
 from harness.cli.naming import named
-from harness.cli.options import (
-    MarginOption,
-    ReportsOption,
-    SetOption,
-    SuiteOption,
-    parse_share,
-)
+from harness.cli.options import MarginOption, ReportsOption, SetOption, SuiteOption, parse_share
 from harness.errors import UserError
 from harness.spec.request import Request, requested_suite
 
@@ -168,7 +162,7 @@ def _write_data(built: Report, folder: Path, file_format: ReportFormat) -> Path:
     """Write a report's data; the file, or the folder of a layout that has many."""
     from harness.report.export import export
     from harness.report.interchange import interchange
-    from harness.spec.schema import write_bytes
+    from harness.spec.storage import write_bytes
 
     if file_format not in (ReportFormat.lm_eval, ReportFormat.every_eval_ever):
         path = folder / f"report.{file_format}"

@@ -22,7 +22,8 @@ from harness.errors import HarnessError
 from harness.origin import package_versions, sources_digest
 from harness.records.events import Progress
 from harness.records.record import CorpusResult
-from harness.spec.schema import canonical_json, read_json, write_json
+from harness.spec.digests import canonical_json
+from harness.spec.storage import read_json, write_json
 from harness.spec.suite import CorpusSpec
 
 PACKAGES = ("jinja2", "numpy", "pyarrow", "tokenizers", "transformers")

@@ -21,7 +21,7 @@ from harness.report.statistics.multiplicity import holm
 from harness.report.statistics.noise import Noise
 from harness.report.statistics.verdicts import Verdict
 from harness.report.trust import trusted
-from harness.spec.schema import read_json
+from harness.spec.storage import read_json
 
 BEFORE, AFTER = "A", "B"
 

@@ -19,7 +19,7 @@ from harness.report.items import COLUMNS, read_table
 from harness.report.trust import trusted
 from harness.report.write import write_report
 from harness.spec.plan import Plan, RunRequest
-from harness.spec.schema import read_json, write_bytes, write_json
+from harness.spec.storage import read_json, write_bytes, write_json
 
 ABSOLUTE_PATH = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?(?:[/\\][\w.@+~-]+)+[/\\](?=[\w.@+~-])")
 RECORDS = "records"

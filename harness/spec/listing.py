@@ -11,7 +11,7 @@ from harness.spec.registry import (
     variant_names,
     variants_folder,
 )
-from harness.spec.schema import read_toml
+from harness.spec.storage import read_toml
 
 
 def descriptions(kind: str) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from datetime import date, time
 from typing import Any
 
 from harness.errors import InvalidFile, UnknownName, UserError
-from harness.spec.schema import check_depth
+from harness.spec.storage import check_depth
 from harness.spec.suite import SEED_LIMIT
 
 MOST_SEEDS = 1000

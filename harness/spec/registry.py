@@ -13,8 +13,9 @@ from harness.spec.model import Model, RandomSource
 from harness.spec.overrides import merge
 from harness.spec.own_model import is_folder, is_hub_id, model_of_folder, model_of_hub
 from harness.spec.peft_files import CONFIG, peft_file, read_peft_variant
-from harness.spec.schema import parse, read_toml, with_nulls
+from harness.spec.schema import parse, with_nulls
 from harness.spec.schemes import resolve_quantization
+from harness.spec.storage import read_toml
 from harness.spec.study import Study
 from harness.spec.suite import Suite
 from harness.spec.variant import Protocol, Variant

@@ -9,7 +9,8 @@ from typing import Any
 from harness.spec.device import Device
 from harness.spec.model import FolderSource, HubSource, Model
 from harness.spec.overrides import changes_suite, merge, parse_settings
-from harness.spec.plan import Plan, RunRequest, Substitution, make_plan
+from harness.spec.plan import Plan, RunRequest, Substitution
+from harness.spec.planning import make_plan
 from harness.spec.registry import load_model, load_suite, load_variant, model_names
 from harness.spec.schema import parse
 from harness.spec.suite import Suite

@@ -10,7 +10,7 @@ from harness.errors import HarnessError, user_mistakes
 from harness.records.record import RunRecord
 from harness.records.store import RunStore, StoredRun
 from harness.spec.plan import Plan
-from harness.spec.schema import read_json
+from harness.spec.storage import read_json
 
 Stage = Literal["tune", "verdict"]
 # A run that was stopped from outside says nothing about its variant: it is run again. Nor does a

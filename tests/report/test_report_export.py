@@ -18,7 +18,7 @@ from harness.report.export import export
 from harness.report.publish import publish, publish_report, rebuild_report
 from harness.spec.model import FolderSource
 from harness.spec.plan import RunRequest
-from harness.spec.schema import read_json, write_json
+from harness.spec.storage import read_json, write_json
 from tests.report.records import Made, build_from, write_run, write_runs
 
 SECRET = "a sentence of somebody's conversation"

@@ -30,7 +30,8 @@ from harness.spec.registry import (
     variants_folder,
 )
 from harness.spec.request import Request, resolve, suite_changes
-from harness.spec.schema import parse, read_toml
+from harness.spec.schema import parse
+from harness.spec.storage import read_toml
 from harness.spec.suite import Suite
 from harness.spec.variant import Variant
 from tests.planned import CPU, planned

@@ -15,7 +15,7 @@ from harness.records.record import Problem, RunRecord, Score
 from harness.records.store import BrokenRun, RunStore, StoredRun
 from harness.report.build import ReportRequest, build_report
 from harness.report.data import sample_texts
-from harness.report.items import COLUMNS, read_table
+from harness.report.pairing import COLUMNS, read_table
 from harness.report.trust import trusted
 from harness.report.write import write_report
 from harness.spec.plan import Plan, RunRequest

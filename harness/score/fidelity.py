@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from harness.score.items import Items, Metric, Place
 
 if TYPE_CHECKING:
-    from harness.corpus.render import TokenSequence
+    from harness.corpus.tokens import TokenSequence
     from harness.records.record import Score
 
 TASK = "fidelity"

@@ -15,8 +15,8 @@ from pydantic import JsonValue
 from harness.errors import DivergedError
 from harness.records.events import Progress
 from harness.score.body import Body, RowsBody, WholeBody
+from harness.score.prefixes import Extend, IntArray, Rows, Schedule, Tree, lay_out
 from harness.score.probe import find_ways, is_exact, stretches_after
-from harness.score.schedule import Extend, IntArray, Rows, Schedule, Tree, lay_out
 
 FloatArray = npt.NDArray[np.float64]
 CPU_BUDGET = 512  # more gains no speed on a CPU and costs memory

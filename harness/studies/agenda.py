@@ -9,7 +9,7 @@ from typing import Literal
 from harness.records.record import RunRecord, Score
 from harness.records.store import StoredRun
 from harness.report.figures.canvas import Mark
-from harness.report.items import Aligned, ScoreKey, read_items
+from harness.report.pairing import Aligned, ScoreKey, read_items
 from harness.report.rows import Row
 from harness.report.sample import Scale, make_scale
 from harness.spec.plan import Plan

@@ -11,7 +11,7 @@ import pytest
 
 from harness.errors import InvalidFile
 from harness.records.store import BrokenRun, RunStore, StoredRun, is_whole
-from harness.report.items import read_table
+from harness.report.pairing import read_table
 from harness.report.trust import trusted
 from harness.spec.digests import file_sha256
 from harness.spec.storage import write_json

@@ -15,7 +15,7 @@ from harness.forms.make import Parts
 from harness.forms.merging import merge
 from harness.quantize.bitsandbytes import keep_as_quantized
 from harness.records.events import Silence
-from harness.score.precision import take_every_precision
+from harness.score.every_form import take_every_form
 from harness.spec.plan import Plan
 from harness.spec.suite import ScoreSpec
 from harness.spec.variant import Quantization
@@ -67,7 +67,7 @@ def test_an_adapter_on_4_bits_is_scored_three_ways(
     plan = make_score_plan(SPEC, NF4)
     built = replace(subject(SPEC, adapted(quantized(model_folder))), plan=plan)
     parts = parts_of(plan, model_folder)
-    found = take_every_precision(built, "after", tmp_path, Silence(), parts)
+    found = take_every_form(built, "after", tmp_path, Silence(), parts)
     values = values_of(found)
     assert set(values) == {"training", "16bit", "merged"}
     assert values["training"] != pytest.approx(values["16bit"], rel=1e-5)
@@ -83,7 +83,7 @@ def test_every_form_is_set_against_the_model_as_trained(
     plan = make_score_plan(EVERY, NF4)
     built = replace(subject(EVERY, adapted(quantized(model_folder))), plan=plan)
     parts = parts_of(plan, model_folder)
-    found = take_every_precision(built, "after", tmp_path, Silence(), parts)
+    found = take_every_form(built, "after", tmp_path, Silence(), parts)
     distance = values_of(found, "kl_divergence")
     same = values_of(found, "same_top_token")
     forms = {"merged", "merged_dequantized", "merged_4bit", "gguf:Q8_0", "gguf:Q4_0"}
@@ -115,7 +115,7 @@ def test_a_form_that_is_not_what_was_trained_is_told(
     spec = EVERY.model_copy(update={"forms": ("merged_dequantized", "gguf:Q4_0")})
     plan = make_score_plan(spec, NF4)
     built = replace(subject(spec, adapted(quantized(model_folder))), plan=plan)
-    take_every_precision(built, "after", tmp_path, Heard(), parts_of(plan, model_folder))
+    take_every_form(built, "after", tmp_path, Heard(), parts_of(plan, model_folder))
     loud = [note for note in Heard.notes if "is not what was trained" in note]
     assert len(loud) == 1
     assert loud[0].startswith("gguf:Q4_0 ")
@@ -124,7 +124,7 @@ def test_a_form_that_is_not_what_was_trained_is_told(
 def test_divergence_is_that_of_the_definition(model: Any) -> None:
     import numpy as np
 
-    from harness.corpus.render import TokenSequence
+    from harness.corpus.tokens import TokenSequence
     from harness.score.fidelity import Pair, compare
 
     other = make_model(1)
@@ -148,7 +148,7 @@ def test_on_an_unquantized_base_16_bits_is_the_trained_model(
 ) -> None:
     built = subject(SPEC, adapted(make_model()))
     parts = parts_of(built.plan, model_folder)
-    found = take_every_precision(built, "after", tmp_path, Silence(), parts)
+    found = take_every_form(built, "after", tmp_path, Silence(), parts)
     values = values_of(found)
     assert values["training"] == values["16bit"]
     assert values["merged"] == pytest.approx(values["training"], rel=1e-4)
@@ -167,6 +167,6 @@ def test_the_base_in_16_bits_has_no_adapter(
     plan = make_score_plan(SPEC, NF4)
     built = replace(subject(SPEC, quantized(model_folder)), plan=plan)
     parts = parts_of(plan, model_folder)
-    found = take_every_precision(built, "before", tmp_path, Silence(), parts)
+    found = take_every_form(built, "before", tmp_path, Silence(), parts)
     values = values_of(found)
     assert values["16bit"] == values["merged"] != values["training"]

@@ -28,6 +28,7 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
     precision = _fit_precision(variant, device, found)
     training = _fit_training(variant, suite, model, found)
     training = _fit_device(training, device, found)
+    _tell_context(variant, model, found)
     order: dict[str, Any] = {"order": suite.order, "order_seed": suite.order_seed}
     if variant.method == "none":
         training, budget, order = Training(), Budget(steps=0), {}
@@ -111,6 +112,16 @@ def _fit_training(
         )
         training = training.model_copy(update={"micro_batch_size": used})
     return training
+
+
+def _tell_context(variant: Variant, model: Model, found: list[Substitution]) -> None:
+    """Scores have the positions that a soft prompt leaves, which other variants need not do."""
+    taken, limit = virtual_tokens(variant.adapter), model.config.get("max_position_embeddings")
+    if taken and isinstance(limit, int) and variant.adapter is not None:
+        reason = f"{taken} virtual tokens of {variant.adapter.type} come before every text"
+        found.append(
+            Substitution(key="score.context", asked=limit, used=limit - taken, reason=reason)
+        )
 
 
 def _fit_soft_prompt(variant: Variant, found: list[Substitution]) -> Training:

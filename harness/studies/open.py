@@ -17,6 +17,7 @@ from harness.studies.agenda import Agenda, next_plans
 from harness.studies.arms import Comparison, compare_what
 from harness.studies.findings import Findings
 from harness.studies.page import make_page
+from harness.studies.published import publish_study
 from harness.studies.steering import Steering, decide, read_steering
 
 OF_STUDY = "study."
@@ -79,6 +80,10 @@ class OpenStudy:
     def write_page(self, agenda: Agenda) -> Path:
         """Write the page of the study as it stands; returns the markdown file."""
         return write_report(make_page(agenda, self.steering()), self.folder)
+
+    def publish(self, agenda: Agenda, folder: Path) -> Path:
+        """Write the page into ``folder``, with the records that it can be made from again."""
+        return publish_study(agenda, self.steering(), folder)
 
 
 def open_study(

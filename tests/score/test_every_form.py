@@ -121,26 +121,36 @@ def test_a_form_that_is_not_what_was_trained_is_told(
     assert loud[0].startswith("gguf:Q4_0 ")
 
 
+@torch.inference_mode()
 def test_divergence_is_that_of_the_definition(model: Any) -> None:
     import numpy as np
 
     from harness.corpus.tokens import TokenSequence
     from harness.score.fidelity import Pair, compare
 
+    def conversation(name: str, length: int, scored: list[int]) -> TokenSequence:
+        mask = np.zeros(length, np.bool_)
+        mask[scored] = True
+        return TokenSequence(name, "t", np.arange(length, dtype=np.int32) % 90, mask)
+
+    asked = [
+        conversation("a", 20, [3, 4, 19]),
+        conversation("b", 31, [7]),
+        conversation("c", 5, []),
+    ]
     other = make_model(1)
-    ids = np.arange(20, dtype=np.int32)
-    mask = np.zeros(20, np.bool_)
-    mask[[3, 4, 19]] = True
-    found = compare(Pair(model, other, 64), TokenSequence("c", "t", ids, mask))
-    with torch.inference_mode():
-        p, q = (
-            m(input_ids=torch.from_numpy(ids.astype(np.int64))[None]).logits[0].double().softmax(-1)
-            for m in (model, other)
-        )
-    kl = (p * (p / q).log()).sum(-1)
-    assert found.tokens == 3
-    assert found.divergence == pytest.approx(float(kl[2] + kl[3] + kl[18]), rel=1e-4)
-    assert compare(Pair(model, model, 64), TokenSequence("c", "t", ids, mask)).divergence < 1e-6
+    found = compare(Pair(model, other, 64), asked)
+    for sequence, compared in zip(asked, found, strict=True):
+        ids = torch.from_numpy(sequence.input_ids.astype(np.int64))[None]
+        p, q = (m(input_ids=ids).logits[0].double().softmax(-1) for m in (model, other))
+        before = np.flatnonzero(sequence.loss_mask) - 1
+        divergence = (p * (p / q).log()).sum(-1)[before]
+        gap = float((p.log() - q.log())[before].abs().max()) if len(before) else 0.0
+        assert compared.tokens == len(before)
+        assert compared.divergence == pytest.approx(float(divergence.sum()), rel=1e-4)
+        assert compared.same_top == int((p.argmax(-1) == q.argmax(-1))[before].sum())
+        assert compared.largest == pytest.approx(gap, rel=1e-4)
+    assert max(one.divergence for one in compare(Pair(model, model, 64), asked)) < 1e-6
 
 
 def test_on_an_unquantized_base_16_bits_is_the_trained_model(

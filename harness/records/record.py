@@ -84,7 +84,7 @@ class TrainResult(Frozen):
     losses: tuple[LossPoint, ...]
     throughput: Throughput
     compile_seconds: float | None = None
-    trainer: str = Field(description="which path ran: plain or fast")
+    trainer: str = Field(description="which path ran: plain, fast or recorded")
 
 
 class CensusRow(Frozen):

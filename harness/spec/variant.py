@@ -109,7 +109,8 @@ class Training(Frozen):
     speed: Name = Field(
         default="plain",
         description='the training path: "plain" is TRL\'s SFTTrainer, "fast" the harness\'s own '
-        "loop; installed packages may add others",
+        'loop with gradients written out, "recorded" the same loop with autograd, replayed as '
+        "CUDA graphs; what a path does not take goes to the next; packages may add others",
     )
 
 

@@ -8,7 +8,7 @@ import html
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.report import markdown
 from harness.report.blocks import Block, Details, Figure, Section
@@ -31,14 +31,18 @@ class Page(Protocol):
         """What it is made of."""
 
 
+Links = Sequence[tuple[str, str]]
 TEMPLATES = Path(__file__).parent / "templates"
 METHODS = "statistics.md"
+ITEMS = "items.html"
 
 
-def write_report(report: Page, folder: Path) -> Path:
+def write_report(report: Page, folder: Path, items: str | None = None) -> Path:
     """Write ``report.md``, ``report.html``, ``statistics.md`` and ``figures/`` below ``folder``.
 
-    Figures of an earlier report that this one does not have are removed.
+    With ``items``, made by :func:`harness.report.browse.items_page`, ``items.html`` is written
+    and linked too; it holds text of the data. Figures of an earlier report that this one does not
+    have are removed, and so is such a page.
 
     Returns:
         The path of ``report.md``.
@@ -58,8 +62,13 @@ def write_report(report: Page, folder: Path) -> Path:
         if old.suffix in (".svg", ".png") and old.name not in files:
             old.unlink()
     vectors = {name: vector for name, (vector, _) in drawn.items()}
-    page = html_page(report, _pictures(report, vectors))
+    links = () if items is None else (("Items", ITEMS),)
+    page = html_page(report, _pictures(report, vectors), links=links)
     write_bytes(folder / "report.html", page.encode())
+    if items is None:
+        (folder / ITEMS).unlink(missing_ok=True)
+    else:
+        write_bytes(folder / ITEMS, items.encode())
     write_bytes(folder / "report.md", markdown_page(report).encode())
     write_bytes(folder / METHODS, _methods().read_bytes())
     return folder / "report.md"
@@ -90,28 +99,34 @@ def markdown_page(report: Page) -> str:
     return _tidy(_environment().get_template("report.md.j2").render(report=report))
 
 
-def live_page(report: Page, version: str) -> str:
+def live_page(report: Page, version: str, links: Links = ()) -> str:
     """The page as a server gives it: it asks for ``version`` and loads itself when that changed."""
     drawn = {
         figure.name: draw.draw_vector(figure.drawing, figure.alt) for figure in _figures(report)
     }
-    return html_page(report, _pictures(report, drawn), version)
+    return html_page(report, _pictures(report, drawn), version, links)
 
 
-def html_page(report: Page, pictures: Mapping[str, str], version: str = "") -> str:
-    """The report as one file that needs no network; ``pictures`` holds inline SVG by name."""
-    style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
-    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+def html_page(
+    report: Page, pictures: Mapping[str, str], version: str = "", links: Links = ()
+) -> str:
+    """The report as one file that needs no network.
+
+    ``pictures`` holds inline SVG by name, ``links`` titles and addresses of pages beside it.
+    """
+    own = {"report": report, "pictures": pictures, "version": version, "links": links}
+    return fill_page("report.html.j2", ("page.css",), ("theme.js", "page.js"), own)
+
+
+def fill_page(
+    template: str, styles: Sequence[str], scripts: Sequence[str], own: Mapping[str, Any]
+) -> str:
+    """A page with its styles and scripts inside; a policy lets no other script run."""
+    style = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in styles)
+    script = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in scripts)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    page = _environment().get_template("report.html.j2")
-    return page.render(
-        report=report,
-        pictures=pictures,
-        style=style,
-        script=script,
-        script_hash=digest,
-        version=version,
-    )
+    page = _environment().get_template(template)
+    return page.render(**own, style=style, script=script, script_hash=digest)
 
 
 def _tidy(page: str) -> str:

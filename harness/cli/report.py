@@ -77,7 +77,7 @@ def _serve(reports: Path, request: ReportRequest, port: int) -> None:
     from harness.report.serve import LiveReport, make_server
 
     try:
-        server = make_server(LiveReport(reports / "runs", request), port)
+        server = make_server(LiveReport(reports / "runs", request, warn), port)
     except OSError as error:
         raise UserError(
             f"cannot listen on port {port}: {error.strerror}",

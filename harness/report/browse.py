@@ -82,6 +82,12 @@ class Store:
         return self._places[text]
 
 
+def has_items(report: Report) -> bool:
+    """Whether there is a page of items."""
+    records = [record for row in report.evidence.rows for record in row.finished]
+    return any(score.items for record in records for score in record.scores)
+
+
 def items_page(report: Report, back: str = "report.html") -> str | None:
     """The page as HTML, or None where there are no items; ``back`` is the report's address.
 

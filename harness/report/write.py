@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from harness.report import markdown
 from harness.report.blocks import Block, Details, Figure, Section
 from harness.report.figures import draw
+from harness.report.figures.canvas import Drawing
 from harness.spec.schema import write_bytes
 
 if TYPE_CHECKING:
@@ -74,6 +75,32 @@ def write_report(report: Page, folder: Path, items: str | None = None) -> Path:
     return folder / "report.md"
 
 
+class Gallery:
+    """Figures as SVG for inside a page; a figure that another report has too is drawn once."""
+
+    def __init__(self) -> None:
+        """Nothing is drawn yet."""
+        self._kept: dict[tuple[Drawing, str, bool], str] = {}
+
+    def pictures(self, report: Page) -> dict[str, str]:
+        """Every figure of a report, wide and narrow, by name; what it has not is forgotten."""
+        kept: dict[tuple[Drawing, str, bool], str] = {}
+        found = {}
+        for figure in _figures(report):
+            for narrow in (False, True):
+                name = f"{figure.name}-narrow" if narrow else figure.name
+                key = (figure.drawing, f"{name}\0{figure.alt}", narrow)
+                kept[key] = self._kept.get(key) or draw.inline(_vector(figure, narrow), name)
+                found[name] = kept[key]
+        self._kept = kept
+        return found
+
+
+def _vector(figure: Figure, narrow: bool) -> bytes:  # noqa: FBT001
+    paint = draw.draw_narrow if narrow else draw.draw_vector
+    return paint(figure.drawing, figure.alt)
+
+
 def _pictures(report: Page, vectors: Mapping[str, bytes]) -> dict[str, str]:
     """Every figure as SVG for inside a page, wide and narrow, by name."""
     pictures = {name: draw.inline(vector, name) for name, vector in vectors.items()}
@@ -99,20 +126,13 @@ def markdown_page(report: Page) -> str:
     return _tidy(_environment().get_template("report.md.j2").render(report=report))
 
 
-def live_page(report: Page, version: str, links: Links = ()) -> str:
-    """The page as a server gives it: it asks for ``version`` and loads itself when that changed."""
-    drawn = {
-        figure.name: draw.draw_vector(figure.drawing, figure.alt) for figure in _figures(report)
-    }
-    return html_page(report, _pictures(report, drawn), version, links)
-
-
 def html_page(
     report: Page, pictures: Mapping[str, str], version: str = "", links: Links = ()
 ) -> str:
     """The report as one file that needs no network.
 
-    ``pictures`` holds inline SVG by name, ``links`` titles and addresses of pages beside it.
+    ``pictures`` holds inline SVG by name, ``links`` titles and addresses of pages beside it. With
+    a ``version`` the page asks its server for it, and loads itself anew when that has changed.
     """
     own = {"report": report, "pictures": pictures, "version": version, "links": links}
     return fill_page("report.html.j2", ("page.css",), ("theme.js", "page.js"), own)

@@ -14,7 +14,7 @@ from harness.report import markdown
 from harness.report.blocks import Block, Details, Figure, Section
 from harness.report.figures import draw
 from harness.report.figures.canvas import Drawing
-from harness.spec.schema import write_bytes
+from harness.spec.storage import write_bytes
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -236,11 +236,15 @@ class RunStore:
     def scan(self, suite: str | None = None) -> Iterator[StoredRun | BrokenRun]:
         """Every run below the root (of one suite), in name order; broken ones are named."""
         for path in self._below(suite, "record.json"):
-            folder = RunFolder(path.parent)
-            try:
-                yield StoredRun(folder, read_json(path, RunRecord))
-            except HarnessError as error:
-                yield BrokenRun(folder, error)
+            yield self.read(path)
+
+    def read(self, path: Path) -> StoredRun | BrokenRun:
+        """The run whose record is ``path``."""
+        folder = RunFolder(path.parent)
+        try:
+            return StoredRun(folder, read_json(path, RunRecord))
+        except HarnessError as error:
+            return BrokenRun(folder, error)
 
     def lines(self, suite: str | None = None) -> Iterator[RunLine | BrokenRun]:
         """One line per run below the root (of one suite), in name order; faster than scanning."""

@@ -24,7 +24,7 @@ from harness.runs.ending import Ending, ending_of_error
 from harness.runs.order import Order
 from harness.runs.run import Run
 from harness.spec.plan import Plan
-from harness.spec.schema import read_json, write_json
+from harness.spec.storage import read_json, write_json
 
 PULSE_SECONDS = 1.0
 

@@ -19,7 +19,7 @@ from harness.runs.listener import Listener
 from harness.runs.order import Order
 from harness.spec.device import Device, DeviceChoice
 from harness.spec.plan import Plan
-from harness.spec.schema import write_json
+from harness.spec.storage import write_json
 from tests.runs.small_run import CPU, Small
 
 WORKER = """
@@ -29,7 +29,7 @@ from harness.records.store import RunStore
 from harness.runs.order import Order
 from harness.runs.supervise import supervise
 from harness.spec.plan import Plan
-from harness.spec.schema import read_json
+from harness.spec.storage import read_json
 
 folder = Path(sys.argv[1])
 plan, order = read_json(folder / "plan.json", Plan), read_json(folder / "order.json", Order)

@@ -12,8 +12,8 @@ from pydantic import JsonValue
 
 from harness.score.body import Body, WholeBody
 from harness.score.items import Items, Metric, Place
+from harness.score.prefixes import IntArray
 from harness.score.probe import find_ways, stretches_after
-from harness.score.schedule import IntArray
 
 if TYPE_CHECKING:
     from harness.corpus.tokens import TokenSequence

@@ -21,7 +21,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> World:
     from harness.runs import executor
 
     world = World(worse={"qlora_fp4": 0.05, "qlora_nf4": 0.03})
-    monkeypatch.setitem(executor.EXECUTORS, "local", lambda store, *_: StubExecutor(store, world))
+    monkeypatch.setattr(executor, "LocalExecutor", lambda store, *_: StubExecutor(store, world))
     return world
 
 

@@ -96,7 +96,7 @@ def check_names(spec: ScoreSpec) -> None:
 
 def every_task() -> list[str]:
     """Names of all tasks and groups that can be asked for without a file of one's own."""
-    declared, _ = _look_for("")
+    declared, _ = look_for("")
     return sorted({*declared, *task_names()})
 
 

@@ -24,6 +24,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+SHOWN_NAMES = 70
+"""A message spells out at most so many names: there are 14,000 tasks."""
+LISTED = ("variant", "suite", "model", "task")
+"""Kinds whose names ``harness list`` shows."""
+
 
 class HarnessError(Exception):
     """Root of the tree. ``str()`` gives the full message, one line per part."""
@@ -67,13 +72,14 @@ class UnknownName(UserError):  # noqa: N818 - the tree names conditions, not "..
 
     def __init__(self, kind: str, name: str, valid: Iterable[str], *, where: object = None) -> None:
         """Describe an unknown ``name`` of ``kind`` ("variant", "suite", …) among ``valid`` ones."""
-        names = sorted(valid)
+        names = sorted(set(valid))
         close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else None
-        shown = ", ".join(names[:40]) + (f" and {len(names) - 40} more" if len(names) > 40 else "")
-        super().__init__(
-            f"unknown {kind} {name!r}", where=where, expected=f"one of {shown}", hint=hint
-        )
+        expected = f"one of {', '.join(names)}"
+        if len(names) > SHOWN_NAMES:
+            expected = f"one of {len(names):,} names"
+            expected += f"; 'harness list {kind}s' shows them" if kind in LISTED else ""
+        super().__init__(f"unknown {kind} {name!r}", where=where, expected=expected, hint=hint)
         self.name = name
 
 

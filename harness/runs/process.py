@@ -16,7 +16,11 @@ from harness.runs.ending import Ending, Means, ending_of_process, oom_counters, 
 from harness.runs.stop import Stop, interrupts
 
 # The log is UTF-8 wherever this runs, and what a library prints cannot end a run.
-CHILD_SETTINGS = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
+CHILD_SETTINGS = {
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONUTF8": "1",  # libraries read their own files in the locale's encoding, and mean UTF-8
+    "PYTHONIOENCODING": "utf-8:backslashreplace",
+}
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 15
 LOG_TAIL_BYTES = 2_000

@@ -71,6 +71,7 @@ class Run:
     def execute(self) -> None:
         """Carry out the plan; ``draft`` holds what it found."""
         from harness.measure.environment import take_environment
+        from harness.runs.inputs import check_inputs
         from harness.score.preflight import preflight
         from harness.train.path import path_of
         from harness.weights.fetch import fetch, quiet_libraries
@@ -81,6 +82,7 @@ class Run:
         self.log.note("looking up what is scored on")
         preflight(self.plan)
         with self._in_phase("fetch"):
+            check_inputs(self.plan)
             source = fetch(self.plan.model, self.log)
         self._import("the tokenizer", "transformers.models.auto.tokenization_auto")
         with self._in_phase("prepare"):

@@ -117,7 +117,7 @@ def training_parts(
     path = path_of(plan)
     with _rehearsal(plan):
         step = path.footprint(plan, largest or MicroBatch.full(plan), standing.trainable)
-    kept = path.keeps_gradients or plan.budget.batch_size > rows
+    kept = path.keeps_gradients or plan.device_rows > rows
     before = max(step.saved, step.loss)
     return {
         "weights": standing.base,
@@ -156,7 +156,7 @@ def largest_batch(plan: Plan, memory_bytes: int) -> int | None:
 
     def needed(rows: int) -> int:
         training = plan.training.model_copy(update={"micro_batch_size": rows})
-        budget = plan.budget.model_copy(update={"batch_size": rows})
+        budget = plan.budget.model_copy(update={"batch_size": rows * training.devices})
         wider = plan.model_copy(update={"training": training, "budget": budget})
         return room_needed(plan, sum(training_parts(wider, counts).values()))
 

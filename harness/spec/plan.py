@@ -12,6 +12,7 @@ from harness.errors import CorpusError, StorageError, UserError
 from harness.spec.device import Device
 from harness.spec.methods import needs_of, virtual_tokens
 from harness.spec.model import FolderSource, Model
+from harness.spec.parallel import parallel_refusal
 from harness.spec.schema import (
     Frozen,
     Versioned,
@@ -99,6 +100,17 @@ class Plan(Versioned):
         return self.precision.trainable if self.method == "full" else self.precision.compute
 
     @property
+    def threads(self) -> int | None:
+        """Torch threads of each process: several on a CPU share its cores."""
+        threads = self.device.threads
+        return None if threads is None else max(1, threads // self.training.devices)
+
+    @property
+    def device_rows(self) -> int:
+        """Rows of an optimizer step that each device gets."""
+        return self.budget.batch_size // self.training.devices
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of what decides the result: names, descriptions and the request do not."""
         return data_fingerprint(_deciding(self))
@@ -111,6 +123,8 @@ class Plan(Versioned):
         base = {key: deciding[key] for key in (*kept, "device")}
         if self.model_sha256:
             base["model_sha256"] = self.model_sha256
+        if self.threads is not None:
+            base["device"] = {**base["device"], "threads": self.threads}
         base["compute"], base["stored"] = self.precision.compute, self.stored
         return data_fingerprint(base)
 
@@ -146,6 +160,8 @@ NEWER = (
     "corpus.chat_date",
     "score.also",
     "score.split",
+    "training.devices",
+    "training.parallel",
 )
 
 
@@ -182,11 +198,15 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
     check_usable(variant.quantization, device)
     found: list[Substitution] = []
     precision = _fit_precision(variant, device, found)
+    refused = parallel_refusal(variant)
+    if refused is not None:
+        raise UserError(refused, where=f"[training] of variant {variant.name}")
     training = _fit_training(variant, suite, model, found)
     training = _fit_device(training, device, found)
     order: dict[str, Any] = {"order": suite.order, "order_seed": suite.order_seed}
     if variant.method == "none":
-        training, budget, order = Training(), Budget(steps=0), {}
+        shared = {"devices": training.devices, "parallel": training.parallel}
+        training, budget, order = Training.model_validate(shared), Budget(steps=0), {}
         precision = precision.model_copy(update={"trainable": "float32"})
         found = [item for item in found if not item.key.startswith(("training", "precision.tr"))]
     else:
@@ -253,20 +273,38 @@ def _fit_training(
             )
         )
         training = training.model_copy(update={"sequence_length": limit - taken})
-    batch = suite.budget.batch_size
+    rows = _device_rows(suite.budget.batch_size, training)
     micro = training.micro_batch_size
-    if micro > batch or batch % micro:
-        used = max(size for size in range(1, min(micro, batch) + 1) if batch % size == 0)
+    if micro > rows or rows % micro:
+        used = max(size for size in range(1, min(micro, rows) + 1) if rows % size == 0)
+        each = "the batch of" if training.devices == 1 else "a device's part of a batch,"
         found.append(
             Substitution(
                 key="training.micro_batch_size",
                 asked=micro,
                 used=used,
-                reason=f"must divide the batch of {batch}",
+                reason=f"must divide {each} {rows}",
             )
         )
         training = training.model_copy(update={"micro_batch_size": used})
     return training
+
+
+def _device_rows(batch: int, training: Training) -> int:
+    """Rows of a batch of ``batch`` rows for each device, all with equally many.
+
+    Raises:
+        UserError: they cannot be divided so.
+    """
+    rows, left = divmod(batch, training.devices)
+    if left:
+        raise UserError(
+            f"a batch of {batch} rows cannot be divided over {training.devices} devices",
+            where="budget.batch_size",
+            expected=f"a multiple of {training.devices}",
+            hint="change suite.budget.batch_size, or the number of devices",
+        )
+    return rows
 
 
 def _fit_soft_prompt(variant: Variant, found: list[Substitution]) -> Training:

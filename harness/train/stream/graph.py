@@ -100,7 +100,9 @@ class RecordedStep:
         self._scale = torch.ones((), device=batch.ids.device)
         self._graph = torch.cuda.CUDAGraph()
         pool = None if beside is None else beside._graph.pool()  # noqa: SLF001 - one of its kind
-        capture: Any = torch.cuda.graph(self._graph, pool=pool)
+        # other threads of this process may wait for other devices meanwhile
+        mode = {"capture_error_mode": "thread_local"}
+        capture: Any = torch.cuda.graph(self._graph, pool=pool, **mode)
         with torch.no_grad(), capture:
             total.add_(decoder.accumulate(self._batch, self._stream, self._scale))
 

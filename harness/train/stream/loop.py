@@ -12,7 +12,7 @@ from torch import Tensor
 from harness.errors import RunError
 from harness.records.events import Progress
 from harness.records.record import TrainResult
-from harness.train.batch import StreamBatch, StreamSize, assistant_tokens, make_stream_batch
+from harness.train.batch import StreamBatch, StreamSize, make_stream_batch
 from harness.train.checkpoint import (
     CheckpointWriter,
     TrainingState,
@@ -25,6 +25,7 @@ from harness.train.checkpoint import (
 from harness.train.job import TrainJob
 from harness.train.ledger import Ledger
 from harness.train.optimizer import make_optimizer, make_rate_schedule
+from harness.train.shared import check_alike, seed_update
 from harness.train.stream.decoder import Decoder
 from harness.train.stream.graph import WORTHWHILE, Pace, RecordedStep, choose_shapes
 from harness.train.stream.linears import UnsupportedLayer
@@ -94,6 +95,7 @@ class _Loop:
     scaler: torch.amp.GradScaler
     trainable: list[torch.nn.Parameter]
     total: Tensor
+    joined: Tensor | None = None
     shapes: dict[int, list[StreamSize | None]] = field(default_factory=dict)
     recorded: dict[StreamSize, RecordedStep] = field(default_factory=dict)
     ready: dict[int, list[_Prepared]] = field(default_factory=dict)
@@ -115,16 +117,19 @@ class _Loop:
             scaler=torch.amp.GradScaler("cuda", enabled=job.plan.precision.compute == "float16"),
             trainable=trainable,
             total=torch.zeros((), device=trainable[0].device),
+            joined=decoder.join_gradients() if job.ranks.count > 1 else None,
         )
         if saved is not None:
             loop._restore(saved)
+        check_alike(job.model, job.ranks, loop.ledger.done, when="before training")
         return loop
 
     def run(self) -> TrainResult:
         """All steps that are left."""
         compile_seconds = self._warm_up() if self.total.is_cuda else None
         seconds, progress = self.job.checkpoint_seconds, self.progress
-        writer = CheckpointWriter(self.job.checkpoint, seconds, progress)
+        folder = self.job.checkpoint if self.job.ranks.index == 0 else None
+        writer = CheckpointWriter(folder, seconds, progress)
         self.decoder.refresh()
         self.ledger.start_step()
         while self.ledger.done < self.job.steps:
@@ -134,6 +139,7 @@ class _Loop:
                 self.ledger.start_step()
         for parameter in self.trainable:
             parameter.grad = None
+        check_alike(self.job.model, self.job.ranks, self.ledger.done, when="after training")
         return self.ledger.result("fast", self.job.truncated_tokens, compile_seconds, self.job.plan)
 
     def _warm_up(self) -> float:
@@ -199,8 +205,9 @@ class _Loop:
     def _step(self, step: int) -> None:
         """One optimizer step; the host waits for the device once, at its end."""
         rate = float(self.optimizer.param_groups[0]["lr"])
-        count = max(1, sum(assistant_tokens(row) for row in self.job.step_rows(step)))
+        count = self.job.step_assistant_tokens(step)
         self._gradients(self._batches(step), count)
+        seed_update(self.job.plan.seed, step, self.job.ranks)
         self.scaler.unscale_(self.optimizer)
         limit = self.job.plan.training.max_grad_norm
         norm = torch.nn.utils.clip_grad_norm_(self.trainable, limit)
@@ -227,6 +234,8 @@ class _Loop:
             else:
                 stream = self.decoder.stream(one.batch)
                 self.total += self.decoder.accumulate(one.batch, stream, scale)
+        if self.joined is not None:
+            self.job.ranks.add_up([self.joined, self.total])
 
     def _batches(self, step: int) -> list[_Prepared]:
         """The micro-batches of a step, on the device (prepared ahead if possible)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 
 def equal_parts(costs: Sequence[int], count: int) -> list[list[int]]:
@@ -54,4 +55,4 @@ def spans(costs: Sequence[int], count: int) -> list[range]:
             edges.append(index)
         done += cost
     edges += [len(costs)] * (count + 1 - len(edges))
-    return [range(low, high) for low, high in zip(edges, edges[1:], strict=False)]
+    return [range(low, high) for low, high in pairwise(edges)]

@@ -59,9 +59,6 @@ class Ranks(Protocol):
     def hand_out(self, thing: Any) -> Any:
         """What the first process gave; plain data."""
 
-    def leave(self) -> None:
-        """Part from the others; nothing is said afterwards."""
-
 
 class Alone:
     """One process on one device."""
@@ -79,9 +76,6 @@ class Alone:
     def hand_out(self, thing: Any) -> Any:
         """What this process gave."""
         return thing
-
-    def leave(self) -> None:
-        """There is no other."""
 
 
 ALONE = Alone()
@@ -134,10 +128,6 @@ class Joined:
         with _lost("waiting for the first device"):
             self._dist.broadcast_object_list(found, src=0, group=self._words)
         return found[0]
-
-    def leave(self) -> None:
-        """See :class:`Ranks`."""
-        self._dist.destroy_process_group()
 
 
 @contextmanager

@@ -22,7 +22,7 @@ def parallel_refusal(variant: Variant) -> str | None:
     if variant.quantization.type != "none":
         return (
             f'parallel = "sharded" is not offered for {variant.quantization.label} weights: '
-            f"{FSDP2_FOUR_BITS}; {ZERO3_QUANTIZED}. Use parallel = \"data\""
+            f'{FSDP2_FOUR_BITS}; {ZERO3_QUANTIZED}. Use parallel = "data"'
         )
     return 'parallel = "sharded" is not offered yet. Use parallel = "data"'
 

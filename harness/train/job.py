@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.parallel.divide import equal_parts
 from harness.parallel.ranks import ALONE, Ranks
 from harness.spec.plan import Plan
 from harness.train.batch import assistant_tokens
@@ -26,8 +25,9 @@ class TrainJob:
     trained in place. ``checkpoint`` is the folder to resume from and to write to, at least
     ``checkpoint_seconds`` apart. ``truncated_tokens`` is what the sequence length cut off.
 
-    With several ``ranks`` every step's rows are divided among them, the same number to each and
-    about as many tokens; each has a job of its own, equal but for the rank.
+    With several ``ranks`` each has a job of its own, equal but for the rank, and trains on its
+    part of every step: ``order`` names the rows of a step rank by rank
+    (:func:`harness.train.schedule.divided`).
     """
 
     model: PreTrainedModel
@@ -54,30 +54,19 @@ class TrainJob:
         """Tokens of a step that carry loss, of all ranks; at least 1, to divide by."""
         return max(1, sum(assistant_tokens(row) for row in self.step_rows(step)))
 
-    def rank_order(self, step: int, rank: int) -> list[int]:
-        """Indices of the rows of a step that ``rank`` trains on, in order."""
-        size = self.plan.budget.batch_size
-        whole = self.order[step * size : (step + 1) * size]
-        if self.ranks.count == 1:
-            return whole
-        tokens = [len(self.rows[index].input_ids) for index in whole]
-        return [whole[place] for place in equal_parts(tokens, self.ranks.count)[rank]]
+    def rank_order(self, step: int) -> list[int]:
+        """Indices of the rows of a step that this rank trains on, in order."""
+        size = self.plan.budget.batch_size // self.ranks.count
+        start = step * self.plan.budget.batch_size + self.ranks.index * size
+        return self.order[start : start + size]
 
     def micro_batches(self, step: int) -> list[list[Row]]:
         """This rank's rows of optimizer step ``step``, a list for each forward pass."""
-        return self._micro_batches(step, self.ranks.index)
-
-    def _micro_batches(self, step: int, rank: int) -> list[list[Row]]:
-        rows = [self.rows[index] for index in self.rank_order(step, rank)]
+        rows = [self.rows[index] for index in self.rank_order(step)]
         size = self.plan.training.micro_batch_size
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
     def step_tokens(self, *, padding: bool) -> list[StepTokens]:
         """Token counts of every step of all ranks, with or without padding in micro-batches."""
-        return [self._tokens_of(step, padding=padding) for step in range(self.steps)]
-
-    def _tokens_of(self, step: int, *, padding: bool) -> StepTokens:
-        if not padding:
-            return StepTokens.of([[row] for row in self.step_rows(step)])
-        micros = [self._micro_batches(step, rank) for rank in range(self.ranks.count)]
-        return StepTokens.of([rows for part in micros for rows in part])
+        micro = self.plan.training.micro_batch_size if padding else None
+        return [StepTokens.of(self.step_rows(step), micro) for step in range(self.steps)]

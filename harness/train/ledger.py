@@ -28,14 +28,18 @@ class StepTokens:
     padded: int
 
     @classmethod
-    def of(cls, micro_batches: Sequence[Sequence[Row]]) -> StepTokens:
-        """Count one whole step, whose micro-batches are each padded to their longest row."""
-        rows = [row for micro in micro_batches for row in micro]
-        sizes = [[len(row.input_ids) for row in micro] for micro in micro_batches]
+    def of(cls, rows: Sequence[Row], micro_batch_size: int | None) -> StepTokens:
+        """Count ``rows`` (one whole step).
+
+        Micro-batches of ``micro_batch_size`` rows are padded to their longest; None: no padding.
+        """
+        sizes = [len(row.input_ids) for row in rows]
+        micro = micro_batch_size or 1
+        micros = [sizes[start : start + micro] for start in range(0, len(sizes), micro)]
         return cls(
             assistant=sum(assistant_tokens(row) for row in rows),
-            non_padding=sum(map(sum, sizes)),
-            padded=sum(max(part) * len(part) for part in sizes),
+            non_padding=sum(sizes),
+            padded=sum(max(part) * len(part) for part in micros),
         )
 
 

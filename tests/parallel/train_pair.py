@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import torch
+import torch.distributed
 
 from harness.parallel.ranks import Joined
 from harness.records.events import Silence
@@ -30,7 +31,7 @@ def main(out: str) -> None:
         losses = [point.loss for point in result.losses]
         found[name] = {"losses": losses, "weights": weights, "tokens": result.tokens.model_dump()}
     Path(out, f"{ranks.index}.json").write_text(json.dumps(found))
-    ranks.leave()
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

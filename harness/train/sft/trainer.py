@@ -30,9 +30,9 @@ from harness.train.checkpoint import (
 from harness.train.job import TrainJob
 from harness.train.ledger import Ledger
 from harness.train.optimizer import make_optimizer, make_rate_schedule
-from harness.train.shared import add_up_gradients, check_alike, seed_step, seed_update
 from harness.train.sft.logits import OwnLogits
 from harness.train.sft.loss import summed_loss
+from harness.train.shared import add_up_gradients, check_alike, seed_step, seed_update
 
 
 def train(job: TrainJob, progress: Progress) -> TrainResult:
@@ -59,7 +59,7 @@ def _make_trainer(
     optimizer = make_optimizer(job.model, job.plan)
     rates = make_rate_schedule(optimizer, job.plan, job.steps)
     steps = range(ledger.done, job.steps)
-    left = [index for step in steps for index in job.rank_order(step, job.ranks.index)]
+    left = [index for step in steps for index in job.rank_order(step)]
     stored = {name: weight.data for name, weight in _trainable(job).items()}
     with _adapted_head_unseen(job.model):
         trainer = _PlainTrainer(
@@ -226,7 +226,6 @@ class _PlainTrainer(SFTTrainer):  # type: ignore[misc]
         norm = super()._clip_grad_norm(model)
         self.step_norm = float(norm) if norm is not None else None
         return norm
-
 
     def _add_up(self) -> None:
         """The gradients and the loss of all ranks, before the norm is taken."""

@@ -101,8 +101,8 @@ class RecordedStep:
         self._graph = torch.cuda.CUDAGraph()
         pool = None if beside is None else beside._graph.pool()  # noqa: SLF001 - one of its kind
         # other threads of this process may wait for other devices meanwhile
-        mode = {"capture_error_mode": "thread_local"}
-        capture: Any = torch.cuda.graph(self._graph, pool=pool, **mode)
+        apart = "thread_local"
+        capture: Any = torch.cuda.graph(self._graph, pool=pool, capture_error_mode=apart)
         with torch.no_grad(), capture:
             total.add_(decoder.accumulate(self._batch, self._stream, self._scale))
 

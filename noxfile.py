@@ -42,7 +42,9 @@ def project_python(session: nox.Session, *groups: str) -> str:
     session.log("bringing .nox/project up to date; the first time takes minutes")
     needed = [requirement for name in groups for requirement in group(name)]
     command = ["-m", "pip", "install", "-qq", "--disable-pip-version-check", *CONSTRAINTS]
-    session.run(python, *command, "-e", ".", *needed, external=True)
+    # Hqq's installer would compile kernels for a CUDA device, which the harness does not use.
+    environment = {"DISABLE_CUDA": "1"}
+    session.run(python, *command, "-e", ".", *needed, external=True, env=environment)
     return python
 
 

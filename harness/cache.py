@@ -16,7 +16,8 @@ from platformdirs import user_cache_path
 
 from harness.errors import InvalidFile, StorageError
 from harness.records.events import Progress, Silence
-from harness.spec.schema import Versioned, read_json, write_json
+from harness.spec.schema import Versioned
+from harness.spec.storage import read_json, write_json
 
 ENVIRONMENT_VARIABLE = "FINETUNE_HARNESS_CACHE"
 DIGESTS = ".digests.json"

@@ -17,7 +17,7 @@ from harness.cli.app import out
 from harness.cli.options import ReportsOption, runs_folder
 from harness.cli.terminal import visible
 from harness.errors import UserError
-from harness.spec import registry
+from harness.spec.listing import descriptions, variants_markdown
 
 if TYPE_CHECKING:
     from harness.records.store import BrokenRun, RunLine
@@ -63,7 +63,7 @@ def _markdown(kind: Kind) -> str:
 
         return plane_markdown(read_plane())
     if kind is Kind.variants:
-        return registry.variants_markdown()
+        return variants_markdown()
     raise UserError(f"no page of {kind.value}", where="--markdown", expected="variants or methods")
 
 
@@ -90,7 +90,7 @@ def _data(kind: Kind, reports: Path) -> list[dict[str, Any]]:
 
 
 def _described(kind: Kind) -> list[tuple[str, str]]:
-    return registry.descriptions(kind.value)
+    return descriptions(kind.value)
 
 
 def _lines(reports: Path) -> Iterator[RunLine | BrokenRun]:

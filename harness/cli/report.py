@@ -11,15 +11,9 @@ import typer
 
 from harness.cli.app import out, say, warn
 from harness.cli.naming import named
-from harness.cli.options import (
-    MarginOption,
-    ReportsOption,
-    SetOption,
-    SuiteOption,
-    parse_share,
-)
+from harness.cli.options import MarginOption, ReportsOption, SetOption, SuiteOption, parse_share
 from harness.errors import UserError
-from harness.spec import registry
+from harness.spec.request import Request, requested_suite
 
 if TYPE_CHECKING:
     from harness.records.store import BrokenRun, StoredRun
@@ -123,8 +117,8 @@ def _suite_name(suite: str, settings: list[str], reports: Path) -> str:
 
     if not settings and not suite.endswith(".toml"):
         return suite
-    asked = registry.Request((), suite, tuple(settings))
-    return registry.requested_suite(named(asked, RunStore(reports / "runs"))).name
+    asked = Request((), suite, tuple(settings))
+    return requested_suite(named(asked, RunStore(reports / "runs"))).name
 
 
 def write_suite_report(
@@ -168,7 +162,7 @@ def _write_data(built: Report, folder: Path, file_format: ReportFormat) -> Path:
     """Write a report's data; the file, or the folder of a layout that has many."""
     from harness.report.export import export
     from harness.report.interchange import interchange
-    from harness.spec.schema import write_bytes
+    from harness.spec.storage import write_bytes
 
     if file_format not in (ReportFormat.lm_eval, ReportFormat.every_eval_ever):
         path = folder / f"report.{file_format}"

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from harness.corpus.conversation import Conversation
-from harness.corpus.render import TokenSequence
 from harness.corpus.sequences import Rows
+from harness.corpus.tokens import TokenSequence
 from harness.corpus.trees import MessageTree, walk
 from harness.records.record import CorpusResult, FunnelRow
 

@@ -12,16 +12,10 @@ from pydantic import ConfigDict
 
 from harness.errors import HarnessError, StorageError
 from harness.records.record import RunRecord, Score, Status
+from harness.spec.digests import file_sha256
 from harness.spec.plan import Plan
-from harness.spec.schema import (
-    Frozen,
-    Migration,
-    Versioned,
-    file_sha256,
-    read_json,
-    write_bytes,
-    write_json,
-)
+from harness.spec.schema import Frozen, Migration, Versioned
+from harness.spec.storage import read_json, write_bytes, write_json
 
 
 @dataclass(frozen=True)

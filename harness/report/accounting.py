@@ -6,9 +6,10 @@ import math
 
 from harness.report import numbers
 from harness.report.blocks import Block, Cell, Column, Section, Table, prose, unknown
+from harness.report.cells import difference_text, judged_cell
 from harness.report.evidence import Evidence
 from harness.report.questions import GAIN, Answer, Question
-from harness.report.ranking import difference_text, judged_cell, packed_base
+from harness.report.ranking import packed_base
 
 
 def accounting_section(evidence: Evidence) -> Section | None:

@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 from harness.report import numbers
 from harness.report.blocks import Block, Fact, Facts
+from harness.report.cells import difference_text
 from harness.report.evidence import Evidence
+from harness.report.judging import make_difference
 from harness.report.memory import memory_order
-from harness.report.ranking import difference_text
 from harness.report.recommend import Recommendation
 from harness.report.rows import Row
-from harness.report.scoring import Scoring, make_difference
+from harness.report.scoring import Scoring
 
 MANY_CHANGES = 3
 

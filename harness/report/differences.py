@@ -16,10 +16,7 @@ from harness.report.blocks import (
     prose,
     unknown,
 )
-from harness.report.evidence import Evidence
-from harness.report.figures.canvas import Axis
-from harness.report.figures.intervals import Interval, Intervals
-from harness.report.ranking import (
+from harness.report.cells import (
     WORDS,
     difference_cell,
     difference_text,
@@ -27,8 +24,12 @@ from harness.report.ranking import (
     show_difference,
     show_limit,
 )
+from harness.report.evidence import Evidence
+from harness.report.figures.canvas import Axis
+from harness.report.figures.intervals import Interval, Intervals
+from harness.report.judging import Difference
 from harness.report.repeatability import describe_check
-from harness.report.scoring import Difference, Scoring
+from harness.report.scoring import Scoring
 from harness.report.statistics.effects import FEWEST_CLUSTERS
 
 DRAWN = 40

@@ -19,8 +19,8 @@ from harness.report.blocks import (
     prose,
     unknown,
 )
+from harness.report.cells import ending
 from harness.report.evidence import Evidence
-from harness.report.ranking import ending
 from harness.report.rows import BESIDE_SETTINGS, Row, flatten, plain
 from harness.spec.plan import Plan
 

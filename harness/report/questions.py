@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.report.judging import Difference, make_difference
 from harness.report.rows import Row, twins, without
 from harness.report.sample import Sample, Scale
-from harness.report.scoring import Difference, make_difference
 from harness.report.statistics.effects import Effect
 
 GAIN = "what training gains on the same weights"

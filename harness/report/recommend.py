@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from harness.report import numbers
+from harness.report.cells import show_difference, show_limit
 from harness.report.contest import Contest, hold_contest
 from harness.report.evidence import Evidence
 from harness.report.forms import advise
 from harness.report.memory import MemoryOrder, memory_order
-from harness.report.ranking import show_difference, show_limit
 from harness.report.rows import Row
 from harness.report.scoring import Scoring
 

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 
 from harness.report import numbers
 from harness.report.blocks import Block, Details, Note, Section, code, prose, strong
+from harness.report.cells import show_limit
 from harness.report.decision import price, what_would_change
 from harness.report.evidence import Evidence
-from harness.report.ranking import packed_base, show_limit
+from harness.report.ranking import packed_base
 from harness.report.recommend import recommend
 from harness.report.statistics.effects import FEWEST_CLUSTERS
-from harness.spec.registry import suite_changes
+from harness.spec.request import suite_changes
 
 FEW_TREES = 20
 

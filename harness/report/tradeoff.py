@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 from harness.report import numbers
 from harness.report.blocks import Block, Figure, Section, prose
+from harness.report.cells import difference_text
 from harness.report.evidence import Evidence
 from harness.report.figures.canvas import Axis
 from harness.report.figures.scatter import Point, Scatter
 from harness.report.memory import MemoryOrder, memory_order
-from harness.report.ranking import difference_text
 from harness.report.recommend import recommend
 from harness.report.rows import MEMORY_KINDS, Row, method_of
 from harness.report.scoring import Scoring

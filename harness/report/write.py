@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from harness.report import markdown
 from harness.report.blocks import Block, Details, Figure, Section
 from harness.report.figures import draw
-from harness.spec.schema import write_bytes
+from harness.spec.storage import write_bytes
 
 if TYPE_CHECKING:
     from jinja2 import Environment

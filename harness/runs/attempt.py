@@ -22,7 +22,7 @@ from harness.runs.order import Order
 from harness.runs.process import child_command, log_tail, run_process
 from harness.runs.stop import Stop
 from harness.spec.plan import Plan
-from harness.spec.schema import read_json, write_json
+from harness.spec.storage import read_json, write_json
 
 LEFTOVER_SECONDS = 60.0
 

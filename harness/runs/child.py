@@ -28,7 +28,7 @@ from harness.runs.run import Run
 from harness.runs.watch import end_with_parent
 from harness.spec.device import nth_visible
 from harness.spec.plan import Plan
-from harness.spec.schema import read_json, write_json
+from harness.spec.storage import read_json, write_json
 
 PULSE_SECONDS = 1.0
 

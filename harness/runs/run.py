@@ -218,30 +218,30 @@ class Run:
         stage: Literal["before", "after"] = "before" if phase == "score_base" else "after"
         with self._in_phase(phase) as state:
             if stage == "after" and self.plan.trains:
-                found = self._every_precision(subject(), stage, self.folder.path)
+                found = self._every_form(subject(), stage, self.folder.path)
             else:
                 state.reused = True
 
                 def take(folder: Path) -> Scores:
                     state.reused = False
-                    return self._every_precision(subject(), "before", folder)
+                    return self._every_form(subject(), "before", folder)
 
                 runs = self.folder.path.parents[3]  # above suite, variant, run and attempt
                 place = Place(self.folder.path, stage, "training")
                 found = base_scores(self.plan, runs, place, take, self._reuse)
         return self._kept.write(self.draft.costs[-1], found.scores, found.generations)
 
-    def _every_precision(
+    def _every_form(
         self, subject: Subject, stage: Literal["before", "after"], folder: Path
     ) -> Scores:
         from harness.forms.make import Parts
-        from harness.score.precision import take_every_precision
+        from harness.score.every_form import take_every_form
         from harness.weights.fetch import fetch
 
         def parts(adapter: Path) -> Parts:
             return Parts(self.plan, fetch(self.plan.model, self.log), adapter, self._trusted)
 
-        return take_every_precision(subject, stage, folder, self.log, parts)
+        return take_every_form(subject, stage, folder, self.log, parts)
 
     def _subject(self, model: Any, corpus: Corpus, renderer: Renderer) -> Subject:
         from harness.score.subject import Subject

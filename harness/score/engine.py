@@ -16,6 +16,7 @@ from pydantic import JsonValue
 
 from harness.errors import RunError, UserError
 from harness.score.likelihood import Likelihood, Query
+from harness.score.probe import soft_prompt_tokens
 
 Encoded = tuple[tuple[str, str], list[int], list[int]]
 GENERATED_AT_ONCE = 16
@@ -31,6 +32,7 @@ class PlainLM(HFLM):  # type: ignore[misc]  # lm_eval is untyped
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         """Take a transformers or PEFT model and its tokenizer; the tokenizer is not changed."""
+        self._virtual_tokens = soft_prompt_tokens(model)
         before = {name: tensor.data_ptr() for name, tensor in model.named_parameters()}
         super().__init__(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=1)
         if before != {name: tensor.data_ptr() for name, tensor in model.named_parameters()}:
@@ -42,7 +44,13 @@ class PlainLM(HFLM):  # type: ignore[misc]  # lm_eval is untyped
     @property
     def details(self) -> dict[str, JsonValue]:
         """How log-likelihoods were computed, for the details of a score."""
-        return {"passes": "lm-eval's own"}
+        found: dict[str, JsonValue] = {"passes": "lm-eval's own"}
+        return found | ({"virtual_tokens": self._virtual_tokens} if self._virtual_tokens else {})
+
+    @property
+    def max_length(self) -> int:
+        """The model's context, as lm-eval finds it, less the virtual tokens before every text."""
+        return int(super().max_length) - self._virtual_tokens
 
     def _loglikelihood_tokens(
         self, requests: list[Encoded], disable_tqdm: bool = False, override_bs: int | None = None
@@ -54,11 +62,12 @@ class PlainLM(HFLM):  # type: ignore[misc]  # lm_eval is untyped
         return found
 
     def _count_cuts(self, requests: Sequence[Encoded]) -> None:
+        less = " less its virtual tokens" if self._virtual_tokens else ""
         for _, context, continuation in requests:
             if len(continuation) > self.max_length:
                 raise UserError(
                     f"a continuation of {len(continuation)} tokens",
-                    expected=f"at most {self.max_length}, the model's context",
+                    expected=f"at most {self.max_length}, the model's context{less}",
                     hint="leave the task out, or take a model with a longer context",
                 )
             surplus = len(context) + len(continuation) - self.max_length - 1
@@ -72,7 +81,7 @@ class FastLM(PlainLM):
 
     Requests with a common prefix share its computation, the vocabulary projection is computed
     where a log-probability is asked for, batches are filled by tokens, and identical requests
-    are computed once. See :mod:`harness.score.schedule`.
+    are computed once. See :mod:`harness.score.prefixes`.
     """
 
     def __init__(self, model: Any, tokenizer: Any, likelihood: Likelihood) -> None:

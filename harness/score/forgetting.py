@@ -59,7 +59,8 @@ def score_forgetting(
 ) -> Score:
     """Bits per byte of the first ``tokens`` tokens of each article, an article being an item.
 
-    The first token of an article follows the end-of-text token. What matters is the change from
+    The first token of an article follows the end-of-text token. Articles longer than the model's
+    context are scored in windows. What matters is the change from
     the base, which the report pairs by article.
     """
     start = tokenizer.bos_token_id
@@ -69,8 +70,10 @@ def score_forgetting(
         ids = tokenizer.encode(page, add_special_tokens=False)[:tokens]
         sequences.append((np.array([start, *ids]), np.array([False] + [True] * len(ids))))
         sizes.append(len(tokenizer.decode(ids).encode()))
-    longest = tokens + 2
-    losses = negative_log_likelihoods(likelihood, sequences, longest, longest - 1)
+    context = tokens + 2 if likelihood.context is None else likelihood.context
+    window = min(tokens + 2, context)
+    stride = window - 1 if window == tokens + 2 else max(1, window // 2)
+    losses = negative_log_likelihoods(likelihood, sequences, window, stride)
     names = [page.strip().split("\n", 1)[0].strip(" =") or str(i) for i, page in enumerate(pages)]
     names = [f"{index} {name}" for index, name in enumerate(names)]
     bits = np.array([loss.sum() for loss in losses]) / math.log(2)
@@ -81,6 +84,7 @@ def score_forgetting(
         details={
             "tokens_per_article": tokens,
             "data": f"{DATA_SET} {CONFIG} test",
+            **({} if window == tokens + 2 else {"window": window, "stride": stride}),
             **likelihood.details,
         },
     )

@@ -17,7 +17,7 @@ from pydantic import JsonValue
 
 from harness.errors import DivergedError
 from harness.records.record import Score
-from harness.spec.schema import write_bytes
+from harness.spec.storage import write_bytes
 
 Stage = Literal["before", "after"]
 RESAMPLES = 1000

@@ -15,8 +15,8 @@ from pydantic import JsonValue
 from harness.errors import DivergedError
 from harness.records.events import Progress
 from harness.score.body import Body, RowsBody, WholeBody
-from harness.score.probe import find_ways, is_exact, stretches_after
-from harness.score.schedule import Extend, IntArray, Rows, Schedule, Tree, lay_out
+from harness.score.prefixes import Extend, IntArray, Rows, Schedule, Tree, lay_out
+from harness.score.probe import find_ways, is_exact, soft_prompt_tokens, stretches_after
 
 FloatArray = npt.NDArray[np.float64]
 CPU_BUDGET = 512  # more gains no speed on a CPU and costs memory
@@ -62,7 +62,8 @@ class Likelihood:
 
     Attributes:
         batch_tokens: tokens of one pass at most.
-        context: positions the model was made for; None where its configuration does not say.
+        context: positions the model was made for, less those of a soft prompt; None where its
+            configuration does not say.
         computed_tokens: tokens run so far, padding included.
     """
 
@@ -79,13 +80,17 @@ class Likelihood:
         self.batch_tokens = batch_tokens
         self._budget = min(batch_tokens, CPU_BUDGET) if self._cpu else batch_tokens
         self._progress = progress
-        self.context: int | None = getattr(model.config, "max_position_embeddings", None)
+        self._virtual_tokens = soft_prompt_tokens(model)
+        limit = getattr(model.config, "max_position_embeddings", None)
+        self.context: int | None = None if limit is None else limit - self._virtual_tokens
         self.computed_tokens = 0
 
     @property
     def details(self) -> dict[str, JsonValue]:
         """How sequences are run, and why not with less work; for the details of a score."""
         found: dict[str, JsonValue] = {"passes": self._body.way}
+        if self._virtual_tokens:
+            found["virtual_tokens"] = self._virtual_tokens
         return found if self._reason is None else {**found, "passes_reason": self._reason}
 
     @torch.inference_mode()

@@ -15,7 +15,7 @@ from harness.score.items import Items, Metric, Place
 from harness.score.subject import Scores, Subject, Taking
 
 if TYPE_CHECKING:
-    from harness.corpus.render import TokenSequence
+    from harness.corpus.tokens import TokenSequence
     from harness.records.record import Score
     from harness.score.likelihood import Likelihood
     from harness.spec.suite import ScoreSpec

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from harness.score.body import Body, RowsBody, TreeBody, WholeBody
-from harness.score.schedule import IntArray, Tree, lay_out
+from harness.score.prefixes import IntArray, Tree, lay_out
 
 TOLERANCE = 2e-4  # of float32 logits, relative to the largest; a wrong mask is off by far more
 ROUGH = 0.1  # of 16-bit logits: root mean square of the difference over that of the logits
@@ -37,7 +37,7 @@ def find_ways(model: Any) -> Ways:
     rows, reason = _try(lambda: RowsBody(model), lambda body: _side_by_side(body, inputs), own)
     if rows is None:
         return Ways((whole,), reason)
-    if _has_soft_prompt(model):
+    if soft_prompt_tokens(model):
         return Ways((rows, whole), "a soft prompt precedes every sequence")
     tree, reason = _try(lambda: TreeBody(model), lambda body: _as_tree(body, inputs), own)
     return Ways((rows, whole), reason) if tree is None else Ways((tree, rows, whole))
@@ -52,6 +52,15 @@ def same(ours: torch.Tensor, theirs: torch.Tensor, *, exact: bool) -> bool:
         return bool(apart.abs().max() <= TOLERANCE * largest)
     spread = (theirs - theirs.mean(dim=-1, keepdim=True)).square().mean().sqrt()
     return bool(apart.square().mean().sqrt() <= ROUGH * spread)
+
+
+def soft_prompt_tokens(model: Any) -> int:
+    """Positions that the prompt, prefix or cache of a PEFT model takes; 0 for other models.
+
+    The model's decoder lacks it, and texts have that much less of its context.
+    """
+    configs = getattr(model, "peft_config", {}).values()
+    return sum(config.num_virtual_tokens for config in configs if config.is_prompt_learning)
 
 
 def is_exact(model: Any) -> bool:
@@ -81,12 +90,6 @@ def stretches_after(model: Any) -> int | None:
                 settings = settings if layer is None else settings[layer]
                 limits.append(int(settings["original_max_position_embeddings"]))
     return min(limits, default=None)
-
-
-def _has_soft_prompt(model: Any) -> bool:
-    """Whether a PEFT model has a prompt, prefix or cache of its own, which its decoder lacks."""
-    configs = getattr(model, "peft_config", {}).values()
-    return any(config.is_prompt_learning for config in configs)
 
 
 def _try(

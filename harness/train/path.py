@@ -11,8 +11,8 @@ from harness.spec.device import Device
 from harness.spec.methods import optimizer_refusal, refusal
 from harness.spec.plan import Plan, Substitution
 from harness.spec.plugins import Plugins
-from harness.spec.registry import Request
-from harness.spec.registry import resolve as read_plans
+from harness.spec.request import Request
+from harness.spec.request import resolve as read_plans
 from harness.train.job import TrainJob
 from harness.train.peaks import TrainingPeaks
 from harness.train.schedule import MicroBatch
@@ -125,7 +125,7 @@ def resolve(request: Request, device: Device) -> list[Plan]:
     """Plans of all requested variants and seeds on ``device``, each on a path that takes it.
 
     Raises:
-        UserError: as :func:`harness.spec.registry.resolve` and :func:`settle`.
+        UserError: as :func:`harness.spec.request.resolve` and :func:`settle`.
     """
     return [settle(plan) for plan in read_plans(request, device)]
 

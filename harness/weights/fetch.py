@@ -15,10 +15,11 @@ from harness.errors import FetchError, InvalidFile
 from harness.origin import package_versions, sources_digest
 from harness.quantize.scheme import quiet_schemes
 from harness.records.events import Progress
+from harness.spec.digests import data_fingerprint
 from harness.spec.model import FolderSource, HubSource, Model, RandomSource, WheelSource
-from harness.spec.plan import MODEL_FILES, TOKENIZER_FILES, model_files
+from harness.spec.plan_digests import MODEL_FILES, TOKENIZER_FILES, model_files
 from harness.spec.registry import load_model
-from harness.spec.schema import Frozen, data_fingerprint
+from harness.spec.schema import Frozen
 from harness.weights.convert import convert_gguf
 
 CHUNK_BYTES = 1 << 20

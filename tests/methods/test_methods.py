@@ -93,6 +93,11 @@ def test_virtual_tokens_shorten_the_window_and_say_so(bench: Bench) -> None:
     assert plan.training.sequence_length == 256 - 32
     (told,) = [item for item in plan.substitutions if item.key == "training.sequence_length"]
     assert "32 of them for virtual tokens" in told.reason
+    (context,) = [item for item in plan.substitutions if item.key == "score.context"]
+    assert (context.asked, context.used) == (256, 256 - 32)
+    assert "32 virtual tokens of PROMPT_TUNING" in context.reason
+    lora = bench.plan("lora_bf16", "llama")
+    assert not any(item.key == "score.context" for item in lora.substitutions)
 
 
 def test_more_virtual_tokens_than_positions_are_refused(bench: Bench) -> None:

@@ -32,7 +32,8 @@ from harness.records.record import (
 from harness.records.store import BrokenRun, RunStore, StoredRun
 from harness.report.build import Report, ReportRequest, build_report
 from harness.spec.device import Device
-from harness.spec.plan import SAMPLE, Plan
+from harness.spec.plan import Plan
+from harness.spec.plan_digests import SAMPLE
 from tests.planned import planned
 
 CPU = Device(kind="cpu", name="Example CPU", memory_bytes=24 * 2**30, bfloat16=False, threads=2)

@@ -17,7 +17,7 @@ from harness.report.ranking import ranking
 from harness.report.summary import caveats
 from harness.report.write import markdown_page
 from harness.spec.model import RandomSource
-from harness.spec.schema import read_json, write_json
+from harness.spec.storage import read_json, write_json
 from tests.report.records import GPU, Made, build_from, seven, write_run, write_runs
 
 

@@ -16,6 +16,7 @@ from harness.records.events import Silence
 from harness.score.forgetting import read_pages, score_forgetting
 from harness.score.items import Place
 from harness.score.likelihood import Likelihood
+from tests.score.conftest import make_model
 
 PAGES = ["the cat sat on the mat", "a dog and a cat", "one two three"]
 
@@ -50,3 +51,15 @@ def test_wikitext_is_read_from_the_folder(shared_data: Path) -> None:
 def test_missing_text_says_what_is_needed(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no text to measure forgetting on"):
         read_pages(tmp_path)
+
+
+def test_articles_longer_than_the_context_are_scored_in_windows(
+    tokenizer: Any, tmp_path: Path
+) -> None:
+    model = make_model(model_type="gpt2", max_position_embeddings=24)
+    likelihood = Likelihood(model, 64, Silence())
+    place = Place(tmp_path, "after", "training")
+    score = score_forgetting(likelihood, tokenizer, [page * 6 for page in PAGES], place, 40)
+    assert (score.details["window"], score.details["stride"]) == (24, 12)
+    whole = score_forgetting(likelihood, tokenizer, PAGES, place, 6)
+    assert "window" not in whole.details

@@ -12,6 +12,7 @@ from harness.errors import DivergedError
 from harness.quantize.bitsandbytes import keep_as_quantized
 from harness.records.events import Silence
 from harness.score.body import RowsBody, TreeBody, WholeBody
+from harness.score.engine import FastLM, PlainLM
 from harness.score.likelihood import Likelihood, Query
 from tests.score.conftest import WORDS, make_model
 
@@ -152,6 +153,28 @@ def test_a_trained_soft_prompt_is_part_of_the_score(kind: str) -> None:
     check(model, RowsBody)
     after = Likelihood(model, 64, Silence()).answer(queries())
     assert max(abs(a.log_probs - b.log_probs).max() for a, b in zip(after, before, strict=True)) > 1
+
+
+@pytest.mark.parametrize("kind", ["PromptTuning", "PrefixTuning"])
+@pytest.mark.parametrize("engine", ["fast", "plain"])
+def test_virtual_tokens_are_taken_off_the_context(tokenizer: Any, kind: str, engine: str) -> None:
+    import peft
+    from lm_eval.api.instance import Instance
+
+    heads = {"num_key_value_heads": 4}  # PEFT reads it, which GPT-2 does not have
+    base = of_type("gpt2", max_position_embeddings=40, **heads)  # a 41st would be an error
+    config = getattr(peft, f"{kind}Config")(task_type="CAUSAL_LM", num_virtual_tokens=8)
+    model = peft.get_peft_model(base, config).eval()
+    likelihood = Likelihood(model, 64, Silence())
+    lm = PlainLM(model, tokenizer)
+    lm = FastLM(model, tokenizer, likelihood) if engine == "fast" else lm
+    assert likelihood.context == lm.max_length == 32
+    assert likelihood.details["virtual_tokens"] == lm.details["virtual_tokens"] == 8
+    text = "a cat and a dog and a bird " * 20
+    (rolled,) = lm.loglikelihood_rolling([Instance("loglikelihood_rolling", {}, (text,), 0)])
+    (whole,) = lm.loglikelihood([Instance("loglikelihood", {}, (text, " that flies"), 0)])
+    assert rolled < whole[0] < 0
+    assert (lm.cut_requests, lm.cut_tokens > 0) == (1, True)
 
 
 def test_four_bit_base(model_folder: Any) -> None:

@@ -15,7 +15,8 @@ from pydantic import BaseModel
 from harness.errors import CorpusError, InvalidFile, StorageError, UserError
 from harness.spec.device import Device
 from harness.spec.plan import NEWER, UNDECIDING, Plan, RunRequest
-from harness.spec.schema import default_of, leave_out, model_in, read_json, write_json
+from harness.spec.schema import default_of, leave_out, model_in
+from harness.spec.storage import read_json, write_json
 from tests.planned import CPU, GPU, planned
 
 OLDER_PRINT = "8f0d0fff0070f4d0db7a708d121c90839f4989302153c82a34948abbc5c4c005"

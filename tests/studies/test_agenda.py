@@ -9,7 +9,7 @@ import pytest
 from harness.errors import InvalidFile, UnknownName
 from harness.records.store import RunStore
 from harness.spec.plan import Plan
-from harness.spec.registry import Request
+from harness.spec.request import Request
 from harness.studies.arms import compare_what, trial_plan, verdict_plan
 from harness.studies.search import validation_loss
 from harness.train.path import resolve

@@ -11,7 +11,8 @@ import torch
 
 from harness.errors import InvalidFile, UnknownName
 from harness.spec.model import Model, RandomSource
-from harness.spec.plan import Plan, make_plan
+from harness.spec.plan import Plan
+from harness.spec.planning import make_plan
 from harness.spec.registry import load_suite, load_variant
 from harness.train.path import path_names, path_of, settle
 from harness.train.stream.decoder import Decoder

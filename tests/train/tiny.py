@@ -11,7 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalL
 
 from harness.corpus.sequences import Row
 from harness.spec.device import Device
-from harness.spec.plan import Plan, make_plan
+from harness.spec.plan import Plan
+from harness.spec.planning import make_plan
 from harness.spec.registry import load_model, load_suite, load_variant
 from harness.train.job import TrainJob
 from harness.train.schedule import divided, schedule

@@ -21,8 +21,6 @@ from harness.train.batch import collate
 from harness.train.checkpoint import (
     CheckpointWriter,
     TrainingState,
-    random_state,
-    restore_random_state,
     restore_weights,
     saved_state,
     trainable_weights,
@@ -30,6 +28,7 @@ from harness.train.checkpoint import (
 from harness.train.job import TrainJob
 from harness.train.ledger import Ledger
 from harness.train.optimizer import make_optimizer, make_rate_schedule
+from harness.train.random_state import random_state, restore_random_state
 from harness.train.sft.logits import OwnLogits
 from harness.train.sft.loss import summed_loss
 from harness.train.shared import add_up_gradients, check_alike, seed_step, seed_update

@@ -16,8 +16,6 @@ from harness.train.batch import StreamBatch, StreamSize, make_stream_batch
 from harness.train.checkpoint import (
     CheckpointWriter,
     TrainingState,
-    random_state,
-    restore_random_state,
     restore_weights,
     saved_state,
     trainable_weights,
@@ -25,6 +23,7 @@ from harness.train.checkpoint import (
 from harness.train.job import TrainJob
 from harness.train.ledger import Ledger
 from harness.train.optimizer import make_optimizer, make_rate_schedule
+from harness.train.random_state import random_state, restore_random_state
 from harness.train.shared import check_alike, seed_update
 from harness.train.stream.decoder import Decoder
 from harness.train.stream.graph import WORTHWHILE, Pace, RecordedStep, choose_shapes

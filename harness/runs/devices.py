@@ -8,7 +8,8 @@ from harness.records.record import DeviceCost, PhaseCost, RunRecord, Status
 from harness.records.store import RunFolder
 from harness.runs.ending import Ending
 from harness.spec.plan import Plan
-from harness.spec.schema import Frozen, read_json
+from harness.spec.schema import Frozen
+from harness.spec.storage import read_json
 
 # Endings of processes that lost another one, or were made to end because of it.
 CONSEQUENCES = ("LostDevice", "interrupted")

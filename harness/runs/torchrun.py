@@ -16,7 +16,7 @@ from harness.runs.ending import ending_of_process, oom_counters, oom_kills
 from harness.runs.process import GRACE_SECONDS
 from harness.runs.watch import end_with_parent
 from harness.spec.plan import Plan
-from harness.spec.schema import read_json, write_json
+from harness.spec.storage import read_json, write_json
 
 MODULE = "harness.runs.child"
 INTERRUPTED = 130

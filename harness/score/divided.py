@@ -12,7 +12,7 @@ from harness.parallel.divide import spans
 from harness.parallel.ranks import Ranks
 from harness.records.events import Progress, Silence
 from harness.score.likelihood import Answer, Likelihood, Query
-from harness.score.schedule import Extend, IntArray, Rows, Tree, common_prefix
+from harness.score.prefixes import Extend, IntArray, Rows, Tree, common_prefix
 from harness.score.subject import Subject
 
 Step = Extend | Tree | Rows

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from harness.parallel.divide import equal_parts, spans
 from harness.score.divided import costs, with_prefixes
-from harness.score.schedule import Extend, IntArray, Schedule, Tree
+from harness.score.prefixes import Extend, IntArray, Schedule, Tree
 
 COSTS = st.lists(st.integers(1, 5000), max_size=40)
 

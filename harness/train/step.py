@@ -52,6 +52,9 @@ class Step(Protocol):
     def batch(self, rows: Sequence[Row], size: Any = None, pad_id: int = 0) -> Any:
         """The :class:`Batch` of ``rows``, filled up to ``size``, on the host."""
 
+    def join_gradients(self) -> Tensor:
+        """Keep all gradients in one tensor from now on, and return it: zero, one dimension."""
+
     def refresh(self) -> None:
         """Take the parameters' present values. Called after every optimizer step."""
 

@@ -354,6 +354,8 @@ SET = {
     "corpus.chat_date": "2025-01-01",
     "score.also": ["other"],
     "score.split": "validation",
+    "training.devices": 2,
+    "training.parallel": "data",
 }
 RENAMED = {"score.forms"}
 

@@ -72,6 +72,14 @@ class AutogradStep:
         """See :func:`make_padded_batch`."""
         return make_padded_batch(rows, size, pad_id)
 
+    def join_gradients(self) -> Tensor:
+        """See :class:`harness.train.step.Step`; all trained parameters have one dtype."""
+        sizes = [parameter.numel() for parameter in self._trained]
+        flat: Tensor = self._trained[0].new_zeros(sum(sizes), requires_grad=False)
+        for parameter, part in zip(self._trained, torch.split(flat, sizes), strict=True):
+            parameter.grad = part.view_as(parameter)
+        return flat
+
     def refresh(self) -> None:
         """Nothing is kept of the parameters' values."""
 

@@ -87,6 +87,15 @@ class Decoder:
         """Take the adapters' present values. Call after every optimizer step."""
         refresh([group for block in self.blocks for group in block.linears])
 
+    def join_gradients(self) -> Tensor:
+        """Keep all gradients in one tensor from now on, and return it: zero, one dimension."""
+        groups = [group for block in self.blocks for group in block.linears if group.trained]
+        sizes = [group.gradient_size for group in groups]
+        flat = groups[0].trained[0].new_zeros(sum(sizes), requires_grad=False)
+        for group, part in zip(groups, torch.split(flat, sizes), strict=True):
+            group.put_gradients(part)
+        return flat
+
     def stream(self, batch: StreamBatch) -> Stream:
         """The stream of ``batch``, with its angles."""
         probe = torch.empty(0, dtype=torch.float32, device=batch.positions.device)

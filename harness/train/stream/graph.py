@@ -98,7 +98,9 @@ class RecordedStep:
         self._scale = torch.ones((), device=total.device)
         self._graph = torch.cuda.CUDAGraph()
         pool = None if beside is None else beside._graph.pool()  # noqa: SLF001 - one of its kind
-        capture: Any = torch.cuda.graph(self._graph, pool=pool)
+        # other threads of this process may wait for other devices meanwhile
+        apart = "thread_local"
+        capture: Any = torch.cuda.graph(self._graph, pool=pool, capture_error_mode=apart)
         with torch.no_grad(), capture:
             total.add_(step.accumulate(self._batch, self._stream, self._scale))
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from harness.errors import RunError
 from harness.records.events import Progress
 from harness.records.record import TrainResult
-from harness.train.batch import assistant_tokens
 from harness.train.checkpoint import (
     CheckpointWriter,
     TrainingState,
@@ -24,6 +23,7 @@ from harness.train.job import TrainJob
 from harness.train.ledger import Ledger
 from harness.train.optimizer import make_optimizer, make_rate_schedule
 from harness.train.random_state import random_state, restore_random_state
+from harness.train.shared import check_alike, seed_update
 from harness.train.step import Batch, Size, Step
 from harness.train.stream.decoder import Decoder
 from harness.train.stream.graph import WORTHWHILE, Pace, RecordedStep, choose_shapes
@@ -94,6 +94,7 @@ class Loop:
     scaler: torch.amp.GradScaler
     trainable: list[torch.nn.Parameter]
     total: Tensor
+    joined: Tensor | None = None
     shapes: dict[int, list[Size | None]] = field(default_factory=dict)
     recorded: dict[Size, RecordedStep] = field(default_factory=dict)
     ready: dict[int, list[_Prepared]] = field(default_factory=dict)
@@ -115,16 +116,19 @@ class Loop:
             scaler=torch.amp.GradScaler("cuda", enabled=job.plan.precision.compute == "float16"),
             trainable=trainable,
             total=torch.zeros((), device=trainable[0].device),
+            joined=decoder.join_gradients() if job.ranks.count > 1 else None,
         )
         if saved is not None:
             loop._restore(saved)
+        check_alike(job.model, job.ranks, loop.ledger.done, when="before training")
         return loop
 
     def run(self) -> TrainResult:
         """All steps that are left."""
         compile_seconds = self._warm_up() if self.total.is_cuda else None
         seconds, progress = self.job.checkpoint_seconds, self.progress
-        writer = CheckpointWriter(self.job.checkpoint, seconds, progress)
+        folder = self.job.checkpoint if self.job.ranks.index == 0 else None
+        writer = CheckpointWriter(folder, seconds, progress)
         self.decoder.refresh()
         self.ledger.start_step()
         while self.ledger.done < self.job.steps:
@@ -134,6 +138,7 @@ class Loop:
                 self.ledger.start_step()
         for parameter in self.trainable:
             parameter.grad = None
+        check_alike(self.job.model, self.job.ranks, self.ledger.done, when="after training")
         return self.ledger.result(
             self.decoder.name, self.job.truncated_tokens, compile_seconds, self.job.plan
         )
@@ -210,8 +215,9 @@ class Loop:
     def _step(self, step: int) -> None:
         """One optimizer step; the host waits for the device once, at its end."""
         rate = float(self.optimizer.param_groups[0]["lr"])
-        count = max(1, sum(assistant_tokens(row) for row in self.job.step_rows(step)))
+        count = self.job.step_assistant_tokens(step)
         self._gradients(self._batches(step), count)
+        seed_update(self.job.plan.seed, step, self.job.ranks)
         self.scaler.unscale_(self.optimizer)
         limit = self.job.plan.training.max_grad_norm
         norm = torch.nn.utils.clip_grad_norm_(self.trainable, limit)
@@ -238,6 +244,8 @@ class Loop:
             else:
                 stream = self.decoder.stream(one.batch)
                 self.total += self.decoder.accumulate(one.batch, stream, scale)
+        if self.joined is not None:
+            self.job.ranks.add_up([self.joined, self.total])
 
     def _batches(self, step: int) -> list[_Prepared]:
         """The micro-batches of a step, on the device (prepared ahead if possible)."""

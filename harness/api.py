@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.spec import registry
+from harness.spec.overrides import parse_settings
+from harness.spec.request import Request
 
 if TYPE_CHECKING:
     from harness.records.record import RunRecord
@@ -28,7 +30,7 @@ def load_variant(name: str, suite: str = "quick", settings: Sequence[str] = ()) 
     Raises:
         UserError: an unknown name, or a setting that does not fit.
     """
-    variant, overrides = registry.parse_settings(settings)
+    variant, overrides = parse_settings(settings)
     return registry.load_variant(name, registry.load_suite(suite, overrides), variant)
 
 
@@ -49,7 +51,7 @@ def make_plans(
     from harness.spec.device import detect_device
     from harness.train.path import resolve
 
-    request = registry.Request(tuple(variants), suite, tuple(settings), seeds=tuple(seeds))
+    request = Request(tuple(variants), suite, tuple(settings), seeds=tuple(seeds))
     return resolve(request, device or detect_device())
 
 

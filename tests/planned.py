@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.spec.device import Device
 from harness.spec.plan import Plan
-from harness.spec.registry import Request
+from harness.spec.request import Request
 from harness.train.path import resolve
 
 CPU = Device(kind="cpu", name="Plain CPU", memory_bytes=24 << 30, bfloat16=False, threads=2)

@@ -1,4 +1,4 @@
-"""Every published report, made again from its records; called by the session ``report``."""
+"""Every published report and study, made again from its records; the session ``report``."""
 
 from __future__ import annotations
 
@@ -6,12 +6,23 @@ import sys
 import tempfile
 from pathlib import Path
 
-from harness.report.publish import RECORDS, REQUEST, rebuild_report
+from harness.report.publish import RECORDS, is_published, rebuild_report
+from harness.studies.published import is_published as is_published_study
+from harness.studies.published import rebuild_study
 
 
 def published(reports: Path) -> list[Path]:
-    """Folders below ``reports`` that hold a report with its records."""
-    return [path.parents[1] for path in sorted(reports.glob(f"*/{RECORDS}/{REQUEST}"))]
+    """Folders below ``reports`` that hold a report, or a study's page, with its records."""
+    found = {path.parent for path in reports.glob(f"*/{RECORDS}")}
+    return sorted(path for path in found if is_published(path) or is_published_study(path))
+
+
+def rebuild(folder: Path, scratch: Path) -> None:
+    """Make what is published in ``folder`` again in ``scratch``."""
+    if is_published_study(folder):
+        rebuild_study(folder, scratch)
+    else:
+        rebuild_report(folder, scratch)
 
 
 def report_files(folder: Path) -> dict[str, bytes]:
@@ -26,7 +37,7 @@ def report_files(folder: Path) -> dict[str, bytes]:
 def differences(folder: Path) -> list[str]:
     """Files of a published report that its records do not give again."""
     with tempfile.TemporaryDirectory() as scratch:
-        rebuild_report(folder, Path(scratch))
+        rebuild(folder, Path(scratch))
         committed, rebuilt = report_files(folder), report_files(Path(scratch))
     names = sorted(committed.keys() | rebuilt.keys())
     return [f"{folder}/{name}" for name in names if committed.get(name) != rebuilt.get(name)]

@@ -61,7 +61,7 @@ def compare(
 
 def _compare(names: tuple[str, str], reports: Path, suite: str, margin: float) -> Comparison:
     from harness.report.compare import compare as compare_sides
-    from harness.report.compare import find_side
+    from harness.report.sides import find_side
 
     before, after = (find_side(name, runs_folder(reports), suite or None) for name in names)
     return compare_sides(before, after, margin)

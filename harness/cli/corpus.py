@@ -11,6 +11,7 @@ from harness.cli.options import SetOption, SuiteOption
 from harness.cli.sources import DataOption, ModelOption, with_sources
 from harness.errors import UserError
 from harness.spec import registry
+from harness.spec.overrides import merge, parse_settings
 
 if TYPE_CHECKING:
     from harness.spec.suite import Suite
@@ -29,11 +30,11 @@ def corpus(
 
 
 def _choose_suite(suite: str, settings: list[str]) -> Suite:
-    changes, overrides = registry.parse_settings(settings)
+    changes, overrides = parse_settings(settings)
     unused = sorted(set(changes) - {"training"})
     if unused:
         raise UserError(f"--set {unused[0]}.… changes nothing about a corpus")
-    return registry.load_suite(suite, registry.merge(overrides, changes))
+    return registry.load_suite(suite, merge(overrides, changes))
 
 
 def _show(suite: Suite, samples: int) -> None:

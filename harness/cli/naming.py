@@ -8,13 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.errors import UserError
-from harness.spec.registry import (
-    Request,
-    long_suite_name,
-    suite_changes,
-    suite_name,
-    suite_overrides,
-)
+from harness.spec.derived_names import long_suite_name, suite_name
+from harness.spec.request import Request, suite_changes, suite_overrides
 
 if TYPE_CHECKING:
     from harness.records.store import RunStore

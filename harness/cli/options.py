@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from harness.errors import UserError
-from harness.spec.registry import Request, parse_seeds
+from harness.spec.overrides import parse_seeds
+from harness.spec.request import Request
 
 
 class DeviceKind(StrEnum):

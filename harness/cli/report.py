@@ -11,15 +11,9 @@ import typer
 
 from harness.cli.app import out, say, warn
 from harness.cli.naming import named
-from harness.cli.options import (
-    MarginOption,
-    ReportsOption,
-    SetOption,
-    SuiteOption,
-    parse_share,
-)
+from harness.cli.options import MarginOption, ReportsOption, SetOption, SuiteOption, parse_share
 from harness.errors import UserError
-from harness.spec import registry
+from harness.spec.request import Request, requested_suite
 
 if TYPE_CHECKING:
     from harness.records.store import BrokenRun, StoredRun
@@ -77,7 +71,7 @@ def _serve(reports: Path, request: ReportRequest, port: int) -> None:
     from harness.report.serve import LiveReport, make_server
 
     try:
-        server = make_server(LiveReport(reports / "runs", request), port)
+        server = make_server(LiveReport(reports / "runs", request, warn), port)
     except OSError as error:
         raise UserError(
             f"cannot listen on port {port}: {error.strerror}",
@@ -123,8 +117,8 @@ def _suite_name(suite: str, settings: list[str], reports: Path) -> str:
 
     if not settings and not suite.endswith(".toml"):
         return suite
-    asked = registry.Request((), suite, tuple(settings))
-    return registry.requested_suite(named(asked, RunStore(reports / "runs"))).name
+    asked = Request((), suite, tuple(settings))
+    return requested_suite(named(asked, RunStore(reports / "runs"))).name
 
 
 def write_suite_report(
@@ -137,6 +131,7 @@ def write_suite_report(
     """Build the report of one suite's runs, write it and print the ranking; returns its path."""
     from harness.cli.display import Notes
     from harness.report.answer import answer_lines
+    from harness.report.browse import items_page
     from harness.report.build import ReportRequest, build_report
     from harness.report.console import ranking_table
     from harness.report.publish import publish_report
@@ -152,7 +147,7 @@ def write_suite_report(
         if publish is not None:
             path = publish_report(runs, asked, publish)
         elif file_format is ReportFormat.pages:
-            path = write_report(built, folder)
+            path = write_report(built, folder, items_page(built))
         else:
             path = _write_data(built, folder, file_format)
     out.print(ranking_table(built, out.width))
@@ -168,7 +163,7 @@ def _write_data(built: Report, folder: Path, file_format: ReportFormat) -> Path:
     """Write a report's data; the file, or the folder of a layout that has many."""
     from harness.report.export import export
     from harness.report.interchange import interchange
-    from harness.spec.schema import write_bytes
+    from harness.spec.storage import write_bytes
 
     if file_format not in (ReportFormat.lm_eval, ReportFormat.every_eval_ever):
         path = folder / f"report.{file_format}"

@@ -41,6 +41,10 @@ def study(
     drop: Annotated[list[str], typer.Option(help="Give a variant no more runs.")] = [],  # noqa: B006
     add: Annotated[list[str], typer.Option(help="Compare another variant too.")] = [],  # noqa: B006
     more_seeds: Annotated[int, typer.Option(min=0, help="Allow so many seeds more.")] = 0,
+    publish: Annotated[
+        Path | None,
+        typer.Option(help="Write the page here too, with records that hold no data text."),
+    ] = None,
 ) -> None:
     """Answer a question about variants: tune each, add seeds until decided, write the page."""
     from harness.runs.executor import make_executor
@@ -60,6 +64,8 @@ def study(
     if status:
         out.print(_status_table(agenda))
     _show(opened, agenda, plan=plan)
+    if publish is not None:
+        say(f"published: {opened.publish(agenda, publish)}")
 
 
 def _store(reports: Path) -> RunStore:

@@ -16,13 +16,15 @@ from harness.cache import REUSE, Reuse, cache_folder, cached_folder
 from harness.corpus.conversation import Conversation, Message, PreferencePair
 from harness.corpus.corpus import Corpus, build_corpus
 from harness.corpus.funnel import CountTokens, with_lengths
-from harness.corpus.render import Renderer, TokenSequence
+from harness.corpus.render import Renderer
 from harness.corpus.sources import find_source
+from harness.corpus.tokens import TokenSequence
 from harness.errors import HarnessError
 from harness.origin import package_versions, sources_digest
 from harness.records.events import Progress
 from harness.records.record import CorpusResult
-from harness.spec.schema import canonical_json, read_json, write_json
+from harness.spec.digests import canonical_json
+from harness.spec.storage import read_json, write_json
 from harness.spec.suite import CorpusSpec
 
 PACKAGES = ("jinja2", "numpy", "pyarrow", "tokenizers", "transformers")

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from harness.corpus.conversation import Conversation
-from harness.corpus.render import TokenSequence
 from harness.corpus.sequences import Rows
+from harness.corpus.tokens import TokenSequence
 from harness.corpus.trees import MessageTree, walk
 from harness.records.record import CorpusResult, FunnelRow
 
@@ -132,7 +132,7 @@ def with_rows(result: CorpusResult, rows: Rows, overflow: str) -> CorpusResult:
             f"{rows.cut_conversations:,} conversations cut, {rows.cut_replies:,} inside a reply"
         )
     if rows.dropped_conversations:
-        removed.append(f"{rows.dropped_conversations:,} conversations dropped")
+        removed.append(f"conversations dropped: {rows.dropped_conversations:,}")
     row = FunnelRow(
         step="sequence length",
         trees=None,

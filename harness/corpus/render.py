@@ -5,40 +5,23 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from harness.corpus.conversation import Conversation, Message
 from harness.corpus.frames import Framer, Rendered
+from harness.corpus.guard import Guard
 from harness.corpus.templates import TEMPLATES
+from harness.corpus.tokens import BoolArray, IntArray, TokenSequence
 from harness.errors import CorpusError, UnknownName
 from harness.spec.suite import CorpusSpec
 
 __all__ = ["TEMPLATES", "Renderer", "TokenSequence"]
 
-IntArray = npt.NDArray[np.int32]
-BoolArray = npt.NDArray[np.bool_]
 BATCH = 256
 CHAT_DATE: str = CorpusSpec.model_fields["chat_date"].default
-GUARD_START, GUARD_END = "\U0010fff0", "\U0010fff1"
 FIRST_CHARACTERS = 'aZ1(#-*"`é中'
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TokenSequence:
-    """One conversation in tokens.
-
-    ``input_ids`` [tokens] int32; ``loss_mask`` [tokens] bool, true on the tokens of assistant
-    texts and of the end-of-turn token after each.
-    """
-
-    conversation_id: str
-    tree_id: str
-    input_ids: IntArray
-    loss_mask: BoolArray
 
 
 class Renderer:
@@ -240,74 +223,6 @@ class Renderer:
         for start, end in spans:
             mask |= (bounds[:, 0] >= start) & (bounds[:, 1] <= end)
         return mask
-
-
-class Guard:
-    """Tokenises conversations whose texts hold special tokens, so that those stay text.
-
-    A copy of the tokenizer takes the template's own special tokens under other names and all
-    other occurrences as text. So everything else is cut and spaced as it is elsewhere.
-    """
-
-    def __init__(self, tokenizer: Any, special: re.Pattern[str]) -> None:
-        """Copy the tokenizer's core."""
-        from tokenizers import AddedToken, Tokenizer
-
-        self._special = special
-        self._core = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-        self._core.no_padding()
-        self._core.no_truncation()
-        self._core.encode_special_tokens = True
-        self._names: dict[str, str] = {}
-        self._ids: dict[int, int] = {}
-        for number, (identity, token) in enumerate(tokenizer.added_tokens_decoder.items()):
-            if not special.fullmatch(token.content):
-                continue
-            name = f"{GUARD_START}{number}{GUARD_END}"
-            self._names[token.content] = name
-            stand_in = AddedToken(
-                name, lstrip=token.lstrip, rstrip=token.rstrip, normalized=False, special=False
-            )
-            self._core.add_tokens([stand_in])
-            stand_in_id = self._core.token_to_id(name)
-            if stand_in_id is not None:
-                self._ids[stand_in_id] = identity
-
-    def disguise(self, item: Rendered) -> tuple[str, dict[int, int]]:
-        """The text with other names for the template's special tokens.
-
-        Also where each border of a reply in ``item.whole`` lies in it.
-        """
-        if any(GUARD_START in text for text in item.texts):
-            raise CorpusError(
-                "a text holds special tokens and U+10FFF0", where=f"conversation {item.where}"
-            )
-        borders = {*item.starts, *(place for span in item.spans for place in span)}
-        text, places, position = "", dict[int, int](), 0
-        for index, literal in enumerate(item.frame.literals):
-            cut = 0
-            for found in [*self._special.finditer(literal), None]:
-                end = len(literal) if found is None else found.start()
-                for place in range(position + cut, position + end + 1):
-                    if place in borders:
-                        places[place] = len(text) + place - position - cut
-                text += literal[cut:end]
-                if found is not None:
-                    text += self._names[found.group()]
-                    cut = found.end()
-            position += len(literal)
-            if position in borders:
-                places[position] = len(text)
-            if index < len(item.texts):
-                text += item.texts[index]
-                position += len(item.texts[index])
-        return text, places
-
-    def encode(self, text: str) -> tuple[IntArray, Sequence[tuple[int, int]]]:
-        """Token ids of the tokenizer, and the characters of each."""
-        encoding = self._core.encode(text, add_special_tokens=False)
-        ids = [self._ids.get(token, token) for token in encoding.ids]
-        return np.array(ids, dtype=np.int32), encoding.offsets
 
 
 def _check_roles(messages: Sequence[Message], *, last: str, where: str) -> None:

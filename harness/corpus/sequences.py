@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.corpus.render import BoolArray, IntArray, TokenSequence
+from harness.corpus.tokens import BoolArray, IntArray, TokenSequence
 from harness.spec.variant import Training
 
 IGNORED = -100

@@ -13,8 +13,8 @@ from harness.corpus.files import SUFFIXES, UNREAD_COLUMNS, Record, read_records
 from harness.corpus.formats import load_format, recognise
 from harness.corpus.trees import MessageTree, TreeGrower
 from harness.errors import CorpusError, FetchError
-from harness.spec.plan import SAMPLE
-from harness.spec.schema import file_sha256
+from harness.spec.digests import file_sha256
+from harness.spec.plan_digests import SAMPLE
 from harness.spec.suite import HUB_SOURCE, CorpusSpec
 
 TABLES = (".parquet", ".arrow")

@@ -17,9 +17,10 @@ from harness.corpus.cache import Tokenised, tokenised_corpus
 from harness.corpus.conversation import Conversation
 from harness.corpus.fields import visible
 from harness.corpus.funnel import with_rows
-from harness.corpus.render import Renderer, TokenSequence
+from harness.corpus.render import Renderer
 from harness.corpus.sequences import make_rows
 from harness.corpus.splits import share_of
+from harness.corpus.tokens import TokenSequence
 from harness.records.events import Progress, Silence
 from harness.records.record import CorpusResult
 from harness.spec.schema import parse

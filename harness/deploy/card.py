@@ -15,7 +15,7 @@ from harness.report.trust import trusted
 from harness.spec.form import Form
 from harness.spec.model import HubSource
 from harness.spec.plan import Plan
-from harness.spec.schema import write_bytes
+from harness.spec.storage import write_bytes
 from harness.spec.suite import HUB_SOURCE
 
 RESULTS = ".eval_results"

@@ -18,7 +18,7 @@ from harness.records.store import StoredRun
 from harness.spec.device import Device
 from harness.spec.form import Form
 from harness.spec.model import HubSource, Model
-from harness.spec.schema import write_bytes
+from harness.spec.storage import write_bytes
 from harness.spec.variant import Dtype
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from pathlib import Path
 from harness.errors import HarnessError, InvalidFile, UserError
 from harness.records.record import RunRecord
 from harness.records.store import RunFolder, RunStore, StoredRun
-from harness.spec.plan import Plan, model_sha256
-from harness.spec.schema import read_json
+from harness.spec.plan import Plan
+from harness.spec.plan_digests import model_sha256
+from harness.spec.storage import read_json
 
 
 @dataclass(frozen=True)

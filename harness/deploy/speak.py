@@ -19,7 +19,7 @@ from harness.records.events import Progress
 from harness.records.store import StoredRun
 from harness.spec.device import Device
 from harness.spec.form import Form
-from harness.spec.schema import write_bytes
+from harness.spec.storage import write_bytes
 
 if TYPE_CHECKING:
     from harness.corpus.render import Renderer

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from harness.quantize.scheme import Scheme, Target, Weighed
+from harness.quantize.grouped_scheme import GroupedScheme
+from harness.quantize.scheme import Target
 from harness.spec.schema import Frozen
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from harness.spec.variant import Quantization
 
 BITS = 4
-CONSTANT_BYTES = 4  # of a scale and a zero, float16 each
 
 
 class AffineSettings(Frozen):
@@ -23,7 +23,7 @@ class AffineSettings(Frozen):
     block_size: Literal[16, 32, 64, 128, 256] = 32
 
 
-class Affine(Scheme):
+class Affine(GroupedScheme):
     """The plain alternative to NF4 (bitsandbytes issue 2086): nothing is fitted or looked up.
 
     A block's least weight becomes code 0 and its greatest becomes code 15.
@@ -32,10 +32,9 @@ class Affine(Scheme):
     name = "int4"
     settings = AffineSettings
 
-    def stored_bytes(self, quantization: Quantization, rows: int, columns: int) -> int:
-        """Packed codes, scales and zeros; the last block is filled up."""
-        size = _block_size(quantization)
-        return -(-rows * columns // size) * (size * BITS // 8 + CONSTANT_BYTES)
+    def grid(self, quantization: Quantization) -> tuple[int, int]:
+        """Four bits in blocks of the size asked for."""
+        return BITS, _block_size(quantization)
 
     def quantize(self, linear: nn.Linear, target: Target) -> nn.Module:
         """Codes from the least and the greatest weight of each block."""
@@ -43,17 +42,6 @@ class Affine(Scheme):
 
         size = _block_size(target.quantization)
         return GroupedLinear(linear, _round(linear.weight.data, size), target)
-
-    def weigh(self, parameter: nn.Parameter, module: nn.Module) -> Weighed | None:
-        """Codes, scales and zeros."""
-        from harness.quantize.grouped import weigh_grouped
-
-        return weigh_grouped(self.name, parameter, module)
-
-    def dequantize(self, layer: nn.Module) -> Tensor:
-        """(codes - zero) * scale."""
-        found: Tensor = layer.dequantized()  # type: ignore[operator]
-        return found
 
 
 def _block_size(quantization: Quantization) -> int:

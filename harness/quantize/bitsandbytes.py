@@ -1,8 +1,8 @@
-"""Bitsandbytes: NF4 and FP4 in blocks, with or without double quantization, and LLM.int8."""
+"""Bitsandbytes: NF4 and FP4 in blocks, with or without double quantization."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.quantize.scheme import Open, Scheme, Target, Weighed
@@ -19,8 +19,8 @@ NESTED_BLOCK = 256
 CODES = 16
 
 
-class _Bitsandbytes(Scheme):
-    """What both widths share."""
+class Bitsandbytes(Scheme):
+    """What 4 and 8 bits share."""
 
     packages = ("bitsandbytes",)
     loggers = ("bitsandbytes",)
@@ -66,7 +66,7 @@ def _block_size(quantization: Quantization) -> int:
     return int(size)  # type: ignore[arg-type]
 
 
-class FourBit(_Bitsandbytes):
+class FourBit(Bitsandbytes):
     """Four bits a weight and a float32 constant per block (Dettmers et al., "QLoRA", 2023).
 
     With double quantization a block's constant takes 8 bits, and 256 of them share a float32;
@@ -197,9 +197,9 @@ class FourBit(_Bitsandbytes):
         state: Any = getattr(parameter, "quant_state", None)
         if state is None or state.quant_type != self.name:
             return None
-        stored = _bytes(parameter) + _bytes(state.absmax)
+        stored = tensor_bytes(parameter) + tensor_bytes(state.absmax)
         if state.nested:
-            stored += _bytes(state.state2.absmax) + state.offset.element_size()
+            stored += tensor_bytes(state.state2.absmax) + state.offset.element_size()
         block = {} if state.blocksize == BLOCK else {"block_size": state.blocksize}
         found = Quantization(type=self.name, double=state.nested, **block)
         compute = str(module.compute_dtype).removeprefix("torch.")
@@ -215,7 +215,7 @@ class FourBit(_Bitsandbytes):
 
     def constants(self, module: nn.Module) -> Iterator[Tensor]:
         """Tensors of the quantization state."""
-        return _tensors(getattr(module, "quant_state", None))
+        return tensors_in(getattr(module, "quant_state", None))
 
     def workspace_bytes(self, operation: str, args: Sequence[Any]) -> int:
         """The product dequantizes the whole weight; its constants are float32 then."""
@@ -223,86 +223,6 @@ class FourBit(_Bitsandbytes):
             return 0
         elements = int(args[2][0]) * int(args[2][1])
         return elements * int(args[0].element_size()) + elements // int(args[4]) * 4
-
-
-class Int8(_Bitsandbytes):
-    """Eight bits a weight and a float32 scale per output row (Dettmers et al., "LLM.int8", 2022).
-
-    Inputs are quantized too, row by row, but for outlier columns.
-    """
-
-    flag = "is_loaded_in_8bit"
-    plain_product = False
-
-    def stored_bytes(self, quantization: Quantization, rows: int, columns: int) -> int:
-        """Weights and row scales."""
-        del quantization
-        return rows * columns + 4 * rows
-
-    def _transformers_config(self, target: Target) -> Any:
-        from transformers import BitsAndBytesConfig
-
-        del target
-        return BitsAndBytesConfig(load_in_8bit=True)
-
-    def quantize(self, linear: nn.Linear, target: Target) -> nn.Module:
-        """Bitsandbytes' own layer with transformers' threshold for outliers."""
-        from bitsandbytes.nn import Int8Params
-        from transformers import BitsAndBytesConfig
-
-        del target
-        eight = self._empty(linear, threshold=BitsAndBytesConfig().llm_int8_threshold)
-        weight = Int8Params(linear.weight.data.cpu(), requires_grad=False, has_fp16_weights=False)
-        eight.weight = weight.to(linear.weight.device)
-        return eight  # type: ignore[no-any-return]
-
-    def phantom(self, linear: nn.Linear, target: Target) -> nn.Module:
-        """Without outlier columns (threshold 0): how many there are depends on the data."""
-        import torch
-        from bitsandbytes.nn import Int8Params
-
-        del target
-        eight = self._empty(linear, threshold=0.0)
-        weight = torch.empty(linear.weight.shape, dtype=torch.int8, device="meta")
-        eight.weight = Int8Params(weight, requires_grad=False)
-        eight.state.CB, eight.state.is_training = weight, True
-        eight.state.SCB = torch.empty(linear.out_features, device="meta")
-        return eight  # type: ignore[no-any-return]
-
-    def _empty(self, linear: nn.Linear, threshold: float) -> Any:
-        import torch
-        from bitsandbytes.nn import Linear8bitLt
-
-        with torch.device("meta"):
-            eight = Linear8bitLt(
-                linear.in_features,
-                linear.out_features,
-                bias=linear.bias is not None,
-                has_fp16_weights=False,
-                threshold=threshold,
-            )
-        if linear.bias is not None:
-            eight.bias = linear.bias
-        return eight
-
-    def weigh(self, parameter: nn.Parameter, module: nn.Module) -> Weighed | None:
-        """Weights and row scales, which move to the layer's state in the first forward pass."""
-        scales = _scales(parameter, module)
-        if scales is None:
-            return None
-        return Weighed(self.name, parameter.numel(), _bytes(parameter) + _bytes(scales))
-
-    def dequantize(self, layer: nn.Module) -> Tensor:
-        """By bitsandbytes' own kernel."""
-        from bitsandbytes.functional import int8_vectorwise_dequant
-
-        weight: Any = layer.weight
-        found: Tensor = int8_vectorwise_dequant(weight.data, _scales(weight, layer))
-        return found
-
-    def constants(self, module: nn.Module) -> Iterable[Tensor]:
-        """Tensors of the layer's state."""
-        return _tensors(getattr(module, "state", None)) if self.holds(module) else ()
 
 
 def keep_as_quantized(model: nn.Module) -> None:
@@ -317,14 +237,8 @@ def keep_as_quantized(model: nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
-def _scales(parameter: nn.Parameter, module: nn.Module) -> Tensor | None:
-    found: Tensor | None = getattr(parameter, "SCB", None)
-    if found is None and parameter.dtype.itemsize == 1:
-        found = getattr(getattr(module, "state", None), "SCB", None)
-    return found
-
-
-def _tensors(holder: object) -> Iterator[Tensor]:
+def tensors_in(holder: object) -> Iterator[Tensor]:
+    """Tensors of a quantization state, constants of constants too; none of None."""
     from torch import Tensor
 
     for item in vars(holder).values() if holder is not None else ():
@@ -334,8 +248,9 @@ def _tensors(holder: object) -> Iterator[Tensor]:
             yield item.absmax
 
 
-def _bytes(tensor: Tensor) -> int:
+def tensor_bytes(tensor: Tensor) -> int:
+    """Bytes of a tensor's elements."""
     return tensor.numel() * tensor.element_size()
 
 
-NF4, FP4, INT8 = FourBit("nf4"), FourBit("fp4"), Int8("int8")
+NF4, FP4 = FourBit("nf4"), FourBit("fp4")

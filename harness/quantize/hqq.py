@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from harness.quantize.scheme import Scheme, Target, Weighed
+from harness.quantize.grouped_scheme import GroupedScheme
+from harness.quantize.scheme import Target
 from harness.spec.schema import Frozen
 
 if TYPE_CHECKING:
@@ -12,8 +13,6 @@ if TYPE_CHECKING:
 
     from harness.quantize.grouped import Codes
     from harness.spec.variant import Quantization
-
-CONSTANT_BYTES = 4  # of a scale and a zero, float16 each
 
 
 class HqqSettings(Frozen):
@@ -23,7 +22,7 @@ class HqqSettings(Frozen):
     group_size: Literal[16, 32, 64, 128, 256] = 64
 
 
-class Hqq(Scheme):
+class Hqq(GroupedScheme):
     """Codes, scales and zeros come from the package; they are packed without a gap here.
 
     The package's own layer stores three bits in 3.2, and its constants in the compute dtype.
@@ -34,11 +33,10 @@ class Hqq(Scheme):
     extra = "hqq"
     settings = HqqSettings
 
-    def stored_bytes(self, quantization: Quantization, rows: int, columns: int) -> int:
-        """Packed codes, scales and zeros; the last group is filled up."""
+    def grid(self, quantization: Quantization) -> tuple[int, int]:
+        """As asked for."""
         found = _settings(quantization)
-        groups = -(-rows * columns // found.group_size)
-        return groups * (found.group_size * found.bits // 8 + CONSTANT_BYTES)
+        return found.bits, found.group_size
 
     def quantize(self, linear: nn.Linear, target: Target) -> nn.Module:
         """The zeros are fitted so that few weights err much (the package's default solver)."""
@@ -53,17 +51,6 @@ class Hqq(Scheme):
 
         found = _settings(target.quantization)
         return GroupedLinear(linear, empty_codes(linear, found.bits, found.group_size), target)
-
-    def weigh(self, parameter: nn.Parameter, module: nn.Module) -> Weighed | None:
-        """Codes, scales and zeros."""
-        from harness.quantize.grouped import weigh_grouped
-
-        return weigh_grouped(self.name, parameter, module)
-
-    def dequantize(self, layer: nn.Module) -> Tensor:
-        """(codes - zero) * scale."""
-        found: Tensor = layer.dequantized()  # type: ignore[operator]
-        return found
 
 
 def _settings(quantization: Quantization) -> HqqSettings:

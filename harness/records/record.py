@@ -24,8 +24,21 @@ PHASES: tuple[PhaseName, ...] = (
 Count = Annotated[int, Field(ge=0)]
 
 
+class DeviceCost(Frozen):
+    """What a phase cost on one of several devices that share a run. Unknown is null, never 0."""
+
+    peak_resident_bytes: Count | None = None
+    peak_allocated_bytes: Count | None = None
+    peak_reserved_bytes: Count | None = None
+    peak_device_bytes: Count | None = None
+    energy_joules: float | None = None
+
+
 class PhaseCost(Frozen):
-    """What one phase cost, by the Meter. Unknown is null, never 0."""
+    """What one phase cost, by the Meter. Unknown is null, never 0.
+
+    Of several devices, peaks are those of the one with the highest, and energy is that of all.
+    """
 
     name: PhaseName
     seconds: float
@@ -40,6 +53,9 @@ class PhaseCost(Frozen):
     reused: bool | None = Field(
         default=None,
         description="took over what another run had found; the cost is that of copying",
+    )
+    devices: tuple[DeviceCost, ...] = Field(
+        default=(), description="each device's own; empty where one device has the run"
     )
 
 
@@ -84,7 +100,7 @@ class TrainResult(Frozen):
     losses: tuple[LossPoint, ...]
     throughput: Throughput
     compile_seconds: float | None = None
-    trainer: str = Field(description="which path ran: plain or fast")
+    trainer: str = Field(description="which path ran: plain, fast or recorded")
 
 
 class CensusRow(Frozen):

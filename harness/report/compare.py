@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
-from harness.errors import HarnessError, UnknownName, UserError
-from harness.records.record import RunRecord
-from harness.records.store import BrokenRun, RunFolder, RunStore, StoredRun
-from harness.report.items import ScoreKey, read_items
-from harness.report.rows import MEMORY_KINDS, Row, make_rows, memory_kind
+from harness.errors import UserError
+from harness.report.judging import ALPHA, adjust, make_difference
+from harness.report.pairing import ScoreKey, read_items
+from harness.report.rows import MEMORY_KINDS, Row, memory_kind
 from harness.report.sample import Scale, make_sample, make_scale, round6
-from harness.report.scoring import ALPHA, adjust, make_difference, score_keys
+from harness.report.scoring import score_keys
+from harness.report.sides import Side
 from harness.report.statistics.effects import FEWEST_CLUSTERS, Effect, Obstacle
 from harness.report.statistics.multiplicity import holm
 from harness.report.statistics.noise import Noise
 from harness.report.statistics.verdicts import Verdict
-from harness.report.trust import trusted
-from harness.spec.schema import read_json
 
 BEFORE, AFTER = "A", "B"
-
-
-@dataclass(frozen=True)
-class Side:
-    """One side of a comparison: what the user typed, and its rows."""
-
-    name: str
-    rows: tuple[Row, ...]
-    broken: tuple[BrokenRun, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,68 +71,6 @@ class Comparison:
     pairs: tuple[Pair, ...]
     unmatched: tuple[str, ...]
     margin: float
-
-
-def find_side(target: str, runs: Path, suite: str | None = None) -> Side:
-    """Find what the user named: a run folder, a folder of records, or a variant below ``runs``.
-
-    Raises:
-        UserError: the folder holds no record.
-        InvalidFile: the only record that fits cannot be read.
-        UnknownName: neither a folder nor a variant that has been run.
-    """
-    path = Path(target)
-    if path.is_dir():
-        found, broken = _sorted_out(trusted(_read_below(path)))
-        _refuse_unreadable(found, broken)
-        if not found:
-            raise UserError("no record in this folder", where=path, expected="record.json below it")
-        return Side(target, make_rows(found), broken)
-    found, broken = _sorted_out(trusted(RunStore(runs).scan(suite)))
-    rows = [row for row in make_rows(found) if target in (row.variant, row.label)]
-    _refuse_unreadable(rows, [run for run in broken if run.folder.variant == target])
-    if not rows:
-        raise UnknownName(
-            "run or variant", target, {run.record.plan.variant for run in found}, where=runs
-        )
-    if len(rows) > 1:
-        raise UserError(
-            f"{target} was run in {len(rows)} settings",
-            where=runs,
-            expected="one of them: " + "; ".join(row.label for row in rows),
-            hint="name the run's folder instead",
-        )
-    return Side(target, tuple(rows), broken)
-
-
-def _refuse_unreadable(found: Sequence[object], broken: Sequence[BrokenRun]) -> None:
-    """Where nothing else was found, the record that cannot be read is what is wrong."""
-    if not found and broken:
-        raise broken[0].error
-
-
-def _read_below(folder: Path) -> Iterator[StoredRun | BrokenRun]:
-    """Every record at any depth, except those of attempts under way."""
-    for path in sorted(folder.rglob("record.json")):
-        if path.parent.name == "attempt":
-            continue
-        try:
-            yield StoredRun(RunFolder(path.parent), read_json(path, RunRecord))
-        except HarnessError as error:
-            yield BrokenRun(RunFolder(path.parent), error)
-
-
-def _sorted_out(
-    items: Iterable[StoredRun | BrokenRun],
-) -> tuple[list[StoredRun], tuple[BrokenRun, ...]]:
-    runs: list[StoredRun] = []
-    broken: list[BrokenRun] = []
-    for item in items:
-        if isinstance(item, StoredRun):
-            runs.append(item)
-        else:
-            broken.append(item)
-    return runs, tuple(broken)
 
 
 def compare(before: Side, after: Side, margin: float = 0.01) -> Comparison:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Literal
 
 from harness.report import numbers
 from harness.report.build import Report
+from harness.report.cells import TONES, WORDS
 from harness.report.compare import Change, Comparison, Pair
 from harness.report.gate import GateResult, no_interval, sentence, show_change
-from harness.report.ranking import TONES, WORDS, ranking
+from harness.report.ranking import ranking
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable

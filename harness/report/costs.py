@@ -17,12 +17,12 @@ from harness.report.blocks import (
     prose,
     unknown,
 )
+from harness.report.cells import memory_cell, spread_cell
 from harness.report.evidence import Evidence
 from harness.report.figures.bars import Bar
 from harness.report.figures.canvas import Axis
 from harness.report.figures.panels import Panels
 from harness.report.figures.stacks import Stacks
-from harness.report.ranking import memory_cell, spread_cell
 from harness.report.rows import MEMORY_KINDS, Row, twins
 
 METERED: tuple[str, ...] = tuple(phase for phase in PHASES if phase not in ("fetch", "save"))

@@ -27,7 +27,7 @@ from harness.report.blocks import (
 from harness.report.evidence import Evidence
 from harness.report.figures.canvas import Axis
 from harness.report.figures.histogram import Histogram
-from harness.spec.plan import SAMPLE
+from harness.spec.plan_digests import SAMPLE
 
 SHOWN_PROMPTS = 5
 

@@ -16,10 +16,7 @@ from harness.report.blocks import (
     prose,
     unknown,
 )
-from harness.report.evidence import Evidence
-from harness.report.figures.canvas import Axis
-from harness.report.figures.intervals import Interval, Intervals
-from harness.report.ranking import (
+from harness.report.cells import (
     WORDS,
     difference_cell,
     difference_text,
@@ -27,8 +24,12 @@ from harness.report.ranking import (
     show_difference,
     show_limit,
 )
+from harness.report.evidence import Evidence
+from harness.report.figures.canvas import Axis
+from harness.report.figures.intervals import Interval, Intervals
+from harness.report.judging import Difference
 from harness.report.repeatability import describe_check
-from harness.report.scoring import Difference, Scoring
+from harness.report.scoring import Scoring
 from harness.report.statistics.effects import FEWEST_CLUSTERS
 
 DRAWN = 40
@@ -147,9 +148,9 @@ def _table(evidence: Evidence, scoring: Scoring) -> Table:
     )
     if primary:
         caption += (
-            " Smallest difference shown: a true difference of this size would be called in 80 of "
-            "100 repetitions, after the correction. To settle the margin: what would show, as "
-            "often, that variants without a difference are equivalent."
+            " Smallest difference shown: a true difference of this size would be called in about "
+            "80 of 100 repetitions, after the correction. To settle the margin: what would show, "
+            "as often, that variants without a difference are equivalent."
         )
     return Table(f"differences-{scoring.key.stem}", tuple(columns), rows, caption)
 
@@ -237,9 +238,9 @@ def noise_section(evidence: Evidence) -> Section | None:
     text = (
         "The spread between seeds is what repeating the training changes; the error from items is "
         "what another held-out set of this size would change. Paired columns are for the "
-        f"difference from {evidence.reference}, where what the variants share cancels. A paired "
-        "spread between three or more seeds that is small by chance is raised towards that of the "
-        "other variants (Smyth's moderation); a larger one stays."
+        f"difference from {evidence.reference}, where what the variants share cancels. With three "
+        "seeds or more, paired spreads are drawn towards their common one (Smyth's moderation), "
+        "except one that is clearly larger."
         if several
         else "One seed only: how much repeating the training would change is unknown."
     )

@@ -13,11 +13,12 @@ from pydantic import Field, model_validator
 from harness.errors import UnknownName
 from harness.records.store import BrokenRun, StoredRun
 from harness.report.contest import Contest, hold_contest
-from harness.report.items import ScoreKey
+from harness.report.judging import adjust
+from harness.report.pairing import ScoreKey
 from harness.report.questions import Answer, Asked, ask
 from harness.report.rows import Row, make_rows, memory_kind
 from harness.report.sample import Sample
-from harness.report.scoring import Scoring, adjust, make_scoring, score_keys, with_differences
+from harness.report.scoring import Scoring, make_scoring, score_keys, with_differences
 from harness.report.statistics.effects import Effect
 from harness.report.statistics.multiplicity import benjamini_hochberg
 from harness.spec.schema import Frozen

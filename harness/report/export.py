@@ -11,8 +11,9 @@ from typing import Any, Literal
 from harness.records.record import RunRecord
 from harness.report.build import Report
 from harness.report.evidence import Evidence
+from harness.report.judging import Difference
 from harness.report.rows import flatten
-from harness.report.scoring import Difference, Scoring
+from harness.report.scoring import Scoring
 
 Format = Literal["json", "csv", "parquet"]
 

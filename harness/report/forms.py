@@ -23,7 +23,7 @@ from harness.report.blocks import (
     unknown,
 )
 from harness.report.evidence import Evidence
-from harness.report.items import read_table
+from harness.report.pairing import read_table
 from harness.report.rows import Row
 from harness.spec.form import LOUD_NATS
 

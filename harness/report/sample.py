@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from harness.records.record import Score
-from harness.report.items import Aligned, sums
+from harness.report.pairing import Aligned, sums
 from harness.report.statistics.effects import Effect
 from harness.report.statistics.noise import Floats, Noise, make_noise
 from harness.report.statistics.shares import Discordant, with_design_effect

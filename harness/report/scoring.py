@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from harness.records.record import Score
-from harness.report.items import ScoreKey, read_items
+from harness.report.judging import (
+    ALPHA,
+    Difference,
+    Multiplicity,
+    adjust,
+    compare_all,
+    make_difference,
+)
+from harness.report.pairing import ScoreKey, read_items
 from harness.report.rows import Row
 from harness.report.sample import Sample, Scale, make_sample, make_scale, round6
-from harness.report.statistics.effects import FEWEST_CLUSTERS, Effect, Obstacle
-from harness.report.statistics.moderation import moderate
+from harness.report.statistics.effects import FEWEST_CLUSTERS, Effect
 from harness.report.statistics.multiplicity import holm
-from harness.report.statistics.power import Needed, needed, smallest_difference
 from harness.report.statistics.shares import wilson
-from harness.report.statistics.verdicts import Verdict, verdict
-
-ALPHA = 0.05
-
-
-@dataclass(frozen=True)
-class Family:
-    """Comparisons read together: how many, and the error allowed to each before correction.
-
-    A study that looks several times spends less than 5 % at each look.
-    """
-
-    tests: int = 1
-    alpha: float = ALPHA
-
-
-ALONE = Family()
-Correction = Callable[[Sequence[float]], list[float]]
 
 
 @dataclass(frozen=True)
@@ -54,27 +42,6 @@ class RowScore:
     seed_sd: float | None = None
     item_error: float | None = None
     anchored: bool = False
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A row against the reference, in the terms shown; ``worse_by`` is on the additive scale.
-
-    Interval and p-values are None where ``obstacle`` says that the data allow none. ``smallest``
-    is the smallest difference that the data would show.
-    """
-
-    label: str
-    estimate: float
-    low: float | None
-    high: float | None
-    p_value: float | None
-    adjusted_p: float | None
-    verdict: Verdict
-    obstacle: Obstacle
-    worse_by: Effect
-    smallest: float | None = None
-    needed: Needed | None = None
 
 
 @dataclass(frozen=True)
@@ -242,85 +209,14 @@ def _shifted(score: RowScore, shift: float, scale: Scale) -> RowScore:
     return replace(score, value=moved, low=move(score.low), high=move(score.high), anchored=True)
 
 
-def compare_all(sample: Sample, reference: str | None) -> dict[str, Effect]:
-    """Every row of a sample minus the reference, seed variances moderated among trained rows."""
-    if reference is None or not sample.columns(reference):
-        return {}
-    effects = {
-        label: found
-        for label in sample.labels
-        if label != reference and (found := sample.paired(label, reference)) is not None
-    }
-    trained = [label for label in effects if sample.trains(label)]
-    noises = moderate(
-        [effects[label].noise for label in trained],
-        [effects[label].seeds for label in trained],
-        correlated=sample.trains(reference),
-    )
-    moderated = zip(trained, noises, strict=True)
-    return effects | {label: effects[label].with_noise(noise) for label, noise in moderated}
-
-
-def adjust(effects: Mapping[str, Effect], correction: Correction) -> dict[str, float]:
-    """Corrected p-values: differences between variants together, those of trainings together."""
-    adjusted: dict[str, float] = {}
-    for obstacle in ("", "one training"):
-        family = [label for label, found in effects.items() if found.obstacle == obstacle]
-        corrected = correction([effects[label].p_value for label in family])
-        adjusted |= dict(zip(family, corrected, strict=True))
-    return adjusted
-
-
 def with_differences(
     scoring: Scoring, adjusted: Mapping[str, float], *, alpha: float = ALPHA
 ) -> Scoring:
     """The scoring with every effect judged by corrected p-values."""
     tests = sum(not found.obstacle for found in scoring.effects.values())
-    family = Family(max(tests, 1), alpha)
+    family = Multiplicity(max(tests, 1), alpha)
     differences = {
         label: make_difference(label, found, adjusted.get(label), scoring.scale, family)
         for label, found in scoring.effects.items()
     }
     return replace(scoring, differences=differences)
-
-
-def make_difference(
-    label: str, found: Effect, adjusted_p: float | None, scale: Scale, family: Family = ALONE
-) -> Difference:
-    """Judge one paired difference and put it into the terms shown.
-
-    Args:
-        label: of the row.
-        found: the row minus the other one.
-        adjusted_p: corrected p-value; None where the effect allows none.
-        scale: of the score.
-        family: the comparisons that it was corrected with.
-    """
-    worse_by = found if scale.sign > 0 else found.negated()
-    judged = verdict(
-        worse_by,
-        1.0 if adjusted_p is None else adjusted_p,
-        scale.bound,
-        alpha=family.alpha,
-        exact_loss=scale.relative,
-    )
-    estimate = round6(scale.difference(found.estimate))
-    if found.obstacle:
-        return Difference(
-            label, estimate, None, None, None, adjusted_p, judged, found.obstacle, worse_by
-        )
-    low, high = found.interval(family.alpha)
-    share_of_alpha = family.alpha / family.tests
-    return Difference(
-        label=label,
-        estimate=estimate,
-        low=round6(scale.difference(low)),
-        high=round6(scale.difference(high)),
-        p_value=round6(found.p_value),
-        adjusted_p=None if adjusted_p is None else round6(adjusted_p),
-        verdict=judged,
-        obstacle="",
-        worse_by=worse_by,
-        smallest=round6(scale.difference(smallest_difference(worse_by, share_of_alpha))),
-        needed=needed(worse_by, scale.bound, family.alpha) if judged == "undecided" else None,
-    )

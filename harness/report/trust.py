@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from harness.errors import InvalidFile
 from harness.records.record import Score
 from harness.records.store import BrokenRun, RunFolder, StoredRun, is_whole
-from harness.report.items import read_table
+from harness.report.pairing import read_table
 
 CLOSE = 1e-9  # of the value: sums of the same numbers, perhaps by another library
 

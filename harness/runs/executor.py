@@ -1,4 +1,4 @@
-"""Executor: where plans run. One protocol, one entry in ``EXECUTORS`` for each kind."""
+"""Executor: where plans run. One protocol; each kind is found by its name."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import socket
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from importlib import import_module
 from typing import Protocol
 
-from harness.errors import UnknownName
 from harness.records.events import Hear, RunStarted
 from harness.records.record import RunRecord
 from harness.records.store import RunStore
@@ -19,6 +17,7 @@ from harness.runs.stop import Stop
 from harness.runs.supervise import supervise
 from harness.spec.device import Device, DeviceChoice, detect_device
 from harness.spec.plan import Plan
+from harness.spec.plugins import Plugins
 
 
 class Executor(Protocol):
@@ -88,22 +87,15 @@ class LocalExecutor:
         self._slots.shutdown(wait=False, cancel_futures=True)
 
 
-def _lazily(place: str) -> Callable[..., Executor]:
-    """An executor that is imported when it is used, in the notation of entry points."""
-    module, _, name = place.partition(":")
-
-    def make(*given: object) -> Executor:
-        made: Executor = getattr(import_module(module), name)(*given)
-        return made
-
-    return make
-
-
-EXECUTORS: dict[str, Callable[..., Executor]] = {
-    "local": LocalExecutor,
-    "ray": _lazily("harness.runs.ray_executor:RayExecutor"),
-    "slurm": _lazily("harness.runs.slurm_executor:SlurmExecutor"),
-}
+EXECUTORS = Plugins(
+    "executor",
+    "finetune_harness.executors",
+    {
+        "local": "harness.runs.executor:LocalExecutor",
+        "ray": "harness.runs.ray_executor:RayExecutor",
+        "slurm": "harness.runs.slurm_executor:SlurmExecutor",
+    },
+)
 
 
 def make_executor(
@@ -118,6 +110,5 @@ def make_executor(
         UnknownName: there is none of that name.
         UserError: it cannot be used here.
     """
-    if name not in EXECUTORS:
-        raise UnknownName("executor", name, EXECUTORS)
-    return EXECUTORS[name](store, order, *(() if where is None else (where,)))
+    kind: Callable[..., Executor] = EXECUTORS.load(name, "--executor")
+    return kind(store, order, *(() if where is None else (where,)))

@@ -11,7 +11,8 @@ from harness.errors import HarnessError
 from harness.records.record import Environment, Generation, PhaseCost, PhaseName, Score
 from harness.records.store import RunFolder, is_whole
 from harness.spec.plan import Plan
-from harness.spec.schema import Frozen, read_json, write_json
+from harness.spec.schema import Frozen
+from harness.spec.storage import read_json, write_json
 
 # A resumed run may continue after an edit of files that do not decide the result; those that do
 # are compared as ``sources``.

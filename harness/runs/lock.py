@@ -15,7 +15,7 @@ from harness.records.events import Hear
 from harness.records.store import RunFolder
 from harness.runs.process import tell
 from harness.runs.stop import Stop
-from harness.spec.schema import write_bytes
+from harness.spec.storage import write_bytes
 
 WAIT_SECONDS = 0.5
 

@@ -24,7 +24,7 @@ from harness.runs.stop import Stop
 from harness.runs.supervise import supervise
 from harness.spec.model import FolderSource
 from harness.spec.plan import Plan
-from harness.spec.schema import read_json, write_json
+from harness.spec.storage import read_json, write_json
 
 # Ray sets it for its workers; a run's threads are the plan's.
 SET_BY_RAY = "OMP_NUM_THREADS"

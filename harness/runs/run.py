@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.cache import Reuse
 from harness.errors import StorageError, Unpredicted
+from harness.parallel.ranks import ALONE, Ranks, first, told_index
 from harness.records.record import PhaseName
 from harness.records.store import RunFolder
 from harness.runs.draft import Draft, RunLog
@@ -43,13 +44,15 @@ class Run:
         """Take the plan, the folder to leave results in and the log to speak into."""
         from harness.measure.meter import Meter
 
+        leads = told_index() == 0
+        self._ranks: Ranks = ALONE
         self.plan = plan
         self.folder = folder
         self.log = log
         self.draft = Draft(shared=order.shared)
-        self.meter: Meter = Meter(plan.device, shared=order.shared)
+        self.meter: Meter = Meter(plan.device, shared=order.shared, leads=leads)
         self._kept = Kept(folder, plan)
-        self._order = order
+        self.order = order
         self._reuse = Reuse(log, order.name if order.force else None)
         self._trusted = order.trust_remote_code and plan.model.trust_remote_code
 
@@ -68,25 +71,30 @@ class Run:
             ]
         self.log.end_phase(self.draft.costs[-1])
 
-    def execute(self) -> None:
-        """Carry out the plan; ``draft`` holds what it found."""
+    def execute(self, ranks: Ranks = ALONE) -> None:
+        """Carry out the plan, or this process's part of it; ``draft`` holds what it found."""
         from harness.measure.environment import take_environment
+        from harness.runs.inputs import check_inputs
         from harness.score.preflight import preflight
         from harness.train.path import path_of
         from harness.weights.fetch import fetch, quiet_libraries
 
         quiet_libraries()
+        self._ranks, leads = ranks, ranks.index == 0
         self.draft.environment = take_environment(self.plan.device)
-        self.draft.resumed = self._kept.start(self.draft.environment)
-        self.log.note("looking up what is scored on")
-        preflight(self.plan)
-        with self._in_phase("fetch"):
+        if leads:
+            self.draft.resumed = self._kept.start(self.draft.environment)
+            self.log.note("looking up what is scored on")
+            preflight(self.plan)
+        with self._in_phase("fetch"), first(ranks):
+            check_inputs(self.plan)
             source = fetch(self.plan.model, self.log)
         self._import("the tokenizer", "transformers.models.auto.tokenization_auto")
-        with self._in_phase("prepare"):
+        with self._in_phase("prepare"), first(ranks):
             corpus, renderer, rows = self._prepare(source)
         order = self._schedule(rows)
-        self._predict(order, rows)
+        if leads:
+            self._predict(self._divided(order, rows), rows)
         self._import("what models need", "harness.weights.load", "peft")
         with self._in_phase("load"):
             model = self._load(source)
@@ -99,8 +107,9 @@ class Run:
             with self._in_phase("train"):
                 model = self._train(model, rows, order, renderer)
         self._take_scores("score", lambda: self._subject(model, corpus, renderer))
-        with self._in_phase("save"):
-            self._save(model)
+        if leads:
+            with self._in_phase("save"):
+                self._save(model)
 
     def _import(self, what: str, *modules: str) -> None:
         """Load libraries outside of any phase: it is no cost of the variant."""
@@ -149,6 +158,11 @@ class Run:
         rows_of = rows.of_conversation if plan.order == "conversations" else None
         return schedule(len(rows.rows), plan.budget, seed, rows.tokens_per_row, rows_of)
 
+    def _divided(self, order: list[int], rows: Rows | None) -> list[int]:
+        from harness.train.schedule import divided
+
+        return divided(order, rows.tokens_per_row, self.plan) if rows is not None else order
+
     def _predict(self, order: list[int], rows: Rows | None) -> None:
         """Outside of any phase: it is no cost of the variant."""
         from harness.forecast.memory import predict
@@ -177,6 +191,10 @@ class Run:
         self, phase: Literal["score_base", "score"], subject: Callable[[], Subject]
     ) -> None:
         """Scores before or after training, or those that an earlier attempt has kept."""
+        if self._ranks.index > 0:
+            with self._in_phase(phase):
+                self._help(subject().model)
+            return
         kept = self._kept.find(phase)
         if kept is None:
             kept = self._score(phase, subject)
@@ -185,6 +203,13 @@ class Run:
             self.log.end_phase(kept.cost)
         self.draft.scores += kept.scores
         self.draft.generations += kept.generations
+        self._ranks.hand_out(None)  # the others need help no more
+
+    def _help(self, model: Any) -> None:
+        """Compute for the first device what it asks for, until it has all its scores."""
+        from harness.score.divided import help_score
+
+        help_score(model, self.plan.score.batch_tokens, self._ranks)
 
     def _score(
         self, phase: Literal["score_base", "score"], subject: Callable[[], Subject]
@@ -195,30 +220,30 @@ class Run:
         stage: Literal["before", "after"] = "before" if phase == "score_base" else "after"
         with self._in_phase(phase) as state:
             if stage == "after" and self.plan.trains:
-                found = self._every_precision(subject(), stage, self.folder.path)
+                found = self._every_form(subject(), stage, self.folder.path)
             else:
                 state.reused = True
 
                 def take(folder: Path) -> Scores:
                     state.reused = False
-                    return self._every_precision(subject(), "before", folder)
+                    return self._every_form(subject(), "before", folder)
 
                 runs = self.folder.path.parents[3]  # above suite, variant, run and attempt
                 place = Place(self.folder.path, stage, "training")
                 found = base_scores(self.plan, runs, place, take, self._reuse)
         return self._kept.write(self.draft.costs[-1], found.scores, found.generations)
 
-    def _every_precision(
+    def _every_form(
         self, subject: Subject, stage: Literal["before", "after"], folder: Path
     ) -> Scores:
         from harness.forms.make import Parts
-        from harness.score.precision import take_every_precision
+        from harness.score.every_form import take_every_form
         from harness.weights.fetch import fetch
 
         def parts(adapter: Path) -> Parts:
             return Parts(self.plan, fetch(self.plan.model, self.log), adapter, self._trusted)
 
-        return take_every_precision(subject, stage, folder, self.log, parts)
+        return take_every_form(subject, stage, folder, self.log, parts)
 
     def _subject(self, model: Any, corpus: Corpus, renderer: Renderer) -> Subject:
         from harness.score.subject import Subject
@@ -229,6 +254,7 @@ class Run:
             renderer=renderer,
             corpus=corpus,
             plan=self.plan,
+            ranks=self._ranks,
         )
 
     def _train(self, model: Any, rows: Rows | None, order: list[int], renderer: Renderer) -> Any:
@@ -248,12 +274,13 @@ class Run:
         job = TrainJob(
             model=model,
             rows=rows.rows,
-            order=order,
+            order=self._divided(order, rows),
             plan=plan,
             pad_id=renderer.pad_id,
             checkpoint=self.folder.checkpoint,
             truncated_tokens=rows.truncated_tokens,
-            checkpoint_seconds=self._order.checkpoint_seconds,
+            checkpoint_seconds=self.order.checkpoint_seconds,
+            ranks=self._ranks,
         )
         self.log.advance(0, job.steps)
         self.draft.training = train(job, self.log)

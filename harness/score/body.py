@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from harness.score.mask import TreeMask, tree_masks
-from harness.score.schedule import IntArray, Layout
+from harness.score.prefixes import IntArray, Layout
 
 LOGIT_BYTES = {"cpu": 64 << 20, "cuda": 256 << 20}  # of float32 logits that exist at a time
 CACHED_ROWS = 8  # rows of logits that stay in a processor's cache from one operation to the next

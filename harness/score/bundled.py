@@ -12,7 +12,7 @@ from harness.corpus.conversation import Message
 from harness.corpus.corpus import Corpus
 from harness.corpus.render import Renderer
 from harness.errors import UnknownName, UserError
-from harness.spec.schema import write_bytes
+from harness.spec.storage import write_bytes
 
 TASKS = Path(__file__).parent / "tasks"
 CHOICES = 4

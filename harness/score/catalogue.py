@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
-import json
-import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,12 +12,9 @@ from typing import Any
 
 from harness.errors import UnknownName, UserError
 from harness.score.bundled import TASKS, task_names
+from harness.score.local_data import read_from
+from harness.score.stock import declared_in, folders_around, is_whole, leaves, look_for
 from harness.spec.suite import ScoreSpec, Task
-
-DECLARES = re.compile(
-    r"""^["']?(?:task|group)["']?:[ \t]*["']?([\w.:/-]+)["']?[ \t]*$""", re.MULTILINE
-)
-SPLITS = ("training_split", "validation_split", "test_split")
 
 
 @dataclass(frozen=True)
@@ -64,7 +58,7 @@ def load_task(
     with tempfile.TemporaryDirectory() as scratch:
         manager = _manager(source, documents)
         if data_folder is not None and source.folder != TASKS:
-            _read_from(manager.task_index, source.name, data_folder, Path(scratch))
+            read_from(manager.task_index, source.name, data_folder, Path(scratch))
         try:
             found = manager.load([source.name])
         except IndexError as error:
@@ -95,9 +89,15 @@ def check_names(spec: ScoreSpec) -> None:
     for task in asked_tasks(spec):
         source = _source(task.name, spec.include_path)
         if source.folder is None:
-            declared, mentioned = _look_for(source.name)
+            declared, mentioned = look_for(source.name)
             if not mentioned:
                 raise UnknownName("task", source.name, [*declared, *task_names()])
+
+
+def every_task() -> list[str]:
+    """Names of all tasks and groups that can be asked for without a file of one's own."""
+    declared, _ = look_for("")
+    return sorted({*declared, *task_names()})
 
 
 def document_kinds(task: Task, include_path: str | None) -> list[str]:
@@ -106,7 +106,7 @@ def document_kinds(task: Task, include_path: str | None) -> list[str]:
     if source.folder is None:
         return []
     index = _manager(source, Path()).task_index
-    configs = [index[leaf].cfg or {} for leaf in _leaves(index, source.name) if leaf in index]
+    configs = [index[leaf].cfg or {} for leaf in leaves(index, source.name) if leaf in index]
     settings = [config.get("dataset_kwargs") or {} for config in configs]
     return sorted({str(kwargs["kind"]) for kwargs in settings if "kind" in kwargs})
 
@@ -114,7 +114,7 @@ def document_kinds(task: Task, include_path: str | None) -> list[str]:
 def _source(name: str, include_path: str | None) -> _Source:
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
-        declared = _declared_in(path)
+        declared = declared_in(path)
         if not declared:
             raise UserError("no task in this file", where=path, expected="a line task: NAME")
         _check_yaml(path)
@@ -130,7 +130,7 @@ def _source(name: str, include_path: str | None) -> _Source:
             where=f"score.include_path = {folder}",
             expected="a folder with lm-eval task files",
         )
-    own = {found for path in folder.rglob("*.yaml") for found in _declared_in(path)}
+    own = {found for path in folder.rglob("*.yaml") for found in declared_in(path)}
     return _Source(name, folder if name in own else None)
 
 
@@ -147,28 +147,18 @@ def _check_yaml(path: Path) -> None:
         raise UserError(f"not a YAML file: {problem}", where=f"{path}{line}") from None
 
 
-def _declared_in(path: Path) -> list[str]:
-    """Names of the tasks and groups that a file declares."""
-    try:
-        found: list[str] = DECLARES.findall(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise UserError(f"cannot read the task file: {reason}", where=path) from None
-    return found
-
-
 def _manager(source: _Source, documents: Path) -> Any:
     from lm_eval.tasks import TaskManager
 
     if source.folder is not None:
         return _own_manager(source, documents)
     name = source.name
-    declared, mentioned = _look_for(name)
+    declared, mentioned = look_for(name)
     if not mentioned:
         raise UnknownName("task", name, [*declared, *task_names()])
-    for folder in _folders_around(declared.get(name)):
+    for folder in folders_around(declared.get(name)):
         manager = TaskManager(include_path=str(folder), include_defaults=False)
-        if _is_whole(manager.task_index, name):
+        if is_whole(manager.task_index, name):
             return manager
     manager = TaskManager()
     if name not in manager.task_index:
@@ -184,7 +174,7 @@ def _own_manager(source: _Source, documents: Path) -> Any:
     settings = {"include_path": str(source.folder), "metadata": {"documents": str(documents)}}
     try:
         manager = TaskManager(**settings, include_defaults=False)
-        if not _is_whole(manager.task_index, source.name):
+        if not is_whole(manager.task_index, source.name):
             manager = TaskManager(**settings)
     except (yaml.YAMLError, OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(
@@ -194,110 +184,6 @@ def _own_manager(source: _Source, documents: Path) -> Any:
     if source.name not in manager.task_index:
         raise UnknownName("task", source.name, list(manager.task_index), where=source.folder)
     return manager
-
-
-def _look_for(name: str) -> tuple[dict[str, Path], bool]:
-    """Every task and group with the file that declares it, and whether any file has ``name``.
-
-    lm-eval parses all its 14,000 files to find one task, which takes ten seconds and more;
-    looking through them as text takes one.
-    """
-    declared: dict[str, Path] = {}
-    mentioned = False
-    for path in sorted(_stock_root().rglob("*.yaml")):
-        text = path.read_text(encoding="utf-8", errors="replace")
-        mentioned = mentioned or name in text
-        for found in DECLARES.findall(text):
-            declared.setdefault(found, path)
-    return declared, mentioned
-
-
-def _folders_around(path: Path | None) -> list[Path]:
-    """lm-eval's folders that hold the file, smallest first; none without a file."""
-    root = _stock_root()
-    return [] if path is None else [folder for folder in path.parents if root in folder.parents]
-
-
-def _stock_root() -> Path:
-    """The folder of lm-eval's tasks, found without importing it: that takes seconds."""
-    spec = importlib.util.find_spec("lm_eval")
-    if spec is None or spec.origin is None:
-        raise UserError("lm-eval is not installed", hint="pip install lm-eval")
-    return Path(spec.origin).parent / "tasks"
-
-
-def _members(entry: Any) -> list[str]:
-    """Names a group or tag is made of; none for a task."""
-    members = (entry.cfg or {}).get("task")
-    if isinstance(members, list):
-        return [m if isinstance(m, str) else str(m.get("task", m.get("group"))) for m in members]
-    return sorted(entry.tags) if entry.yaml_path is None else []
-
-
-def _is_whole(index: dict[str, Any], name: str) -> bool:
-    """Whether every member of a group, to any depth, is in the index."""
-    return name in index and all(_is_whole(index, member) for member in _members(index[name]))
-
-
-def _leaves(index: dict[str, Any], name: str) -> Iterator[str]:
-    """The tasks below a name, to any depth."""
-    members = _members(index[name]) if name in index else []
-    for member in members:
-        yield from _leaves(index, member)
-    if not members:
-        yield name
-
-
-def _read_from(index: dict[str, Any], name: str, data_folder: Path, scratch: Path) -> None:
-    """Point every task of ``name`` whose data set is in the folder at it.
-
-    A file that includes the stock one and overrides the path is merged by lm-eval itself, for
-    groups too. A training or validation split that the copy lacks is overridden with null.
-    """
-    if not data_folder.is_dir():
-        raise UserError(
-            "no such data folder",
-            where=data_folder,
-            expected="a folder that mirrors data sets as <org>/<name>",
-        )
-    for number, leaf in enumerate(sorted(set(_leaves(index, name)) & set(index))):
-        entry = index[leaf]
-        config = entry.cfg or {}
-        path = config.get("dataset_path")
-        if entry.yaml_path is None or not isinstance(path, str):
-            continue
-        local = data_folder / path
-        if "/" not in path or not local.is_dir():
-            continue
-        override = scratch / f"{number}.yaml"
-        values = {
-            "include": str(entry.yaml_path),
-            "dataset_path": str(local.resolve()),
-            **_absent_splits(config, local),
-        }
-        override.write_text(json.dumps(values), encoding="utf-8")  # JSON is YAML
-        index[leaf] = dataclasses.replace(entry, yaml_path=override)
-
-
-def _absent_splits(config: dict[str, Any], local: Path) -> dict[str, None]:
-    import datasets
-
-    asked = {key: config[key] for key in SPLITS if isinstance(config.get(key), str)}
-    try:
-        there = set(_split_names(local, config.get("dataset_name")))
-    except (ValueError, OSError, datasets.exceptions.DatasetNotFoundError):
-        return {}  # loading the task will say what is missing
-    scored = asked.get("test_split") or asked.get("validation_split")
-    if scored is not None and scored.split("[")[0] not in there:
-        return {}
-    return {key: None for key, split in asked.items() if split.split("[")[0] not in there}
-
-
-def _split_names(local: Path, config: str | None) -> list[str]:
-    import datasets
-
-    names: list[str] = datasets.get_dataset_split_names(str(local), config)
-    return names
 
 
 def _check_fewshot(name: str, leaf: Any, task: Task, entry: Any) -> None:

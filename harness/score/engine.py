@@ -82,7 +82,7 @@ class FastLM(PlainLM):
 
     Requests with a common prefix share its computation, the vocabulary projection is computed
     where a log-probability is asked for, batches are filled by tokens, and identical requests
-    are computed once. See :mod:`harness.score.schedule`.
+    are computed once. See :mod:`harness.score.prefixes`.
     """
 
     def __init__(self, model: Any, tokenizer: Any, likelihood: Likelihood) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from pydantic import JsonValue
 
 from harness.errors import DivergedError
 from harness.records.record import Score
-from harness.spec.schema import write_bytes
+from harness.spec.storage import write_bytes
 
 Stage = Literal["before", "after"]
 RESAMPLES = 1000
@@ -43,7 +43,7 @@ class Items:
     cluster: Sequence[str]
     numerator: npt.NDArray[np.float64]
     denominator: npt.NDArray[np.float64]
-    extras: dict[str, Sequence[Any]] = field(default_factory=dict)
+    extras: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def value(self, transform: Literal["identity", "exp"]) -> float:
         """``transform(sum(numerator) / sum(denominator))``."""

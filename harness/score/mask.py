@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from harness.score.schedule import Layout
+from harness.score.prefixes import Layout
 
 
 class TreeMask:

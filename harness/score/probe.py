@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from harness.score.body import Body, RowsBody, TreeBody, WholeBody
-from harness.score.schedule import IntArray, Tree, lay_out
+from harness.score.prefixes import IntArray, Tree, lay_out
 
 TOLERANCE = 2e-4  # of float32 logits, relative to the largest; a wrong mask is off by far more
 ROUGH = 0.1  # of 16-bit logits: root mean square of the difference over that of the logits

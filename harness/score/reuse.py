@@ -17,7 +17,8 @@ from harness.records.record import Generation, Score
 from harness.score.items import Place
 from harness.score.subject import Scores
 from harness.spec.plan import Plan
-from harness.spec.schema import Versioned, read_json, write_json
+from harness.spec.schema import Versioned
+from harness.spec.storage import read_json, write_json
 
 FILE = "scores.json"
 # What makes a score: these rooms of the harness, and these packages.

@@ -11,7 +11,8 @@ from pydantic import Field
 
 from harness.errors import UnknownName, UserError
 from harness.spec.device import Device
-from harness.spec.schema import Frozen, parse, read_toml
+from harness.spec.schema import Frozen, parse
+from harness.spec.storage import read_toml
 
 TABLE = Path(__file__).parent / "gpus.toml"
 MIB = 1 << 20

@@ -9,7 +9,8 @@ from typing import Any
 
 from harness.errors import FetchError, InvalidFile, UserError
 from harness.spec.model import FolderSource, HubSource, Model
-from harness.spec.schema import check_depth, parse
+from harness.spec.schema import parse
+from harness.spec.storage import check_depth
 
 HUB_ID = re.compile(
     r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?"

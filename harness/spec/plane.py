@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from harness.spec.schema import Frozen, read_json
+from harness.spec.schema import Frozen
+from harness.spec.storage import read_json
 
 FILE = Path(__file__).parents[1] / "plane.json"
 FACETS = ("plan", "plain", "fast", "gpus", "merge", "export")

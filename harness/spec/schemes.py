@@ -16,7 +16,7 @@ SCHEMES = Plugins(
         "none": "harness.quantize.unquantized:UNQUANTIZED",
         "nf4": "harness.quantize.bitsandbytes:NF4",
         "fp4": "harness.quantize.bitsandbytes:FP4",
-        "int8": "harness.quantize.bitsandbytes:INT8",
+        "int8": "harness.quantize.llm_int8:INT8",
         "int4": "harness.quantize.affine:INT4",
         "hqq": "harness.quantize.hqq:HQQ",
         "torchao_int8": "harness.quantize.torchao:INT8",

@@ -9,7 +9,7 @@ from typing import Literal
 from harness.records.record import RunRecord, Score
 from harness.records.store import StoredRun
 from harness.report.figures.canvas import Mark
-from harness.report.items import Aligned, ScoreKey, read_items
+from harness.report.pairing import Aligned, ScoreKey, read_items
 from harness.report.rows import Row
 from harness.report.sample import Scale, make_scale
 from harness.spec.plan import Plan
@@ -53,13 +53,15 @@ class Standing:
 class Agenda:
     """A study as it stands. ``jobs`` are all runs that can be started now, in a good order.
 
-    ``stopped`` says why nothing more is planned although something is open: the budget.
+    ``settled`` are the runs that all of this is made from. ``stopped`` says why nothing more is
+    planned although something is open: the budget.
     """
 
     comparison: Comparison
     searches: dict[str, Search]
     standings: dict[Setting, Standing]
     jobs: tuple[Job, ...]
+    settled: dict[Job, StoredRun]
     spent: Spent
     stopped: str = ""
 
@@ -91,18 +93,18 @@ class _Planner:
         self._study = comparison.study
         self._lookup = find
         self._steering = steering
-        self._settled: dict[str, StoredRun] = {}
-        self._missing: dict[str, Job] = {}
+        self._settled: dict[Job, StoredRun] = {}
+        self._missing: dict[Job, None] = {}
 
     def _find(self, job: Job) -> StoredRun | None:
         found = self._lookup(job)
         if found is not None:
-            self._settled[job.key] = found
+            self._settled[job] = found
         return found
 
     def _want(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
-            self._missing.setdefault(job.key, job)
+            self._missing.setdefault(job)
 
     def agenda(self) -> Agenda:
         searches = {
@@ -117,8 +119,9 @@ class _Planner:
         best = {label: found.best for label, found in searches.items() if found.best is not None}
         if self._study.tune.trials > 1 and best.keys() >= kept.keys():
             standings["best"] = self._stand("best", defaults | best)
-        jobs, stopped = self._within_budget(tuple(self._missing.values()))
-        return Agenda(self._comparison, searches, standings, jobs, self._spent(), stopped)
+        jobs, stopped = self._within_budget(tuple(self._missing))
+        spent = self._spent()
+        return Agenda(self._comparison, searches, standings, jobs, self._settled, spent, stopped)
 
     def _stand(self, setting: Setting, rates: dict[str, float]) -> Standing:
         """Replay the looks of one setting; what they lack is wanted."""

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from harness.report import numbers
-from harness.report.ranking import difference_text, show_limit
-from harness.report.scoring import Difference, Scoring
+from harness.report.cells import difference_text, show_limit
+from harness.report.judging import Difference
+from harness.report.scoring import Scoring
 from harness.studies.agenda import Agenda, Standing
 from harness.studies.looks import Conclusion
 

@@ -6,23 +6,17 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from typing import Any
 
 from harness.errors import UnknownName, UserError
+from harness.spec.derived_names import derived_name, suite_name
 from harness.spec.device import Device
+from harness.spec.overrides import changes_suite, parse_settings
 from harness.spec.plan import Plan
-from harness.spec.registry import (
-    Request,
-    changes_suite,
-    derived_name,
-    load_suite,
-    parse_settings,
-    suite_name,
-    suite_overrides,
-    variant_names,
-)
+from harness.spec.registry import load_suite, variant_names
+from harness.spec.request import Request, suite_overrides
 from harness.spec.study import Contender, Study
 from harness.spec.suite import Budget
 from harness.studies.findings import Job
@@ -188,7 +182,9 @@ def verdict_job(arm: Arm, rate: float, seed: int) -> Job:
     """The job of a run for the verdict."""
     key = ("verdict", rate, seed)
     if key not in arm.made:
-        arm.made[key] = Job("verdict", arm.label, rate, verdict_plan(arm, rate, seed))
+        arm.made[key] = Job(
+            "verdict", arm.label, rate, 1.0, seed, partial(verdict_plan, arm, rate, seed)
+        )
     return arm.made[key]
 
 
@@ -196,7 +192,9 @@ def trial_job(arm: Arm, rate: float, share: float, seed: int) -> Job:
     """The job of a trial."""
     key = ("tune", rate, share, seed)
     if key not in arm.made:
-        arm.made[key] = Job("tune", arm.label, rate, trial_plan(arm, rate, share, seed))
+        arm.made[key] = Job(
+            "tune", arm.label, rate, share, seed, partial(trial_plan, arm, rate, share, seed)
+        )
     return arm.made[key]
 
 

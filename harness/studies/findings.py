@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -10,7 +11,7 @@ from harness.errors import HarnessError, user_mistakes
 from harness.records.record import RunRecord
 from harness.records.store import RunStore, StoredRun
 from harness.spec.plan import Plan
-from harness.spec.schema import read_json
+from harness.spec.storage import read_json
 
 Stage = Literal["tune", "verdict"]
 # A run that was stopped from outside says nothing about its variant: it is run again. Nor does a
@@ -20,12 +21,23 @@ STOPPED = ("killed", "timed_out", "disk_full")
 
 @dataclass(frozen=True)
 class Job:
-    """One run that a study wants: what for, of which arm, at which learning rate."""
+    """One run that a study wants: what for, of which arm, at which learning rate.
+
+    ``share`` is the part of the budget that it gets. Its plan is made when it is asked for: a
+    study whose records are all there needs none.
+    """
 
     stage: Stage
     arm: str
     rate: float
-    plan: Plan
+    share: float
+    seed: int
+    make: Callable[[], Plan] = field(compare=False, repr=False)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What to run."""
+        return self.make()
 
     @cached_property
     def key(self) -> str:
@@ -39,21 +51,21 @@ class Findings:
     def __init__(self, store: RunStore) -> None:
         """Look into ``store``."""
         self.store = store
-        self._known: dict[str, StoredRun] = {}
-        self._given_up: set[str] = set()
+        self._known: dict[Job, StoredRun] = {}
+        self._given_up: set[Job] = set()
 
     def find(self, job: Job) -> StoredRun | None:
         """The job's settled run; None where it has yet to be run, or to be run again."""
-        known = self._known.get(job.key)
+        known = self._known.get(job)
         if known is None:
             known = self._read(job)
             if known is not None:
-                self._known[job.key] = known
+                self._known[job] = known
         return known
 
     def give_up(self, job: Job) -> None:
         """Take the job's failure as settled: it has been tried often enough."""
-        self._given_up.add(job.key)
+        self._given_up.add(job)
 
     def _read(self, job: Job) -> StoredRun | None:
         folder = self.store.folder(job.plan)
@@ -65,7 +77,7 @@ class Findings:
             return None
         if record.fingerprint != job.plan.fingerprint:
             return None
-        if not is_settled(record) and job.key not in self._given_up:
+        if not is_settled(record) and job not in self._given_up:
             return None
         return StoredRun(folder, _slim(record, job.plan))
 

@@ -10,10 +10,9 @@ from typing import Literal
 
 import numpy as np
 
-from harness.report.items import Aligned
+from harness.report.judging import Difference, Multiplicity, compare_all, make_difference
+from harness.report.pairing import Aligned
 from harness.report.sample import Scale, make_sample
-from harness.report.scoring import Difference, compare_all, make_difference
-from harness.report.scoring import Family as Compared
 from harness.report.statistics.effects import Effect
 from harness.spec.study import Seeds
 from harness.studies.spending import levels
@@ -219,7 +218,7 @@ class _Replay:
         assert self._family.scale is not None  # noqa: S101 - there is an effect
         alpha = max(alpha, SMALLEST_LEVEL)
         found = make_difference(
-            label, effect, effect.p_value, self._family.scale, Compared(1, alpha)
+            label, effect, effect.p_value, self._family.scale, Multiplicity(1, alpha)
         )
         if alpha <= SMALLEST_LEVEL and not effect.obstacle:
             found = replace(found, verdict="undecided")

@@ -10,12 +10,14 @@ from harness.errors import UnknownName
 from harness.records.store import RunStore
 from harness.report.write import write_report
 from harness.spec.device import Device
-from harness.spec.registry import load_study, merge, parse_setting
+from harness.spec.overrides import merge, parse_setting
+from harness.spec.registry import load_study
 from harness.spec.study import Study
 from harness.studies.agenda import Agenda, next_plans
 from harness.studies.arms import Comparison, compare_what
 from harness.studies.findings import Findings
 from harness.studies.page import make_page
+from harness.studies.published import publish_study
 from harness.studies.steering import Steering, decide, read_steering
 
 OF_STUDY = "study."
@@ -79,6 +81,10 @@ class OpenStudy:
         """Write the page of the study as it stands; returns the markdown file."""
         return write_report(make_page(agenda, self.steering()), self.folder)
 
+    def publish(self, agenda: Agenda, folder: Path) -> Path:
+        """Write the page into ``folder``, with the records that it can be made from again."""
+        return publish_study(agenda, self.steering(), folder)
+
 
 def open_study(
     name: str, settings: Sequence[str], suite: str, device: Device, reports: Path
@@ -107,7 +113,7 @@ def open_study(
 
 def _name_with(name: str, settings: Sequence[str]) -> str:
     """The study's name with what was set for its runs."""
-    from harness.spec.registry import derived_name
+    from harness.spec.derived_names import derived_name
 
     overrides: dict[str, object] = {}
     for setting in settings:

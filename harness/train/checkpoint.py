@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from harness.errors import StorageError
 from harness.records.events import Progress
+from harness.train.random_state import restore_random_state, undisturbed_random_state
 
 if TYPE_CHECKING:
     from torch import nn
@@ -124,36 +123,6 @@ def restore_weights(model: nn.Module, weights: dict[str, Any]) -> None:
     with torch.no_grad():
         for name, parameter in trainable_weights(model).items():
             parameter.copy_(weights[name])
-
-
-def random_state() -> dict[str, Any]:
-    """States of the generators that training may draw from."""
-    import numpy as np
-    import torch
-
-    numpy_state: Any = np.random.get_state()
-    name, key, *rest = numpy_state
-    state: dict[str, Any] = {
-        "python": random.getstate(),
-        "numpy": (name, torch.from_numpy(key.astype(np.int64)), *rest),
-        "torch": torch.get_rng_state(),
-    }
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
-    return state
-
-
-def restore_random_state(state: dict[str, Any]) -> None:
-    """Put the generators back."""
-    import numpy as np
-    import torch
-
-    random.setstate(state["python"])
-    name, key, *rest = state["numpy"]
-    np.random.set_state((name, key.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(state["torch"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 def save_state(folder: Path, state: TrainingState) -> None:
@@ -296,13 +265,3 @@ def _check_alike(name: str, found: Any, wanted: Any) -> None:
             f"{name} is {found.dtype} of shape {tuple(found.shape)}, "
             f"not {wanted.dtype} of shape {tuple(wanted.shape)}"
         )
-
-
-@contextmanager
-def undisturbed_random_state() -> Iterator[None]:
-    """Put the generators back as they were."""
-    before = random_state()
-    try:
-        yield
-    finally:
-        restore_random_state(before)

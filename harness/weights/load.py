@@ -54,6 +54,8 @@ def load_base(
     from safetensors import SafetensorError
 
     chosen = plan.quantization if quantization is None else quantization
+    # cuDNN builds a plan for every new length (about 60 ms on an H100); texts have hundreds.
+    torch.backends.cuda.enable_cudnn_sdp(enabled=False)
     # Fully fine-tuned weights are stored as trainable weights, everything else as compute dtype.
     open_model = partial(
         _open_whole,

@@ -25,17 +25,18 @@ import torch
 from harness.corpus.corpus import build_corpus
 from harness.corpus.render import Renderer
 from harness.corpus.sequences import Rows, make_rows
-from harness.spec.device import detect_device
-from harness.records.events import Silence
-from harness.weights.adapter import attach_adapter
 from harness.quantize.layers import linear_layers
-from harness.weights.shape import transformers_config
-from harness.spec.plan import Plan, make_plan
+from harness.records.events import Silence
+from harness.spec.device import detect_device
+from harness.spec.plan import Plan
+from harness.spec.planning import make_plan
 from harness.spec.registry import load_model, load_suite, load_variant
 from harness.spec.suite import CorpusSpec
-from harness.train.schedule import schedule
 from harness.train.job import TrainJob
 from harness.train.path import train
+from harness.train.schedule import schedule
+from harness.weights.adapter import attach_adapter
+from harness.weights.shape import transformers_config
 
 TINY = {
     "vocab_size": 49152,

@@ -25,17 +25,18 @@ import torch
 from harness.corpus.corpus import build_corpus
 from harness.corpus.render import Renderer
 from harness.corpus.sequences import Rows, make_rows
-from harness.spec.device import detect_device
 from harness.records.events import Silence
-from harness.weights.adapter import attach_adapter
-from harness.weights.load import load_base, load_tokenizer
-from harness.spec.plan import Plan, make_plan
+from harness.spec.device import detect_device
+from harness.spec.plan import Plan
+from harness.spec.planning import make_plan
 from harness.spec.registry import load_model, load_suite, load_variant
 from harness.train.batch import StreamBatch, make_stream_batch
-from harness.train.stream.decoder import Decoder
-from harness.train.schedule import schedule
 from harness.train.job import TrainJob
 from harness.train.path import train
+from harness.train.schedule import schedule
+from harness.train.stream.decoder import Decoder
+from harness.weights.adapter import attach_adapter
+from harness.weights.load import load_base, load_tokenizer
 
 AT_ONCE = 4  # trainings; nine took more than 80 GB
 FIRST = 20  # steps whose losses are compared one by one

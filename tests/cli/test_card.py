@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from harness.records.record import RunRecord
-from harness.spec.schema import read_json, write_json
+from harness.spec.storage import read_json, write_json
 from tests.cli.terminal import refused, shown
 from tests.report.records import Made, write_run
 

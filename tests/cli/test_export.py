@@ -26,7 +26,7 @@ from harness.forms.make import make
 from harness.forms.merging import attach
 from harness.records.events import Silence
 from harness.spec.form import parse_form
-from harness.spec.schema import write_json
+from harness.spec.storage import write_json
 from tests.cli.terminal import refused
 from tests.forms.tiny_results import Tiny, logits, make_plan, make_result, slow_but
 

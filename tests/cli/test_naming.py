@@ -10,7 +10,9 @@ import pytest
 from harness.cli.naming import named, said_changes
 from harness.errors import UserError
 from harness.records.store import RunStore
-from harness.spec.registry import Request, long_suite_name, parse_settings, resolve
+from harness.spec.derived_names import long_suite_name
+from harness.spec.overrides import parse_settings
+from harness.spec.request import Request, resolve
 from tests.planned import CPU, planned
 from tests.store_records import record_of
 

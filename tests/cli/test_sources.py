@@ -9,7 +9,7 @@ import pytest
 
 from harness.cli.sources import with_sources
 from harness.errors import UserError
-from harness.spec.registry import parse_settings
+from harness.spec.overrides import parse_settings
 from tests.cli.terminal import in_process, refused, shown
 from tests.hub import COMMIT, serving
 from tests.weights.tiny_llama import write_folder

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import rebuild
 from tests.cli.terminal import refused, shown
 from tests.studies.stub import StubExecutor, World
 
@@ -20,7 +21,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> World:
     from harness.runs import executor
 
     world = World(worse={"qlora_fp4": 0.05, "qlora_nf4": 0.03})
-    monkeypatch.setitem(executor.EXECUTORS, "local", lambda store, *_: StubExecutor(store, world))
+    monkeypatch.setattr(executor, "LocalExecutor", lambda store, *_: StubExecutor(store, world))
     return world
 
 
@@ -68,6 +69,12 @@ def test_decisions_are_kept_and_told(made_up: World, tmp_path: Path) -> None:
         assert words in page, words
     assert not list((tmp_path / "runs").rglob("lora_int8*/*/record.json"))
     assert list((tmp_path / "runs").rglob("qlora_nf4_r64*/*/record.json"))
+
+
+def test_a_study_is_published_with_its_records(made_up: World, tmp_path: Path) -> None:
+    told = shown(*SMALL, "--reports", str(tmp_path), "--publish", str(tmp_path / "kept"))
+    assert f"published: {tmp_path / 'kept' / 'report.md'}" in told
+    assert rebuild.differences(tmp_path / "kept") == []
 
 
 @pytest.mark.parametrize(

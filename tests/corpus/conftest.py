@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.cache import cache_folder
-from harness.spec.plan import SAMPLE
+from harness.spec.plan_digests import SAMPLE
 
 SMOLLM2_TEMPLATE = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"

@@ -89,7 +89,7 @@ def test_real_trees_survive_the_cache(cache: Path, chatml_tokenizer: Any, oasst:
 def test_other_choices_bytes_templates_and_tokenizers_are_other_entries(
     cache: Path, chatml_tokenizer: Any, byte_level: Callable[..., Any], tmp_path: Path
 ) -> None:
-    from harness.spec.plan import SAMPLE as FILE
+    from harness.spec.plan_digests import SAMPLE as FILE
 
     renderer = Renderer(chatml_tokenizer)
     start(SAMPLE, renderer)

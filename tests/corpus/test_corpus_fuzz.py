@@ -18,7 +18,7 @@ import pytest
 
 from harness.corpus.corpus import build_corpus
 from harness.errors import HarnessError
-from harness.spec.plan import SAMPLE
+from harness.spec.plan_digests import SAMPLE
 from harness.spec.suite import CorpusSpec
 
 SEED = int(os.environ.get("FUZZ_SEED", "0"))

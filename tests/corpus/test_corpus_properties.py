@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from harness.corpus.conversation import Conversation, Message
 from harness.corpus.fields import Complaints
-from harness.corpus.render import TEMPLATES, Renderer, TokenSequence
+from harness.corpus.render import TEMPLATES, Renderer
 from harness.corpus.selection import conversations, preference_pairs
 from harness.corpus.sequences import IGNORED, make_rows
 from harness.corpus.sources import find_source, read_trees
+from harness.corpus.tokens import TokenSequence
 from harness.corpus.trees import MessageTree, Node, TreeGrower, walk
 from harness.spec.suite import CorpusSpec
 from harness.spec.variant import Training

@@ -12,7 +12,8 @@ import pytest
 
 from harness.corpus.conversation import Conversation, Message
 from harness.corpus.corpus import build_corpus
-from harness.corpus.render import TEMPLATES, Renderer, TokenSequence
+from harness.corpus.render import TEMPLATES, Renderer
+from harness.corpus.tokens import TokenSequence
 from harness.errors import CorpusError, UnknownName
 from harness.spec.suite import CorpusSpec
 

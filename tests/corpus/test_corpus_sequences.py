@@ -10,14 +10,9 @@ import numpy as np
 import pytest
 
 from harness.corpus.corpus import build_corpus
-from harness.corpus.render import Renderer, TokenSequence
-from harness.corpus.sequences import (
-    IGNORED,
-    Row,
-    Rows,
-    best_fit_decreasing,
-    make_rows,
-)
+from harness.corpus.render import Renderer
+from harness.corpus.sequences import IGNORED, Row, Rows, best_fit_decreasing, make_rows
+from harness.corpus.tokens import TokenSequence
 from harness.spec.suite import CorpusSpec
 from harness.spec.variant import Training
 

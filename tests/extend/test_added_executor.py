@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import UnknownName
 from harness.records.events import Event, Hear, RunStarted
 from harness.records.record import RunRecord
 from harness.records.store import RunStore
@@ -19,7 +20,7 @@ from harness.runs.listener import Listener
 from harness.runs.order import Order
 from harness.spec.device import Device, DeviceChoice
 from harness.spec.plan import Plan
-from harness.spec.schema import write_json
+from harness.spec.storage import write_json
 from tests.runs.small_run import CPU, Small
 
 WORKER = """
@@ -29,7 +30,7 @@ from harness.records.store import RunStore
 from harness.runs.order import Order
 from harness.runs.supervise import supervise
 from harness.spec.plan import Plan
-from harness.spec.schema import read_json
+from harness.spec.storage import read_json
 
 folder = Path(sys.argv[1])
 plan, order = read_json(folder / "plan.json", Plan), read_json(folder / "order.json", Order)
@@ -73,10 +74,24 @@ class Hosts(Listener):
         self.events.append(event)
 
 
+POINT = f"other = {__name__}:{OtherProgram.__name__}"
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package as pip would leave it, whose entry point names the executor."""
+    info = tmp_path / "site" / "other_program-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other-program\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[finetune_harness.executors]\n{POINT}\n")
+    monkeypatch.syspath_prepend(str(info.parent))
+
+
+@pytest.mark.usefixtures("installed")
 def test_an_added_executor_is_found_by_its_name_and_its_records_are_in_the_store(
-    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Small, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(EXECUTORS, "other", OtherProgram)
+    assert EXECUTORS.names() == ["local", "other", "ray", "slurm"]
     store = RunStore(tmp_path / "runs")
     executor = make_executor("other", store, Order(timeout_seconds=300))
     assert executor.device("auto") == CPU
@@ -88,3 +103,10 @@ def test_an_added_executor_is_found_by_its_name_and_its_records_are_in_the_store
     assert store.find(result.plan) == result.record
     assert [event.host for event in hosts.events if isinstance(event, RunStarted)] == ["far away"]
     assert json.loads(store.folder(result.plan).record.read_text())["status"] == "ok"
+
+
+def test_an_unknown_executor_is_answered_with_those_that_there_are(tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match="slurn") as raised:
+        make_executor("slurn", RunStore(tmp_path))
+    assert "slurm" in str(raised.value)
+    assert "--executor" in str(raised.value)

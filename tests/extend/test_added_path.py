@@ -14,7 +14,7 @@ from harness.errors import UserError
 from harness.forecast.memory import predict
 from harness.records.store import RunStore
 from harness.runs.supervise import supervise
-from harness.spec.registry import Request
+from harness.spec.request import Request
 from harness.train.path import load_path, path_names, resolve
 from tests.runs.small_run import CPU, Heard, make_small
 

@@ -92,7 +92,7 @@ def test_the_forecast_counts_the_same_bytes(record: RunRecord) -> None:
     assert record.prediction.parts["weights"] == base
 
 
-def test_it_is_trained_and_scored_in_every_precision(record: RunRecord) -> None:
+def test_it_is_trained_and_scored_in_every_form(record: RunRecord) -> None:
     assert record.status == "ok"
     assert record.training is not None
     assert record.training.trainer == record.plan.training.speed

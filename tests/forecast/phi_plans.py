@@ -9,7 +9,8 @@ from harness.forecast.memory import training_parts
 from harness.spec.device import Device
 from harness.spec.gpus import planned_gpu
 from harness.spec.model import Model
-from harness.spec.plan import Plan, make_plan
+from harness.spec.plan import Plan
+from harness.spec.planning import make_plan
 from harness.spec.registry import load_model, load_suite, load_variant
 from harness.weights.shape import ParameterCount, count_plan
 

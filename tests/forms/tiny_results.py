@@ -14,8 +14,8 @@ from harness.forms.make import Parts
 from harness.records.record import RunRecord
 from harness.records.store import RunFolder, StoredRun
 from harness.spec.plan import Plan
-from harness.spec.registry import Request, resolve
-from harness.spec.schema import write_json
+from harness.spec.request import Request, resolve
+from harness.spec.storage import write_json
 from tests.runs.small_run import CPU, SUITE, tree
 from tests.weights.tiny_llama import TEMPLATE, vocabulary
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.spec.device import Device
 from harness.spec.plan import Plan
-from harness.spec.registry import Request
+from harness.spec.request import Request
 from harness.train.path import resolve
 from tests.architectures import ARCHITECTURES, Architecture
 from tests.runs.small_run import tree

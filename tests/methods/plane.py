@@ -25,8 +25,8 @@ from harness.errors import UserError
 from harness.spec.plan import Plan
 from harness.spec.plane import FILE, Cell, Plane, Row, drawn_together, plane_markdown
 from harness.spec.registry import load_suite, load_variant, variant_names
-from harness.spec.schema import write_json
 from harness.spec.schemes import scheme_names
+from harness.spec.storage import write_json
 from harness.spec.variant import Variant
 from harness.train.stream.path import STREAM
 from tests.methods.bench import FAMILIES, Bench, make_bench

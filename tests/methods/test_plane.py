@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.spec.listing import variants_markdown
 from harness.spec.plane import Cell, plane_markdown, read_plane
-from harness.spec.registry import variants_markdown
 from harness.spec.schemes import scheme_names
 from tests.cli.terminal import shown
 from tests.methods.bench import FAMILIES, Bench

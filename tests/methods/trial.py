@@ -24,7 +24,7 @@ from harness.runs.order import ORDER
 from harness.spec.methods import READS_ROWS, TAKES_START_OUT, initialisation
 from harness.spec.model import FolderSource, Model
 from harness.spec.plan import Plan
-from harness.spec.schema import read_json, write_json
+from harness.spec.storage import read_json, write_json
 from harness.spec.suite import CorpusSpec
 from harness.train.batch import collate, first_batches
 

@@ -12,7 +12,8 @@ import pytest
 from harness.errors import InvalidFile
 from harness.records.record import RunRecord
 from harness.records.store import RunLine
-from harness.spec.schema import Migration, Versioned, read_json
+from harness.spec.schema import Migration, Versioned
+from harness.spec.storage import read_json
 
 FIRST = Path(__file__).with_name("record-version-1.json")
 

@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from harness.report.browse import items_page
+from tests.report.records import Made, build_from, write_runs
+
 pytestmark = pytest.mark.browser
 
 FLAGS = (
@@ -50,6 +53,36 @@ def page(browser: Any, seven_written: Path) -> Any:
     browser.execute_script("localStorage.clear()")
     browser.refresh()
     return browser
+
+
+@pytest.fixture(scope="module")
+def items_written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of items of three variants, one of them untrained."""
+    root = tmp_path_factory.mktemp("items")
+    ratios = {"base": 0.0, "lora_bf16": -0.8, "qlora_nf4": -0.4}
+    runs = [Made(name, log_ratio=ratio, answers=True) for name, ratio in ratios.items()]
+    write_runs(root / "runs", runs)
+    page = items_page(build_from(root / "runs"))
+    assert page is not None
+    (root / "items.html").write_text(page)
+    return root / "items.html"
+
+
+@pytest.fixture
+def items(browser: Any, items_written: Path) -> Any:
+    browser.set_window_size(1280, 900)
+    browser.get("about:blank")
+    browser.get(f"{items_written.as_uri()}#a=qlora_nf4&b=lora_bf16&score=generations rouge_l")
+    return browser
+
+
+def choose(page: Any, name: str, value: str) -> None:
+    page.find_element("css selector", f"#{name} option[value='{value}']").click()
+
+
+def verdicts(page: Any) -> list[str]:
+    """What the cards say, of up to 25 items."""
+    return [head.text for head in page.find_elements("css selector", "article .head strong")]
 
 
 def column(page: Any, number: int) -> list[str]:
@@ -248,3 +281,55 @@ def test_printing_opens_what_is_folded(page: Any) -> None:
         "return [...document.querySelectorAll('details')].filter(d => !d.open).length"
     )
     assert closed == 0
+
+
+def test_where_a_beats_b(items: Any) -> None:
+    told = items.find_element("id", "told").text
+    assert told.startswith("qlora_nf4 (A) is better on ")
+    choose(items, "which", "a")
+    assert set(verdicts(items)) == {"A is better"}
+    first = items.find_element("css selector", "article .head span").text
+    assert "A − B +0." in first
+    items.find_element("id", "swap").click()
+    assert items.find_element("id", "told").text.startswith("lora_bf16 (A) is better on ")
+    choose(items, "which", "b")
+    choose(items, "sort", "b")
+    assert set(verdicts(items)) == {"B is better"}
+    assert items.find_element("css selector", "article .head span").text.replace("−", "-") != first
+    assert items.get_log("browser") == []
+
+
+def test_words_that_differ_are_marked(items: Any) -> None:
+    def marks() -> list[str]:
+        found = items.find_elements("css selector", "article:first-of-type mark")
+        return [mark.text for mark in found]
+
+    assert marks() == ["qlora_nf4.", "lora_bf16."]
+    choose(items, "mark", "reference")
+    assert marks() == ["So", "says", "qlora_nf4.", "So", "says", "lora_bf16."]
+    choose(items, "mark", "none")
+    assert marks() == []
+
+
+def test_items_are_searched_in_all_their_texts(items: Any) -> None:
+    items.find_element("id", "find").send_keys("egg number 17")
+    (article,) = items.find_elements("css selector", "article")
+    assert "Put egg 17 into boiling water, wait." in article.text
+    items.find_element("id", "find").send_keys(" nowhere")
+    assert items.find_element("id", "list").text == "Nothing matches."
+    items.find_element("id", "find").clear()
+
+
+def test_more_items_are_shown_when_asked_for(items: Any) -> None:
+    assert len(verdicts(items)) == 25
+    items.find_element("id", "more").click()
+    assert len(verdicts(items)) == 50
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_of_items_never_scrolls_sideways(items: Any, width: int) -> None:
+    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    items.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    wide = items.execute_script("return document.documentElement.scrollWidth")
+    items.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert wide <= width

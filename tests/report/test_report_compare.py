@@ -11,15 +11,10 @@ import pytest
 from rich.console import Console
 
 from harness.errors import UnknownName, UserError
-from harness.report.compare import Comparison, compare, find_side
+from harness.report.compare import Comparison, compare
 from harness.report.console import comparison_table, outcome_lines, ranking_table
-from harness.report.gate import (
-    comparison_json,
-    comparison_junit,
-    judge,
-    parse_gate,
-    sentence,
-)
+from harness.report.gate import comparison_json, comparison_junit, judge, parse_gate, sentence
+from harness.report.sides import find_side
 from tests.report.records import Made, build_from, write_run, write_runs
 
 

@@ -11,7 +11,7 @@ from harness.report.blocks import Details, Facts, Figure, Prose, Table
 from harness.report.build import Report
 from harness.report.decision import runner_up, shipped_bytes
 from harness.report.figures.stacks import Stacks
-from harness.spec.schema import read_json, write_json
+from harness.spec.storage import read_json, write_json
 from tests.report.records import Made, build_from, write_run, write_runs
 
 

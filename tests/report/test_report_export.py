@@ -12,13 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.records.record import RunRecord
-from harness.records.store import RunStore, StoredRun
+from harness.records.store import RunStore, StoredRun, is_whole
 from harness.report.build import ReportRequest
 from harness.report.export import export
 from harness.report.publish import publish, publish_report, rebuild_report
+from harness.spec.digests import file_sha256
 from harness.spec.model import FolderSource
 from harness.spec.plan import RunRequest
-from harness.spec.schema import read_json, write_json
+from harness.spec.storage import read_json, write_json
 from tests.report.records import Made, build_from, write_run, write_runs
 
 SECRET = "a sentence of somebody's conversation"
@@ -117,6 +118,23 @@ def test_a_published_report_can_be_rebuilt_byte_by_byte(tmp_path: Path) -> None:
             assert path.read_bytes() == twin.read_bytes()
 
 
+def test_published_items_have_the_digest_of_what_is_published(tmp_path: Path) -> None:
+    """Names become hashes, so the digest that the run took is not that of the published file."""
+    write_runs(tmp_path / "runs", [Made("base"), Made("qlora_nf4", log_ratio=-0.1)])
+    for run in stored(tmp_path / "runs"):
+        scores = tuple(
+            score.model_copy(update={"items_sha256": file_sha256(run.folder.path / score.items)})
+            if score.items
+            else score
+            for score in run.record.scores
+        )
+        write_json(run.folder.record, run.record.model_copy(update={"scores": scores}))
+    request = ReportRequest(suite="quick")
+    publish_report(stored(tmp_path / "runs"), request, tmp_path / "example")
+    found = stored(tmp_path / "example" / "records")
+    assert all(is_whole(score, run.folder.path) for run in found for score in run.record.scores)
+
+
 def test_publishing_again_replaces(tmp_path: Path) -> None:
     write_runs(tmp_path / "runs", [Made("base"), Made("qlora_nf4")])
     publish(stored(tmp_path / "runs"), tmp_path)
@@ -134,9 +152,9 @@ def test_publishing_again_replaces(tmp_path: Path) -> None:
     ],
 )
 def test_absolute_paths_are_cut(text: str, cut: str) -> None:
-    from harness.report.publish import _cut_paths
+    from harness.report.publish import cut_paths
 
-    assert _cut_paths(text) == cut
+    assert cut_paths(text) == cut
 
 
 def test_published_requests_hold_no_absolute_path(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from harness.records.record import RunRecord, Score
 from harness.report.forms import forms_section
 from harness.report.recommend import recommend
-from harness.spec.schema import read_json, write_json
+from harness.spec.storage import read_json, write_json
 from tests.report.records import Made, _write_items, build_from, write_run
 
 CLUSTER = np.repeat(np.arange(12), 2)

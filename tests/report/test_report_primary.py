@@ -7,7 +7,7 @@ from pathlib import Path
 from harness.records.record import RunRecord
 from harness.records.store import RunStore, StoredRun
 from harness.report.summary import caveats
-from harness.spec.schema import read_json, write_json
+from harness.spec.storage import read_json, write_json
 from tests.planned import planned
 from tests.report.records import Made, build_from, write_run
 

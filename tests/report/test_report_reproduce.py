@@ -9,7 +9,7 @@ import pytest
 
 from harness.report.reproduce import UNRECORDED, command, commands, seed_range
 from harness.report.write import markdown_page
-from harness.spec.registry import Request, resolve
+from harness.spec.request import Request, resolve
 from tests.report.records import CPU, Made, build_from, plan_of, write_run
 
 

@@ -11,9 +11,10 @@ import pytest
 
 from harness.errors import InvalidFile
 from harness.records.store import BrokenRun, RunStore, StoredRun, is_whole
-from harness.report.items import read_table
+from harness.report.pairing import read_table
 from harness.report.trust import trusted
-from harness.spec.schema import file_sha256, write_json
+from harness.spec.digests import file_sha256
+from harness.spec.storage import write_json
 from tests.cli.terminal import harness
 from tests.report.records import Made, build_from, write_run, write_runs
 

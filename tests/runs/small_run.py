@@ -11,7 +11,7 @@ from typing import Any
 from harness.records.events import Advanced, Event, Note, PhaseStarted, ProcessStarted
 from harness.spec.device import Device
 from harness.spec.plan import Plan
-from harness.spec.registry import Request
+from harness.spec.request import Request
 from harness.train.path import resolve
 from tests.architectures import model_toml, save_architecture
 from tests.weights.tiny_llama import vocabulary, write_folder, write_model_file

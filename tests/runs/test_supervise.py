@@ -22,7 +22,7 @@ from harness.records.record import PHASES, Problem, RunRecord
 from harness.records.store import BrokenRun, RunStore, StoredRun
 from harness.runs.order import Order
 from harness.runs.supervise import settle, shrunk, supervise
-from harness.spec.schema import write_json
+from harness.spec.storage import write_json
 from tests.runs.results import files, results
 from tests.runs.small_run import Heard, Small, starts, trains
 
@@ -250,7 +250,7 @@ def test_a_run_whose_parent_was_killed_gets_its_record_from_the_next_command(
     write_json(plan_file, plan)
     code = (
         "import sys\nfrom pathlib import Path\nfrom harness.spec.plan import Plan\n"
-        "from harness.spec.schema import read_json\nfrom harness.records.store import RunStore\n"
+        "from harness.records.store import RunStore\nfrom harness.spec.storage import read_json\n"
         "from harness.runs.supervise import supervise\n"
         f"plan = read_json(Path({str(plan_file)!r}), Plan)\n"
         f"supervise(plan, RunStore(Path({str(store.root)!r})), lambda e: print(e, flush=True))\n"

@@ -14,7 +14,8 @@ from harness.records.events import Silence
 from harness.score.subject import Subject
 from harness.spec.device import Device
 from harness.spec.model import Model, RandomSource
-from harness.spec.plan import Plan, make_plan
+from harness.spec.plan import Plan
+from harness.spec.planning import make_plan
 from harness.spec.suite import Budget, CorpusSpec, ScoreSpec, Suite
 from harness.spec.variant import Adapter, Quantization, Variant
 

@@ -56,8 +56,9 @@ def command_line(model: Path, adapter: Path, data: Path, task: Task, out: Path) 
 def harness_scores(lm: Any, data: Path, task: Task, folder: Path) -> list[Any]:
     """The harness's scores of one task."""
     from harness.score.catalogue import load_task
-    from harness.score.evaluation import evaluate, write_scores
+    from harness.score.evaluation import evaluate
     from harness.score.items import Place
+    from harness.score.samples import write_scores
 
     with load_task(task, data, folder) as loaded:
         place = Place(folder, "after", "training")

@@ -15,8 +15,9 @@ import pytest
 
 from harness.score.catalogue import load_task
 from harness.score.engine import PlainLM
-from harness.score.evaluation import evaluate, write_scores
+from harness.score.evaluation import evaluate
 from harness.score.items import Place
+from harness.score.samples import write_scores
 from harness.spec.suite import Task
 from tests.score.conftest import fast_engine, make_model
 

@@ -14,8 +14,9 @@ from harness.errors import DivergedError, UserError
 from harness.records.record import Score
 from harness.score.catalogue import load_task
 from harness.score.engine import PlainLM
-from harness.score.evaluation import _joined, evaluate, write_scores
+from harness.score.evaluation import evaluate
 from harness.score.items import Items, Place
+from harness.score.samples import _joined, write_scores
 from harness.spec.suite import Task
 from tests.score.conftest import fast_engine, make_model
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.report.items import read_table
+from harness.report.pairing import read_table
 from harness.score.items import Items, Metric, Place, file_name
 
 TASKS = ("a_b", "a/b", "a b", "a.b", "a%2Fb", "a%b", "a_b_", "ä_b")

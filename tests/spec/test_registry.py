@@ -11,29 +11,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import HarnessError, InvalidFile, UnknownName, UserError
+from harness.spec.derived_names import long_suite_name
+from harness.spec.listing import descriptions
 from harness.spec.model import Model
+from harness.spec.overrides import parse_seeds, parse_settings
 from harness.spec.plan import RunRequest
 from harness.spec.registry import (
     MODELS,
     SUITES,
-    Request,
     build_variant,
-    descriptions,
     find,
     load_model,
     load_suite,
     load_variant,
-    long_suite_name,
     model_names,
-    parse_seeds,
-    parse_settings,
-    resolve,
-    suite_changes,
     suite_names,
     variant_names,
     variants_folder,
 )
-from harness.spec.schema import parse, read_toml
+from harness.spec.request import Request, resolve, suite_changes
+from harness.spec.schema import parse
+from harness.spec.storage import read_toml
 from harness.spec.suite import Suite
 from harness.spec.variant import Variant
 from tests.planned import CPU, planned

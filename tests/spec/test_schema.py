@@ -13,16 +13,9 @@ import pytest
 from pydantic import ValidationError
 
 from harness.errors import InvalidFile, StorageError
-from harness.spec.schema import (
-    Frozen,
-    Versioned,
-    canonical_json,
-    fingerprint,
-    parse,
-    read_json,
-    read_toml,
-    write_json,
-)
+from harness.spec.digests import canonical_json, fingerprint
+from harness.spec.schema import Frozen, Versioned, parse
+from harness.spec.storage import read_json, read_toml, write_json
 
 
 class Leaf(Frozen):
@@ -135,7 +128,7 @@ def test_a_full_disk_leaves_the_old_document_and_no_part_file(tmp_path: Path) ->
     code = (
         "import resource, sys, pathlib\n"
         "from harness.errors import StorageError\n"
-        "from harness.spec.schema import write_bytes\n"
+        "from harness.spec.storage import write_bytes\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try:\n"
         "    write_bytes(pathlib.Path(sys.argv[1]), b'x' * 5000)\n"

@@ -60,7 +60,7 @@ def test_a_plan_takes_no_deep_learning_library() -> None:
     code = (
         "import sys\n"
         "from harness.spec.device import Device\n"
-        "from harness.spec.registry import Request, resolve\n"
+        "from harness.spec.request import Request, resolve\n"
         "cpu = Device(kind='cpu', name='c', bfloat16=False, threads=1)\n"
         "resolve(Request(('qlora_nf4', 'lora_int8', 'lora_bf16')), cpu)\n"
         "print(sorted({'torch', 'transformers', 'bitsandbytes'} & set(sys.modules)))\n"

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from harness.report.items import Aligned, ScoreKey
+from harness.report.judging import Difference, adjust, compare_all
+from harness.report.pairing import Aligned, ScoreKey
 from harness.report.sample import Sample, Scale, make_sample
-from harness.report.scoring import Difference, Scoring, adjust, compare_all, with_differences
+from harness.report.scoring import Scoring, with_differences
 from harness.report.statistics.multiplicity import holm
 from harness.report.statistics.noise import Noise
 from tests.stats.worlds import REFERENCE, World, draw

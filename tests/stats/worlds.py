@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from harness.report.items import Aligned, right_or_wrong, sums
+from harness.report.pairing import Aligned, right_or_wrong, sums
 
 REFERENCE = "reference"
 

@@ -9,8 +9,9 @@ import pytest
 from harness.errors import InvalidFile, UnknownName
 from harness.records.store import RunStore
 from harness.spec.plan import Plan
-from harness.spec.registry import Request
+from harness.spec.request import Request
 from harness.studies.arms import compare_what, trial_plan, verdict_plan
+from harness.studies.page import make_page
 from harness.studies.search import validation_loss
 from harness.train.path import resolve
 from tests.planned import CPU
@@ -183,3 +184,10 @@ def test_a_store_of_another_study_is_no_obstacle(tmp_path: Path) -> None:
     bench.finish()
     again = Bench(bench.comparison, StubExecutor(store, WORSE))
     assert again.agenda().finished, "records are used again"
+
+
+def test_the_page_says_that_the_base_is_itself_dequantized(tmp_path: Path) -> None:
+    """Its file holds Q4_1, so what NF4 costs here comes on top of that."""
+    bench = Bench.of(tmp_path, suite="quick")
+    page = make_page(bench.finish(), bench.steering)
+    assert "dequantized: the model's file holds Q4_1 weights" in str(page.sections[0].blocks)

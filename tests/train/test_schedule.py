@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.corpus.render import TokenSequence
 from harness.corpus.sequences import Rows, make_rows
+from harness.corpus.tokens import TokenSequence
 from harness.errors import CorpusError
 from harness.spec.suite import Budget
 from harness.spec.variant import Training

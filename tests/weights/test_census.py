@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig
 from harness.errors import CensusError
 from harness.records.record import Census
 from harness.spec.device import Device
-from harness.spec.plan import Plan, make_plan
+from harness.spec.plan import Plan
+from harness.spec.planning import make_plan
 from harness.spec.registry import load_model, load_suite, load_variant
 from harness.weights.adapter import attach_adapter
 from harness.weights.census import check_census, take_census

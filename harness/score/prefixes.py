@@ -1,4 +1,4 @@
-"""Schedule: in which forward passes a set of token sequences is computed, each prefix once."""
+"""Prefixes: in which forward passes a set of token sequences is computed, each prefix once."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from harness.forms.make import Parts
 from harness.forms.merging import merge
 from harness.quantize.bitsandbytes import keep_as_quantized
 from harness.records.events import Silence
-from harness.score.precision import take_every_precision
+from harness.score.every_form import take_every_form
 from harness.spec.plan import Plan
 from harness.spec.suite import ScoreSpec
 from harness.spec.variant import Quantization
@@ -67,7 +67,7 @@ def test_an_adapter_on_4_bits_is_scored_three_ways(
     plan = make_score_plan(SPEC, NF4)
     built = replace(subject(SPEC, adapted(quantized(model_folder))), plan=plan)
     parts = parts_of(plan, model_folder)
-    found = take_every_precision(built, "after", tmp_path, Silence(), parts)
+    found = take_every_form(built, "after", tmp_path, Silence(), parts)
     values = values_of(found)
     assert set(values) == {"training", "16bit", "merged"}
     assert values["training"] != pytest.approx(values["16bit"], rel=1e-5)
@@ -83,7 +83,7 @@ def test_every_form_is_set_against_the_model_as_trained(
     plan = make_score_plan(EVERY, NF4)
     built = replace(subject(EVERY, adapted(quantized(model_folder))), plan=plan)
     parts = parts_of(plan, model_folder)
-    found = take_every_precision(built, "after", tmp_path, Silence(), parts)
+    found = take_every_form(built, "after", tmp_path, Silence(), parts)
     distance = values_of(found, "kl_divergence")
     same = values_of(found, "same_top_token")
     forms = {"merged", "merged_dequantized", "merged_4bit", "gguf:Q8_0", "gguf:Q4_0"}
@@ -115,32 +115,42 @@ def test_a_form_that_is_not_what_was_trained_is_told(
     spec = EVERY.model_copy(update={"forms": ("merged_dequantized", "gguf:Q4_0")})
     plan = make_score_plan(spec, NF4)
     built = replace(subject(spec, adapted(quantized(model_folder))), plan=plan)
-    take_every_precision(built, "after", tmp_path, Heard(), parts_of(plan, model_folder))
+    take_every_form(built, "after", tmp_path, Heard(), parts_of(plan, model_folder))
     loud = [note for note in Heard.notes if "is not what was trained" in note]
     assert len(loud) == 1
     assert loud[0].startswith("gguf:Q4_0 ")
 
 
+@torch.inference_mode()
 def test_divergence_is_that_of_the_definition(model: Any) -> None:
     import numpy as np
 
-    from harness.corpus.render import TokenSequence
+    from harness.corpus.tokens import TokenSequence
     from harness.score.fidelity import Pair, compare
 
+    def conversation(name: str, length: int, scored: list[int]) -> TokenSequence:
+        mask = np.zeros(length, np.bool_)
+        mask[scored] = True
+        return TokenSequence(name, "t", np.arange(length, dtype=np.int32) % 90, mask)
+
+    asked = [
+        conversation("a", 20, [3, 4, 19]),
+        conversation("b", 31, [7]),
+        conversation("c", 5, []),
+    ]
     other = make_model(1)
-    ids = np.arange(20, dtype=np.int32)
-    mask = np.zeros(20, np.bool_)
-    mask[[3, 4, 19]] = True
-    found = compare(Pair(model, other, 64), TokenSequence("c", "t", ids, mask))
-    with torch.inference_mode():
-        p, q = (
-            m(input_ids=torch.from_numpy(ids.astype(np.int64))[None]).logits[0].double().softmax(-1)
-            for m in (model, other)
-        )
-    kl = (p * (p / q).log()).sum(-1)
-    assert found.tokens == 3
-    assert found.divergence == pytest.approx(float(kl[2] + kl[3] + kl[18]), rel=1e-4)
-    assert compare(Pair(model, model, 64), TokenSequence("c", "t", ids, mask)).divergence < 1e-6
+    found = compare(Pair(model, other, 64), asked)
+    for sequence, compared in zip(asked, found, strict=True):
+        ids = torch.from_numpy(sequence.input_ids.astype(np.int64))[None]
+        p, q = (m(input_ids=ids).logits[0].double().softmax(-1) for m in (model, other))
+        before = np.flatnonzero(sequence.loss_mask) - 1
+        divergence = (p * (p / q).log()).sum(-1)[before]
+        gap = float((p.log() - q.log())[before].abs().max()) if len(before) else 0.0
+        assert compared.tokens == len(before)
+        assert compared.divergence == pytest.approx(float(divergence.sum()), rel=1e-4)
+        assert compared.same_top == int((p.argmax(-1) == q.argmax(-1))[before].sum())
+        assert compared.largest == pytest.approx(gap, rel=1e-4)
+    assert max(one.divergence for one in compare(Pair(model, model, 64), asked)) < 1e-6
 
 
 def test_on_an_unquantized_base_16_bits_is_the_trained_model(
@@ -148,7 +158,7 @@ def test_on_an_unquantized_base_16_bits_is_the_trained_model(
 ) -> None:
     built = subject(SPEC, adapted(make_model()))
     parts = parts_of(built.plan, model_folder)
-    found = take_every_precision(built, "after", tmp_path, Silence(), parts)
+    found = take_every_form(built, "after", tmp_path, Silence(), parts)
     values = values_of(found)
     assert values["training"] == values["16bit"]
     assert values["merged"] == pytest.approx(values["training"], rel=1e-4)
@@ -167,6 +177,6 @@ def test_the_base_in_16_bits_has_no_adapter(
     plan = make_score_plan(SPEC, NF4)
     built = replace(subject(SPEC, quantized(model_folder)), plan=plan)
     parts = parts_of(plan, model_folder)
-    found = take_every_precision(built, "before", tmp_path, Silence(), parts)
+    found = take_every_form(built, "before", tmp_path, Silence(), parts)
     values = values_of(found)
     assert values["16bit"] == values["merged"] != values["training"]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.score.likelihood import _distinct
-from harness.score.schedule import Extend, Rows, Schedule, Tree, lay_out
+from harness.score.prefixes import Extend, Rows, Schedule, Tree, lay_out
 
 
 def play(inputs: list[Any], first: list[int], budget: int) -> tuple[dict[int, dict[int, Any]], int]:

@@ -1,4 +1,4 @@
-"""Precision: the suite's scores of every form that it asks for, on the same items."""
+"""Every form: the scores of each form of the result that the suite asks for, on the same items."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from harness.forms.make import Parts, open_form, write_form
+from harness.parallel.ranks import ALONE
 from harness.records.events import Progress
 from harness.records.record import Generation, Score
 from harness.score.fidelity import DIVERGENCE, Pair, score_fidelity
@@ -39,7 +40,7 @@ class Opened:
     load_seconds: float | None = None
 
 
-def take_every_precision(
+def take_every_form(
     subject: Subject, stage: Stage, folder: Path, progress: Progress, parts: MakeParts
 ) -> Scores:
     """Scores of every form that the plan asks for.
@@ -82,10 +83,11 @@ def same_model(plan: Plan, name: str, *, trained: bool) -> str:
 def _take(
     subject: Subject, form: Form, place: Place, progress: Progress, parts: MakeParts
 ) -> Scores:
-    with open_precision(subject, form, place, progress, parts) as opened:
+    with opened_form(subject, form, place, progress, parts) as opened:
         as_trained = form.kind == "training"
         plan = subject.plan if as_trained else _without_answers(subject.plan)
-        chosen = replace(subject, model=opened.model, plan=plan, precision=form.name)
+        ranks = subject.ranks if as_trained else ALONE  # other forms are made here alone
+        chosen = replace(subject, model=opened.model, plan=plan, precision=form.name, ranks=ranks)
         found = take_scores(chosen, place.stage, place.folder, progress)
         scores = [_with_dtype(score, opened.model) for score in found.scores]
         if not as_trained and place.stage == "after" and subject.plan.trains:
@@ -94,7 +96,7 @@ def _take(
 
 
 @contextmanager
-def open_precision(
+def opened_form(
     subject: Subject, form: Form, place: Place, progress: Progress, parts: MakeParts
 ) -> Iterator[Opened]:
     """The model of a form; what was loaded and written for it is let go at the end."""

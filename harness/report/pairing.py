@@ -1,4 +1,4 @@
-"""Items: per-item score values read from parquet and brought onto common items and clusters."""
+"""Pairing: per-item values of several runs, read and brought onto common items and clusters."""
 
 from __future__ import annotations
 

@@ -1,0 +1,192 @@
+"""Planning: a variant, a suite, a model, a seed and a device become a plan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.errors import UserError
+from harness.spec.device import Device
+from harness.spec.methods import needs_of, virtual_tokens
+from harness.spec.model import Model
+from harness.spec.parallel import parallel_refusal
+from harness.spec.plan import Plan, Substitution
+from harness.spec.plan_digests import corpus_sha256, data_sha256, model_sha256
+from harness.spec.schemes import check_usable
+from harness.spec.suite import Budget, Suite
+from harness.spec.variant import Precision, Training, Variant
+
+
+def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: Device) -> Plan:
+    """Resolve one run. Needs neither torch nor the network.
+
+    Raises:
+        CorpusError: the corpus file is missing.
+        StorageError: the corpus or the model's folder cannot be read.
+        UserError: the request cannot be carried out on this device at all.
+    """
+    check_usable(variant.quantization, device)
+    found: list[Substitution] = []
+    precision = _fit_precision(variant, device, found)
+    refused = parallel_refusal(variant)
+    if refused is not None:
+        raise UserError(refused, where=f"[training] of variant {variant.name}")
+    training = _fit_training(variant, suite, model, found)
+    training = _fit_device(training, device, found)
+    _tell_context(variant, model, found)
+    order: dict[str, Any] = {"order": suite.order, "order_seed": suite.order_seed}
+    if variant.method == "none":
+        shared = {"devices": training.devices, "parallel": training.parallel}
+        training, budget, order = Training.model_validate(shared), Budget(steps=0), {}
+        precision = precision.model_copy(update={"trainable": "float32"})
+        found = [item for item in found if not item.key.startswith(("training", "precision.tr"))]
+    else:
+        budget = suite.budget
+    return Plan(
+        variant=variant.name,
+        suite=suite.name,
+        seed=seed,
+        **order,
+        method=variant.method,
+        quantization=variant.quantization,
+        precision=precision,
+        adapter=variant.adapter,
+        training=training,
+        model=model,
+        corpus=suite.corpus,
+        corpus_sha256=corpus_sha256(suite.corpus),
+        data_sha256=data_sha256(suite.score),
+        model_sha256=model_sha256(model),
+        budget=budget,
+        score=suite.score.taken,
+        device=device,
+        substitutions=tuple(found),
+    )
+
+
+def _fit_precision(variant: Variant, device: Device, found: list[Substitution]) -> Precision:
+    """Low precision needs hardware for it; a CPU without it is 30 times slower, not faster."""
+    used = variant.precision.model_dump()
+    for key, asked in list(used.items()):
+        if asked == "float16" and device.kind == "cpu":
+            reason = "float16 training needs a GPU"
+        elif asked == "bfloat16" and not device.bfloat16:
+            reason = f"no bfloat16 arithmetic on this {device.kind}"
+        else:
+            continue
+        used[key] = "float32"
+        found.append(
+            Substitution(key=f"precision.{key}", asked=asked, used="float32", reason=reason)
+        )
+    return Precision.model_validate(used)
+
+
+def _fit_training(
+    variant: Variant, suite: Suite, model: Model, found: list[Substitution]
+) -> Training:
+    training = _fit_soft_prompt(variant, found)
+    taken = virtual_tokens(variant.adapter)
+    limit = model.config.get("max_position_embeddings")
+    if isinstance(limit, int) and training.sequence_length > limit - taken:
+        if taken >= limit:
+            raise UserError(
+                f"{taken} virtual tokens leave no room for text",
+                where=f"[adapter] of variant {variant.name}",
+                expected=f"fewer than the {limit} positions of {model.name}",
+            )
+        soft = f", {taken} of them for virtual tokens" if taken else ""
+        found.append(
+            Substitution(
+                key="training.sequence_length",
+                asked=training.sequence_length,
+                used=limit - taken,
+                reason=f"{model.name} takes at most {limit} positions{soft}",
+            )
+        )
+        training = training.model_copy(update={"sequence_length": limit - taken})
+    rows = _device_rows(suite.budget.batch_size, training)
+    micro = training.micro_batch_size
+    if micro > rows or rows % micro:
+        used = max(size for size in range(1, min(micro, rows) + 1) if rows % size == 0)
+        each = "the batch of" if training.devices == 1 else "a device's part of a batch,"
+        found.append(
+            Substitution(
+                key="training.micro_batch_size",
+                asked=micro,
+                used=used,
+                reason=f"must divide {each} {rows}",
+            )
+        )
+        training = training.model_copy(update={"micro_batch_size": used})
+    return training
+
+
+def _tell_context(variant: Variant, model: Model, found: list[Substitution]) -> None:
+    """Scores have the positions that a soft prompt leaves, which other variants need not do."""
+    taken, limit = virtual_tokens(variant.adapter), model.config.get("max_position_embeddings")
+    if taken and isinstance(limit, int) and variant.adapter is not None:
+        reason = f"{taken} virtual tokens of {variant.adapter.type} come before every text"
+        found.append(
+            Substitution(key="score.context", asked=limit, used=limit - taken, reason=reason)
+        )
+
+
+def _device_rows(batch: int, training: Training) -> int:
+    """Rows of a batch of ``batch`` rows for each device, all with equally many.
+
+    Raises:
+        UserError: they cannot be divided so.
+    """
+    rows, left = divmod(batch, training.devices)
+    if left:
+        raise UserError(
+            f"a batch of {batch} rows cannot be divided over {training.devices} devices",
+            where="budget.batch_size",
+            expected=f"a multiple of {training.devices}",
+            hint="change suite.budget.batch_size, or the number of devices",
+        )
+    return rows
+
+
+def _fit_soft_prompt(variant: Variant, found: list[Substitution]) -> Training:
+    """What a soft prompt cannot be trained with is switched off, and said."""
+    training = variant.training
+    needs = needs_of(variant.adapter)
+    kind = variant.adapter.type if variant.adapter is not None else ""
+    unable = {
+        "packing": (
+            needs.virtual_tokens is not None,
+            f"{kind} numbers positions anew, so packed conversations would see each other",
+        ),
+        "gradient_checkpointing": (
+            needs.holds_cache,
+            f"the prompt of {kind} is a cache, which checkpointed layers do not read",
+        ),
+    }
+    for name, (cannot, reason) in unable.items():
+        if cannot and getattr(training, name):
+            key = f"training.{name}"
+            found.append(Substitution(key=key, asked=True, used=False, reason=reason))
+            training = training.model_copy(update={name: False})
+    return training
+
+
+def _fit_device(training: Training, device: Device, found: list[Substitution]) -> Training:
+    """What only a GPU can do."""
+    if training.optimizer in ("adamw_8bit", "paged_adamw_8bit") and device.kind == "cpu":
+        raise UserError(
+            f"optimizer {training.optimizer} needs a GPU",
+            where="training.optimizer",
+            hint='use "adamw" on a CPU',
+        )
+    usable = training.speed == "fast" and training.gradient_checkpointing and device.kind == "cuda"
+    if training.activation_offload and not usable:
+        found.append(
+            Substitution(
+                key="training.activation_offload",
+                asked=True,
+                used=False,
+                reason="needs a GPU, gradient checkpointing and speed = fast",
+            )
+        )
+        training = training.model_copy(update={"activation_offload": False})
+    return training

@@ -1,0 +1,196 @@
+"""Storage: the only code that reads and writes the TOML and JSON files of the project."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from harness.errors import InvalidFile, StorageError
+from harness.spec.schema import F, Versioned, model_in, not_valid, parse
+from harness.spec.seal import sealed, unsealed
+
+DEEPEST = 50
+SHALLOW = f"at most {DEEPEST} lists or tables within each other"
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file; a syntax error is an InvalidFile that names the line."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidFile(f"not a TOML file: {error}", where=path) from None
+    except RecursionError:
+        raise InvalidFile("nested too deeply", where=path, expected=SHALLOW) from None
+    except OSError as error:
+        raise StorageError(f"cannot read: {error.strerror}", where=path) from None
+    check_depth(data, path)
+    return data
+
+
+def check_depth(data: object, where: object) -> None:
+    """Refuse what is nested so deeply that Python could not walk through it.
+
+    Raises:
+        InvalidFile: lists or tables more than ``DEEPEST`` within each other.
+    """
+    level = [data]
+    for _ in range(DEEPEST + 1):
+        tables = [item for item in level if isinstance(item, Mapping)]
+        lists = [item for item in level if isinstance(item, list)]
+        level = [inner for table in tables for inner in table.values()]
+        level += [inner for items in lists for inner in items]
+    if level:
+        raise InvalidFile("nested too deeply", where=where, expected=SHALLOW)
+
+
+def read_json(path: Path, kind: type[F]) -> F:
+    """Read one document written by :func:`write_json`, also by an older harness.
+
+    Raises:
+        InvalidFile: changed since it was written, cut in the middle, not JSON, of a newer schema
+            version, or of another type.
+    """
+    try:
+        text, unchanged = unsealed(path.read_text(encoding="utf-8"))
+        if not unchanged:
+            raise _changed(text, kind, path)
+        found = kind.model_validate_json(text)
+    except OSError as error:
+        raise StorageError(f"cannot read: {error.strerror}", where=path) from None
+    except ValidationError as error:
+        migrated = _migrated(_document(text, kind, path), kind, path)
+        if migrated is None:
+            raise not_valid(kind, error, path) from None
+        return parse(kind, migrated, where=path)
+    except ValueError as error:
+        raise InvalidFile(f"not a whole JSON document: {error}", where=path) from None
+    if _is_current(found):
+        return found
+    migrated = _migrated(_document(text, kind, path), kind, path)
+    return found if migrated is None else parse(kind, migrated, where=path)
+
+
+def _changed(text: str, kind: type[BaseModel], path: Path) -> InvalidFile:
+    """Why the document is not what was sealed; one that was cut says so."""
+    _document(text, kind, path)
+    return InvalidFile(
+        "changed since it was written: its digest does not match",
+        where=path,
+        hint="restore it from a copy, or make it again",
+    )
+
+
+def _is_current(document: BaseModel) -> bool:
+    """Whether the document and those inside it are of today's versions."""
+    if isinstance(document, Versioned) and document.schema_version != document.SCHEMA_VERSION:
+        return False
+    inner = [value for _, value in document if isinstance(value, Versioned)]
+    return all(_is_current(value) for value in inner)
+
+
+def _document(text: str, kind: type[BaseModel], path: Path) -> Any:
+    """The plain data of a document that has been read as text."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidFile(f"not a whole JSON document: {error}", where=path) from None
+    if issubclass(kind, Versioned) and not isinstance(data, dict):
+        raise _of_version(kind, None, path)
+    return data
+
+
+def _migrated(data: Any, kind: type[BaseModel], path: Path) -> dict[str, Any] | None:
+    """The data of an older ``kind``, brought to today's version; None where it is of today.
+
+    Documents inside the document are brought there first, by their own migrations.
+
+    Raises:
+        InvalidFile: it is of a newer version, or of one that nothing leads on from.
+    """
+    if not isinstance(data, dict):
+        return None
+    changed = False
+    for name, field in kind.model_fields.items():
+        inner = model_in(field.annotation)
+        if inner is not None and issubclass(inner, Versioned):
+            found = _migrated(data.get(name), inner, path)
+            data, changed = ({**data, name: found}, True) if found else (data, changed)
+    if not issubclass(kind, Versioned):
+        return data if changed else None
+    version = data.get("schema_version")
+    while version != kind.SCHEMA_VERSION:
+        data = _step(kind, version, data, path)
+        changed, version = True, data["schema_version"]
+    return data if changed else None
+
+
+def _step(kind: type[Versioned], version: object, data: dict[str, Any], path: Path) -> Any:
+    """The document one version later."""
+    if isinstance(version, int) and version in kind.MIGRATIONS:
+        return {**kind.MIGRATIONS[version](data), "schema_version": version + 1}
+    raise _of_version(kind, version, path)
+
+
+def _of_version(kind: type[Versioned], version: object, path: Path) -> InvalidFile:
+    newer = isinstance(version, int) and version > kind.SCHEMA_VERSION
+    return InvalidFile(
+        f"{kind.__name__} of schema version {version}",
+        where=path,
+        expected=f"schema version {kind.SCHEMA_VERSION}",
+        hint="install a newer harness to read it" if newer else "run the variant again",
+    )
+
+
+def write_json(path: Path, model: BaseModel) -> None:
+    """Write a document whole or not at all (temporary file, fsync, rename), sealed by a digest."""
+    write_bytes(path, sealed(model.model_dump_json(indent=1) + "\n").encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` whole or not at all.
+
+    Raises:
+        StorageError: the folder cannot be written or the disk is full; nothing is left behind.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False
+        ) as file:
+            temporary = Path(file.name)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise StorageError(
+            f"cannot write: {error.strerror}",
+            where=path,
+            hint="free some space, or choose another folder",
+        ) from None
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(path: Path) -> None:
+    """Have the system write down the rename too, where folders can be opened for that."""
+    if os.name != "posix":
+        return
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems refuse
+            os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -354,6 +354,9 @@ SET = {
     "corpus.chat_date": "2025-01-01",
     "score.also": ["other"],
     "score.split": "validation",
+    "interpolation": 4,
+    "training.attention": "shifted",
+    "training.attention_groups": 8,
     "training.devices": 2,
     "training.parallel": "data",
 }

@@ -43,11 +43,11 @@ def chat(
     wanted_form = parse_form(form, where="--form")
     from harness.cli.display import Notes
     from harness.deploy.results import find_result
-    from harness.deploy.speak import Decoding, Wanted, open_speaker
+    from harness.deploy.speak import AnswerStyle, Wanted, open_speaker
     from harness.spec.device import detect_device
 
     found = [find_result(name, reports / "runs") for name in runs]
-    decoding = Decoding(max_new_tokens, temperature, seed)
+    decoding = AnswerStyle(max_new_tokens, temperature, seed)
     wanted = Wanted(wanted_form, detect_device(device.value), decoding, trust_remote_code)
     with tempfile.TemporaryDirectory() as scratch:
         speakers = []

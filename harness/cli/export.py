@@ -67,12 +67,12 @@ def export(
     """Write a run's result as a folder that transformers, PEFT or llama.cpp loads."""
     wanted = parse_form(full_form(form, quant), where="--form")
     from harness.cli.display import Notes
-    from harness.deploy.export import Order
+    from harness.deploy.export import ExportOrder
     from harness.deploy.export import export as write_export
     from harness.deploy.results import find_result
     from harness.spec.device import detect_device
 
-    order = Order(
+    order = ExportOrder(
         form=wanted,
         target=to,
         dtype=dtype.dtype,

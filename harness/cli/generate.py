@@ -34,14 +34,14 @@ def generate(
     wanted_form = parse_form(form, where="--form")
     from harness.cli.display import Notes
     from harness.deploy.results import find_result
-    from harness.deploy.speak import Decoding, Wanted, open_speaker, read_prompts, write_answers
+    from harness.deploy.speak import AnswerStyle, Wanted, open_speaker, read_prompts, write_answers
     from harness.spec.device import detect_device
 
     if to.exists():
         raise UserError("there is something at the target already", where=to)
     asked = read_prompts(prompts)
     found = find_result(run, reports / "runs")
-    decoding = Decoding(max_new_tokens, temperature, seed)
+    decoding = AnswerStyle(max_new_tokens, temperature, seed)
     wanted = Wanted(wanted_form, detect_device(device.value), decoding, trust_remote_code)
     with tempfile.TemporaryDirectory() as scratch, Notes(out) as notes:
         speaker = open_speaker(found, wanted, Path(scratch), notes)

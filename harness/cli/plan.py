@@ -78,7 +78,7 @@ def _print_json(plans: list[Plan]) -> None:
 
 def _print_forecasts(plans: list[Plan], memory: str, reports: Path) -> None:
     """Each variant once, since seeds cost the same: one in full, several side by side."""
-    from harness.forecast.show import plan_report
+    from harness.forecast.wording import plan_report
 
     once = list({planned.variant: planned for planned in reversed(plans)}.values())[::-1]
     if len(once) > 1:

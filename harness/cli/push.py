@@ -35,7 +35,7 @@ def push(
     """
     wanted = parse_form(full_form(form, quant), where="--form")
     from harness.cli.display import Notes
-    from harness.deploy.export import Order
+    from harness.deploy.export import ExportOrder
     from harness.deploy.push import check_repository, prepare, token_of_environment, upload
     from harness.deploy.results import find_result
     from harness.report.numbers import size
@@ -46,7 +46,7 @@ def push(
     found = find_result(run, reports / "runs")
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch) / "result"
-        order = Order(
+        order = ExportOrder(
             wanted, place, device=detect_device(device.value), trust_remote_code=trust_remote_code
         )
         with Notes(out) as notes:

@@ -26,27 +26,27 @@ same.
 """
 
 
-class Cell(Frozen):
+class MethodCell(Frozen):
     """Whether one thing works for a pair of method and scheme; ``reason`` is whose, where not."""
 
     state: Literal["works", "refused", "not offered"]
     reason: str = ""
 
 
-class Row(Frozen):
+class MethodRow(Frozen):
     """What is known of a method on bases of those schemes."""
 
     method: str
     schemes: tuple[str, ...]
-    plan: Cell
-    plain: Cell
-    fast: Cell
-    gpus: Cell
-    merge: Cell
-    export: Cell
+    plan: MethodCell
+    plain: MethodCell
+    fast: MethodCell
+    gpus: MethodCell
+    merge: MethodCell
+    export: MethodCell
 
     @property
-    def cells(self) -> tuple[Cell, ...]:
+    def cells(self) -> tuple[MethodCell, ...]:
         """In the order of ``FACETS``."""
         return tuple(getattr(self, name) for name in FACETS)
 
@@ -55,7 +55,7 @@ class Plane(Frozen):
     """Every pair of method and scheme, as found on a processor with the named versions."""
 
     versions: dict[str, str]
-    rows: tuple[Row, ...]
+    rows: tuple[MethodRow, ...]
 
 
 def read_plane() -> Plane:
@@ -67,9 +67,9 @@ def read_plane() -> Plane:
     return read_json(FILE, Plane)
 
 
-def drawn_together(rows: Iterable[Row]) -> tuple[Row, ...]:
+def drawn_together(rows: Iterable[MethodRow]) -> tuple[MethodRow, ...]:
     """Rows by method, one for all schemes on which a method's cells are alike."""
-    alike: dict[tuple[str, tuple[Cell, ...]], list[Row]] = {}
+    alike: dict[tuple[str, tuple[MethodCell, ...]], list[MethodRow]] = {}
     for row in rows:
         alike.setdefault((row.method, row.cells), []).append(row)
     found = [
@@ -98,7 +98,7 @@ def plane_markdown(plane: Plane) -> str:
     return "\n".join([head, *table, *lines, "", *notes, ""])
 
 
-def _shown(cell: Cell, reasons: dict[str, int]) -> str:
+def _shown(cell: MethodCell, reasons: dict[str, int]) -> str:
     if not cell.reason:
         return cell.state
     number = reasons.setdefault(cell.reason, len(reasons) + 1)

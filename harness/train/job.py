@@ -12,7 +12,7 @@ from harness.train.ledger import StepTokens
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from harness.corpus.sequences import Row
+    from harness.corpus.sequences import TrainingRow
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class TrainJob:
     """
 
     model: PreTrainedModel
-    rows: tuple[Row, ...]
+    rows: tuple[TrainingRow, ...]
     order: list[int]
     plan: Plan
     pad_id: int
@@ -38,12 +38,12 @@ class TrainJob:
         """Optimizer steps in all."""
         return len(self.order) // self.plan.budget.batch_size
 
-    def step_rows(self, step: int) -> list[Row]:
+    def step_rows(self, step: int) -> list[TrainingRow]:
         """Rows of optimizer step ``step`` (from 0)."""
         size = self.plan.budget.batch_size
         return [self.rows[index] for index in self.order[step * size : (step + 1) * size]]
 
-    def micro_batches(self, step: int) -> list[list[Row]]:
+    def micro_batches(self, step: int) -> list[list[TrainingRow]]:
         """The rows of optimizer step ``step``, a list for each forward pass."""
         rows, size = self.step_rows(step), self.plan.training.micro_batch_size
         return [rows[start : start + size] for start in range(0, len(rows), size)]

@@ -16,7 +16,7 @@ import torch
 from harness.cli.preflight import preflight
 from harness.errors import UserError
 from harness.spec.plan import Plan
-from harness.spec.plane import FILE, Cell, Plane, Row, drawn_together, plane_markdown
+from harness.spec.plane import FILE, MethodCell, MethodRow, Plane, drawn_together, plane_markdown
 from harness.spec.registry import load_suite, load_variant, variant_names
 from harness.spec.schemes import scheme_names
 from harness.spec.storage import write_json
@@ -26,10 +26,12 @@ from tests.methods.bench import Bench, make_bench
 from tests.methods.trial import check_pair, start_shift
 
 PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
-WORKS = Cell(state="works")
-ONE_DEVICE = Cell(state="not offered", reason="training runs on one device")
-NO_PLAN = Cell(state="refused", reason="there is no plan")
-WHOLE = Cell(state="not offered", reason="the weights of full fine-tuning are scored, not kept")
+WORKS = MethodCell(state="works")
+ONE_DEVICE = MethodCell(state="not offered", reason="training runs on one device")
+NO_PLAN = MethodCell(state="refused", reason="there is no plan")
+WHOLE = MethodCell(
+    state="not offered", reason="the weights of full fine-tuning are scored, not kept"
+)
 PACKAGES = ("peft", "torch", "transformers", "bitsandbytes")
 
 
@@ -46,7 +48,7 @@ def _is_method(variant: Variant) -> bool:
     return variant.method != "none" and plain and not twin
 
 
-def find_pair(bench: Bench, method: str, scheme: str) -> Row:
+def find_pair(bench: Bench, method: str, scheme: str) -> MethodRow:
     """Try one pair.
 
     Raises:
@@ -58,14 +60,14 @@ def find_pair(bench: Bench, method: str, scheme: str) -> Row:
         preflight([plan])
     except UserError as refused:
         why = refused.what if "not a valid" not in refused.what else str(refused.expected)
-        no = Cell(state="refused", reason=" ".join(why.partition(", found")[0].split()))
+        no = MethodCell(state="refused", reason=" ".join(why.partition(", found")[0].split()))
         cells = dict.fromkeys(("plain", "fast", "merge", "export"), NO_PLAN)
-        return Row(method=method, schemes=(scheme,), plan=no, gpus=ONE_DEVICE, **cells)
+        return MethodRow(method=method, schemes=(scheme,), plan=no, gpus=ONE_DEVICE, **cells)
     trained = check_pair(plan)
     if plan.adapter is not None and scheme != "none":
         _check_start(plan, bench.plan(method, "llama"))
     whole = plan.adapter is None
-    return Row(
+    return MethodRow(
         method=method,
         schemes=(scheme,),
         plan=WORKS,
@@ -83,10 +85,10 @@ def _check_start(plan: Plan, plain: Plan) -> None:
         assert start_shift(plan) < 1e-2, "the start moves a quantized base"
 
 
-def _fast(plan: Plan) -> Cell:
+def _fast(plan: Plan) -> MethodCell:
     reason = STREAM.refuses(plan)
     if reason is not None:
-        return Cell(state="refused", reason=f"the fast path does not take {reason}")
+        return MethodCell(state="refused", reason=f"the fast path does not take {reason}")
     check_pair(plan.model_copy(update={"training": _fast_training(plan)}))
     return WORKS
 
@@ -95,14 +97,14 @@ def _fast_training(plan: Plan) -> object:
     return plan.training.model_copy(update={"speed": "fast"})
 
 
-def _merge(plan: Plan, model: Any) -> Cell:
+def _merge(plan: Plan, model: Any) -> MethodCell:
     """Refused as export would refuse it; on a plain base, merging is tried."""
     from harness.forms.merging import merge, why_not_merged
 
     assert plan.adapter is not None
     reason = why_not_merged(plan.adapter, plan.model)
     if reason is not None:
-        return Cell(state="refused", reason=reason)
+        return MethodCell(state="refused", reason=reason)
     if plan.quantization.type == "none":
         ids = torch.arange(40)[None]
         with torch.no_grad():

@@ -24,7 +24,7 @@ from harness.spec.methods import READS_ROWS, TAKES_START_OUT, initialisation
 from harness.spec.model import FolderSource
 from harness.spec.plan import Plan
 from harness.spec.storage import read_json, write_json
-from harness.train.batch import collate, first_batches
+from harness.train.collate import collate, first_batches
 
 
 @dataclass(frozen=True)
@@ -132,9 +132,9 @@ def start_shift(plan: Plan) -> float:
 def make_job(plan: Plan, model: Any, **more: Any) -> Any:
     """The job that a run of ``plan`` would give its path."""
     from harness.cache import Reuse
-    from harness.corpus.cache import tokenised_corpus
     from harness.corpus.render import Renderer
-    from harness.corpus.sequences import make_rows
+    from harness.corpus.sequences import make_training_rows
+    from harness.corpus.tokenised import tokenised_corpus
     from harness.train.job import TrainJob
     from harness.train.schedule import schedule
     from harness.weights.load import load_tokenizer
@@ -143,7 +143,7 @@ def make_job(plan: Plan, model: Any, **more: Any) -> Any:
     tokenizer = load_tokenizer(Path(plan.model.source.path))
     renderer = Renderer(tokenizer, plan.model.chat_template, plan.corpus.chat_date)
     found = tokenised_corpus(plan.corpus, renderer, Reuse(Silence(), None))
-    rows = make_rows(found.train, plan.training)
+    rows = make_training_rows(found.train, plan.training)
     order = schedule(len(rows.rows), plan.budget, plan.seed, rows.tokens_per_row)
     return TrainJob(model, rows.rows, order, plan, renderer.pad_id, **more)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.train.batch import StreamBatch
+from harness.train.collate import StreamBatch
 from harness.train.stream import ops
 from harness.train.stream.blocks import ACTIVATIONS, Block, Inside, frozen_norm, make_blocks
 from harness.train.stream.footprint import logit_chunk

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.train.batch import StreamBatch, StreamSize
+from harness.train.collate import StreamBatch, StreamSize
 from harness.train.stream.decoder import Decoder
 
 # A training of fewer micro-batches ends before a recording has paid for itself.

@@ -12,7 +12,6 @@ from torch import Tensor
 from harness.errors import RunError
 from harness.records.events import Progress
 from harness.records.record import TrainResult
-from harness.train.batch import StreamBatch, StreamSize, assistant_tokens, make_stream_batch
 from harness.train.checkpoint import (
     CheckpointWriter,
     TrainingState,
@@ -20,6 +19,7 @@ from harness.train.checkpoint import (
     saved_state,
     trainable_weights,
 )
+from harness.train.collate import StreamBatch, StreamSize, assistant_tokens, make_stream_batch
 from harness.train.job import TrainJob
 from harness.train.ledger import Ledger
 from harness.train.optimizer import make_optimizer, make_rate_schedule
@@ -29,7 +29,7 @@ from harness.train.stream.graph import WORTHWHILE, Pace, RecordedStep, choose_sh
 from harness.train.stream.linears import UnsupportedLayer
 
 if TYPE_CHECKING:
-    from harness.corpus.sequences import Row
+    from harness.corpus.sequences import TrainingRow
 
 
 def train(job: TrainJob, progress: Progress) -> TrainResult:
@@ -158,7 +158,7 @@ class _Loop:
         torch.cuda.synchronize()
         return time.perf_counter() - started
 
-    def _launch(self, rows: list[Row]) -> tuple[float, float]:
+    def _launch(self, rows: list[TrainingRow]) -> tuple[float, float]:
         """Run one micro-batch. Returns seconds until all was launched and until all was done."""
         batch = self._on_device(make_stream_batch(rows))
         torch.cuda.synchronize()
@@ -168,7 +168,7 @@ class _Loop:
         torch.cuda.synchronize()
         return launched, time.perf_counter() - started
 
-    def _pace(self, micro_batches: list[list[Row]]) -> Pace:
+    def _pace(self, micro_batches: list[list[TrainingRow]]) -> Pace:
         """Measured: launches on the shortest row, where the device has little to do.
 
         A token's time is read off the largest micro-batch, recorded unless the device is plainly
@@ -185,7 +185,9 @@ class _Loop:
             done = min(_seconds(recorded, batch, self.total) for _ in range(2))
         return Pace(launch, done / StreamSize.of(largest).tokens)
 
-    def _record(self, micro_batches: list[list[Row]], shapes: list[StreamSize | None]) -> None:
+    def _record(
+        self, micro_batches: list[list[TrainingRow]], shapes: list[StreamSize | None]
+    ) -> None:
         """A recording for every shape, with one of its micro-batches as the example."""
         examples = {shape: rows for shape, rows in zip(shapes, micro_batches, strict=True) if shape}
         torch.cuda.empty_cache()

@@ -9,9 +9,17 @@ from typing import Annotated
 import typer
 
 from harness.cli.app import out, say
-from harness.cli.chat import LeastTokens, SeedOption, TemperatureOption
-from harness.cli.export import FormOption, RunArgument, TrustOption
-from harness.cli.options import DeviceKind, DeviceOption, ReportsOption
+from harness.cli.options import (
+    DeviceKind,
+    DeviceOption,
+    FormOption,
+    LongestAnswer,
+    ReportsOption,
+    RunArgument,
+    SeedOption,
+    TemperatureOption,
+    TrustOption,
+)
 from harness.errors import UserError
 from harness.spec.form import parse_form
 
@@ -19,11 +27,14 @@ from harness.spec.form import parse_form
 def generate(
     run: RunArgument,
     prompts: Annotated[
-        Path, typer.Option("--prompts", help="Prompts, one a line; or .jsonl with prompt.")
+        Path,
+        typer.Option(
+            "--prompts", help="Text file with one prompt a line, or .jsonl with a key `prompt`."
+        ),
     ],
-    to: Annotated[Path, typer.Option("--out", help="The JSON lines to write.")],
+    to: Annotated[Path, typer.Option("--out", help="JSON lines file to write.")],
     form: FormOption = "adapter",
-    max_new_tokens: LeastTokens = 256,
+    max_new_tokens: LongestAnswer = 256,
     temperature: TemperatureOption = 0.0,
     seed: SeedOption = 0,
     device: DeviceOption = DeviceKind.auto,

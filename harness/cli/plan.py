@@ -39,9 +39,9 @@ def plan(
     include_path: IncludePathOption = "",
     device: DeviceOption = DeviceKind.auto,
     gpu: Annotated[str, typer.Option(help="Plan for this GPU: rtx4090, t4, h100, …")] = "",
-    memory: Annotated[str, typer.Option(help="Memory to fit into: 24GiB.")] = "",
+    memory: Annotated[str, typer.Option(help="Memory that the run must fit into: 24GiB.")] = "",
     reports: ReportsOption = Path("reports"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print the plan itself.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole plan as JSON.")] = False,
 ) -> None:
     """Show what a run would do and cost, before anything is downloaded."""
     from harness.records.store import RunStore

@@ -9,27 +9,34 @@ from typing import Annotated
 import typer
 
 from harness.cli.app import out, say
-from harness.cli.export import FormOption, RunArgument, TrustOption, full_form
-from harness.cli.options import DeviceKind, DeviceOption, ReportsOption
+from harness.cli.export import full_form
+from harness.cli.options import (
+    DeviceKind,
+    DeviceOption,
+    FormOption,
+    ReportsOption,
+    RunArgument,
+    TrustOption,
+)
 from harness.spec.form import parse_form
 
 
 def push(
     run: RunArgument,
-    to: Annotated[str, typer.Option("--to", help="The repository on the hub: owner/name.")],
+    to: Annotated[str, typer.Option("--to", help="Repository on the hub: owner/name.")],
     form: FormOption = "adapter",
     quant: Annotated[str, typer.Option(help="GGUF type: Q8_0, Q4_K_M, …")] = "",
     yes: Annotated[
-        bool, typer.Option("--yes", help="Upload. Without it the files are listed, none goes.")
+        bool, typer.Option("--yes", help="Upload; without this option the files are only listed.")
     ] = False,
     public: Annotated[
-        bool, typer.Option("--public", help="A repository made here is public, not private.")
+        bool, typer.Option("--public", help="Make a new repository public instead of private.")
     ] = False,
     device: DeviceOption = DeviceKind.cpu,
     reports: ReportsOption = Path("reports"),
     trust_remote_code: TrustOption = False,
 ) -> None:
-    """Upload a run's result with its model card; a dry run unless --yes is given.
+    """Upload a run's result with its model card; only with --yes; otherwise a dry run.
 
     The token comes from the environment variable HF_TOKEN and is written nowhere.
     """

@@ -26,27 +26,39 @@ if TYPE_CHECKING:
 def study(
     name: Annotated[str, typer.Argument(help="A built-in study or a TOML file.")],
     settings: SetOption = [],  # noqa: B006 - typer copies it
-    suite: Annotated[str, typer.Option("--suite", "-s", help="Instead of the study's own.")] = "",
-    plan: Annotated[bool, typer.Option("--plan", help="Say what would run; run nothing.")] = False,
-    status: Annotated[bool, typer.Option("--status", help="Say how far it is.")] = False,
-    shard: Annotated[
-        str, typer.Option(help="3/8: run the third of eight parts, then say what is left.")
+    suite: Annotated[
+        str, typer.Option("--suite", "-s", help="Suite to use instead of the study's own.")
     ] = "",
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at once on this machine.")] = 1,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Show what would run, without running anything.")
+    ] = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Show how far the study has come.")
+    ] = False,
+    shard: Annotated[
+        str, typer.Option(help="Run one part of the study: 3/8 is the third of eight parts.")
+    ] = "",
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at the same time on this machine.")] = 1,
     executor: Annotated[str, typer.Option(help="Where to run: local, ray or slurm.")] = "local",
-    address: Annotated[str, typer.Option(help="Of a Ray cluster; auto: this machine's.")] = "",
-    partition: Annotated[str, typer.Option(help="Of a SLURM cluster.")] = "",
+    address: Annotated[
+        str, typer.Option(help="Address of the Ray cluster; auto: this machine's.")
+    ] = "",
+    partition: Annotated[str, typer.Option(help="SLURM partition.")] = "",
     device: DeviceOption = DeviceKind.auto,
     reports: ReportsOption = Path("reports"),
-    drop: Annotated[list[str], typer.Option(help="Give a variant no more runs.")] = [],  # noqa: B006
-    add: Annotated[list[str], typer.Option(help="Compare another variant too.")] = [],  # noqa: B006
-    more_seeds: Annotated[int, typer.Option(min=0, help="Allow so many seeds more.")] = 0,
+    drop: Annotated[list[str], typer.Option(help="Stop running this variant.")] = [],  # noqa: B006
+    add: Annotated[list[str], typer.Option(help="Add this variant to the comparison.")] = [],  # noqa: B006
+    more_seeds: Annotated[
+        int, typer.Option(min=0, help="Allow this many seeds beyond the study's limit.")
+    ] = 0,
     publish: Annotated[
         Path | None,
-        typer.Option(help="Write the page here too, with records that hold no data text."),
+        typer.Option(
+            help="Also write the page and its records to this folder, without any text of the data."
+        ),
     ] = None,
 ) -> None:
-    """Answer a question about variants: tune each, add seeds until decided, write the page."""
+    """Answer a question about variants: tune each, add seeds until it is decided, report."""
     from harness.runs.executor import make_executor
     from harness.runs.order import Order
     from harness.studies.open import open_study

@@ -13,7 +13,7 @@ from harness.report.pairing import Aligned, ScoreKey, read_items
 from harness.report.rows import Row
 from harness.report.sample import Scale, make_scale
 from harness.spec.plan import Plan
-from harness.studies.arms import Arm, Comparison, verdict_job
+from harness.studies.arms import Arm, StudyArms, verdict_job
 from harness.studies.findings import Job
 from harness.studies.looks import FAR, Conclusion, Family, Following, Rule, follow, steered
 from harness.studies.search import Find, Search, search
@@ -57,7 +57,7 @@ class Agenda:
     planned although something is open: the budget.
     """
 
-    comparison: Comparison
+    comparison: StudyArms
     searches: dict[str, Search]
     standings: dict[Setting, Standing]
     jobs: tuple[Job, ...]
@@ -76,7 +76,7 @@ class Agenda:
         return self.standings.get("best") or self.standings.get("default")
 
 
-def next_plans(comparison: Comparison, find: Find, steering: Steering = Steering()) -> Agenda:  # noqa: B008 - it is immutable
+def next_plans(comparison: StudyArms, find: Find, steering: Steering = Steering()) -> Agenda:  # noqa: B008 - it is immutable
     """Where the study stands and what to run next, from its file, records and decisions alone.
 
     Drivers that are killed, run at once, or hold a part of the records each, agree for that
@@ -88,7 +88,7 @@ def next_plans(comparison: Comparison, find: Find, steering: Steering = Steering
 class _Planner:
     """Looks every job up once, and remembers what it saw for the account of costs."""
 
-    def __init__(self, comparison: Comparison, find: Find, steering: Steering) -> None:
+    def __init__(self, comparison: StudyArms, find: Find, steering: Steering) -> None:
         self._comparison = comparison
         self._study = comparison.study
         self._lookup = find

@@ -54,7 +54,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class StudyArms:
     """What a study compares: its arms in order, one of them the reference.
 
     ``added`` says of arms that were added later which decision it was (from 0).
@@ -73,7 +73,7 @@ class Comparison:
 
 def compare_what(
     study: Study, device: Device, settings: Sequence[str] = (), added: Sequence[str] = ()
-) -> Comparison:
+) -> StudyArms:
     """Resolve a study's variants on ``device``.
 
     Args:
@@ -102,7 +102,7 @@ def compare_what(
             for arm in _arms(study, contender, shared, device):
                 if arms.setdefault(arm.label, arm) is arm:
                     by_decision[arm.label] = number
-    return Comparison(study, tuple(arms.values()), reference, by_decision)
+    return StudyArms(study, tuple(arms.values()), reference, by_decision)
 
 
 def _suite_settings(study: Study) -> list[str]:

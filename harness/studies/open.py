@@ -14,7 +14,7 @@ from harness.spec.overrides import merge, parse_setting
 from harness.spec.registry import load_study
 from harness.spec.study import Study
 from harness.studies.agenda import Agenda, next_plans
-from harness.studies.arms import Comparison, compare_what
+from harness.studies.arms import StudyArms, compare_what
 from harness.studies.findings import Findings
 from harness.studies.page import make_page
 from harness.studies.published import publish_study
@@ -32,7 +32,7 @@ class OpenStudy:
     device: Device
     reports: Path
     findings: Findings
-    _resolved: dict[tuple[str, ...], Comparison] = field(default_factory=dict)
+    _resolved: dict[tuple[str, ...], StudyArms] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -48,7 +48,7 @@ class OpenStudy:
         """All decisions so far, those of other terminals too."""
         return read_steering(self.log)
 
-    def comparison(self) -> Comparison:
+    def comparison(self) -> StudyArms:
         """The arms, those that were added included."""
         added = self.steering().added
         if added not in self._resolved:

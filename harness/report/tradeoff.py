@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from harness.report import numbers
-from harness.report.blocks import Block, Figure, Section, prose
+from harness.report.axes import axes_choice
+from harness.report.blocks import Figure, Section, prose
 from harness.report.cells import difference_text
 from harness.report.evidence import Evidence
 from harness.report.figures.canvas import Axis
@@ -44,13 +46,13 @@ def tradeoff_section(evidence: Evidence) -> Section | None:
             lambda x: f"{numbers.number(x, digits=3)} Wh",
         ),
     )
-    blocks: list[Block] = []
-    for cost in costs:
-        figure = _figure(evidence, evidence.main, cost)
-        if figure is not None:
-            blocks.append(figure)
-    if not blocks:
+    found = (_figure(evidence, evidence.main, cost) for cost in costs)
+    figures = [figure for figure in found if figure is not None]
+    if not figures:
         return None
+    chosen = recommend(evidence)
+    axes = axes_choice(evidence, None if chosen is None else chosen.row)
+    figures[0] = replace(figures[0], axes=axes)
     note = prose(
         "A variant on the front (dashed) is beaten by no other in both respects. Bars are 95 % "
         f"intervals of the difference from {evidence.reference}; with one training there is none. "
@@ -58,7 +60,7 @@ def tradeoff_section(evidence: Evidence) -> Section | None:
         "tie; on a CPU the planner's bytes break it. The recommended variant is ringed (◉). "
         f"{looks(evidence.rows)}"
     )
-    return Section("tradeoff", "Quality against cost", (note, *blocks))
+    return Section("tradeoff", "Quality against cost", (note, *figures))
 
 
 def _scaled(value: float | None, unit: float) -> float | None:

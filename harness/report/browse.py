@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from harness.report.evidence import Evidence
 from harness.report.markdown import harmless
 from harness.report.rows import Row
 from harness.report.scoring import Scoring
-from harness.report.write import fill_page
+from harness.report.write import as_script, fill_page
 
 NUMBERS = ("item", "numerator", "denominator")
 TEXTS = ("prompt", "target", "continuations", "log_likelihoods", "answer")
@@ -221,9 +220,3 @@ def _read(path: Path, wanted: Sequence[str]) -> dict[str, list[Any]] | None:
     except (pa.ArrowException, OSError, ValueError):
         return None
     return table if set(NUMBERS) <= set(table) else None
-
-
-def as_script(data: Mapping[str, Any]) -> str:
-    """Data as JSON that no text in it can end or turn into markup."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

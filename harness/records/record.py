@@ -6,22 +6,23 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
+from harness.records.validation import Count, ValidationResult
 from harness.spec.form import FormName
 from harness.spec.plan import Plan
 from harness.spec.schema import Frozen, Versioned
 
 Status = Literal["ok", "oom", "diverged", "failed", "interrupted"]
-PhaseName = Literal["fetch", "prepare", "load", "score_base", "train", "score", "save"]
+PhaseName = Literal["fetch", "prepare", "load", "score_base", "train", "validate", "score", "save"]
 PHASES: tuple[PhaseName, ...] = (
     "fetch",
     "prepare",
     "load",
     "score_base",
     "train",
+    "validate",
     "score",
     "save",
 )
-Count = Annotated[int, Field(ge=0)]
 
 
 class PhaseCost(Frozen):
@@ -85,6 +86,7 @@ class TrainResult(Frozen):
     throughput: Throughput
     compile_seconds: float | None = None
     trainer: str = Field(description="which path ran: plain or fast")
+    validation: ValidationResult | None = None
 
 
 class CensusRow(Frozen):

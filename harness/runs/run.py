@@ -18,6 +18,7 @@ from harness.records.store import RunFolder
 from harness.runs.draft import Draft, RunLog
 from harness.runs.kept import Kept, PhaseResult
 from harness.runs.order import Order
+from harness.runs.validator import Validator
 from harness.spec.plan import Plan
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Run:
     def _in_phase(self, name: PhaseName) -> Iterator[PhaseState]:
         self.log.start_phase(name)
         finished = len(self.meter.costs)
-        state = PhaseState()
+        state, told = PhaseState(), len(self.draft.costs)
         try:
             with self.meter.phase(name):
                 yield state
@@ -66,12 +67,14 @@ class Run:
                 cost.model_copy(update={"reused": state.reused})
                 for cost in self.meter.costs[finished:]
             ]
-        self.log.end_phase(self.draft.costs[-1])
+        for cost in self.draft.costs[told:]:
+            self.log.end_phase(cost)
 
     def execute(self) -> None:
         """Carry out the plan; ``draft`` holds what it found."""
         from harness.measure.environment import take_environment
         from harness.score.preflight import preflight
+        from harness.score.validation import check_validation
         from harness.train.path import path_of
         from harness.weights.fetch import fetch, quiet_libraries
 
@@ -85,6 +88,7 @@ class Run:
         self._import("the tokenizer", "transformers.models.auto.tokenization_auto")
         with self._in_phase("prepare"):
             corpus, renderer, rows = self._prepare(source)
+            check_validation(self.plan, corpus)
         order = self._schedule(rows)
         self._predict(order, rows)
         self._import("what models need", "harness.weights.load", "peft")
@@ -97,7 +101,7 @@ class Run:
             modules = path_of(self.plan).modules
             self._import("the trainer", "harness.weights.adapter", "peft", *modules)
             with self._in_phase("train"):
-                model = self._train(model, rows, order, renderer)
+                model = self._train(self._subject(model, corpus, renderer), rows, order)
         self._take_scores("score", lambda: self._subject(model, corpus, renderer))
         with self._in_phase("save"):
             self._save(model)
@@ -231,17 +235,17 @@ class Run:
             plan=self.plan,
         )
 
-    def _train(self, model: Any, rows: Rows | None, order: list[int], renderer: Renderer) -> Any:
+    def _train(self, subject: Subject, rows: Rows | None, order: list[int]) -> Any:
         from harness.train.job import TrainJob
         from harness.train.path import train
         from harness.weights.adapter import attach_adapter
         from harness.weights.census import check_census, take_census
 
         assert rows is not None  # noqa: S101 - a plan that trains was given rows
-        plan = self.plan
+        plan, renderer = self.plan, subject.renderer
         self.log.note("attaching the adapter" if plan.adapter else "preparing full fine-tuning")
-        batches = self._first_batches(model, rows, order, renderer)
-        model = attach_adapter(model, plan, len(order) // plan.budget.batch_size, batches)
+        batches = self._first_batches(subject.model, rows, order, renderer)
+        model = attach_adapter(subject.model, plan, len(order) // plan.budget.batch_size, batches)
         self.draft.census = take_census(model)
         counts = self._counts()
         check_census(self.draft.census, plan, counts)
@@ -254,12 +258,23 @@ class Run:
             checkpoint=self.folder.checkpoint,
             truncated_tokens=rows.truncated_tokens,
             checkpoint_seconds=self._order.checkpoint_seconds,
+            validate=self._validator(replace(subject, model=model)),
         )
         self.log.advance(0, job.steps)
         self.draft.training = train(job, self.log)
         # The training library must have left dtypes alone.
         check_census(take_census(model), plan, counts)
         return model.eval()
+
+    def _validator(self, subject: Subject) -> Validator | None:
+        """What validates the training, where the plan asks for it; it sees no held-out data."""
+        from harness.score.validation import ValidationLoss
+
+        if not self.plan.validation.every:
+            return None
+        corpus = replace(subject.corpus, held_out=(), pairs=())
+        loss = ValidationLoss.of(replace(subject, corpus=corpus))
+        return Validator(loss, self.meter, self.log)
 
     def _first_batches(
         self, model: Any, rows: Rows, order: list[int], renderer: Renderer

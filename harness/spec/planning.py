@@ -11,7 +11,7 @@ from harness.spec.model import Model
 from harness.spec.plan import Plan, Substitution
 from harness.spec.plan_digests import corpus_sha256, data_sha256, model_sha256
 from harness.spec.schemes import check_usable
-from harness.spec.suite import Budget, Suite
+from harness.spec.suite import Budget, Suite, Validation
 from harness.spec.variant import Precision, Training, Variant
 
 
@@ -32,10 +32,11 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
     order: dict[str, Any] = {"order": suite.order, "order_seed": suite.order_seed}
     if variant.method == "none":
         training, budget, order = Training(), Budget(steps=0), {}
+        validation = Validation()
         precision = precision.model_copy(update={"trainable": "float32"})
         found = [item for item in found if not item.key.startswith(("training", "precision.tr"))]
     else:
-        budget = suite.budget
+        budget, validation = suite.budget, suite.validation
     return Plan(
         variant=variant.name,
         suite=suite.name,
@@ -52,6 +53,7 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
         data_sha256=data_sha256(suite.score),
         model_sha256=model_sha256(model),
         budget=budget,
+        validation=validation,
         score=suite.score.taken,
         device=device,
         substitutions=tuple(found),

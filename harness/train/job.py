@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from harness.corpus.sequences import Row
+    from harness.records.validation import ValidationPoint
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class TrainJob:
     ``model`` has its adapter attached and only the parameters to train require gradients; it is
     trained in place. ``checkpoint`` is the folder to resume from and to write to, at least
     ``checkpoint_seconds`` apart. ``truncated_tokens`` is what the sequence length cut off.
+    ``validate`` takes the loss on the validation split, given the steps and tokens done so far, and
+    leaves the model, its modes and the random state as they are.
     """
 
     model: PreTrainedModel
@@ -32,6 +36,7 @@ class TrainJob:
     checkpoint: Path | None = None
     truncated_tokens: int = 0
     checkpoint_seconds: float = 0.0
+    validate: Callable[[int, int], ValidationPoint] | None = None
 
     @property
     def steps(self) -> int:

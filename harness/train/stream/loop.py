@@ -27,6 +27,7 @@ from harness.train.random_state import random_state, restore_random_state
 from harness.train.stream.decoder import Decoder
 from harness.train.stream.graph import WORTHWHILE, Pace, RecordedStep, choose_shapes
 from harness.train.stream.linears import UnsupportedLayer
+from harness.train.watch import Watch
 
 if TYPE_CHECKING:
     from harness.corpus.sequences import Row
@@ -93,6 +94,7 @@ class _Loop:
     scaler: torch.amp.GradScaler
     trainable: list[torch.nn.Parameter]
     total: Tensor
+    watch: Watch
     shapes: dict[int, list[StreamSize | None]] = field(default_factory=dict)
     recorded: dict[StreamSize, RecordedStep] = field(default_factory=dict)
     ready: dict[int, list[_Prepared]] = field(default_factory=dict)
@@ -104,16 +106,18 @@ class _Loop:
         tokens = job.step_tokens(padding=False)
         optimizer = make_optimizer(job.model, job.plan)
         trainable = [p for p in job.model.parameters() if p.requires_grad]
+        ledger = Ledger(tokens, progress, saved.points if saved else ())
         loop = cls(
             job=job,
             decoder=decoder,
-            ledger=Ledger(tokens, progress, saved.points if saved else ()),
+            ledger=ledger,
             progress=progress,
             optimizer=optimizer,
             rates=make_rate_schedule(optimizer, job.plan, job.steps),
             scaler=torch.amp.GradScaler("cuda", enabled=job.plan.precision.compute == "float16"),
             trainable=trainable,
             total=torch.zeros((), device=trainable[0].device),
+            watch=Watch(job, ledger, saved),
         )
         if saved is not None:
             loop._restore(saved)
@@ -125,15 +129,21 @@ class _Loop:
         seconds, progress = self.job.checkpoint_seconds, self.progress
         writer = CheckpointWriter(self.job.checkpoint, seconds, progress)
         self.decoder.refresh()
+        self.watch.take()
         self.ledger.start_step()
-        while self.ledger.done < self.job.steps:
+        while not self.watch.over:
             self._step(self.ledger.done)
-            if writer.due(finished=self.ledger.done == self.job.steps):
+            self.watch.take()
+            if writer.due(finished=self.watch.over):
                 writer.write(self._state())
                 self.ledger.start_step()
         for parameter in self.trainable:
             parameter.grad = None
-        return self.ledger.result("fast", self.job.truncated_tokens, compile_seconds, self.job.plan)
+        validation = self.watch.finish()
+        result = self.ledger.result(
+            "fast", self.job.truncated_tokens, compile_seconds, self.job.plan
+        )
+        return result.model_copy(update={"validation": validation})
 
     def _warm_up(self) -> float:
         """Compile the kernels and record micro-batches where that pays. Returns seconds.
@@ -266,4 +276,5 @@ class _Loop:
             rates=self.rates.state_dict(),
             scaler=self.scaler.state_dict() if self.scaler.is_enabled() else None,
             random=random_state(),
+            **self.watch.state(),
         )

@@ -19,10 +19,11 @@ PHASES: tuple[PhaseName, ...] = (
     "load",
     "score_base",
     "train",
-    "validate",
     "score",
     "save",
 )
+COSTED: tuple[PhaseName, ...] = (*PHASES[:5], "validate", *PHASES[5:])
+"""The phases of a run, and what interrupts its training, in the order in which they are shown."""
 
 
 class PhaseCost(Frozen):

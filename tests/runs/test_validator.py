@@ -46,7 +46,7 @@ def curve(record: RunRecord) -> list[dict[str, Any]]:
     return [one.model_dump(exclude={"seconds"}) for one in record.training.validation.points]
 
 
-@pytest.mark.parametrize("speed", ["plain", "fast"])
+@pytest.mark.parametrize("speed", [pytest.param("plain", marks=pytest.mark.slow), "fast"])
 def test_a_killed_run_ends_with_the_same_curve_and_the_same_weights(
     roomy: Small, tmp_path: Path, speed: str
 ) -> None:

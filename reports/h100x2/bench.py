@@ -85,12 +85,18 @@ def plan_of(case: Case, devices: int, one: Any, *, tiny: bool) -> Plan:
     micro = case.micro or case.rows
     training = {**FAST, "sequence_length": length, "micro_batch_size": micro, **shared}
     plan = one.make_plan_of(
-        one.Case(case.model, DQ, case.rows, length, {**training, **case.training}, steps=case.steps),
+        one.Case(
+            case.model, DQ, case.rows, length, {**training, **case.training}, steps=case.steps
+        ),
         tiny,
     )
     steps = 4 if tiny else case.steps
     budget = plan.budget.model_copy(update={"batch_size": batch, "steps": steps})
-    used = {"micro_batch_size": min(micro, batch // devices), "parallel": "data", "devices": devices}
+    used = {
+        "micro_batch_size": min(micro, batch // devices),
+        "parallel": "data",
+        "devices": devices,
+    }
     used |= {} if devices > 1 else {"parallel": "none"}
     training = plan.training.model_copy(update=used)
     return plan.model_copy(update={"budget": budget, "training": training})
@@ -134,7 +140,9 @@ def run(case: Case, plan: Plan, model: Any, rows: tuple[Row, ...], ranks: Ranks)
         "tokens_per_step": result.tokens.non_padding / result.steps,
         "losses": [point.loss for point in result.losses],
         "compile_seconds": result.compile_seconds,
-        "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None,
+        "peak_gib": torch.cuda.max_memory_allocated() / 2**30
+        if torch.cuda.is_available()
+        else None,
     }
 
 

@@ -24,7 +24,7 @@ from harness.spec.plan import Plan
 if TYPE_CHECKING:
     from harness.corpus.corpus import Corpus
     from harness.corpus.render import Renderer
-    from harness.corpus.sequences import Rows
+    from harness.corpus.sequences import TrainingRows
     from harness.measure.meter import Meter
     from harness.score.subject import Scores, Subject
     from harness.weights.shape import ParameterCount
@@ -117,11 +117,11 @@ class Run:
         for name in modules:
             import_module(name)
 
-    def _prepare(self, source: Path) -> tuple[Corpus, Renderer, Rows | None]:
-        from harness.corpus.cache import tokenised_corpus
+    def _prepare(self, source: Path) -> tuple[Corpus, Renderer, TrainingRows | None]:
         from harness.corpus.funnel import with_rows
         from harness.corpus.render import Renderer
-        from harness.corpus.sequences import make_rows
+        from harness.corpus.sequences import make_training_rows
+        from harness.corpus.tokenised import tokenised_corpus
         from harness.weights.agreement import check_tokens
         from harness.weights.load import load_tokenizer
 
@@ -140,14 +140,14 @@ class Run:
         }
         check_tokens(self.plan.model, source, used)
         training = self.plan.training
-        rows = make_rows(found.train, training)
+        rows = make_training_rows(found.train, training)
         self.draft.corpus = with_rows(found.corpus.result, rows, training.overflow)
         corpus = found.corpus
         if self.plan.score.split == "validation":  # what is not here cannot be chosen by
             corpus = replace(corpus, held_out=(), pairs=())
         return corpus, renderer, rows if self.plan.trains else None
 
-    def _schedule(self, rows: Rows | None) -> list[int]:
+    def _schedule(self, rows: TrainingRows | None) -> list[int]:
         """Indices of the rows to train on, in order."""
         from harness.train.schedule import schedule
 
@@ -158,12 +158,12 @@ class Run:
         rows_of = rows.of_conversation if plan.order == "conversations" else None
         return schedule(len(rows.rows), plan.budget, seed, rows.tokens_per_row, rows_of)
 
-    def _divided(self, order: list[int], rows: Rows | None) -> list[int]:
+    def _divided(self, order: list[int], rows: TrainingRows | None) -> list[int]:
         from harness.train.schedule import divided
 
         return divided(order, rows.tokens_per_row, self.plan) if rows is not None else order
 
-    def _predict(self, order: list[int], rows: Rows | None) -> None:
+    def _predict(self, order: list[int], rows: TrainingRows | None) -> None:
         """Outside of any phase: it is no cost of the variant."""
         from harness.forecast.memory import predict
         from harness.train.schedule import largest_micro_batch
@@ -257,7 +257,9 @@ class Run:
             ranks=self._ranks,
         )
 
-    def _train(self, model: Any, rows: Rows | None, order: list[int], renderer: Renderer) -> Any:
+    def _train(
+        self, model: Any, rows: TrainingRows | None, order: list[int], renderer: Renderer
+    ) -> Any:
         from harness.train.job import TrainJob
         from harness.train.path import train
         from harness.weights.adapter import attach_adapter
@@ -289,11 +291,11 @@ class Run:
         return model.eval()
 
     def _first_batches(
-        self, model: Any, rows: Rows, order: list[int], renderer: Renderer
+        self, model: Any, rows: TrainingRows, order: list[int], renderer: Renderer
     ) -> list[dict[str, Any]]:
-        """Rows for an adapter that starts from such: the first that training will see."""
+        """TrainingRows for an adapter that starts from such: the first that training will see."""
         from harness.spec.methods import reads_rows
-        from harness.train.batch import first_batches
+        from harness.train.collate import first_batches
 
         if not reads_rows(self.plan.adapter):
             return []

@@ -16,7 +16,7 @@ from harness.forms.make import Parts, open_form, write_form
 from harness.parallel.ranks import ALONE
 from harness.records.events import Progress
 from harness.records.record import Generation, Score
-from harness.score.fidelity import DIVERGENCE, Pair, score_fidelity
+from harness.score.fidelity import DIVERGENCE, FormPair, score_fidelity
 from harness.score.items import Place, Stage
 from harness.score.perplexity import held_out_sequences
 from harness.score.subject import Scores, Subject
@@ -131,7 +131,7 @@ def _fidelity(
         "tokens_per_second": None if form.quant else _speed(opened.model, subject),
     }
     spec = subject.plan.score
-    pair = Pair(subject.model, opened.model, spec.window)
+    pair = FormPair(subject.model, opened.model, spec.window)
     scores = score_fidelity(pair, held_out_sequences(subject), place, details)
     for score in scores:
         if score.metric == DIVERGENCE.name and score.value > LOUD_NATS:

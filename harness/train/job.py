@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from harness.parallel.ranks import ALONE, Ranks
 from harness.spec.plan import Plan
-from harness.train.batch import assistant_tokens
+from harness.train.collate import assistant_tokens
 from harness.train.ledger import StepTokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from harness.corpus.sequences import Row
+    from harness.corpus.sequences import TrainingRow
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class TrainJob:
     """
 
     model: PreTrainedModel
-    rows: tuple[Row, ...]
+    rows: tuple[TrainingRow, ...]
     order: list[int]
     plan: Plan
     pad_id: int
@@ -45,8 +45,8 @@ class TrainJob:
         """Optimizer steps in all."""
         return len(self.order) // self.plan.budget.batch_size
 
-    def step_rows(self, step: int) -> list[Row]:
-        """Rows of optimizer step ``step`` (from 0), of all ranks."""
+    def step_rows(self, step: int) -> list[TrainingRow]:
+        """TrainingRows of optimizer step ``step`` (from 0), of all ranks."""
         size = self.plan.budget.batch_size
         return [self.rows[index] for index in self.order[step * size : (step + 1) * size]]
 
@@ -60,7 +60,7 @@ class TrainJob:
         start = step * self.plan.budget.batch_size + self.ranks.index * size
         return self.order[start : start + size]
 
-    def micro_batches(self, step: int) -> list[list[Row]]:
+    def micro_batches(self, step: int) -> list[list[TrainingRow]]:
         """This rank's rows of optimizer step ``step``, a list for each forward pass."""
         rows = [self.rows[index] for index in self.rank_order(step)]
         size = self.plan.training.micro_batch_size

@@ -17,7 +17,6 @@ from harness.corpus.sequences import IGNORED
 from harness.records.events import Progress
 from harness.records.record import TrainResult
 from harness.train.allocation import Allocation, allocation_of
-from harness.train.batch import collate
 from harness.train.checkpoint import (
     CheckpointWriter,
     TrainingState,
@@ -25,6 +24,7 @@ from harness.train.checkpoint import (
     saved_state,
     trainable_weights,
 )
+from harness.train.collate import collate
 from harness.train.job import TrainJob
 from harness.train.ledger import Ledger
 from harness.train.optimizer import make_optimizer, make_rate_schedule

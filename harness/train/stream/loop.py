@@ -30,7 +30,7 @@ from harness.train.stream.graph import WORTHWHILE, Pace, RecordedStep, choose_sh
 from harness.train.stream.linears import UnsupportedLayer
 
 if TYPE_CHECKING:
-    from harness.corpus.sequences import Row
+    from harness.corpus.sequences import TrainingRow
 
 
 def train(job: TrainJob, progress: Progress) -> TrainResult:
@@ -168,14 +168,14 @@ class Loop:
         torch.cuda.synchronize()
         return time.perf_counter() - started
 
-    def _recorded_shapes(self, micro_batches: list[list[Row]]) -> list[Size | None]:
+    def _recorded_shapes(self, micro_batches: list[list[TrainingRow]]) -> list[Size | None]:
         """The shape of each micro-batch, every one of them recorded."""
         sizes = [self.decoder.size_of(rows) for rows in micro_batches]
         shapes = choose_shapes(sizes, self._pace(micro_batches))
         self._record(micro_batches, shapes)
         return shapes
 
-    def _launch(self, rows: list[Row]) -> tuple[float, float]:
+    def _launch(self, rows: list[TrainingRow]) -> tuple[float, float]:
         """Run one micro-batch. Returns seconds until all was launched and until all was done."""
         batch = self._on_device(self.decoder.batch(rows))
         torch.cuda.synchronize()
@@ -185,7 +185,7 @@ class Loop:
         torch.cuda.synchronize()
         return launched, time.perf_counter() - started
 
-    def _pace(self, micro_batches: list[list[Row]]) -> Pace:
+    def _pace(self, micro_batches: list[list[TrainingRow]]) -> Pace:
         """Measured: launches on the shortest row, where the device has little to do.
 
         A token's time is read off the largest micro-batch, recorded unless the device is plainly
@@ -202,7 +202,7 @@ class Loop:
             done = min(_seconds(recorded, batch, self.total) for _ in range(2))
         return Pace(launch, done / self.decoder.size_of(largest).tokens)
 
-    def _record(self, micro_batches: list[list[Row]], shapes: list[Size | None]) -> None:
+    def _record(self, micro_batches: list[list[TrainingRow]], shapes: list[Size | None]) -> None:
         """A recording for every shape, with one of its micro-batches as the example."""
         examples = {shape: rows for shape, rows in zip(shapes, micro_batches, strict=True) if shape}
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""Show: a plan and its predicted costs for the terminal."""
+"""Wording: a plan and its predicted costs for the terminal."""
 
 from __future__ import annotations
 

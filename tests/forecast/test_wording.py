@@ -9,7 +9,7 @@ from rich.console import Console
 
 from harness.errors import UserError
 from harness.forecast.duration import expected_seconds
-from harness.forecast.show import plan_report
+from harness.forecast.wording import plan_report
 from harness.records.record import LossPoint, RunRecord, Throughput, Tokens, TrainResult
 from harness.records.store import RunStore
 from harness.spec.gpus import planned_gpu

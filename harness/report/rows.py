@@ -25,7 +25,7 @@ MEMORY_KINDS = {
     "peak_allocated_bytes": "CUDA allocated",
     "peak_resident_bytes": "resident memory of the process",
 }
-TRAINING_PHASES = ("load", "prepare", "train")
+TRAINING_PHASES = ("load", "prepare", "train", "validate")
 BESIDE_SETTINGS = frozenset({"seed", "substitutions", "request"})
 
 

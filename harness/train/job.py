@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from harness.corpus.sequences import TrainingRow
+    from harness.records.validation import ValidationPoint
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class TrainJob:
     ``model`` has its adapter attached and only the parameters to train require gradients; it is
     trained in place. ``checkpoint`` is the folder to resume from and to write to, at least
     ``checkpoint_seconds`` apart. ``truncated_tokens`` is what the sequence length cut off.
+    ``validate`` takes the loss on the validation split, given the steps and tokens done so far, and
+    leaves the model, its modes and the random state as they are.
 
     With several ``ranks`` each has a job of its own, equal but for the rank, and trains on its
     part of every step: ``order`` names the rows of a step rank by rank
@@ -39,6 +43,7 @@ class TrainJob:
     truncated_tokens: int = 0
     checkpoint_seconds: float = 0.0
     ranks: Ranks = ALONE
+    validate: Callable[[int, int], ValidationPoint] | None = None
 
     @property
     def steps(self) -> int:

@@ -28,7 +28,7 @@ if "LOCAL_RANK" in os.environ and "--tiny" not in sys.argv:  # before torch look
 import numpy as np
 import torch
 
-from harness.corpus.sequences import Row
+from harness.corpus.sequences import TrainingRow
 from harness.parallel.ranks import ALONE, Joined, Ranks
 from harness.records.events import Silence
 from harness.score.divided import DividedLikelihood
@@ -102,7 +102,7 @@ def plan_of(case: Case, devices: int, one: Any, *, tiny: bool) -> Plan:
     return plan.model_copy(update={"budget": budget, "training": training})
 
 
-def make_training_rows(case: Case, plan: Plan, count: int) -> tuple[Row, ...]:
+def make_training_rows(case: Case, plan: Plan, count: int) -> tuple[TrainingRow, ...]:
     """Random tokens: full rows of several conversations, or rows of one of unequal length.
 
     Lengths follow OASST1's (median 500 tokens, long tail); 77 % of tokens carry loss.
@@ -120,11 +120,11 @@ def make_training_rows(case: Case, plan: Plan, count: int) -> tuple[Row, ...]:
         ids = rng.integers(0, words, total).astype(np.int32)
         labels = np.where(rng.random(total) < 0.23, -100, ids).astype(np.int32)
         positions = np.concatenate([np.arange(size) for size in sizes]).astype(np.int32)
-        rows.append(Row(ids, labels, positions, tuple(sizes)))
+        rows.append(TrainingRow(ids, labels, positions, tuple(sizes)))
     return tuple(rows)
 
 
-def run(case: Case, plan: Plan, model: Any, rows: tuple[Row, ...], ranks: Ranks) -> dict[str, Any]:
+def run(case: Case, plan: Plan, model: Any, rows: tuple[TrainingRow, ...], ranks: Ranks) -> dict[str, Any]:
     """Train, and say how fast."""
     tokens = [len(row.input_ids) for row in rows]
     order = divided(schedule(len(rows), plan.budget, plan.seed, tokens), tokens, plan)

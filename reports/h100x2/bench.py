@@ -124,7 +124,9 @@ def make_training_rows(case: Case, plan: Plan, count: int) -> tuple[TrainingRow,
     return tuple(rows)
 
 
-def run(case: Case, plan: Plan, model: Any, rows: tuple[TrainingRow, ...], ranks: Ranks) -> dict[str, Any]:
+def run(
+    case: Case, plan: Plan, model: Any, rows: tuple[TrainingRow, ...], ranks: Ranks
+) -> dict[str, Any]:
     """Train, and say how fast."""
     tokens = [len(row.input_ids) for row in rows]
     order = divided(schedule(len(rows), plan.budget, plan.seed, tokens), tokens, plan)

@@ -107,20 +107,25 @@ class Checks:
         self.show("the cost of each device", passed=len(each) == 2, words=each)
 
     def killed(self) -> None:
-        """Killed in the middle, and resumed."""
-        for rank in (1, 0):
-            name = f"killed {rank}"
-            record = self.run(name, 2, self.at_step(name, 12, rank, signal.SIGKILL))
-            kind = record.problem.kind if record.problem else None
-            self.show(
-                name, passed=kind == "killed", words=record.problem and record.problem.message
-            )
-            record = self.run(name, 2)
-            if self.reference is not None and record.status == "ok":
-                same = results(record) == results(self.reference)
-                self.show(f"{name}, resumed bit for bit", passed=same)
-            else:
-                self.show(f"{name}, resumed", passed=record.status == "ok", words=record.problem)
+        """The second device's process killed in the middle, and the run resumed."""
+        self.kill(1)
+
+    def killed_first(self) -> None:
+        """The same of the first device's."""
+        self.kill(0)
+
+    def kill(self, rank: int) -> None:
+        """Kill the process of a device, and go on."""
+        name = f"killed {rank}"
+        record = self.run(name, 2, self.at_step(name, 12, rank, signal.SIGKILL))
+        kind = record.problem.kind if record.problem else None
+        self.show(name, passed=kind == "killed", words=record.problem and record.problem.message)
+        record = self.run(name, 2)
+        if self.reference is not None and record.status == "ok":
+            same = results(record) == results(self.reference)
+            self.show(f"{name}, resumed bit for bit", passed=same)
+        else:
+            self.show(f"{name}, resumed", passed=record.status == "ok", words=record.problem)
 
     def full(self) -> None:
         """The second device has no memory left."""
@@ -174,7 +179,7 @@ def main() -> int:
     """Every check that was asked for."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--only", default="together,killed,full,hangs")
+    parser.add_argument("--only", default="together,killed,killed_first,full,hangs")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     checks = Checks(arguments.out.resolve())

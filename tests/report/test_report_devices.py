@@ -55,4 +55,4 @@ def test_each_device_has_its_peak_and_its_energy(tmp_path: Path) -> None:
     lines = [[cell.text for cell in row] for row in table.rows]
     assert [line[:2] for line in lines] == [[variant, "train"], [variant, "score"]]
     assert {line[2] for line in lines} == {"3.00 GiB, 4.00 GiB"}
-    assert {line[3] for line in lines} == {"300 J, 400 J"}
+    assert {line[3] for line in lines} == {"0.300 kJ, 0.400 kJ"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import Unpredicted
-from harness.forecast.duration import expected_seconds, validation_seconds
+from harness.forecast.duration import expected_seconds, scaled_seconds, validation_seconds
 from harness.forecast.memory import largest_batch, predict, room_needed
 from harness.records.events import Silence
 from harness.records.record import MemoryPrediction
@@ -107,11 +107,17 @@ def _verdict(plan: Plan, prediction: MemoryPrediction | None, room: int | None) 
 def _time(plan: Plan, runs: Path) -> Iterator[str]:
     if not plan.trains:
         return
-    expected = expected_seconds(plan, runs)
-    if expected is None:
-        yield "time: unknown, no stored run of this variant and model on this device"
-    else:
+    expected, scaled = expected_seconds(plan, runs), scaled_seconds(plan, runs)
+    if expected is not None:
         yield f"time: about {expected / 60:.1f} minutes of training, by a stored run"
+    elif scaled is not None:
+        count = "1 device" if scaled[1] == 1 else f"{scaled[1]} devices"
+        yield (
+            f"time: {scaled[0] / 60:.1f} minutes of training at best, by a stored run on {count}, "
+            "as if twice the devices were twice as fast"
+        )
+    else:
+        yield "time: unknown, no stored run of this variant and model on this device"
     if plan.validation.every:
         yield _validations(plan, runs)
 

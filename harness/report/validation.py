@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from harness.records.validation import ValidationResult
 from harness.report import numbers
 from harness.report.blocks import Block, Cell, Column, Details, Figure, Note, Table, prose, unknown
+from harness.report.cells import spread_cell
 from harness.report.evidence import Evidence
 from harness.report.figures.canvas import Axis
 from harness.report.figures.lines import Curves, Line
-from harness.report.ranking import spread_cell
 from harness.report.rows import Row
 
 NAMED = 12

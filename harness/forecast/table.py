@@ -161,7 +161,7 @@ def hint(plan: Plan, room: int) -> str:
         rows = largest_batch(tried, room)
         if rows is None:
             return ""
-        divisors = [n for n in range(1, rows + 1) if plan.budget.batch_size % n == 0]
+        divisors = [n for n in range(1, rows + 1) if plan.device_rows % n == 0]
         if divisors:
             micro = min(max(divisors), training.micro_batch_size)
             less = f"--set training.micro_batch_size={micro}" if _smaller(micro, plan) else ""

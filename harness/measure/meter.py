@@ -33,14 +33,16 @@ class Meter:
     clock is read.
     """
 
-    def __init__(self, device: Device, *, shared: bool = False) -> None:
+    def __init__(self, device: Device, *, shared: bool = False, leads: bool = True) -> None:
         """Measure on ``device``; a GPU is looked up when the first phase begins.
 
         On a device that is ``shared`` with other runs, energy and the memory of the whole device
-        are theirs too, so both stay unknown.
+        are theirs too, so both stay unknown. Of several processes on one processor, only the one
+        that ``leads`` reads its energy.
         """
         self._device = device
         self._shared = shared
+        self._leads = leads
         self._costs: list[PhaseCost] = []
         self._under_way: _UnderWay | None = None
         self._host = HostGauge()
@@ -116,7 +118,7 @@ class Meter:
         self._found = True
         if self._device.kind == "cuda":
             self._cuda = CudaGauge()
-        if not self._shared:
+        if not self._shared and (self._leads or self._cuda is not None):
             self._energy = energy_counter(self._cuda)
 
     def _cost(self, name: PhaseName, seconds: float, stretch: _Stretch) -> PhaseCost:

@@ -26,8 +26,21 @@ COSTED: tuple[PhaseName, ...] = (*PHASES[:5], "validate", *PHASES[5:])
 """The phases of a run, and what interrupts its training, in the order in which they are shown."""
 
 
+class DeviceCost(Frozen):
+    """What a phase cost on one of several devices that share a run. Unknown is null, never 0."""
+
+    peak_resident_bytes: Count | None = None
+    peak_allocated_bytes: Count | None = None
+    peak_reserved_bytes: Count | None = None
+    peak_device_bytes: Count | None = None
+    energy_joules: float | None = None
+
+
 class PhaseCost(Frozen):
-    """What one phase cost, by the Meter. Unknown is null, never 0."""
+    """What one phase cost, by the Meter. Unknown is null, never 0.
+
+    Of several devices, peaks are those of the one with the highest, and energy is that of all.
+    """
 
     name: PhaseName
     seconds: float
@@ -42,6 +55,9 @@ class PhaseCost(Frozen):
     reused: bool | None = Field(
         default=None,
         description="took over what another run had found; the cost is that of copying",
+    )
+    devices: tuple[DeviceCost, ...] = Field(
+        default=(), description="each device's own; empty where one device has the run"
     )
 
 
@@ -86,7 +102,7 @@ class TrainResult(Frozen):
     losses: tuple[LossPoint, ...]
     throughput: Throughput
     compile_seconds: float | None = None
-    trainer: str = Field(description="which path ran: plain or fast")
+    trainer: str = Field(description="which path ran: plain, fast or recorded")
     validation: ValidationResult | None = None
 
 

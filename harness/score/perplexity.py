@@ -99,15 +99,20 @@ def held_out(taking: Taking) -> Scores:
             hint=f"raise {spec.split}_fraction, or give a larger corpus",
         )
     sequences = sequences_of(subject, spec.split)
-    text_bytes = [_scored_bytes(subject.tokenizer, sequence) for sequence in sequences]
-    found = score_held_out(taking.likelihood, sequences, text_bytes, taking.place, spec)
+    texts = _texts(subject, sequences)
+    found = score_held_out(taking.likelihood, sequences, texts, taking.place, spec)
     return Scores(tuple(found))
 
 
-def _scored_bytes(tokenizer: Any, sequence: TokenSequence) -> int:
-    """UTF-8 bytes of the text that the scored tokens stand for."""
-    tokens = sequence.input_ids[sequence.loss_mask].tolist()
-    return len(tokenizer.decode(tokens, skip_special_tokens=True).encode())
+def _texts(subject: Subject, sequences: Sequence[TokenSequence]) -> dict[str, list[str]]:
+    """What a reader sees of each item: the first prompt, and the text of the scored tokens."""
+    conversations = getattr(subject.corpus, subject.plan.score.split)
+    prompts = {c.id: c.opening[-1].text for c in conversations}
+    scored = [sequence.input_ids[sequence.loss_mask].tolist() for sequence in sequences]
+    return {
+        "prompt": [prompts[sequence.conversation_id] for sequence in sequences],
+        "target": [subject.tokenizer.decode(s, skip_special_tokens=True) for s in scored],
+    }
 
 
 def sequences_of(subject: Subject, split: Split) -> list[TokenSequence]:
@@ -131,16 +136,16 @@ def window_of(likelihood: Likelihood, spec: ScoreSpec) -> tuple[int, int]:
 def score_held_out(
     likelihood: Likelihood,
     sequences: Sequence[Any],
-    text_bytes: Sequence[int],
+    texts: dict[str, list[str]],
     place: Place,
     spec: ScoreSpec,
 ) -> list[Score]:
     """Perplexity and bits per byte of held-out conversations (``TokenSequence``).
 
-    ``text_bytes`` counts the UTF-8 bytes of each conversation's replies. Perplexity is exp of
-    the mean negative log-likelihood over all assistant tokens, end of turn included. Standard
-    errors resample message trees. A window over the model's context is cut to it, and ``details``
-    shows both.
+    ``texts`` holds for each conversation what its items show, and the ``target`` whose UTF-8
+    bytes are counted. Perplexity is exp of the mean negative log-likelihood over all assistant
+    tokens, end of turn included. Standard errors resample message trees. A window over the
+    model's context is cut to it, and ``details`` shows both.
 
     Raises:
         DivergedError: a log-likelihood is not finite.
@@ -159,18 +164,19 @@ def score_held_out(
         )
     items = [sequence.conversation_id for sequence in sequences]
     clusters = [sequence.tree_id for sequence in sequences]
+    text_bytes = np.array([len(text.encode()) for text in texts["target"]], float)
     details: dict[str, Any] = {
         "window": window,
         "stride": stride,
         "window_asked": spec.window,
         "tokens": int(counts.sum()),
-        "bytes": int(sum(text_bytes)),
+        "bytes": int(text_bytes.sum()),
         "clusters": len(set(clusters)),
         "standard_error": "bootstrap over message trees",
         **likelihood.details,
     }
-    nats = Items(items, clusters, sums, counts)
-    bits = Items(items, clusters, sums / math.log(2), np.array(text_bytes, float))
+    nats = Items(items, clusters, sums, counts, texts)
+    bits = Items(items, clusters, sums / math.log(2), text_bytes, texts)
     asked: dict[str, Any] = {
         "window": window,
         "stride": stride,

@@ -81,6 +81,17 @@ class Plan(Versioned):
         return self.precision.trainable if self.method == "full" else self.precision.compute
 
     @property
+    def threads(self) -> int | None:
+        """Torch threads of each process: several on a CPU share its cores."""
+        threads = self.device.threads
+        return None if threads is None else max(1, threads // self.training.devices)
+
+    @property
+    def device_rows(self) -> int:
+        """Rows of an optimizer step that each device gets."""
+        return self.budget.batch_size // self.training.devices
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of what decides the result: names, descriptions and the request do not."""
         return data_fingerprint(_deciding(self))
@@ -93,6 +104,8 @@ class Plan(Versioned):
         base = {key: deciding[key] for key in (*kept, "device")}
         if self.model_sha256:
             base["model_sha256"] = self.model_sha256
+        if self.threads is not None:
+            base["device"] = {**base["device"], "threads": self.threads}
         base["compute"], base["stored"] = self.precision.compute, self.stored
         return data_fingerprint(base)
 
@@ -129,6 +142,8 @@ NEWER = (
     "validation",
     "score.also",
     "score.split",
+    "training.devices",
+    "training.parallel",
 )
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from harness.errors import DivergedError
 from harness.measure.throughput import throughput
 from harness.records.record import LossPoint, Tokens, TrainResult
-from harness.train.batch import assistant_tokens
+from harness.train.collate import assistant_tokens
 
 if TYPE_CHECKING:
-    from harness.corpus.sequences import Row
+    from harness.corpus.sequences import TrainingRow
     from harness.records.events import Progress
     from harness.spec.plan import Plan
 
@@ -28,7 +28,7 @@ class StepTokens:
     padded: int
 
     @classmethod
-    def of(cls, rows: Sequence[Row], micro_batch_size: int | None) -> StepTokens:
+    def of(cls, rows: Sequence[TrainingRow], micro_batch_size: int | None) -> StepTokens:
         """Count ``rows`` (one whole step).
 
         Micro-batches of ``micro_batch_size`` rows are padded to their longest; None: no padding.

@@ -18,7 +18,6 @@ from harness.corpus.sequences import IGNORED
 from harness.records.events import Progress
 from harness.records.record import TrainResult
 from harness.train.allocation import Allocation, allocation_of
-from harness.train.batch import collate
 from harness.train.checkpoint import (
     CheckpointWriter,
     TrainingState,
@@ -26,6 +25,7 @@ from harness.train.checkpoint import (
     saved_state,
     trainable_weights,
 )
+from harness.train.collate import collate
 from harness.train.job import TrainJob
 from harness.train.ledger import Ledger
 from harness.train.optimizer import make_optimizer, make_rate_schedule
@@ -33,6 +33,7 @@ from harness.train.random_state import random_state, restore_random_state
 from harness.train.sft.as_found import AsFound, left_as_found
 from harness.train.sft.logits import OwnLogits
 from harness.train.sft.loss import summed_loss
+from harness.train.shared import add_up_gradients, check_alike, seed_step, seed_update
 from harness.train.watch import Watch
 
 
@@ -42,6 +43,7 @@ def train(job: TrainJob, progress: Progress) -> TrainResult:
     ledger = Ledger(job.step_tokens(padding=True), progress, saved.points if saved else ())
     allocation = allocation_of(job.model, job.plan)
     watch = Watch(job, ledger, saved, allocation)
+    check_alike(job.model, job.ranks, ledger.done, when="before training")
     if not watch.over:
         with tempfile.TemporaryDirectory() as unused, left_as_found(job.model) as found:
             account = _Account(ledger, watch, found)
@@ -51,6 +53,7 @@ def train(job: TrainJob, progress: Progress) -> TrainResult:
         restore_random_state(saved.random)
         if allocation is not None:
             allocation.restore(saved.allocation)
+    check_alike(job.model, job.ranks, ledger.done, when="after training")
     validation = watch.finish()
     result = ledger.result("plain", job.truncated_tokens, plan=job.plan)
     return result.model_copy(update={"validation": validation})
@@ -76,7 +79,8 @@ def _make_trainer(
     ledger = account.ledger
     optimizer = make_optimizer(job.model, job.plan)
     rates = make_rate_schedule(optimizer, job.plan, job.steps)
-    left = job.order[ledger.done * job.plan.budget.batch_size :]
+    steps = range(ledger.done, job.steps)
+    left = [index for step in steps for index in job.rank_order(step)]
     stored = {name: weight.data for name, weight in _trainable(job).items()}
     with _adapted_head_unseen(job.model):
         trainer = _PlainTrainer(
@@ -90,6 +94,8 @@ def _make_trainer(
     # SFTTrainer casts the adapters of a quantized base to bfloat16; the plan decides instead
     for name, weight in _trainable(job).items():
         weight.data = stored[name]
+    trainer.job = job
+    trainer.ledger = ledger
     trainer.logits = OwnLogits(job.model)
     trainer.allocation = allocation_of(job.model, job.plan)
     trainer.remove_callback(PrinterCallback)
@@ -125,7 +131,7 @@ def _arguments(job: TrainJob, steps: int, folder: str) -> SFTConfig:
         output_dir=folder,
         max_steps=steps,
         per_device_train_batch_size=plan.training.micro_batch_size,
-        gradient_accumulation_steps=plan.budget.batch_size // plan.training.micro_batch_size,
+        gradient_accumulation_steps=plan.device_rows // plan.training.micro_batch_size,
         max_grad_norm=plan.training.max_grad_norm,
         **_recomputation(plan.training.gradient_checkpointing),
         train_sampling_strategy="sequential",
@@ -178,6 +184,8 @@ class _Collator:
 class _PlainTrainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer whose loss reads only labelled positions and is kept per step."""
 
+    job: TrainJob
+    ledger: Ledger
     logits: OwnLogits
     allocation: Allocation | None = None
     step_loss: torch.Tensor | None = None
@@ -194,6 +202,8 @@ class _PlainTrainer(SFTTrainer):  # type: ignore[misc]
         labels = inputs.pop("labels")
         summed = summed_loss(self.logits.hidden(**inputs), self.logits, labels)
         count = num_items_in_batch if num_items_in_batch is not None else (labels != IGNORED).sum()
+        if self.job.ranks.count > 1:  # Trainer has counted this rank's share alone
+            count = self.job.step_assistant_tokens(self.ledger.done)
         count = torch.as_tensor(count).clamp(min=1)
         loss = summed / count
         kept = loss.detach()
@@ -206,9 +216,19 @@ class _PlainTrainer(SFTTrainer):  # type: ignore[misc]
         """Say nothing: the ledger reports."""
 
     def _clip_grad_norm(self, model: Any) -> Any:
+        self._add_up()
         norm = super()._clip_grad_norm(model)
         self.step_norm = float(norm) if norm is not None else None
         return norm
+
+    def _add_up(self) -> None:
+        """The gradients and the loss of all ranks, before the norm is taken."""
+        ranks, loss = self.job.ranks, self.step_loss
+        if ranks.count == 1 or loss is None:
+            return
+        self.step_loss = loss = loss.clone()
+        add_up_gradients(list(_trainable(self.job).values()), ranks, loss)
+        seed_update(self.job.plan.seed, self.ledger.done, ranks)
 
 
 class _Bookkeeper(TrainerCallback):  # type: ignore[misc]
@@ -228,7 +248,8 @@ class _Bookkeeper(TrainerCallback):  # type: ignore[misc]
         self._ledger = account.ledger
         self._saved = saved
         self._rate = 0.0
-        self._writer = CheckpointWriter(job.checkpoint, job.checkpoint_seconds, progress)
+        folder = job.checkpoint if job.ranks.index == 0 else None
+        self._writer = CheckpointWriter(folder, job.checkpoint_seconds, progress)
 
     def on_step_begin(self, *_: Any, **kwargs: Any) -> None:
         """Restore a saved state before the first step; note the learning rate."""
@@ -238,6 +259,7 @@ class _Bookkeeper(TrainerCallback):  # type: ignore[misc]
         if self._trainer.state.global_step == 0:
             self._account.validate()
             self._ledger.start_step()
+        seed_step(self._job.plan.seed, self._ledger.done, self._job.ranks)
         self._rate = float(kwargs["optimizer"].param_groups[0]["lr"])
 
     def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from harness.errors import UserError
 from harness.forecast.duration import expected_seconds
 from harness.forecast.memory import predict
-from harness.forecast.show import plan_report
+from harness.forecast.wording import plan_report
 from harness.records.record import LossPoint, RunRecord, Throughput, Tokens, TrainResult
 from harness.records.store import RunStore
 from harness.records.validation import ValidationPoint, ValidationResult

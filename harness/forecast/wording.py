@@ -1,4 +1,4 @@
-"""Show: a plan and its predicted costs for the terminal."""
+"""Wording: a plan and its predicted costs for the terminal."""
 
 from __future__ import annotations
 
@@ -87,6 +87,10 @@ def _verdict(plan: Plan, prediction: MemoryPrediction | None, room: int | None) 
         return
     needed = room_needed(plan, prediction.peak_bytes)
     where = "of GPU memory, the driver's own included" if plan.device.kind == "cuda" else "resident"
+    count = plan.training.devices
+    if count > 1:
+        where = f"on each of {count} GPUs, the driver's own included"
+        where = where if plan.device.kind == "cuda" else f"resident in {count} processes"
     yield f"needs {_gib(needed)} {where}; {prediction.phase} sets the peak"
     if room is None:
         return

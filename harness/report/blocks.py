@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from harness.report.figures.canvas import Drawing
@@ -76,6 +76,19 @@ class Table:
     caption: str = ""
     tags: tuple[tuple[tuple[str, str], ...], ...] = ()
     opens: tuple[str, ...] = ()
+
+
+def without_empty_columns(table: Table) -> Table:
+    """The table without columns in which no row has a value."""
+    places = range(len(table.columns))
+    kept = [
+        place
+        for place in places
+        if not table.rows or any(row[place] != unknown() for row in table.rows)
+    ]
+    columns = tuple(table.columns[place] for place in kept)
+    rows = tuple(tuple(row[place] for place in kept) for row in table.rows)
+    return replace(table, columns=columns, rows=rows)
 
 
 @dataclass(frozen=True)

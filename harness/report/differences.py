@@ -15,6 +15,7 @@ from harness.report.blocks import (
     Table,
     prose,
     unknown,
+    without_empty_columns,
 )
 from harness.report.cells import (
     WORDS,
@@ -244,7 +245,9 @@ def noise_section(evidence: Evidence) -> Section | None:
         if several
         else "One seed only: how much repeating the training would change is unknown."
     )
-    table = Table("noise", columns, rows, "s.d.: standard deviation, s.e.: standard error.")
+    table = without_empty_columns(
+        Table("noise", columns, rows, "s.d.: standard deviation, s.e.: standard error.")
+    )
     check = prose(describe_check(evidence.main_sample))
     return Section("noise", "Noise from seeds and from items", (prose(text), table, check))
 

@@ -76,7 +76,8 @@ def _plan_blocks(evidence: Evidence) -> list[Block]:
             differing.append(key)
         elif values and any(flat.get(key) is None for flat in plans.values()):
             partial.append(f"{key} = {plain(json.loads(values.pop()))}")
-    blocks: list[Block] = [prose("All rows share one plan.")]
+    several = len(plans) > 1
+    blocks: list[Block] = [prose("All rows share one plan.")] if several else []
     if differing:
         columns = tuple(Column(key, number=False) for key in ("variant", *differing))
         rows = tuple(

@@ -46,12 +46,14 @@ def tradeoff_section(evidence: Evidence) -> Section | None:
             lambda x: f"{numbers.number(x, digits=3)} Wh",
         ),
     )
-    found = (_figure(evidence, evidence.main, cost) for cost in costs)
-    figures = [figure for figure in found if figure is not None]
-    if not figures:
+    found = {cost: _figure(evidence, evidence.main, cost) for cost in costs}
+    told = [(cost[1], figure) for cost, figure in found.items() if figure is not None]
+    if not told:
         return None
     chosen = recommend(evidence)
-    axes = axes_choice(evidence, None if chosen is None else chosen.row)
+    first = told[0][0].partition(",")[0]
+    axes = axes_choice(evidence, None if chosen is None else chosen.row, first)
+    figures = [figure for _, figure in told]
     figures[0] = replace(figures[0], axes=axes)
     note = prose(
         "A variant on the front (dashed) is beaten by no other in both respects. Bars are 95 % "
@@ -74,8 +76,8 @@ def _figure(evidence: Evidence, main: Scoring, cost: Cost) -> Figure | None:
         for row in evidence.ranked
         if row.label in main.values and (x := read(row)) is not None
     ]
-    if not known:
-        return None
+    if len({x for _, x in known}) < 2:
+        return None  # a cost that tells no rows apart
     front = _front(evidence, main, known, name)
     found = recommend(evidence)
     chosen = None if found is None else found.row

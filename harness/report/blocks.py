@@ -7,6 +7,7 @@ from typing import Literal
 
 from harness.report.figures.canvas import Drawing
 
+SCREEN = 15  # rows of a table
 Tone = Literal["", "good", "bad", "muted"]
 
 
@@ -188,6 +189,11 @@ class Section:
     key: str
     title: str
     blocks: tuple[Block, ...] = field(default=())
+
+
+def folded(table: Table, summary: str) -> Table | Details:
+    """A table as it is, or under a summary line where it is longer than a screen."""
+    return table if len(table.rows) <= SCREEN else Details(summary, (table,))
 
 
 def prose(*parts: str | Span, bullet: bool = False) -> Prose:

@@ -16,6 +16,7 @@ from harness.report.blocks import (
     Section,
     Table,
     code,
+    folded,
     prose,
     unknown,
 )
@@ -25,7 +26,7 @@ from harness.report.rows import BESIDE_SETTINGS, Row, flatten, plain
 from harness.spec.plan import Plan
 
 UNSHOWN = {"schema_version", "variant", "suite", *BESIDE_SETTINGS}
-OF_TRAINING = ("adapter", "budget.", "training.")
+OF_TRAINING = ("adapter", "budget.", "order", "training.")
 
 
 def provenance_section(evidence: Evidence) -> Section | None:
@@ -85,7 +86,7 @@ def _plan_blocks(evidence: Evidence) -> list[Block]:
             for label, flat in plans.items()
         )
         caption = "Every setting that is not the same in all rows; – where a row does not have it."
-        blocks = [Table("plans", columns, rows, caption)]
+        blocks = [folded(Table("plans", columns, rows, caption), "Every setting that differs")]
     if partial:
         blocks.append(prose("The same in every row that has them: ", "; ".join(partial), "."))
     return blocks

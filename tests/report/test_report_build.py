@@ -318,6 +318,18 @@ def test_references_alone_are_not_called_a_recommendation(tmp_path: Path) -> Non
     assert "Nothing was trained. The best as it is: base." in told
 
 
+def test_a_long_table_is_folded(tmp_path: Path) -> None:
+    runs = [Made("lora_bf16", settings=(f"adapter.r={rank}",)) for rank in range(1, 18)]
+    write_runs(tmp_path, runs)
+    report = build_from(tmp_path)
+    folds = [block for block in section(report, "provenance").blocks if isinstance(block, Details)]
+    (fold,) = (block for block in folds if block.summary == "Every setting that differs")
+    (table,) = fold.blocks
+    assert isinstance(table, Table)
+    assert len(table.rows) == 17
+    assert [block for block in section(report, "ranking").blocks if isinstance(block, Table)]
+
+
 def test_a_column_without_any_value_is_left_out(tmp_path: Path) -> None:
     write_runs(tmp_path, [Made("base"), Made("base_nf4", log_ratio=0.2)])
     titles = [column.title for column in ranking(build_from(tmp_path).evidence).columns]

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.report.build import Report
 from harness.report.evidence import Evidence
-from harness.report.markdown import visible
+from harness.report.markdown import harmless
 from harness.report.rows import Row
 from harness.report.scoring import Scoring
 from harness.report.write import as_script, fill_page
@@ -77,7 +77,7 @@ class Store:
                 return -1
             self._room -= len(text)
             self._places[text] = len(self.texts)
-            self.texts.append(visible(text))
+            self.texts.append(harmless(text))
         return self._places[text]
 
 
@@ -115,7 +115,7 @@ def item_data(evidence: Evidence, most: int = MOST) -> dict[str, Any] | None:
     labels = [row.label for row in evidence.ranked if row.finished]
     return {
         "rows": [
-            {"label": visible(row.label), "seeds": len(row.seeds)}
+            {"label": harmless(row.label), "seeds": len(row.seeds)}
             for row in evidence.ranked
             if row.finished
         ],
@@ -140,10 +140,10 @@ def _score(results: Results, labels: Sequence[str], store: Store) -> dict[str, A
             "v": [_rounded(results.values.get(label, {}).get(name)) for label in labels],
         }  # fmt: skip
     return {
-        "title": visible(scoring.key.title),
+        "title": harmless(scoring.key.title),
         "better": scoring.scale.direction,
         "exp": scoring.scale.transform == "exp",
-        "items": [{"id": visible(name), **place[name]} for name in results.items],
+        "items": [{"id": harmless(name), **place[name]} for name in results.items],
     }
 
 

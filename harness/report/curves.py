@@ -16,6 +16,7 @@ from harness.report.figures.multiples import Multiples
 from harness.report.figures.panels import Panels
 from harness.report.rows import Row, flatten, settings
 from harness.report.scoring import Scoring
+from harness.report.validation import validation_blocks
 
 NAMED = 12
 OVERLAPPING = 3
@@ -23,7 +24,7 @@ SMOOTHING = 5
 
 
 def loss_section(evidence: Evidence) -> Section | None:
-    """Training loss by step and held-out loss before and after training."""
+    """Training loss by step, validation loss, and held-out loss before and after training."""
     trained = [row for row in evidence.ranked if any(r.training for r in row.finished)]
     lines = [line for row in trained if (line := training_line(row)) is not None]
     if not lines:
@@ -44,7 +45,9 @@ def loss_section(evidence: Evidence) -> Section | None:
         f"{title} by optimizer step: " + _ends(lines),
         drawing,
     )
-    return Section("loss", "Loss curves", (train, *_held_out(evidence)))
+    return Section(
+        "loss", "Loss curves", (train, *validation_blocks(evidence), *_held_out(evidence))
+    )
 
 
 def _limited(lines: Sequence[Line]) -> str:

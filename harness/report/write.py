@@ -224,4 +224,4 @@ def _choices(tags: Sequence[Sequence[tuple[str, str]]]) -> list[tuple[str, list[
 def _finish(value: object) -> object:
     """No control character reaches a page; markup of our own is left alone."""
     plain = isinstance(value, str) and not hasattr(value, "__html__")
-    return markdown.visible(str(value)) if plain else value
+    return markdown.harmless(str(value)) if plain else value

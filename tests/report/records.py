@@ -56,6 +56,7 @@ class Made:
     device: Device = CPU
     is_sample: bool = False
     memory: float = 1.0
+    seconds: float = 80.0
     hostile: str = ""
     corpus_sha256: str | None = None
     answers: bool = False
@@ -270,8 +271,8 @@ def _environment(made: Made) -> Environment:
 
 
 def _phases(made: Made, plan: Plan) -> tuple[PhaseCost, ...]:
-    seconds = {"fetch": 0.5, "load": 3.0, "score_base": 25.0, "prepare": 1.5, "train": 80.0}
-    seconds |= {"score": 27.0, "save": 0.4}
+    seconds = {"fetch": 0.5, "load": 3.0, "score_base": 25.0, "prepare": 1.5}
+    seconds |= {"train": made.seconds, "score": 27.0, "save": 0.4}
     peak = {"train": 2.1e9, "score": 1.4e9, "score_base": 1.3e9}
     cuda = made.device.kind == "cuda"
     costs = []

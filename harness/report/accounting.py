@@ -26,19 +26,19 @@ def accounting_section(evidence: Evidence) -> Section | None:
         Column("verdict", number=False),
         Column("seeds"),
         Column("weights", help="change of the stored bytes"),
-        Column("wins back"),
+        Column("recovered"),
     )
     rows = tuple(_cells(evidence, answer) for answer in evidence.answers)
     caption = (
-        "Paired on the same items and seeds; the spread between seeds is that of the two rows "
-        "alone. A line that compares with "
-        f"{evidence.reference} is the one above, corrected by Holm's method; all others are "
-        "exploratory and corrected with the secondary scores (Benjamini and Hochberg). Wins "
-        "back: share of the base's loss by quantization (on the log scale) that training undoes; "
-        "over 100 % means better than the unquantized base."
+        "Every comparison is paired on the same items and seeds and uses the spread between "
+        f"seeds of its own two rows. Comparisons with {evidence.reference} are those of the "
+        "table above, corrected by Holm's method; all others are exploratory and corrected "
+        "together with the secondary scores (Benjamini and Hochberg). Recovered: share of "
+        "the base's loss by quantization (on the log scale) that training makes up for; over "
+        "100 % means better than the unquantized base."
     )
     table = Table("accounting", columns, rows, caption)
-    blocks: list[Block] = [prose("Each line answers one question by one paired comparison.")]
+    blocks: list[Block] = [prose("Each row answers one question by one paired comparison.")]
     packed = packed_base(evidence)
     if packed:
         blocks.append(prose(packed))

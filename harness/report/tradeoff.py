@@ -52,10 +52,11 @@ def tradeoff_section(evidence: Evidence) -> Section | None:
     if not blocks:
         return None
     note = prose(
-        "A variant on the front (dashed) is beaten by no other in both respects. Bars are 95 % "
-        f"intervals of the difference from {evidence.reference}; with one training there is none. "
-        "Costs are medians over the runs. Peaks closer than repeated runs of one variant are a "
-        "tie; on a CPU the planner's bytes break it. The recommended variant is ringed (◉). "
+        "The dashed line is the Pareto front: no other variant is better in both respects "
+        "than one on it. Bars are 95 % intervals of the difference from "
+        f"{evidence.reference}; with one training there is none. Costs are medians over the "
+        "runs. Two peaks that differ by no more than repeated runs of one variant are a tie; "
+        "on a CPU the predicted memory decides it. The recommended variant is ringed (◉). "
         f"{looks(evidence.rows)}"
     )
     return Section("tradeoff", "Quality against cost", (note, *blocks))

@@ -67,7 +67,7 @@ def _answer_section(question: str, found: Answer) -> Section:
     blocks.append(prose(strong("How sure: "), " ".join(found.sureness)))
     blocks.append(prose(strong("What it cost: "), found.cost))
     if found.changes:
-        blocks.append(prose(strong("What would change it:")))
+        blocks.append(prose(strong("What would change this answer:")))
         blocks += [prose(text, bullet=True) for text in found.changes]
     return Section("answer", "Answer", tuple(blocks))
 

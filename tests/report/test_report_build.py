@@ -91,7 +91,7 @@ def test_numbers_do_not_depend_on_the_order_of_runs_or_items(
         ([Made("qlora_nf4")], "no verdict about a variant is given"),
         (
             [Made("qlora_nf4", seed=s) for s in (0, 1)],
-            "Two seeds hardly tell seed noise, so intervals are very wide",
+            "Two seeds give a poor estimate of seed noise, so these intervals are very wide",
         ),
         ([Made("qlora_nf4", is_sample=True)], "it is not OASST itself"),
         ([Made("qlora_nf4", trees=6)], "Only 6 groups of held-out items: too few for an interval"),
@@ -241,7 +241,7 @@ def test_accounting_answers_each_question_once(seven_runs: Path) -> None:
         if question == ("what training gains on the same weights", "qlora_nf4")
     )
     # (0.18 + 0.02) / 0.18 of the loss
-    assert won["wins back"].startswith("11")
+    assert won["recovered"].startswith("11")
 
 
 def test_ranks_are_accounted_and_drawn(tmp_path: Path) -> None:

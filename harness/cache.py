@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import ClassVar
 
 from filelock import FileLock
-from platformdirs import user_cache_path
 
 from harness.errors import InvalidFile, StorageError
 from harness.records.events import Progress, Silence
+from harness.spec.places import ENVIRONMENT_VARIABLE, cache_folder
 from harness.spec.schema import Versioned
 from harness.spec.storage import read_json, write_json
 
-ENVIRONMENT_VARIABLE = "FINETUNE_HARNESS_CACHE"
+__all__ = ["ENVIRONMENT_VARIABLE", "REUSE", "Reuse", "cache_folder", "cached_folder", "flaw"]
+
 DIGESTS = ".digests.json"
 SILENCE = Silence()
 
@@ -45,12 +46,6 @@ class Digests(Versioned):
     schema_version: int = 1
     files: dict[str, str]
     order: str | None = None
-
-
-def cache_folder() -> Path:
-    """``$FINETUNE_HARNESS_CACHE``, or the platform's cache folder of this project."""
-    chosen = os.environ.get(ENVIRONMENT_VARIABLE)
-    return Path(chosen) if chosen else user_cache_path("finetune-harness")
 
 
 def cached_folder(path: Path, fill: Callable[[Path], None], reuse: Reuse = REUSE) -> Path:

@@ -14,7 +14,8 @@
     └── RunError                 a run that started and could not be finished
         ├── LeakageError         a held-out message also occurs in training
         ├── CensusError          the loaded model is not the one that was planned
-        └── DivergedError        a loss or score that is not a finite number
+        ├── DivergedError        a loss or score that is not a finite number
+        └── LostDevice           another device's process has ended or does not answer
 
 An error says what is wrong, where, what was expected and what to do next. Only ``cli`` prints it.
 """
@@ -23,6 +24,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+SHOWN_NAMES = 70
+"""A message spells out at most so many names: there are 14,000 tasks."""
+LISTED = ("variant", "suite", "model", "task")
+"""Kinds whose names ``harness list`` shows."""
 
 
 class HarnessError(Exception):
@@ -67,13 +73,14 @@ class UnknownName(UserError):  # noqa: N818 - the tree names conditions, not "..
 
     def __init__(self, kind: str, name: str, valid: Iterable[str], *, where: object = None) -> None:
         """Describe an unknown ``name`` of ``kind`` ("variant", "suite", …) among ``valid`` ones."""
-        names = sorted(valid)
+        names = sorted(set(valid))
         close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else None
-        shown = ", ".join(names[:40]) + (f" and {len(names) - 40} more" if len(names) > 40 else "")
-        super().__init__(
-            f"unknown {kind} {name!r}", where=where, expected=f"one of {shown}", hint=hint
-        )
+        expected = f"one of {', '.join(names)}"
+        if len(names) > SHOWN_NAMES:
+            expected = f"one of {len(names):,} names"
+            expected += f"; 'harness list {kind}s' shows them" if kind in LISTED else ""
+        super().__init__(f"unknown {kind} {name!r}", where=where, expected=expected, hint=hint)
         self.name = name
 
 
@@ -115,6 +122,10 @@ class CensusError(RunError):
 
 class DivergedError(RunError):
     """A loss or a score that is not a finite number."""
+
+
+class LostDevice(RunError):  # noqa: N818 - the tree names conditions
+    """The process of another device has ended, or does not answer."""
 
 
 def user_mistakes() -> set[str]:

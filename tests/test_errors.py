@@ -32,9 +32,13 @@ def test_an_unknown_name_far_from_all_others_gets_no_guess() -> None:
     assert "did you mean" not in str(UnknownName("suite", "zzz", ["quick"]))
 
 
-def test_a_long_list_of_valid_names_is_shortened() -> None:
-    message = str(UnknownName("task", "x", [f"task_{i:03}" for i in range(57)]))
-    assert message.endswith("and 17 more")
+def test_a_long_list_of_valid_names_is_counted_and_says_where_to_find_them() -> None:
+    names = ["arc_easy", *(f"task_{i:04}" for i in range(1999))]
+    message = str(UnknownName("task", "arc_eazy", names))
+    assert "one of 2,000 names; 'harness list tasks' shows them" in message
+    assert "did you mean arc_easy?" in message
+    assert len(message) < 200
+    assert "harness list" not in str(UnknownName("field", "x", names))
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ class Kind(StrEnum):
     suites = "suites"
     models = "models"
     studies = "studies"
+    tasks = "tasks"
     runs = "runs"
     methods = "methods"
 
@@ -46,8 +47,10 @@ def list_(
         bool, typer.Option("--markdown", help="Print variants or methods as a Markdown table.")
     ] = False,
 ) -> None:
-    """List variants, suites, models, studies or runs, or which methods work with which schemes."""
-    if as_json:
+    """List variants, suites, models, studies, tasks, runs, or which methods work on which bases."""
+    if kind is Kind.tasks and not markdown:
+        _print_tasks(as_json=as_json)
+    elif as_json:
         typer.echo(visible(json.dumps(_data(kind, reports), indent=1)))
     elif markdown:
         typer.echo(_markdown(kind))
@@ -65,6 +68,14 @@ def _markdown(kind: Kind) -> str:
     if kind is Kind.variants:
         return variants_markdown()
     raise UserError(f"no page of {kind.value}", where="--markdown", expected="variants or methods")
+
+
+def _print_tasks(*, as_json: bool) -> None:
+    """A line for each of thousands of names, so that grep finds one."""
+    from harness.score.catalogue import every_task
+
+    names = every_task()
+    typer.echo(visible(json.dumps(names, indent=1) if as_json else "\n".join(names)))
 
 
 def _methods_table() -> Table:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.app import out
+from harness.cli.devices import DevicesOption, GpusOption, check_devices, with_devices
 from harness.cli.naming import named, said_changes
 from harness.cli.options import (
     DeviceKind,
@@ -38,6 +39,8 @@ def plan(
     data: DataOption = "",
     include_path: IncludePathOption = "",
     device: DeviceOption = DeviceKind.auto,
+    devices: DevicesOption = 0,
+    gpus: GpusOption = "",
     gpu: Annotated[str, typer.Option(help="Plan for this GPU: rtx4090, t4, h100, …")] = "",
     memory: Annotated[str, typer.Option(help="Memory that the run must fit into: 24GiB.")] = "",
     reports: ReportsOption = Path("reports"),
@@ -48,8 +51,11 @@ def plan(
     from harness.train.path import resolve
 
     settings = with_sources(settings, model, data, include_path)
+    settings = with_devices(settings, devices, gpus)
     request = named(make_request(variant, suite, settings, seeds, task), RunStore(reports / "runs"))
     plans = resolve(request, _choose_device(device, gpu))
+    if not gpu:
+        check_devices(plans)
     preflight(plans)
     if as_json:
         _print_json(plans)

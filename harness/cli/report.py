@@ -79,7 +79,7 @@ def _serve(reports: Path, request: ReportRequest, port: int) -> None:
     from harness.report.serve import LiveReport, make_server
 
     try:
-        server = make_server(LiveReport(reports / "runs", request), port)
+        server = make_server(LiveReport(reports / "runs", request, warn), port)
     except OSError as error:
         raise UserError(
             f"cannot listen on port {port}: {error.strerror}",
@@ -139,6 +139,7 @@ def write_suite_report(
     """Build the report of one suite's runs, write it and print the ranking; returns its path."""
     from harness.cli.display import Notes
     from harness.report.answer import answer_lines
+    from harness.report.browse import items_page
     from harness.report.build import ReportRequest, build_report
     from harness.report.console import ranking_table
     from harness.report.publish import publish_report
@@ -154,7 +155,7 @@ def write_suite_report(
         if publish is not None:
             path = publish_report(runs, asked, publish)
         elif file_format is ReportFormat.pages:
-            path = write_report(built, folder)
+            path = write_report(built, folder, items_page(built))
         else:
             path = _write_data(built, folder, file_format)
     out.print(ranking_table(built, out.width))

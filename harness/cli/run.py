@@ -11,6 +11,7 @@ import typer
 
 from harness.cli.app import complain, out, say
 from harness.cli.before_run import check_run
+from harness.cli.devices import DevicesOption, GpusOption, check_devices, with_devices
 from harness.cli.naming import NameOption, named, said_changes
 from harness.cli.options import (
     DeviceKind,
@@ -57,6 +58,8 @@ def run(
     include_path: IncludePathOption = "",
     name: NameOption = "",
     device: DeviceOption = DeviceKind.auto,
+    devices: DevicesOption = 0,
+    gpus: GpusOption = "",
     data_folder: Annotated[
         str, typer.Option(help="Folder with copies of hub data sets, as <org>/<name>.")
     ] = "",
@@ -92,8 +95,10 @@ def run(
     if data_folder:
         settings = [*settings, f"score.data_folder={data_folder}"]
     settings = with_sources(settings, model, data, include_path)
+    settings = with_devices(settings, devices, gpus)
     request = named(make_request(variant, suite, settings, seeds, task, name), store)
     plans = resolve(request, executor.device(device.value))
+    check_devices(plans)
     preflight(plans)
     check_run([plan for plan in plans if force or store.find(plan) is None], reports)
     trackers = make_trackers(track, reports)

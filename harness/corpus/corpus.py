@@ -28,6 +28,7 @@ from harness.spec.suite import CorpusSpec
 
 SILENCE = Silence()
 PROGRESS_TREES = 500
+FEW_TREES = 20
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def build_corpus(
     )
     chosen = _distinct(chosen, spec, funnel, progress)
     sides = _apart(_split(chosen, spec), trees, spec, funnel)
-    _check_sides(source, spec, sides, funnel)
+    _check_sides(source, spec, sides, funnel, len({one.tree_id for one in chosen}))
     return Corpus(
         tuple(sides.train),
         tuple(sides.held_out),
@@ -208,7 +209,14 @@ def _clean(
     return side
 
 
-def _check_sides(source: Source, spec: CorpusSpec, sides: _Sides, funnel: Funnel) -> None:
+def _check_sides(
+    source: Source, spec: CorpusSpec, sides: _Sides, funnel: Funnel, trees: int
+) -> None:
+    """Refuse a corpus of which a side is empty; ``trees`` is what there was to split.
+
+    Raises:
+        CorpusError: with every step, and with what to change.
+    """
     wanted = {"training": sides.train, "held-out": sides.held_out}
     if spec.validation_fraction:
         wanted["validation"] = sides.validation
@@ -223,8 +231,23 @@ def _check_sides(source: Source, spec: CorpusSpec, sides: _Sides, funnel: Funnel
         f"no {missing[0]} conversations are left",
         where=source.name,
         expected=f"conversations on every side; the steps were\n            {steps}",
-        hint="loosen the filters, change the fractions in [corpus], or give a larger corpus",
+        hint=_hint(trees),
     )
+
+
+def _hint(trees: int) -> str:
+    """What to change where a side is empty after ``trees`` were split."""
+    if trees == 1:
+        return (
+            "all conversations begin with the same prompt, and what shares its first prompt stays "
+            'on one side; if it is an instruction, make it their system message (column "system")'
+        )
+    if 1 < trees < FEW_TREES:
+        return (
+            f"the conversations begin with {trees} different prompts only, and what shares its "
+            "first prompt stays on one side: raise held_out_fraction, or give a larger corpus"
+        )
+    return "loosen the filters, change the fractions in [corpus], or give a larger corpus"
 
 
 def language_mix(

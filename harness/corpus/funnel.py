@@ -132,7 +132,7 @@ def with_rows(result: CorpusResult, rows: TrainingRows, overflow: str) -> Corpus
             f"{rows.cut_conversations:,} conversations cut, {rows.cut_replies:,} inside a reply"
         )
     if rows.dropped_conversations:
-        removed.append(f"{rows.dropped_conversations:,} conversations dropped")
+        removed.append(f"conversations dropped: {rows.dropped_conversations:,}")
     row = FunnelRow(
         step="sequence length",
         trees=None,

@@ -33,13 +33,14 @@ def accounting_section(evidence: Evidence) -> Section | None:
         "Every comparison is paired on the same items and seeds and uses the spread between "
         f"seeds of its own two rows. Comparisons with {evidence.reference} are those of the "
         "table above, corrected by Holm's method; all others are exploratory and corrected "
-        "together with the secondary scores (Benjamini and Hochberg). Recovered: share of "
-        "the base's loss by quantization (on the log scale) that training makes up for; over "
-        "100 % means better than the unquantized base."
+        "together with the secondary scores (Benjamini and Hochberg). Recovered: what "
+        "training gains on quantized weights as a share of what quantization had cost (on "
+        "the log scale, without an interval); some of it is what training gains on any "
+        "weights."
     )
     table = Table("accounting", columns, rows, caption)
     blocks: list[Block] = [prose("Each row answers one question by one paired comparison.")]
-    packed = packed_base(evidence)
+    packed = packed_base(row.plan for row in evidence.rows)
     if packed:
         blocks.append(prose(packed))
     return Section("accounting", "Quantization accounting", (*blocks, table))

@@ -149,9 +149,9 @@ def _table(evidence: Evidence, scoring: Scoring) -> Table:
     if primary:
         caption += (
             " Smallest detectable difference: a true difference of this size would be found in "
-            "80 of 100 repetitions, after the correction. Needed for equivalence: how many seeds "
-            "or items would show, equally often, that two variants without a difference are "
-            "equivalent."
+            "about 80 of 100 repetitions, after the correction. Needed for equivalence: how many "
+            "seeds or items would show, equally often, that two variants without a difference "
+            "are equivalent."
         )
     return Table(f"differences-{scoring.key.stem}", tuple(columns), rows, caption)
 
@@ -240,9 +240,9 @@ def noise_section(evidence: Evidence) -> Section | None:
         "The spread between seeds says how much the score changes when training is repeated; "
         "the error from items says how much it would change with another held-out set of "
         f"this size. The paired columns are for the difference from {evidence.reference}, in "
-        "which noise that both variants share cancels. With three or more seeds, a paired "
-        "spread that is small by chance is raised towards that of the other variants "
-        "(Smyth's moderation); a larger one is kept."
+        "which noise that both variants share cancels. With three seeds or more, paired "
+        "spreads are drawn towards their common one (Smyth's moderation), except one that is "
+        "clearly larger."
         if several
         else "One seed only: how much repeating the training would change is unknown."
     )

@@ -16,18 +16,23 @@ from harness.runs.ending import Ending, Means, ending_of_process, oom_counters, 
 from harness.runs.stop import Stop, interrupts
 
 # The log is UTF-8 wherever this runs, and what a library prints cannot end a run.
-CHILD_SETTINGS = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
+CHILD_SETTINGS = {
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONUTF8": "1",  # libraries read their own files in the locale's encoding, and mean UTF-8
+    "PYTHONIOENCODING": "utf-8:backslashreplace",
+}
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 15
 LOG_TAIL_BYTES = 2_000
 
 
-def child_command(folder: RunFolder) -> list[str]:
-    """What starts the process that carries out the plan in ``folder``.
+def child_command(folder: RunFolder, devices: int = 1) -> list[str]:
+    """What starts the process that carries out the plan in ``folder``, or one for each device.
 
-    The folder holds all that it needs, so a launcher of several processes can take its place.
+    The folder holds all that they need.
     """
-    return [sys.executable, "-m", "harness.runs.child", str(folder.path)]
+    module = "harness.runs.child" if devices == 1 else "harness.runs.torchrun"
+    return [sys.executable, "-m", module, str(folder.path)]
 
 
 def run_process(

@@ -94,6 +94,12 @@ def check_names(spec: ScoreSpec) -> None:
                 raise UnknownName("task", source.name, [*declared, *task_names()])
 
 
+def every_task() -> list[str]:
+    """Names of all tasks and groups that can be asked for without a file of one's own."""
+    declared, _ = look_for("")
+    return sorted({*declared, *task_names()})
+
+
 def document_kinds(task: Task, include_path: str | None) -> list[str]:
     """Kinds of documents that the harness makes for a task (see :mod:`harness.score.bundled`)."""
     source = _source(task.name, include_path)

@@ -165,10 +165,15 @@ def score_generations(
     }
     names = [prompt.conversation.id for prompt in prompts]
     clusters = [prompt.conversation.tree_id for prompt in prompts]
+    shown = {
+        "prompt": [g.prompt for g in generations],
+        "target": [g.reference or "" for g in generations],
+        "answer": texts,
+    }
     scores = [
         place.write(
             metric,
-            Items(names, clusters, np.array(found), np.ones(len(found))),
+            Items(names, clusters, np.array(found), np.ones(len(found)), shown),
             asked={"prompts": spec.prompts, "max_new_tokens": spec.max_new_tokens},
             details={"max_new_tokens": spec.max_new_tokens, "decoding": "greedy"},
         )

@@ -125,7 +125,7 @@ class Likelihood:
         """Fill in answers; with less sharing if the longest differs from the model's own."""
         self._fill(self._body, queries, answers)
         while self._others and (longest := self._due(queries)) is not None:
-            if self._is_own(queries[longest], answers[longest]):
+            if self._agreed(self._is_own(queries[longest], answers[longest])):
                 self._compared = len(queries[longest].tokens)
                 return
             self._reason = (
@@ -175,20 +175,37 @@ class Likelihood:
         """Fill in answers by passes over the distinct inputs of all queries."""
         inputs, members = _distinct([query.tokens[:-1] for query in queries])
         first = [min(int(queries[q].targets[0]) - 1 for q in asked) for asked in members]
-        total, done, told = sum(len(row) for row in inputs), 0, 0.0
-        cache = None
-        for step in self._steps(body, inputs, first):
+        steps, total = self._chosen(self._steps(body, inputs, first), inputs)
+        done, told = 0, 0.0
+        cache, filled = None, list[int]()
+        for step in steps:
             if isinstance(step, Extend):
                 cache = body.extend(cache if step.keep else None, step.keep, step.tokens)
                 self.computed_tokens += len(step.tokens)
                 done += len(step.tokens)
             else:
                 hidden, paths = self._run(body, step, inputs, cache)
-                _read(body, hidden, _gather(step, paths, members, queries), answers)
+                wanted = _gather(step, paths, members, queries)
+                _read(body, hidden, wanted, answers)
+                filled += [query for query, _ in wanted.slots]
                 done += sum(len(inputs[member]) for member in step.members)
             if time.monotonic() - told > 0.5:
                 told = time.monotonic()
                 self._progress.advance(min(done, total), total)
+        self._complete(answers, filled)
+
+    def _chosen(
+        self, steps: Iterable[Extend | Tree | SideBySide], inputs: Sequence[IntArray]
+    ) -> tuple[Iterable[Extend | Tree | SideBySide], int]:
+        """The passes to run here, and the tokens of all inputs in them."""
+        return steps, sum(len(row) for row in inputs)
+
+    def _complete(self, answers: Sequence[TargetScores], filled: Sequence[int]) -> None:
+        """Fill in the answers that are not among ``filled``: there are none."""
+
+    def _agreed(self, found: bool) -> bool:  # noqa: FBT001 - what was found
+        """A decision that holds wherever the passes are run."""
+        return found
 
     def _steps(
         self, body: Body, inputs: Sequence[IntArray], first: Sequence[int]

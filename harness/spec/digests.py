@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,6 @@ from typing import Any
 from pydantic import BaseModel
 
 from harness.errors import StorageError
-
-SAMPLE_BYTES = 1 << 20
-LONGEST_HEADER = 100_000_000  # the format's own limit
 
 
 def canonical_json(model: BaseModel) -> str:
@@ -47,31 +43,3 @@ def file_sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise StorageError(f"cannot read: {error.strerror}", where=path) from None
-
-
-def sampled_sha256(path: Path) -> str:
-    """SHA-256 (hex) that stands for a large safetensors file without reading gigabytes.
-
-    It covers the size, the header (names, types and places of all tensors) and the first, middle
-    and last MiB. A change of some tensors that leaves all of these alone goes unseen.
-
-    Raises:
-        StorageError: the file cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            digest = hashlib.sha256(str(size).encode())
-            file.seek(0)
-            header = min(int.from_bytes(file.read(8), "little"), LONGEST_HEADER)
-            for start, length in (
-                (0, header + 8),
-                (0, SAMPLE_BYTES),
-                ((size - SAMPLE_BYTES) // 2, SAMPLE_BYTES),
-                (size - SAMPLE_BYTES, SAMPLE_BYTES),
-            ):
-                file.seek(max(0, start))
-                digest.update(file.read(length))
-    except OSError as error:
-        raise StorageError(f"cannot read: {error.strerror}", where=path) from None
-    return digest.hexdigest()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 from harness.errors import CorpusError, StorageError, UserError
-from harness.spec.digests import data_fingerprint, file_sha256, sampled_sha256
+from harness.spec.digests import data_fingerprint, file_sha256
+from harness.spec.known_digests import known_sha256
 from harness.spec.model import FolderSource, Model
 from harness.spec.suite import CorpusSpec, ScoreSpec
 
@@ -63,7 +65,6 @@ def _task_files(score: ScoreSpec) -> list[Path]:
 TASK_FILES = ("*.yaml", "*.yml", "*.py")
 TOKENIZER_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
 MODEL_FILES = (*TOKENIZER_FILES, "*.safetensors")
-SMALL_BYTES = 16 << 20
 
 
 def model_files(model: Model) -> tuple[str, ...]:
@@ -71,25 +72,26 @@ def model_files(model: Model) -> tuple[str, ...]:
     return (*MODEL_FILES, "*.py") if model.trust_remote_code else MODEL_FILES
 
 
-def model_sha256(model: Model) -> str | None:
+def model_sha256(model: Model, digest: Callable[[Path], str] = known_sha256) -> str | None:
     """Digest of a local model folder; null for other sources, and where there is no folder.
 
-    Every file that a model is loaded from is hashed whole, but for safetensors of 16 MiB and
-    more: of those :func:`harness.spec.digests.sampled_sha256` reads a few MiB.
+    It covers every byte of every file that a model is loaded from. The ``digest`` of a large file
+    may be one that is remembered (see :mod:`harness.spec.known_digests`).
+
+    Raises:
+        StorageError: a file cannot be read.
     """
+    files = local_files(model)
+    return data_fingerprint({path.name: digest(path) for path in files}) if files else None
+
+
+def local_files(model: Model) -> list[Path]:
+    """The files of a local folder that a model is loaded from; none for other sources."""
     if not isinstance(model.source, FolderSource):
-        return None
+        return []
     folder = Path(model.source.path).expanduser()
     found = {path for pattern in model_files(model) for path in folder.glob(pattern)}
-    files = sorted(path for path in found if path.is_file())
-    if not files:
-        return None
-    return data_fingerprint({path.name: _file_digest(path) for path in files})
-
-
-def _file_digest(path: Path) -> str:
-    large = path.suffix == ".safetensors" and path.stat().st_size >= SMALL_BYTES
-    return sampled_sha256(path) if large else file_sha256(path)
+    return sorted(path for path in found if path.is_file())
 
 
 def _sha256(path: Path) -> str:

@@ -16,10 +16,13 @@ TITLES = {"plain": "plain path", "fast": "fast path", "gpus": "several GPUs"}
 
 PREFACE = """# Methods on bases
 
-Each row is a method on the kinds of base for which the same holds. What *works* has been trained,
-saved and loaded again by plain PEFT on a tiny model; what is *refused* is refused when the plan is
-made, for the reason with that number; *not offered* is what the harness does not have. Found on a
-processor with {versions}.
+Each row is a method on the kinds of base for which the same holds. What *works* has been trained
+on tiny models of the named architectures, and on each of them: the census agreed with what was
+predicted, only the method's parameters moved, the first loss was that of PEFT's own forward pass,
+the loss fell, plain PEFT loaded what was saved with the same logits, training that was killed and
+resumed ended in the same bits, and lm-eval's own backend gave each item the same score. What is
+*refused* is refused when the plan is made, for the reason with that number; *not offered* is what
+the harness does not have. Found on a processor with {versions}.
 
 This page is made by `nox -s methods` from `harness/plane.json`; `harness list methods` prints the
 same.
@@ -44,6 +47,8 @@ class MethodRow(Frozen):
     gpus: MethodCell
     merge: MethodCell
     export: MethodCell
+    architectures: tuple[tuple[str, MethodCell], ...] = ()
+    """Of the tiny models that were tried, and whether they take the method."""
 
     @property
     def cells(self) -> tuple[MethodCell, ...]:
@@ -69,9 +74,9 @@ def read_plane() -> Plane:
 
 def drawn_together(rows: Iterable[MethodRow]) -> tuple[MethodRow, ...]:
     """Rows by method, one for all schemes on which a method's cells are alike."""
-    alike: dict[tuple[str, tuple[MethodCell, ...]], list[MethodRow]] = {}
+    alike: dict[object, list[MethodRow]] = {}
     for row in rows:
-        alike.setdefault((row.method, row.cells), []).append(row)
+        alike.setdefault((row.method, row.cells, row.architectures), []).append(row)
     found = [
         same[0].model_copy(
             update={"schemes": tuple(sorted(s for row in same for s in row.schemes))}
@@ -89,13 +94,24 @@ def plane_markdown(plane: Plane) -> str:
     lines = []
     for row in plane.rows:
         shown = [_shown(cell, reasons) for cell in row.cells]
+        shown.append(_architectures(row, reasons))
         lines.append(f"| `{row.method}` | {', '.join(row.schemes)} | " + " | ".join(shown) + " |")
     titles = [TITLES.get(name, name) for name in FACETS]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(plane.versions.items()))
     head = PREFACE.format(versions=versions)
+    titles.append("architectures")
     table = ["| method | base | " + " | ".join(titles) + " |", "|---|---|" + "---|" * len(titles)]
     notes = [f"{number}. {reason}" for reason, number in reasons.items()]
     return "\n".join([head, *table, *lines, "", *notes, ""])
+
+
+def _architectures(row: MethodRow, reasons: dict[str, int]) -> str:
+    """Names of those that work, and of the others with the reason."""
+    names = [
+        name if cell.state == "works" else f"{name} {_shown(cell, reasons)}"
+        for name, cell in row.architectures
+    ]
+    return ", ".join(names)
 
 
 def _shown(cell: MethodCell, reasons: dict[str, int]) -> str:

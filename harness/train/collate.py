@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -85,6 +85,11 @@ class StreamSize:
         """Room for either."""
         names = [field.name for field in fields(self)]
         return StreamSize(*(max(getattr(self, name), getattr(other, name)) for name in names))
+
+    def filled_from(self, smallest: int) -> StreamSize:
+        """The size that holds a batch of ``smallest`` tokens and what it is filled up with."""
+        fillings = -(-(self.tokens - smallest) // self.longest)
+        return replace(self, conversations=self.conversations + fillings)
 
 
 @dataclass(frozen=True)

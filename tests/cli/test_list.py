@@ -55,6 +55,12 @@ def test_list_runs_gives_a_run_one_line_and_a_problem_as_many_as_it_takes(
     assert " ".join(line[5] for line in problem).startswith("not a whole JSON document: Expecting")
 
 
+def test_tasks_are_listed_a_line_each_so_that_grep_finds_one() -> None:
+    lines = shown("list", "tasks").splitlines()
+    assert {"arc_easy", "mmlu", "held_out_replies"} <= set(lines)
+    assert json.loads(shown("list", "tasks", "--json")) == lines == sorted(lines)
+
+
 def test_what_cannot_be_listed_is_refused_with_what_can() -> None:
     message = refused("list", "everything")
     assert "everything" in message

@@ -137,6 +137,32 @@ def test_a_plan_in_ascii(tmp_path: Path) -> None:
     assert done.stderr == "", "and no library has advice to give"
 
 
+C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+def test_a_plan_in_a_locale_that_is_not_utf8() -> None:
+    """Torch reads its own files, which are UTF-8, in the encoding of the locale."""
+    done = in_process("plan", "-v", "lora_bf16", "--device", "cpu", **C_LOCALE)
+    assert done.code == 0, done.stderr
+    assert done.stdout.isascii(), "what the terminal is sent stays in its own encoding"
+
+
+@pytest.mark.parametrize(
+    ("environment", "encoding"),
+    [
+        (C_LOCALE, "ascii"),
+        ({**C_LOCALE, "PYTHONIOENCODING": "iso8859-1"}, "iso8859-1"),
+        ({"PYTHONUTF8": "1"}, "utf-8"),
+        ({"LC_ALL": "C.UTF-8"}, "utf-8"),
+    ],
+)
+def test_files_are_read_as_utf8_in_every_locale(environment: dict[str, str], encoding: str) -> None:
+    script = "import locale, sys; from harness.__main__ import read_utf8; read_utf8()"
+    script += "; print(locale.getpreferredencoding(False).lower(), sys.stdout.encoding, *sys.argv)"
+    done = in_process("own", script=script, **environment)
+    assert done.stdout.split() == ["utf-8", encoding, "-c", "own"]
+
+
 @pytest.mark.parametrize(
     "command", [("list",), ("list", "runs"), ("show", "base"), ("plan", "-v", "base"), ("doctor",)]
 )

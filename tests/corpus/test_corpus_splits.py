@@ -216,3 +216,41 @@ def test_no_exchange_is_on_two_sides(tmp_path: Path, between: tuple[str, str]) -
 def test_fractions_must_leave_something_to_train_on() -> None:
     with pytest.raises(InvalidFile, match="together must be below 1"):
         parse(CorpusSpec, {"held_out_fraction": 0.5, "validation_fraction": 0.5}, where="a suite")
+
+
+@pytest.mark.parametrize(
+    ("prompts", "said"),
+    [
+        (1, "begin with the same prompt, and what shares its first prompt stays on one side"),
+        (3, "begin with 3 different prompts only"),
+        (300, "loosen the filters"),
+    ],
+)
+def test_an_empty_side_is_explained_by_what_the_conversations_share(
+    tmp_path: Path, prompts: int, said: str
+) -> None:
+    """An instruction in the first turn of every conversation makes them all one tree."""
+    turns = [("user", "Classify the text {0}."), ("assistant", "Which one?")]
+    turns += [("user", "Text {1}"), ("assistant", "Label {1}")]
+    lines = [
+        json.dumps({"messages": [
+            {"role": role, "content": text.format(number % prompts, number)}
+            for role, text in turns
+        ]})
+        for number in range(600)
+    ]  # fmt: skip
+    file = tmp_path / "mine.jsonl"
+    file.write_text("\n".join(lines))
+    with pytest.raises(CorpusError) as caught:
+        build(file, held_out_fraction=0.0005 if prompts > 1 else 0.3)
+    assert said in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("column", ["system", "system_prompt"])
+def test_what_the_hint_proposes_for_a_shared_instruction_works(tmp_path: Path, column: str) -> None:
+    record = {column: "Classify.", "prompt": "Text NUMBER", "response": "Label"}
+    lines = [json.dumps(record).replace("NUMBER", str(number)) for number in range(60)]
+    file = tmp_path / "mine.jsonl"
+    file.write_text("\n".join(lines))
+    corpus = build(file, held_out_fraction=0.3)
+    assert len(corpus.train) + len(corpus.held_out) == 60

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
@@ -58,6 +59,9 @@ def test_empty_and_never_ending_answers_are_counted(
     assert values["rouge_l"] == pytest.approx(0.5)
     assert [g.ended for g in generations] == [True, False]
     assert generations[1].answer == prompts[1].reference
+    texts = pq.read_table(tmp_path / str(scores[0].items)).to_pydict()
+    assert texts["answer"] == [g.answer for g in generations]
+    assert texts["target"] == [prompt.reference for prompt in prompts]
 
 
 SMALL = {

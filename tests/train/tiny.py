@@ -15,7 +15,7 @@ from harness.spec.plan import Plan
 from harness.spec.planning import make_plan
 from harness.spec.registry import load_model, load_suite, load_variant
 from harness.train.job import TrainJob
-from harness.train.schedule import schedule
+from harness.train.schedule import divided, schedule
 
 SHAPE = {
     "vocab_size": 128,
@@ -75,5 +75,6 @@ def tiny_plan(steps: int = 4, batch: int = 4, micro: int = 2, **training: Any) -
 
 def tiny_job(model: Any, rows: tuple[TrainingRow, ...], plan: Plan, **more: Any) -> TrainJob:
     """A job over ``rows`` in the scheduled order."""
-    order = schedule(len(rows), plan.budget, plan.seed, [len(row.input_ids) for row in rows])
+    tokens = [len(row.input_ids) for row in rows]
+    order = divided(schedule(len(rows), plan.budget, plan.seed, tokens), tokens, plan)
     return TrainJob(model, rows, order, plan, pad_id=0, **more)

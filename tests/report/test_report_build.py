@@ -400,7 +400,7 @@ def test_memory_that_was_not_predicted_is_said_and_the_rest_stands(tmp_path: Pat
         if record.plan.variant == "lora_bf16":
             write_json(path, record.model_copy(update={"prediction": None}))
     report = build_from(tmp_path)
-    assert "Not predicted: lora_bf16 (a step of the model" in words(report, "memory")
+    assert "Not predicted: lora_bf16 (a training step" in words(report, "memory")
     shown = [cells(table(report, "memory"), row) for row in range(7)]
     predicted = {line["variant"]: line["train predicted"] for line in shown}
     assert predicted["lora_bf16"] == predicted["base"] == "–"

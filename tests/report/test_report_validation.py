@@ -12,7 +12,7 @@ from harness.records.validation import ValidationPoint, ValidationResult
 from harness.report.blocks import Block, Details, Figure, Note, Prose, Table
 from harness.report.curves import loss_section
 from harness.report.figures.lines import Curves
-from harness.spec.schema import read_json, write_json
+from harness.spec.storage import read_json, write_json
 from harness.spec.suite import Validation
 from tests.report.records import Made, build_from, write_run
 

@@ -67,15 +67,14 @@ def check_devices(plans: Sequence[Plan]) -> None:
     found = visible_gpus()
     if len(found) < needed:
         raise UserError(
-            f"{needed} devices are asked for, and {len(found)} can be used here",
+            f"{needed} devices were asked for, but only {len(found)} can be used here",
             where=f"training.devices, {VISIBLE}={os.environ.get(VISIBLE, '(not set)')}",
             expected=f"{needed} NVIDIA GPUs",
-            hint="python -m harness doctor says what this machine has",
+            hint="run python -m harness doctor to see what this machine has",
         )
     if len(set(found[:needed])) > 1:
         raise UserError(
-            f"the GPUs are not alike: {', '.join(found[:needed])}",
-            expected="GPUs of one kind: a step would wait for the slowest, and what it costs "
-            "would be neither's",
+            f"the GPUs are of different kinds: {', '.join(found[:needed])}",
+            expected="GPUs of one kind, since every step waits for the slowest one",
             hint="--gpus chooses which ones",
         )

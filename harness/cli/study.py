@@ -171,7 +171,7 @@ def _run(opened: OpenStudy, executor: Executor, shard: Shard, trackers: list[Tra
     try:
         Driver(opened.agenda, opened.findings, executor, listeners).drive(shard)
     except KeyboardInterrupt:
-        say(f"page so far: {opened.write_page(opened.agenda())}")
+        say(f"interim page: {opened.write_page(opened.agenda())}")
         raise
 
 
@@ -180,7 +180,7 @@ def _round_line(agenda: Agenda) -> str:
     parts = [f"{tuning} trials"] if tuning else []
     if len(agenda.jobs) > tuning:
         parts.append(f"{len(agenda.jobs) - tuning} runs for the verdict")
-    return f"next: {' and '.join(parts) or 'nothing'} ({agenda.spent.runs} are done)"
+    return f"next: {' and '.join(parts) or 'nothing'} ({agenda.spent.runs} runs are done)"
 
 
 def _show(opened: OpenStudy, agenda: Agenda) -> Path:

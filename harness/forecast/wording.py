@@ -65,9 +65,13 @@ def _counts(plan: Plan, counts: ParameterCount) -> Iterator[str]:
         )
 
 
+def _rows(plan: Plan, count: int) -> str:
+    return f"{count} rows of {plan.training.sequence_length} tokens" if count else "none"
+
+
 def _substitutions(plan: Plan) -> Iterator[str]:
     for item in plan.substitutions:
-        yield f"instead of {item.key} = {item.asked}: {item.used} ({item.reason})"
+        yield f"{item.key} = {item.asked} is replaced by {item.used}: {item.reason}"
 
 
 class _Heard(Silence):
@@ -96,7 +100,7 @@ def _verdict(plan: Plan, prediction: MemoryPrediction | None, room: int | None) 
         return
     fits = "fits" if needed <= room else "does not fit"
     rows = largest_batch(plan, room)
-    most = "" if rows is None else f"; at most {rows} rows of {plan.training.sequence_length} do"
+    most = "" if rows is None else f"; largest micro-batch that fits: {_rows(plan, rows)}"
     yield f"{fits} into {_gib(room)}{most}"
     if needed > room:
         from harness.forecast.table import hint
@@ -109,15 +113,15 @@ def _time(plan: Plan, runs: Path) -> Iterator[str]:
         return
     expected, scaled = expected_seconds(plan, runs), scaled_seconds(plan, runs)
     if expected is not None:
-        yield f"time: about {expected / 60:.1f} minutes of training, by a stored run"
+        yield f"time: about {expected / 60:.1f} minutes of training, judging by an earlier run"
     elif scaled is not None:
         count = "1 device" if scaled[1] == 1 else f"{scaled[1]} devices"
         yield (
-            f"time: {scaled[0] / 60:.1f} minutes of training at best, by a stored run on {count}, "
-            "as if twice the devices were twice as fast"
+            f"time: at best {scaled[0] / 60:.1f} minutes of training, judging by an earlier run on "
+            f"{count}, if twice the devices are twice as fast"
         )
     else:
-        yield "time: unknown, no stored run of this variant and model on this device"
+        yield "time: unknown, since this variant and model have not been run on this device"
     if plan.validation.every:
         yield _validations(plan, runs)
 
@@ -130,9 +134,9 @@ def _validations(plan: Plan, runs: Path) -> str:
     what = "all validation conversations" if limit is None else f"at most {limit} conversations"
     seconds = validation_seconds(plan, runs)
     if seconds is None:
-        cost = "for a time that no stored run of the same kind tells"
+        cost = "for an unknown time, since no similar run exists"
     else:
-        cost = f"for about {seconds / 60:.1f} minutes more, by a stored run"
+        cost = f"for about {seconds / 60:.1f} minutes more, judging by an earlier run"
     early = "" if asked.patience is None else "; training may stop earlier"
     return f"validation: {often} on {what}, {cost}{early}"
 

@@ -40,7 +40,7 @@ def detect_device(kind: DeviceChoice = "auto") -> Device:
         raise UserError(
             "no NVIDIA GPU can be used here",
             where="--device cuda",
-            hint="python -m harness doctor says what this machine has",
+            hint="run python -m harness doctor to see what this machine has",
         )
     return _cpu()
 

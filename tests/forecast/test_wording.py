@@ -72,7 +72,7 @@ def test_phi_2_in_four_bits_on_a_t4() -> None:
 
 def test_memory_decides_what_fits() -> None:
     plan = make("lora_bf16", device=planned_gpu("h100"))
-    assert "does not fit into 8.00 GiB; at most 0 rows" in said(plan, "8GiB")
+    assert "does not fit into 8.00 GiB; largest micro-batch that fits: none" in said(plan, "8GiB")
     assert "fits into 24.00 GiB" in said(plan, "24GiB")
     with pytest.raises(UserError, match="amount of memory"):
         said(plan, "much")
@@ -92,7 +92,7 @@ def test_time_is_expected_from_the_latest_stored_run_of_the_same_kind(tmp_path: 
     store_run(later, tmp_path, rate=100.0, started_at="2026-01-02T00:00:00+00:00")
     steps = plan.budget.steps or 0
     assert expected_seconds(plan, tmp_path) == pytest.approx(steps * 600 / 100)
-    assert "by a stored run" in said(plan, runs=tmp_path)
+    assert "judging by an earlier run" in said(plan, runs=tmp_path)
     tokens = plan.budget.model_copy(update={"steps": None, "tokens": 5000})
     by_tokens = plan.model_copy(update={"budget": tokens})
     assert expected_seconds(by_tokens, tmp_path) == pytest.approx(50)
@@ -151,10 +151,13 @@ def test_validation_is_foreseen_with_what_it_costs(tmp_path: Path) -> None:
         }
     )
     text = " ".join(said(validated, runs=tmp_path).split())
-    assert "validation: 11 times on all validation conversations, for a time that no" in text
+    assert (
+        "validation: 11 times on all validation conversations, for an unknown time, since no"
+        in text
+    )
     assert "training may stop earlier" in text
     store_run(validated, tmp_path, rate=100.0, started_at="2026-01-01T00:00:00+00:00")
-    assert "for about 1.1 minutes more, by a stored run" in said(validated, runs=tmp_path)
+    assert "for about 1.1 minutes more, judging by an earlier run" in said(validated, runs=tmp_path)
 
 
 def test_memory_while_training_pauses_is_foreseen() -> None:

@@ -21,6 +21,7 @@ from harness.cli.options import (
     SetOption,
     SuiteOption,
     TaskOption,
+    TrustOption,
     VariantOption,
     make_request,
 )
@@ -60,20 +61,21 @@ def run(
     devices: DevicesOption = 0,
     gpus: GpusOption = "",
     data_folder: Annotated[
-        str, typer.Option(help="Folder that mirrors hub data sets as <org>/<name>.")
+        str, typer.Option(help="Folder with copies of hub data sets, as <org>/<name>.")
     ] = "",
     reports: ReportsOption = Path("reports"),
-    force: Annotated[bool, typer.Option(help="Run again although a record exists.")] = False,
+    force: Annotated[bool, typer.Option(help="Run again even if there is a finished run.")] = False,
     timeout_minutes: Annotated[
-        float, typer.Option(min=0, help="Stop a run after this time; 0: never.")
+        float, typer.Option(min=0, help="Stop a run after this time; 0: no limit.")
     ] = 0,
     on_oom: Annotated[
-        OnOom, typer.Option(help="Out of memory in training: record it, or halve the micro-batch.")
+        OnOom,
+        typer.Option(
+            help="When training runs out of memory: record it, or retry with half the micro-batch."
+        ),
     ] = OnOom.record,
     track: TrackOption = [],  # noqa: B006
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
-    ] = False,
+    trust_remote_code: TrustOption = False,
 ) -> None:
     """Train and score variants, then write the comparative report."""
     from harness.records.store import RunStore

@@ -59,6 +59,9 @@ def _predicted(plan: Plan, largest: MicroBatch | None) -> MemoryPrediction:
         by_phase |= {"score_base": scoring, "train": sum(parts.values())}
         scoring += around.training - around.scoring  # what training has loaded stays
     by_phase["score"] = scoring + standing.adapter
+    if plan.trains and plan.validation.every:
+        paused = standing.optimizer + standing.gradients + parts.get("best weights", 0)
+        by_phase["validate"] = by_phase["score"] + paused
     return MemoryPrediction(by_phase=by_phase, peak_bytes=max(by_phase.values()), parts=parts)
 
 
@@ -119,10 +122,13 @@ def training_parts(
         step = path.footprint(plan, largest or MicroBatch.full(plan), standing.trainable)
     kept = path.keeps_gradients or plan.device_rows > rows
     before = max(step.saved, step.loss)
+    best = standing.gradients if plan.validation.keep == "best" else 0  # of the same shapes
+    copied = {"best weights": best} if best and plan.device.kind == "cpu" else {}  # on the host
     return {
         "weights": standing.base,
         "adapter": standing.adapter,
         "optimizer": standing.optimizer,
+        **copied,
         "gradients": standing.gradients if kept else 0,
         "activations": step.saved,
         "loss": before - step.saved,

@@ -6,12 +6,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
+from harness.records.validation import Count, ValidationResult
 from harness.spec.form import FormName
 from harness.spec.plan import Plan
 from harness.spec.schema import Frozen, Versioned
 
 Status = Literal["ok", "oom", "diverged", "failed", "interrupted"]
-PhaseName = Literal["fetch", "prepare", "load", "score_base", "train", "score", "save"]
+PhaseName = Literal["fetch", "prepare", "load", "score_base", "train", "validate", "score", "save"]
 PHASES: tuple[PhaseName, ...] = (
     "fetch",
     "prepare",
@@ -21,7 +22,8 @@ PHASES: tuple[PhaseName, ...] = (
     "score",
     "save",
 )
-Count = Annotated[int, Field(ge=0)]
+COSTED: tuple[PhaseName, ...] = (*PHASES[:5], "validate", *PHASES[5:])
+"""The phases of a run, and what interrupts its training, in the order in which they are shown."""
 
 
 class DeviceCost(Frozen):
@@ -101,6 +103,7 @@ class TrainResult(Frozen):
     throughput: Throughput
     compile_seconds: float | None = None
     trainer: str = Field(description="which path ran: plain, fast or recorded")
+    validation: ValidationResult | None = None
 
 
 class CensusRow(Frozen):

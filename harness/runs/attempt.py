@@ -13,7 +13,15 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from harness.errors import HarnessError, StorageError
-from harness.records.events import Advanced, EventTail, Hear, PhaseEnded, PhaseStarted
+from harness.records.events import (
+    Advanced,
+    EventTail,
+    Hear,
+    PhaseEnded,
+    PhaseStarted,
+    Validated,
+    ValidationStarted,
+)
 from harness.records.record import PhaseCost, PhaseName, Problem, RunRecord
 from harness.records.store import RunFolder
 from harness.runs.devices import cause, with_devices
@@ -226,6 +234,10 @@ def read_account(path: Path) -> Account:
     for event in events:
         if isinstance(event, PhaseStarted):
             phase, step = event.phase, None
+        elif isinstance(event, ValidationStarted):
+            phase = "validate"
+        elif isinstance(event, Validated):
+            phase = "train"
         elif isinstance(event, Advanced) and phase == "train":
             step = min(event.done + 1, event.total)
     return Account(

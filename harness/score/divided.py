@@ -11,11 +11,11 @@ import torch
 from harness.parallel.divide import spans
 from harness.parallel.ranks import Ranks
 from harness.records.events import Progress, Silence
-from harness.score.likelihood import Answer, Likelihood, Query
-from harness.score.prefixes import Extend, IntArray, Rows, Tree, common_prefix
+from harness.score.likelihood import Likelihood, Query, TargetScores
+from harness.score.prefixes import Extend, IntArray, SideBySide, Tree, common_prefix
 from harness.score.subject import Subject
 
-Step = Extend | Tree | Rows
+Pass = Extend | Tree | SideBySide
 OPEN = "open"  # what the first device says when it looks a model over
 
 
@@ -58,15 +58,15 @@ class DividedLikelihood(Likelihood):
         self._reason = way[1]
 
     @torch.inference_mode()
-    def answer(self, queries: Sequence[Query]) -> list[Answer]:
+    def answer(self, queries: Sequence[Query]) -> list[TargetScores]:
         """See :meth:`Likelihood.answer`; what the first device is asked, all answer."""
         if self._ranks.index == 0:
             self._ranks.hand_out(list(queries))
         return super().answer(queries)
 
     def _chosen(
-        self, steps: Iterable[Step], inputs: Sequence[IntArray]
-    ) -> tuple[Iterable[Step], int]:
+        self, steps: Iterable[Pass], inputs: Sequence[IntArray]
+    ) -> tuple[Iterable[Pass], int]:
         """This device's share of the passes, by the tokens that they compute."""
         every = list(steps)
         asked = [index for index, step in enumerate(every) if not isinstance(step, Extend)]
@@ -75,7 +75,7 @@ class DividedLikelihood(Likelihood):
         members = [m for step in chosen if not isinstance(step, Extend) for m in step.members]
         return chosen, sum(len(inputs[member]) for member in members)
 
-    def _complete(self, answers: Sequence[Answer], filled: Sequence[int]) -> None:
+    def _complete(self, answers: Sequence[TargetScores], filled: Sequence[int]) -> None:
         """Exchange what each device has found."""
         mine = [(query, answers[query].log_probs, answers[query].greedy) for query in filled]
         for part in self._ranks.gather(mine):
@@ -87,7 +87,7 @@ class DividedLikelihood(Likelihood):
         return bool(self._ranks.hand_out(found))
 
 
-def costs(steps: Sequence[Step], inputs: Sequence[IntArray]) -> list[int]:
+def costs(steps: Sequence[Pass], inputs: Sequence[IntArray]) -> list[int]:
     """Tokens that each pass with answers computes, with the prefix that is run for it."""
     found, prefix = [], 0
     for step in steps:
@@ -99,17 +99,17 @@ def costs(steps: Sequence[Step], inputs: Sequence[IntArray]) -> list[int]:
     return found
 
 
-def _tokens(step: Tree | Rows, inputs: Sequence[IntArray]) -> int:
+def _tokens(step: Tree | SideBySide, inputs: Sequence[IntArray]) -> int:
     rows = [inputs[member] for member in step.members]
-    if isinstance(step, Rows):
+    if isinstance(step, SideBySide):
         return len(rows) * max(len(row) for row in rows)
     shared = [step.base, *(common_prefix(a, b) for a, b in pairwise(rows))]
     return sum(len(row) - base for row, base in zip(rows, shared, strict=True))
 
 
-def with_prefixes(steps: Sequence[Step], chosen: Collection[int]) -> list[Step]:
+def with_prefixes(steps: Sequence[Pass], chosen: Collection[int]) -> list[Pass]:
     """The chosen passes, and before them those that fill the cache for them; in order."""
-    kept: list[Step] = []
+    kept: list[Pass] = []
     needed = 0  # cached tokens that later passes read
     for index in reversed(range(len(steps))):
         step = steps[index]

@@ -12,7 +12,7 @@ from harness.spec.digests import data_fingerprint
 from harness.spec.model import Model
 from harness.spec.plan_digests import is_task_file
 from harness.spec.schema import Frozen, Versioned, default_of, leave_out
-from harness.spec.suite import Budget, CorpusSpec, Order, ScoreSpec, Seed
+from harness.spec.suite import Budget, CorpusSpec, Order, ScoreSpec, Seed, Validation
 from harness.spec.variant import Adapter, Dtype, Method, Name, Precision, Quantization, Training
 
 
@@ -62,6 +62,7 @@ class Plan(Versioned):
         default=None, description="of a local model folder; null elsewhere and in older plans"
     )
     budget: Budget
+    validation: Validation = Validation()
     score: ScoreSpec
     device: Device
     substitutions: tuple[Substitution, ...] = ()
@@ -138,6 +139,7 @@ NEWER = (
     "corpus.validation_fraction",
     "corpus.validation_limit",
     "corpus.chat_date",
+    "validation",
     "score.also",
     "score.split",
     "training.devices",

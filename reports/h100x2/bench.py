@@ -96,7 +96,7 @@ def plan_of(case: Case, devices: int, one: Any, *, tiny: bool) -> Plan:
     return plan.model_copy(update={"budget": budget, "training": training})
 
 
-def make_rows(case: Case, plan: Plan, count: int) -> tuple[Row, ...]:
+def make_training_rows(case: Case, plan: Plan, count: int) -> tuple[Row, ...]:
     """Random tokens: full rows of several conversations, or rows of one of unequal length.
 
     Lengths follow OASST1's (median 500 tokens, long tail); 77 % of tokens carry loss.
@@ -160,7 +160,7 @@ def train_case(name: str, ranks: Ranks, one: Any, *, tiny: bool) -> dict[str, An
     found: dict[str, Any] = {}
     for devices in (1, ranks.count):
         plan = plan_of(case, devices, one, tiny=tiny)
-        rows = make_rows(case, plan, 8 * case.rows * ranks.count)
+        rows = make_training_rows(case, plan, 8 * case.rows * ranks.count)
         together = devices > 1
         if together or ranks.index == 0:
             model = fresh(one, plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,6 +195,58 @@ def test_a_row_opens_with_its_command(page: Any) -> None:
     assert page.execute_script(above, opened, row), "what is opened moves with its row"
     row.find_element("css selector", "button.open").click()
     assert page.find_elements("css selector", "tr.opened") == []
+
+
+def test_an_opened_row_draws_its_curve(page: Any) -> None:
+    row = page.find_element("css selector", f"#{RANKING} tbody tr:nth-child(3)")
+    row.find_element("css selector", "button.open").click()
+    opened = page.find_element("css selector", f"#{RANKING} tr.opened")
+    curves = opened.find_elements("css selector", "svg.spark polyline")
+    assert [curve.get_attribute("class") for curve in curves] == ["faint", None, None, None]
+    assert opened.find_element("css selector", "svg.spark").size["height"] > 60
+    assert "a curve for each seed" in opened.text
+
+
+def choose_axis(page: Any, side: str, title: str) -> None:
+    option = f"//section[@id='tradeoff']//select[@name='{side}']/option[starts-with(., '{title}')]"
+    page.find_element("xpath", option).click()
+
+
+def test_the_axes_of_the_trade_off_are_chosen(page: Any) -> None:
+    figure = page.find_element("css selector", "figure.choose")
+    given = figure.find_element("css selector", ".wide")
+    assert given.is_displayed()
+    choose_axis(page, "x", "weights")
+    choose_axis(page, "y", "oasst_choice")
+    assert not given.is_displayed()
+    caption = figure.find_element("tag name", "figcaption")
+    assert caption.text == "oasst_choice acc against weights, MiB"
+    points = figure.find_elements("css selector", '.plane .v[data-v="qlora_nf4"]')
+    assert len(points) == 2, "the point and its name"
+    assert "weights 182 MiB" in str(points[0].get_attribute("data-say"))
+    names = figure.find_elements("css selector", ".plane .v > text")
+    tops = sorted(name.rect["y"] for name in names)
+    assert len(tops) == 7
+    assert all(two - one > 11 for one, two in itertools.pairwise(tops)), "names do not overlap"
+    choose_axis(page, "x", "peak memory")
+    choose_axis(page, "y", "perplexity")
+    assert given.is_displayed()
+
+
+def test_chosen_axes_answer_to_the_legend_and_the_pointer(page: Any) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    choose_axis(page, "x", "weights")
+    point = page.find_element("css selector", '.plane .v[data-v="base"] path')
+    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", point)
+    ActionChains(page).move_to_element(point).perform()
+    assert page.find_element("id", "tip").text.startswith("base: perplexity 7.")
+    page.find_element("xpath", "//div[@class='legend']/button[.='base']").click()
+    off = page.find_elements("css selector", '.plane .v.off[data-v="base"]')
+    assert len(off) == 2
+    choose_axis(page, "x", "predicted")
+    off = page.find_elements("css selector", '.plane .v.off[data-v="base"]')
+    assert len(off) == 2, "in what is drawn anew, too"
 
 
 def test_a_phone_shows_the_ranking_as_cards(page: Any) -> None:

@@ -13,7 +13,7 @@ from harness.corpus.sequences import IGNORED
 from harness.records.events import Silence
 from harness.spec.device import Device
 from harness.train.path import settle, train
-from harness.train.recorded.batch import PaddedSize, make_padded_batch
+from harness.train.recorded.padded import PaddedSize, make_padded_batch
 from harness.train.recorded.train import AutogradStep
 from tests.architectures import tiny_causal
 from tests.planned import planned

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.corpus.sequences import IGNORED, Row
-from harness.train.batch import assistant_tokens
+from harness.corpus.sequences import IGNORED, TrainingRow
+from harness.train.collate import assistant_tokens
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,7 @@ class PaddedSize:
         return self.rows * self.longest
 
     @classmethod
-    def of(cls, rows: Sequence[Row]) -> PaddedSize:
+    def of(cls, rows: Sequence[TrainingRow]) -> PaddedSize:
         """Exactly what ``rows`` take."""
         longest = max(len(row.input_ids) for row in rows)
         return cls(len(rows), longest, sum(assistant_tokens(row) for row in rows))
@@ -49,7 +49,7 @@ class PaddedSize:
 
 @dataclass(frozen=True)
 class PaddedBatch:
-    """Rows padded on the right.
+    """TrainingRows padded on the right.
 
     ``ids`` are (rows, tokens) int64. The states at ``where`` (flat positions) predict ``targets``
     (int64; negative: carries no loss).
@@ -66,7 +66,7 @@ class PaddedBatch:
 
 
 def make_padded_batch(
-    rows: Sequence[Row], size: PaddedSize | None = None, pad_id: int = 0
+    rows: Sequence[TrainingRow], size: PaddedSize | None = None, pad_id: int = 0
 ) -> PaddedBatch:
     """Pad ``rows`` on the right, to their longest or to ``size``.
 

@@ -132,11 +132,13 @@ def run(
 def _carry_out(
     plans: list[Plan], executor: Executor, store: RunStore, trackers: list[Tracker]
 ) -> list[RunResult]:
+    from harness.cli.board import Board
     from harness.cli.display import Display
     from harness.cli.notices import Notices
     from harness.runs.batch import run_batch
 
-    return list(run_batch(plans, executor, [Display(out), Notices(store), *trackers]))
+    view = Board(out) if len(plans) > 1 else Display(out)
+    return list(run_batch(plans, executor, [view, Notices(store), *trackers]))
 
 
 def _records(results: list[RunResult]) -> list[RunRecord]:

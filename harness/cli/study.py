@@ -160,13 +160,13 @@ def _parse_budget(texts: list[str]) -> Spending | None:
 
 def _run(opened: OpenStudy, executor: Executor, shard: Shard, trackers: list[Tracker]) -> None:
     """Run all that the study wants; the page is written on every ending, an interrupt too."""
-    from harness.cli.display import Display
+    from harness.cli.board import Board
     from harness.cli.notices import Notices
     from harness.studies.drive import Driver
 
     def listeners(agenda: Agenda) -> list[Listener]:
         say(_round_line(agenda))
-        return [Display(out), Notices(opened.findings.store), *trackers]
+        return [Board(out), Notices(opened.findings.store), *trackers]
 
     if opened.agenda().jobs:
         plans = [arm.plan for arm in opened.comparison().arms]

@@ -108,7 +108,7 @@ def test_time_on_two_devices_is_at_best_half_of_that_on_one(tmp_path: Path) -> N
     assert expected_seconds(two, tmp_path) is None
     seconds, devices = scaled_seconds(two, tmp_path) or (0.0, 0)
     assert (seconds, devices) == (pytest.approx((one.budget.steps or 0) * 600 / 200), 1)
-    assert "by a stored run on 1 device" in said(two, runs=tmp_path)
+    assert "judging by an earlier run on 1 device" in said(two, runs=tmp_path)
     renamed = two.model_copy(update={"variant": one.variant})
     assert expected_seconds(renamed, tmp_path) is None, "the same name on other devices"
     other = two.model_copy(update={"variant": "lora_bf16+training.devices=2"})

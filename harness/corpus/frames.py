@@ -58,6 +58,8 @@ class Framer:
     def __init__(self, tokenizer: Any, source: str, special: re.Pattern[str], day: str) -> None:
         """Take a tokenizer, the jinja ``source``, all special tokens, and the date of templates.
 
+        What the template writes is all there is: a BOS token only where it writes one.
+
         Raises:
             CorpusError: replies are not followed by a special token, or the template fails.
         """
@@ -68,8 +70,6 @@ class Framer:
         first = self._raw("u", "a", prompt=True)
         if first != self._raw("u", "a", prompt=True):
             raise self.template.fault("it writes something else each time", None)
-        if not first.startswith(tokenizer.bos_token or ""):
-            self.template = ChatTemplate(tokenizer, "{{ bos_token }}" + source, day)
         tail = self._split("ua", prompt=False)[2]
         found = special.match(tail.lstrip())
         if found is None:

@@ -29,9 +29,9 @@ class Renderer:
 
     A template named in the model's file wins; otherwise the tokenizer's own is used as it is,
     with the system prompt that it may insert (SmolLM2's does), because that is what the model
-    was tuned on and what generation will use. A tokenizer that has a BOS token gets exactly one
-    at the start, also where its template writes none. Text inside messages never becomes a
-    special token.
+    was tuned on and what generation will use: its tokens are those of ``apply_chat_template``.
+    A named template writes the BOS token first where the tokenizer has one. Text inside messages
+    never becomes a special token.
 
     Attributes:
         tokenizer: the tokenizer, as it came.
@@ -147,12 +147,23 @@ class Renderer:
             )
         if name not in TEMPLATES:
             raise UnknownName("chat template", name, TEMPLATES)
+        return self._begun(self._ended(name))
+
+    def _ended(self, name: str) -> str:
+        """A named template that ends turns with a token the tokenizer has."""
         source, end = TEMPLATES[name], self.tokenizer.eos_token
         if name == "chatml" and self._special.fullmatch("<|im_end|>"):
             return source
         if not end:
             raise CorpusError("the tokenizer has no EOS token", where=self.tokenizer.name_or_path)
         return source.replace("<|im_end|>", end)
+
+    def _begun(self, source: str) -> str:
+        """A named template that writes the BOS token first, unless it begins so (ChatML may)."""
+        begin = self.tokenizer.bos_token
+        if not begin or (begin == "<|im_start|>" and "'<|im_start|>'" in source):
+            return source
+        return "{{ bos_token }}" + source
 
     def _check_prefix(self, reply: str) -> None:
         """Refuse a template whose prompt has other tokens than the conversation begins with.

@@ -14,7 +14,8 @@
     └── RunError                 a run that started and could not be finished
         ├── LeakageError         a held-out message also occurs in training
         ├── CensusError          the loaded model is not the one that was planned
-        └── DivergedError        a loss or score that is not a finite number
+        ├── DivergedError        a loss or score that is not a finite number
+        └── LostDevice           another device's process has ended or does not answer
 
 An error says what is wrong, where, what was expected and what to do next. Only ``cli`` prints it.
 """
@@ -121,6 +122,10 @@ class CensusError(RunError):
 
 class DivergedError(RunError):
     """A loss or a score that is not a finite number."""
+
+
+class LostDevice(RunError):  # noqa: N818 - the tree names conditions
+    """The process of another device has ended, or does not answer."""
 
 
 def user_mistakes() -> set[str]:

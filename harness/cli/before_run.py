@@ -28,10 +28,15 @@ def check_run(plans: Sequence[Plan], reports: Path) -> None:
     """
     if not plans:
         return
+    from harness.score.validation import check_validation
+
     check_space(reports, LEAST_FREE)
     for corpus in dict.fromkeys(planned.corpus for planned in plans):
         if not corpus.source.startswith("hub:"):
-            check_corpus(corpus)
+            found = check_corpus(corpus)
+            for planned in plans:
+                if planned.corpus == corpus:
+                    check_validation(planned, found)
     check_tasks(plans[0])
 
 

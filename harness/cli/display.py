@@ -22,8 +22,10 @@ from harness.records.events import (
     PhaseStarted,
     ProcessStarted,
     Pulse,
+    Validated,
+    ValidationStarted,
 )
-from harness.records.record import PHASES, PhaseName
+from harness.records.record import COSTED, PhaseName
 from harness.runs.listener import Listener, RunResult
 from harness.spec.plan import Plan
 
@@ -36,6 +38,7 @@ TITLES: dict[PhaseName, str] = {
     "load": "load model",
     "score_base": "score the base",
     "train": "train",
+    "validate": "validate",
     "score": "score",
     "save": "save",
 }
@@ -120,6 +123,8 @@ class RunView:
         self._done, self._total = 0, 0
         self._numbers: dict[str, float] = {}
         self._memory: dict[str, float] = {}
+        self._validated: dict[str, float] = {}
+        self._validating = False
         self._pace: deque[tuple[float, int]] = deque(maxlen=PACE_EVENTS)
         self._finished: dict[PhaseName, float] = {}
         self._phase_started = self._note_started = self._last_line = time.monotonic()
@@ -131,6 +136,7 @@ class RunView:
         match event:
             case ProcessStarted():
                 self._finished.clear()
+                self._validated, self._validating = {}, False
             case PhaseStarted():
                 self._phase, self._note = event.phase, ""
                 self._phase_started = time.monotonic()
@@ -143,6 +149,10 @@ class RunView:
                 self._line(self._note)
             case Advanced():
                 self._take_progress(event)
+            case ValidationStarted():
+                self._validating = True
+            case Validated():
+                self._take_validation(event)
             case Pulse():
                 self._take_pulse(event)
 
@@ -151,6 +161,7 @@ class RunView:
         self._finished[name] = seconds
         self._line(f"{TITLES[name]} done in {seconds:.1f} s")
         self._phase, self._note = None, ""
+        self._validated = {}
         self._forget_progress()
 
     def _take_progress(self, event: Advanced) -> None:
@@ -159,6 +170,12 @@ class RunView:
         self._numbers = event.numbers
         if self._is_quiet() or self._done == self._total:
             self._line(self._progress_text())
+
+    def _take_validation(self, event: Validated) -> None:
+        self._validating = False
+        self._validated = {"validation_loss": event.point.loss}
+        if self._is_quiet():
+            self._line(f"validation loss {event.point.loss:.4g} after step {event.point.step}")
 
     def _take_pulse(self, event: Pulse) -> None:
         """The child lives: say so where nothing else has been said for a while."""
@@ -190,10 +207,14 @@ class RunView:
 
     def _progress_text(self) -> str:
         parts = [f"{self._done}/{self._total}"]
-        numbers = self._numbers | {
-            name: value for name, value in self._memory.items() if name not in self._numbers
-        }
+        numbers = (
+            self._numbers
+            | self._validated
+            | {name: value for name, value in self._memory.items() if name not in self._numbers}
+        )
         parts += [_number(name, value) for name, value in numbers.items()]
+        if self._validating:
+            parts.append("validating")
         left = self._seconds_left()
         if left is not None:
             parts.append(f"{_duration(left)} left")
@@ -211,7 +232,7 @@ class RunView:
         table = Table.grid(padding=(0, 1))
         table.add_row("", f"[bold]{escape(self._title)}[/]")
         done = self._finished
-        for phase in PHASES:
+        for phase in COSTED:
             if phase in done:
                 table.add_row("[green]✓[/]", f"{TITLES[phase]}  [dim]{_duration(done[phase])}[/]")
         doing = TITLES[self._phase] if self._phase else ""

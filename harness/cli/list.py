@@ -42,9 +42,9 @@ class Kind(StrEnum):
 def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.")] = Kind.variants,
     reports: ReportsOption = Path("reports"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="Variants or methods as a Markdown table.")
+        bool, typer.Option("--markdown", help="Print variants or methods as a Markdown table.")
     ] = False,
 ) -> None:
     """List variants, suites, models, studies, tasks, runs, or which methods work on which bases."""

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from harness.spec.plan import Plan, RunRequest
 
 NameOption = Annotated[
-    str, typer.Option("--name", help="Call the changed suite so, in place of a digest.")
+    str,
+    typer.Option("--name", help="Name of the changed suite; default: a short digest in its name."),
 ]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.app import out
+from harness.cli.devices import DevicesOption, GpusOption, check_devices, with_devices
 from harness.cli.naming import named, said_changes
 from harness.cli.options import (
     DeviceKind,
@@ -38,18 +39,23 @@ def plan(
     data: DataOption = "",
     include_path: IncludePathOption = "",
     device: DeviceOption = DeviceKind.auto,
+    devices: DevicesOption = 0,
+    gpus: GpusOption = "",
     gpu: Annotated[str, typer.Option(help="Plan for this GPU: rtx4090, t4, h100, …")] = "",
-    memory: Annotated[str, typer.Option(help="Memory to fit into: 24GiB.")] = "",
+    memory: Annotated[str, typer.Option(help="Memory that the run must fit into: 24GiB.")] = "",
     reports: ReportsOption = Path("reports"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print the plan itself.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole plan as JSON.")] = False,
 ) -> None:
     """Show what a run would do and cost, before anything is downloaded."""
     from harness.records.store import RunStore
     from harness.train.path import resolve
 
     settings = with_sources(settings, model, data, include_path)
+    settings = with_devices(settings, devices, gpus)
     request = named(make_request(variant, suite, settings, seeds, task), RunStore(reports / "runs"))
     plans = resolve(request, _choose_device(device, gpu))
+    if not gpu:
+        check_devices(plans)
     preflight(plans)
     if as_json:
         _print_json(plans)
@@ -78,7 +84,7 @@ def _print_json(plans: list[Plan]) -> None:
 
 def _print_forecasts(plans: list[Plan], memory: str, reports: Path) -> None:
     """Each variant once, since seeds cost the same: one in full, several side by side."""
-    from harness.forecast.show import plan_report
+    from harness.forecast.wording import plan_report
 
     once = list({planned.variant: planned for planned in reversed(plans)}.values())[::-1]
     if len(once) > 1:

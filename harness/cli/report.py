@@ -37,24 +37,32 @@ def report(
     suite: SuiteOption = "quick",
     settings: SetOption = [],  # noqa: B006 - typer copies it
     reports: ReportsOption = Path("reports"),
-    reference: Annotated[str, typer.Option(help="Compare the others with this variant.")] = "",
+    reference: Annotated[str, typer.Option(help="Variant that the others are compared with.")] = "",
     margin: MarginOption = "1%",
-    budget_memory: Annotated[str, typer.Option(help="Recommend within it: 12GiB.")] = "",
-    max_loss: Annotated[str, typer.Option(help="Quality to give up at most: 1%.")] = "",
+    budget_memory: Annotated[
+        str, typer.Option(help="Recommend only variants that fit into this memory: 12GiB.")
+    ] = "",
+    max_loss: Annotated[
+        str, typer.Option(help="Recommend only variants that lose at most this much: 1%.")
+    ] = "",
     file_format: Annotated[
         ReportFormat,
         typer.Option(
-            "--format", help="Pages, all the data in one file, or results as others lay them out."
+            "--format",
+            help="Pages, all data as json, csv or parquet, or the result files of other tools.",
         ),
     ] = ReportFormat.pages,
     publish: Annotated[
         Path | None,
-        typer.Option(help="Write the pages here instead, with records that hold no data text."),
+        typer.Option(
+            help="Write the report and its records to this folder, without any text of the data."
+        ),
     ] = None,
     serve: Annotated[
-        bool, typer.Option("--serve", help="Show the page on localhost, anew after every run.")
+        bool,
+        typer.Option("--serve", help="Serve the page on localhost and rebuild it after every run."),
     ] = False,
-    port: Annotated[int, typer.Option(help="Of --serve; 0 takes a free one.")] = 8765,
+    port: Annotated[int, typer.Option(help="Port for --serve; 0: any free port.")] = 8765,
 ) -> None:
     """Write the report of a suite's runs: markdown, HTML and figures."""
     _check_format(file_format, publish)
@@ -71,7 +79,7 @@ def _serve(reports: Path, request: ReportRequest, port: int) -> None:
     from harness.report.serve import LiveReport, make_server
 
     try:
-        server = make_server(LiveReport(reports / "runs", request), port)
+        server = make_server(LiveReport(reports / "runs", request, warn), port)
     except OSError as error:
         raise UserError(
             f"cannot listen on port {port}: {error.strerror}",
@@ -131,6 +139,7 @@ def write_suite_report(
     """Build the report of one suite's runs, write it and print the ranking; returns its path."""
     from harness.cli.display import Notes
     from harness.report.answer import answer_lines
+    from harness.report.browse import items_page
     from harness.report.build import ReportRequest, build_report
     from harness.report.console import ranking_table
     from harness.report.publish import publish_report
@@ -146,7 +155,7 @@ def write_suite_report(
         if publish is not None:
             path = publish_report(runs, asked, publish)
         elif file_format is ReportFormat.pages:
-            path = write_report(built, folder)
+            path = write_report(built, folder, items_page(built))
         else:
             path = _write_data(built, folder, file_format)
     out.print(ranking_table(built, out.width))

@@ -11,6 +11,7 @@ import typer
 
 from harness.cli.app import complain, out, say
 from harness.cli.before_run import check_run
+from harness.cli.devices import DevicesOption, GpusOption, check_devices, with_devices
 from harness.cli.naming import NameOption, named, said_changes
 from harness.cli.options import (
     DeviceKind,
@@ -20,6 +21,7 @@ from harness.cli.options import (
     SetOption,
     SuiteOption,
     TaskOption,
+    TrustOption,
     VariantOption,
     make_request,
 )
@@ -56,21 +58,24 @@ def run(
     include_path: IncludePathOption = "",
     name: NameOption = "",
     device: DeviceOption = DeviceKind.auto,
+    devices: DevicesOption = 0,
+    gpus: GpusOption = "",
     data_folder: Annotated[
-        str, typer.Option(help="Folder that mirrors hub data sets as <org>/<name>.")
+        str, typer.Option(help="Folder with copies of hub data sets, as <org>/<name>.")
     ] = "",
     reports: ReportsOption = Path("reports"),
-    force: Annotated[bool, typer.Option(help="Run again although a record exists.")] = False,
+    force: Annotated[bool, typer.Option(help="Run again even if there is a finished run.")] = False,
     timeout_minutes: Annotated[
-        float, typer.Option(min=0, help="Stop a run after this time; 0: never.")
+        float, typer.Option(min=0, help="Stop a run after this time; 0: no limit.")
     ] = 0,
     on_oom: Annotated[
-        OnOom, typer.Option(help="Out of memory in training: record it, or halve the micro-batch.")
+        OnOom,
+        typer.Option(
+            help="When training runs out of memory: record it, or retry with half the micro-batch."
+        ),
     ] = OnOom.record,
     track: TrackOption = [],  # noqa: B006
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
-    ] = False,
+    trust_remote_code: TrustOption = False,
 ) -> None:
     """Train and score variants, then write the comparative report."""
     from harness.records.store import RunStore
@@ -90,8 +95,10 @@ def run(
     if data_folder:
         settings = [*settings, f"score.data_folder={data_folder}"]
     settings = with_sources(settings, model, data, include_path)
+    settings = with_devices(settings, devices, gpus)
     request = named(make_request(variant, suite, settings, seeds, task, name), store)
     plans = resolve(request, executor.device(device.value))
+    check_devices(plans)
     preflight(plans)
     check_run([plan for plan in plans if force or store.find(plan) is None], reports)
     trackers = make_trackers(track, reports)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from harness.corpus.conversation import Conversation
-from harness.corpus.sequences import Rows
+from harness.corpus.sequences import TrainingRows
 from harness.corpus.tokens import TokenSequence
 from harness.corpus.trees import MessageTree, walk
 from harness.records.record import CorpusResult, FunnelRow
@@ -124,7 +124,7 @@ def length_histogram(
     return tuple((bound, int(count)) for bound, count in zip(bounds, counts, strict=True))
 
 
-def with_rows(result: CorpusResult, rows: Rows, overflow: str) -> CorpusResult:
+def with_rows(result: CorpusResult, rows: TrainingRows, overflow: str) -> CorpusResult:
     """``result`` with a last funnel row: what one variant's sequence length left."""
     removed = [f"{rows.truncated_tokens:,} tokens over {rows.sequence_length:,} ({overflow})"]
     if rows.cut_conversations:
@@ -132,7 +132,7 @@ def with_rows(result: CorpusResult, rows: Rows, overflow: str) -> CorpusResult:
             f"{rows.cut_conversations:,} conversations cut, {rows.cut_replies:,} inside a reply"
         )
     if rows.dropped_conversations:
-        removed.append(f"{rows.dropped_conversations:,} conversations dropped")
+        removed.append(f"conversations dropped: {rows.dropped_conversations:,}")
     row = FunnelRow(
         step="sequence length",
         trees=None,

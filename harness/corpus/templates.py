@@ -18,7 +18,7 @@ from typing import Any
 
 from jinja2 import TemplateError, TemplateSyntaxError
 
-from harness.corpus.fields import visible
+from harness.corpus.fields import escaped
 from harness.errors import CorpusError
 
 CHATML = """\
@@ -164,8 +164,8 @@ class ChatTemplate:
         if line is not None and 0 < line <= len(lines):
             where += f", line {line}: {lines[line - 1].strip():.160}"
         return CorpusError(
-            visible(f"the chat template cannot be used: {reason}"),
-            where=visible(where),
+            escaped(f"the chat template cannot be used: {reason}"),
+            where=escaped(where),
             hint=f"set chat_template in the model's file to one of {', '.join(TEMPLATES)}",
         )
 

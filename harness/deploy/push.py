@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.deploy.card import make_card
-from harness.deploy.export import Order, export
+from harness.deploy.export import ExportOrder, export
 from harness.errors import HarnessError, UserError
 from harness.records.events import Progress
 from harness.records.store import StoredRun
@@ -59,7 +59,7 @@ def token_of_environment() -> str:
     return token
 
 
-def prepare(run: StoredRun, order: Order, progress: Progress) -> list[Item]:
+def prepare(run: StoredRun, order: ExportOrder, progress: Progress) -> list[Item]:
     """Export a result with its card into ``order.target``; the files that would go, by name.
 
     Raises:

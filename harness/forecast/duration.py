@@ -27,6 +27,39 @@ def expected_seconds(plan: Plan, runs: Path) -> float | None:
     return _tokens(plan, latest) / rate if rate else None
 
 
+def validation_seconds(plan: Plan, runs: Path) -> float | None:
+    """Seconds of all validations of ``plan``, by the latest finished run of the same kind.
+
+    The same kind: also the same corpus and the same windows. None where there is none, or the
+    number of steps is not known beforehand.
+    """
+    found = [
+        item.record
+        for item in RunStore(runs).scan()
+        if isinstance(item, StoredRun)
+        and _same_kind(plan, item.record)
+        and item.record.training is not None
+        and item.record.training.validation is not None
+        and _validated_alike(plan, item.record.plan)
+    ]
+    if not found or plan.budget.steps is None:
+        return None
+    latest = max(found, key=lambda record: record.started_at)
+    assert latest.training is not None  # noqa: S101 - asked before
+    assert latest.training.validation is not None  # noqa: S101
+    points = latest.training.validation.points
+    each = sum(point.seconds for point in points) / len(points)
+    return each * plan.validation.times(plan.budget.steps)
+
+
+def _validated_alike(plan: Plan, other: Plan) -> bool:
+    settings = ("window", "stride", "held_out_tokens", "engine", "batch_tokens")
+    mine, theirs = plan.score, other.score
+    return (plan.corpus, plan.corpus_sha256) == (other.corpus, other.corpus_sha256) and all(
+        getattr(mine, name) == getattr(theirs, name) for name in settings
+    )
+
+
 def _same_kind(plan: Plan, record: RunRecord) -> bool:
     training = record.training
     return (

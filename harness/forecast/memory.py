@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from harness.errors import HarnessError, Unpredicted
-from harness.forecast.surroundings import CONTEXT_BYTES, surroundings, unread_bytes
+from harness.forecast.surroundings import CONTEXT_BYTES, NCCL_BYTES, surroundings, unread_bytes
 from harness.forecast.weights import standing_bytes
 from harness.records.events import Progress, Silence
 from harness.records.record import MemoryPrediction
@@ -59,6 +59,9 @@ def _predicted(plan: Plan, largest: MicroBatch | None) -> MemoryPrediction:
         by_phase |= {"score_base": scoring, "train": sum(parts.values())}
         scoring += around.training - around.scoring  # what training has loaded stays
     by_phase["score"] = scoring + standing.adapter
+    if plan.trains and plan.validation.every:
+        paused = standing.optimizer + standing.gradients + parts.get("best weights", 0)
+        by_phase["validate"] = by_phase["score"] + paused
     return MemoryPrediction(by_phase=by_phase, peak_bytes=max(by_phase.values()), parts=parts)
 
 
@@ -117,12 +120,15 @@ def training_parts(
     path = path_of(plan)
     with _rehearsal(plan):
         step = path.footprint(plan, largest or MicroBatch.full(plan), standing.trainable)
-    kept = path.keeps_gradients or plan.budget.batch_size > rows
+    kept = path.keeps_gradients or plan.device_rows > rows
     before = max(step.saved, step.loss)
+    best = standing.gradients if plan.validation.keep == "best" else 0  # of the same shapes
+    copied = {"best weights": best} if best and plan.device.kind == "cpu" else {}  # on the host
     return {
         "weights": standing.base,
         "adapter": standing.adapter,
         "optimizer": standing.optimizer,
+        **copied,
         "gradients": standing.gradients if kept else 0,
         "activations": step.saved,
         "loss": before - step.saved,
@@ -140,8 +146,10 @@ def fits(plan: Plan, memory_bytes: int) -> bool | None:
 
 
 def room_needed(plan: Plan, peak_bytes: int) -> int:
-    """Memory a device must have for a predicted peak."""
-    return peak_bytes + (CONTEXT_BYTES if plan.device.kind == "cuda" else 0)
+    """Memory a device must have for a predicted peak; on a CPU all processes need it of one."""
+    if plan.device.kind == "cpu":
+        return peak_bytes * plan.training.devices
+    return peak_bytes + CONTEXT_BYTES + (NCCL_BYTES if plan.training.devices > 1 else 0)
 
 
 def largest_batch(plan: Plan, memory_bytes: int) -> int | None:
@@ -156,7 +164,7 @@ def largest_batch(plan: Plan, memory_bytes: int) -> int | None:
 
     def needed(rows: int) -> int:
         training = plan.training.model_copy(update={"micro_batch_size": rows})
-        budget = plan.budget.model_copy(update={"batch_size": rows})
+        budget = plan.budget.model_copy(update={"batch_size": rows * training.devices})
         wider = plan.model_copy(update={"training": training, "budget": budget})
         return room_needed(plan, sum(training_parts(wider, counts).values()))
 

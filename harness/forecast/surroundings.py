@@ -26,6 +26,9 @@ CUBLAS_BYTES = 32 * MIB
 # an H100 after training and scoring.
 CONTEXT_BYTES = 1200 * MIB
 
+# Buffers of NCCL between GPUs of one host, outside torch's allocator; not measured yet.
+NCCL_BYTES = 500 * MIB
+
 
 @dataclass(frozen=True)
 class Surroundings:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.forecast.duration import expected_seconds
+from harness.forecast.duration import expected_seconds, validation_seconds
 from harness.forecast.memory import largest_batch, predict, room_needed
 from harness.records.record import MemoryPrediction
 from harness.spec.gpus import parse_memory
@@ -59,8 +59,17 @@ def forecast(plan: Plan, memory: str = "", runs: Path = Path("reports/runs")) ->
         needed=None if prediction is None else room_needed(plan, prediction.peak_bytes),
         room=room,
         rows=None if room is None or prediction is None else largest_batch(plan, room),
-        seconds=expected_seconds(plan, runs) if plan.trains else None,
+        seconds=_seconds(plan, runs),
     )
+
+
+def _seconds(plan: Plan, runs: Path) -> float | None:
+    """Seconds of training and of the validations that interrupt it; None if either is unknown."""
+    if not plan.trains:
+        return None
+    training = expected_seconds(plan, runs)
+    validating = validation_seconds(plan, runs) if plan.validation.every else 0.0
+    return None if training is None or validating is None else training + validating
 
 
 def reference_of(forecasts: Sequence[Forecast]) -> Forecast | None:
@@ -152,7 +161,7 @@ def hint(plan: Plan, room: int) -> str:
         rows = largest_batch(tried, room)
         if rows is None:
             return ""
-        divisors = [n for n in range(1, rows + 1) if plan.budget.batch_size % n == 0]
+        divisors = [n for n in range(1, rows + 1) if plan.device_rows % n == 0]
         if divisors:
             micro = min(max(divisors), training.micro_batch_size)
             less = f"--set training.micro_batch_size={micro}" if _smaller(micro, plan) else ""

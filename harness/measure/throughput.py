@@ -39,7 +39,7 @@ def throughput(
     flops = share = None
     if plan is not None:
         per_token = _flops_per_token(plan, steady, labelled_share)
-        peak = peak_flops(plan.device.name)
+        peak = _peak_flops(plan)
         flops = None if per_token is None else median * per_token
         share = flops / peak if flops and peak else None
     return Throughput(
@@ -50,6 +50,12 @@ def throughput(
         flops_per_second=flops,
         peak_share=share,
     )
+
+
+def _peak_flops(plan: Plan) -> float | None:
+    """Of all devices that share the plan."""
+    peak = peak_flops(plan.device.name)
+    return None if peak is None else peak * plan.training.devices
 
 
 def _flops_per_token(

@@ -6,12 +6,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
+from harness.records.validation import Count, ValidationResult
 from harness.spec.form import FormName
 from harness.spec.plan import Plan
 from harness.spec.schema import Frozen, Versioned
 
 Status = Literal["ok", "oom", "diverged", "failed", "interrupted"]
-PhaseName = Literal["fetch", "prepare", "load", "score_base", "train", "score", "save"]
+PhaseName = Literal["fetch", "prepare", "load", "score_base", "train", "validate", "score", "save"]
 PHASES: tuple[PhaseName, ...] = (
     "fetch",
     "prepare",
@@ -21,11 +22,25 @@ PHASES: tuple[PhaseName, ...] = (
     "score",
     "save",
 )
-Count = Annotated[int, Field(ge=0)]
+COSTED: tuple[PhaseName, ...] = (*PHASES[:5], "validate", *PHASES[5:])
+"""The phases of a run, and what interrupts its training, in the order in which they are shown."""
+
+
+class DeviceCost(Frozen):
+    """What a phase cost on one of several devices that share a run. Unknown is null, never 0."""
+
+    peak_resident_bytes: Count | None = None
+    peak_allocated_bytes: Count | None = None
+    peak_reserved_bytes: Count | None = None
+    peak_device_bytes: Count | None = None
+    energy_joules: float | None = None
 
 
 class PhaseCost(Frozen):
-    """What one phase cost, by the Meter. Unknown is null, never 0."""
+    """What one phase cost, by the Meter. Unknown is null, never 0.
+
+    Of several devices, peaks are those of the one with the highest, and energy is that of all.
+    """
 
     name: PhaseName
     seconds: float
@@ -40,6 +55,9 @@ class PhaseCost(Frozen):
     reused: bool | None = Field(
         default=None,
         description="took over what another run had found; the cost is that of copying",
+    )
+    devices: tuple[DeviceCost, ...] = Field(
+        default=(), description="each device's own; empty where one device has the run"
     )
 
 
@@ -84,7 +102,8 @@ class TrainResult(Frozen):
     losses: tuple[LossPoint, ...]
     throughput: Throughput
     compile_seconds: float | None = None
-    trainer: str = Field(description="which path ran: plain or fast")
+    trainer: str = Field(description="which path ran: plain, fast or recorded")
+    validation: ValidationResult | None = None
 
 
 class CensusRow(Frozen):

@@ -49,6 +49,14 @@ class RunFolder:
         """One JSON object per line, appended by the child."""
         return self.path / "events.jsonl"
 
+    def events_of(self, rank: int) -> Path:
+        """What the process of a device says: the first one's events are the run's."""
+        return self.events if rank == 0 else self.path / f"events-{rank}.jsonl"
+
+    def ending_of(self, rank: int) -> Path:
+        """How the process of a device ended, where several share a run and it did not end well."""
+        return self.path / f"ending-{rank}.json"
+
     @property
     def log(self) -> Path:
         """What the child and its libraries print."""
@@ -73,6 +81,10 @@ class RunFolder:
     def lock(self) -> Path:
         """Held by the process that is working here."""
         return self.path / ".lock"
+
+    def lock_of(self, rank: int) -> Path:
+        """Held by the process of a device; the first one's is the run's."""
+        return self.lock if rank == 0 else self.path / f".lock-{rank}"
 
     @property
     def holder(self) -> Path:
@@ -236,11 +248,15 @@ class RunStore:
     def scan(self, suite: str | None = None) -> Iterator[StoredRun | BrokenRun]:
         """Every run below the root (of one suite), in name order; broken ones are named."""
         for path in self._below(suite, "record.json"):
-            folder = RunFolder(path.parent)
-            try:
-                yield StoredRun(folder, read_json(path, RunRecord))
-            except HarnessError as error:
-                yield BrokenRun(folder, error)
+            yield self.read(path)
+
+    def read(self, path: Path) -> StoredRun | BrokenRun:
+        """The run whose record is ``path``."""
+        folder = RunFolder(path.parent)
+        try:
+            return StoredRun(folder, read_json(path, RunRecord))
+        except HarnessError as error:
+            return BrokenRun(folder, error)
 
     def lines(self, suite: str | None = None) -> Iterator[RunLine | BrokenRun]:
         """One line per run below the root (of one suite), in name order; faster than scanning."""

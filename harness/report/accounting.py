@@ -34,12 +34,12 @@ def accounting_section(evidence: Evidence) -> Section | None:
         "alone. A line that compares with "
         f"{evidence.reference} is the one above, corrected by Holm's method; all others are "
         "exploratory and corrected with the secondary scores (Benjamini and Hochberg). Wins "
-        "back: share of the base's loss by quantization (on the log scale) that training undoes; "
-        "over 100 % means better than the unquantized base."
+        "back: what training gains on quantized weights as a share of what quantization had cost "
+        "(on the log scale, without an interval); some of it is what training gains on any weights."
     )
     table = Table("accounting", columns, rows, caption)
     blocks: list[Block] = [prose("Each line answers one question by one paired comparison.")]
-    packed = packed_base(evidence)
+    packed = packed_base(row.plan for row in evidence.rows)
     if packed:
         blocks.append(prose(packed))
     return Section("accounting", "Quantization accounting", (*blocks, table))

@@ -96,6 +96,40 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Quantity:
+    """What an axis can show: a value of each row, as read, with an interval where there is one."""
+
+    title: str
+    better: Literal["lower", "higher"]
+    values: tuple[float | None, ...]
+    said: tuple[str, ...]
+    low: tuple[float | None, ...] = ()
+    high: tuple[float | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class Choosable:
+    """A row in a figure whose axes are chosen: names for a wide and a narrow one, and its look."""
+
+    label: str
+    names: tuple[str, str]
+    colour: str
+    shape: str
+    fill: str
+    recommended: bool = False
+
+
+@dataclass(frozen=True)
+class AxesChoice:
+    """What a page can draw a figure over instead; ``x`` and ``y`` are shown at first."""
+
+    rows: tuple[Choosable, ...]
+    quantities: tuple[Quantity, ...]
+    x: int
+    y: int
+
+
+@dataclass(frozen=True)
 class Figure:
     """A picture kept as data; ``name`` is its file stem, ``alt`` says what it shows."""
 
@@ -103,6 +137,15 @@ class Figure:
     caption: str
     alt: str
     drawing: Drawing
+    axes: AxesChoice | None = None
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A small chart for pages alone: SVG of our own making, in which all text is escaped."""
+
+    svg: str
+    caption: str
 
 
 @dataclass(frozen=True)
@@ -122,7 +165,7 @@ class Details:
     name: str = ""
 
 
-Block = Prose | Note | Facts | Table | Figure | Code | Details
+Block = Prose | Note | Facts | Table | Figure | Chart | Code | Details
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from harness.records.record import PHASES
+from harness.records.record import COSTED
 from harness.report import numbers
 from harness.report.blocks import (
     Block,
@@ -25,7 +25,7 @@ from harness.report.figures.panels import Panels
 from harness.report.figures.stacks import Stacks
 from harness.report.rows import MEMORY_KINDS, Row, twins
 
-METERED: tuple[str, ...] = tuple(phase for phase in PHASES if phase not in ("fetch", "save"))
+METERED: tuple[str, ...] = tuple(phase for phase in COSTED if phase not in ("fetch", "save"))
 DRAWN = 40
 SECONDS = ("seconds", "s", 1)
 
@@ -145,7 +145,7 @@ def time_section(evidence: Evidence) -> Section | None:
         )
         for row in rows[:DRAWN]
     )
-    left_out = [phase for phase in PHASES if phase not in phases and _any_did(rows, phase)]
+    left_out = [phase for phase in COSTED if phase not in phases and _any_did(rows, phase)]
     without = f", without {' and '.join(left_out)}, which not every run did" if left_out else ""
     figure = Figure(
         "time-by-phase",
@@ -173,7 +173,7 @@ def _alike(rows: list[Row]) -> tuple[str, ...]:
     groups = [[row for row in rows if row.plan.trains is kind] for kind in (True, False)]
     return tuple(
         phase
-        for phase in PHASES
+        for phase in COSTED
         if _any_did(rows, phase)
         and all(
             not _any_did(group, phase) or all(row.times(phase) for row in group if row.finished)
@@ -190,7 +190,7 @@ def _any_did(rows: list[Row], phase: str) -> bool:
 def _reused(rows: list[Row]) -> list[str]:
     """Phases that took over what another run had found, and in how many runs."""
     found = []
-    for phase in PHASES:
+    for phase in COSTED:
         asked = [row for row in rows if row.reused(phase)]
         if asked:
             runs = sum(len(row.finished or row.records) for row in asked)
@@ -204,14 +204,20 @@ def _few(rows: list[Row]) -> str:
 
 
 def _times(rows: list[Row]) -> Table:
-    columns = [Column("variant", number=False), *(Column(phase) for phase in PHASES)]
+    phases = _listed(rows)
+    columns = [Column("variant", number=False), *(Column(phase) for phase in phases)]
     columns += [Column("compile"), Column("tokens/s p10–p90"), Column("warm-up steps left out")]
-    return Table("time", tuple(columns), tuple(_time_cells(row) for row in rows))
+    return Table("time", tuple(columns), tuple(_time_cells(row, phases) for row in rows))
 
 
-def _time_cells(row: Row) -> tuple[Cell, ...]:
+def _listed(rows: list[Row]) -> list[str]:
+    """All phases; that of validating while training only where it was asked for."""
+    return [phase for phase in COSTED if phase != "validate" or _any_did(rows, phase)]
+
+
+def _time_cells(row: Row, phases: Sequence[str]) -> tuple[Cell, ...]:
     cells = [Cell(row.label, row.label, style="code")]
-    cells += [spread_cell(row.times(phase), numbers.duration) for phase in PHASES]
+    cells += [spread_cell(row.times(phase), numbers.duration) for phase in phases]
     training = next((r.training for r in row.finished if r.training), None)
     if training is None:
         return (*cells, unknown(), unknown(), unknown())

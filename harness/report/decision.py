@@ -9,12 +9,13 @@ from harness.report.blocks import Block, Fact, Facts
 from harness.report.cells import difference_text
 from harness.report.evidence import Evidence
 from harness.report.judging import make_difference
-from harness.report.memory import memory_order
 from harness.report.recommend import Recommendation
 from harness.report.rows import Row
 from harness.report.scoring import Scoring
+from harness.report.ties import CostOrder, memory_order, time_order
 
 MANY_CHANGES = 3
+SAME = "the same"
 
 
 def runner_up(evidence: Evidence, chosen: Row) -> Row | None:
@@ -37,7 +38,7 @@ def price(evidence: Evidence, chosen: Row) -> list[Block]:
     facts = [
         _quality(evidence, chosen, other),
         _memory(evidence, chosen, other),
-        _fact("training time", chosen, other, _train_seconds, numbers.duration),
+        _time(evidence, chosen, other),
         _fact("bytes to ship", chosen, other, shipped_bytes, numbers.size),
     ]
     title = "Price" if other is None else f"Price against the runner-up, {other.label}"
@@ -79,7 +80,17 @@ def _quality(evidence: Evidence, chosen: Row, other: Row | None) -> Fact | None:
 def _memory(evidence: Evidence, chosen: Row, other: Row | None) -> Fact | None:
     kind = evidence.memory_kind
     fact = _fact("peak memory", chosen, other, lambda row: row.peak_bytes(kind), numbers.size)
-    if fact is None or other is None or not memory_order(evidence.rows, kind).tied(chosen, other):
+    return _tied(fact, memory_order(evidence.rows, kind), chosen, other)
+
+
+def _time(evidence: Evidence, chosen: Row, other: Row | None) -> Fact | None:
+    fact = _fact("training time", chosen, other, _train_seconds, numbers.duration)
+    return _tied(fact, time_order(evidence.rows), chosen, other)
+
+
+def _tied(fact: Fact | None, order: CostOrder, chosen: Row, other: Row | None) -> Fact | None:
+    """The fact, with a word where repeated runs of one row differ as much."""
+    if fact is None or other is None or fact.note.endswith(SAME) or not order.tied(chosen, other):
         return fact
     return Fact(fact.title, fact.value, f"{fact.note}; a tie, repeated runs differ as much")
 
@@ -99,7 +110,7 @@ def _fact(
     if not theirs:
         return Fact(title, show(own))
     change = numbers.percent(own / theirs - 1, signed=True, digits=0)
-    same = "the same" if show(own) == show(theirs) else change
+    same = SAME if show(own) == show(theirs) else change
     return Fact(title, show(own), f"runner-up {show(theirs)}; {same}")
 
 

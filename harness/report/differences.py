@@ -148,9 +148,9 @@ def _table(evidence: Evidence, scoring: Scoring) -> Table:
     )
     if primary:
         caption += (
-            " Smallest difference shown: a true difference of this size would be called in 80 of "
-            "100 repetitions, after the correction. To settle the margin: what would show, as "
-            "often, that variants without a difference are equivalent."
+            " Smallest difference shown: a true difference of this size would be called in about "
+            "80 of 100 repetitions, after the correction. To settle the margin: what would show, "
+            "as often, that variants without a difference are equivalent."
         )
     return Table(f"differences-{scoring.key.stem}", tuple(columns), rows, caption)
 
@@ -238,9 +238,9 @@ def noise_section(evidence: Evidence) -> Section | None:
     text = (
         "The spread between seeds is what repeating the training changes; the error from items is "
         "what another held-out set of this size would change. Paired columns are for the "
-        f"difference from {evidence.reference}, where what the variants share cancels. A paired "
-        "spread between three or more seeds that is small by chance is raised towards that of the "
-        "other variants (Smyth's moderation); a larger one stays."
+        f"difference from {evidence.reference}, where what the variants share cancels. With three "
+        "seeds or more, paired spreads are drawn towards their common one (Smyth's moderation), "
+        "except one that is clearly larger."
         if several
         else "One seed only: how much repeating the training would change is unknown."
     )

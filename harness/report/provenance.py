@@ -21,8 +21,7 @@ from harness.report.blocks import (
 )
 from harness.report.cells import ending
 from harness.report.evidence import Evidence
-from harness.report.rows import BESIDE_SETTINGS, Row, flatten, plain
-from harness.spec.plan import Plan
+from harness.report.rows import BESIDE_SETTINGS, Row, alpha_over_rank, flatten, plain
 
 UNSHOWN = {"schema_version", "variant", "suite", *BESIDE_SETTINGS}
 OF_TRAINING = ("adapter", "budget.", "training.")
@@ -53,17 +52,6 @@ def flat_plan(row: Row) -> dict[str, Any]:
     if row.plan.trains:
         return flat
     return {key: value for key, value in flat.items() if not key.startswith(OF_TRAINING)}
-
-
-def alpha_over_rank(plan: Plan) -> float | None:
-    """The scale LoRA multiplies its product with: alpha/r, or alpha/sqrt(r) with rsLoRA."""
-    if plan.adapter is None:
-        return None
-    fields = plan.adapter.fields
-    alpha, rank = fields.get("lora_alpha"), fields.get("r")
-    if not isinstance(alpha, int | float) or not isinstance(rank, int) or rank <= 0:
-        return None
-    return alpha / (rank**0.5 if fields.get("use_rslora") else rank)
 
 
 def _plan_blocks(evidence: Evidence) -> list[Block]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.report.judging import Difference, make_difference
-from harness.report.rows import Row, twins, without
+from harness.report.rows import Row, alpha_over_rank, twins, without
 from harness.report.sample import Sample, Scale
 from harness.report.statistics.effects import Effect
 
@@ -105,5 +105,14 @@ def _rank_steps(rows: Sequence[Row]) -> list[Question]:
         ordered = sorted(members, key=lambda member: member[0])
         for (low, under), (high, over) in itertools.pairwise(ordered):
             if low != high:
-                steps.append(Question(f"what rank {high} changes against {low}", over, under))
+                text = f"what rank {high} changes against {low}{_scales(under, over)}"
+                steps.append(Question(text, over, under))
     return steps
+
+
+def _scales(under: Row, over: Row) -> str:
+    """The scale of the update alpha/r on both sides, where it changes with the rank."""
+    own, other = alpha_over_rank(over.plan), alpha_over_rank(under.plan)
+    if own is None or other is None or own == other:
+        return ""
+    return f" (alpha/r {own:.3g} against {other:.3g})"

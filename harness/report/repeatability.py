@@ -15,7 +15,7 @@ MOST_SPLITS = 10
 
 
 @dataclass(frozen=True)
-class Check:
+class Repeats:
     """How many comparisons of a variant with itself were made, and called different."""
 
     rows: int
@@ -23,7 +23,7 @@ class Check:
     called: int
 
 
-def check_against_itself(sample: Sample) -> Check | None:
+def check_against_itself(sample: Sample) -> Repeats | None:
     """An A/A check of every trained row with four seeds or more; None where there is none.
 
     A row's seeds are split into two halves that have none in common, in up to ten ways, and the
@@ -35,7 +35,7 @@ def check_against_itself(sample: Sample) -> Check | None:
     if not judged:
         return None
     called = sum(effect.p_value < ALPHA for effect in judged)
-    return Check(len(rows), len(judged), called)
+    return Repeats(len(rows), len(judged), called)
 
 
 def _can_be_split(sample: Sample, row: str) -> bool:

@@ -21,7 +21,8 @@ def reproduce_section(evidence: Evidence) -> Section | None:
     for row in evidence.ranked:
         lines += [f"# {row.label}", *commands(record.plan for record in row.records), ""]
     note = prose(
-        "The same commit, environment and seed give the same record. Each command below repeats "
+        "The same commit, environment and seed give the same scores, up to rounding where kernels "
+        "are not deterministic; times and memory vary. Each command below repeats "
         "one row with its seeds, as it was typed. On the same kind of device the same settings "
         "are replaced again; a micro-batch that ran out of memory is reduced again with --on-oom "
         "shrink."

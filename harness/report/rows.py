@@ -25,7 +25,7 @@ MEMORY_KINDS = {
     "peak_allocated_bytes": "CUDA allocated",
     "peak_resident_bytes": "resident memory of the process",
 }
-TRAINING_PHASES = ("load", "prepare", "train")
+TRAINING_PHASES = ("load", "prepare", "train", "validate")
 BESIDE_SETTINGS = frozenset({"seed", "substitutions", "request"})
 
 
@@ -119,9 +119,15 @@ class Row:
         records = self.finished or self.records
         return sum(cost.reused is True for r in records for cost in r.phases if cost.name == name)
 
+    def energies(self) -> tuple[float, ...]:
+        """Energy of the training phase (of all phases for an untrained reference), by run."""
+        found = (_energy(record) for record in self.finished)
+        return tuple(value for value in found if value is not None)
+
     def energy_joules(self) -> float | None:
-        """Energy of the training phase (of all phases for an untrained reference)."""
-        return self.median(_energy)
+        """Median of the energies of all runs."""
+        found = self.energies()
+        return statistics.median(found) if found else None
 
     def peaks(self, kind: str, phases: Iterable[str] | None = None) -> tuple[int, ...]:
         """The highest peak of every run over the phases that must fit to train, lowest first.
@@ -186,6 +192,17 @@ def method_of(plan: Plan) -> str:
     return plan.adapter.type.lower()
 
 
+def alpha_over_rank(plan: Plan) -> float | None:
+    """The scale LoRA multiplies its product with: alpha/r, or alpha/sqrt(r) with rsLoRA."""
+    if plan.adapter is None:
+        return None
+    fields = plan.adapter.fields
+    alpha, rank = fields.get("lora_alpha"), fields.get("r")
+    if not isinstance(alpha, int | float) or not isinstance(rank, int) or rank <= 0:
+        return None
+    return alpha / (rank**0.5 if fields.get("use_rslora") else rank)
+
+
 def bits_of(plan: Plan) -> int:
     """Bits of a stored base weight: what the scheme's name says, 16 where nothing is quantized."""
     found = re.search(r"[a-z](\d+)", plan.quantization.type)
@@ -202,7 +219,7 @@ def memory_kind(rows: Sequence[Row]) -> str:
     return "peak_resident_bytes"
 
 
-def make_rows(runs: Iterable[StoredRun]) -> tuple[Row, ...]:
+def make_training_rows(runs: Iterable[StoredRun]) -> tuple[Row, ...]:
     """Group runs into rows, in name order.
 
     A variant that was run in several settings (another corpus, budget or device) gets one row per

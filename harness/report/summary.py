@@ -127,8 +127,10 @@ def caveats(evidence: Evidence) -> Iterator[str]:
         yield "Random weights: quality scores are meaningless; only costs can be compared."
     yield from _corpus_caveats(evidence)
     yield from _seed_caveats(evidence)
-    if packed_base(evidence):
-        yield packed_base(evidence)
+    yield from _rate_caveats(evidence)
+    packed = packed_base(row.plan for row in evidence.rows)
+    if packed:
+        yield packed
     if main is not None and 0 < main.clusters < FEW_TREES:
         yield (
             f"Only {main.clusters} groups of held-out items: "
@@ -185,6 +187,19 @@ def _seed_caveats(evidence: Evidence) -> Iterator[str]:
     two = [row.label for row in trained if len(row.seeds) == 2]
     if two:
         yield f"Two seeds hardly tell seed noise, so intervals are very wide: {_named(two)}."
+
+
+def _rate_caveats(evidence: Evidence) -> Iterator[str]:
+    """A ranking at rates that nobody has tuned may be one of rates, not of variants."""
+    trained = [row for row in evidence.rows if row.finished and row.plan.trains]
+    if len(trained) < 2:
+        return
+    rates = sorted({row.plan.training.learning_rate for row in trained})
+    what = f"one learning rate ({rates[0]:g})" if len(rates) == 1 else "its file's learning rate"
+    yield (
+        f"Every variant was trained at {what}. At its own best rate a variant may gain more than "
+        "another one: harness study tunes each alike."
+    )
 
 
 def _named(labels: Sequence[str]) -> str:

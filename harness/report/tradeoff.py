@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from harness.report import numbers
-from harness.report.blocks import Block, Figure, Section, prose
+from harness.report.axes import axes_choice
+from harness.report.blocks import Figure, Section, prose
 from harness.report.cells import difference_text
 from harness.report.evidence import Evidence
 from harness.report.figures.canvas import Axis
 from harness.report.figures.scatter import Point, Scatter
-from harness.report.memory import MemoryOrder, memory_order
 from harness.report.recommend import recommend
 from harness.report.rows import MEMORY_KINDS, Row, method_of
 from harness.report.scoring import Scoring
+from harness.report.ties import CostOrder, energy_order, memory_order, time_order
 
-Cost = tuple[str, str, Callable[[Row], float | None], Callable[[float | None], str]]
+
+@dataclass(frozen=True)
+class Cost:
+    """What quality is set against: its title, the unit that is drawn, and the order of rows."""
+
+    name: str
+    title: str
+    unit: str
+    scale: float
+    order: CostOrder
+
+    def say(self, value: float | None) -> str:
+        """A drawn value with its unit."""
+        return f"{numbers.number(value, digits=3)} {self.unit}"
 
 
 def tradeoff_section(evidence: Evidence) -> Section | None:
@@ -24,57 +39,40 @@ def tradeoff_section(evidence: Evidence) -> Section | None:
         return None
     times = [row.phase_seconds("train") or 0 for row in evidence.rows]
     unit, short, seconds = ("minutes", "min", 60) if max(times) > 180 else ("seconds", "s", 1)
+    memory = memory_order(evidence.rows, evidence.memory_kind)
+    kind = MEMORY_KINDS[evidence.memory_kind]
     costs: tuple[Cost, ...] = (
-        (
-            "memory",
-            f"peak memory, GiB ({MEMORY_KINDS[evidence.memory_kind]})",
-            lambda row: _scaled(row.peak_bytes(evidence.memory_kind), 2**30),
-            lambda x: f"{numbers.number(x, digits=3)} GiB",
-        ),
-        (
-            "time",
-            f"training time, {unit}",
-            lambda row: _scaled(row.phase_seconds("train"), seconds),
-            lambda x: f"{numbers.number(x, digits=3)} {short}",
-        ),
-        (
-            "energy",
-            "training energy, Wh",
-            lambda row: _scaled(row.energy_joules(), 3600) if row.plan.trains else None,
-            lambda x: f"{numbers.number(x, digits=3)} Wh",
-        ),
+        Cost("memory", f"peak memory, GiB ({kind})", "GiB", 2**30, memory),
+        Cost("time", f"training time, {unit}", short, seconds, time_order(evidence.rows)),
+        Cost("energy", "training energy, Wh", "Wh", 3600, energy_order(evidence.rows)),
     )
-    blocks: list[Block] = []
-    for cost in costs:
-        figure = _figure(evidence, evidence.main, cost)
-        if figure is not None:
-            blocks.append(figure)
-    if not blocks:
+    found = [(cost, _figure(evidence, evidence.main, cost)) for cost in costs]
+    figures = [figure for _, figure in found if figure is not None]
+    drawn = [cost for cost, figure in found if figure is not None]
+    if not figures:
         return None
+    chosen = recommend(evidence)
+    axes = axes_choice(evidence, None if chosen is None else chosen.row)
+    figures[0] = replace(figures[0], axes=axes)
     note = prose(
-        "A variant on the front (dashed) is beaten by no other in both respects. Bars are 95 % "
-        f"intervals of the difference from {evidence.reference}; with one training there is none. "
-        "Costs are medians over the runs. Peaks closer than repeated runs of one variant are a "
-        "tie; on a CPU the planner's bytes break it. The recommended variant is ringed (◉). "
-        f"{looks(evidence.rows)}"
+        "A variant is on the front (dashed) where no other one is better in one respect and at "
+        "least as good in the other, by the values of these runs. Bars are 95 % intervals of the "
+        f"difference from {evidence.reference}; with one training there is none. Costs are medians "
+        "over the runs. Costs that differ by less than repeated runs of one variant do are a tie: "
+        f"{_ties(drawn)}. The recommended variant is ringed (◉). {looks(evidence.rows)}"
     )
-    return Section("tradeoff", "Quality against cost", (note, *blocks))
-
-
-def _scaled(value: float | None, unit: float) -> float | None:
-    return None if value is None else value / unit
+    return Section("tradeoff", "Quality against cost", (note, *figures))
 
 
 def _figure(evidence: Evidence, main: Scoring, cost: Cost) -> Figure | None:
-    name, title, read, say = cost
     known = [
-        (row, x)
+        (row, x / cost.scale)
         for row in evidence.ranked
-        if row.label in main.values and (x := read(row)) is not None
+        if row.label in main.values and (x := cost.order.read(row)) is not None
     ]
     if not known:
         return None
-    front = _front(evidence, main, known, name)
+    front = _front(main, known, cost.order)
     found = recommend(evidence)
     chosen = None if found is None else found.row
     points = tuple(
@@ -87,23 +85,24 @@ def _figure(evidence: Evidence, main: Scoring, cost: Cost) -> Figure | None:
             high=main.compared_interval(row.label)[1],
             on_front=index in front,
             recommended=row is chosen,
-            said=f"{row.label}: {difference_said(main, row.label)}; {say(x)}",
+            said=f"{row.label}: {difference_said(main, row.label)}; {cost.say(x)}",
         )
         for index, (row, x) in enumerate(known)
     )
-    limit = evidence.request.budget_memory_bytes if name == "memory" else None
+    limit = evidence.request.budget_memory_bytes if cost.name == "memory" else None
     drawing = Scatter(
-        x=Axis(title, "lower"),
+        x=Axis(cost.title, "lower"),
         y=Axis(f"{main.key.title}", "lower" if main.scale.direction == "lower" else "higher"),
         points=points,
-        limit=_scaled(limit, 2**30),
+        limit=None if limit is None else limit / cost.scale,
         limit_label=f"your limit, {numbers.size(limit)}",
     )
     on_front = [point for point in points if point.on_front]
-    alt = f"{main.key.title} against {title}. On the front: " + ", ".join(
-        f"{point.label} ({numbers.number(point.y)} at {say(point.x)})" for point in on_front[:8]
+    alt = f"{main.key.title} against {cost.title}. On the front: " + ", ".join(
+        f"{point.label} ({numbers.number(point.y)} at {cost.say(point.x)})"
+        for point in on_front[:8]
     )
-    return Figure(f"quality-{name}", f"{main.key.title} against {title}", alt, drawing)
+    return Figure(f"quality-{cost.name}", f"{main.key.title} against {cost.title}", alt, drawing)
 
 
 def difference_said(main: Scoring, label: str) -> str:
@@ -125,41 +124,28 @@ def looks(rows: Sequence[Row]) -> str:
     )
 
 
-def _front(
-    evidence: Evidence, main: Scoring, known: Sequence[tuple[Row, float]], name: str
-) -> set[int]:
-    """The Pareto front; where repeated runs do not tell memory apart, ties are broken."""
+def _ties(costs: Sequence[Cost]) -> str:
+    """How close a tie is for each cost, and what breaks it."""
+    said = [
+        f"{cost.name} up to {numbers.percent(cost.order.alike, digits=0)}"
+        + (" (there the planner's bytes decide)" if cost.order.breakers else "")
+        for cost in costs
+    ]
+    return ", ".join(said)
+
+
+def _front(main: Scoring, known: Sequence[tuple[Row, float]], order: CostOrder) -> set[int]:
+    """Indices of the rows that no other one beats."""
     quality = [main.values[row.label].value * main.scale.sign for row, _ in known]
-    if name != "memory":
-        return pareto_front(list(zip([x for _, x in known], quality, strict=True)))
-    order = memory_order(evidence.rows, evidence.memory_kind)
-    front = set()
-    for index, (row, _) in enumerate(known):
-        beaten = any(
-            _beats(order, (other, quality[place]), (row, quality[index]))
-            for place, (other, _) in enumerate(known)
-            if place != index
-        )
-        if not beaten:
-            front.add(index)
-    return front
+    rows = [(row, quality[index]) for index, (row, _) in enumerate(known)]
+    return {
+        index
+        for index, mine in enumerate(rows)
+        if not any(_beats(order, other, mine) for other in rows if other is not mine)
+    }
 
 
-def _beats(order: MemoryOrder, one: tuple[Row, float], other: tuple[Row, float]) -> bool:
+def _beats(order: CostOrder, one: tuple[Row, float], other: tuple[Row, float]) -> bool:
     """Whether one row is at least as good in both respects and better in one."""
     less, more = order.less(one[0], other[0]), order.less(other[0], one[0])
     return (less and one[1] <= other[1]) or (not more and one[1] < other[1])
-
-
-def pareto_front(points: Sequence[tuple[float, float]]) -> set[int]:
-    """Indices of points that no other point beats; both coordinates are better when lower."""
-    front = set()
-    for index, (x, y) in enumerate(points):
-        beaten = any(
-            (a <= x and b < y) or (a < x and b <= y)
-            for other, (a, b) in enumerate(points)
-            if other != index
-        )
-        if not beaten:
-            front.add(index)
-    return front

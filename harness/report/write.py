@@ -5,14 +5,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.report import markdown
 from harness.report.blocks import Block, Details, Figure, Section
 from harness.report.figures import draw
+from harness.report.figures.canvas import Drawing
 from harness.spec.storage import write_bytes
 
 if TYPE_CHECKING:
@@ -31,14 +34,18 @@ class Page(Protocol):
         """What it is made of."""
 
 
+Links = Sequence[tuple[str, str]]
 TEMPLATES = Path(__file__).parent / "templates"
 METHODS = "statistics.md"
+ITEMS = "items.html"
 
 
-def write_report(report: Page, folder: Path) -> Path:
+def write_report(report: Page, folder: Path, items: str | None = None) -> Path:
     """Write ``report.md``, ``report.html``, ``statistics.md`` and ``figures/`` below ``folder``.
 
-    Figures of an earlier report that this one does not have are removed.
+    With ``items``, made by :func:`harness.report.browse.items_page`, ``items.html`` is written
+    and linked too; it holds text of the data. Figures of an earlier report that this one does not
+    have are removed, and so is such a page.
 
     Returns:
         The path of ``report.md``.
@@ -58,11 +65,42 @@ def write_report(report: Page, folder: Path) -> Path:
         if old.suffix in (".svg", ".png") and old.name not in files:
             old.unlink()
     vectors = {name: vector for name, (vector, _) in drawn.items()}
-    page = html_page(report, _pictures(report, vectors))
+    links = () if items is None else (("Items", ITEMS),)
+    page = html_page(report, _pictures(report, vectors), links=links)
     write_bytes(folder / "report.html", page.encode())
+    if items is None:
+        (folder / ITEMS).unlink(missing_ok=True)
+    else:
+        write_bytes(folder / ITEMS, items.encode())
     write_bytes(folder / "report.md", markdown_page(report).encode())
     write_bytes(folder / METHODS, _methods().read_bytes())
     return folder / "report.md"
+
+
+class Gallery:
+    """Figures as SVG for inside a page; a figure that another report has too is drawn once."""
+
+    def __init__(self) -> None:
+        """Nothing is drawn yet."""
+        self._kept: dict[tuple[Drawing, str, bool], str] = {}
+
+    def pictures(self, report: Page) -> dict[str, str]:
+        """Every figure of a report, wide and narrow, by name; what it has not is forgotten."""
+        kept: dict[tuple[Drawing, str, bool], str] = {}
+        found = {}
+        for figure in _figures(report):
+            for narrow in (False, True):
+                name = f"{figure.name}-narrow" if narrow else figure.name
+                key = (figure.drawing, f"{name}\0{figure.alt}", narrow)
+                kept[key] = self._kept.get(key) or draw.inline(_vector(figure, narrow), name)
+                found[name] = kept[key]
+        self._kept = kept
+        return found
+
+
+def _vector(figure: Figure, narrow: bool) -> bytes:  # noqa: FBT001
+    paint = draw.draw_narrow if narrow else draw.draw_vector
+    return paint(figure.drawing, figure.alt)
 
 
 def _pictures(report: Page, vectors: Mapping[str, bytes]) -> dict[str, str]:
@@ -90,28 +128,33 @@ def markdown_page(report: Page) -> str:
     return _tidy(_environment().get_template("report.md.j2").render(report=report))
 
 
-def live_page(report: Page, version: str) -> str:
-    """The page as a server gives it: it asks for ``version`` and loads itself when that changed."""
-    drawn = {
-        figure.name: draw.draw_vector(figure.drawing, figure.alt) for figure in _figures(report)
-    }
-    return html_page(report, _pictures(report, drawn), version)
+def html_page(
+    report: Page, pictures: Mapping[str, str], version: str = "", links: Links = ()
+) -> str:
+    """The report as one file that needs no network.
+
+    ``pictures`` holds inline SVG by name, ``links`` titles and addresses of pages beside it. With
+    a ``version`` the page asks its server for it, and loads itself anew when that has changed.
+    """
+    own = {"report": report, "pictures": pictures, "version": version, "links": links}
+    return fill_page("report.html.j2", ("page.css",), ("theme.js", "axes.js", "page.js"), own)
 
 
-def html_page(report: Page, pictures: Mapping[str, str], version: str = "") -> str:
-    """The report as one file that needs no network; ``pictures`` holds inline SVG by name."""
-    style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
-    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+def fill_page(
+    template: str, styles: Sequence[str], scripts: Sequence[str], own: Mapping[str, Any]
+) -> str:
+    """A page with its styles and scripts inside; a policy lets no other script run."""
+    style = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in styles)
+    script = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in scripts)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    page = _environment().get_template("report.html.j2")
-    return page.render(
-        report=report,
-        pictures=pictures,
-        style=style,
-        script=script,
-        script_hash=digest,
-        version=version,
-    )
+    page = _environment().get_template(template)
+    return page.render(**own, style=style, script=script, script_hash=digest)
+
+
+def as_script(data: Mapping[str, Any]) -> str:
+    """Data as JSON that no text in it can end or turn into markup."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 def _tidy(page: str) -> str:
@@ -150,6 +193,7 @@ def _environment() -> Environment:
         md_span=markdown.span,
         fence=markdown.fence,
         kind=lambda block: type(block).__name__,
+        script=lambda value: as_script(asdict(value)),
         halves=_halves,
         choices=_choices,
         tagged=lambda tags: "|".join(f"{kind}={value}" for kind, value in tags),
@@ -180,4 +224,4 @@ def _choices(tags: Sequence[Sequence[tuple[str, str]]]) -> list[tuple[str, list[
 def _finish(value: object) -> object:
     """No control character reaches a page; markup of our own is left alone."""
     plain = isinstance(value, str) and not hasattr(value, "__html__")
-    return markdown.visible(str(value)) if plain else value
+    return markdown.harmless(str(value)) if plain else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,9 +13,18 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from harness.errors import HarnessError, StorageError
-from harness.records.events import Advanced, EventTail, Hear, PhaseEnded, PhaseStarted
+from harness.records.events import (
+    Advanced,
+    EventTail,
+    Hear,
+    PhaseEnded,
+    PhaseStarted,
+    Validated,
+    ValidationStarted,
+)
 from harness.records.record import PhaseCost, PhaseName, Problem, RunRecord
 from harness.records.store import RunFolder
+from harness.runs.devices import cause, with_devices
 from harness.runs.ending import ABANDONED, STOPPED, without_secrets
 from harness.runs.order import Order
 from harness.runs.process import child_command, log_tail, run_process
@@ -59,7 +69,7 @@ class Attempt:
         clock = time.monotonic()
         try:
             self._prepare(order)
-            command = child_command(self._folder)
+            command = child_command(self._folder, self.plan.training.devices)
             self.ending = run_process(command, self._folder, hear, order.timeout_seconds, stop)
         except OSError as error:
             raise StorageError(
@@ -78,10 +88,14 @@ class Attempt:
         folder = self._folder
         folder.path.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(folder.lock, timeout=LEFTOVER_SECONDS):
+            with ExitStack() as locks:
+                for rank in range(self.plan.training.devices):
+                    lock = FileLock(folder.lock_of(rank), timeout=LEFTOVER_SECONDS)
+                    locks.enter_context(lock)
                 if order.force or not self._goes_on():
                     shutil.rmtree(folder.path)
-                for stale in (folder.record, folder.events, folder.log):
+                others = [*folder.path.glob("events-*.jsonl"), *folder.path.glob("ending-*.json")]
+                for stale in (folder.record, folder.events, folder.log, *others):
                     stale.unlink(missing_ok=True)
         except Timeout:
             raise StorageError(
@@ -106,13 +120,17 @@ class Attempt:
 
     def _cleaned(self, record: RunRecord) -> RunRecord:
         """The record with the end of the log and without secrets, and with the right ending."""
+        record = with_devices(record, self._folder)
         if record.problem is None:
             return record
         update: dict[str, Any] = {}
         kind, message = record.problem.kind, record.problem.message
+        ending = cause(self._folder, self.plan)
         if self.ending in STOPPED.values():  # whatever error the signal became in a library
-            kind, message = self.ending.kind, self.ending.message
-            update["status"] = self.ending.status
+            ending = self.ending
+        if ending is not None:
+            kind, message = ending.kind, ending.message
+            update["status"] = ending.status
         update["problem"] = Problem(
             kind=kind,
             phase=record.problem.phase,
@@ -216,6 +234,10 @@ def read_account(path: Path) -> Account:
     for event in events:
         if isinstance(event, PhaseStarted):
             phase, step = event.phase, None
+        elif isinstance(event, ValidationStarted):
+            phase = "validate"
+        elif isinstance(event, Validated):
+            phase = "train"
         elif isinstance(event, Advanced) and phase == "train":
             step = min(event.done + 1, event.total)
     return Account(

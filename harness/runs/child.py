@@ -17,12 +17,16 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from harness.parallel.ranks import ALONE, Joined, Ranks, told_index
 from harness.records.events import ProcessStarted, Pulse
 from harness.records.store import RunFolder
+from harness.runs.devices import DeviceEnding
 from harness.runs.draft import RunLog
 from harness.runs.ending import Ending, ending_of_error
 from harness.runs.order import Order
 from harness.runs.run import Run
+from harness.runs.watch import end_with_parent
+from harness.spec.device import nth_visible
 from harness.spec.plan import Plan
 from harness.spec.storage import read_json, write_json
 
@@ -32,6 +36,9 @@ PULSE_SECONDS = 1.0
 def run_child(path: Path) -> int:
     """Carry out the plan in ``path`` as ordered there and leave a record, whatever happens.
 
+    Where several devices share the plan this is the process of one of them; the first one leaves
+    the record, and each that does not end well leaves its ending.
+
     Returns the exit code: 0 for a finished run, 1 for any other record, 130 when interrupted.
 
     Raises:
@@ -40,17 +47,22 @@ def run_child(path: Path) -> int:
     folder = RunFolder(path)
     plan, order = read_json(folder.plan, Plan), read_json(folder.order, Order)
     started, clock = datetime.now(UTC), time.monotonic()
-    with FileLock(folder.lock), RunLog(folder.events) as log:
+    rank = told_index()
+    with FileLock(folder.lock_of(rank)), RunLog(folder.events_of(rank)) as log:
         run = Run(plan, folder, log, order)
         log.emit(ProcessStarted.now(pid=os.getpid()))
         with _pulse(run):
             ending = _guarded(run)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to stop but the record
-        seconds = time.monotonic() - clock
-        started_at = started.isoformat(timespec="seconds")
-        write_json(folder.record, run.draft.record(plan, log, ending, started_at, seconds))
-        if ending is None:
-            shutil.rmtree(folder.checkpoint, ignore_errors=True)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)  # nothing is left to stop but the record
+        if ending is not None and plan.training.devices > 1:
+            write_json(folder.ending_of(rank), DeviceEnding.of(rank, ending, time.time()))
+        if rank == 0:
+            seconds = time.monotonic() - clock
+            started_at = started.isoformat(timespec="seconds")
+            write_json(folder.record, run.draft.record(plan, log, ending, started_at, seconds))
+            if ending is None:
+                shutil.rmtree(folder.checkpoint, ignore_errors=True)
     return 0 if ending is None else 130 if ending.status == "interrupted" else 1
 
 
@@ -59,7 +71,7 @@ def _guarded(run: Run) -> Ending | None:
     try:
         run.log.note("loading libraries")
         set_up_torch(run.plan)
-        run.execute()
+        run.execute(_join(run))
     except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - becomes a record here
         ending = ending_of_error(error)
         if ending.kind == "crash":
@@ -69,8 +81,31 @@ def _guarded(run: Run) -> Ending | None:
     return None
 
 
+def _join(run: Run) -> Ranks:
+    """The processes that carry out the plan with this one."""
+    if run.plan.training.devices == 1:
+        return ALONE
+    run.log.note("joining the other devices")
+    cuda = run.plan.device.kind == "cuda"
+    return Joined(cuda=cuda, silence_seconds=run.order.silence_seconds)
+
+
+def see_one_gpu(plan: Plan, rank: int) -> None:
+    """Hide every GPU but the one of this process: libraries use whatever they see.
+
+    Transformers' trainer would divide batches over all of them by itself.
+    """
+    if plan.device.kind != "cuda":
+        return
+    name = "CUDA_VISIBLE_DEVICES"
+    chosen = nth_visible(os.environ.get(name), rank)
+    if chosen is not None:
+        os.environ[name] = chosen
+
+
 def set_up_torch(plan: Plan) -> None:
     """Fix everything that would make two runs of one plan differ."""
+    see_one_gpu(plan, told_index())
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import random
@@ -78,8 +113,8 @@ def set_up_torch(plan: Plan) -> None:
     import numpy as np
     import torch
 
-    if plan.device.threads:
-        torch.set_num_threads(plan.device.threads)
+    if plan.threads:
+        torch.set_num_threads(plan.threads)
     # What transformers' set_seed does, whose import would take ten seconds here.
     random.seed(plan.seed)
     np.random.seed(plan.seed)
@@ -105,22 +140,6 @@ def _pulse(run: Run) -> Iterator[None]:
         thread.join()
 
 
-def end_with_parent() -> None:
-    """Leave at once when the parent is gone: it holds the other end of standard input.
-
-    What this process has started goes too, if it leads a process group.
-    """
-
-    def wait() -> None:
-        while os.read(sys.stdin.fileno(), 1):  # not through its buffer, whose lock blocks the exit
-            pass
-        if os.getpgrp() == os.getpid():
-            os.killpg(0, signal.SIGKILL)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=wait, daemon=True, name="parent-watch").start()
-
-
 def main(arguments: list[str]) -> int:
     """``python -m harness.runs.child FOLDER``."""
     parser = argparse.ArgumentParser(prog="harness.runs.child")
@@ -128,6 +147,8 @@ def main(arguments: list[str]) -> int:
     folder: Path = parser.parse_args(arguments).folder
     # A shell's background jobs ignore Ctrl-C, and hand that down; the parent must be heard.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if "RANK" in os.environ:  # so torchrun ends it when another device's process has failed
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     end_with_parent()
     return run_child(folder)
 

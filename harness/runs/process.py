@@ -26,12 +26,13 @@ GRACE_SECONDS = 15
 LOG_TAIL_BYTES = 2_000
 
 
-def child_command(folder: RunFolder) -> list[str]:
-    """What starts the process that carries out the plan in ``folder``.
+def child_command(folder: RunFolder, devices: int = 1) -> list[str]:
+    """What starts the process that carries out the plan in ``folder``, or one for each device.
 
-    The folder holds all that it needs, so a launcher of several processes can take its place.
+    The folder holds all that they need.
     """
-    return [sys.executable, "-m", "harness.runs.child", str(folder.path)]
+    module = "harness.runs.child" if devices == 1 else "harness.runs.torchrun"
+    return [sys.executable, "-m", module, str(folder.path)]
 
 
 def run_process(

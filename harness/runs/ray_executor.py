@@ -81,9 +81,10 @@ class RayExecutor:
         return future
 
     def _needs(self, plan: Plan) -> dict[str, float]:
-        """Resources of a run: a GPU, or the cores that it computes on."""
+        """Resources of a run: its GPUs, or the cores that it computes on."""
         if plan.device.kind == "cuda":
-            return {"num_gpus": 1, "num_cpus": 1}
+            count = plan.training.devices
+            return {"num_gpus": count, "num_cpus": count}
         most = max((node["Resources"].get("CPU", 0) for node in self._nodes()), default=1)
         return {"num_cpus": max(1, min(plan.device.threads or 1, int(most)))}
 

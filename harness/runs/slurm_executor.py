@@ -52,7 +52,7 @@ class SlurmExecutor:
 
     def device(self, kind: DeviceChoice) -> Device:
         """The device of a job, found out by one."""
-        job = self._submit_job(kind == "cuda", _look, kind)
+        job = self._submit_job(int(kind == "cuda"), _look, kind)
         return Device.model_validate_json(job.result())
 
     def submit(self, plan: Plan, hear: Hear) -> Future[RunRecord]:
@@ -60,14 +60,15 @@ class SlurmExecutor:
         future: Future[RunRecord] = Future()
         future.set_running_or_notify_cancel()
         given = (plan.model_dump_json(), self._order.model_dump_json(), str(self._store.root))
-        job = self._submit_job(plan.device.kind == "cuda", _carry_out, *given, versions())
+        gpus = plan.training.devices if plan.device.kind == "cuda" else 0
+        job = self._submit_job(gpus, _carry_out, *given, versions())
         self._jobs[job] = future
         hear(RunStarted.now(host="a SLURM cluster"))
         threading.Thread(target=self._wait, args=(job, future), daemon=True).start()
         return future
 
-    def _submit_job(self, gpu: bool, *call: Any) -> Any:  # noqa: FBT001 - a resource to ask for
-        self._executor.update_parameters(gpus_per_node=1 if gpu else 0)
+    def _submit_job(self, gpus: int, *call: Any) -> Any:
+        self._executor.update_parameters(gpus_per_node=gpus)
         return self._executor.submit(*call)
 
     def _wait(self, job: Any, future: Future[RunRecord]) -> None:

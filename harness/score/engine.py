@@ -34,7 +34,8 @@ class PlainLM(HFLM):  # type: ignore[misc]  # lm_eval is untyped
         """Take a transformers or PEFT model and its tokenizer; the tokenizer is not changed."""
         self._virtual_tokens = soft_prompt_tokens(model)
         before = {name: tensor.data_ptr() for name, tensor in model.named_parameters()}
-        super().__init__(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=1)
+        with _tied_as_it_is(model):
+            super().__init__(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=1)
         if before != {name: tensor.data_ptr() for name, tensor in model.named_parameters()}:
             raise RunError("lm-eval tied or replaced weights of the model it was given")
         self.batch_size_per_gpu: int = 1
@@ -195,6 +196,16 @@ class FastLM(PlainLM):
             (float(answer.log_probs.sum()), bool(answer.greedy.all()))
             for answer in self._likelihood.answer(queries)
         ]
+
+
+@contextmanager
+def _tied_as_it_is(model: Any) -> Iterator[None]:
+    """Keep lm-eval from tying weights: a live model is tied, and PEFT's layers cannot be again."""
+    model.tie_weights = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        del model.tie_weights
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import hashlib
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -43,7 +43,7 @@ class Items:
     cluster: Sequence[str]
     numerator: npt.NDArray[np.float64]
     denominator: npt.NDArray[np.float64]
-    extras: dict[str, Sequence[Any]] = field(default_factory=dict)
+    extras: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def value(self, transform: Literal["identity", "exp"]) -> float:
         """``transform(sum(numerator) / sum(denominator))``."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from harness.corpus.tokens import TokenSequence
     from harness.records.record import Score
     from harness.score.likelihood import Likelihood
-    from harness.spec.suite import ScoreSpec
+    from harness.spec.suite import ScoreSpec, Split
 
 PERPLEXITY = Metric("held_out", "perplexity", "per token", "lower", transform="exp", headline=True)
 BITS_PER_BYTE = Metric("held_out", "bits_per_byte", "bits per byte", "lower")
@@ -98,21 +98,26 @@ def held_out(taking: Taking) -> Scores:
             where=subject.corpus.result.name,
             hint=f"raise {spec.split}_fraction, or give a larger corpus",
         )
-    sequences = held_out_sequences(subject)
-    text_bytes = [_scored_bytes(subject.tokenizer, sequence) for sequence in sequences]
-    found = score_held_out(taking.likelihood, sequences, text_bytes, taking.place, spec)
+    sequences = sequences_of(subject, spec.split)
+    texts = _texts(subject, sequences)
+    found = score_held_out(taking.likelihood, sequences, texts, taking.place, spec)
     return Scores(tuple(found))
 
 
-def _scored_bytes(tokenizer: Any, sequence: TokenSequence) -> int:
-    """UTF-8 bytes of the text that the scored tokens stand for."""
-    tokens = sequence.input_ids[sequence.loss_mask].tolist()
-    return len(tokenizer.decode(tokens, skip_special_tokens=True).encode())
+def _texts(subject: Subject, sequences: Sequence[TokenSequence]) -> dict[str, list[str]]:
+    """What a reader sees of each item: the first prompt, and the text of the scored tokens."""
+    conversations = getattr(subject.corpus, subject.plan.score.split)
+    prompts = {c.id: c.opening[-1].text for c in conversations}
+    scored = [sequence.input_ids[sequence.loss_mask].tolist() for sequence in sequences]
+    return {
+        "prompt": [prompts[sequence.conversation_id] for sequence in sequences],
+        "target": [subject.tokenizer.decode(s, skip_special_tokens=True) for s in scored],
+    }
 
 
-def held_out_sequences(subject: Subject) -> list[TokenSequence]:
-    """The conversations of the split that is scored in tokens, as far as the suite scores them."""
-    limit, split = subject.plan.score.held_out_tokens, subject.plan.score.split
+def sequences_of(subject: Subject, split: Split) -> list[TokenSequence]:
+    """The conversations of a split in tokens, as far as the suite scores them."""
+    limit = subject.plan.score.held_out_tokens
     return [
         replace(
             sequence, input_ids=sequence.input_ids[:limit], loss_mask=sequence.loss_mask[:limit]
@@ -121,26 +126,32 @@ def held_out_sequences(subject: Subject) -> list[TokenSequence]:
     ]
 
 
+def window_of(likelihood: Likelihood, spec: ScoreSpec) -> tuple[int, int]:
+    """Window and stride as asked for, or cut to the model's context."""
+    if likelihood.context is None or spec.window <= likelihood.context:
+        return spec.window, spec.stride
+    return likelihood.context, min(spec.stride, max(1, likelihood.context // 2))
+
+
 def score_held_out(
     likelihood: Likelihood,
     sequences: Sequence[Any],
-    text_bytes: Sequence[int],
+    texts: dict[str, list[str]],
     place: Place,
     spec: ScoreSpec,
 ) -> list[Score]:
     """Perplexity and bits per byte of held-out conversations (``TokenSequence``).
 
-    ``text_bytes`` counts the UTF-8 bytes of each conversation's replies. Perplexity is exp of
-    the mean negative log-likelihood over all assistant tokens, end of turn included. Standard
-    errors resample message trees. A window over the model's context is cut to it, and ``details``
-    shows both.
+    ``texts`` holds for each conversation what its items show, and the ``target`` whose UTF-8
+    bytes are counted. Perplexity is exp of the mean negative log-likelihood over all assistant
+    tokens, end of turn included. Standard errors resample message trees. A window over the
+    model's context is cut to it, and ``details`` shows both.
 
     Raises:
         DivergedError: a log-likelihood is not finite.
         UserError: no assistant token at all.
     """
-    window = spec.window if likelihood.context is None else min(spec.window, likelihood.context)
-    stride = min(spec.stride, max(1, window // 2)) if window < spec.window else spec.stride
+    window, stride = window_of(likelihood, spec)
     pairs = [(sequence.input_ids, sequence.loss_mask) for sequence in sequences]
     losses = negative_log_likelihoods(likelihood, pairs, window, stride)
     sums = np.array([loss.sum() for loss in losses])
@@ -153,18 +164,19 @@ def score_held_out(
         )
     items = [sequence.conversation_id for sequence in sequences]
     clusters = [sequence.tree_id for sequence in sequences]
+    text_bytes = np.array([len(text.encode()) for text in texts["target"]], float)
     details: dict[str, Any] = {
         "window": window,
         "stride": stride,
         "window_asked": spec.window,
         "tokens": int(counts.sum()),
-        "bytes": int(sum(text_bytes)),
+        "bytes": int(text_bytes.sum()),
         "clusters": len(set(clusters)),
         "standard_error": "bootstrap over message trees",
         **likelihood.details,
     }
-    nats = Items(items, clusters, sums, counts)
-    bits = Items(items, clusters, sums / math.log(2), np.array(text_bytes, float))
+    nats = Items(items, clusters, sums, counts, texts)
+    bits = Items(items, clusters, sums / math.log(2), text_bytes, texts)
     asked: dict[str, Any] = {
         "window": window,
         "stride": stride,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.corpus.corpus import Corpus
 from harness.corpus.render import Renderer
+from harness.parallel.ranks import ALONE, Ranks
 from harness.records.events import Progress
 from harness.records.record import Generation, Score
 from harness.score.items import Place
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is scored: a live model with all that its scores depend on."""
+    """What is scored: a live model with all that its scores depend on.
+
+    ``ranks`` are the processes that have the same model and help to score it.
+    """
 
     model: Any
     tokenizer: Any
@@ -28,6 +32,7 @@ class Subject:
     corpus: Corpus
     plan: Plan
     precision: str = "training"
+    ranks: Ranks = ALONE
 
     @property
     def data_folder(self) -> Path | None:

@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from harness.errors import UnknownName
 from harness.records.events import Progress
+from harness.score.divided import make_likelihood
 from harness.score.evaluation import lm_eval_tasks
 from harness.score.forgetting import unrelated_text
 from harness.score.generations import answered_prompts
 from harness.score.items import Place
-from harness.score.likelihood import Likelihood
 from harness.score.perplexity import held_out
 from harness.score.subject import Scores, Subject, TakeScore, Taking
 from harness.spec.suite import ScoreSpec
@@ -40,7 +40,7 @@ def take_scores(
     spec = subject.plan.score
     place = Place(folder, stage, subject.precision)
     with undisturbed(subject.model):
-        likelihood = Likelihood(subject.model, spec.batch_tokens, progress)
+        likelihood = make_likelihood(subject, progress)
         taking = Taking(subject, likelihood, place, progress)
         found = [SCORES[name](taking) for name in wanted(spec)]
     return Scores(

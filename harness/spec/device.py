@@ -111,6 +111,14 @@ def first_visible(visible: str | None) -> int | str | None:
     return first if first.startswith(("GPU-", "MIG-")) else None
 
 
+def nth_visible(visible: str | None, index: int) -> str | None:
+    """The entry of ``CUDA_VISIBLE_DEVICES`` for the GPU at ``index``; null where there is none."""
+    if visible is None:
+        return str(index)
+    names = [name.strip() for name in visible.split(",")]
+    return names[index] if index < len(names) else None
+
+
 def _gpu_handle(asked: int | str) -> Any:
     """NVML's handle; raises NVMLError where there is no such GPU."""
     import pynvml
@@ -122,6 +130,28 @@ def _gpu_handle(asked: int | str) -> Any:
         if str(pynvml.nvmlDeviceGetUUID(handle)).startswith(asked):
             return handle
     return pynvml.nvmlDeviceGetHandleByUUID(asked)  # a slice of a GPU (MIG)
+
+
+def visible_gpus() -> list[str]:
+    """Names of the NVIDIA GPUs that a process may use here, in its order; empty without any."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not Path("/dev/nvidiactl").exists():
+        return []
+    import pynvml
+
+    found: list[str] = []
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return found
+    try:
+        while (name := first_visible(nth_visible(visible, len(found)))) is not None:
+            found.append(str(pynvml.nvmlDeviceGetName(_gpu_handle(name))))
+    except pynvml.NVMLError:  # there is no such GPU, which hides those that follow
+        pass
+    finally:
+        pynvml.nvmlShutdown()
+    return found
 
 
 def _first_gpu() -> Device | None:

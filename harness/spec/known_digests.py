@@ -70,7 +70,7 @@ def _state(path: Path) -> os.stat_result:
 
 def _memory(path: Path, state: os.stat_result) -> Path:
     """Where the digest of the file in this state is remembered."""
-    times = (state.st_mtime_ns, state.st_ctime_ns)
-    parts = (str(path.resolve()), state.st_dev, state.st_ino, state.st_size, *times)
+    place = (path.resolve(), state.st_dev, state.st_ino)
+    parts = (*place, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
     name = hashlib.sha256("\n".join(map(str, parts)).encode(errors="surrogateescape")).hexdigest()
     return cache_folder() / "digests" / f"{name[:32]}.json"

@@ -15,7 +15,16 @@ MOST_SEEDS = 1000
 LONGEST_SEED = 20
 MOST_SECTIONS = 8  # of a key: no setting lies deeper
 VARIANT_SECTIONS = ("method", "quantization", "precision", "adapter", "training")
-SUITE_SECTIONS = ("model", "corpus", "budget", "score", "seeds", "order", "order_seed")
+SUITE_SECTIONS = (
+    "model",
+    "corpus",
+    "budget",
+    "validation",
+    "score",
+    "seeds",
+    "order",
+    "order_seed",
+)
 PROTOCOL_SECTIONS = ("training", "precision")  # the suite's, for every variant alike
 
 

@@ -12,7 +12,7 @@ from harness.spec.digests import data_fingerprint
 from harness.spec.model import Model
 from harness.spec.plan_digests import is_task_file
 from harness.spec.schema import Frozen, Versioned, default_of, leave_out
-from harness.spec.suite import Budget, CorpusSpec, Order, ScoreSpec, Seed
+from harness.spec.suite import Budget, CorpusSpec, Order, ScoreSpec, Seed, Validation
 from harness.spec.variant import Adapter, Dtype, Method, Name, Precision, Quantization, Training
 
 
@@ -62,6 +62,7 @@ class Plan(Versioned):
         default=None, description="of a local model folder; null elsewhere and in older plans"
     )
     budget: Budget
+    validation: Validation = Validation()
     score: ScoreSpec
     device: Device
     substitutions: tuple[Substitution, ...] = ()
@@ -80,6 +81,17 @@ class Plan(Versioned):
         return self.precision.trainable if self.method == "full" else self.precision.compute
 
     @property
+    def threads(self) -> int | None:
+        """Torch threads of each process: several on a CPU share its cores."""
+        threads = self.device.threads
+        return None if threads is None else max(1, threads // self.training.devices)
+
+    @property
+    def device_rows(self) -> int:
+        """Rows of an optimizer step that each device gets."""
+        return self.budget.batch_size // self.training.devices
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of what decides the result: names, descriptions and the request do not."""
         return data_fingerprint(_deciding(self))
@@ -92,6 +104,8 @@ class Plan(Versioned):
         base = {key: deciding[key] for key in (*kept, "device")}
         if self.model_sha256:
             base["model_sha256"] = self.model_sha256
+        if self.threads is not None:
+            base["device"] = {**base["device"], "threads": self.threads}
         base["compute"], base["stored"] = self.precision.compute, self.stored
         return data_fingerprint(base)
 
@@ -125,8 +139,11 @@ NEWER = (
     "corpus.validation_fraction",
     "corpus.validation_limit",
     "corpus.chat_date",
+    "validation",
     "score.also",
     "score.split",
+    "training.devices",
+    "training.parallel",
 )
 
 

@@ -16,37 +16,42 @@ TITLES = {"plain": "plain path", "fast": "fast path", "gpus": "several GPUs"}
 
 PREFACE = """# Methods on bases
 
-Each row is a method on the kinds of base for which the same holds. What *works* has been trained,
-saved and loaded again by plain PEFT on a tiny model; what is *refused* is refused when the plan is
-made, for the reason with that number; *not offered* is what the harness does not have. Found on a
-processor with {versions}.
+Each row is a method on the kinds of base for which the same holds. What *works* has been trained
+on tiny models of the named architectures, and on each of them: the census agreed with what was
+predicted, only the method's parameters moved, the first loss was that of PEFT's own forward pass,
+the loss fell, plain PEFT loaded what was saved with the same logits, training that was killed and
+resumed ended in the same bits, and lm-eval's own backend gave each item the same score. What is
+*refused* is refused when the plan is made, for the reason with that number; *not offered* is what
+the harness does not have. Found on a processor with {versions}.
 
 This page is made by `nox -s methods` from `harness/plane.json`; `harness list methods` prints the
 same.
 """
 
 
-class Cell(Frozen):
+class MethodCell(Frozen):
     """Whether one thing works for a pair of method and scheme; ``reason`` is whose, where not."""
 
     state: Literal["works", "refused", "not offered"]
     reason: str = ""
 
 
-class Row(Frozen):
+class MethodRow(Frozen):
     """What is known of a method on bases of those schemes."""
 
     method: str
     schemes: tuple[str, ...]
-    plan: Cell
-    plain: Cell
-    fast: Cell
-    gpus: Cell
-    merge: Cell
-    export: Cell
+    plan: MethodCell
+    plain: MethodCell
+    fast: MethodCell
+    gpus: MethodCell
+    merge: MethodCell
+    export: MethodCell
+    architectures: tuple[tuple[str, MethodCell], ...] = ()
+    """Of the tiny models that were tried, and whether they take the method."""
 
     @property
-    def cells(self) -> tuple[Cell, ...]:
+    def cells(self) -> tuple[MethodCell, ...]:
         """In the order of ``FACETS``."""
         return tuple(getattr(self, name) for name in FACETS)
 
@@ -55,7 +60,7 @@ class Plane(Frozen):
     """Every pair of method and scheme, as found on a processor with the named versions."""
 
     versions: dict[str, str]
-    rows: tuple[Row, ...]
+    rows: tuple[MethodRow, ...]
 
 
 def read_plane() -> Plane:
@@ -67,11 +72,11 @@ def read_plane() -> Plane:
     return read_json(FILE, Plane)
 
 
-def drawn_together(rows: Iterable[Row]) -> tuple[Row, ...]:
+def drawn_together(rows: Iterable[MethodRow]) -> tuple[MethodRow, ...]:
     """Rows by method, one for all schemes on which a method's cells are alike."""
-    alike: dict[tuple[str, tuple[Cell, ...]], list[Row]] = {}
+    alike: dict[object, list[MethodRow]] = {}
     for row in rows:
-        alike.setdefault((row.method, row.cells), []).append(row)
+        alike.setdefault((row.method, row.cells, row.architectures), []).append(row)
     found = [
         same[0].model_copy(
             update={"schemes": tuple(sorted(s for row in same for s in row.schemes))}
@@ -89,16 +94,27 @@ def plane_markdown(plane: Plane) -> str:
     lines = []
     for row in plane.rows:
         shown = [_shown(cell, reasons) for cell in row.cells]
+        shown.append(_architectures(row, reasons))
         lines.append(f"| `{row.method}` | {', '.join(row.schemes)} | " + " | ".join(shown) + " |")
     titles = [TITLES.get(name, name) for name in FACETS]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(plane.versions.items()))
     head = PREFACE.format(versions=versions)
+    titles.append("architectures")
     table = ["| method | base | " + " | ".join(titles) + " |", "|---|---|" + "---|" * len(titles)]
     notes = [f"{number}. {reason}" for reason, number in reasons.items()]
     return "\n".join([head, *table, *lines, "", *notes, ""])
 
 
-def _shown(cell: Cell, reasons: dict[str, int]) -> str:
+def _architectures(row: MethodRow, reasons: dict[str, int]) -> str:
+    """Names of those that work, and of the others with the reason."""
+    names = [
+        name if cell.state == "works" else f"{name} {_shown(cell, reasons)}"
+        for name, cell in row.architectures
+    ]
+    return ", ".join(names)
+
+
+def _shown(cell: MethodCell, reasons: dict[str, int]) -> str:
     if not cell.reason:
         return cell.state
     number = reasons.setdefault(cell.reason, len(reasons) + 1)

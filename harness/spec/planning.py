@@ -8,10 +8,11 @@ from harness.errors import UserError
 from harness.spec.device import Device
 from harness.spec.methods import needs_of, virtual_tokens
 from harness.spec.model import Model
+from harness.spec.parallel import parallel_refusal
 from harness.spec.plan import Plan, Substitution
 from harness.spec.plan_digests import corpus_sha256, data_sha256, model_sha256
 from harness.spec.schemes import check_usable
-from harness.spec.suite import Budget, Suite
+from harness.spec.suite import Budget, Suite, Validation
 from harness.spec.variant import Precision, Training, Variant
 
 
@@ -26,16 +27,21 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
     check_usable(variant.quantization, device)
     found: list[Substitution] = []
     precision = _fit_precision(variant, device, found)
+    refused = parallel_refusal(variant)
+    if refused is not None:
+        raise UserError(refused, where=f"[training] of variant {variant.name}")
     training = _fit_training(variant, suite, model, found)
     training = _fit_device(training, device, found)
     _tell_context(variant, model, found)
     order: dict[str, Any] = {"order": suite.order, "order_seed": suite.order_seed}
     if variant.method == "none":
-        training, budget, order = Training(), Budget(steps=0), {}
+        shared = {"devices": training.devices, "parallel": training.parallel}
+        training, budget, order = Training.model_validate(shared), Budget(steps=0), {}
+        validation = Validation()
         precision = precision.model_copy(update={"trainable": "float32"})
         found = [item for item in found if not item.key.startswith(("training", "precision.tr"))]
     else:
-        budget = suite.budget
+        budget, validation = suite.budget, suite.validation
     return Plan(
         variant=variant.name,
         suite=suite.name,
@@ -52,6 +58,7 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
         data_sha256=data_sha256(suite.score),
         model_sha256=model_sha256(model),
         budget=budget,
+        validation=validation,
         score=suite.score.taken,
         device=device,
         substitutions=tuple(found),
@@ -98,16 +105,17 @@ def _fit_training(
             )
         )
         training = training.model_copy(update={"sequence_length": limit - taken})
-    batch = suite.budget.batch_size
+    rows = _device_rows(suite.budget.batch_size, training)
     micro = training.micro_batch_size
-    if micro > batch or batch % micro:
-        used = max(size for size in range(1, min(micro, batch) + 1) if batch % size == 0)
+    if micro > rows or rows % micro:
+        used = max(size for size in range(1, min(micro, rows) + 1) if rows % size == 0)
+        each = "the batch of" if training.devices == 1 else "a device's part of a batch,"
         found.append(
             Substitution(
                 key="training.micro_batch_size",
                 asked=micro,
                 used=used,
-                reason=f"must divide the batch of {batch}",
+                reason=f"must divide {each} {rows}",
             )
         )
         training = training.model_copy(update={"micro_batch_size": used})
@@ -122,6 +130,23 @@ def _tell_context(variant: Variant, model: Model, found: list[Substitution]) -> 
         found.append(
             Substitution(key="score.context", asked=limit, used=limit - taken, reason=reason)
         )
+
+
+def _device_rows(batch: int, training: Training) -> int:
+    """Rows of a batch of ``batch`` rows for each device, all with equally many.
+
+    Raises:
+        UserError: they cannot be divided so.
+    """
+    rows, left = divmod(batch, training.devices)
+    if left:
+        raise UserError(
+            f"a batch of {batch} rows cannot be divided over {training.devices} devices",
+            where="budget.batch_size",
+            expected=f"a multiple of {training.devices}",
+            hint="change suite.budget.batch_size, or the number of devices",
+        )
+    return rows
 
 
 def _fit_soft_prompt(variant: Variant, found: list[Substitution]) -> Training:

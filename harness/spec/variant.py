@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 
@@ -11,6 +11,7 @@ from harness.spec.schema import Frozen
 Dtype = Literal["float32", "bfloat16", "float16"]
 DTYPE_BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 Method = Literal["adapter", "full", "none"]
+Parallel = Literal["none", "data", "sharded"]
 OptimizerName = Literal[
     "adamw",
     "adamw_8bit",
@@ -109,8 +110,23 @@ class Training(Frozen):
     speed: Name = Field(
         default="plain",
         description='the training path: "plain" is TRL\'s SFTTrainer, "fast" the harness\'s own '
-        "loop; installed packages may add others",
+        'loop with gradients written out, "recorded" the same loop with autograd, replayed as '
+        "CUDA graphs; what a path does not take goes to the next; packages may add others",
     )
+    devices: Positive = Field(default=1, description="devices of one machine that share the work")
+    parallel: Parallel = Field(
+        default="none",
+        description='how several devices share it: "data", every one with the whole model and a '
+        'part of each batch (what several devices do unless told otherwise), or "sharded"',
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _several_devices_divide_data(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or "parallel" in data:
+            return data
+        several = isinstance(data.get("devices"), int) and data["devices"] > 1
+        return {**data, "parallel": "data"} if several else data
 
 
 class Protocol(Frozen):

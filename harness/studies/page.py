@@ -23,6 +23,7 @@ from harness.report.blocks import (
 )
 from harness.report.figures.canvas import Axis, Mark
 from harness.report.figures.lines import Curves, Line
+from harness.report.ranking import packed_base
 from harness.report.rows import COLOURS, MARKERS
 from harness.studies.agenda import Agenda, Standing
 from harness.studies.answer import REASONS, Answer, answer, shown, value_of
@@ -50,7 +51,9 @@ def make_page(agenda: Agenda, steering: Steering) -> Page:
     study = agenda.comparison.study
     found = answer(agenda)
     sections = [
-        _answer_section(study.question, found),
+        _answer_section(
+            study.question, found, packed_base(arm.plan for arm in agenda.comparison.arms)
+        ),
         _variants_section(agenda),
         _rates_section(agenda),
         _protocol_section(agenda, steering),
@@ -59,13 +62,15 @@ def make_page(agenda: Agenda, steering: Steering) -> Page:
     return Page(title, tuple(section for section in sections if section is not None))
 
 
-def _answer_section(question: str, found: Answer) -> Section:
+def _answer_section(question: str, found: Answer, packed: str) -> Section:
     blocks: list[Block] = [prose(strong(question))]
     if found.state == "partial":
         blocks.append(Note("This study is not finished: what follows is an interim answer."))
     blocks += [prose(text, bullet=True) for text in found.conclusions]
     blocks.append(prose(strong("How sure: "), " ".join(found.sureness)))
     blocks.append(prose(strong("What it cost: "), found.cost))
+    if packed:
+        blocks.append(Note(packed))
     if found.changes:
         blocks.append(prose(strong("What would change it:")))
         blocks += [prose(text, bullet=True) for text in found.changes]

@@ -23,9 +23,11 @@ PATHS = Plugins(
     {
         "plain": "harness.train.sft.path:PLAIN",
         "fast": "harness.train.stream.path:STREAM",
+        "recorded": "harness.train.recorded.path:RECORDED",
     },
 )
-FALLBACK = "plain"  # takes every plan
+FALLBACKS = {"fast": "recorded"}  # the path that is asked next, else the one that takes every plan
+LAST = "plain"
 
 
 class TrainingPath(Protocol):
@@ -102,16 +104,17 @@ def settle(plan: Plan) -> Plan:
             where="training.optimizer",
         )
     asked = plan.training
-    reason = path_of(plan).refuses(plan)
-    if reason is None:
+    used, reasons = _path_that_takes(plan)
+    if not reasons:
         return plan
-    reason = f"the {asked.speed} path does not take {reason}"
-    changes: dict[str, Any] = {"speed": FALLBACK}
+    changes: dict[str, Any] = {"speed": used}
     if asked.activation_offload:
         changes["activation_offload"] = False
     found = [
-        Substitution(key=f"training.{key}", asked=getattr(asked, key), used=used, reason=reason)
-        for key, used in changes.items()
+        Substitution(
+            key=f"training.{key}", asked=getattr(asked, key), used=value, reason="; ".join(reasons)
+        )
+        for key, value in changes.items()
     ]
     return plan.model_copy(
         update={
@@ -119,6 +122,16 @@ def settle(plan: Plan) -> Plan:
             "substitutions": (*plan.substitutions, *found),
         }
     )
+
+
+def _path_that_takes(plan: Plan) -> tuple[str, list[str]]:
+    """The first path that takes ``plan``, and why those asked before do not."""
+    name, reasons = plan.training.speed, []
+    where = f"training.speed of variant {plan.variant}"
+    while (reason := load_path(name, where).refuses(plan)) is not None:
+        reasons.append(f"the {name} path does not take {reason}")
+        name = FALLBACKS.get(name, LAST)
+    return name, reasons
 
 
 def resolve(request: Request, device: Device) -> list[Plan]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.errors import CorpusError
+from harness.parallel.divide import equal_parts
 from harness.spec.plan import Plan
 from harness.spec.suite import Budget
 
@@ -65,6 +66,21 @@ def schedule(
         order += step
         seen += sum(int(tokens_per_row[row]) for row in step)
     return order
+
+
+def divided(order: Sequence[int], tokens_per_row: Sequence[int], plan: Plan) -> list[int]:
+    """``order`` with the rows of every step put device by device, where several share the plan.
+
+    Each gets the same number of rows and about as many tokens, so that none waits for another.
+    """
+    if plan.training.devices == 1:
+        return list(order)
+    size, found = plan.budget.batch_size, []
+    for start in range(0, len(order), size):
+        step = order[start : start + size]
+        parts = equal_parts([tokens_per_row[row] for row in step], plan.training.devices)
+        found += [step[place] for part in parts for place in part]
+    return found
 
 
 def largest_micro_batch(

@@ -24,7 +24,7 @@ import torch
 
 from harness.corpus.corpus import build_corpus
 from harness.corpus.render import Renderer
-from harness.corpus.sequences import Rows, make_rows
+from harness.corpus.sequences import TrainingRows, make_training_rows
 from harness.quantize.layers import linear_layers
 from harness.records.events import Silence
 from harness.spec.device import detect_device
@@ -188,7 +188,7 @@ def make_data(arguments: argparse.Namespace) -> list[Any]:
     return list(renderer.encode_all(corpus.train))
 
 
-def run_ours(plan: Plan, model: Any, rows: Rows, profile: Path | None) -> dict[str, Any]:
+def run_ours(plan: Plan, model: Any, rows: TrainingRows, profile: Path | None) -> dict[str, Any]:
     """One of the harness's two paths."""
     tokens = [len(row.input_ids) for row in rows.rows]
     order = schedule(len(rows.rows), plan.budget, plan.seed, tokens)
@@ -312,7 +312,7 @@ def run_case(name: str, case: Case, sequences: list[Any], arguments: Any) -> dic
     if case.sft is not None:
         found = run_sft(plan, model, sequences, case)
     else:
-        rows = make_rows(sequences, plan.training)
+        rows = make_training_rows(sequences, plan.training)
         found = run_ours(plan, model, rows, None)
         found["fill"] = round(rows.fill, 4)
     if cuda:

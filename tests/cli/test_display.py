@@ -16,8 +16,11 @@ from harness.records.events import (
     PhaseStarted,
     ProcessStarted,
     Pulse,
+    Validated,
+    ValidationStarted,
 )
 from harness.records.record import PHASES, PhaseCost
+from harness.records.validation import ValidationPoint
 from harness.runs.listener import RunResult
 from tests.planned import planned
 from tests.store_records import record_of
@@ -81,6 +84,20 @@ def test_a_terminal_shows_the_numbers_of_the_step() -> None:
     text = panel_of(*EVENTS[:4])
     for words in ("40/40", "loss 1.235", "tokens/s", "3.00 GiB"):
         assert words in text
+
+
+def test_a_validation_is_shown_beside_the_steps_until_training_ends() -> None:
+    point = ValidationPoint(step=40, tokens=100, loss=2.34567, seconds=1.0)
+    events = (
+        PhaseStarted.now(phase="train"),
+        Advanced.now(done=40, total=90, numbers={"loss": 1.5}),
+        ValidationStarted.now(step=40),
+    )
+    assert "validating" in panel_of(*events)
+    after = (*events, Validated.now(point=point), Advanced.now(done=41, total=90))
+    assert "41/90  validation loss 2.346" in panel_of(*after)
+    cost = PhaseEnded.now(cost=PhaseCost(name="validate", seconds=61.0))
+    assert "✓ validate  1 min 01 s" in panel_of(*after, cost)
 
 
 def test_a_second_process_of_a_run_begins_with_no_phase_done() -> None:

@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 
 from harness.corpus.conversation import Conversation, Message
+from harness.corpus.fields import escaped
 from harness.corpus.render import Renderer
-from harness.corpus.view import corpus_report, trained_text, visible
+from harness.corpus.view import corpus_report, trained_text
 from harness.spec.registry import load_suite
 from harness.spec.suite import Budget, CorpusSpec, Suite
 
@@ -56,7 +57,7 @@ def test_trained_tokens_are_marked_and_styled(chatml_tokenizer: Any) -> None:
 
 
 def test_control_characters_of_the_data_do_not_reach_the_terminal() -> None:
-    assert visible("a\x1b[31mb\x07\u202ec\td\n") == "a\\x1b[31mb\\x07\\x202ec\td\n"
+    assert escaped("a\x1b[31mb\x07\u202ec\td\n") == "a\\x1b[31mb\\x07\\x202ec\td\n"
 
 
 def test_a_suite_of_real_files_is_shown(oasst: Path, chatml_tokenizer: Any) -> None:

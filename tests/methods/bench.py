@@ -53,6 +53,7 @@ FITTED = {
     "adamss": ("adapter.r=8", "adapter.num_subspaces=2"),
     "psoft": ("adapter.r=8",),
     "lora_rs": ("adapter.r=8",),
+    "lora_olora": ("training.learning_rate=1e-3",),  # its start is large
 }
 
 

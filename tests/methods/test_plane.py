@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from harness.spec.listing import variants_markdown
-from harness.spec.plane import Cell, plane_markdown, read_plane
+from harness.spec.plane import MethodCell, plane_markdown, read_plane
 from harness.spec.schemes import scheme_names
 from tests.cli.terminal import shown
-from tests.methods.bench import Bench
+from tests.methods.bench import FAMILIES, Bench
 from tests.methods.plane import PAGE, find_pair, method_names
 
 ROOT = Path(__file__).parents[2]
@@ -25,8 +25,18 @@ def test_every_method_stands_in_the_plane_on_every_scheme() -> None:
 
 
 def test_what_is_refused_or_not_offered_has_a_reason() -> None:
-    cells: list[Cell] = [cell for row in read_plane().rows for cell in row.cells]
+    cells: list[MethodCell] = [cell for row in read_plane().rows for cell in row.cells]
     assert all(cell.reason for cell in cells if cell.state != "works")
+
+
+def test_what_works_was_tried_on_three_architectures() -> None:
+    works = [row for row in read_plane().rows if row.plain.state == "works"]
+    for row in works:
+        taken = [name for name, cell in row.architectures if cell.state == "works"]
+        others = [cell for _, cell in row.architectures if cell.state != "works"]
+        assert len(taken) + len(others) == 3, row.method
+        assert taken
+        assert all(cell.reason for cell in others)
 
 
 def test_forty_methods_and_eight_schemes_work() -> None:
@@ -67,4 +77,4 @@ def test_a_cell_is_made_again(bench: Bench, method: str, scheme: str) -> None:
     (written,) = [
         row for row in read_plane().rows if row.method == method and scheme in row.schemes
     ]
-    assert find_pair(bench, method, scheme).cells == written.cells
+    assert find_pair(bench, method, scheme, FAMILIES[:1]).cells == written.cells

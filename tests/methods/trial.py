@@ -9,6 +9,7 @@ import tempfile
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from harness.records.store import RunFolder
 from harness.runs.child import run_child
 from harness.runs.order import ORDER
 from harness.spec.methods import READS_ROWS, TAKES_START_OUT, initialisation
-from harness.spec.model import FolderSource
+from harness.spec.model import FolderSource, Model
 from harness.spec.plan import Plan
 from harness.spec.storage import read_json, write_json
-from harness.train.batch import collate, first_batches
+from harness.spec.suite import CorpusSpec
+from harness.train.collate import collate, first_batches
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ class Again:
     losses: list[float]
     own_loss: float
     """Of the first step's rows by PEFT's own forward pass, before training."""
+    last_loss: float
+    """The same after training."""
     moved: set[str]
     frozen: set[str]
 
@@ -91,22 +95,29 @@ class Again:
 def train_again(plan: Plan) -> Again:
     """Train as the run does, and watch which parameters move."""
     from harness.train.path import train
-    from harness.weights.adapter import attach_adapter
 
-    base = base_model(plan)
-    rows = make_job(plan, base)
-    first = first_batches([rows.rows[index] for index in rows.order], rows.pad_id, base.device)
-    job = make_job(plan, attach_adapter(base, plan, plan.budget.steps, first))
+    job = begin(plan)
     own = own_loss(job)
     before = {name: weight.detach().clone() for name, weight in job.model.named_parameters()}
     frozen = {name for name, weight in job.model.named_parameters() if not weight.requires_grad}
     result = train(job, Silence())
     after = dict(job.model.named_parameters())
-    moved = {name for name, weight in before.items() if not _same(weight, after[name])}
-    return Again(job.model.eval(), [point.loss for point in result.losses], own, moved, frozen)
+    moved = {name for name, weight in before.items() if not same(weight, after[name])}
+    losses = [point.loss for point in result.losses]
+    return Again(job.model.eval(), losses, own, own_loss(job), moved, frozen)
 
 
-def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+def begin(plan: Plan, **more: Any) -> Any:
+    """A job whose model has its adapter and has not been trained."""
+    from harness.weights.adapter import attach_adapter
+
+    base = base_model(plan)
+    rows = make_job(plan, base)
+    first = first_batches([rows.rows[index] for index in rows.order], rows.pad_id, base.device)
+    return make_job(plan, attach_adapter(base, plan, plan.budget.steps, first), **more)
+
+
+def same(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Equal; torchao's tensors cannot be compared as they are."""
     if hasattr(one, "dequantize") and type(one) not in (torch.Tensor, torch.nn.Parameter):
         one, other = one.dequantize(), other.dequantize()
@@ -131,21 +142,29 @@ def start_shift(plan: Plan) -> float:
 
 def make_job(plan: Plan, model: Any, **more: Any) -> Any:
     """The job that a run of ``plan`` would give its path."""
-    from harness.cache import Reuse
-    from harness.corpus.cache import tokenised_corpus
-    from harness.corpus.render import Renderer
-    from harness.corpus.sequences import make_rows
+    from harness.corpus.sequences import make_training_rows
     from harness.train.job import TrainJob
     from harness.train.schedule import schedule
+
+    found, pad_id = _tokenised(plan.model.model_dump_json(), plan.corpus.model_dump_json())
+    rows = make_training_rows(found.train, plan.training)
+    order = schedule(len(rows.rows), plan.budget, plan.seed, rows.tokens_per_row)
+    return TrainJob(model, rows.rows, order, plan, pad_id, **more)
+
+
+@cache
+def _tokenised(model: str, corpus: str) -> tuple[Any, int]:
+    """The corpus as a model (both as JSON) reads it, and the model's padding."""
+    from harness.cache import Reuse
+    from harness.corpus.render import Renderer
+    from harness.corpus.tokenised import tokenised_corpus
     from harness.weights.load import load_tokenizer
 
-    assert isinstance(plan.model.source, FolderSource)
-    tokenizer = load_tokenizer(Path(plan.model.source.path))
-    renderer = Renderer(tokenizer, plan.model.chat_template, plan.corpus.chat_date)
-    found = tokenised_corpus(plan.corpus, renderer, Reuse(Silence(), None))
-    rows = make_rows(found.train, plan.training)
-    order = schedule(len(rows.rows), plan.budget, plan.seed, rows.tokens_per_row)
-    return TrainJob(model, rows.rows, order, plan, renderer.pad_id, **more)
+    read, spec = Model.model_validate_json(model), CorpusSpec.model_validate_json(corpus)
+    assert isinstance(read.source, FolderSource)
+    tokenizer = load_tokenizer(Path(read.source.path))
+    renderer = Renderer(tokenizer, read.chat_template, spec.chat_date)
+    return tokenised_corpus(spec, renderer, Reuse(Silence(), None)), renderer.pad_id
 
 
 def own_loss(job: Any) -> float:

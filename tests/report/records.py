@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,8 +56,10 @@ class Made:
     device: Device = CPU
     is_sample: bool = False
     memory: float = 1.0
+    seconds: float = 80.0
     hostile: str = ""
     corpus_sha256: str | None = None
+    answers: bool = False
 
 
 def plan_of(made: Made) -> Plan:
@@ -123,7 +125,8 @@ def _scores(folder: Path, made: Made, plan: Plan) -> tuple[Score, ...]:
         name = f"held_out-perplexity-{stage}-training.parquet"
         scores.append(_perplexity(folder / name, cluster, nll * tokens, tokens, stage))
     name = "items/oasst_choice-acc-after-training.parquet"
-    _write_items(folder.parent / name, cluster, accuracy, np.ones_like(accuracy))
+    asked = _choices(accuracy, made)
+    _write_items(folder.parent / name, cluster, accuracy, np.ones_like(accuracy), asked)
     scores.append(
         Score(
             task="oasst_choice",
@@ -138,7 +141,45 @@ def _scores(folder: Path, made: Made, plan: Plan) -> tuple[Score, ...]:
             headline=True,
         )
     )
+    if made.answers:
+        scores.append(_answers(folder, cluster, made))
     return tuple(scores)
+
+
+def _choices(accuracy: np.ndarray, made: Made) -> dict[str, list[object]]:
+    """What lm-eval keeps of a question with two choices: the likelier one is the answer."""
+    right = [f" the {n}th reply{made.hostile}" for n in range(len(accuracy))]
+    wrong = [f" another reply than the {n}th{made.hostile}" for n in range(len(accuracy))]
+    return {
+        "prompt": [f"Question {n}: which reply fits?" for n in range(len(accuracy))],
+        "target": ["0"] * len(accuracy),
+        "continuations": [[one, two] for one, two in zip(right, wrong, strict=True)],
+        "log_likelihoods": [[-2.0, -3.0] if hit else [-3.0, -2.0] for hit in accuracy],
+    }
+
+
+def _answers(folder: Path, cluster: np.ndarray, made: Made) -> Score:
+    """Free answers: all variants share the first words, and say their own name once."""
+    ask, told = "How long does egg number {} boil?", "Put egg {} into boiling water, wait."
+    count = range(len(cluster))
+    texts: dict[str, list[object]] = {
+        "prompt": [ask.format(n) for n in count],
+        "target": [told.format(n) for n in count],
+        "answer": [f"{told.format(n)} So says {made.variant}.{made.hostile}" for n in count],
+    }
+    shares = np.random.default_rng([3, *made.variant.encode()]).random(len(cluster))
+    _write_items(folder / "generations.parquet", cluster, shares, np.ones_like(shares), texts)
+    return Score(
+        task="generations",
+        metric="rouge_l",
+        stage="after",
+        value=float(shares.mean()),
+        standard_error=0.03,
+        n=len(shares),
+        unit="fraction",
+        direction="higher",
+        items="items/generations.parquet",
+    )
 
 
 def _perplexity(
@@ -162,13 +203,20 @@ def _perplexity(
     )
 
 
-def _write_items(path: Path, cluster: np.ndarray, above: np.ndarray, below: np.ndarray) -> None:
+def _write_items(
+    path: Path,
+    cluster: np.ndarray,
+    above: np.ndarray,
+    below: np.ndarray,
+    texts: Mapping[str, list[object]] | None = None,
+) -> None:
     table = pa.table(
         {
             "item": [f"i{index:05d}" for index in range(len(cluster))],
             "cluster": [f"t{index:05d}" for index in cluster],
             "numerator": above,
             "denominator": below,
+            **(texts or {}),
         }
     )
     pq.write_table(table, path)
@@ -223,8 +271,8 @@ def _environment(made: Made) -> Environment:
 
 
 def _phases(made: Made, plan: Plan) -> tuple[PhaseCost, ...]:
-    seconds = {"fetch": 0.5, "load": 3.0, "score_base": 25.0, "prepare": 1.5, "train": 80.0}
-    seconds |= {"score": 27.0, "save": 0.4}
+    seconds = {"fetch": 0.5, "load": 3.0, "score_base": 25.0, "prepare": 1.5}
+    seconds |= {"train": made.seconds, "score": 27.0, "save": 0.4}
     peak = {"train": 2.1e9, "score": 1.4e9, "score_base": 1.3e9}
     cuda = made.device.kind == "cuda"
     costs = []

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from harness.report.browse import items_page
+from tests.report.records import Made, build_from, write_runs
 
 pytestmark = pytest.mark.browser
 
@@ -50,6 +54,36 @@ def page(browser: Any, seven_written: Path) -> Any:
     browser.execute_script("localStorage.clear()")
     browser.refresh()
     return browser
+
+
+@pytest.fixture(scope="module")
+def items_written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of items of three variants, one of them untrained."""
+    root = tmp_path_factory.mktemp("items")
+    ratios = {"base": 0.0, "lora_bf16": -0.8, "qlora_nf4": -0.4}
+    runs = [Made(name, log_ratio=ratio, answers=True) for name, ratio in ratios.items()]
+    write_runs(root / "runs", runs)
+    page = items_page(build_from(root / "runs"))
+    assert page is not None
+    (root / "items.html").write_text(page)
+    return root / "items.html"
+
+
+@pytest.fixture
+def items(browser: Any, items_written: Path) -> Any:
+    browser.set_window_size(1280, 900)
+    browser.get("about:blank")
+    browser.get(f"{items_written.as_uri()}#a=qlora_nf4&b=lora_bf16&score=generations rouge_l")
+    return browser
+
+
+def choose(page: Any, name: str, value: str) -> None:
+    page.find_element("css selector", f"#{name} option[value='{value}']").click()
+
+
+def verdicts(page: Any) -> list[str]:
+    """What the cards say, of up to 25 items."""
+    return [head.text for head in page.find_elements("css selector", "article .head strong")]
 
 
 def column(page: Any, number: int) -> list[str]:
@@ -163,6 +197,58 @@ def test_a_row_opens_with_its_command(page: Any) -> None:
     assert page.find_elements("css selector", "tr.opened") == []
 
 
+def test_an_opened_row_draws_its_curve(page: Any) -> None:
+    row = page.find_element("css selector", f"#{RANKING} tbody tr:nth-child(3)")
+    row.find_element("css selector", "button.open").click()
+    opened = page.find_element("css selector", f"#{RANKING} tr.opened")
+    curves = opened.find_elements("css selector", "svg.spark polyline")
+    assert [curve.get_attribute("class") for curve in curves] == ["faint", None, None, None]
+    assert opened.find_element("css selector", "svg.spark").size["height"] > 60
+    assert "a curve for each seed" in opened.text
+
+
+def choose_axis(page: Any, side: str, title: str) -> None:
+    option = f"//section[@id='tradeoff']//select[@name='{side}']/option[starts-with(., '{title}')]"
+    page.find_element("xpath", option).click()
+
+
+def test_the_axes_of_the_trade_off_are_chosen(page: Any) -> None:
+    figure = page.find_element("css selector", "figure.choose")
+    given = figure.find_element("css selector", ".wide")
+    assert given.is_displayed()
+    choose_axis(page, "x", "weights")
+    choose_axis(page, "y", "oasst_choice")
+    assert not given.is_displayed()
+    caption = figure.find_element("tag name", "figcaption")
+    assert caption.text == "oasst_choice acc against weights, MiB"
+    points = figure.find_elements("css selector", '.plane .v[data-v="qlora_nf4"]')
+    assert len(points) == 2, "the point and its name"
+    assert "weights 182 MiB" in str(points[0].get_attribute("data-say"))
+    names = figure.find_elements("css selector", ".plane .v > text")
+    tops = sorted(name.rect["y"] for name in names)
+    assert len(tops) == 7
+    assert all(two - one > 11 for one, two in itertools.pairwise(tops)), "names do not overlap"
+    choose_axis(page, "x", "peak memory")
+    choose_axis(page, "y", "perplexity")
+    assert given.is_displayed()
+
+
+def test_chosen_axes_answer_to_the_legend_and_the_pointer(page: Any) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    choose_axis(page, "x", "weights")
+    point = page.find_element("css selector", '.plane .v[data-v="base"] path')
+    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", point)
+    ActionChains(page).move_to_element(point).perform()
+    assert page.find_element("id", "tip").text.startswith("base: perplexity 7.")
+    page.find_element("xpath", "//div[@class='legend']/button[.='base']").click()
+    off = page.find_elements("css selector", '.plane .v.off[data-v="base"]')
+    assert len(off) == 2
+    choose_axis(page, "x", "predicted")
+    off = page.find_elements("css selector", '.plane .v.off[data-v="base"]')
+    assert len(off) == 2, "in what is drawn anew, too"
+
+
 def test_a_phone_shows_the_ranking_as_cards(page: Any) -> None:
     metrics = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
@@ -248,3 +334,55 @@ def test_printing_opens_what_is_folded(page: Any) -> None:
         "return [...document.querySelectorAll('details')].filter(d => !d.open).length"
     )
     assert closed == 0
+
+
+def test_where_a_beats_b(items: Any) -> None:
+    told = items.find_element("id", "told").text
+    assert told.startswith("qlora_nf4 (A) is better on ")
+    choose(items, "which", "a")
+    assert set(verdicts(items)) == {"A is better"}
+    first = items.find_element("css selector", "article .head span").text
+    assert "A − B +0." in first
+    items.find_element("id", "swap").click()
+    assert items.find_element("id", "told").text.startswith("lora_bf16 (A) is better on ")
+    choose(items, "which", "b")
+    choose(items, "sort", "b")
+    assert set(verdicts(items)) == {"B is better"}
+    assert items.find_element("css selector", "article .head span").text.replace("−", "-") != first
+    assert items.get_log("browser") == []
+
+
+def test_words_that_differ_are_marked(items: Any) -> None:
+    def marks() -> list[str]:
+        found = items.find_elements("css selector", "article:first-of-type mark")
+        return [mark.text for mark in found]
+
+    assert marks() == ["qlora_nf4.", "lora_bf16."]
+    choose(items, "mark", "reference")
+    assert marks() == ["So", "says", "qlora_nf4.", "So", "says", "lora_bf16."]
+    choose(items, "mark", "none")
+    assert marks() == []
+
+
+def test_items_are_searched_in_all_their_texts(items: Any) -> None:
+    items.find_element("id", "find").send_keys("egg number 17")
+    (article,) = items.find_elements("css selector", "article")
+    assert "Put egg 17 into boiling water, wait." in article.text
+    items.find_element("id", "find").send_keys(" nowhere")
+    assert items.find_element("id", "list").text == "Nothing matches."
+    items.find_element("id", "find").clear()
+
+
+def test_more_items_are_shown_when_asked_for(items: Any) -> None:
+    assert len(verdicts(items)) == 25
+    items.find_element("id", "more").click()
+    assert len(verdicts(items)) == 50
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_of_items_never_scrolls_sideways(items: Any, width: int) -> None:
+    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    items.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    wide = items.execute_script("return document.documentElement.scrollWidth")
+    items.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert wide <= width

@@ -98,6 +98,14 @@ def test_numbers_do_not_depend_on_the_order_of_runs_or_items(
         ([Made("qlora_nf4"), Made("base", device=GPU)], "2 different environments"),
         ([Made("lora_bf16")], "Settings were replaced (precision.compute)"),
         (
+            [Made("lora_bf16"), Made("qlora_nf4")],
+            "Every variant was trained at one learning rate (0.0002). At its own best rate",
+        ),
+        (
+            [Made("lora_bf16"), Made("full_finetune")],
+            "Every variant was trained at its file's learning rate",
+        ),
+        (
             [Made("lora_bf16"), Made("base"), Made("qlora_nf4", corpus_sha256="cd" * 32)],
             "Not compared on perplexity: qlora_nf4: another model, corpus or way to score",
         ),
@@ -249,7 +257,10 @@ def test_ranks_are_accounted_and_drawn(tmp_path: Path) -> None:
     write_runs(tmp_path, [*made, Made("qlora_nf4")])
     report = build_from(tmp_path)
     questions = [row[0].text for row in table(report, "accounting").rows]
-    assert questions == ["what rank 16 changes against 4", "what rank 64 changes against 16"]
+    assert questions == [
+        "what rank 16 changes against 4 (alpha/r 2 against 8)",
+        "what rank 64 changes against 16 (alpha/r 0.5 against 2)",
+    ]
     assert section(report, "sweeps")
 
 

@@ -17,7 +17,6 @@ from harness.report.figures.intervals import Interval, Intervals
 from harness.report.figures.lines import Curves, Line
 from harness.report.figures.scatter import Point, Scatter
 from harness.report.layout import LABEL_LENGTH, shorten, spread
-from harness.report.tradeoff import pareto_front
 
 LONG = "qlora_nf4+training.learning_rate=0.0001+training.micro_batch_size={}+adapter.r={}"
 
@@ -48,12 +47,6 @@ def test_long_labels_are_shortened_and_stay_distinct() -> None:
     assert len(set(short.values())) == len(labels)
     assert max(len(name) for name in short.values()) <= LABEL_LENGTH + 8
     assert shorten(["qlora_nf4+adapter.r=8"]) == {"qlora_nf4+adapter.r=8": "qlora_nf4+r=8"}
-
-
-def test_pareto_front() -> None:
-    assert pareto_front([(1, 3), (2, 2), (3, 1), (3, 3), (2, 2)]) == {0, 1, 2, 4}
-    assert pareto_front([]) == set()
-    assert pareto_front([(1.0, 1.0)]) == {0}
 
 
 def marked(number: int) -> Mark:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.score.likelihood import _distinct
-from harness.score.prefixes import Extend, Rows, Schedule, Tree, lay_out
+from harness.score.prefixes import Extend, Schedule, SideBySide, Tree, lay_out
 
 
 def play(inputs: list[Any], first: list[int], budget: int) -> tuple[dict[int, dict[int, Any]], int]:
@@ -21,7 +21,7 @@ def play(inputs: list[Any], first: list[int], budget: int) -> tuple[dict[int, di
         if isinstance(step, Extend):
             cached = [*cached[: step.keep], *step.tokens.tolist()]
             cost += len(step.tokens)
-        elif isinstance(step, Rows):
+        elif isinstance(step, SideBySide):
             for member in step.members:
                 row = inputs[member].tolist()
                 seen[member] = {at: row[: at + 1] for at in range(len(row))}
@@ -85,6 +85,6 @@ def test_unrelated_rows_of_like_length_run_side_by_side() -> None:
     random = np.random.default_rng(0)
     inputs, _ = _distinct([random.integers(0, 1000, 50 + n) for n in range(10)])
     steps = list(Schedule(inputs, [0] * 10, 256).steps())
-    assert all(isinstance(step, Rows) for step in steps)
+    assert all(isinstance(step, SideBySide) for step in steps)
     for step in steps:
         assert len(step.members) * max(len(inputs[m]) for m in step.members) <= 256

@@ -189,3 +189,17 @@ def test_texts_tokenised_together_have_lm_eval_s_own_tokens(bos: bool | None) ->
     assert len(seen) == 7
     for text, tokens in seen.items():
         assert tokens == HFLM.tok_encode(lm, text)
+
+
+def test_a_tied_embedding_that_peft_has_wrapped_can_be_scored(tokenizer: Any) -> None:
+    from lm_eval.api.instance import Instance
+    from peft import LoraConfig, get_peft_model
+
+    model = make_model()
+    assert model.config.tie_word_embeddings
+    wrapped = get_peft_model(model, LoraConfig(trainable_token_indices=[1, 2]))
+    asked = [Instance("loglikelihood", {}, ("a cat", " and a dog"), 0)]
+    (plain,) = PlainLM(wrapped.eval(), tokenizer).loglikelihood(asked)
+    (fast,) = fast_engine(wrapped, tokenizer).loglikelihood(asked)
+    assert fast[0] == pytest.approx(plain[0], abs=1e-4)
+    assert "tie_weights" not in vars(wrapped)

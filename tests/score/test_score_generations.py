@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
@@ -14,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig
 from harness.corpus.corpus import Corpus
 from harness.corpus.render import Renderer
 from harness.records.events import Silence
-from harness.score.decode import Asked, decodes, greedy
+from harness.score.decode import Prompts, decodes, greedy
 from harness.score.generations import choose_prompts, generate, padded, score_generations
 from harness.score.items import Place
 from harness.spec.suite import ScoreSpec
@@ -58,6 +59,9 @@ def test_empty_and_never_ending_answers_are_counted(
     assert values["rouge_l"] == pytest.approx(0.5)
     assert [g.ended for g in generations] == [True, False]
     assert generations[1].answer == prompts[1].reference
+    texts = pq.read_table(tmp_path / str(scores[0].items)).to_pydict()
+    assert texts["answer"] == [g.answer for g in generations]
+    assert texts["target"] == [prompt.reference for prompt in prompts]
 
 
 SMALL = {
@@ -81,7 +85,7 @@ def small_model(family: str) -> Any:
     return model.eval()
 
 
-def asked_of(renderer: Renderer, corpus: Corpus, count: int, end: int | None = None) -> Asked:
+def asked_of(renderer: Renderer, corpus: Corpus, count: int, end: int | None = None) -> Prompts:
     prompts = choose_prompts(corpus.held_out, count)
     asked = padded([renderer.prompt_ids(p.messages) for p in prompts], 40, renderer)
     return asked if end is None else replace(asked, end=end)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given
@@ -87,6 +88,11 @@ def test_held_out_scores_by_hand(subject: Any, tmp_path: Path) -> None:
     assert bits.value == pytest.approx(sum(nats) / math.log(2) / size, rel=1e-5)
     assert perplexity.n == len(built.corpus.held_out)
     assert perplexity.details["tokens"] == len(nats)
+    texts = pq.read_table(tmp_path / str(perplexity.items)).to_pydict()
+    first = built.corpus.held_out[0]
+    assert texts["prompt"][0] == first.opening[-1].text
+    replies = [m.text for m in first.messages if m.role == "assistant"]
+    assert "".join(texts["target"][0].split()) == "".join("".join(replies).split())
 
 
 def test_a_window_over_the_context_is_cut_and_shown(subject: Any, tmp_path: Path) -> None:

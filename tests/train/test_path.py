@@ -115,7 +115,10 @@ def test_a_refusal_becomes_a_substitution_of_the_plan() -> None:
     plan = planned("lora_bf16", "training.speed=fast", "adapter.lora_dropout=0.1", device=GPU)
     (found,) = [item for item in plan.substitutions if item.key == "training.speed"]
     assert (found.asked, found.used) == ("fast", "plain")
-    assert found.reason == "the fast path does not take adapter dropout"
+    assert found.reason == (
+        "the fast path does not take adapter dropout; "
+        "the recorded path does not take adapter dropout"
+    )
     assert plan.training.speed == "plain"
     assert settle(plan) == plan
 
@@ -145,7 +148,7 @@ def test_an_unknown_path_is_named_with_the_known_ones() -> None:
     with pytest.raises(UnknownName, match="unknown training path 'fats'") as caught:
         planned("lora_bf16", "training.speed=fats")
     assert "did you mean fast?" in str(caught.value)
-    assert path_names() == ["fast", "plain"]
+    assert path_names() == ["fast", "plain", "recorded"]
 
 
 def test_the_list_of_paths_needs_no_deep_learning_library() -> None:

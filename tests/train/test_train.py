@@ -15,7 +15,7 @@ from torch.nn import functional
 from harness.errors import DivergedError, RunError
 from harness.records.events import Silence
 from harness.records.record import TrainResult
-from harness.train.batch import collate
+from harness.train.collate import collate
 from harness.train.path import train
 from tests.train.tiny import tiny_job, tiny_model, tiny_plan, tiny_rows
 
@@ -32,8 +32,10 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("speed", ["plain", "fast"])
-@pytest.mark.parametrize("conversations", [1, 3])
+@pytest.mark.parametrize(
+    ("speed", "conversations"),
+    [("plain", 1), ("fast", 1), ("recorded", 1), ("plain", 3), ("fast", 3)],
+)
 def test_accumulation_does_not_change_the_loss(speed: str, conversations: int) -> None:
     rows = tiny_rows(conversations=conversations)
     found = [
@@ -114,7 +116,7 @@ class StopAfter(Silence):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("speed", ["plain", "fast"])
+@pytest.mark.parametrize("speed", ["plain", "fast", "recorded"])
 def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(
     speed: str, tmp_path: Path
 ) -> None:
@@ -174,7 +176,7 @@ def test_another_plans_checkpoint_is_left_alone(tmp_path: Path) -> None:
     assert train(other, Silence()).steps == 3
 
 
-@pytest.mark.parametrize("speed", ["plain", "fast"])
+@pytest.mark.parametrize("speed", ["plain", "fast", "recorded"])
 def test_a_loss_that_is_not_finite_ends_the_run_with_its_step(speed: str) -> None:
     model = tiny_model()
     with torch.no_grad():

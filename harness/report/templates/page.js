@@ -1,26 +1,3 @@
-"use strict";
-
-const root = document.documentElement;
-const themes = ["auto", "light", "dark"];
-
-function recall() {
-  try { return localStorage.getItem("harness-theme"); } catch { return null; }
-}
-
-function setTheme(theme) {
-  if (theme === "auto") root.removeAttribute("data-theme");
-  else root.setAttribute("data-theme", theme);
-  document.getElementById("theme").textContent = `Theme: ${theme}`;
-  try { localStorage.setItem("harness-theme", theme); } catch { /* private windows */ }
-}
-
-let theme = themes.includes(recall()) ? recall() : "auto";
-setTheme(theme);
-document.getElementById("theme").addEventListener("click", () => {
-  theme = themes[(themes.indexOf(theme) + 1) % themes.length];
-  setTheme(theme);
-});
-
 function keyOf(row, column) {
   const cell = row.cells[column];
   const raw = cell.dataset.sort;
@@ -144,6 +121,14 @@ function toggle(row, button) {
   cell.colSpan = row.cells.length;
   const told = document.getElementById(row.dataset.opens);
   for (const part of [...told.children].slice(1)) cell.append(part.cloneNode(true));
+  const items = document.querySelector("nav a.page");
+  if (items) {
+    const link = document.createElement("a");
+    const name = row.cells[0].textContent.trim();
+    link.href = `${items.getAttribute("href")}#${new URLSearchParams({ a: name })}`;
+    link.textContent = `Items of ${name} beside another variant's`;
+    cell.append(link);
+  }
   for (const named of cell.querySelectorAll("[id]")) named.removeAttribute("id");
   row.after(line);
 }
@@ -172,12 +157,12 @@ document.addEventListener("click", async (event) => {
   }
 });
 
-const shown = [...document.querySelectorAll("svg .v")];
+const parts = () => [...document.querySelectorAll("svg .v")];
 const tip = document.createElement("div");
 tip.id = "tip";
 tip.hidden = true;
 document.body.append(tip);
-for (const part of shown) {
+for (const part of parts()) {
   const title = part.querySelector("title");
   part.dataset.say = title.textContent;
   title.remove(); // the page shows it itself, at once
@@ -185,7 +170,7 @@ for (const part of shown) {
 
 function light(variant) {
   root.classList.toggle("lit", variant !== null);
-  for (const part of shown) part.classList.toggle("on", part.dataset.v === variant);
+  for (const part of parts()) part.classList.toggle("on", part.dataset.v === variant);
 }
 
 function tell(event) {
@@ -204,8 +189,16 @@ for (const picture of document.querySelectorAll(".picture")) {
   picture.addEventListener("pointerleave", tell);
 }
 
+/** Fades what the legend has switched off, in figures drawn just now too. */
+function switchOff() {
+  const off = [...document.querySelectorAll('.legend [aria-pressed="false"]')];
+  const names = new Set(off.map((button) => button.textContent));
+  for (const part of parts()) part.classList.toggle("off", names.has(part.dataset.v));
+}
+document.addEventListener("drawn", switchOff);
+
 function legend() {
-  const names = [...new Set(shown.map((part) => part.dataset.v))];
+  const names = [...new Set(parts().map((part) => part.dataset.v))];
   const first = document.querySelector("figure");
   if (!first || names.length < 2) return;
   const bar = document.createElement("div");
@@ -222,7 +215,7 @@ function legend() {
     button.addEventListener("click", () => {
       const on = button.getAttribute("aria-pressed") !== "true";
       button.setAttribute("aria-pressed", on);
-      for (const part of shown) if (part.dataset.v === name) part.classList.toggle("off", !on);
+      switchOff();
     });
     for (const kind of ["pointerenter", "focus"]) button.addEventListener(kind, () => light(name));
     for (const kind of ["pointerleave", "blur"]) button.addEventListener(kind, () => light(null));

@@ -27,7 +27,7 @@ def _train(plan: Plan, model: Any, rows: int, tokens: int) -> tuple[int, int, in
         checkpoint_layers(model)
         # Otherwise the first layer's stand-in would not see that gradients are asked for.
         base.get_input_embeddings().register_forward_hook(_ask_for_gradients)
-    if plan.budget.batch_size > plan.training.micro_batch_size:
+    if plan.device_rows > plan.training.micro_batch_size:
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.grad = torch.empty_like(parameter)  # kept from the last micro-batch

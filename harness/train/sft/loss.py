@@ -27,14 +27,13 @@ class _FrozenHeadLoss(torch.autograd.Function):
         gradient = torch.empty_like(hidden)
         for start in range(0, len(hidden), chunk):
             part = slice(start, start + chunk)
-            goal = targets[part]
+            goal, carries = targets[part].clamp(min=0)[:, None], (targets[part] >= 0)[:, None]
             logits = head(hidden[part]).float()
             log_sum = logits.logsumexp(dim=-1, keepdim=True)
-            chosen = logits.gather(-1, goal[:, None])
-            total += (log_sum - chosen).sum()
+            total += ((log_sum - logits.gather(-1, goal)) * carries).sum()
             slope = logits.sub_(log_sum).exp_()
-            slope.scatter_add_(-1, goal[:, None], slope.new_full((len(goal), 1), -1.0))
-            gradient[part] = slope.to(head.weight.dtype) @ head.weight
+            slope.scatter_add_(-1, goal, slope.new_full(goal.shape, -1.0))
+            gradient[part] = (slope.to(head.weight.dtype) @ head.weight) * carries
         ctx.save_for_backward(gradient)
         return total
 
@@ -71,7 +70,7 @@ class _FrozenTailLoss(torch.autograd.Function):
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    return functional.cross_entropy(logits.float(), targets, reduction="sum")
+    return functional.cross_entropy(logits.float(), targets, reduction="sum", ignore_index=IGNORED)
 
 
 def summed_loss(hidden: Tensor, logits: OwnLogits, labels: Tensor, chunk: int = CHUNK) -> Tensor:
@@ -88,7 +87,10 @@ def summed_loss(hidden: Tensor, logits: OwnLogits, labels: Tensor, chunk: int = 
 
 
 def loss_of(chosen: Tensor, logits: OwnLogits, targets: Tensor, chunk: int = CHUNK) -> Tensor:
-    """As :func:`summed_loss`, of states (labelled, width) and the tokens that follow them."""
+    """As :func:`summed_loss`, of states (labelled, width) and the tokens that follow them.
+
+    A target of ``IGNORED`` carries no loss.
+    """
     head = logits.head
     if any(parameter.requires_grad for parameter in head.parameters()):
         return _cross_entropy(logits.of(chosen), targets)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 from collections import deque
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from harness.train.batch import StreamBatch
+from harness.train.collate import StreamBatch, StreamSize, make_stream_batch
 from harness.train.stream import ops
 from harness.train.stream.blocks import ACTIVATIONS, Block, Inside, frozen_norm, make_blocks
 from harness.train.stream.footprint import logit_chunk
 from harness.train.stream.linears import UnsupportedLayer, refresh
 from harness.train.stream.ops import Stream
+
+if TYPE_CHECKING:
+    from harness.corpus.sequences import TrainingRow
 
 
 class Decoder:
@@ -23,6 +27,10 @@ class Decoder:
     ``recompute`` keeps only each layer's input and computes the rest again; ``offload`` moves
     those inputs to page-locked host memory meanwhile.
     """
+
+    name: ClassVar[str] = "fast"
+    pads: ClassVar[bool] = False
+    unrecordable: ClassVar[tuple[type[Exception], ...]] = ()
 
     def __init__(
         self,
@@ -65,15 +73,40 @@ class Decoder:
             if parameter.requires_grad and id(parameter) not in taken:
                 raise UnsupportedLayer(f"the trained parameter {name}")
 
+    def size_of(self, rows: Sequence[TrainingRow]) -> StreamSize:
+        """What ``rows`` take."""
+        return StreamSize.of(rows)
+
+    def batch(
+        self, rows: Sequence[TrainingRow], size: StreamSize | None = None, pad_id: int = 0
+    ) -> StreamBatch:
+        """See :func:`harness.train.collate.make_stream_batch`."""
+        return make_stream_batch(rows, size, pad_id)
+
     def refresh(self) -> None:
         """Take the adapters' present values. Call after every optimizer step."""
         refresh([group for block in self.blocks for group in block.linears])
+
+    def join_gradients(self) -> Tensor:
+        """Keep all gradients in one tensor from now on, and return it: zero, one dimension."""
+        groups = [group for block in self.blocks for group in block.linears if group.trained]
+        sizes = [group.gradient_size for group in groups]
+        flat = groups[0].trained[0].new_zeros(sum(sizes), requires_grad=False)
+        for group, part in zip(groups, torch.split(flat, sizes), strict=True):
+            group.put_gradients(part)
+        return flat
 
     def stream(self, batch: StreamBatch) -> Stream:
         """The stream of ``batch``, with its angles."""
         probe = torch.empty(0, dtype=torch.float32, device=batch.positions.device)
         cos, sin = self._rotary(probe, batch.positions[None])
         return Stream(batch.starts, batch.longest, cos[0].contiguous(), sin[0].contiguous())
+
+    def refill(self, stream: Stream, batch: StreamBatch) -> None:
+        """Give ``stream`` the angles of ``batch``, in place."""
+        made = self.stream(batch)
+        stream.cos.copy_(made.cos)
+        stream.sin.copy_(made.sin)
 
     @torch.no_grad()
     def accumulate(self, batch: StreamBatch, stream: Stream, scale: Tensor) -> Tensor:

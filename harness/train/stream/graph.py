@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from harness.train.batch import StreamBatch, StreamSize
-from harness.train.stream.decoder import Decoder
+from harness.train.step import Batch, Size, Step
 
 # A training of fewer micro-batches ends before a recording has paid for itself.
 WORTHWHILE = 8
@@ -30,22 +29,22 @@ class Pace:
     launch: float
     token: float
 
-    def launched(self, size: StreamSize) -> float:
+    def launched(self, size: Size) -> float:
         """Time of a micro-batch of ``size`` whose kernels the host launches one by one."""
         return max(self.launch, size.tokens * self.token) + LAG * self.launch
 
-    def replayed(self, shape: StreamSize) -> float:
+    def replayed(self, shape: Size) -> float:
         """Time of one that is filled up to ``shape`` and replayed."""
         return shape.tokens * self.token
 
 
-def choose_shapes(sizes: Sequence[StreamSize], pace: Pace) -> list[StreamSize | None]:
+def choose_shapes(sizes: Sequence[Size], pace: Pace) -> list[Size | None]:
     """The shape that each micro-batch is filled up to and recorded in; None: launched as it is.
 
     What counts is time: a filled token costs the device its time, a launch costs the host its
     own. Micro-batches of similar size share a shape, of which there are as many as pay.
     """
-    everything: list[StreamSize | None] = [None] * len(sizes)
+    everything: list[Size | None] = [None] * len(sizes)
     if len(sizes) < WORTHWHILE:
         return everything
     order = sorted(range(len(sizes)), key=lambda index: sizes[index].tokens)
@@ -68,7 +67,7 @@ def _parts(length: int, count: int) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-def _shape_of(sizes: Sequence[StreamSize], pace: Pace) -> tuple[StreamSize | None, float]:
+def _shape_of(sizes: Sequence[Size], pace: Pace) -> tuple[Size | None, float]:
     """The shape for all of ``sizes``, or None where launching them is faster; and the time."""
     launched = sum(pace.launched(size) for size in sizes)
     whole = sizes[0]
@@ -78,15 +77,14 @@ def _shape_of(sizes: Sequence[StreamSize], pace: Pace) -> tuple[StreamSize | Non
     replayed = recording + len(sizes) * pace.replayed(whole)
     if launched <= replayed:
         return None, launched
-    fillings = -(-(whole.tokens - min(size.tokens for size in sizes)) // whole.longest)
-    return replace(whole, conversations=whole.conversations + fillings), replayed
+    return whole.filled_from(min(size.tokens for size in sizes)), replayed
 
 
 class RecordedStep:
-    """``decoder.accumulate`` for batches of one shape."""
+    """``step.accumulate`` for batches of one shape."""
 
     def __init__(
-        self, decoder: Decoder, batch: StreamBatch, total: Tensor, beside: RecordedStep | None
+        self, step: Step, batch: Batch, total: Tensor, beside: RecordedStep | None
     ) -> None:
         """Record with ``batch`` as the example; losses are added to ``total``.
 
@@ -94,22 +92,22 @@ class RecordedStep:
         earlier: no two are replayed at a time and none leaves anything behind, so they share
         memory. Record the largest first.
         """
-        self._decoder = decoder
+        self._step = step
         self._batch = batch
-        self._stream = decoder.stream(batch)
-        self._scale = torch.ones((), device=batch.ids.device)
+        self._stream = step.stream(batch)
+        self._scale = torch.ones((), device=total.device)
         self._graph = torch.cuda.CUDAGraph()
         pool = None if beside is None else beside._graph.pool()  # noqa: SLF001 - one of its kind
-        capture: Any = torch.cuda.graph(self._graph, pool=pool)
+        # other threads of this process may wait for other devices meanwhile
+        apart = "thread_local"
+        capture: Any = torch.cuda.graph(self._graph, pool=pool, capture_error_mode=apart)
         with torch.no_grad(), capture:
-            total.add_(decoder.accumulate(self._batch, self._stream, self._scale))
+            total.add_(step.accumulate(self._batch, self._stream, self._scale))
 
-    def replay(self, batch: StreamBatch, scale: Tensor) -> None:
+    def replay(self, batch: Batch, scale: Tensor) -> None:
         """Do the same with the contents of ``batch``."""
         for name, tensor in batch.tensors.items():
             self._batch.tensors[name].copy_(tensor)
-        stream = self._decoder.stream(self._batch)
-        self._stream.cos.copy_(stream.cos)
-        self._stream.sin.copy_(stream.sin)
+        self._step.refill(self._stream, self._batch)
         self._scale.copy_(scale)
         self._graph.replay()

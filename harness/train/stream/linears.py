@@ -77,19 +77,15 @@ class Linears:
         return torch.cat([part.to(self._dtype) for part in parts])
 
     def _make_room(self) -> None:
-        """Room for gradients (each A's is a view of one tensor) and for adapters in ``dtype``."""
+        """Room for gradients and for adapters in ``dtype``."""
         if not self._found:
             return
         first = self._found[0].a
-        self._a_grad = first.new_zeros((self.rank, self.inputs))
+        self.put_gradients(first.new_zeros(self.gradient_size))
         self._a = torch.zeros_like(self._a_grad, dtype=self._dtype)
         ranks = [adapter.rank for adapter in self._found]
         self.copies: list[tuple[Tensor, Tensor, float]] = []
-        for adapter, grad, copy in zip(
-            self._found, torch.split(self._a_grad, ranks), torch.split(self._a, ranks), strict=True
-        ):
-            adapter.a.grad = grad
-            adapter.b.grad = torch.zeros_like(adapter.b)
+        for adapter, copy in zip(self._found, torch.split(self._a, ranks), strict=True):
             self.copies.append((copy, adapter.a.detach(), 1.0))
         self._b_wide = self._room_for_b(first)
         self._b: list[Tensor | None] = []
@@ -97,6 +93,23 @@ class Linears:
             self._b.append(None if maybe is None else part)
             if maybe is not None:
                 self.copies.append((part, maybe.b.detach(), maybe.scale))
+
+    @property
+    def gradient_size(self) -> int:
+        """Elements of all gradients of the adapters."""
+        return sum(parameter.numel() for parameter in self.trained)
+
+    def put_gradients(self, flat: Tensor) -> None:
+        """Keep the adapters' gradients in ``flat`` (gradient_size), each A's side by side."""
+        sizes = [self.rank * self.inputs, *(adapter.b.numel() for adapter in self._found)]
+        first, *others = torch.split(flat, sizes)
+        self._a_grad = first.view(self.rank, self.inputs)
+        ranks = [adapter.rank for adapter in self._found]
+        for adapter, grad, part in zip(
+            self._found, torch.split(self._a_grad, ranks), others, strict=True
+        ):
+            adapter.a.grad = grad
+            adapter.b.grad = part.view_as(adapter.b)
 
     def _room_for_b(self, like: Tensor) -> Tensor:
         if self.riders and self._dense is not None:

@@ -1,14 +1,14 @@
-"""Batch: rows to the tensors of one forward pass, with exact attention boundaries."""
+"""Collate: rows to the tensors of one forward pass, with exact attention boundaries."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.corpus.sequences import IGNORED, Row
+from harness.corpus.sequences import IGNORED, TrainingRow
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 TENSORS = ("ids", "positions", "starts", "where", "targets")
 
 
-def collate(rows: Sequence[Row], pad_id: int) -> dict[str, torch.Tensor]:
+def collate(rows: Sequence[TrainingRow], pad_id: int) -> dict[str, torch.Tensor]:
     """Right-pad ``rows`` to the longest of them; every tensor is (rows, tokens), int64.
 
     Unpacked rows get an ``attention_mask``. Packed rows get none: transformers reads the
@@ -49,7 +49,9 @@ def collate(rows: Sequence[Row], pad_id: int) -> dict[str, torch.Tensor]:
 FIRST_ROWS = 64  # enough for statistics of a layer's inputs: CorDA's authors take 256 samples
 
 
-def first_batches(rows: Sequence[Row], pad_id: int, device: Any) -> list[dict[str, torch.Tensor]]:
+def first_batches(
+    rows: Sequence[TrainingRow], pad_id: int, device: Any
+) -> list[dict[str, torch.Tensor]]:
     """The first rows, each a batch of its own on ``device``: nothing is padded."""
     return [
         {name: tensor.to(device) for name, tensor in collate([row], pad_id).items()}
@@ -57,7 +59,7 @@ def first_batches(rows: Sequence[Row], pad_id: int, device: Any) -> list[dict[st
     ]
 
 
-def assistant_tokens(row: Row) -> int:
+def assistant_tokens(row: TrainingRow) -> int:
     """Tokens of ``row`` that carry loss."""
     carries = np.asarray(row.labels) != IGNORED
     return int(np.count_nonzero(carries & (np.asarray(row.position_ids) != 0)))
@@ -73,7 +75,7 @@ class StreamSize:
     longest: int
 
     @classmethod
-    def of(cls, rows: Sequence[Row]) -> StreamSize:
+    def of(cls, rows: Sequence[TrainingRow]) -> StreamSize:
         """Exactly what ``rows`` take."""
         lengths = [size for row in rows for size in row.lengths]
         labelled = sum(assistant_tokens(row) for row in rows)
@@ -83,6 +85,11 @@ class StreamSize:
         """Room for either."""
         names = [field.name for field in fields(self)]
         return StreamSize(*(max(getattr(self, name), getattr(other, name)) for name in names))
+
+    def filled_from(self, smallest: int) -> StreamSize:
+        """The size that holds a batch of ``smallest`` tokens and what it is filled up with."""
+        fillings = -(-(self.tokens - smallest) // self.longest)
+        return replace(self, conversations=self.conversations + fillings)
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,7 @@ class StreamBatch:
 
 
 def make_stream_batch(
-    rows: Sequence[Row], size: StreamSize | None = None, pad_id: int = 0
+    rows: Sequence[TrainingRow], size: StreamSize | None = None, pad_id: int = 0
 ) -> StreamBatch:
     """Lay ``rows`` end to end; with ``size``, fill up to that shape after them.
 

@@ -9,11 +9,14 @@ from rich.console import Console
 
 from harness.errors import UserError
 from harness.forecast.duration import expected_seconds
-from harness.forecast.show import plan_report
+from harness.forecast.memory import predict
+from harness.forecast.wording import plan_report
 from harness.records.record import LossPoint, RunRecord, Throughput, Tokens, TrainResult
 from harness.records.store import RunStore
+from harness.records.validation import ValidationPoint, ValidationResult
 from harness.spec.gpus import planned_gpu
 from harness.spec.plan import Plan
+from harness.spec.suite import Validation
 from tests.forecast.phi_plans import CPU, make, small
 
 
@@ -25,6 +28,12 @@ def said(plan: Plan, memory: str = "", runs: Path = Path("no/such/folder")) -> s
 
 
 def store_run(plan: Plan, runs: Path, *, rate: float, started_at: str, steps: int = 10) -> None:
+    validation = None
+    if plan.validation.every:
+        taken = tuple(
+            ValidationPoint(step=step, tokens=0, loss=2.0, seconds=6.0) for step in (0, 5, 10)
+        )
+        validation = ValidationResult(points=taken, kept_step=10, stopped="budget")
     points = tuple(
         LossPoint(step=i, loss=1.0, learning_rate=1e-4, seconds=1.0, non_padding_tokens=600)
         for i in range(1, steps + 1)
@@ -35,6 +44,7 @@ def store_run(plan: Plan, runs: Path, *, rate: float, started_at: str, steps: in
         losses=points,
         throughput=Throughput(warmup_steps=2, median=rate, p10=rate, p90=rate),
         trainer="plain",
+        validation=validation,
     )
     record = RunRecord(
         plan=plan,
@@ -101,3 +111,31 @@ def test_a_run_of_another_kind_says_nothing(tmp_path: Path, change: dict[str, ob
     plan = make("qlora_nf4", model=small(), device=CPU)
     store_run(plan, tmp_path, rate=50.0, started_at="2026-01-01T00:00:00+00:00")
     assert expected_seconds(plan.model_copy(update=change), tmp_path) is None
+
+
+def test_validation_is_foreseen_with_what_it_costs(tmp_path: Path) -> None:
+    plan = make("qlora_nf4", model=small(), device=CPU)
+    validated = plan.model_copy(
+        update={
+            "validation": Validation(every=10, keep="best", patience=3),
+            "budget": plan.budget.model_copy(update={"steps": 95}),
+        }
+    )
+    text = " ".join(said(validated, runs=tmp_path).split())
+    assert "validation: 11 times on all validation conversations, for a time that no" in text
+    assert "training may stop earlier" in text
+    store_run(validated, tmp_path, rate=100.0, started_at="2026-01-01T00:00:00+00:00")
+    assert "for about 1.1 minutes more, by a stored run" in said(validated, runs=tmp_path)
+
+
+def test_memory_while_training_pauses_is_foreseen() -> None:
+    plan = make("qlora_nf4", model=small(), device=CPU)
+    validated = plan.model_copy(update={"validation": Validation(every=10, keep="best")})
+    before, after = predict(plan), predict(validated)
+    assert before is not None
+    assert after is not None
+    assert "validate" not in before.by_phase
+    assert after.by_phase["validate"] > after.by_phase["score"]
+    best = after.parts["best weights"]
+    assert best > 0
+    assert after.by_phase["train"] == before.by_phase["train"] + best

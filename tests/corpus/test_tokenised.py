@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from harness.cache import Reuse, flaw
-from harness.corpus.cache import Tokenised, tokenised_corpus
 from harness.corpus.funnel import length_histogram, length_quantiles, with_rows
 from harness.corpus.render import Renderer
-from harness.corpus.sequences import make_rows
+from harness.corpus.sequences import make_training_rows
+from harness.corpus.tokenised import Tokenised, tokenised_corpus
 from harness.errors import CorpusError, LeakageError
 from harness.spec.suite import CorpusSpec
 from harness.spec.variant import Training
@@ -191,7 +191,7 @@ def test_the_sequence_length_is_the_last_step_of_the_funnel(
     cache: Path, chatml_tokenizer: Any
 ) -> None:
     found, _ = start(SAMPLE, Renderer(chatml_tokenizer))
-    rows = make_rows(found.train, Training(sequence_length=200))
+    rows = make_training_rows(found.train, Training(sequence_length=200))
     row = with_rows(found.corpus.result, rows, "cut").funnel[-1]
     assert row.tokens == rows.tokens
     assert f"{rows.truncated_tokens:,} tokens over 200 (cut)" in row.removed

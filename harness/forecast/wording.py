@@ -1,4 +1,4 @@
-"""Show: a plan and its predicted costs for the terminal."""
+"""Wording: a plan and its predicted costs for the terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import Unpredicted
-from harness.forecast.duration import expected_seconds
+from harness.forecast.duration import expected_seconds, validation_seconds
 from harness.forecast.memory import largest_batch, predict, room_needed
 from harness.records.events import Silence
 from harness.records.record import MemoryPrediction
@@ -87,6 +87,10 @@ def _verdict(plan: Plan, prediction: MemoryPrediction | None, room: int | None) 
         return
     needed = room_needed(plan, prediction.peak_bytes)
     where = "of GPU memory, the driver's own included" if plan.device.kind == "cuda" else "resident"
+    count = plan.training.devices
+    if count > 1:
+        where = f"on each of {count} GPUs, the driver's own included"
+        where = where if plan.device.kind == "cuda" else f"resident in {count} processes"
     yield f"needs {_gib(needed)} {where}; {prediction.phase} sets the peak"
     if room is None:
         return
@@ -108,6 +112,23 @@ def _time(plan: Plan, runs: Path) -> Iterator[str]:
         yield "time: unknown, no stored run of this variant and model on this device"
     else:
         yield f"time: about {expected / 60:.1f} minutes of training, by a stored run"
+    if plan.validation.every:
+        yield _validations(plan, runs)
+
+
+def _validations(plan: Plan, runs: Path) -> str:
+    """How often training is validated, on how much, and how long that takes."""
+    steps, asked = plan.budget.steps, plan.validation
+    often = f"every {asked.every} steps" if steps is None else f"{asked.times(steps)} times"
+    limit = plan.corpus.validation_limit
+    what = "all validation conversations" if limit is None else f"at most {limit} conversations"
+    seconds = validation_seconds(plan, runs)
+    if seconds is None:
+        cost = "for a time that no stored run of the same kind tells"
+    else:
+        cost = f"for about {seconds / 60:.1f} minutes more, by a stored run"
+    early = "" if asked.patience is None else "; training may stop earlier"
+    return f"validation: {often} on {what}, {cost}{early}"
 
 
 def _tables(plan: Plan, prediction: MemoryPrediction) -> Iterator[RenderableType]:

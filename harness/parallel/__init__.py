@@ -1,0 +1,1 @@
+"""Several processes that carry out one plan together, one for each device."""

@@ -1,0 +1,101 @@
+"""Torchrun: starts the processes of a plan that several devices share, and ends as they do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from harness.records.store import RunFolder
+from harness.runs.devices import DeviceEnding
+from harness.runs.ending import ending_of_process, oom_counters, oom_kills
+from harness.runs.process import GRACE_SECONDS
+from harness.runs.watch import end_with_parent
+from harness.spec.plan import Plan
+from harness.spec.storage import read_json, write_json
+
+MODULE = "harness.runs.child"
+INTERRUPTED = 130
+
+
+def launch(path: Path) -> int:
+    """Have torchrun start a process for each device of the plan in ``path``; wait for them all.
+
+    When one ends badly, torchrun ends the others. A process that was killed leaves no word of
+    its own, so its ending is written down here.
+
+    Returns the exit code: 0 where all ended well.
+    """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    folder = RunFolder(path)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=read_json(folder.plan, Plan).training.devices,
+        run_id=f"run-{os.getpid()}",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="127.0.0.1",  # the machine's name need not be known to any server
+        max_restarts=0,
+        signals_to_handle="SIGTERM",
+        shutdown_timeout=GRACE_SECONDS,  # for the record
+        logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
+    )
+    signal.signal(signal.SIGINT, _pass_on)
+    counters = oom_counters(os.getpid())
+    kills = oom_kills(counters)
+    try:
+        elastic_launch(config, sys.executable)("-m", MODULE, str(path))
+    except ChildFailedError as error:
+        more = oom_kills(counters)
+        killed = None if kills is None or more is None else more - kills
+        return _write_endings(folder, error.failures, killed)
+    return 0
+
+
+def _pass_on(*_: object) -> None:
+    """Ctrl-C is for the processes of the devices, which are in sessions of their own."""
+    import psutil
+
+    children = psutil.Process().children()
+    for child in children:
+        with suppress(psutil.Error):
+            child.send_signal(signal.SIGINT)
+    if not children:
+        raise KeyboardInterrupt
+
+
+def _write_endings(folder: RunFolder, failures: dict[int, Any], oom: int | None) -> int:
+    """Write down what killed processes could not; returns an exit code.
+
+    Those that torchrun itself killed, since they did not end when another had, are left out: that
+    takes ``GRACE_SECONDS``.
+    """
+    codes = {rank: failure.exitcode for rank, failure in failures.items()}
+    begun = min(failure.timestamp for failure in failures.values())
+    for rank, code in codes.items():
+        late = failures[rank].timestamp - begun > GRACE_SECONDS / 2
+        if code < 0 and not late and not folder.ending_of(rank).exists():
+            ending = ending_of_process(code, None, oom)
+            write_json(folder.ending_of(rank), DeviceEnding.of(rank, ending, time.time()))
+    return INTERRUPTED if INTERRUPTED in codes.values() else 1
+
+
+def main(arguments: list[str]) -> int:
+    """``python -m harness.runs.torchrun FOLDER``."""
+    end_with_parent()
+    return launch(Path(arguments[0]))
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,36 @@
+"""Two devices that divide every batch learn what one does."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from harness.records.events import Silence
+from harness.train.path import train
+from tests.parallel.cases import CASES
+from tests.parallel.pair import run_pair
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """What two processes found, each."""
+    folder = tmp_path_factory.mktemp("pair")
+    run_pair("tests.parallel.train_pair", str(folder))
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_twenty_losses_are_those_of_one_device(pair: list[Any], name: str) -> None:
+    alone = train(CASES[name].job(), Silence())
+    together = pair[0][name]
+    assert together["losses"] == pytest.approx([p.loss for p in alone.losses], abs=1e-6)
+    assert together["tokens"]["assistant"] == alone.tokens.assistant
+    assert together["tokens"]["non_padding"] == alone.tokens.non_padding
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_both_devices_end_with_the_same_weights(pair: list[Any], name: str) -> None:
+    assert pair[0][name]["weights"] == pair[1][name]["weights"]
+    assert pair[0][name]["losses"] == pair[1][name]["losses"]

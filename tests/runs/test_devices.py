@@ -1,0 +1,172 @@
+"""Runs that two devices share: one record, whatever happens to either of their processes."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness.records.events import Event, EventTail, ProcessStarted
+from harness.records.record import RunRecord
+from harness.records.store import RunFolder, RunStore
+from harness.runs.order import Order
+from harness.runs.supervise import supervise
+from harness.spec.plan import Plan
+from tests.runs.results import files, results
+from tests.runs.small_run import Heard, Small, make_small, trains
+
+ORDER = Order(checkpoint_seconds=0.1, silence_seconds=8)
+STEPS = 60
+
+
+@pytest.fixture(scope="module")
+def longer(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    """A run with time to die in."""
+    return make_small(tmp_path_factory.mktemp("longer"), steps=STEPS)
+
+
+@pytest.fixture(scope="module")
+def unbroken(longer: Small, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunStore, RunRecord]:
+    """What two devices make of it when nothing happens."""
+    store = RunStore(tmp_path_factory.mktemp("unbroken"))
+    record = supervise(shared(longer), store, Heard(), ORDER)
+    assert record.status == "ok", record.problem
+    return store, record
+
+
+def shared(small: Small) -> Plan:
+    """The plan for two devices, on the fast path, which takes no dropout."""
+    fast = ("training.speed=fast", "adapter.lora_dropout=0.0")
+    return small.plan(*fast, "training.devices=2")
+
+
+def pid_of(folder: RunFolder, rank: int) -> int:
+    """The process of a device, or torchrun's, which is called rank -1."""
+    if rank < 0:
+        return psutil.Process(pid_of(folder, 0)).ppid()
+    events = EventTail(folder.events_of(rank)).new()
+    return next(event.pid for event in events if isinstance(event, ProcessStarted))
+
+
+def at_step(number: int, act: Callable[[], None]) -> Heard:
+    """Do something once, when that many optimizer steps have been heard of."""
+    heard, seen = Heard(), 0
+
+    def count(event: Event) -> None:
+        nonlocal seen
+        seen += trains(event)
+        if seen == number:
+            heard.act = None
+            act()
+
+    heard.act = count
+    return heard
+
+
+def test_a_record_holds_what_each_device_cost(unbroken: tuple[RunStore, RunRecord]) -> None:
+    _, record = unbroken
+    assert record.training is not None
+    assert record.training.trainer == "fast"
+    costs = {cost.name: cost for cost in record.phases}
+    for name in ("load", "score_base", "train", "score"):
+        sizes = [device.peak_resident_bytes for device in costs[name].devices]
+        assert len(sizes) == 2
+        assert costs[name].peak_resident_bytes == max(size or 0 for size in sizes)
+    assert costs["save"].devices == ()
+
+
+def test_two_devices_learn_and_score_what_one_does(
+    longer: Small, unbroken: tuple[RunStore, RunRecord], tmp_path: Path
+) -> None:
+    _, together = unbroken
+    fast = ("training.speed=fast", "adapter.lora_dropout=0.0")
+    alone = supervise(longer.plan(*fast), RunStore(tmp_path), Heard(), ORDER)
+    assert alone.training is not None
+    assert together.training is not None
+    losses = [[p.loss for p in run.training.losses[:20]] for run in (alone, together)]  # type: ignore[union-attr]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-6)
+    before = [[s.value for s in run.scores if s.stage == "before"] for run in (alone, together)]
+    assert before[0] == before[1], "the same model in the same passes"
+    after = [[s.value for s in run.scores if s.stage == "after"] for run in (alone, together)]
+    assert after[1] == pytest.approx(after[0], rel=1e-4)
+
+
+def test_killed_processes_leave_no_trace(
+    longer: Small, unbroken: tuple[RunStore, RunRecord], tmp_path: Path
+) -> None:
+    """First that of the second device, then that of the first, then torchrun itself."""
+    plan, store = shared(longer), RunStore(tmp_path)
+    attempt = store.folder(plan).attempt
+    problems = []
+    for step, rank in ((15, 1), (15, 0), (15, -1)):
+        heard = at_step(step, lambda rank=rank: os.kill(pid_of(attempt, rank), signal.SIGKILL))  # type: ignore[misc]
+        record = supervise(plan, store, heard, ORDER)
+        assert record.problem is not None
+        problems.append((record.problem.kind, record.problem.phase, record.problem.message))
+    assert [kind for kind, _, _ in problems] == ["killed"] * 3
+    assert [phase for _, phase, _ in problems] == ["train"] * 3
+    assert problems[0][2].startswith("device 1: ")
+    record = supervise(plan, store, Heard(), ORDER)
+    assert record.status == "ok", record.problem
+    assert record.resumed == 3
+    assert results(record) == results(unbroken[1])
+    assert files(store, plan) == files(unbroken[0], plan)
+
+
+def test_a_device_without_memory_is_an_oom_of_the_run(longer: Small, tmp_path: Path) -> None:
+    plan, store = shared(longer), RunStore(tmp_path)
+    attempt = store.folder(plan).attempt
+
+    def starve() -> None:
+        pid = pid_of(attempt, 1)
+        size = psutil.Process(pid).memory_info().vms
+        resource.prlimit(pid, resource.RLIMIT_AS, (size // 2, size // 2))
+
+    record = supervise(plan, store, at_step(5, starve), ORDER)
+    assert record.problem is not None
+    assert (record.status, record.problem.kind, record.problem.phase) == (
+        "oom",
+        "host_oom",
+        "train",
+    )
+    assert record.problem.message.startswith("device 1: ")
+
+
+def test_a_device_that_hangs_ends_the_run(longer: Small, tmp_path: Path) -> None:
+    plan, store = shared(longer), RunStore(tmp_path)
+    attempt = store.folder(plan).attempt
+    stopped: list[int] = []
+
+    def stop() -> None:
+        stopped.append(pid_of(attempt, 1))
+        os.kill(stopped[0], signal.SIGSTOP)
+
+    record = supervise(plan, store, at_step(5, stop), ORDER)
+    assert record.problem is not None
+    assert (record.status, record.problem.kind) == ("failed", "LostDevice")
+    assert "does not answer" in record.problem.message
+    assert not psutil.pid_exists(stopped[0])
+
+
+def test_an_interrupted_run_leaves_one_record_and_no_process(longer: Small, tmp_path: Path) -> None:
+    plan, store = shared(longer), RunStore(tmp_path)
+    attempt = store.folder(plan).attempt
+    pids: list[int] = []
+
+    def interrupt() -> None:
+        pids.extend(pid_of(attempt, rank) for rank in (-1, 0, 1))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        supervise(plan, store, at_step(5, interrupt), ORDER)
+    record = store.find(plan)
+    assert record is not None
+    assert record.problem is not None
+    assert (record.status, record.problem.phase) == ("interrupted", "train")
+    assert record.environment is not None, "the first device wrote it"
+    assert [pid for pid in pids if psutil.pid_exists(pid)] == []

@@ -1,0 +1,133 @@
+"""The recorded path: what the plain path computes, in batches of one shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import IA3Config, get_peft_model
+
+from harness.corpus.sequences import IGNORED
+from harness.records.events import Silence
+from harness.spec.device import Device
+from harness.train.path import settle, train
+from harness.train.recorded.padded import PaddedSize, make_padded_batch
+from harness.train.recorded.train import AutogradStep
+from tests.architectures import tiny_causal
+from tests.planned import planned
+from tests.train.tiny import tiny_job, tiny_model, tiny_plan, tiny_rows
+
+GPU = Device(kind="cuda", name="test", bfloat16=True, memory_bytes=80 << 30)
+SOME = ["llama", "gemma2", "mpt", "granitemoe", "mistral_window", "biogpt"]
+
+
+def trained(speed: str, model: Any, **training: Any) -> tuple[list[float], dict[str, Any]]:
+    """Losses and gradient norms of two steps, and what was trained."""
+    plan = tiny_plan(steps=2, speed=speed, **training)
+    result = train(tiny_job(model, tiny_rows(), plan), Silence())
+    assert result.trainer == speed
+    found = [number for point in result.losses for number in (point.loss, point.grad_norm)]
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not model.training
+    return found, {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_full_fine_tuning_is_that_of_the_plain_path(name: str) -> None:
+    numbers = []
+    for speed in ("plain", "recorded"):
+        model = tiny_causal(name)
+        model.requires_grad_(requires_grad=True)
+        numbers.append(trained(speed, model)[0])
+    assert numbers[1] == pytest.approx(numbers[0], abs=2e-5)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("lora", [{"use_dora": True}, {"target_modules": ["lm_head", "q_proj"]}])
+def test_adapters_learn_what_they_learn_on_the_plain_path(
+    lora: dict[str, Any], recompute: bool
+) -> None:
+    (plain, weights), (recorded, others) = (
+        trained(speed, tiny_model(**lora), gradient_checkpointing=recompute)
+        for speed in ("plain", "recorded")
+    )
+    assert recorded == pytest.approx(plain, abs=2e-5)
+    for name, weight in weights.items():
+        assert torch.allclose(others[name], weight, atol=2e-4), name
+
+
+def test_other_methods_than_lora_are_taken() -> None:
+    found = []
+    for speed in ("plain", "recorded"):
+        config = IA3Config(
+            task_type="CAUSAL_LM", target_modules=["k_proj", "down_proj"],
+            feedforward_modules=["down_proj"],
+        )  # fmt: skip
+        found.append(trained(speed, get_peft_model(tiny_causal("llama"), config))[0])
+    assert found[1] == pytest.approx(found[0], abs=2e-5)
+
+
+def test_filling_a_batch_up_changes_neither_loss_nor_gradients() -> None:
+    model, rows = tiny_model(), tiny_rows(count=3)
+    step = AutogradStep(model, tiny_plan(speed="recorded"))
+    exact = PaddedSize.of(rows)
+    room = exact.covering(PaddedSize(rows=5, longest=40, labelled=90))
+    found = []
+    for size in (None, room):
+        batch = step.batch(rows, size)
+        model.zero_grad(set_to_none=False)
+        loss = step.accumulate(batch, None, torch.tensor(0.5))
+        gradients = [p.grad.clone() for p in model.parameters() if p.requires_grad]
+        found.append((float(loss), gradients))
+    assert batch.ids.shape == (5, 40)
+    assert room.tokens == 200 > exact.tokens
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-6)
+    for one, other in zip(found[0][1], found[1][1], strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_a_padded_batch_names_the_states_that_predict_labelled_tokens() -> None:
+    rows = tiny_rows(count=2)
+    batch = make_padded_batch(rows, pad_id=7)
+    width = batch.ids.shape[1]
+    wanted = [
+        (index * width + at - 1, int(row.labels[at]))
+        for index, row in enumerate(rows)
+        for at in np.flatnonzero(row.labels != IGNORED)
+        if at > 0
+    ]
+    assert list(zip(batch.where.tolist(), batch.targets.tolist(), strict=True)) == wanted
+    short = min(rows, key=lambda row: len(row.input_ids))
+    assert (batch.ids == 7).any(), f"a row of {len(short.input_ids)} tokens is padded"
+
+
+def test_it_is_what_a_gpu_falls_back_to() -> None:
+    plan = planned("full_finetune", "training.speed=fast", device=GPU)
+    (found,) = [item for item in plan.substitutions if item.key == "training.speed"]
+    assert (found.asked, found.used) == ("fast", "recorded")
+    assert found.reason == "the fast path does not take full fine-tuning"
+    assert settle(plan) == plan
+
+
+@pytest.mark.parametrize(
+    ("variant", "setting", "reason"),
+    [
+        ("full_finetune", "training.packing=true", "packed rows"),
+        ("lora_bf16", "adapter.lora_dropout=0.1", "adapter dropout"),
+        ("lora_int8", "training.packing=false", "int8 layers"),
+        ("adalora", "training.packing=false", "ADALORA adapters"),
+    ],
+)
+def test_what_differs_from_step_to_step_is_left_to_the_plain_path(
+    variant: str, setting: str, reason: str
+) -> None:
+    plan = planned(variant, "training.speed=fast", setting, device=GPU)
+    assert plan.training.speed == "plain"
+    (found,) = [item for item in plan.substitutions if item.key == "training.speed"]
+    assert f"the recorded path does not take {reason}" in found.reason
+
+
+def test_a_cpu_has_nothing_to_record() -> None:
+    assert planned("full_finetune", "training.speed=recorded").training.speed == "plain"

@@ -71,6 +71,14 @@ class Renderer:
             self._check_prefix(first)
 
     @property
+    def own_tokens(self) -> dict[str, int]:
+        """Ids of the tokens that are put in besides those of texts, by what they are for."""
+        tokens = {"padding": self.pad_id, "the end of a turn": self.end_of_turn_id}
+        begin, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        start = end if begin is None else begin
+        return tokens if start is None else {**tokens, "the start of a text": start}
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of all that decides the tokens: tokenizer, special tokens, template."""
         parts = [

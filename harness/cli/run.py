@@ -81,30 +81,32 @@ def run(
     from harness.records.store import RunStore
     from harness.runs.executor import LocalExecutor
     from harness.runs.order import Order
+    from harness.spec.device import detect_device
     from harness.trackers.choose import make_trackers
     from harness.train.path import resolve
 
     store = RunStore(reports / "runs")
-    order = Order(
-        force=force,
-        timeout_seconds=timeout_minutes * 60 or None,
-        on_oom=on_oom.value,
-        trust_remote_code=trust_remote_code,
-    )
-    executor = LocalExecutor(store, order)
     if data_folder:
         settings = [*settings, f"score.data_folder={data_folder}"]
     settings = with_sources(settings, model, data, include_path)
     settings = with_devices(settings, devices, gpus)
     request = named(make_request(variant, suite, settings, seeds, task, name), store)
-    plans = resolve(request, executor.device(device.value))
+    plans = resolve(request, detect_device(device.value))
     check_devices(plans)
     preflight(plans)
-    check_run([plan for plan in plans if force or store.find(plan) is None], reports)
+    missing = [plan for plan in plans if force or store.find(plan) is None]
+    check_run(missing, reports)
     trackers = make_trackers(track, reports)
+    order = Order(
+        force=force,
+        timeout_seconds=timeout_minutes * 60 or None,
+        on_oom=on_oom.value,
+        trust_remote_code=trust_remote_code,
+        warm=len(missing) > 1,
+    )
     if changes := said_changes(plans[0]):
         say(changes)
-    records = _records(_carry_out(plans, executor, store, trackers))
+    records = _records(_carry_out(plans, LocalExecutor(store, order), store, trackers))
     called = plans[0].suite
     if any(store.folder(record.plan).record.is_file() for record in records):
         page = write_suite_report(reports, called)

@@ -89,7 +89,7 @@ def study(
 
     part = _parse_shard(shard)
     spending = _parse_budget(budget)
-    order = Order(wait=False)
+    order = Order(wait=False, warm=executor == "local")
     places: dict[str, str | int] = {"local": jobs, "ray": address, "slurm": partition}
     runner = make_executor(executor, _store(reports), order, places.get(executor))
     settings = with_sources(settings, model, data, include_path)

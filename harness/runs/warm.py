@@ -58,9 +58,9 @@ def load() -> str | None:
 def _set_up() -> None:
     """What a run's own process does before it loads anything, so that it finds the same."""
     from harness.origin import RESULT_ROOMS, settings, sources_digest
+    from harness.runs.child import set_library_defaults
 
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    set_library_defaults()
     import_module("numpy")
     import_module("torch")
     settings()

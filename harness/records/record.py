@@ -306,6 +306,11 @@ class RunRecord(Versioned):
     shared: bool = Field(
         default=False, description="other runs used the device at the same time: times are longer"
     )
+    warm: bool = Field(
+        default=False,
+        description="forked from a process that had loaded the libraries: they are resident from "
+        "the first phase on, also those that the run does not use",
+    )
 
     def score(
         self, task: str, metric: str, stage: str = "after", precision: str = "training"

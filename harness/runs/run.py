@@ -50,7 +50,7 @@ class Run:
         self.plan = plan
         self.folder = folder
         self.log = log
-        self.draft = Draft(shared=order.shared)
+        self.draft = Draft(shared=order.shared, warm=order.warm)
         self.meter: Meter = Meter(plan.device, shared=order.shared, leads=leads)
         self._kept = Kept(folder, plan)
         self.order = order

@@ -327,6 +327,16 @@ def test_the_page_itself_never_scrolls_sideways(page: Any, width: int) -> None:
     assert wide <= width
 
 
+def test_the_ranking_fits_on_paper(page: Any) -> None:
+    paper = {"width": 718, "height": 1000, "deviceScaleFactor": 1, "mobile": False}  # A4, 1 cm off
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", paper)
+    wide = page.execute_script("return document.documentElement.scrollWidth")
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert wide <= 718
+
+
 def test_printing_opens_what_is_folded(page: Any) -> None:
     printed = page.execute_cdp_cmd("Page.printToPDF", {})
     assert len(printed["data"]) > 10_000

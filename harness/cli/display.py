@@ -234,6 +234,12 @@ class RunView:
             return None
         return (time.monotonic() - since) / (self._done - done) * (self._total - self._done)
 
+    def cells(self) -> tuple[str, ...]:
+        """The run in one line: what it is, what it does, and how far that is."""
+        doing = TITLES[self._phase] if self._phase else "starting"
+        told = self._progress_text() if self._total else self._note
+        return self._title, doing, told
+
     def render(self) -> Group:
         """The run's panel: lines without blanks at their end, which a resize would break."""
         lines = [Text(f"  {self._title}", style="bold")]

@@ -49,7 +49,7 @@ def generate(
     from harness.spec.device import detect_device
 
     if to.exists():
-        raise UserError("there is something at the target already", where=to)
+        raise UserError("the target already exists", where=to)
     asked = read_prompts(prompts)
     found = find_result(run, reports / "runs")
     decoding = AnswerStyle(max_new_tokens, temperature, seed)

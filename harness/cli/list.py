@@ -67,7 +67,11 @@ def _markdown(kind: Kind) -> str:
         return plane_markdown(read_plane())
     if kind is Kind.variants:
         return variants_markdown()
-    raise UserError(f"no page of {kind.value}", where="--markdown", expected="variants or methods")
+    raise UserError(
+        f"{kind.value} cannot be printed as Markdown",
+        where="--markdown",
+        expected="variants or methods",
+    )
 
 
 def _print_tasks(*, as_json: bool) -> None:

@@ -67,4 +67,4 @@ def push(
     if yes:
         say(f"{len(items)} files, {total}, are at {to}: {commit}")
     else:
-        say(f"dry run: {len(items)} files, {total}, would go to {to}; --yes uploads them")
+        say(f"dry run: {len(items)} files, {total}, would be uploaded to {to}; --yes uploads them")

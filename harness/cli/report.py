@@ -98,7 +98,7 @@ def _check_format(file_format: ReportFormat, publish: Path | None) -> None:
     if publish is not None and file_format is not ReportFormat.pages:
         raise UserError(
             f"--publish with --format {file_format}",
-            expected="one of them: what is published are pages and records",
+            expected="one of the two: only pages and their records can be published",
         )
 
 

@@ -73,7 +73,7 @@ def funnel_table(result: CorpusResult) -> Table:
     table.add_column("step")
     for unit in ("trees", "messages", "conversations", "tokens"):
         table.add_column(unit, justify="right")
-    table.add_column("taken away", overflow="fold")
+    table.add_column("removed", overflow="fold")
     for row in result.funnel:
         counts = (row.trees, row.messages, row.conversations, row.tokens)
         cells = ["–" if count is None else f"{count:,}" for count in counts]

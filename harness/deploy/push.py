@@ -37,9 +37,9 @@ def check_repository(name: str) -> None:
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        raise UserError(f"{name!r} is no repository: {error}", where="--to") from None
+        raise UserError(f"{name!r} is not a repository name: {error}", where="--to") from None
     if "/" not in name:
-        raise UserError(f"{name!r} is no repository", where="--to", expected="owner/name")
+        raise UserError(f"{name!r} is not a repository name", where="--to", expected="owner/name")
 
 
 def token_of_environment() -> str:
@@ -54,7 +54,7 @@ def token_of_environment() -> str:
             "there is no token to upload with",
             where=f"the environment variable {TOKEN}",
             expected="a token of the hub that may write to the repository",
-            hint="leave --yes out to see what would go",
+            hint="leave --yes out to see what would be uploaded",
         )
     return token
 

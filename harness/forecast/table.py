@@ -92,7 +92,7 @@ def forecast_table(forecasts: Sequence[Forecast]) -> RenderableType:
     into = "" if room is None else f", to fit into {_gib(room)}"
     caption = f"GiB, {kind}, predicted; micro-batch: the largest that fits"
     if reference is not None:
-        caption += f"; saved: of what {reference.plan.variant} needs"
+        caption += f"; saved: compared with {reference.plan.variant}"
     table = Table(
         title=Text(f"{plan.model.name} on {plan.device.name}{into}"),
         caption=Text(caption),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import Unpredicted
-from harness.forecast.duration import expected_seconds, validation_seconds
+from harness.forecast.duration import expected_seconds, scaled_seconds, validation_seconds
 from harness.forecast.memory import largest_batch, predict, room_needed
 from harness.records.events import Silence
 from harness.records.record import MemoryPrediction
@@ -65,9 +65,13 @@ def _counts(plan: Plan, counts: ParameterCount) -> Iterator[str]:
         )
 
 
+def _rows(plan: Plan, count: int) -> str:
+    return f"{count} rows of {plan.training.sequence_length} tokens" if count else "none"
+
+
 def _substitutions(plan: Plan) -> Iterator[str]:
     for item in plan.substitutions:
-        yield f"instead of {item.key} = {item.asked}: {item.used} ({item.reason})"
+        yield f"{item.key} = {item.asked} is replaced by {item.used}: {item.reason}"
 
 
 class _Heard(Silence):
@@ -96,7 +100,7 @@ def _verdict(plan: Plan, prediction: MemoryPrediction | None, room: int | None) 
         return
     fits = "fits" if needed <= room else "does not fit"
     rows = largest_batch(plan, room)
-    most = "" if rows is None else f"; at most {rows} rows of {plan.training.sequence_length} do"
+    most = "" if rows is None else f"; largest micro-batch that fits: {_rows(plan, rows)}"
     yield f"{fits} into {_gib(room)}{most}"
     if needed > room:
         from harness.forecast.table import hint
@@ -107,11 +111,17 @@ def _verdict(plan: Plan, prediction: MemoryPrediction | None, room: int | None) 
 def _time(plan: Plan, runs: Path) -> Iterator[str]:
     if not plan.trains:
         return
-    expected = expected_seconds(plan, runs)
-    if expected is None:
-        yield "time: unknown, no stored run of this variant and model on this device"
+    expected, scaled = expected_seconds(plan, runs), scaled_seconds(plan, runs)
+    if expected is not None:
+        yield f"time: about {expected / 60:.1f} minutes of training, judging by an earlier run"
+    elif scaled is not None:
+        count = "1 device" if scaled[1] == 1 else f"{scaled[1]} devices"
+        yield (
+            f"time: at best {scaled[0] / 60:.1f} minutes of training, judging by an earlier run on "
+            f"{count}, if twice the devices are twice as fast"
+        )
     else:
-        yield f"time: about {expected / 60:.1f} minutes of training, by a stored run"
+        yield "time: unknown, since this variant and model have not been run on this device"
     if plan.validation.every:
         yield _validations(plan, runs)
 
@@ -124,9 +134,9 @@ def _validations(plan: Plan, runs: Path) -> str:
     what = "all validation conversations" if limit is None else f"at most {limit} conversations"
     seconds = validation_seconds(plan, runs)
     if seconds is None:
-        cost = "for a time that no stored run of the same kind tells"
+        cost = "for an unknown time, since no similar run exists"
     else:
-        cost = f"for about {seconds / 60:.1f} minutes more, by a stored run"
+        cost = f"for about {seconds / 60:.1f} minutes more, judging by an earlier run"
     early = "" if asked.patience is None else "; training may stop earlier"
     return f"validation: {often} on {what}, {cost}{early}"
 

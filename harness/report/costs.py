@@ -58,9 +58,9 @@ def memory_section(evidence: Evidence) -> Section | None:
         Panels(Axis(f"peak memory, GiB ({kind})"), tuple(parts), bars),
     )
     note = prose(
-        "Peaks are reset between phases. A prediction is the planner's, made from the plan and the "
-        "lengths of the corpus's rows before a model is loaded. "
-        "Medians over the runs; failed runs show what they had reached."
+        "Every phase has a peak of its own. Predictions were made from the plan and the "
+        "lengths of the training rows, before a model was loaded. Values are medians over "
+        "the runs; failed runs show the peak that they reached."
         + (" Scoring that was reused is left out; see time by phase." if _reused(rows) else "")
         + _not_predicted(rows)
     )
@@ -76,8 +76,8 @@ def _not_predicted(rows: list[Row]) -> str:
         return ""
     which = f"{', '.join(named[:5])}{' and others' if len(named) > 5 else ''}"
     return (
-        f" Not predicted: {which} (a step of the model could not be rehearsed without weights, or "
-        "the record does not tell)."
+        f" Not predicted: {which} (a training step could not be simulated without weights, or "
+        "the record does not say)."
     )
 
 
@@ -157,8 +157,8 @@ def time_section(evidence: Evidence) -> Section | None:
     reused = _reused(rows)
     if reused:
         text = (
-            "An untrained model is scored once, and other runs reuse its scores: such a phase "
-            f"took no work and is left out of the medians. Reused: {', '.join(reused)}."
+            "An untrained model is scored once and other runs reuse its scores; a phase that was "
+            f"reused is left out of the medians. Reused: {', '.join(reused)}."
         )
         blocks.insert(0, prose(text))
     return Section("time", "Time by phase", tuple(blocks))

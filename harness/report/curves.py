@@ -145,9 +145,9 @@ def sweep_section(evidence: Evidence) -> Section | None:
     if not blocks:
         return None
     note = prose(
-        "Each curve joins variants that differ only in this setting (alpha stays as planned, so "
-        "the adapter's scale alpha/r changes with the rank: see what differs). Bars are 95 % "
-        f"intervals of the difference from {evidence.reference} on the same items."
+        "Each curve joins variants that differ only in this setting (alpha stays as planned, "
+        "so the adapter's scale alpha/r changes with the rank). Bars are 95 % intervals of "
+        f"the difference from {evidence.reference} on the same items."
     )
     return Section("sweeps", "Rank and sequence length", (note, *blocks))
 

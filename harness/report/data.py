@@ -56,7 +56,7 @@ def _origin(corpus: CorpusResult) -> Block:
     kind = (
         " is a sample written for this project, not OASST itself. "
         if corpus.is_sample
-        else " was read as given. "
+        else " was used unchanged. "
     )
     digest = f" SHA-256 {corpus.sha256}." if corpus.sha256 else ""
     return prose(
@@ -84,7 +84,7 @@ def _funnel(corpus: CorpusResult) -> Table:
         Column("messages"),
         Column("conversations"),
         Column("tokens"),
-        Column("taken away", number=False),
+        Column("removed", number=False),
     )
     rows = tuple(
         (
@@ -98,9 +98,9 @@ def _funnel(corpus: CorpusResult) -> Table:
         for row in changing
     )
     idle = [row.step for row in corpus.funnel if row not in changing]
-    caption = "What each step of preparation left."
+    caption = "What was left after each step of preparation."
     if idle:
-        caption += f" Steps that took nothing away: {', '.join(idle)}."
+        caption += f" Steps that removed nothing: {', '.join(idle)}."
     return Table("funnel", columns, rows, caption)
 
 
@@ -145,8 +145,8 @@ def generations_section(evidence: Evidence) -> Section | None:
         return None
     blocks: list[Block] = [
         prose(
-            "One answer per variant (first seed) to prompts of the bundled corpus. Two or three "
-            "answers show style and damage, not quality: that is what the scores are for."
+            "One answer per variant (first seed) to prompts of the bundled corpus. A few answers "
+            "show style and obvious damage; quality is measured by the scores."
         )
     ]
     blocks += [

@@ -73,11 +73,12 @@ def _has(label: str, found: Sequence[Deployed]) -> bool:
 
 def _introduction() -> Block:
     return prose(
-        "Each form was written to disk, loaded from there and scored on the same items as the "
-        "model as trained. The divergence is the mean over scored tokens of KL(as trained, form); "
-        f"above {LOUD_NATS:g} nats it is more than rounding. Perplexity is paired, form against "
-        "as trained. Intervals are 95 %, over message trees. GGUF tensors were expanded and run "
-        "as a plain model; llama.cpp also rounds the inputs of its products."
+        "Each form was written to disk, loaded from there and scored on the same items as "
+        "the model as trained. The divergence is the mean over scored tokens of KL(as "
+        f"trained, form); above {LOUD_NATS:g} nats it is more than rounding. Perplexity "
+        "compares each form with the model as trained, item by item. Intervals are 95 %, "
+        "over message trees. GGUF tensors were expanded and run as a plain model; llama.cpp "
+        "also rounds the inputs of its matrix products."
     )
 
 

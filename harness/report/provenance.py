@@ -177,9 +177,9 @@ def _failures(evidence: Evidence) -> list[Block]:
     for record in failed:
         problem = record.problem
         title = f"{record.plan.variant}, seed {record.plan.seed}: {ending(record)}"
-        lines = [problem.message, problem.log_tail] if problem else ["no further account"]
+        lines = [problem.message, problem.log_tail] if problem else ["no details"]
         blocks.append(Details(title, (Code("\n".join(line for line in lines if line)),)))
-    return [prose("Runs that did not end well:"), *blocks] if blocks else []
+    return [prose("Runs that failed or were interrupted:"), *blocks] if blocks else []
 
 
 def _broken(evidence: Evidence) -> list[Block]:

@@ -60,8 +60,8 @@ def describe_check(sample: Sample | None) -> str:
     found = None if sample is None else check_against_itself(sample)
     if found is None:
         return (
-            f"A/A check: not made. It compares a variant with itself at other seeds and needs "
-            f"{FEWEST_SEEDS} seeds of one variant."
+            "A/A check: not done. It compares a variant with itself at other seeds and needs at "
+            f"least {FEWEST_SEEDS} seeds of one variant."
         )
     variants = f"{found.rows} variant" + ("" if found.rows == 1 else "s")
     return (

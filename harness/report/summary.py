@@ -79,7 +79,7 @@ def _recommended(evidence: Evidence, found: Recommendation) -> list[Block]:
         blocks += [prose(text, bullet=True) for text in found.sureness]
     changes = what_would_change(evidence, found)
     if changes:
-        blocks.append(prose(strong("What would change it:")))
+        blocks.append(prose(strong("What would change this choice:")))
         blocks += [prose(text, bullet=True) for text in changes]
     return blocks
 
@@ -133,7 +133,7 @@ def _settings(evidence: Evidence) -> Details:
     blocks: list[Block] = [prose((runs + _budget(evidence)).strip())]
     changes = _changes(evidence)
     if changes:
-        blocks.append(prose("Set otherwise than in the suite's file:"))
+        blocks.append(prose("Changed from the suite's file:"))
         blocks += [prose(code(change), bullet=True) for change in changes]
     return Details("Settings of these runs", tuple(blocks))
 
@@ -241,7 +241,10 @@ def _seed_caveats(evidence: Evidence) -> Iterator[str]:
         yield f"One seed only, so no verdict is given: {_named(single)}."
     two = [row.label for row in trained if len(row.seeds) == 2]
     if two:
-        yield f"Two seeds hardly tell seed noise, so intervals are very wide: {_named(two)}."
+        yield (
+            "Two seeds give a poor estimate of seed noise, so these intervals are very wide: "
+            f"{_named(two)}."
+        )
 
 
 def _rate_caveats(evidence: Evidence) -> Iterator[str]:

@@ -56,11 +56,12 @@ def tradeoff_section(evidence: Evidence) -> Section | None:
     axes = axes_choice(evidence, None if chosen is None else chosen.row, first)
     figures[0] = replace(figures[0], axes=axes)
     note = prose(
-        "A variant is on the front (dashed) where no other one is better in one respect and at "
-        "least as good in the other, by the values of these runs. Bars are 95 % intervals of the "
-        f"difference from {evidence.reference}; with one training there is none. Costs are medians "
-        "over the runs. Costs that differ by less than repeated runs of one variant do are a tie: "
-        f"{_ties(drawn)}. The recommended variant is ringed (◉). {looks(evidence.rows)}"
+        "The dashed line is the Pareto front: no other variant is better in one respect and "
+        "at least as good in the other, by the values of these runs. Bars are 95 % intervals "
+        f"of the difference from {evidence.reference}; with one training there is none. Costs "
+        "are medians over the runs. Two costs that differ by less than repeated runs of one "
+        f"variant count as a tie: {_ties(drawn)}. The recommended variant is ringed (◉). "
+        f"{looks(evidence.rows)}"
     )
     return Section("tradeoff", "Quality against cost", (note, *figures))
 
@@ -129,7 +130,7 @@ def _ties(costs: Sequence[Cost]) -> str:
     """How close a tie is for each cost, and what breaks it."""
     said = [
         f"{cost.name} up to {numbers.percent(cost.order.alike, digits=0)}"
-        + (" (there the planner's bytes decide)" if cost.order.breakers else "")
+        + (" (the predicted memory then decides)" if cost.order.breakers else "")
         for cost in costs
     ]
     return ", ".join(said)

@@ -79,7 +79,7 @@ class Attempt:
         return self.record()
 
     def _prepare(self, order: Order) -> None:
-        """Empty the attempt's folder, but for what a run of this very plan can go on from.
+        """Empty the attempt's folder, except for what a run of this plan can resume from.
 
         Raises:
             OSError: the folder cannot be written.

@@ -26,7 +26,7 @@ from harness.runs.ending import Ending, ending_of_error
 from harness.runs.order import Order
 from harness.runs.run import Run
 from harness.runs.watch import end_with_parent
-from harness.spec.device import nth_visible
+from harness.spec.device import VISIBLE, nth_visible
 from harness.spec.plan import Plan
 from harness.spec.storage import read_json, write_json
 
@@ -46,6 +46,7 @@ def run_child(path: Path) -> int:
     """
     folder = RunFolder(path)
     plan, order = read_json(folder.plan, Plan), read_json(folder.order, Order)
+    see_gpus(order)
     started, clock = datetime.now(UTC), time.monotonic()
     rank = told_index()
     with FileLock(folder.lock_of(rank)), RunLog(folder.events_of(rank)) as log:
@@ -90,6 +91,12 @@ def _join(run: Run) -> Ranks:
     return Joined(cuda=cuda, silence_seconds=run.order.silence_seconds)
 
 
+def see_gpus(order: Order) -> None:
+    """Hide every GPU that was not given to this run."""
+    if order.gpus:
+        os.environ[VISIBLE] = order.gpus
+
+
 def see_one_gpu(plan: Plan, rank: int) -> None:
     """Hide every GPU but the one of this process: libraries use whatever they see.
 
@@ -97,10 +104,9 @@ def see_one_gpu(plan: Plan, rank: int) -> None:
     """
     if plan.device.kind != "cuda":
         return
-    name = "CUDA_VISIBLE_DEVICES"
-    chosen = nth_visible(os.environ.get(name), rank)
+    chosen = nth_visible(os.environ.get(VISIBLE), rank)
     if chosen is not None:
-        os.environ[name] = chosen
+        os.environ[VISIBLE] = chosen
 
 
 def set_up_torch(plan: Plan) -> None:

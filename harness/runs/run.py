@@ -87,7 +87,7 @@ class Run:
         self.draft.environment = take_environment(self.plan.device)
         if leads:
             self.draft.resumed = self._kept.start(self.draft.environment)
-            self.log.note("looking up what is scored on")
+            self.log.note("checking the data for scoring")
             preflight(self.plan)
         with self._in_phase("fetch"), first(ranks):
             check_inputs(self.plan)

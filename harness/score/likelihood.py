@@ -15,7 +15,15 @@ from pydantic import JsonValue
 from harness.errors import DivergedError
 from harness.records.events import Progress
 from harness.score.body import Body, RowsBody, WholeBody
-from harness.score.prefixes import Extend, IntArray, Schedule, SideBySide, Tree, lay_out
+from harness.score.prefixes import (
+    Extend,
+    IntArray,
+    Schedule,
+    SideBySide,
+    Tree,
+    distinct_rows,
+    lay_out,
+)
 from harness.score.probe import find_ways, is_exact, soft_prompt_tokens, stretches_after
 
 FloatArray = npt.NDArray[np.float64]
@@ -173,7 +181,7 @@ class Likelihood:
 
     def _fill(self, body: Body, queries: Sequence[Query], answers: Sequence[TargetScores]) -> None:
         """Fill in answers by passes over the distinct inputs of all queries."""
-        inputs, members = _distinct([query.tokens[:-1] for query in queries])
+        inputs, members = distinct_rows([query.tokens[:-1] for query in queries])
         first = [min(int(queries[q].targets[0]) - 1 for q in asked) for asked in members]
         steps, total = self._chosen(self._steps(body, inputs, first), inputs)
         done, told = 0, 0.0
@@ -280,15 +288,3 @@ def _gather(
             gathered.targets.append(query.tokens[query.targets])
             gathered.slots.append((q, len(query.targets)))
     return gathered
-
-
-def _distinct(rows: Iterable[IntArray]) -> tuple[list[IntArray], list[list[int]]]:
-    """Distinct inputs in lexicographic order, and which queries use each."""
-    found: dict[bytes, list[int]] = {}
-    kept: dict[bytes, IntArray] = {}
-    for index, row in enumerate(rows):
-        key = row.astype(">u4").tobytes()
-        found.setdefault(key, []).append(index)
-        kept.setdefault(key, row)
-    order = sorted(found)
-    return [kept[key] for key in order], [found[key] for key in order]

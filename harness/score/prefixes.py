@@ -161,3 +161,15 @@ def lay_out(inputs: Sequence[IntArray], tree: Tree) -> Layout:
         sees[rows, path[: len(path) - count]] = True
         sees[rows, rows] = np.tril(np.ones((count, count), np.bool_))
     return Layout(np.concatenate(tokens), np.concatenate(depths), sees, paths)
+
+
+def distinct_rows(rows: Iterable[IntArray]) -> tuple[list[IntArray], list[list[int]]]:
+    """Distinct inputs in lexicographic order, and which queries use each."""
+    found: dict[bytes, list[int]] = {}
+    kept: dict[bytes, IntArray] = {}
+    for index, row in enumerate(rows):
+        key = row.astype(">u4").tobytes()
+        found.setdefault(key, []).append(index)
+        kept.setdefault(key, row)
+    order = sorted(found)
+    return [kept[key] for key in order], [found[key] for key in order]

@@ -17,7 +17,7 @@ from harness.spec.variant import Adapter, Dtype, Method, Name, Precision, Quanti
 
 
 class Substitution(Frozen):
-    """A setting that cannot be had as asked, what is used instead, and why."""
+    """A setting that cannot be honoured, what is used instead, and why."""
 
     key: str
     asked: JsonValue

@@ -37,7 +37,8 @@ class CorpusSpec(Frozen):
         description='"sample" (bundled), a file, a folder, or "hub:OpenAssistant/oasst1@revision"',
     )
     format: str = Field(
-        default="auto", description="a name of harness.corpus.formats; auto: recognised by content"
+        default="auto",
+        description="a format of harness/corpus/formats.py; auto: recognised by content",
     )
     policy: Literal["best_path", "all_paths", "top_paths", "one_reply"] = "best_path"
     max_rank: Annotated[int, Field(ge=0)] = Field(

@@ -72,7 +72,7 @@ class OpenStudy:
         if there != self.request:
             words = (there.suite, *there.settings, *there.tasks)
             raise UserError(
-                f"--name {self.request.called} is that of another study",
+                f"--name {self.request.called} is already used by another study",
                 where=self.folder,
                 expected=f"{there.study} with {', '.join(filter(None, words)) or 'nothing set'}",
                 hint="choose another name",

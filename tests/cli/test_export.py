@@ -275,7 +275,7 @@ BROKEN = {
     "unknown form": Broken("unknown form 'onnx'", ("--form", "onnx")),
     "unknown type": Broken("unknown GGUF type 'Q9'", ("--form", "gguf", "--quant", "Q9")),
     "type of no form": Broken("is not a form", ("--form", "merged", "--quant", "Q8_0")),
-    "a folder that exists": Broken("something at the target already", harm=make_target),
+    "a folder that exists": Broken("the target already exists", harm=make_target),
     "a file in the way": Broken("not a folder", ("--to", "{}/file/out"), harm=put_file),
     "no adapter": Broken("the run has no adapter", harm=lose_adapter),
     "nothing trained": Broken("base trains nothing", variant="base"),

@@ -101,7 +101,7 @@ def test_model_data_tasks_and_name_are_given_as_to_run(
     assert "preference" in tasks["held_out"]
     assert not tasks["validation"]
     other = refused(*SMALL, *there)
-    assert "--name mine is that of another study" in other
+    assert "--name mine is already used by another study" in other
 
 
 def test_a_budget_is_kept_and_is_no_other_study(made_up: World, tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_numbers_do_not_depend_on_the_order_of_runs_or_items(
         ([Made("qlora_nf4")], "no verdict about a variant is given"),
         (
             [Made("qlora_nf4", seed=s) for s in (0, 1)],
-            "Two seeds hardly tell seed noise, so intervals are very wide",
+            "Two seeds give a poor estimate of seed noise, so these intervals are very wide",
         ),
         ([Made("qlora_nf4", is_sample=True)], "it is not OASST itself"),
         ([Made("qlora_nf4", trees=6)], "Only 6 groups of held-out items: too few for an interval"),
@@ -251,7 +251,7 @@ def test_accounting_answers_each_question_once(seven_runs: Path) -> None:
         if question == ("what training gains on the same weights", "qlora_nf4")
     )
     # (0.18 + 0.02) / 0.18 of the loss
-    assert won["wins back"].startswith("11")
+    assert won["recovered"].startswith("11")
 
 
 def test_ranks_are_accounted_and_drawn(tmp_path: Path) -> None:
@@ -451,7 +451,7 @@ def test_memory_that_was_not_predicted_is_said_and_the_rest_stands(tmp_path: Pat
         if record.plan.variant == "lora_bf16":
             write_json(path, record.model_copy(update={"prediction": None}))
     report = build_from(tmp_path)
-    assert "Not predicted: lora_bf16 (a step of the model" in words(report, "memory")
+    assert "Not predicted: lora_bf16 (a training step" in words(report, "memory")
     shown = [cells(table(report, "memory"), row) for row in range(7)]
     predicted = {line["variant"]: line["train predicted"] for line in shown}
     assert predicted["lora_bf16"] == predicted["base"] == "–"

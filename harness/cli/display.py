@@ -10,10 +10,10 @@ from types import TracebackType
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
-from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
-from rich.table import Table
+from rich.text import Text
 
+from harness.cli.frame import Frame, bar
 from harness.records.events import (
     Advanced,
     Event,
@@ -31,6 +31,7 @@ from harness.spec.plan import Plan
 
 LINE_SECONDS = 1.9  # so that a pulse each second makes a line every two
 LONGEST_PAUSE_SECONDS = 60.0
+FRAMES_PER_SECOND = 4  # more would make a slow line stutter
 PACE_EVENTS = 32  # time left follows from the pace of so many events
 TITLES: dict[PhaseName, str] = {
     "fetch": "fetch weights",
@@ -55,6 +56,7 @@ class Display(Listener):
         self._console = console
         self._views: dict[str, RunView] = {}
         self._live: Live | None = None
+        self._frame = Frame(console)
 
     def hear(self, plan: Plan, event: Event) -> None:
         """Show what has happened."""
@@ -84,7 +86,7 @@ class Display(Listener):
             self._live = Live(
                 get_renderable=self._render,
                 console=self._console,
-                refresh_per_second=8,
+                refresh_per_second=FRAMES_PER_SECOND,
                 transient=True,
             )
             self._live.start()
@@ -94,9 +96,12 @@ class Display(Listener):
         if self._live is not None:
             self._live.stop()
             self._live = None
+            self._frame.forget()
 
     def _render(self) -> Group:
-        return Group(*(view.render() for view in list(self._views.values())))
+        made = Group(*(view.render() for view in list(self._views.values())))
+        self._frame.follow(made)
+        return made
 
     def _print(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -110,8 +115,8 @@ def title_of(plan: Plan) -> str:
 class RunView:
     """One run under way: its phases, what it does now, how far that is and how long it will take.
 
-    The time left is reckoned here and not by rich.progress, whose pace forgets what is older
-    than a fixed window, so that it has none for steps that take longer, nor after the first one.
+    The time left is reckoned here: the pace of rich.progress forgets what is older than a fixed
+    window, so that it has none for steps that take longer, nor after the first one.
     """
 
     def __init__(self, title: str, line: Callable[[str], None] | None = None) -> None:
@@ -168,6 +173,8 @@ class RunView:
         self._done, self._total = event.done, event.total
         self._pace.append((time.monotonic(), self._done))
         self._numbers = event.numbers
+        if "loss" in event.numbers:
+            self._note = ""  # steps are being trained: what came before them is done
         if self._is_quiet() or self._done == self._total:
             self._line(self._progress_text())
 
@@ -227,26 +234,34 @@ class RunView:
             return None
         return (time.monotonic() - since) / (self._done - done) * (self._total - self._done)
 
-    def render(self) -> Table:
-        """The run's panel."""
-        table = Table.grid(padding=(0, 1))
-        table.add_row("", f"[bold]{escape(self._title)}[/]")
-        done = self._finished
-        for phase in COSTED:
-            if phase in done:
-                table.add_row("[green]✓[/]", f"{TITLES[phase]}  [dim]{_duration(done[phase])}[/]")
-        doing = TITLES[self._phase] if self._phase else ""
+    def cells(self) -> tuple[str, ...]:
+        """The run in one line: what it is, what it does, and how far that is."""
+        doing = TITLES[self._phase] if self._phase else "starting"
+        told = self._progress_text() if self._total else self._note
+        return self._title, doing, told
+
+    def render(self) -> Group:
+        """The run's panel: lines without blanks at their end, which a resize would break."""
+        lines = [Text(f"  {self._title}", style="bold")]
+        for phase in (name for name in COSTED if name in self._finished):
+            took = (_duration(self._finished[phase]), "dim")
+            lines.append(Text.assemble(("✓ ", "green"), TITLES[phase], "  ", took))
         since = self._phase_started if self._phase else self._note_started
-        spent = _duration(time.monotonic() - since)
-        table.add_row(self._spinner, f"{doing}  [dim]{escape(self._note)}  {spent}[/]")
+        told = "  ".join(filter(None, (self._note, _duration(time.monotonic() - since))))
+        doing = f"{TITLES[self._phase]}  " if self._phase else ""
+        lines.append(Text.assemble(self._spin(), " ", doing, (told, "dim")))
         if self._total:
-            bar = ProgressBar(total=self._total, completed=self._done, width=40)
-            table.add_row("", bar)
-            table.add_row("", escape(self._progress_text()))
+            share = bar(self._done / self._total)
+            lines.append(Text.assemble("  ", share, no_wrap=True, overflow="crop"))
+            lines.append(Text(f"  {self._progress_text()}"))
         elif self._memory:
             held = "  ".join(_number(name, value) for name, value in self._memory.items())
-            table.add_row("", f"[dim]{held}[/]")
-        return table
+            lines.append(Text(f"  {held}", style="dim"))
+        return Group(*lines)
+
+    def _spin(self) -> Text:
+        found = self._spinner.render(time.monotonic())
+        return found if isinstance(found, Text) else Text(str(found))
 
 
 class Notes:

@@ -16,6 +16,14 @@ from harness.cli.options import (
     SetOption,
     TaskOption,
 )
+from harness.cli.placing import (
+    AddressOption,
+    ExecutorOption,
+    JobsOption,
+    PartitionOption,
+    Placing,
+    SpreadOption,
+)
 from harness.cli.preflight import preflight
 from harness.cli.sources import DataOption, IncludePathOption, ModelOption, with_sources
 from harness.cli.study_tables import plan_remarks, plan_table, status_table
@@ -60,12 +68,11 @@ def study(
     shard: Annotated[
         str, typer.Option(help="Run one part of the study: 3/8 is the third of eight parts.")
     ] = "",
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at the same time on this machine.")] = 1,
-    executor: Annotated[str, typer.Option(help="Where to run: local, ray or slurm.")] = "local",
-    address: Annotated[
-        str, typer.Option(help="Address of the Ray cluster; auto: this machine's.")
-    ] = "",
-    partition: Annotated[str, typer.Option(help="SLURM partition.")] = "",
+    jobs: JobsOption = 0,
+    gpus: SpreadOption = "",
+    executor: ExecutorOption = "local",
+    address: AddressOption = "",
+    partition: PartitionOption = "",
     device: DeviceOption = DeviceKind.auto,
     reports: ReportsOption = Path("reports"),
     drop: Annotated[list[str], typer.Option(help="Stop running this variant.")] = [],  # noqa: B006
@@ -82,16 +89,14 @@ def study(
     track: TrackOption = [],  # noqa: B006
 ) -> None:
     """Answer a question about variants: tune each, add seeds until it is decided, report."""
-    from harness.runs.executor import make_executor
     from harness.runs.order import Order
     from harness.studies.open import StudyRequest, open_study
     from harness.trackers.choose import make_trackers
 
     part = _parse_shard(shard)
     spending = _parse_budget(budget)
-    order = Order(wait=False)
-    places: dict[str, str | int] = {"local": jobs, "ray": address, "slurm": partition}
-    runner = make_executor(executor, _store(reports), order, places.get(executor))
+    placing = Placing(executor, jobs, gpus, address, partition)
+    runner = placing.make(_store(reports), Order(wait=False))
     settings = with_sources(settings, model, data, include_path)
     request = StudyRequest(
         study=name, settings=tuple(settings), suite=suite, tasks=tuple(task), called=called
@@ -155,13 +160,13 @@ def _parse_budget(texts: list[str]) -> Spending | None:
 
 def _run(opened: OpenStudy, executor: Executor, shard: Shard, trackers: list[Tracker]) -> None:
     """Run all that the study wants; the page is written on every ending, an interrupt too."""
-    from harness.cli.display import Display
+    from harness.cli.board import Board
     from harness.cli.notices import Notices
     from harness.studies.drive import Driver
 
     def listeners(agenda: Agenda) -> list[Listener]:
         say(_round_line(agenda))
-        return [Display(out), Notices(opened.findings.store), *trackers]
+        return [Board(out), Notices(opened.findings.store), *trackers]
 
     if opened.agenda().jobs:
         plans = [arm.plan for arm in opened.comparison().arms]

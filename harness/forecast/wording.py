@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import Unpredicted
-from harness.forecast.duration import expected_seconds, validation_seconds
+from harness.forecast.duration import expected_seconds, scaled_seconds, validation_seconds
 from harness.forecast.memory import largest_batch, predict, room_needed
 from harness.records.events import Silence
 from harness.records.record import MemoryPrediction
@@ -111,11 +111,17 @@ def _verdict(plan: Plan, prediction: MemoryPrediction | None, room: int | None) 
 def _time(plan: Plan, runs: Path) -> Iterator[str]:
     if not plan.trains:
         return
-    expected = expected_seconds(plan, runs)
-    if expected is None:
-        yield "time: unknown, since this variant and model have not been run on this device"
-    else:
+    expected, scaled = expected_seconds(plan, runs), scaled_seconds(plan, runs)
+    if expected is not None:
         yield f"time: about {expected / 60:.1f} minutes of training, judging by an earlier run"
+    elif scaled is not None:
+        count = "1 device" if scaled[1] == 1 else f"{scaled[1]} devices"
+        yield (
+            f"time: at best {scaled[0] / 60:.1f} minutes of training, judging by an earlier run on "
+            f"{count}, if twice the devices are twice as fast"
+        )
+    else:
+        yield "time: unknown, since this variant and model have not been run on this device"
     if plan.validation.every:
         yield _validations(plan, runs)
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 import math
 
 from harness.report import numbers
-from harness.report.blocks import Block, Cell, Column, Section, Table, prose, unknown
+from harness.report.blocks import (
+    Block,
+    Cell,
+    Column,
+    Section,
+    Table,
+    folded,
+    prose,
+    unknown,
+    without_empty_columns,
+)
 from harness.report.cells import difference_text, judged_cell
 from harness.report.evidence import Evidence
 from harness.report.questions import GAIN, Answer, Question
@@ -38,12 +48,16 @@ def accounting_section(evidence: Evidence) -> Section | None:
         "the log scale, without an interval); some of it is what training gains on any "
         "weights."
     )
-    table = Table("accounting", columns, rows, caption)
+    table = without_empty_columns(Table("accounting", columns, rows, caption))
     blocks: list[Block] = [prose("Each row answers one question by one paired comparison.")]
     packed = packed_base(row.plan for row in evidence.rows)
     if packed:
         blocks.append(prose(packed))
-    return Section("accounting", "Quantization accounting", (*blocks, table))
+    return Section(
+        "accounting",
+        "Quantization accounting",
+        (*blocks, folded(table, f"{len(rows)} questions and answers")),
+    )
 
 
 def _cells(evidence: Evidence, answer: Answer) -> tuple[Cell, ...]:

@@ -20,8 +20,11 @@ Read = Callable[[Row], float | None]
 Say = Callable[[float | None], str]
 
 
-def axes_choice(evidence: Evidence, recommended: Row | None) -> AxesChoice | None:
-    """Scores and costs of all scored rows; the first score and the first cost are shown first."""
+def axes_choice(evidence: Evidence, recommended: Row | None, first: str = "") -> AxesChoice | None:
+    """Scores and costs of all scored rows.
+
+    Shown at first are the primary score and the cost whose title begins with ``first``.
+    """
     main = evidence.main
     rows = [] if main is None else [row for row in evidence.ranked if row.label in main.values]
     if not rows:
@@ -41,7 +44,8 @@ def axes_choice(evidence: Evidence, recommended: Row | None) -> AxesChoice | Non
         )
         for row in rows
     )
-    return AxesChoice(choosable, (*scores, *costs), x=len(scores), y=0) if costs else None
+    at = [place for place, cost in enumerate(costs) if cost.title.startswith(first)]
+    return AxesChoice(choosable, (*scores, *costs), x=len(scores) + at[0], y=0) if at else None
 
 
 def _tells(quantity: Quantity) -> bool:

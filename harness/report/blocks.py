@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from harness.report.figures.canvas import Drawing
 
+SCREEN = 15  # rows of a table
 Tone = Literal["", "good", "bad", "muted"]
 
 
@@ -76,6 +77,19 @@ class Table:
     caption: str = ""
     tags: tuple[tuple[tuple[str, str], ...], ...] = ()
     opens: tuple[str, ...] = ()
+
+
+def without_empty_columns(table: Table) -> Table:
+    """The table without columns in which no row has a value."""
+    places = range(len(table.columns))
+    kept = [
+        place
+        for place in places
+        if not table.rows or any(row[place] != unknown() for row in table.rows)
+    ]
+    columns = tuple(table.columns[place] for place in kept)
+    rows = tuple(tuple(row[place] for place in kept) for row in table.rows)
+    return replace(table, columns=columns, rows=rows)
 
 
 @dataclass(frozen=True)
@@ -175,6 +189,11 @@ class Section:
     key: str
     title: str
     blocks: tuple[Block, ...] = field(default=())
+
+
+def folded(table: Table, summary: str) -> Table | Details:
+    """A table as it is, or under a summary line where it is longer than a screen."""
+    return table if len(table.rows) <= SCREEN else Details(summary, (table,))
 
 
 def prose(*parts: str | Span, bullet: bool = False) -> Prose:

@@ -13,8 +13,10 @@ from harness.report.blocks import (
     Figure,
     Section,
     Table,
+    folded,
     prose,
     unknown,
+    without_empty_columns,
 )
 from harness.report.cells import (
     WORDS,
@@ -43,7 +45,8 @@ def differences_section(evidence: Evidence) -> Section | None:
     told = [scoring for scoring in compared if scoring.clusters >= FEWEST_CLUSTERS]
     blocks: list[Block] = [prose(_introduction(evidence))]
     for scoring in told:
-        shown: list[Block] = [_figure(evidence, scoring), _table(evidence, scoring)]
+        table = folded(_table(evidence, scoring), f"Differences in {scoring.key.title} as numbers")
+        shown: list[Block] = [_figure(evidence, scoring), table]
         primary = scoring is evidence.main
         title = f"Secondary (exploratory): {scoring.key.title}"
         blocks += shown if primary else [Details(title, tuple(shown))]
@@ -153,7 +156,8 @@ def _table(evidence: Evidence, scoring: Scoring) -> Table:
             "seeds or items would show, equally often, that two variants without a difference "
             "are equivalent."
         )
-    return Table(f"differences-{scoring.key.stem}", tuple(columns), rows, caption)
+    made = Table(f"differences-{scoring.key.stem}", tuple(columns), rows, caption)
+    return without_empty_columns(made)
 
 
 def counted_items(scoring: Scoring) -> str:
@@ -246,9 +250,15 @@ def noise_section(evidence: Evidence) -> Section | None:
         if several
         else "One seed only: how much repeating the training would change is unknown."
     )
-    table = Table("noise", columns, rows, "s.d.: standard deviation, s.e.: standard error.")
+    table = without_empty_columns(
+        Table("noise", columns, rows, "s.d.: standard deviation, s.e.: standard error.")
+    )
     check = prose(describe_check(evidence.main_sample))
-    return Section("noise", "Noise from seeds and from items", (prose(text), table, check))
+    return Section(
+        "noise",
+        "Noise from seeds and from items",
+        (prose(text), folded(table, "Noise by variant"), check),
+    )
 
 
 def _noise_cells(evidence: Evidence, main: Scoring, label: str) -> tuple[Cell, ...]:

@@ -9,7 +9,17 @@ from typing import Literal
 
 from harness.records.record import PHASES
 from harness.report import numbers
-from harness.report.blocks import Block, Cell, Column, Details, Section, Table, prose, unknown
+from harness.report.blocks import (
+    Block,
+    Cell,
+    Column,
+    Details,
+    Section,
+    Table,
+    prose,
+    unknown,
+    without_empty_columns,
+)
 from harness.report.cells import (
     difference_cell,
     ending,
@@ -152,7 +162,8 @@ def ranking(evidence: Evidence) -> Table:
     rows = tuple(_cells(evidence, headline, row) for row in evidence.ranked)
     tags = tuple(tags_of(row) for row in evidence.ranked)
     opens = tuple(f"variant-{place + 1}" for place in range(len(rows)))
-    return Table("ranking", tuple(columns), rows, _caption(evidence), tags, opens)
+    made = Table("ranking", tuple(columns), rows, _caption(evidence), tags, opens)
+    return without_empty_columns(made)
 
 
 def tags_of(row: Row) -> tuple[tuple[str, str], ...]:

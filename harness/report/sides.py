@@ -33,7 +33,7 @@ def find_side(target: str, runs: Path, suite: str | None = None) -> Side:
     """
     path = Path(target)
     if path.is_dir():
-        found, broken = _sorted_out(trusted(_read_below(path)))
+        found, broken = read_runs(path)
         _refuse_unreadable(found, broken)
         if not found:
             raise UserError("no record in this folder", where=path, expected="record.json below it")
@@ -53,6 +53,11 @@ def find_side(target: str, runs: Path, suite: str | None = None) -> Side:
             hint="name the run's folder instead",
         )
     return Side(target, tuple(rows), broken)
+
+
+def read_runs(folder: Path) -> tuple[list[StoredRun], tuple[BrokenRun, ...]]:
+    """Every run at any depth below a folder, and those whose record cannot be trusted."""
+    return _sorted_out(trusted(_read_below(folder)))
 
 
 def _refuse_unreadable(found: Sequence[object], broken: Sequence[BrokenRun]) -> None:

@@ -52,7 +52,8 @@ def tradeoff_section(evidence: Evidence) -> Section | None:
     if not figures:
         return None
     chosen = recommend(evidence)
-    axes = axes_choice(evidence, None if chosen is None else chosen.row)
+    first = drawn[0].title.partition(",")[0]
+    axes = axes_choice(evidence, None if chosen is None else chosen.row, first)
     figures[0] = replace(figures[0], axes=axes)
     note = prose(
         "The dashed line is the Pareto front: no other variant is better in one respect and "
@@ -71,8 +72,8 @@ def _figure(evidence: Evidence, main: Scoring, cost: Cost) -> Figure | None:
         for row in evidence.ranked
         if row.label in main.values and (x := cost.order.read(row)) is not None
     ]
-    if not known:
-        return None
+    if len({x for _, x in known}) < 2:
+        return None  # a cost that tells no rows apart
     front = _front(main, known, cost.order)
     found = recommend(evidence)
     chosen = None if found is None else found.row

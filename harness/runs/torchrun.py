@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.records.store import RunFolder
 from harness.runs.devices import DeviceEnding
-from harness.runs.ending import ending_of_process, oom_counters, oom_kills
+from harness.runs.ending import Ending, ending_of_process, oom_counters, oom_kills
 from harness.runs.process import GRACE_SECONDS
 from harness.runs.watch import end_with_parent
 from harness.spec.plan import Plan
@@ -20,6 +20,10 @@ from harness.spec.storage import read_json, write_json
 
 MODULE = "harness.runs.child"
 INTERRUPTED = 130
+# What NCCL prints before it ends a process that has waited for another device in vain.
+NCCL_WAITED = "Watchdog caught collective operation timeout"
+
+NO_ANSWER = "another device's process does not answer: NCCL has waited for it in vain"
 
 
 def launch(path: Path) -> int:
@@ -84,6 +88,8 @@ def _write_endings(folder: RunFolder, failures: dict[int, Any], oom: int | None)
         late = failures[rank].timestamp - begun > GRACE_SECONDS / 2
         if code < 0 and not late and not folder.ending_of(rank).exists():
             ending = ending_of_process(code, None, oom)
+            if code == -signal.SIGABRT and NCCL_WAITED in folder.log.read_text(errors="replace"):
+                ending = Ending("failed", "LostDevice", NO_ANSWER)
             write_json(folder.ending_of(rank), DeviceEnding.of(rank, ending, time.time()))
     return INTERRUPTED if INTERRUPTED in codes.values() else 1
 

@@ -20,12 +20,19 @@ OPEN = "open"  # what the first device says when it looks a model over
 
 
 def make_likelihood(subject: Subject, progress: Progress) -> Likelihood:
-    """What answers queries about the model of ``subject``, with the help of other devices."""
+    """What answers queries about the model of ``subject``; other devices help (help_score)."""
     tokens = subject.plan.score.batch_tokens
     if subject.ranks.count == 1:
         return Likelihood(subject.model, tokens, progress)
     subject.ranks.hand_out(OPEN)
     return DividedLikelihood(subject.model, tokens, progress, subject.ranks)
+
+
+def likelihood_of(model: Any, batch_tokens: int, progress: Progress, ranks: Ranks) -> Likelihood:
+    """What answers queries about a model that every device asks about, in the same calls."""
+    if ranks.count == 1:
+        return Likelihood(model, batch_tokens, progress)
+    return DividedLikelihood(model, batch_tokens, progress, ranks, asked_by_all=True)
 
 
 def help_score(model: Any, batch_tokens: int, ranks: Ranks) -> None:
@@ -45,13 +52,23 @@ class DividedLikelihood(Likelihood):
     """Every device makes the same schedule of passes and runs a part of it.
 
     The passes are those of one device, of the same tokens in the same shapes, so the answers are
-    the same bit for bit. The first device asks; the others wait in :func:`help_score`.
+    the same bit for bit. The first device asks, and the others wait in :func:`help_score`; or,
+    ``asked_by_all``, every device makes the same calls.
     """
 
-    def __init__(self, model: Any, batch_tokens: int, progress: Progress, ranks: Ranks) -> None:
+    def __init__(
+        self,
+        model: Any,
+        batch_tokens: int,
+        progress: Progress,
+        ranks: Ranks,
+        *,
+        asked_by_all: bool = False,
+    ) -> None:
         """Look the model over, each device for itself; the first one's view of it counts."""
         super().__init__(model, batch_tokens, progress)
         self._ranks = ranks
+        self._hands_out = ranks.index == 0 and not asked_by_all
         way = ranks.hand_out((self._body.way, self._reason))
         while self._body.way != way[0] and self._others:
             self._body = self._others.pop(0)
@@ -60,7 +77,7 @@ class DividedLikelihood(Likelihood):
     @torch.inference_mode()
     def answer(self, queries: Sequence[Query]) -> list[TargetScores]:
         """See :meth:`Likelihood.answer`; what the first device is asked, all answer."""
-        if self._ranks.index == 0:
+        if self._hands_out:
             self._ranks.hand_out(list(queries))
         return super().answer(queries)
 

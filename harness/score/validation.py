@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
+from harness.parallel.ranks import ALONE, Ranks
 from harness.records.events import Silence
 from harness.score.perplexity import negative_log_likelihoods, sequences_of, window_of
 from harness.score.subject import Subject
@@ -39,16 +40,19 @@ class ValidationLoss:
 
     It is what scoring the validation split gives: perplexity there is exp of it. Nothing is kept
     from one call to the next, so that a training that goes on from a checkpoint gets the same.
+    Several ``ranks`` take it together and get the same number.
     """
 
     model: Any
     sequences: Sequence[TokenSequence]
     spec: ScoreSpec
+    ranks: Ranks = ALONE
 
     @classmethod
     def of(cls, subject: Subject) -> ValidationLoss:
         """Take the validation conversations of a subject, and nothing else of its corpus."""
-        return cls(subject.model, sequences_of(subject, "validation"), subject.plan.score)
+        sequences = sequences_of(subject, "validation")
+        return cls(subject.model, sequences, subject.plan.score, subject.ranks)
 
     def take(self) -> float:
         """Nats per assistant token.
@@ -59,11 +63,11 @@ class ValidationLoss:
             DivergedError: a log-likelihood is not a finite number.
             UserError: no conversation has an assistant token.
         """
-        from harness.score.likelihood import Likelihood
+        from harness.score.divided import likelihood_of
         from harness.score.take import undisturbed
 
         with undisturbed(self.model):
-            likelihood = Likelihood(self.model, self.spec.batch_tokens, Silence())
+            likelihood = likelihood_of(self.model, self.spec.batch_tokens, Silence(), self.ranks)
             pairs = [(one.input_ids, one.loss_mask) for one in self.sequences]
             losses = negative_log_likelihoods(likelihood, pairs, *window_of(likelihood, self.spec))
         count = sum(len(loss) for loss in losses)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from harness.errors import UserError
+from harness.errors import RunError, UserError
 from harness.records.events import Progress
 from harness.records.record import TrainResult
 from harness.spec.device import Device
@@ -58,7 +58,11 @@ class TrainingPath(Protocol):
         """Bytes of one step over ``largest``, with ``trainable`` trained parameters."""
 
     def train(self, job: TrainJob, progress: Progress) -> TrainResult:
-        """Train ``job.model`` in place; see :func:`train`."""
+        """Train ``job.model`` in place; see :func:`train`.
+
+        Where ``job.validate`` is set, a :class:`harness.train.watch.Watch` calls it, and the
+        result holds what it found.
+        """
 
 
 def path_names() -> list[str]:
@@ -156,4 +160,11 @@ def train(job: TrainJob, progress: Progress) -> TrainResult:
     from harness.train.optimizer import silence_base_dropout
 
     silence_base_dropout(job.model)
-    return path_of(job.plan).train(job, progress)
+    result = path_of(job.plan).train(job, progress)
+    if job.validate is not None and result.validation is None:
+        raise RunError(
+            f"the {job.plan.training.speed} path does not take validation losses",
+            where=f"validation.every = {job.plan.validation.every}",
+            hint="--set validation.every=0, or another training.speed",
+        )
+    return result

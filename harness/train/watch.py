@@ -52,6 +52,8 @@ class Watch:
             return
         lowest = min((point.loss for point in self._points), default=float("inf"))
         point = validate(step, self._ledger.tokens)
+        # devices may round differently, and all must come to the same decision
+        point = point.model_copy(update={"loss": self._job.ranks.hand_out(point.loss)})
         self._points.append(point)
         if asked.keep == "best" and point.loss < lowest:
             self._keep()

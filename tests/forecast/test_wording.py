@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from harness.errors import UserError
-from harness.forecast.duration import expected_seconds
-from harness.forecast.memory import predict
+from harness.forecast.duration import expected_seconds, scaled_seconds
+from harness.forecast.memory import predict, room_needed
 from harness.forecast.wording import plan_report
 from harness.records.record import LossPoint, RunRecord, Throughput, Tokens, TrainResult
 from harness.records.store import RunStore
@@ -96,6 +96,35 @@ def test_time_is_expected_from_the_latest_stored_run_of_the_same_kind(tmp_path: 
     tokens = plan.budget.model_copy(update={"steps": None, "tokens": 5000})
     by_tokens = plan.model_copy(update={"budget": tokens})
     assert expected_seconds(by_tokens, tmp_path) == pytest.approx(50)
+
+
+def test_time_on_two_devices_is_at_best_half_of_that_on_one(tmp_path: Path) -> None:
+    one = make("qlora_nf4", model=small(), device=CPU)
+    training = one.training.model_copy(update={"devices": 2, "parallel": "data"})
+    name = f"{one.variant}+training.devices=2"
+    two = one.model_copy(update={"training": training, "variant": name})
+    assert scaled_seconds(two, tmp_path) is None
+    store_run(one, tmp_path, rate=100.0, started_at="2026-01-01T00:00:00+00:00")
+    assert expected_seconds(two, tmp_path) is None
+    seconds, devices = scaled_seconds(two, tmp_path) or (0.0, 0)
+    assert (seconds, devices) == (pytest.approx((one.budget.steps or 0) * 600 / 200), 1)
+    assert "judging by an earlier run on 1 device" in said(two, runs=tmp_path)
+    renamed = two.model_copy(update={"variant": one.variant})
+    assert expected_seconds(renamed, tmp_path) is None, "the same name on other devices"
+    other = two.model_copy(update={"variant": "lora_bf16+training.devices=2"})
+    assert scaled_seconds(other, tmp_path) is None
+
+
+def test_two_devices_need_their_memory_each_and_two_processes_of_a_machine_together() -> None:
+    def two(plan: Plan) -> Plan:
+        training = plan.training.model_copy(update={"devices": 2, "parallel": "data"})
+        return plan.model_copy(update={"training": training})
+
+    gpu = make("qlora_nf4_dq", device=planned_gpu("rtx4090"))
+    assert "on each of 2 GPUs" in said(two(gpu))
+    cpu = make("qlora_nf4", model=small(), device=CPU)
+    assert room_needed(two(cpu), 100) == 2 * room_needed(cpu, 100)
+    assert "resident in 2 processes" in said(two(cpu))
 
 
 @pytest.mark.parametrize(

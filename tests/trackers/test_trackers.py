@@ -174,6 +174,43 @@ def test_mlflow_holds_the_curve_the_scores_and_the_report(
     assert [item.path for item in kept] == ["report.md"]
 
 
+def test_trackio_holds_the_curve_the_scores_and_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trackio = pytest.importorskip("trackio", minversion="0.43", reason="extra trackio")
+    # Trackio reads the variable once, when it is imported; the store is this test's alone.
+    store = Path(trackio.utils.TRACKIO_DIR)
+    monkeypatch.setenv("TRACKIO_DIR", str(store))
+    monkeypatch.setenv("TRACKIO_PROJECT", f"harness-{tmp_path.name}")
+    (tracker,) = make_trackers(["trackio"], tmp_path)
+    told(tracker, tmp_path / "report.md")
+    kept = trackio.sqlite_storage.SQLiteStorage
+    project = f"harness-{tmp_path.name}"
+    assert set(kept.get_runs(project)) == {"qlora_nf4, seed 0", "report of quick"}
+    logs = kept.get_logs(project, "qlora_nf4, seed 0")
+    losses = {log["step"]: log["train/loss"] for log in logs if "train/loss" in log}
+    assert losses == dict(enumerate(LOSSES, 1))
+    validated = {log["step"]: log["validation/loss"] for log in logs if "validation/loss" in log}
+    assert validated == {0: 3.0, 2: 2.25}
+    assert [log["after/held_out/perplexity"] for log in logs if "status" in log] == [7.5]
+    memory = kept.get_system_logs(project, "qlora_nf4, seed 0")
+    assert [log["memory/resident_bytes"] for log in memory] == [1e3, 2e3, 3e3]
+    (artifact,) = kept.get_artifacts(project)
+    assert artifact["name"] == "report-quick"
+
+
+def test_a_trackio_that_is_too_old_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "trackio-0.0.6.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: trackio\nVersion: 0.0.6\n")
+    (tmp_path / "trackio.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=r"trackio 0\.0\.6 is too old"):
+        make_trackers(["trackio"], tmp_path)
+
+
 def test_an_unknown_tracker_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match="wandb"):
         make_trackers(["wanb"], tmp_path)

@@ -12,12 +12,14 @@ import pytest
 import torch
 
 from harness.corpus.render import TokenSequence
+from harness.errors import RunError
 from harness.records.events import Silence
 from harness.records.record import TrainResult
 from harness.records.validation import ValidationPoint
 from harness.score.validation import ValidationLoss
 from harness.spec.plan import Plan
 from harness.spec.suite import Validation
+from harness.train.checkpoint import load_state
 from harness.train.job import TrainJob
 from harness.train.path import train
 from tests.train.test_checkpoint import Notes
@@ -86,6 +88,7 @@ def test_validation_changes_nothing_in_training(speed: str, checkpointing: bool)
         plan = plan_of(speed, every=every)
         training = plan.training.model_copy(update={"gradient_checkpointing": checkpointing})
         job, _ = job_of(plan.model_copy(update={"training": training}))
+        job = job if every else replace(job, validate=None)
         result = train(job, Silence())
         found.append((losses(result), logits_of(job.model)))
     assert found[0][0] == found[1][0]
@@ -148,6 +151,8 @@ def test_curve_and_best_weights_survive_a_kill(tmp_path: Path, speed: str, stop_
     cut, _ = job_of(plan, tmp_path)
     with pytest.raises(KeyboardInterrupt):
         train(cut, Notes(stop_after))
+    saved = load_state(tmp_path, plan.fingerprint, cut.model, Silence())
+    done = len(saved.points) if saved is not None else -1
     again, real = job_of(plan, tmp_path)
     result = train(again, Silence())
     assert losses(result) == losses(expected)
@@ -156,7 +161,7 @@ def test_curve_and_best_weights_survive_a_kill(tmp_path: Path, speed: str, stop_
     assert expected.validation is not None
     assert result.validation.kept_step == expected.validation.kept_step
     assert torch.equal(logits_of(again.model), logits_of(whole.model))
-    assert min(real.logits) >= stop_after - 1, "what was validated is not validated again"
+    assert min(real.logits) > done, "what was validated is not validated again"
 
 
 @PATHS
@@ -201,3 +206,9 @@ def test_ranks_that_were_moved_go_back_with_the_best_weights() -> None:
     assert found == patterns[kept]
     assert patterns[kept] != patterns[STEPS], "otherwise nothing is shown"
     assert np.isfinite([loss for _, _, loss in curve(result)]).all()
+
+
+def test_a_path_that_takes_no_validation_losses_is_no_silent_success() -> None:
+    job, _ = job_of(plan_of("plain", steps=1, every=0))  # nothing calls what validates
+    with pytest.raises(RunError, match="does not take validation losses"):
+        train(job, Silence())

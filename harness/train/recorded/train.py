@@ -96,5 +96,6 @@ class AutogradStep:
         with torch.enable_grad(), casting:
             hidden = self._logits.hidden(input_ids=batch.ids)
             summed = loss_of(hidden.flatten(0, 1)[batch.where], self._logits, batch.targets)
-        (summed * scale).backward()  # type: ignore[no-untyped-call]
+            scaled = summed * scale
+        scaled.backward()  # type: ignore[no-untyped-call]
         return summed.detach()

@@ -6,22 +6,7 @@ import pytest
 
 from harness.errors import InvalidFile, UnknownName, UserError
 from harness.spec.overrides import parse_seeds, parse_settings
-from harness.spec.registry import (
-    build_variant,
-    load_suite,
-)
-from harness.spec.suite import Suite
-from harness.spec.variant import Variant
 from tests.planned import planned
-
-
-def quick(**overrides: object) -> Suite:
-    return load_suite("quick", overrides)
-
-
-def layered(suite: dict, written: dict, overrides: dict) -> Variant:
-    data = load_suite("quick", {"training": suite})
-    return build_variant("v", {"description": "d", **written}, data, overrides, where="v.toml")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.report import numbers
 from harness.report.blocks import (
     Block,
     Cell,
@@ -44,7 +45,7 @@ def claims_page(judged: Sequence[Judgement]) -> ClaimsPage:
     columns = (
         Column("claim", number=False),
         Column("verdict", number=False),
-        Column("for", number=False, help="the model on which it was judged, by parameters"),
+        Column("for", number=False, help="parameters of the model here, and tokens trained on"),
         Column("claimed for", number=False),
         Column("evidence", number=False),
     )
@@ -65,9 +66,9 @@ def claims_page(judged: Sequence[Judgement]) -> ClaimsPage:
     if any(one.elsewhere for one in reached):
         blocks.append(
             Note(
-                "A verdict holds for the size of model named in its row. It neither confirms nor "
-                "refutes the sentence for the sizes it was claimed for: the same command judges "
-                "runs of larger models."
+                "A verdict holds for the size of model and the length of training named in its "
+                "row. It neither confirms nor refutes the sentence for the sizes it was claimed "
+                "for: the same command judges runs of larger models."
             )
         )
     sections = [Section("findings", "Findings", tuple(blocks))]
@@ -93,8 +94,11 @@ def summary(judged: Sequence[Judgement]) -> str:
 
 
 def size_here(one: Judgement) -> str:
-    """The size of the model on which a claim was judged."""
-    return "–" if one.ground is None else _billions([one.ground.billions])
+    """The size of the model on which a claim was judged, and how much it was trained."""
+    if one.ground is None:
+        return "–"
+    size, tokens = _billions([one.ground.billions]), one.ground.tokens
+    return size if tokens is None else f"{size}, {numbers.count(tokens)} tokens"
 
 
 def size_claimed(one: Judgement) -> str:
@@ -106,7 +110,7 @@ def _billions(sizes: Sequence[float | None]) -> str:
     known = sorted(size for size in sizes if size is not None)
     if not known:
         return ""
-    shown = [f"{size:.2g}" if size < 1 else f"{size:g}" for size in known]
+    shown = [f"{size:.3g}" if size < 1 else f"{size:g}" for size in known]
     return f"{shown[0]} B" if len(known) == 1 else f"{shown[0]} to {shown[-1]} B"
 
 

@@ -89,7 +89,7 @@ class LocalExecutor:
             return supervise(plan, self._store, hear, order, self._stop)
 
     def _is_warm(self) -> bool:
-        """Whether a run is forked: not the first, which may be the only one, and would wait long."""
+        """Whether a run is forked: not the first, which may be the only one and would wait."""
         first, self._is_first = self._is_first, False
         return self._order.warm and not first
 

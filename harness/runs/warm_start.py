@@ -100,7 +100,10 @@ class WarmStart:
         if self._server is None:
             self._found = found
             self._begin()
-            reason = self._reply(READY_SECONDS).get("unfit")
+            try:
+                reason = self._reply(READY_SECONDS).get("unfit")
+            except ColdStart as error:
+                self._refuse(str(error))
             if reason is not None:
                 self._refuse(str(reason))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, JsonValue, model_validator
@@ -234,6 +235,17 @@ class CorpusResult(Frozen):
     languages: tuple[tuple[str, int, int], ...] = Field(
         default=(), description="(language, training conversations, held-out conversations)"
     )
+
+    @property
+    def telling_steps(self) -> tuple[FunnelRow, ...]:
+        """The first step of the funnel, and those after which anything is different."""
+        same = {"removed": "", "step": ""}
+        telling = [
+            row
+            for before, row in itertools.pairwise(self.funnel)
+            if row.removed or row.model_copy(update=same) != before.model_copy(update=same)
+        ]
+        return (*self.funnel[:1], *telling)
 
 
 class Environment(Frozen):

@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 
 from harness.records.record import RunRecord
-from harness.records.store import RunStore
+from harness.records.store import RunFolder, RunStore
 from harness.runs import warm
 from harness.runs.executor import LocalExecutor
 from harness.runs.order import Order
+from harness.runs.stop import Stop
 from harness.runs.supervise import supervise
-from harness.runs.warm_start import warm_start
+from harness.runs.warm_start import ColdStart, WarmStart, warm_start
 from tests.runs.results import files, results
 from tests.runs.small_run import Heard, Small, trains
 
@@ -139,6 +140,15 @@ def test_a_server_that_ends_while_it_loads_is_no_lost_run(small: Small, tmp_path
     thread.join()
     assert record.status == "ok", record.problem
     assert any(note.startswith("starting afresh: ") for note in heard.notes)
+
+
+def test_who_is_stopped_does_not_wait_for_the_libraries(tmp_path: Path) -> None:
+    stop = Stop()
+    server = WarmStart()
+    threading.Timer(0.5, stop.ask).start()
+    with pytest.raises(ColdStart, match="the run is stopped"), (tmp_path / "log").open("wb") as log:
+        server.start(RunFolder(tmp_path), log, stop)
+    assert server.pid is None
 
 
 def test_the_server_ends_with_its_parent() -> None:

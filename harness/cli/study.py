@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -162,6 +163,7 @@ def _run(opened: OpenStudy, executor: Executor, shard: Shard, trackers: list[Tra
     """Run all that the study wants; the page is written on every ending, an interrupt too."""
     from harness.cli.board import Board
     from harness.cli.notices import Notices
+    from harness.runs.warm_start import warm_start
     from harness.studies.drive import Driver
 
     def listeners(agenda: Agenda) -> list[Listener]:
@@ -174,7 +176,8 @@ def _run(opened: OpenStudy, executor: Executor, shard: Shard, trackers: list[Tra
         check_run(plans, opened.reports)
         opened.keep_request()
     try:
-        Driver(opened.agenda, opened.findings, executor, listeners).drive(shard)
+        with closing(warm_start()):
+            Driver(opened.agenda, opened.findings, executor, listeners).drive(shard)
     except KeyboardInterrupt:
         say(f"interim page: {opened.write_page(opened.agenda())}")
         raise

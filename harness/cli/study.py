@@ -27,7 +27,7 @@ from harness.cli.placing import (
 )
 from harness.cli.preflight import preflight
 from harness.cli.sources import DataOption, IncludePathOption, ModelOption, with_sources
-from harness.cli.study_tables import plan_remarks, plan_table, status_table
+from harness.cli.study_tables import plan_remarks, plan_table, status_table, under_way_table
 from harness.cli.tracking import TrackOption, keep_report
 from harness.errors import UserError
 
@@ -113,7 +113,7 @@ def study(
         _show_plan(opened, agenda)
         return
     if status:
-        out.print(status_table(agenda))
+        _show_status(opened, agenda)
     page = _show(opened, agenda)
     keep_report(trackers, opened.study.name, page)
     if publish is not None:
@@ -202,6 +202,16 @@ def _show(opened: OpenStudy, agenda: Agenda) -> Path:
     page = opened.write_page(agenda)
     say(f"page: {page}")
     return page
+
+
+def _show_status(opened: OpenStudy, agenda: Agenda) -> None:
+    """How far it is, and what runs of it are under way anywhere."""
+    from harness.studies.under_way import under_way
+
+    out.print(status_table(agenda))
+    if found := list(under_way(agenda, opened.findings.store)):
+        out.print(under_way_table(found))
+    say(_round_line(agenda))
 
 
 def _show_plan(opened: OpenStudy, agenda: Agenda) -> None:

@@ -50,7 +50,7 @@ class Run:
         self.plan = plan
         self.folder = folder
         self.log = log
-        self.draft = Draft(shared=order.shared)
+        self.draft = Draft(shared=order.shared, warm=order.warm)
         self.meter: Meter = Meter(plan.device, shared=order.shared, leads=leads)
         self._kept = Kept(folder, plan)
         self.order = order
@@ -137,11 +137,8 @@ class Run:
         )
         found = tokenised_corpus(self.plan.corpus, renderer, self._reuse)
         sequences = (*found.train, *found.held_out)
-        used = {
-            "padding": renderer.pad_id,
-            "the end of a turn": renderer.end_of_turn_id,
-            "a token of the corpus": max(int(one.input_ids.max(initial=0)) for one in sequences),
-        }
+        largest = max(int(one.input_ids.max(initial=0)) for one in sequences)
+        used = {**renderer.own_tokens, "a token of the corpus": largest}
         check_tokens(self.plan.model, source, used)
         training = self.plan.training
         rows = make_training_rows(found.train, training)

@@ -17,7 +17,9 @@ def test_a_share_is_per_cent_or_a_fraction(text: str, share: float) -> None:
     assert parse_share(text, "--margin") == pytest.approx(share)
 
 
-@pytest.mark.parametrize("text", ["", "%", "one", "0", "100%", "1", "-1%", "1%%", "1%x", "nan", "1e400"])
+@pytest.mark.parametrize(
+    "text", ["", "%", "one", "0", "100%", "1", "-1%", "1%%", "1%x", "nan", "1e400"]
+)
 def test_what_is_no_share_is_refused_with_the_option(text: str) -> None:
     with pytest.raises(UserError, match="is not a share") as caught:
         parse_share(text, "--max-loss")

@@ -76,6 +76,24 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def coverage(session: nox.Session) -> None:
+    """The tests with the share of lines and branches that they run; about a fifth slower."""
+    python = project_python(session, "coverage")
+    command = [
+        python,
+        "-m",
+        "pytest",
+        "-n",
+        "2",
+        "--dist",
+        "worksteal",
+        "--cov",
+        "--cov-report=term",
+    ]
+    session.run(*command, *session.posargs, external=True, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session(venv_backend="none")
 def smoke(session: nox.Session) -> None:
     """The main job with a small budget on real trees: download, train, score, report."""
     if not (ROOT / REAL_TREES).is_file():

@@ -9,7 +9,7 @@
     │   └── CorpusError          a data file that is cut, empty, malformed or holds nothing usable
     ├── FetchError               a download failed or its bytes are not the expected ones
     ├── StorageError             a folder or file that cannot be read or written
-    │   └── RunInUse             another process is carrying out this very plan
+    │   └── RunInUse             another process is running this plan
     ├── Unpredicted              what a run will need cannot be known before it
     └── RunError                 a run that started and could not be finished
         ├── LeakageError         a held-out message also occurs in training
@@ -101,7 +101,7 @@ class StorageError(HarnessError):
 
 
 class RunInUse(StorageError):  # noqa: N818 - the tree names conditions
-    """Another process is carrying out this very plan."""
+    """Another process is running this plan."""
 
 
 class Unpredicted(HarnessError):  # noqa: N818

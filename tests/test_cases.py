@@ -13,7 +13,7 @@ import pytest
 from harness.errors import FetchError
 from harness.records.store import RunStore
 from harness.runs.order import ORDER
-from harness.spec.schema import write_json
+from harness.spec.storage import write_json
 from harness.weights.convert import convert_gguf
 from tests.cli.terminal import Shown, harness
 from tests.runs.small_run import Small, make_small

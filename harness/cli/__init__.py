@@ -11,6 +11,7 @@ from pathlib import Path
 from harness.cli.app import INTERRUPTED, app, complain, err
 from harness.cli.card import card
 from harness.cli.chat import chat
+from harness.cli.claims import claims
 from harness.cli.compare import compare
 from harness.cli.corpus import corpus
 from harness.cli.doctor import doctor
@@ -30,7 +31,7 @@ __all__ = ["main"]
 
 COMMANDS = (
     *(list_, show, plan, run, report, compare),
-    *(corpus, doctor, export, chat, generate, card, push, study),
+    *(corpus, doctor, export, chat, generate, card, push, study, claims),
 )
 for command in COMMANDS:
     app.command(command.__name__.rstrip("_"))(command)

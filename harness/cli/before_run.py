@@ -22,16 +22,21 @@ def check_run(plans: Sequence[Plan], reports: Path) -> None:
     """Check for ``run`` what takes longer to know: the data, the tasks' rows, the disk.
 
     Raises:
-        UserError: the corpus cannot be used, or the data of a task cannot be had.
+        UserError: the corpus cannot be used, or the data of a task cannot be read.
         LeakageError: a held-out text occurs in training.
         StorageError: there is no room for results.
     """
     if not plans:
         return
+    from harness.score.validation import check_validation
+
     check_space(reports, LEAST_FREE)
     for corpus in dict.fromkeys(planned.corpus for planned in plans):
         if not corpus.source.startswith("hub:"):
-            check_corpus(corpus)
+            found = check_corpus(corpus)
+            for planned in plans:
+                if planned.corpus == corpus:
+                    check_validation(planned, found)
     check_tasks(plans[0])
 
 
@@ -43,7 +48,7 @@ def check_corpus(spec: CorpusSpec) -> Corpus:
     trees = {one.tree_id for one in corpus.held_out}
     if len(trees) < FEWEST_TREES:
         raise CorpusError(
-            f"{len(trees)} held-out conversation: no interval can be told from one",
+            f"{len(trees)} held-out conversation: one gives no interval",
             where=corpus.result.name,
             expected=f"{FEWEST_TREES} or more independent held-out conversations",
             hint="--set corpus.held_out_fraction=0.3, no held_out_limit of 1, or more data",
@@ -52,7 +57,7 @@ def check_corpus(spec: CorpusSpec) -> Corpus:
 
 
 def check_tasks(planned: Plan) -> None:
-    """Refuse a task whose data cannot be had; those on the corpus's own documents need none."""
+    """Refuse a task whose data cannot be read; those on the corpus's own documents need none."""
     from harness.score.catalogue import asked_tasks, document_kinds
 
     spec = planned.score

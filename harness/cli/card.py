@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from harness.cli.app import say
-from harness.cli.export import FormOption, RunArgument, full_form
-from harness.cli.options import ReportsOption
+from harness.cli.export import full_form
+from harness.cli.options import FormOption, ReportsOption, RunArgument
 from harness.errors import UserError
 from harness.spec.form import parse_form
 
@@ -19,11 +19,13 @@ def card(
     form: FormOption = "adapter",
     to: Annotated[
         Path | None,
-        typer.Option("--to", help="A folder for README.md and .eval_results/; else it is shown."),
+        typer.Option(
+            "--to", help="Folder for README.md and .eval_results/; default: print the card."
+        ),
     ] = None,
     reports: ReportsOption = Path("reports"),
 ) -> None:
-    """Write a run's model card: base, data, method, metrics with intervals, limits, command."""
+    """Write a model card for a run: base, data, method, scores with intervals, limits, command."""
     wanted = parse_form(full_form(form, ""), where="--form")
     from harness.deploy.card import make_card
     from harness.deploy.results import find_result

@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.app import out, say
-from harness.cli.export import FormOption, TrustOption
-from harness.cli.options import DeviceKind, DeviceOption, ReportsOption
+from harness.cli.options import (
+    DeviceKind,
+    DeviceOption,
+    FormOption,
+    LongestAnswer,
+    ReportsOption,
+    SeedOption,
+    TemperatureOption,
+    TrustOption,
+)
 from harness.errors import CorpusError
 from harness.spec.form import parse_form
 
@@ -19,20 +27,17 @@ if TYPE_CHECKING:
     from harness.corpus.conversation import Message
     from harness.deploy.speak import Speaker
 
-LeastTokens = Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")]
-TemperatureOption = Annotated[
-    float, typer.Option(min=0, help="0: always the likeliest token; above: drawn.")
-]
-SeedOption = Annotated[int, typer.Option(min=0, help="Of drawn answers.")]
-
 
 def chat(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN...", help="A run's folder, SUITE/VARIANT/SEED; one or more."),
+        typer.Argument(
+            metavar="RUN...",
+            help="One or more: a run's folder, SUITE/VARIANT or SUITE/VARIANT/SEED.",
+        ),
     ],
     form: FormOption = "adapter",
-    max_new_tokens: LeastTokens = 256,
+    max_new_tokens: LongestAnswer = 256,
     temperature: TemperatureOption = 0.0,
     seed: SeedOption = 0,
     device: DeviceOption = DeviceKind.auto,
@@ -43,11 +48,11 @@ def chat(
     wanted_form = parse_form(form, where="--form")
     from harness.cli.display import Notes
     from harness.deploy.results import find_result
-    from harness.deploy.speak import Decoding, Wanted, open_speaker
+    from harness.deploy.speak import AnswerStyle, Wanted, open_speaker
     from harness.spec.device import detect_device
 
     found = [find_result(name, reports / "runs") for name in runs]
-    decoding = Decoding(max_new_tokens, temperature, seed)
+    decoding = AnswerStyle(max_new_tokens, temperature, seed)
     wanted = Wanted(wanted_form, detect_device(device.value), decoding, trust_remote_code)
     with tempfile.TemporaryDirectory() as scratch:
         speakers = []

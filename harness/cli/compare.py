@@ -29,7 +29,9 @@ class ComparisonFormat(StrEnum):
 
 
 def compare(
-    before: Annotated[str, typer.Argument(metavar="A", help="A run, a variant, or a folder.")],
+    before: Annotated[
+        str, typer.Argument(metavar="A", help="A run's folder, a variant, or a folder of records.")
+    ],
     after: Annotated[str, typer.Argument(metavar="B", help="What to compare with A.")],
     suite: Annotated[
         str, typer.Option("--suite", "-s", help="Look for variants in this suite's runs only.")
@@ -37,17 +39,17 @@ def compare(
     fail_if: Annotated[
         list[str],
         typer.Option(
-            help="'perplexity > +1%': fail if the whole interval lies beyond the bound, or if the "
-            "score is missing."
+            help="Such as 'perplexity > +1%': fail if the whole interval lies beyond the bound or "
+            "the score is missing."
         ),
     ] = [],  # noqa: B006 - typer copies it
     margin: MarginOption = "1%",
     file_format: Annotated[
-        ComparisonFormat, typer.Option("--format", help="How to print it.")
+        ComparisonFormat, typer.Option("--format", help="Output format.")
     ] = ComparisonFormat.table,
     reports: ReportsOption = Path("reports"),
 ) -> None:
-    """Compare B with A on the same items, and fail past a bound: a gate for regressions."""
+    """Compare B with A on the same items; with --fail-if, a gate against regressions."""
     from harness.report.gate import judge, parse_gate
 
     gates = [parse_gate(text) for text in fail_if]

@@ -33,7 +33,7 @@ def _choose_suite(suite: str, settings: list[str]) -> Suite:
     changes, overrides = parse_settings(settings)
     unused = sorted(set(changes) - {"training"})
     if unused:
-        raise UserError(f"--set {unused[0]}.… changes nothing about a corpus")
+        raise UserError(f"--set {unused[0]}.… does not affect a corpus")
     return registry.load_suite(suite, merge(overrides, changes))
 
 

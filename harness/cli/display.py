@@ -10,10 +10,10 @@ from types import TracebackType
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
-from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
-from rich.table import Table
+from rich.text import Text
 
+from harness.cli.frame import Frame, bar
 from harness.records.events import (
     Advanced,
     Event,
@@ -22,13 +22,16 @@ from harness.records.events import (
     PhaseStarted,
     ProcessStarted,
     Pulse,
+    Validated,
+    ValidationStarted,
 )
-from harness.records.record import PHASES, PhaseName
+from harness.records.record import COSTED, PhaseName
 from harness.runs.listener import Listener, RunResult
 from harness.spec.plan import Plan
 
 LINE_SECONDS = 1.9  # so that a pulse each second makes a line every two
 LONGEST_PAUSE_SECONDS = 60.0
+FRAMES_PER_SECOND = 4  # more would make a slow line stutter
 PACE_EVENTS = 32  # time left follows from the pace of so many events
 TITLES: dict[PhaseName, str] = {
     "fetch": "fetch weights",
@@ -36,6 +39,7 @@ TITLES: dict[PhaseName, str] = {
     "load": "load model",
     "score_base": "score the base",
     "train": "train",
+    "validate": "validate",
     "score": "score",
     "save": "save",
 }
@@ -52,6 +56,7 @@ class Display(Listener):
         self._console = console
         self._views: dict[str, RunView] = {}
         self._live: Live | None = None
+        self._frame = Frame(console)
 
     def hear(self, plan: Plan, event: Event) -> None:
         """Show what has happened."""
@@ -81,7 +86,7 @@ class Display(Listener):
             self._live = Live(
                 get_renderable=self._render,
                 console=self._console,
-                refresh_per_second=8,
+                refresh_per_second=FRAMES_PER_SECOND,
                 transient=True,
             )
             self._live.start()
@@ -91,9 +96,12 @@ class Display(Listener):
         if self._live is not None:
             self._live.stop()
             self._live = None
+            self._frame.forget()
 
     def _render(self) -> Group:
-        return Group(*(view.render() for view in list(self._views.values())))
+        made = Group(*(view.render() for view in list(self._views.values())))
+        self._frame.follow(made)
+        return made
 
     def _print(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -107,8 +115,8 @@ def title_of(plan: Plan) -> str:
 class RunView:
     """One run under way: its phases, what it does now, how far that is and how long it will take.
 
-    The time left is reckoned here and not by rich.progress, whose pace forgets what is older
-    than a fixed window, so that it has none for steps that take longer, nor after the first one.
+    The time left is reckoned here: the pace of rich.progress forgets what is older than a fixed
+    window, so that it has none for steps that take longer, nor after the first one.
     """
 
     def __init__(self, title: str, line: Callable[[str], None] | None = None) -> None:
@@ -120,6 +128,8 @@ class RunView:
         self._done, self._total = 0, 0
         self._numbers: dict[str, float] = {}
         self._memory: dict[str, float] = {}
+        self._validated: dict[str, float] = {}
+        self._validating = False
         self._pace: deque[tuple[float, int]] = deque(maxlen=PACE_EVENTS)
         self._finished: dict[PhaseName, float] = {}
         self._phase_started = self._note_started = self._last_line = time.monotonic()
@@ -131,6 +141,7 @@ class RunView:
         match event:
             case ProcessStarted():
                 self._finished.clear()
+                self._validated, self._validating = {}, False
             case PhaseStarted():
                 self._phase, self._note = event.phase, ""
                 self._phase_started = time.monotonic()
@@ -143,6 +154,10 @@ class RunView:
                 self._line(self._note)
             case Advanced():
                 self._take_progress(event)
+            case ValidationStarted():
+                self._validating = True
+            case Validated():
+                self._take_validation(event)
             case Pulse():
                 self._take_pulse(event)
 
@@ -151,14 +166,23 @@ class RunView:
         self._finished[name] = seconds
         self._line(f"{TITLES[name]} done in {seconds:.1f} s")
         self._phase, self._note = None, ""
+        self._validated = {}
         self._forget_progress()
 
     def _take_progress(self, event: Advanced) -> None:
         self._done, self._total = event.done, event.total
         self._pace.append((time.monotonic(), self._done))
         self._numbers = event.numbers
+        if "loss" in event.numbers:
+            self._note = ""  # steps are being trained: what came before them is done
         if self._is_quiet() or self._done == self._total:
             self._line(self._progress_text())
+
+    def _take_validation(self, event: Validated) -> None:
+        self._validating = False
+        self._validated = {"validation_loss": event.point.loss}
+        if self._is_quiet():
+            self._line(f"validation loss {event.point.loss:.4g} after step {event.point.step}")
 
     def _take_pulse(self, event: Pulse) -> None:
         """The child lives: say so where nothing else has been said for a while."""
@@ -190,10 +214,14 @@ class RunView:
 
     def _progress_text(self) -> str:
         parts = [f"{self._done}/{self._total}"]
-        numbers = self._numbers | {
-            name: value for name, value in self._memory.items() if name not in self._numbers
-        }
+        numbers = (
+            self._numbers
+            | self._validated
+            | {name: value for name, value in self._memory.items() if name not in self._numbers}
+        )
         parts += [_number(name, value) for name, value in numbers.items()]
+        if self._validating:
+            parts.append("validating")
         left = self._seconds_left()
         if left is not None:
             parts.append(f"{_duration(left)} left")
@@ -206,26 +234,34 @@ class RunView:
             return None
         return (time.monotonic() - since) / (self._done - done) * (self._total - self._done)
 
-    def render(self) -> Table:
-        """The run's panel."""
-        table = Table.grid(padding=(0, 1))
-        table.add_row("", f"[bold]{escape(self._title)}[/]")
-        done = self._finished
-        for phase in PHASES:
-            if phase in done:
-                table.add_row("[green]✓[/]", f"{TITLES[phase]}  [dim]{_duration(done[phase])}[/]")
-        doing = TITLES[self._phase] if self._phase else ""
+    def cells(self) -> tuple[str, ...]:
+        """The run in one line: what it is, what it does, and how far that is."""
+        doing = TITLES[self._phase] if self._phase else "starting"
+        told = self._progress_text() if self._total else self._note
+        return self._title, doing, told
+
+    def render(self) -> Group:
+        """The run's panel: lines without blanks at their end, which a resize would break."""
+        lines = [Text(f"  {self._title}", style="bold")]
+        for phase in (name for name in COSTED if name in self._finished):
+            took = (_duration(self._finished[phase]), "dim")
+            lines.append(Text.assemble(("✓ ", "green"), TITLES[phase], "  ", took))
         since = self._phase_started if self._phase else self._note_started
-        spent = _duration(time.monotonic() - since)
-        table.add_row(self._spinner, f"{doing}  [dim]{escape(self._note)}  {spent}[/]")
+        told = "  ".join(filter(None, (self._note, _duration(time.monotonic() - since))))
+        doing = f"{TITLES[self._phase]}  " if self._phase else ""
+        lines.append(Text.assemble(self._spin(), " ", doing, (told, "dim")))
         if self._total:
-            bar = ProgressBar(total=self._total, completed=self._done, width=40)
-            table.add_row("", bar)
-            table.add_row("", escape(self._progress_text()))
+            share = bar(self._done / self._total)
+            lines.append(Text.assemble("  ", share, no_wrap=True, overflow="crop"))
+            lines.append(Text(f"  {self._progress_text()}"))
         elif self._memory:
             held = "  ".join(_number(name, value) for name, value in self._memory.items())
-            table.add_row("", f"[dim]{held}[/]")
-        return table
+            lines.append(Text(f"  {held}", style="dim"))
+        return Group(*lines)
+
+    def _spin(self) -> Text:
+        found = self._spinner.render(time.monotonic())
+        return found if isinstance(found, Text) else Text(str(found))
 
 
 class Notes:

@@ -9,23 +9,16 @@ from typing import Annotated, get_args
 import typer
 
 from harness.cli.app import out, say
-from harness.cli.options import DeviceKind, DeviceOption, ReportsOption
+from harness.cli.options import (
+    DeviceKind,
+    DeviceOption,
+    FormOption,
+    ReportsOption,
+    RunArgument,
+    TrustOption,
+)
 from harness.spec.form import parse_form
 from harness.spec.variant import Dtype
-
-RunArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run's folder, SUITE/VARIANT, or SUITE/VARIANT/SEED.")
-]
-FormOption = Annotated[
-    str,
-    typer.Option(
-        "--form",
-        help="adapter, merged, merged_dequantized, merged_4bit or gguf (gguf:Q8_0 names the type).",
-    ),
-]
-TrustOption = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
-]
 
 
 class StoredAs(StrEnum):
@@ -52,27 +45,28 @@ def full_form(form: str, quant: str) -> str:
 
 def export(
     run: RunArgument,
-    to: Annotated[Path, typer.Option("--to", help="A folder that does not exist yet.")],
+    to: Annotated[Path, typer.Option("--to", help="Folder to create.")],
     form: FormOption = "adapter",
     quant: Annotated[
         str, typer.Option(help="GGUF type: F16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0, …")
     ] = "",
     dtype: Annotated[
-        StoredAs, typer.Option(help="Number format of merged weights; run: as they were scored.")
+        StoredAs,
+        typer.Option(help="Number format of merged weights; run: the one that was scored."),
     ] = StoredAs.run,
     device: DeviceOption = DeviceKind.cpu,
     reports: ReportsOption = Path("reports"),
     trust_remote_code: TrustOption = False,
 ) -> None:
-    """Write a run's result as a folder that transformers, PEFT or llama.cpp loads."""
+    """Write the result of a run as a folder that transformers, PEFT or llama.cpp can load."""
     wanted = parse_form(full_form(form, quant), where="--form")
     from harness.cli.display import Notes
-    from harness.deploy.export import Order
+    from harness.deploy.export import ExportOrder
     from harness.deploy.export import export as write_export
     from harness.deploy.results import find_result
     from harness.spec.device import detect_device
 
-    order = Order(
+    order = ExportOrder(
         form=wanted,
         target=to,
         dtype=dtype.dtype,

@@ -9,9 +9,17 @@ from typing import Annotated
 import typer
 
 from harness.cli.app import out, say
-from harness.cli.chat import LeastTokens, SeedOption, TemperatureOption
-from harness.cli.export import FormOption, RunArgument, TrustOption
-from harness.cli.options import DeviceKind, DeviceOption, ReportsOption
+from harness.cli.options import (
+    DeviceKind,
+    DeviceOption,
+    FormOption,
+    LongestAnswer,
+    ReportsOption,
+    RunArgument,
+    SeedOption,
+    TemperatureOption,
+    TrustOption,
+)
 from harness.errors import UserError
 from harness.spec.form import parse_form
 
@@ -19,11 +27,14 @@ from harness.spec.form import parse_form
 def generate(
     run: RunArgument,
     prompts: Annotated[
-        Path, typer.Option("--prompts", help="Prompts, one a line; or .jsonl with prompt.")
+        Path,
+        typer.Option(
+            "--prompts", help="Text file with one prompt a line, or .jsonl with a key `prompt`."
+        ),
     ],
-    to: Annotated[Path, typer.Option("--out", help="The JSON lines to write.")],
+    to: Annotated[Path, typer.Option("--out", help="JSON lines file to write.")],
     form: FormOption = "adapter",
-    max_new_tokens: LeastTokens = 256,
+    max_new_tokens: LongestAnswer = 256,
     temperature: TemperatureOption = 0.0,
     seed: SeedOption = 0,
     device: DeviceOption = DeviceKind.auto,
@@ -34,14 +45,14 @@ def generate(
     wanted_form = parse_form(form, where="--form")
     from harness.cli.display import Notes
     from harness.deploy.results import find_result
-    from harness.deploy.speak import Decoding, Wanted, open_speaker, read_prompts, write_answers
+    from harness.deploy.speak import AnswerStyle, Wanted, open_speaker, read_prompts, write_answers
     from harness.spec.device import detect_device
 
     if to.exists():
-        raise UserError("there is something at the target already", where=to)
+        raise UserError("the target already exists", where=to)
     asked = read_prompts(prompts)
     found = find_result(run, reports / "runs")
-    decoding = Decoding(max_new_tokens, temperature, seed)
+    decoding = AnswerStyle(max_new_tokens, temperature, seed)
     wanted = Wanted(wanted_form, detect_device(device.value), decoding, trust_remote_code)
     with tempfile.TemporaryDirectory() as scratch, Notes(out) as notes:
         speaker = open_speaker(found, wanted, Path(scratch), notes)

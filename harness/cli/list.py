@@ -42,9 +42,9 @@ class Kind(StrEnum):
 def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.")] = Kind.variants,
     reports: ReportsOption = Path("reports"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="Variants or methods as a Markdown table.")
+        bool, typer.Option("--markdown", help="Print variants or methods as a Markdown table.")
     ] = False,
 ) -> None:
     """List variants, suites, models, studies, tasks, runs, or which methods work on which bases."""
@@ -67,7 +67,11 @@ def _markdown(kind: Kind) -> str:
         return plane_markdown(read_plane())
     if kind is Kind.variants:
         return variants_markdown()
-    raise UserError(f"no page of {kind.value}", where="--markdown", expected="variants or methods")
+    raise UserError(
+        f"{kind.value} cannot be printed as Markdown",
+        where="--markdown",
+        expected="variants or methods",
+    )
 
 
 def _print_tasks(*, as_json: bool) -> None:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from harness.spec.plan import Plan, RunRequest
 
 NameOption = Annotated[
-    str, typer.Option("--name", help="Call the changed suite so, in place of a digest.")
+    str,
+    typer.Option("--name", help="Name of the changed suite; default: a short digest in its name."),
 ]
 
 
@@ -44,7 +45,7 @@ def _refuse_another_protocol(request: Request, store: RunStore) -> None:
     asked = request.of_run("")
     if there is not None and _protocol(there) != _protocol(asked):
         raise UserError(
-            f"--name {request.name} holds runs of other settings",
+            f"--name {request.name} already holds runs with other settings",
             where=store.root / request.name,
             expected=f"{there.suite} with {', '.join(suite_changes(there)) or 'nothing changed'}",
             hint="choose another name",

@@ -50,12 +50,19 @@ class Notices(Listener):
         log = folder.attempt.log if folder.attempt.log.is_file() else folder.log
         complain(f"{title}: {record.status}{where}{step}: {problem.message}\n  log: {log}")
 
+    def stopping(self) -> None:
+        """Print what a second Ctrl-C would do."""
+        complain(
+            "stopping: runs under way write their records; Ctrl-C again ends them at once",
+            style="yellow",
+        )
+
     def lost(self, name: str, error: Exception) -> None:
         """Print that a listener has failed."""
-        complain(f"{name} failed and is told nothing more: {type(error).__name__}: {error}")
+        complain(f"{name} failed and gets no more data: {type(error).__name__}: {error}")
 
 
 def _print_substitutions(plan: Plan, items: Iterable[Substitution]) -> None:
     for item in items:
-        line = f"{item.key} = {item.used} instead of {item.asked} ({item.reason})"
+        line = f"{item.key} = {item.asked} is replaced by {item.used}: {item.reason}"
         say(f"{title_of(plan)}: {line}", style="yellow")

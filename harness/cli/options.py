@@ -35,15 +35,37 @@ SetOption = Annotated[
     ),
 ]
 TaskOption = Annotated[
-    list[str], typer.Option("--task", help="An lm-eval task or group to score in addition.")
+    list[str],
+    typer.Option("--task", help="Another lm-eval task or group to score; may be repeated."),
 ]
-ReportsOption = Annotated[Path, typer.Option("--reports", help="Folder that holds runs/.")]
+ReportsOption = Annotated[Path, typer.Option("--reports", help="Folder for runs/ and reports.")]
 SeedsOption = Annotated[
-    str, typer.Option("--seeds", help="0, 0,1,2 or 0..4; default: the suite's.")
+    str, typer.Option("--seeds", help="Seeds to run: 0, 0,1,2 or 0..4. Default: the suite's.")
 ]
-DeviceOption = Annotated[DeviceKind, typer.Option("--device", help="Where to run.")]
+DeviceOption = Annotated[DeviceKind, typer.Option("--device", help="Device to run on.")]
 MarginOption = Annotated[
-    str, typer.Option(help="Differences within this share of the score do not matter: 1%, 0.01.")
+    str,
+    typer.Option(
+        help="Differences smaller than this share of the score do not matter: 1% or 0.01."
+    ),
+]
+LongestAnswer = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]
+TemperatureOption = Annotated[
+    float, typer.Option(min=0, help="0: always the likeliest token; above 0: sampled.")
+]
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed for sampled answers.")]
+TrustOption = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run Python code from the model's repository.")
+]
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run's folder, SUITE/VARIANT, or SUITE/VARIANT/SEED.")
+]
+FormOption = Annotated[
+    str,
+    typer.Option(
+        "--form",
+        help="adapter, merged, merged_dequantized, merged_4bit or gguf (gguf:Q8_0 names the type).",
+    ),
 ]
 
 
@@ -71,9 +93,10 @@ def parse_share(text: str, option: str) -> float:
     Raises:
         UserError: it is neither, or not between 0 and 1.
     """
-    number, percent, _ = text.strip().partition("%")
+    number = text.strip()
+    scale = 100 if number.endswith("%") else 1
     try:
-        share = float(number) / (100 if percent else 1)
+        share = float(number.removesuffix("%")) / scale
     except ValueError:
         share = -1.0
     if not 0 < share < 1:

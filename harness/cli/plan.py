@@ -42,9 +42,9 @@ def plan(
     devices: DevicesOption = 0,
     gpus: GpusOption = "",
     gpu: Annotated[str, typer.Option(help="Plan for this GPU: rtx4090, t4, h100, …")] = "",
-    memory: Annotated[str, typer.Option(help="Memory to fit into: 24GiB.")] = "",
+    memory: Annotated[str, typer.Option(help="Memory that the run must fit into: 24GiB.")] = "",
     reports: ReportsOption = Path("reports"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print the plan itself.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole plan as JSON.")] = False,
 ) -> None:
     """Show what a run would do and cost, before anything is downloaded."""
     from harness.records.store import RunStore
@@ -84,7 +84,7 @@ def _print_json(plans: list[Plan]) -> None:
 
 def _print_forecasts(plans: list[Plan], memory: str, reports: Path) -> None:
     """Each variant once, since seeds cost the same: one in full, several side by side."""
-    from harness.forecast.show import plan_report
+    from harness.forecast.wording import plan_report
 
     once = list({planned.variant: planned for planned in reversed(plans)}.values())[::-1]
     if len(once) > 1:

@@ -113,6 +113,4 @@ def check_tokenizer(model: Model) -> None:
 
     quiet_libraries()
     renderer = Renderer(load_tokenizer(folder), model.chat_template)
-    check_tokens(
-        model, folder, {"padding": renderer.pad_id, "the end of a turn": renderer.end_of_turn_id}
-    )
+    check_tokens(model, folder, renderer.own_tokens)

@@ -9,33 +9,40 @@ from typing import Annotated
 import typer
 
 from harness.cli.app import out, say
-from harness.cli.export import FormOption, RunArgument, TrustOption, full_form
-from harness.cli.options import DeviceKind, DeviceOption, ReportsOption
+from harness.cli.export import full_form
+from harness.cli.options import (
+    DeviceKind,
+    DeviceOption,
+    FormOption,
+    ReportsOption,
+    RunArgument,
+    TrustOption,
+)
 from harness.spec.form import parse_form
 
 
 def push(
     run: RunArgument,
-    to: Annotated[str, typer.Option("--to", help="The repository on the hub: owner/name.")],
+    to: Annotated[str, typer.Option("--to", help="Repository on the hub: owner/name.")],
     form: FormOption = "adapter",
     quant: Annotated[str, typer.Option(help="GGUF type: Q8_0, Q4_K_M, …")] = "",
     yes: Annotated[
-        bool, typer.Option("--yes", help="Upload. Without it the files are listed, none goes.")
+        bool, typer.Option("--yes", help="Upload; without this option the files are only listed.")
     ] = False,
     public: Annotated[
-        bool, typer.Option("--public", help="A repository made here is public, not private.")
+        bool, typer.Option("--public", help="Make a new repository public instead of private.")
     ] = False,
     device: DeviceOption = DeviceKind.cpu,
     reports: ReportsOption = Path("reports"),
     trust_remote_code: TrustOption = False,
 ) -> None:
-    """Upload a run's result with its model card; a dry run unless --yes is given.
+    """Upload a run's result with its model card; only with --yes; otherwise a dry run.
 
     The token comes from the environment variable HF_TOKEN and is written nowhere.
     """
     wanted = parse_form(full_form(form, quant), where="--form")
     from harness.cli.display import Notes
-    from harness.deploy.export import Order
+    from harness.deploy.export import ExportOrder
     from harness.deploy.push import check_repository, prepare, token_of_environment, upload
     from harness.deploy.results import find_result
     from harness.report.numbers import size
@@ -46,7 +53,7 @@ def push(
     found = find_result(run, reports / "runs")
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch) / "result"
-        order = Order(
+        order = ExportOrder(
             wanted, place, device=detect_device(device.value), trust_remote_code=trust_remote_code
         )
         with Notes(out) as notes:
@@ -60,4 +67,4 @@ def push(
     if yes:
         say(f"{len(items)} files, {total}, are at {to}: {commit}")
     else:
-        say(f"dry run: {len(items)} files, {total}, would go to {to}; --yes uploads them")
+        say(f"dry run: {len(items)} files, {total}, would be uploaded to {to}; --yes uploads them")

@@ -37,24 +37,32 @@ def report(
     suite: SuiteOption = "quick",
     settings: SetOption = [],  # noqa: B006 - typer copies it
     reports: ReportsOption = Path("reports"),
-    reference: Annotated[str, typer.Option(help="Compare the others with this variant.")] = "",
+    reference: Annotated[str, typer.Option(help="Variant that the others are compared with.")] = "",
     margin: MarginOption = "1%",
-    budget_memory: Annotated[str, typer.Option(help="Recommend within it: 12GiB.")] = "",
-    max_loss: Annotated[str, typer.Option(help="Quality to give up at most: 1%.")] = "",
+    budget_memory: Annotated[
+        str, typer.Option(help="Recommend only variants that fit into this memory: 12GiB.")
+    ] = "",
+    max_loss: Annotated[
+        str, typer.Option(help="Recommend only variants that lose at most this much: 1%.")
+    ] = "",
     file_format: Annotated[
         ReportFormat,
         typer.Option(
-            "--format", help="Pages, all the data in one file, or results as others lay them out."
+            "--format",
+            help="Pages, all data as json, csv or parquet, or the result files of other tools.",
         ),
     ] = ReportFormat.pages,
     publish: Annotated[
         Path | None,
-        typer.Option(help="Write the pages here instead, with records that hold no data text."),
+        typer.Option(
+            help="Write the report and its records to this folder, without any text of the data."
+        ),
     ] = None,
     serve: Annotated[
-        bool, typer.Option("--serve", help="Show the page on localhost, anew after every run.")
+        bool,
+        typer.Option("--serve", help="Serve the page on localhost and rebuild it after every run."),
     ] = False,
-    port: Annotated[int, typer.Option(help="Of --serve; 0 takes a free one.")] = 8765,
+    port: Annotated[int, typer.Option(help="Port for --serve; 0: any free port.")] = 8765,
 ) -> None:
     """Write the report of a suite's runs: markdown, HTML and figures."""
     _check_format(file_format, publish)
@@ -90,7 +98,7 @@ def _check_format(file_format: ReportFormat, publish: Path | None) -> None:
     if publish is not None and file_format is not ReportFormat.pages:
         raise UserError(
             f"--publish with --format {file_format}",
-            expected="one of them: what is published are pages and records",
+            expected="one of the two: only pages and their records can be published",
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,8 +22,16 @@ from harness.cli.options import (
     SetOption,
     SuiteOption,
     TaskOption,
+    TrustOption,
     VariantOption,
     make_request,
+)
+from harness.cli.placing import (
+    AddressOption,
+    ExecutorOption,
+    JobsOption,
+    PartitionOption,
+    Placing,
 )
 from harness.cli.preflight import preflight
 from harness.cli.report import write_suite_report
@@ -59,25 +68,29 @@ def run(
     device: DeviceOption = DeviceKind.auto,
     devices: DevicesOption = 0,
     gpus: GpusOption = "",
+    jobs: JobsOption = 0,
+    executor: ExecutorOption = "local",
+    address: AddressOption = "",
+    partition: PartitionOption = "",
     data_folder: Annotated[
-        str, typer.Option(help="Folder that mirrors hub data sets as <org>/<name>.")
+        str, typer.Option(help="Folder with copies of hub data sets, as <org>/<name>.")
     ] = "",
     reports: ReportsOption = Path("reports"),
-    force: Annotated[bool, typer.Option(help="Run again although a record exists.")] = False,
+    force: Annotated[bool, typer.Option(help="Run again even if there is a finished run.")] = False,
     timeout_minutes: Annotated[
-        float, typer.Option(min=0, help="Stop a run after this time; 0: never.")
+        float, typer.Option(min=0, help="Stop a run after this time; 0: no limit.")
     ] = 0,
     on_oom: Annotated[
-        OnOom, typer.Option(help="Out of memory in training: record it, or halve the micro-batch.")
+        OnOom,
+        typer.Option(
+            help="When training runs out of memory: record it, or retry with half the micro-batch."
+        ),
     ] = OnOom.record,
     track: TrackOption = [],  # noqa: B006
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
-    ] = False,
+    trust_remote_code: TrustOption = False,
 ) -> None:
     """Train and score variants, then write the comparative report."""
     from harness.records.store import RunStore
-    from harness.runs.executor import LocalExecutor
     from harness.runs.order import Order
     from harness.trackers.choose import make_trackers
     from harness.train.path import resolve
@@ -89,20 +102,21 @@ def run(
         on_oom=on_oom.value,
         trust_remote_code=trust_remote_code,
     )
-    executor = LocalExecutor(store, order)
+    spread = gpus if jobs else ""  # without --jobs, a run is divided over them
+    runner = Placing(executor, jobs, spread, address, partition).make(store, order)
     if data_folder:
         settings = [*settings, f"score.data_folder={data_folder}"]
     settings = with_sources(settings, model, data, include_path)
-    settings = with_devices(settings, devices, gpus)
+    settings = with_devices(settings, devices, "" if spread else gpus)
     request = named(make_request(variant, suite, settings, seeds, task, name), store)
-    plans = resolve(request, executor.device(device.value))
+    plans = resolve(request, runner.device(device.value))
     check_devices(plans)
     preflight(plans)
     check_run([plan for plan in plans if force or store.find(plan) is None], reports)
     trackers = make_trackers(track, reports)
     if changes := said_changes(plans[0]):
         say(changes)
-    records = _records(_carry_out(plans, executor, store, trackers))
+    records = _records(_carry_out(plans, runner, store, trackers))
     called = plans[0].suite
     if any(store.folder(record.plan).record.is_file() for record in records):
         page = write_suite_report(reports, called)
@@ -119,11 +133,15 @@ def run(
 def _carry_out(
     plans: list[Plan], executor: Executor, store: RunStore, trackers: list[Tracker]
 ) -> list[RunResult]:
+    from harness.cli.board import Board
     from harness.cli.display import Display
     from harness.cli.notices import Notices
     from harness.runs.batch import run_batch
+    from harness.runs.warm_start import warm_start
 
-    return list(run_batch(plans, executor, [Display(out), Notices(store), *trackers]))
+    view = Board(out) if len(plans) > 1 else Display(out)
+    with closing(warm_start()):
+        return list(run_batch(plans, executor, [view, Notices(store), *trackers]))
 
 
 def _records(results: list[RunResult]) -> list[RunRecord]:

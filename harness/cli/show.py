@@ -17,7 +17,7 @@ def show(
     name: Annotated[str, typer.Argument(help="A variant, suite, model or study.")],
     suite: SuiteOption = "quick",
 ) -> None:
-    """Show a variant (resolved under a suite), suite, model or study, all spelled out."""
+    """Show every setting of a variant (as resolved under a suite), suite, model or study."""
     found = registry.find(name, suite)
     if isinstance(found, Variant) and found.adapter is not None:
         check_fields(found.adapter, name)

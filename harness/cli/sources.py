@@ -17,8 +17,8 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         metavar="FOLDER|HUB_ID|TOML",
-        help="Instead of the suite's: a model folder, organisation/name on the hub, a registered "
-        "name or a TOML file.",
+        help="Model to use instead of the suite's: a folder, organisation/name on the hub, a "
+        "registered name or a TOML file.",
     ),
 ]
 DataOption = Annotated[
@@ -26,12 +26,12 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         metavar="FILE|FOLDER|HUB_ID",
-        help="Instead of the suite's: conversations as chat JSONL and other formats, or "
-        "organisation/name on the hub.",
+        help="Data to use instead of the suite's: conversations as chat JSONL or another format, "
+        "or organisation/name on the hub.",
     ),
 ]
 IncludePathOption = Annotated[
-    str, typer.Option("--include-path", help="Folder with lm-eval task files of your own.")
+    str, typer.Option("--include-path", help="Folder with your own lm-eval task files.")
 ]
 
 

@@ -2,68 +2,120 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from harness.cli.app import out, say
-from harness.cli.options import DeviceKind, DeviceOption, ReportsOption, SetOption
+from harness.cli.before_run import check_run
+from harness.cli.options import (
+    DeviceKind,
+    DeviceOption,
+    ReportsOption,
+    SetOption,
+    TaskOption,
+)
+from harness.cli.placing import (
+    AddressOption,
+    ExecutorOption,
+    JobsOption,
+    PartitionOption,
+    Placing,
+    SpreadOption,
+)
 from harness.cli.preflight import preflight
+from harness.cli.sources import DataOption, IncludePathOption, ModelOption, with_sources
+from harness.cli.study_tables import plan_remarks, plan_table, status_table, under_way_table
+from harness.cli.tracking import TrackOption, keep_report
 from harness.errors import UserError
 
 if TYPE_CHECKING:
     from harness.records.store import RunStore
     from harness.runs.executor import Executor
     from harness.runs.listener import Listener
+    from harness.spec.study import Spending
     from harness.studies.agenda import Agenda
     from harness.studies.drive import Shard
     from harness.studies.open import OpenStudy
+    from harness.trackers.tracker import Tracker
 
 
 def study(
     name: Annotated[str, typer.Argument(help="A built-in study or a TOML file.")],
     settings: SetOption = [],  # noqa: B006 - typer copies it
-    suite: Annotated[str, typer.Option("--suite", "-s", help="Instead of the study's own.")] = "",
-    plan: Annotated[bool, typer.Option("--plan", help="Say what would run; run nothing.")] = False,
-    status: Annotated[bool, typer.Option("--status", help="Say how far it is.")] = False,
-    shard: Annotated[
-        str, typer.Option(help="3/8: run the third of eight parts, then say what is left.")
+    suite: Annotated[
+        str, typer.Option("--suite", "-s", help="Suite to use instead of the study's own.")
     ] = "",
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at once on this machine.")] = 1,
-    executor: Annotated[str, typer.Option(help="Where to run: local, ray or slurm.")] = "local",
-    address: Annotated[str, typer.Option(help="Of a Ray cluster; auto: this machine's.")] = "",
-    partition: Annotated[str, typer.Option(help="Of a SLURM cluster.")] = "",
+    task: TaskOption = [],  # noqa: B006
+    model: ModelOption = "",
+    data: DataOption = "",
+    include_path: IncludePathOption = "",
+    called: Annotated[
+        str,
+        typer.Option("--name", help="Name for the changed study, in place of its settings."),
+    ] = "",
+    budget: Annotated[
+        list[str],
+        typer.Option(metavar="KEY=NUMBER", help="Stop after hours=2 of run time, or runs=40."),
+    ] = [],  # noqa: B006
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Show what would run, without running anything.")
+    ] = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Show how far the study has come.")
+    ] = False,
+    shard: Annotated[
+        str, typer.Option(help="Run one part of the study: 3/8 is the third of eight parts.")
+    ] = "",
+    jobs: JobsOption = 0,
+    gpus: SpreadOption = "",
+    executor: ExecutorOption = "local",
+    address: AddressOption = "",
+    partition: PartitionOption = "",
     device: DeviceOption = DeviceKind.auto,
     reports: ReportsOption = Path("reports"),
-    drop: Annotated[list[str], typer.Option(help="Give a variant no more runs.")] = [],  # noqa: B006
-    add: Annotated[list[str], typer.Option(help="Compare another variant too.")] = [],  # noqa: B006
-    more_seeds: Annotated[int, typer.Option(min=0, help="Allow so many seeds more.")] = 0,
+    drop: Annotated[list[str], typer.Option(help="Stop running this variant.")] = [],  # noqa: B006
+    add: Annotated[list[str], typer.Option(help="Add this variant to the comparison.")] = [],  # noqa: B006
+    more_seeds: Annotated[
+        int, typer.Option(min=0, help="Allow this many seeds beyond the study's limit.")
+    ] = 0,
     publish: Annotated[
         Path | None,
-        typer.Option(help="Write the page here too, with records that hold no data text."),
+        typer.Option(
+            help="Also write the page and its records to this folder, without any text of the data."
+        ),
     ] = None,
+    track: TrackOption = [],  # noqa: B006
 ) -> None:
-    """Answer a question about variants: tune each, add seeds until decided, write the page."""
-    from harness.runs.executor import make_executor
+    """Answer a question about variants: tune each, add seeds until it is decided, report."""
     from harness.runs.order import Order
-    from harness.studies.open import open_study
+    from harness.studies.open import StudyRequest, open_study
+    from harness.trackers.choose import make_trackers
 
     part = _parse_shard(shard)
-    order = Order(wait=False)
-    places: dict[str, str | int] = {"local": jobs, "ray": address, "slurm": partition}
-    runner = make_executor(executor, _store(reports), order, places.get(executor))
-    opened = open_study(name, settings, suite, runner.device(device.value), reports)
+    spending = _parse_budget(budget)
+    placing = Placing(executor, jobs, gpus, address, partition)
+    runner = placing.make(_store(reports), Order(wait=False))
+    settings = with_sources(settings, model, data, include_path)
+    request = StudyRequest(
+        study=name, settings=tuple(settings), suite=suite, tasks=tuple(task), called=called
+    )
+    opened = open_study(request, runner.device(device.value), reports, spending)
+    trackers = make_trackers(track, reports)
     if drop or add or more_seeds:
         opened.steer(drop, add, more_seeds)
     elif not (plan or status):
-        _run(opened, runner, part)
+        _run(opened, runner, part, trackers)
     agenda = opened.agenda()
+    if plan:
+        _show_plan(opened, agenda)
+        return
     if status:
-        out.print(_status_table(agenda))
-    _show(opened, agenda, plan=plan)
+        _show_status(opened, agenda)
+    page = _show(opened, agenda)
+    keep_report(trackers, opened.study.name, page)
     if publish is not None:
         say(f"published: {opened.publish(agenda, publish)}")
 
@@ -85,18 +137,50 @@ def _parse_shard(text: str) -> Shard:
     raise UserError(f"--shard {text!r}", expected="a part of how many, for example 3/8")
 
 
-def _run(opened: OpenStudy, executor: Executor, shard: Shard) -> None:
+def _parse_budget(texts: list[str]) -> Spending | None:
+    """``hours=2`` and ``runs=40``; None where nothing is said."""
+    from harness.errors import InvalidFile
+    from harness.spec.schema import parse
+    from harness.spec.study import Spending
+
+    if not texts:
+        return None
+    given: dict[str, object] = {}
+    for text in texts:
+        key, _, value = text.partition("=")
+        try:
+            given[key.strip()] = float(value) if "." in value else int(value)
+        except ValueError:
+            raise UserError(f"--budget {text!r}", expected="hours=2 or runs=40") from None
+    try:
+        return parse(Spending, given, where="--budget")
+    except InvalidFile as error:
+        error.hint = error.hint or "--budget hours=2 --budget runs=40"
+        raise
+
+
+def _run(opened: OpenStudy, executor: Executor, shard: Shard, trackers: list[Tracker]) -> None:
     """Run all that the study wants; the page is written on every ending, an interrupt too."""
-    from harness.cli.display import Display
+    from harness.cli.board import Board
     from harness.cli.notices import Notices
+    from harness.runs.warm_start import warm_start
     from harness.studies.drive import Driver
 
     def listeners(agenda: Agenda) -> list[Listener]:
         say(_round_line(agenda))
-        return [Display(out), Notices(opened.findings.store)]
+        return [Board(out), Notices(opened.findings.store), *trackers]
 
-    preflight([arm.plan for arm in opened.comparison().arms])
-    Driver(opened.agenda, opened.findings, executor, listeners).drive(shard)
+    if opened.agenda().jobs:
+        plans = [arm.plan for arm in opened.comparison().arms]
+        preflight(plans)
+        check_run(plans, opened.reports)
+        opened.keep_request()
+    try:
+        with closing(warm_start()):
+            Driver(opened.agenda, opened.findings, executor, listeners).drive(shard)
+    except KeyboardInterrupt:
+        say(f"interim page: {opened.write_page(opened.agenda())}")
+        raise
 
 
 def _round_line(agenda: Agenda) -> str:
@@ -104,10 +188,10 @@ def _round_line(agenda: Agenda) -> str:
     parts = [f"{tuning} trials"] if tuning else []
     if len(agenda.jobs) > tuning:
         parts.append(f"{len(agenda.jobs) - tuning} runs for the verdict")
-    return f"next: {' and '.join(parts)} ({agenda.spent.runs} are done)"
+    return f"next: {' and '.join(parts) or 'nothing'} ({agenda.spent.runs} runs are done)"
 
 
-def _show(opened: OpenStudy, agenda: Agenda, *, plan: bool) -> None:
+def _show(opened: OpenStudy, agenda: Agenda) -> Path:
     from harness.studies.answer import answer
 
     found = answer(agenda)
@@ -115,28 +199,33 @@ def _show(opened: OpenStudy, agenda: Agenda, *, plan: bool) -> None:
     for line in (*found.conclusions, *found.sureness, *found.changes):
         say(f"- {line}")
     say(f"So far: {found.cost}")
-    if plan:
-        say(_round_line(agenda))
-        return
-    say(f"page: {opened.write_page(agenda)}")
+    page = opened.write_page(agenda)
+    say(f"page: {page}")
+    return page
 
 
-def _status_table(agenda: Agenda) -> Table:
-    """How far every variant is: trials, the rate they chose, seeds and what they say so far."""
-    table = Table("variant", "trials", "best rate", title_justify="left")
-    for setting in agenda.standings:
-        table.add_column(f"seeds at {setting}")
-        table.add_column(f"verdict at {setting}")
-    for arm in agenda.comparison.arms:
-        found = agenda.searches[arm.label]
-        tried = len(found.trials) + len(found.missing)
-        cells = [f"{len(found.trials)} of {tried}" if tried else "not tuned"]
-        cells.append(f"{found.best:g}" if found.best is not None and arm.trains else "")
-        for standing in agenda.standings.values():
-            known = standing.conclusion(arm.label)
-            verdict: str = known.difference.verdict if known and known.difference else ""
-            if arm.label == agenda.comparison.reference:
-                verdict = "reference"
-            cells += [str(len(standing.runs[arm.label])), verdict]
-        table.add_row(Text(arm.label), *cells)
-    return table
+def _show_status(opened: OpenStudy, agenda: Agenda) -> None:
+    """How far it is, and what runs of it are under way anywhere."""
+    from harness.studies.under_way import under_way
+
+    out.print(status_table(agenda))
+    if found := list(under_way(agenda, opened.findings.store)):
+        out.print(under_way_table(found))
+    say(_round_line(agenda))
+
+
+def _show_plan(opened: OpenStudy, agenda: Agenda) -> None:
+    """What the study will need, by stage; nothing is written."""
+    from harness.forecast.duration import expected_seconds
+    from harness.runs.room import predicted_bytes
+    from harness.studies.outlook import outlook
+
+    runs = opened.findings.store.root
+    say(opened.study.question, style="bold")
+    stages = outlook(agenda, lambda plan: expected_seconds(plan, runs), predicted_bytes)
+    out.print(plan_table(stages))
+    for line in plan_remarks(agenda):
+        say(line)
+    say(_round_line(agenda))
+    if agenda.stopped:
+        say(f"The study has stopped: {agenda.stopped}.")

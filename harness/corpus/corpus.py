@@ -138,7 +138,7 @@ def _distinct(
     progress.note("looking for near duplicates")
     found = near_duplicates(chosen, spec.near_duplicate_threshold, progress)
     kept = [one for index, one in enumerate(chosen) if index not in found]
-    why = f"{spec.near_duplicate_threshold:g} or more alike with an earlier one of another tree"
+    why = f"{spec.near_duplicate_threshold:g} or more similar to an earlier one of another tree"
     funnel.after_conversations("near duplicates", kept, why if found else "")
     return kept
 

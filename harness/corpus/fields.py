@@ -237,6 +237,6 @@ class Complaints:
         )
 
 
-def visible(text: str) -> str:
+def escaped(text: str) -> str:
     """``text`` with control characters, which a terminal would obey, shown instead."""
     return CONTROL.sub(lambda found: f"\\x{ord(found.group()):02x}", text)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.corpus.conversation import Message, Role
-from harness.corpus.templates import ChatTemplate
+from harness.corpus.templates import RENDERINGS, ChatTemplate
 from harness.errors import CorpusError
 
 LETTERS = {"system": "s", "user": "u", "assistant": "a"}
@@ -58,6 +58,8 @@ class Framer:
     def __init__(self, tokenizer: Any, source: str, special: re.Pattern[str], day: str) -> None:
         """Take a tokenizer, the jinja ``source``, all special tokens, and the date of templates.
 
+        What the template writes is all there is: a BOS token only where it writes one.
+
         Raises:
             CorpusError: replies are not followed by a special token, or the template fails.
         """
@@ -66,10 +68,8 @@ class Framer:
         self.template = ChatTemplate(tokenizer, source, day)
         self.template.probe(_turns("ua", "ab"))
         first = self._raw("u", "a", prompt=True)
-        if first != self._raw("u", "a", prompt=True):
+        if any(first != self._raw("u", "a", prompt=True) for _ in range(RENDERINGS - 1)):
             raise self.template.fault("it writes something else each time", None)
-        if not first.startswith(tokenizer.bos_token or ""):
-            self.template = ChatTemplate(tokenizer, "{{ bos_token }}" + source, day)
         tail = self._split("ua", prompt=False)[2]
         found = special.match(tail.lstrip())
         if found is None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from harness.corpus.conversation import Conversation
-from harness.corpus.sequences import Rows
+from harness.corpus.sequences import TrainingRows
 from harness.corpus.tokens import TokenSequence
 from harness.corpus.trees import MessageTree, walk
 from harness.records.record import CorpusResult, FunnelRow
@@ -124,7 +124,7 @@ def length_histogram(
     return tuple((bound, int(count)) for bound, count in zip(bounds, counts, strict=True))
 
 
-def with_rows(result: CorpusResult, rows: Rows, overflow: str) -> CorpusResult:
+def with_rows(result: CorpusResult, rows: TrainingRows, overflow: str) -> CorpusResult:
     """``result`` with a last funnel row: what one variant's sequence length left."""
     removed = [f"{rows.truncated_tokens:,} tokens over {rows.sequence_length:,} ({overflow})"]
     if rows.cut_conversations:

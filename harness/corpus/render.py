@@ -29,9 +29,9 @@ class Renderer:
 
     A template named in the model's file wins; otherwise the tokenizer's own is used as it is,
     with the system prompt that it may insert (SmolLM2's does), because that is what the model
-    was tuned on and what generation will use. A tokenizer that has a BOS token gets exactly one
-    at the start, also where its template writes none. Text inside messages never becomes a
-    special token.
+    was tuned on and what generation will use: its tokens are those of ``apply_chat_template``.
+    A named template writes the BOS token first where the tokenizer has one. Text inside messages
+    never becomes a special token.
 
     Attributes:
         tokenizer: the tokenizer, as it came.
@@ -69,6 +69,14 @@ class Renderer:
         self._prefixed: set[str] = set()
         for first in FIRST_CHARACTERS:
             self._check_prefix(first)
+
+    @property
+    def own_tokens(self) -> dict[str, int]:
+        """Ids of the tokens that are put in besides those of texts, by what they are for."""
+        tokens = {"padding": self.pad_id, "the end of a turn": self.end_of_turn_id}
+        begin, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        start = end if begin is None else begin
+        return tokens if start is None else {**tokens, "the start of a text": start}
 
     @property
     def fingerprint(self) -> str:
@@ -147,12 +155,23 @@ class Renderer:
             )
         if name not in TEMPLATES:
             raise UnknownName("chat template", name, TEMPLATES)
+        return self._begun(self._ended(name))
+
+    def _ended(self, name: str) -> str:
+        """A named template that ends turns with a token the tokenizer has."""
         source, end = TEMPLATES[name], self.tokenizer.eos_token
         if name == "chatml" and self._special.fullmatch("<|im_end|>"):
             return source
         if not end:
             raise CorpusError("the tokenizer has no EOS token", where=self.tokenizer.name_or_path)
         return source.replace("<|im_end|>", end)
+
+    def _begun(self, source: str) -> str:
+        """A named template that writes the BOS token first, unless it begins so (ChatML may)."""
+        begin = self.tokenizer.bos_token
+        if not begin or (begin == "<|im_start|>" and "'<|im_start|>'" in source):
+            return source
+        return "{{ bos_token }}" + source
 
     def _check_prefix(self, reply: str) -> None:
         """Refuse a template whose prompt has other tokens than the conversation begins with.

@@ -15,7 +15,7 @@ IGNORED = -100
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Row:
+class TrainingRow:
     """One training row of one or more conversations, without padding.
 
     ``input_ids``, ``labels`` (-100 carries no loss) and ``position_ids`` (from 0 in each
@@ -30,7 +30,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class TrainingRows:
     """Training rows and what the sequence length cost.
 
     ``truncated_tokens`` counts every token of the sequences that is in no row;
@@ -39,7 +39,7 @@ class Rows:
     for each sequence, in the order given, the indices of the rows that it is in.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[TrainingRow, ...]
     truncated_tokens: int
     dropped_conversations: int
     cut_conversations: int
@@ -58,7 +58,7 @@ class Rows:
         return sum(self.tokens_per_row)
 
 
-def make_rows(sequences: Iterable[TokenSequence], training: Training) -> Rows:
+def make_training_rows(sequences: Iterable[TokenSequence], training: Training) -> TrainingRows:
     """Fit sequences into rows of at most ``training.sequence_length`` tokens.
 
     Overflow ``cut`` keeps the first whole turns, or, where not even the first reply fits, the
@@ -87,7 +87,7 @@ def make_rows(sequences: Iterable[TokenSequence], training: Training) -> Rows:
     rows = tuple(_row([pieces[index] for index in group]) for group in packed)
     row_of = {piece: row for row, group in enumerate(packed) for piece in group}
     of_conversation = tuple(tuple(row_of[piece] for piece in found) for found in pieces_of)
-    return Rows(rows, truncated, dropped, cut, cut_replies, limit, of_conversation)
+    return TrainingRows(rows, truncated, dropped, cut, cut_replies, limit, of_conversation)
 
 
 def _ends_turn(mask: BoolArray, end: int) -> bool:
@@ -151,9 +151,9 @@ def best_fit_decreasing(lengths: Sequence[int], limit: int) -> list[list[int]]:
     return groups
 
 
-def _row(pieces: Sequence[tuple[IntArray, IntArray]]) -> Row:
+def _row(pieces: Sequence[tuple[IntArray, IntArray]]) -> TrainingRow:
     lengths = tuple(len(ids) for ids, _ in pieces)
-    return Row(
+    return TrainingRow(
         np.concatenate([ids for ids, _ in pieces]),
         np.concatenate([labels for _, labels in pieces]),
         np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),

@@ -13,13 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.cache import Reuse
-from harness.corpus.cache import Tokenised, tokenised_corpus
 from harness.corpus.conversation import Conversation
-from harness.corpus.fields import visible
+from harness.corpus.fields import escaped
 from harness.corpus.funnel import with_rows
 from harness.corpus.render import Renderer
-from harness.corpus.sequences import make_rows
+from harness.corpus.sequences import make_training_rows
 from harness.corpus.splits import share_of
+from harness.corpus.tokenised import Tokenised, tokenised_corpus
 from harness.corpus.tokens import TokenSequence
 from harness.records.events import Progress, Silence
 from harness.records.record import CorpusResult
@@ -39,7 +39,7 @@ def corpus_report(
     """Funnel, languages, lengths and ``samples`` conversations of a suite's corpus."""
     found = tokenised_corpus(suite.corpus, renderer, Reuse(progress))
     training = parse(Training, suite.training, where=f"suite {suite.name}, [training]")
-    rows = make_rows(found.train, training)
+    rows = make_training_rows(found.train, training)
     result = with_rows(found.corpus.result, rows, training.overflow)
     return Group(
         *_summary(result),
@@ -73,18 +73,22 @@ def funnel_table(result: CorpusResult) -> Table:
     table.add_column("step")
     for unit in ("trees", "messages", "conversations", "tokens"):
         table.add_column(unit, justify="right")
-    table.add_column("taken away", overflow="fold")
-    for row in result.funnel:
+    table.add_column("removed", overflow="fold")
+    idle = [row.step for row in result.funnel if row not in result.telling_steps]
+    if idle:
+        table.caption = f"Steps that took nothing away: {', '.join(idle)}"
+        table.caption_justify = "left"
+    for row in result.telling_steps:
         counts = (row.trees, row.messages, row.conversations, row.tokens)
         cells = ["–" if count is None else f"{count:,}" for count in counts]
-        table.add_row(row.step, *cells, Text(visible(row.removed)))
+        table.add_row(row.step, *cells, Text(escaped(row.removed)))
     return table
 
 
 def _columns(result: CorpusResult) -> Table:
     table = Table("column", "became (records)", title="Columns of the data", title_justify="left")
     for column, use in result.columns:
-        table.add_row(Text(visible(column)), Text(visible(use)))
+        table.add_row(Text(escaped(column)), Text(escaped(use)))
     return table
 
 
@@ -95,7 +99,7 @@ def _languages(result: CorpusResult) -> Table:
     total = result.train_conversations + result.held_out_conversations
     for name, train, held_out in result.languages:
         share = f"{(train + held_out) / total:.1%}"
-        table.add_row(visible(name), f"{train:,}", f"{held_out:,}", share)
+        table.add_row(escaped(name), f"{train:,}", f"{held_out:,}", share)
     return table
 
 
@@ -140,7 +144,7 @@ def _tokens(found: Tokenised, renderer: Renderer, count: int) -> Iterator[Render
 
 
 def _title(conversation: Conversation) -> Text:
-    return Text(visible(f"{conversation.id} ({conversation.language})"))
+    return Text(escaped(f"{conversation.id} ({conversation.language})"))
 
 
 def trained_text(sequence: TokenSequence, tokenizer: Any) -> Text:
@@ -148,7 +152,7 @@ def trained_text(sequence: TokenSequence, tokenizer: Any) -> Text:
     text = Text()
     pairs = zip(sequence.loss_mask, sequence.input_ids, strict=True)
     for trained, run in groupby(pairs, key=lambda pair: bool(pair[0])):
-        decoded = visible(tokenizer.decode([int(token) for _, token in run]))
+        decoded = escaped(tokenizer.decode([int(token) for _, token in run]))
         if trained:
             text.append(f"⟦{decoded}⟧", style=TRAINED)
         else:

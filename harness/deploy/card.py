@@ -156,9 +156,9 @@ def _limits(facts: Facts) -> str:
         "## Limits",
         "",
         "- This is one training with one seed. The intervals cover the choice of scored items,",
-        "  not how another seed would turn out.",
+        "  not the choice of seed.",
         "- Nothing here tests safety, truth or bias beyond the scores above.",
-        "- The base model's limits and licence go on to hold.",
+        "- The limits and the licence of the base model still apply.",
     ]
     if plan.model.source.kind == "random":
         lines.append("- The base weights are random: the scores mean nothing.")

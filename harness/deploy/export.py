@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Order:
+class ExportOrder:
     """What is wanted: a form, where to, in which dtype (None: the run's), on which device."""
 
     form: Form
@@ -45,7 +45,7 @@ class Exported:
     bytes: int
 
 
-def export(run: StoredRun, order: Order, progress: Progress) -> Exported:
+def export(run: StoredRun, order: ExportOrder, progress: Progress) -> Exported:
     """Write the result of ``run`` in a form; the folder is whole or absent.
 
     Raises:
@@ -58,7 +58,7 @@ def export(run: StoredRun, order: Order, progress: Progress) -> Exported:
     check_target(order.target)
     plan = check_deployable(run)
     if order.form.kind == "16bit":
-        order = Order(Form("training"), order.target, order.dtype, order.device)
+        order = ExportOrder(Form("training"), order.target, order.dtype, order.device)
     check_form(plan, order.form)
     quiet_libraries()
     source = fetch(plan.model, progress)

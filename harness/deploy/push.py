@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.deploy.card import make_card
-from harness.deploy.export import Order, export
+from harness.deploy.export import ExportOrder, export
 from harness.errors import HarnessError, UserError
 from harness.records.events import Progress
 from harness.records.store import StoredRun
@@ -37,9 +37,9 @@ def check_repository(name: str) -> None:
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        raise UserError(f"{name!r} is no repository: {error}", where="--to") from None
+        raise UserError(f"{name!r} is not a repository name: {error}", where="--to") from None
     if "/" not in name:
-        raise UserError(f"{name!r} is no repository", where="--to", expected="owner/name")
+        raise UserError(f"{name!r} is not a repository name", where="--to", expected="owner/name")
 
 
 def token_of_environment() -> str:
@@ -54,12 +54,12 @@ def token_of_environment() -> str:
             "there is no token to upload with",
             where=f"the environment variable {TOKEN}",
             expected="a token of the hub that may write to the repository",
-            hint="leave --yes out to see what would go",
+            hint="leave --yes out to see what would be uploaded",
         )
     return token
 
 
-def prepare(run: StoredRun, order: Order, progress: Progress) -> list[Item]:
+def prepare(run: StoredRun, order: ExportOrder, progress: Progress) -> list[Item]:
     """Export a result with its card into ``order.target``; the files that would go, by name.
 
     Raises:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Decoding:
+class AnswerStyle:
     """How answers are chosen: greedily, or drawn at a temperature."""
 
     max_new_tokens: int = 256
@@ -41,7 +41,7 @@ class Speaker:
     name: str
     model: Any
     renderer: Renderer
-    decoding: Decoding
+    decoding: AnswerStyle
 
     def stream(self, messages: Sequence[Message]) -> Iterator[str]:
         """The answer to a conversation that ends with the user, piece by piece.
@@ -121,7 +121,7 @@ class Wanted:
 
     form: Form
     device: Device | None = None
-    decoding: Decoding = Decoding()
+    decoding: AnswerStyle = AnswerStyle()
     trust_remote_code: bool = False
 
 

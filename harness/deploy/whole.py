@@ -23,7 +23,7 @@ def check_target(target: Path) -> None:
     """
     if target.exists() or target.is_symlink():
         raise UserError(
-            "there is something at the target already",
+            "the target already exists",
             where=target,
             expected="a folder that does not exist yet",
             hint="choose another, or delete it first",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.records.record import RunRecord
@@ -12,19 +13,87 @@ from harness.spec.plan import Plan
 def expected_seconds(plan: Plan, runs: Path) -> float | None:
     """Seconds of training, by the latest finished run of the same kind below ``runs``, or None.
 
-    The same kind: variant, model, device and speed path. The tokens of a step are those of that
-    run, scaled by the rows of a step.
+    The same kind: variant, model, device, their number and speed path. The tokens of a step are
+    those of that run, scaled by the rows of a step.
     """
     found = [
         item.record
         for item in RunStore(runs).scan()
         if isinstance(item, StoredRun) and _same_kind(plan, item.record)
     ]
+    return _seconds(plan, found)
+
+
+def scaled_seconds(plan: Plan, runs: Path) -> tuple[float, int] | None:
+    """Seconds by the latest run of the same kind on another number of devices, and that number.
+
+    As if twice the devices were twice as fast, which is the best that can be had.
+    """
+    found = [
+        item.record
+        for item in RunStore(runs).scan()
+        if isinstance(item, StoredRun) and _same_kind(_on_as_many(plan, item.record), item.record)
+    ]
+    seconds = _seconds(plan, found)
+    if seconds is None:
+        return None
+    devices = max(found, key=lambda record: record.started_at).plan.training.devices
+    return seconds * devices / plan.training.devices, devices
+
+
+def _on_as_many(plan: Plan, record: RunRecord) -> Plan:
+    """``plan`` on as many devices as a run had, under that run's name where that is all it says."""
+    training = plan.training.model_copy(update={"devices": record.plan.training.devices})
+    alike = _without_devices(plan.variant) == _without_devices(record.plan.variant)
+    name = record.plan.variant if alike else plan.variant
+    return plan.model_copy(update={"training": training, "variant": name})
+
+
+def _without_devices(variant: str) -> str:
+    """A variant's name without what ``--devices`` has added to it."""
+    parts = variant.split("+")
+    return "+".join(part for part in parts if not part.startswith("training.devices="))
+
+
+def _seconds(plan: Plan, found: Sequence[RunRecord]) -> float | None:
     if not found:
         return None
     latest = max(found, key=lambda record: record.started_at)
     rate = latest.training.throughput.median if latest.training is not None else None
     return _tokens(plan, latest) / rate if rate else None
+
+
+def validation_seconds(plan: Plan, runs: Path) -> float | None:
+    """Seconds of all validations of ``plan``, by the latest finished run of the same kind.
+
+    The same kind: also the same corpus and the same windows. None where there is none, or the
+    number of steps is not known beforehand.
+    """
+    found = [
+        item.record
+        for item in RunStore(runs).scan()
+        if isinstance(item, StoredRun)
+        and _same_kind(plan, item.record)
+        and item.record.training is not None
+        and item.record.training.validation is not None
+        and _validated_alike(plan, item.record.plan)
+    ]
+    if not found or plan.budget.steps is None:
+        return None
+    latest = max(found, key=lambda record: record.started_at)
+    assert latest.training is not None  # noqa: S101 - asked before
+    assert latest.training.validation is not None  # noqa: S101
+    points = latest.training.validation.points
+    each = sum(point.seconds for point in points) / len(points)
+    return each * plan.validation.times(plan.budget.steps)
+
+
+def _validated_alike(plan: Plan, other: Plan) -> bool:
+    settings = ("window", "stride", "held_out_tokens", "engine", "batch_tokens")
+    mine, theirs = plan.score, other.score
+    return (plan.corpus, plan.corpus_sha256) == (other.corpus, other.corpus_sha256) and all(
+        getattr(mine, name) == getattr(theirs, name) for name in settings
+    )
 
 
 def _same_kind(plan: Plan, record: RunRecord) -> bool:
@@ -36,6 +105,7 @@ def _same_kind(plan: Plan, record: RunRecord) -> bool:
         and record.plan.variant == plan.variant
         and record.plan.model.name == plan.model.name
         and record.plan.device.name == plan.device.name
+        and record.plan.training.devices == plan.training.devices
         and training.trainer == plan.training.speed
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from harness.errors import HarnessError, Unpredicted
-from harness.forecast.surroundings import CONTEXT_BYTES, NCCL_BYTES, surroundings, unread_bytes
+from harness.forecast.overhead import CONTEXT_BYTES, NCCL_BYTES, overhead, unread_bytes
 from harness.forecast.weights import standing_bytes
 from harness.records.events import Progress, Silence
 from harness.records.record import MemoryPrediction
@@ -48,7 +48,7 @@ def predict(
 
 def _predicted(plan: Plan, largest: MicroBatch | None) -> MemoryPrediction:
     counts = count_plan(plan)
-    around = surroundings(plan, counts)
+    around = overhead(plan, counts)
     standing = standing_bytes(plan, counts)
     scoring = around.scoring + standing.base + round(around.heap_share * _scoring_bytes(plan))
     unread = unread_bytes(plan, standing.base)
@@ -59,6 +59,9 @@ def _predicted(plan: Plan, largest: MicroBatch | None) -> MemoryPrediction:
         by_phase |= {"score_base": scoring, "train": sum(parts.values())}
         scoring += around.training - around.scoring  # what training has loaded stays
     by_phase["score"] = scoring + standing.adapter
+    if plan.trains and plan.validation.every:
+        paused = standing.optimizer + standing.gradients + parts.get("best weights", 0)
+        by_phase["validate"] = by_phase["score"] + paused
     return MemoryPrediction(by_phase=by_phase, peak_bytes=max(by_phase.values()), parts=parts)
 
 
@@ -111,7 +114,7 @@ def training_parts(
     Raises:
         NotRehearsed: the path cannot rehearse a step of this model.
     """
-    around = surroundings(plan, counts)
+    around = overhead(plan, counts)
     standing = standing_bytes(plan, counts)
     rows = plan.training.micro_batch_size
     path = path_of(plan)
@@ -119,15 +122,18 @@ def training_parts(
         step = path.footprint(plan, largest or MicroBatch.full(plan), standing.trainable)
     kept = path.keeps_gradients or plan.device_rows > rows
     before = max(step.saved, step.loss)
+    best = standing.gradients if plan.validation.keep == "best" else 0  # of the same shapes
+    copied = {"best weights": best} if best and plan.device.kind == "cpu" else {}  # on the host
     return {
         "weights": standing.base,
         "adapter": standing.adapter,
         "optimizer": standing.optimizer,
+        **copied,
         "gradients": standing.gradients if kept else 0,
         "activations": step.saved,
         "loss": before - step.saved,
         "backward": step.peak - before,
-        "surroundings": around.training + round((around.heap_share - 1) * step.peak),
+        "runtime_overhead": around.training + round((around.heap_share - 1) * step.peak),
     }
 
 

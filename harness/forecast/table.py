@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.forecast.duration import expected_seconds
+from harness.forecast.duration import expected_seconds, validation_seconds
 from harness.forecast.memory import largest_batch, predict, room_needed
 from harness.records.record import MemoryPrediction
 from harness.spec.gpus import parse_memory
@@ -59,8 +59,17 @@ def forecast(plan: Plan, memory: str = "", runs: Path = Path("reports/runs")) ->
         needed=None if prediction is None else room_needed(plan, prediction.peak_bytes),
         room=room,
         rows=None if room is None or prediction is None else largest_batch(plan, room),
-        seconds=expected_seconds(plan, runs) if plan.trains else None,
+        seconds=_seconds(plan, runs),
     )
+
+
+def _seconds(plan: Plan, runs: Path) -> float | None:
+    """Seconds of training and of the validations that interrupt it; None if either is unknown."""
+    if not plan.trains:
+        return None
+    training = expected_seconds(plan, runs)
+    validating = validation_seconds(plan, runs) if plan.validation.every else 0.0
+    return None if training is None or validating is None else training + validating
 
 
 def reference_of(forecasts: Sequence[Forecast]) -> Forecast | None:
@@ -83,7 +92,7 @@ def forecast_table(forecasts: Sequence[Forecast]) -> RenderableType:
     into = "" if room is None else f", to fit into {_gib(room)}"
     caption = f"GiB, {kind}, predicted; micro-batch: the largest that fits"
     if reference is not None:
-        caption += f"; saved: of what {reference.plan.variant} needs"
+        caption += f"; saved: compared with {reference.plan.variant}"
     table = Table(
         title=Text(f"{plan.model.name} on {plan.device.name}{into}"),
         caption=Text(caption),

@@ -11,7 +11,7 @@ from harness.weights.shape import ParameterCount
 
 
 @dataclass(frozen=True)
-class Standing:
+class LastingBytes:
     """Bytes that stay through a training step."""
 
     trainable: int
@@ -22,13 +22,13 @@ class Standing:
     optimizer: int
 
 
-def standing_bytes(plan: Plan, counts: ParameterCount) -> Standing:
+def standing_bytes(plan: Plan, counts: ParameterCount) -> LastingBytes:
     """Weights, gradients and optimizer state."""
     trainable = counts.trainable if plan.trains else 0
     adapter = trainable if plan.method == "adapter" else 0
     plain = counts.total - adapter - counts.quantized
     size = DTYPE_BYTES[plan.precision.trainable]
-    return Standing(
+    return LastingBytes(
         trainable=trainable,
         base=plain * DTYPE_BYTES[plan.stored] + counts.quantized_bytes,
         adapter=adapter * size,

@@ -78,7 +78,7 @@ class CudaGauge:
 
     def reset(self) -> None:
         """Forget the peaks."""
-        self._cuda.synchronize()
+        self.wait()
         self._cuda.reset_peak_memory_stats()
         self.peak_device_bytes = None
 

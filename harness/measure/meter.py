@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
+from dataclasses import dataclass, field
 
 from harness.measure.energy import EnergyCounter, energy_counter
 from harness.measure.gauges import CudaGauge, HostGauge
@@ -17,6 +17,12 @@ from harness.records.record import PhaseCost, PhaseName
 from harness.spec.device import Device
 
 SAMPLE_SECONDS = 0.02
+PEAKS = (
+    "peak_resident_bytes",
+    "peak_allocated_bytes",
+    "peak_reserved_bytes",
+    "peak_device_bytes",
+)
 
 
 class Meter:
@@ -38,6 +44,7 @@ class Meter:
         self._shared = shared
         self._leads = leads
         self._costs: list[PhaseCost] = []
+        self._under_way: _UnderWay | None = None
         self._host = HostGauge()
         self._cuda: CudaGauge | None = None
         self._energy: EnergyCounter | None = None
@@ -59,19 +66,50 @@ class Meter:
         """Measure the body as phase ``name``. A name may come again; each time is a cost."""
         self._find_gauges()
         _give_back()
+        whole = self._under_way = _UnderWay(name, self._stretch())
+        try:
+            yield
+        finally:
+            self._under_way = None
+            whole.costs.setdefault(name, []).append(self._end(name, whole.stretch))
+            order = sorted(whole.costs, key=lambda one: one != name)
+            self._costs += [_together(whole.costs[one]) for one in order]
+
+    @contextmanager
+    def aside(self, name: PhaseName) -> Iterator[None]:
+        """Measure the body, which interrupts the phase under way, apart from it, as ``name``.
+
+        All that interrupts a phase under one name is one cost, which follows the phase's own.
+        Caches are left alone, since the phase goes on.
+
+        Raises:
+            RuntimeError: no phase is under way.
+        """
+        whole = self._under_way
+        if whole is None:
+            msg = f"{name} interrupts a phase, and none is under way"
+            raise RuntimeError(msg)
+        whole.costs.setdefault(whole.name, []).append(self._end(whole.name, whole.stretch))
+        whole.stretch = self._stretch()
+        try:
+            yield
+        finally:
+            whole.costs.setdefault(name, []).append(self._end(name, whole.stretch))
+            whole.stretch = self._stretch()
+
+    def _stretch(self) -> _Stretch:
+        """Begin to measure, with peaks from now on."""
         self._host.reset()
         if self._cuda is not None:
             self._cuda.reset()
-        started = time.perf_counter()
-        with _Sampler(self._host, self._cuda, self._energy) as sampler:
-            try:
-                yield
-            finally:
-                if self._cuda is not None:
-                    self._cuda.wait()
-                seconds = time.perf_counter() - started
-                sampler.stop()
-                self._costs.append(self._cost(name, seconds, sampler))
+        return _Stretch(self._host, self._cuda, self._energy)
+
+    def _end(self, name: PhaseName, stretch: _Stretch) -> PhaseCost:
+        if self._cuda is not None:
+            self._cuda.wait()
+        seconds = time.perf_counter() - stretch.started
+        stretch.stop()
+        return self._cost(name, seconds, stretch)
 
     def _find_gauges(self) -> None:
         """Once, inside the child: NVML and RAPL open files that a fork would share."""
@@ -83,7 +121,7 @@ class Meter:
         if not self._shared and (self._leads or self._cuda is not None):
             self._energy = energy_counter(self._cuda)
 
-    def _cost(self, name: PhaseName, seconds: float, sampler: _Sampler) -> PhaseCost:
+    def _cost(self, name: PhaseName, seconds: float, stretch: _Stretch) -> PhaseCost:
         cuda = self._cuda
         return PhaseCost(
             name=name,
@@ -92,13 +130,13 @@ class Meter:
             peak_allocated_bytes=cuda.peak_allocated_bytes() if cuda else None,
             peak_reserved_bytes=cuda.peak_reserved_bytes() if cuda else None,
             peak_device_bytes=cuda.peak_device_bytes if cuda and not self._shared else None,
-            energy_joules=sampler.energy_joules,
+            energy_joules=stretch.energy_joules,
             energy_source=self._energy.source if self._energy else None,
         )
 
 
-class _Sampler:
-    """A thread that reads what has no peak counter of its own, while a phase runs."""
+class _Stretch:
+    """Time that is measured; a thread reads what has no peak counter of its own meanwhile."""
 
     def __init__(
         self, host: HostGauge, cuda: CudaGauge | None, energy: EnergyCounter | None
@@ -109,26 +147,14 @@ class _Sampler:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="meter", daemon=True)
         self.energy_joules: float | None = None
-
-    def __enter__(self) -> _Sampler:
+        self.started = time.perf_counter()
         if self._energy is not None:
             self._energy.start()
         self._sample()
         self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     def stop(self) -> None:
-        """Take a last sample and end the thread. Calling it again does nothing."""
-        if self._stopped.is_set():
-            return
+        """Take a last sample and end the thread."""
         self._stopped.set()
         self._thread.join()
         self._sample()
@@ -145,6 +171,31 @@ class _Sampler:
             self._cuda.sample()
         if self._energy is not None:
             self._energy.sample()
+
+
+@dataclass
+class _UnderWay:
+    """A phase that has begun, and the finished parts of it and of what interrupted it."""
+
+    name: PhaseName
+    stretch: _Stretch
+    costs: dict[PhaseName, list[PhaseCost]] = field(default_factory=dict)
+
+
+def _together(parts: list[PhaseCost]) -> PhaseCost:
+    """One cost of several parts: times and energies add up, of peaks the highest counts."""
+    if len(parts) == 1:
+        return parts[0]
+    peaks = {
+        kind: max(
+            (size for part in parts if (size := getattr(part, kind)) is not None), default=None
+        )
+        for kind in PEAKS
+    }
+    joules = [part.energy_joules for part in parts if part.energy_joules is not None]
+    whole = sum(joules) if len(joules) == len(parts) else None
+    seconds = sum(part.seconds for part in parts)
+    return parts[0].model_copy(update={**peaks, "seconds": seconds, "energy_joules": whole})
 
 
 def _give_back() -> None:

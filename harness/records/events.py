@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal, Protocol, Self
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from harness.records.record import Count, PhaseCost, PhaseName
+from harness.records.record import PhaseCost, PhaseName
+from harness.records.validation import Count, ValidationPoint
 from harness.spec.schema import Frozen
 
 END_OF_9999 = 253_402_300_799
@@ -78,6 +79,20 @@ class Advanced(_Said):
     )
 
 
+class ValidationStarted(_Said):
+    """Training pauses while the loss on the validation split is taken."""
+
+    kind: Literal["validation_start"] = "validation_start"
+    step: Count = Field(description="optimizer steps done")
+
+
+class Validated(_Said):
+    """A validation has ended, and training goes on."""
+
+    kind: Literal["validation"] = "validation"
+    point: ValidationPoint
+
+
 class Pulse(_Said):
     """The process lives."""
 
@@ -88,7 +103,15 @@ class Pulse(_Said):
 
 
 Event = Annotated[
-    RunStarted | ProcessStarted | PhaseStarted | PhaseEnded | Note | Advanced | Pulse,
+    RunStarted
+    | ProcessStarted
+    | PhaseStarted
+    | PhaseEnded
+    | Note
+    | Advanced
+    | ValidationStarted
+    | Validated
+    | Pulse,
     Field(discriminator="kind"),
 ]
 Hear = Callable[[Event], None]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
+from harness.records.validation import Count, ValidationResult
 from harness.spec.form import FormName
 from harness.spec.plan import Plan
 from harness.spec.schema import Frozen, Versioned
 
 Status = Literal["ok", "oom", "diverged", "failed", "interrupted"]
-PhaseName = Literal["fetch", "prepare", "load", "score_base", "train", "score", "save"]
+PhaseName = Literal["fetch", "prepare", "load", "score_base", "train", "validate", "score", "save"]
 PHASES: tuple[PhaseName, ...] = (
     "fetch",
     "prepare",
@@ -21,7 +23,8 @@ PHASES: tuple[PhaseName, ...] = (
     "score",
     "save",
 )
-Count = Annotated[int, Field(ge=0)]
+COSTED: tuple[PhaseName, ...] = (*PHASES[:5], "validate", *PHASES[5:])
+"""The phases of a run, and what interrupts its training, in the order in which they are shown."""
 
 
 class DeviceCost(Frozen):
@@ -101,6 +104,7 @@ class TrainResult(Frozen):
     throughput: Throughput
     compile_seconds: float | None = None
     trainer: str = Field(description="which path ran: plain, fast or recorded")
+    validation: ValidationResult | None = None
 
 
 class CensusRow(Frozen):
@@ -232,6 +236,17 @@ class CorpusResult(Frozen):
         default=(), description="(language, training conversations, held-out conversations)"
     )
 
+    @property
+    def telling_steps(self) -> tuple[FunnelRow, ...]:
+        """The first step of the funnel, and those after which anything is different."""
+        same = {"removed": "", "step": ""}
+        telling = [
+            row
+            for before, row in itertools.pairwise(self.funnel)
+            if row.removed or row.model_copy(update=same) != before.model_copy(update=same)
+        ]
+        return (*self.funnel[:1], *telling)
+
 
 class Environment(Frozen):
     """Where the run ran. Holds no secrets, user names or paths."""
@@ -302,6 +317,11 @@ class RunRecord(Versioned):
     resumed: Count = Field(default=0, description="how many earlier attempts this run goes on from")
     shared: bool = Field(
         default=False, description="other runs used the device at the same time: times are longer"
+    )
+    warm: bool = Field(
+        default=False,
+        description="forked from a process that had loaded the libraries: they are resident from "
+        "the first phase on, also those that the run does not use",
     )
 
     def score(

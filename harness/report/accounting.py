@@ -5,7 +5,17 @@ from __future__ import annotations
 import math
 
 from harness.report import numbers
-from harness.report.blocks import Block, Cell, Column, Section, Table, prose, unknown
+from harness.report.blocks import (
+    Block,
+    Cell,
+    Column,
+    Section,
+    Table,
+    folded,
+    prose,
+    unknown,
+    without_empty_columns,
+)
 from harness.report.cells import difference_text, judged_cell
 from harness.report.evidence import Evidence
 from harness.report.questions import GAIN, Answer, Question
@@ -26,23 +36,28 @@ def accounting_section(evidence: Evidence) -> Section | None:
         Column("verdict", number=False),
         Column("seeds"),
         Column("weights", help="change of the stored bytes"),
-        Column("wins back"),
+        Column("recovered"),
     )
     rows = tuple(_cells(evidence, answer) for answer in evidence.answers)
     caption = (
-        "Paired on the same items and seeds; the spread between seeds is that of the two rows "
-        "alone. A line that compares with "
-        f"{evidence.reference} is the one above, corrected by Holm's method; all others are "
-        "exploratory and corrected with the secondary scores (Benjamini and Hochberg). Wins "
-        "back: what training gains on quantized weights as a share of what quantization had cost "
-        "(on the log scale, without an interval); some of it is what training gains on any weights."
+        "Every comparison is paired on the same items and seeds and uses the spread between "
+        f"seeds of its own two rows. Comparisons with {evidence.reference} are those of the "
+        "table above, corrected by Holm's method; all others are exploratory and corrected "
+        "together with the secondary scores (Benjamini and Hochberg). Recovered: what "
+        "training gains on quantized weights as a share of what quantization had cost (on "
+        "the log scale, without an interval); some of it is what training gains on any "
+        "weights."
     )
-    table = Table("accounting", columns, rows, caption)
-    blocks: list[Block] = [prose("Each line answers one question by one paired comparison.")]
+    table = without_empty_columns(Table("accounting", columns, rows, caption))
+    blocks: list[Block] = [prose("Each row answers one question by one paired comparison.")]
     packed = packed_base(row.plan for row in evidence.rows)
     if packed:
         blocks.append(prose(packed))
-    return Section("accounting", "Quantization accounting", (*blocks, table))
+    return Section(
+        "accounting",
+        "Quantization accounting",
+        (*blocks, folded(table, f"{len(rows)} questions and answers")),
+    )
 
 
 def _cells(evidence: Evidence, answer: Answer) -> tuple[Cell, ...]:

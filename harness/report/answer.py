@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from statistics import fmean
 
-from harness.records.record import Score
 from harness.report import numbers
 from harness.report.evidence import Evidence
+from harness.report.gains import gains
 from harness.report.recommend import Recommendation, recommend
 from harness.report.rows import Row
-from harness.report.summary import meaningless
+from harness.report.summary import lead
 
 
 def answer_lines(evidence: Evidence) -> list[str]:
@@ -19,53 +18,17 @@ def answer_lines(evidence: Evidence) -> list[str]:
     if found is None:
         return ["No run has been scored, so there is nothing to recommend."]
     if len(evidence.rows) == 1:
-        return list(changes(evidence.rows[0]))
+        return _gains(evidence.rows[0])
     if found.row is None:
         return [f"Nothing fits. {' '.join(found.reasons)}", *found.sureness]
-    lead = "Least bad choice" if meaningless(evidence) else "Recommended"
-    lines = [f"{lead}: {found.row.label}. {' '.join(found.reasons)}"]
-    lines += changes(found.row)
+    lines = [f"{lead(evidence)}{found.row.label}. {' '.join(found.reasons)}"]
+    lines += _gains(found.row)
     lines += _price(evidence, found)
     return [*lines, *found.sureness]
 
 
-def changes(row: Row) -> Iterator[str]:
-    """Each headline score of a row before and after training, the mean over its seeds."""
-    for key, after in _headlines(row).items():
-        value = fmean(score.value for score in after)
-        name = f"{row.label}: {_name(after[0])}"
-        before = [
-            score.value
-            for record in row.finished
-            for score in record.scores
-            if score.stage == "before" and (score.task, score.metric, score.precision) == key
-        ]
-        if not row.plan.trains:
-            yield f"{name} {numbers.number(value)} (not trained)"
-        elif before:
-            yield f"{name} {numbers.number(fmean(before))} → {_moved(fmean(before), value)}"
-        else:
-            yield f"{name} {numbers.number(value)} after training"
-
-
-def _headlines(row: Row) -> dict[tuple[str, str, str], list[Score]]:
-    found: dict[tuple[str, str, str], list[Score]] = {}
-    for record in row.finished:
-        for score in record.scores:
-            if score.stage == "after" and score.headline:
-                found.setdefault((score.task, score.metric, score.precision), []).append(score)
-    return found
-
-
-def _name(score: Score) -> str:
-    return score.metric if score.metric == "perplexity" else f"{score.task} {score.metric}"
-
-
-def _moved(before: float, after: float) -> str:
-    if before <= 0:
-        return numbers.number(after)
-    change = numbers.percent(after / before - 1, signed=True, digits=0)
-    return f"{numbers.number(after)}, {change}"
+def _gains(row: Row) -> list[str]:
+    return [f"{row.label}: {gain}" for gain in gains(row)]
 
 
 def _price(evidence: Evidence, found: Recommendation) -> Iterator[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from harness.report.figures.canvas import Drawing
 
+SCREEN = 15  # rows of a table
 Tone = Literal["", "good", "bad", "muted"]
 
 
@@ -78,6 +79,19 @@ class Table:
     opens: tuple[str, ...] = ()
 
 
+def without_empty_columns(table: Table) -> Table:
+    """The table without columns in which no row has a value."""
+    places = range(len(table.columns))
+    kept = [
+        place
+        for place in places
+        if not table.rows or any(row[place] != unknown() for row in table.rows)
+    ]
+    columns = tuple(table.columns[place] for place in kept)
+    rows = tuple(tuple(row[place] for place in kept) for row in table.rows)
+    return replace(table, columns=columns, rows=rows)
+
+
 @dataclass(frozen=True)
 class Fact:
     """One line of an answer: what it is about, its value, and what to know of it."""
@@ -96,6 +110,40 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Quantity:
+    """What an axis can show: a value of each row, as read, with an interval where there is one."""
+
+    title: str
+    better: Literal["lower", "higher"]
+    values: tuple[float | None, ...]
+    said: tuple[str, ...]
+    low: tuple[float | None, ...] = ()
+    high: tuple[float | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class Choosable:
+    """A row in a figure whose axes are chosen: names for a wide and a narrow one, and its look."""
+
+    label: str
+    names: tuple[str, str]
+    colour: str
+    shape: str
+    fill: str
+    recommended: bool = False
+
+
+@dataclass(frozen=True)
+class AxesChoice:
+    """What a page can draw a figure over instead; ``x`` and ``y`` are shown at first."""
+
+    rows: tuple[Choosable, ...]
+    quantities: tuple[Quantity, ...]
+    x: int
+    y: int
+
+
+@dataclass(frozen=True)
 class Figure:
     """A picture kept as data; ``name`` is its file stem, ``alt`` says what it shows."""
 
@@ -103,6 +151,15 @@ class Figure:
     caption: str
     alt: str
     drawing: Drawing
+    axes: AxesChoice | None = None
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A small chart for pages alone: SVG of our own making, in which all text is escaped."""
+
+    svg: str
+    caption: str
 
 
 @dataclass(frozen=True)
@@ -122,7 +179,7 @@ class Details:
     name: str = ""
 
 
-Block = Prose | Note | Facts | Table | Figure | Code | Details
+Block = Prose | Note | Facts | Table | Figure | Chart | Code | Details
 
 
 @dataclass(frozen=True)
@@ -132,6 +189,11 @@ class Section:
     key: str
     title: str
     blocks: tuple[Block, ...] = field(default=())
+
+
+def folded(table: Table, summary: str) -> Table | Details:
+    """A table as it is, or under a summary line where it is longer than a screen."""
+    return table if len(table.rows) <= SCREEN else Details(summary, (table,))
 
 
 def prose(*parts: str | Span, bullet: bool = False) -> Prose:

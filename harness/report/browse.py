@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +10,10 @@ from typing import Any
 
 from harness.report.build import Report
 from harness.report.evidence import Evidence
-from harness.report.markdown import visible
+from harness.report.markdown import harmless
 from harness.report.rows import Row
 from harness.report.scoring import Scoring
-from harness.report.write import fill_page
+from harness.report.write import as_script, fill_page
 
 NUMBERS = ("item", "numerator", "denominator")
 TEXTS = ("prompt", "target", "continuations", "log_likelihoods", "answer")
@@ -78,7 +77,7 @@ class Store:
                 return -1
             self._room -= len(text)
             self._places[text] = len(self.texts)
-            self.texts.append(visible(text))
+            self.texts.append(harmless(text))
         return self._places[text]
 
 
@@ -116,7 +115,7 @@ def item_data(evidence: Evidence, most: int = MOST) -> dict[str, Any] | None:
     labels = [row.label for row in evidence.ranked if row.finished]
     return {
         "rows": [
-            {"label": visible(row.label), "seeds": len(row.seeds)}
+            {"label": harmless(row.label), "seeds": len(row.seeds)}
             for row in evidence.ranked
             if row.finished
         ],
@@ -141,10 +140,10 @@ def _score(results: Results, labels: Sequence[str], store: Store) -> dict[str, A
             "v": [_rounded(results.values.get(label, {}).get(name)) for label in labels],
         }  # fmt: skip
     return {
-        "title": visible(scoring.key.title),
+        "title": harmless(scoring.key.title),
         "better": scoring.scale.direction,
         "exp": scoring.scale.transform == "exp",
-        "items": [{"id": visible(name), **place[name]} for name in results.items],
+        "items": [{"id": harmless(name), **place[name]} for name in results.items],
     }
 
 
@@ -221,9 +220,3 @@ def _read(path: Path, wanted: Sequence[str]) -> dict[str, list[Any]] | None:
     except (pa.ArrowException, OSError, ValueError):
         return None
     return table if set(NUMBERS) <= set(table) else None
-
-
-def as_script(data: Mapping[str, Any]) -> str:
-    """Data as JSON that no text in it can end or turn into markup."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

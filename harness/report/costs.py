@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from harness.records.record import PHASES
+from harness.records.record import COSTED
 from harness.report import numbers
 from harness.report.blocks import (
     Block,
@@ -25,7 +25,7 @@ from harness.report.figures.panels import Panels
 from harness.report.figures.stacks import Stacks
 from harness.report.rows import MEMORY_KINDS, Row, twins
 
-METERED: tuple[str, ...] = tuple(phase for phase in PHASES if phase not in ("fetch", "save"))
+METERED: tuple[str, ...] = tuple(phase for phase in COSTED if phase not in ("fetch", "save"))
 DRAWN = 40
 SECONDS = ("seconds", "s", 1)
 
@@ -58,11 +58,12 @@ def memory_section(evidence: Evidence) -> Section | None:
         Panels(Axis(f"peak memory, GiB ({kind})"), tuple(parts), bars),
     )
     note = prose(
-        "Peaks are reset between phases. A prediction is the planner's, made from the plan and the "
-        "lengths of the corpus's rows before a model is loaded. "
-        "Medians over the runs; failed runs show what they had reached."
+        "Every phase has a peak of its own. Predictions were made from the plan and the "
+        "lengths of the training rows, before a model was loaded. Values are medians over "
+        "the runs; failed runs show the peak that they reached."
         + (" Scoring that was reused is left out; see time by phase." if _reused(rows) else "")
         + _not_predicted(rows)
+        + _warm(evidence, rows)
     )
     surprises = [prose(text) for text in _surprises(evidence)]
     table = Details("Memory by phase as numbers", (_memory_table(evidence, rows, parts),))
@@ -76,8 +77,21 @@ def _not_predicted(rows: list[Row]) -> str:
         return ""
     which = f"{', '.join(named[:5])}{' and others' if len(named) > 5 else ''}"
     return (
-        f" Not predicted: {which} (a step of the model could not be rehearsed without weights, or "
-        "the record does not tell)."
+        f" Not predicted: {which} (a training step could not be simulated without weights, or "
+        "the record does not say)."
+    )
+
+
+def _warm(evidence: Evidence, rows: list[Row]) -> str:
+    """Names the rows whose resident memory holds libraries that others had not loaded."""
+    runs = [(row.label, one.warm) for row in rows for one in row.finished]
+    named = sorted({label for label, warm in runs if warm})
+    if evidence.memory_kind != "peak_resident_bytes" or len({warm for _, warm in runs}) < 2:
+        return ""
+    which = f"{', '.join(named[:5])}{' and others' if len(named) > 5 else ''}"
+    return (
+        f" Forked from a process that had loaded all libraries, so that they are resident in every "
+        f"phase: {which}. The other runs loaded each library when they needed it."
     )
 
 
@@ -145,7 +159,7 @@ def time_section(evidence: Evidence) -> Section | None:
         )
         for row in rows[:DRAWN]
     )
-    left_out = [phase for phase in PHASES if phase not in phases and _any_did(rows, phase)]
+    left_out = [phase for phase in COSTED if phase not in phases and _any_did(rows, phase)]
     without = f", without {' and '.join(left_out)}, which not every run did" if left_out else ""
     figure = Figure(
         "time-by-phase",
@@ -157,8 +171,8 @@ def time_section(evidence: Evidence) -> Section | None:
     reused = _reused(rows)
     if reused:
         text = (
-            "An untrained model is scored once, and other runs reuse its scores: such a phase "
-            f"took no work and is left out of the medians. Reused: {', '.join(reused)}."
+            "An untrained model is scored once and other runs reuse its scores; a phase that was "
+            f"reused is left out of the medians. Reused: {', '.join(reused)}."
         )
         blocks.insert(0, prose(text))
     return Section("time", "Time by phase", tuple(blocks))
@@ -173,7 +187,7 @@ def _alike(rows: list[Row]) -> tuple[str, ...]:
     groups = [[row for row in rows if row.plan.trains is kind] for kind in (True, False)]
     return tuple(
         phase
-        for phase in PHASES
+        for phase in COSTED
         if _any_did(rows, phase)
         and all(
             not _any_did(group, phase) or all(row.times(phase) for row in group if row.finished)
@@ -190,7 +204,7 @@ def _any_did(rows: list[Row], phase: str) -> bool:
 def _reused(rows: list[Row]) -> list[str]:
     """Phases that took over what another run had found, and in how many runs."""
     found = []
-    for phase in PHASES:
+    for phase in COSTED:
         asked = [row for row in rows if row.reused(phase)]
         if asked:
             runs = sum(len(row.finished or row.records) for row in asked)
@@ -204,14 +218,20 @@ def _few(rows: list[Row]) -> str:
 
 
 def _times(rows: list[Row]) -> Table:
-    columns = [Column("variant", number=False), *(Column(phase) for phase in PHASES)]
+    phases = _listed(rows)
+    columns = [Column("variant", number=False), *(Column(phase) for phase in phases)]
     columns += [Column("compile"), Column("tokens/s p10–p90"), Column("warm-up steps left out")]
-    return Table("time", tuple(columns), tuple(_time_cells(row) for row in rows))
+    return Table("time", tuple(columns), tuple(_time_cells(row, phases) for row in rows))
 
 
-def _time_cells(row: Row) -> tuple[Cell, ...]:
+def _listed(rows: list[Row]) -> list[str]:
+    """All phases; that of validating while training only where it was asked for."""
+    return [phase for phase in COSTED if phase != "validate" or _any_did(rows, phase)]
+
+
+def _time_cells(row: Row, phases: Sequence[str]) -> tuple[Cell, ...]:
     cells = [Cell(row.label, row.label, style="code")]
-    cells += [spread_cell(row.times(phase), numbers.duration) for phase in PHASES]
+    cells += [spread_cell(row.times(phase), numbers.duration) for phase in phases]
     training = next((r.training for r in row.finished if r.training), None)
     if training is None:
         return (*cells, unknown(), unknown(), unknown())

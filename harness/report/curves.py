@@ -16,6 +16,7 @@ from harness.report.figures.multiples import Multiples
 from harness.report.figures.panels import Panels
 from harness.report.rows import Row, flatten, settings
 from harness.report.scoring import Scoring
+from harness.report.validation import validation_blocks
 
 NAMED = 12
 OVERLAPPING = 3
@@ -23,9 +24,9 @@ SMOOTHING = 5
 
 
 def loss_section(evidence: Evidence) -> Section | None:
-    """Training loss by step and held-out loss before and after training."""
+    """Training loss by step, validation loss, and held-out loss before and after training."""
     trained = [row for row in evidence.ranked if any(r.training for r in row.finished)]
-    lines = [line for row in trained if (line := _training_line(row)) is not None]
+    lines = [line for row in trained if (line := training_line(row)) is not None]
     if not lines:
         return None
     title = "training loss, nats per assistant token"
@@ -44,7 +45,9 @@ def loss_section(evidence: Evidence) -> Section | None:
         f"{title} by optimizer step: " + _ends(lines),
         drawing,
     )
-    return Section("loss", "Loss curves", (train, *_held_out(evidence)))
+    return Section(
+        "loss", "Loss curves", (train, *validation_blocks(evidence), *_held_out(evidence))
+    )
 
 
 def _limited(lines: Sequence[Line]) -> str:
@@ -59,7 +62,8 @@ def _curves(x: Axis, y: Axis, lines: Sequence[Line], *, marked: bool = False) ->
     return Curves(x, y, tuple(lines[:NAMED]), faint=tuple(lines[NAMED:]), marked=marked)
 
 
-def _training_line(row: Row) -> Line | None:
+def training_line(row: Row) -> Line | None:
+    """The smoothed training loss of a row, mean and range of its seeds."""
     runs = [
         [point.loss for point in record.training.losses]
         for record in row.finished
@@ -141,9 +145,9 @@ def sweep_section(evidence: Evidence) -> Section | None:
     if not blocks:
         return None
     note = prose(
-        "Each curve joins variants that differ only in this setting (alpha stays as planned, so "
-        "the adapter's scale alpha/r changes with the rank: see what differs). Bars are 95 % "
-        f"intervals of the difference from {evidence.reference} on the same items."
+        "Each curve joins variants that differ only in this setting (alpha stays as planned, "
+        "so the adapter's scale alpha/r changes with the rank). Bars are 95 % intervals of "
+        f"the difference from {evidence.reference} on the same items."
     )
     return Section("sweeps", "Rank and sequence length", (note, *blocks))
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cache
 
-from harness.records.record import CorpusResult, FunnelRow, Generation
+from harness.records.record import CorpusResult, Generation
 from harness.report import numbers
 from harness.report.blocks import (
     Block,
@@ -56,7 +55,7 @@ def _origin(corpus: CorpusResult) -> Block:
     kind = (
         " is a sample written for this project, not OASST itself. "
         if corpus.is_sample
-        else " was read as given. "
+        else " was used unchanged. "
     )
     digest = f" SHA-256 {corpus.sha256}." if corpus.sha256 else ""
     return prose(
@@ -77,14 +76,14 @@ def _languages(corpus: CorpusResult) -> Table:
 
 
 def _funnel(corpus: CorpusResult) -> Table:
-    changing = _changing(corpus)
+    changing = corpus.telling_steps
     columns = (
         Column("step", number=False),
         Column("trees"),
         Column("messages"),
         Column("conversations"),
         Column("tokens"),
-        Column("taken away", number=False),
+        Column("removed", number=False),
     )
     rows = tuple(
         (
@@ -98,22 +97,10 @@ def _funnel(corpus: CorpusResult) -> Table:
         for row in changing
     )
     idle = [row.step for row in corpus.funnel if row not in changing]
-    caption = "What each step of preparation left."
+    caption = "What was left after each step of preparation."
     if idle:
-        caption += f" Steps that took nothing away: {', '.join(idle)}."
+        caption += f" Steps that removed nothing: {', '.join(idle)}."
     return Table("funnel", columns, rows, caption)
-
-
-def _changing(corpus: CorpusResult) -> list[FunnelRow]:
-    """The first step, and those after which anything is different."""
-    changing = list(corpus.funnel[:1])
-    same = {"removed": ""}
-    for before, row in itertools.pairwise(corpus.funnel):
-        if row.removed or row.model_copy(update=same | {"step": before.step}) != before.model_copy(
-            update=same
-        ):
-            changing.append(row)
-    return changing
 
 
 def _lengths(evidence: Evidence, corpus: CorpusResult) -> Figure:
@@ -145,8 +132,8 @@ def generations_section(evidence: Evidence) -> Section | None:
         return None
     blocks: list[Block] = [
         prose(
-            "One answer per variant (first seed) to prompts of the bundled corpus. Two or three "
-            "answers show style and damage, not quality: that is what the scores are for."
+            "One answer per variant (first seed) to prompts of the bundled corpus. A few answers "
+            "show style and obvious damage; quality is measured by the scores."
         )
     ]
     blocks += [

@@ -41,7 +41,7 @@ def price(evidence: Evidence, chosen: Row) -> list[Block]:
         _time(evidence, chosen, other),
         _fact("bytes to ship", chosen, other, shipped_bytes, numbers.size),
     ]
-    title = "Price" if other is None else f"Price against the runner-up, {other.label}"
+    title = "Price" if other is None else f"Compared with the runner-up, {other.label}"
     known = tuple(fact for fact in facts if fact is not None)
     return [Facts(title, known)] if known else []
 
@@ -92,7 +92,7 @@ def _tied(fact: Fact | None, order: CostOrder, chosen: Row, other: Row | None) -
     """The fact, with a word where repeated runs of one row differ as much."""
     if fact is None or other is None or fact.note.endswith(SAME) or not order.tied(chosen, other):
         return fact
-    return Fact(fact.title, fact.value, f"{fact.note}; a tie, repeated runs differ as much")
+    return Fact(fact.title, fact.value, f"{fact.note}; a tie: repeated runs differ by as much")
 
 
 def _fact(
@@ -148,10 +148,10 @@ def _without_training(evidence: Evidence, chosen: Row) -> list[str]:
     place = bases.index
     name = f"{base.label}, untrained ({main.key.title} {numbers.number(_value(main, base))})"
     if place(base) < place(chosen):
-        return [f"No training at all: {name}, is better than it in these runs."]
+        return [f"No training at all: {name}, scores better in these runs."]
     if other is not None and other.plan.trains and place(base) < place(other):
-        text = f"{name}, comes next, above every other trained variant."
-        return [f"If what training gains is not worth its price: {text}"]
+        text = f"{name}, ranks above every other trained variant."
+        return [f"If the gain from training is not worth its cost: {text}"]
     return []
 
 

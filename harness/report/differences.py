@@ -13,8 +13,10 @@ from harness.report.blocks import (
     Figure,
     Section,
     Table,
+    folded,
     prose,
     unknown,
+    without_empty_columns,
 )
 from harness.report.cells import (
     WORDS,
@@ -43,7 +45,8 @@ def differences_section(evidence: Evidence) -> Section | None:
     told = [scoring for scoring in compared if scoring.clusters >= FEWEST_CLUSTERS]
     blocks: list[Block] = [prose(_introduction(evidence))]
     for scoring in told:
-        shown: list[Block] = [_figure(evidence, scoring), _table(evidence, scoring)]
+        table = folded(_table(evidence, scoring), f"Differences in {scoring.key.title} as numbers")
+        shown: list[Block] = [_figure(evidence, scoring), table]
         primary = scoring is evidence.main
         title = f"Secondary (exploratory): {scoring.key.title}"
         blocks += shown if primary else [Details(title, tuple(shown))]
@@ -61,9 +64,9 @@ def differences_section(evidence: Evidence) -> Section | None:
 def _introduction(evidence: Evidence) -> str:
     assert evidence.main is not None  # noqa: S101 - there are differences
     text = (
-        f"Differences from {evidence.reference} on the same items and, between trained variants, "
-        "the same seeds. An interval covers what other items and other seeds would change; items "
-        "of one group, such as a conversation tree, count as one. "
+        f"Differences from {evidence.reference} on the same items and, between trained "
+        "variants, the same seeds. An interval accounts for the choice of items and of "
+        "seeds; items of one group, such as a conversation tree, count as one. "
         f"{evidence.main.key.title} is the primary score: its p-values are corrected for the "
         "number of variants (Holm), so an interval that just excludes zero may still be "
         "undecided. "
@@ -134,8 +137,8 @@ def _table(evidence: Evidence, scoring: Scoring) -> Table:
     ]
     if primary:
         columns += [
-            Column("smallest difference shown", help="by these items and seeds, 80 % power"),
-            Column("to settle the margin", number=False),
+            Column("smallest detectable difference", help="by these items and seeds, 80 % power"),
+            Column("needed for equivalence", number=False),
         ]
     rows = tuple(
         _cells(evidence, scoring, found)
@@ -148,11 +151,13 @@ def _table(evidence: Evidence, scoring: Scoring) -> Table:
     )
     if primary:
         caption += (
-            " Smallest difference shown: a true difference of this size would be called in about "
-            "80 of 100 repetitions, after the correction. To settle the margin: what would show, "
-            "as often, that variants without a difference are equivalent."
+            " Smallest detectable difference: a true difference of this size would be found in "
+            "about 80 of 100 repetitions, after the correction. Needed for equivalence: how many "
+            "seeds or items would show, equally often, that two variants without a difference "
+            "are equivalent."
         )
-    return Table(f"differences-{scoring.key.stem}", tuple(columns), rows, caption)
+    made = Table(f"differences-{scoring.key.stem}", tuple(columns), rows, caption)
+    return without_empty_columns(made)
 
 
 def counted_items(scoring: Scoring) -> str:
@@ -236,17 +241,24 @@ def noise_section(evidence: Evidence) -> Section | None:
     )
     rows = tuple(_noise_cells(evidence, main, label) for label in main.ordered())
     text = (
-        "The spread between seeds is what repeating the training changes; the error from items is "
-        "what another held-out set of this size would change. Paired columns are for the "
-        f"difference from {evidence.reference}, where what the variants share cancels. With three "
-        "seeds or more, paired spreads are drawn towards their common one (Smyth's moderation), "
-        "except one that is clearly larger."
+        "The spread between seeds says how much the score changes when training is repeated; "
+        "the error from items says how much it would change with another held-out set of "
+        f"this size. The paired columns are for the difference from {evidence.reference}, in "
+        "which noise that both variants share cancels. With three seeds or more, paired "
+        "spreads are drawn towards their common one (Smyth's moderation), except one that is "
+        "clearly larger."
         if several
         else "One seed only: how much repeating the training would change is unknown."
     )
-    table = Table("noise", columns, rows, "s.d.: standard deviation, s.e.: standard error.")
+    table = without_empty_columns(
+        Table("noise", columns, rows, "s.d.: standard deviation, s.e.: standard error.")
+    )
     check = prose(describe_check(evidence.main_sample))
-    return Section("noise", "Noise from seeds and from items", (prose(text), table, check))
+    return Section(
+        "noise",
+        "Noise from seeds and from items",
+        (prose(text), folded(table, "Noise by variant"), check),
+    )
 
 
 def _noise_cells(evidence: Evidence, main: Scoring, label: str) -> tuple[Cell, ...]:

@@ -32,7 +32,7 @@ RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
-class Interval:
+class MeanOverSeeds:
     """A mean over seeds with its 95 % interval over clusters; no interval below two clusters."""
 
     value: float
@@ -46,10 +46,10 @@ class Deployed:
 
     label: str
     form: str
-    divergence: Interval
+    divergence: MeanOverSeeds
     same_top: float | None
     largest: float | None
-    perplexity: Interval | None
+    perplexity: MeanOverSeeds | None
     bytes: float | None
     load_seconds: float | None
     tokens_per_second: float | None
@@ -73,11 +73,12 @@ def _has(label: str, found: Sequence[Deployed]) -> bool:
 
 def _introduction() -> Block:
     return prose(
-        "Each form was written to disk, loaded from there and scored on the same items as the "
-        "model as trained. The divergence is the mean over scored tokens of KL(as trained, form); "
-        f"above {LOUD_NATS:g} nats it is more than rounding. Perplexity is paired, form against "
-        "as trained. Intervals are 95 %, over message trees. GGUF tensors were expanded and run "
-        "as a plain model; llama.cpp also rounds the inputs of its products."
+        "Each form was written to disk, loaded from there and scored on the same items as "
+        "the model as trained. The divergence is the mean over scored tokens of KL(as "
+        f"trained, form); above {LOUD_NATS:g} nats it is more than rounding. Perplexity "
+        "compares each form with the model as trained, item by item. Intervals are 95 %, "
+        "over message trees. GGUF tensors were expanded and run as a plain model; llama.cpp "
+        "also rounds the inputs of its matrix products."
     )
 
 
@@ -126,7 +127,7 @@ def _pair(record: RunRecord, task: str, metric: str, form: str, against: str | N
 
 def _interval(
     runs: Sequence[StoredRun], choose: Callable[[RunRecord], Pair | None]
-) -> Interval | None:
+) -> MeanOverSeeds | None:
     """The mean over runs of a ratio of sums, or of its difference from another score's."""
     sums = [
         found
@@ -138,12 +139,12 @@ def _interval(
     value = float(np.mean([above.sum() / below.sum() for above, below in sums]))
     sizes = {len(above) for above, _ in sums}
     if len(sizes) > 1 or max(sizes) < 2:
-        return Interval(value)
+        return MeanOverSeeds(value)
     size = max(sizes)
     drawn = np.random.default_rng(0).multinomial(size, np.full(size, 1 / size), size=RESAMPLES)
     ratios = np.mean([(drawn @ above) / (drawn @ below) for above, below in sums], axis=0)
     low, high = np.quantile(ratios, (0.025, 0.975))
-    return Interval(value, float(low), float(high))
+    return MeanOverSeeds(value, float(low), float(high))
 
 
 Sums = tuple[np.ndarray, np.ndarray]
@@ -166,10 +167,10 @@ def _sums(run: StoredRun, pair: Pair) -> Sums | None:
     return np.bincount(which, above), np.bincount(which, np.asarray(first["denominator"], float))
 
 
-def _as_share(found: Interval) -> Interval:
+def _as_share(found: MeanOverSeeds) -> MeanOverSeeds:
     """A difference of log-perplexities as a relative change."""
     low, high = (None if end is None else float(np.expm1(end)) for end in (found.low, found.high))
-    return Interval(float(np.expm1(found.value)), low, high)
+    return MeanOverSeeds(float(np.expm1(found.value)), low, high)
 
 
 def _values(scores: Sequence[Score], key: str) -> list[float]:
@@ -229,7 +230,7 @@ def _percent(value: float) -> str:
     return numbers.percent(value, signed=True)
 
 
-def _with_ends(found: Interval, write: Callable[[float], str]) -> str:
+def _with_ends(found: MeanOverSeeds, write: Callable[[float], str]) -> str:
     if found.low is None or found.high is None:
         return write(found.value)
     return f"{write(found.value)} ({write(found.low)} to {write(found.high)})"

@@ -15,7 +15,7 @@ ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;", "@": "&#64;", "$": "&#36;", 
 
 def escape(text: str) -> str:
     """Text that renders as itself on one line, inside tables too."""
-    text = " ".join(visible(text).split())
+    text = " ".join(harmless(text).split())
     text = SPECIAL.sub(lambda found: ENTITIES.get(found[0], "\\" + found[0]), text)
     return LINKS.sub(lambda found: f"{found[1]}&#{ord(found[2])};", text)
 
@@ -25,7 +25,7 @@ def paragraph(text: str) -> str:
     return BLOCK_START.sub(lambda found: "".join(f"&#{ord(c)};" for c in found[0]), escape(text))
 
 
-def visible(text: str) -> str:
+def harmless(text: str) -> str:
     """Control and text-direction characters made visible, so that they cannot rearrange a line."""
     return re.sub(
         r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]",
@@ -65,5 +65,5 @@ def fence(text: str, language: str = "") -> str:
     """A fenced block that its content cannot close."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     ticks = "`" * max(3, longest + 1)
-    body = "\n".join(visible(line) for line in text.replace("\r", "\n").split("\n"))
+    body = "\n".join(harmless(line) for line in text.replace("\r", "\n").split("\n"))
     return f"{ticks}{language}\n{body}\n{ticks}"

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from harness.records.record import RunRecord
 from harness.records.store import StoredRun
-from harness.report.blocks import Block, Cell, Code, Column, Details, Section, Table, prose
+from harness.report.blocks import Block, Cell, Chart, Code, Column, Details, Section, Table, prose
+from harness.report.curves import SMOOTHING, running_mean, training_line
 from harness.report.evidence import Evidence
+from harness.report.figures.canvas import PALETTE
+from harness.report.figures.spark import Thread, spark
 from harness.report.provenance import flat_plan
 from harness.report.reproduce import commands
 from harness.report.rows import Row, plain
@@ -33,7 +37,36 @@ def anchor(evidence: Evidence, row: Row) -> str:
 
 def _told(evidence: Evidence, row: Row) -> list[Block]:
     typed = Code("\n".join(commands(record.plan for record in row.records)), "sh")
-    return [_against_reference(evidence, row), typed, _files(evidence, row)]
+    curve = _curve(evidence, row)
+    told: list[Block] = [_against_reference(evidence, row)]
+    return [*told, *([] if curve is None else [curve]), typed, _files(evidence, row)]
+
+
+def _curve(evidence: Evidence, row: Row) -> Chart | None:
+    """The training loss of every seed, with the reference's mean behind it."""
+    shade = PALETTE[row.mark.colour]
+    threads = [
+        Thread(_smooth(record), shade, f"{row.label}, seed {record.plan.seed}")
+        for record in row.records
+        if record.training is not None and len(record.training.losses) > 1
+    ]
+    if not threads:
+        return None
+    caption = f"Training loss of {row.label}, nats per assistant token, a curve for each seed"
+    if evidence.reference not in (None, row.label):
+        line = training_line(evidence.by_label[evidence.reference])
+        if line is not None and len(line.x) > 1:
+            points = tuple(zip(line.x, line.y, strict=True))
+            threads.append(Thread(points, "", line.label, faint=True))
+            caption += f"; grey: {line.label}"
+    ends = ", ".join(f"{thread.points[-1][1]:.3g}" for thread in threads if not thread.faint)
+    return Chart(spark(threads, f"{caption}. It ends at {ends}"), f"{caption}.")
+
+
+def _smooth(record: RunRecord) -> tuple[tuple[float, float], ...]:
+    points = record.training.losses if record.training is not None else ()
+    means = running_mean([point.loss for point in points], SMOOTHING)
+    return tuple((point.step + 1, mean) for point, mean in zip(points, means, strict=True))
 
 
 def _against_reference(evidence: Evidence, row: Row) -> Block:

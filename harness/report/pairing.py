@@ -178,7 +178,7 @@ def _read_column(row: Row, run: StoredRun, score: Score) -> _Column | None:
 
 
 def read_table(path: Path) -> dict[str, list[Any]] | None:
-    """The four statistical columns of an items file, or None where they cannot be had."""
+    """The four statistical columns of an items file, or None where they cannot be read."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -16,6 +16,7 @@ from harness.report.blocks import (
     Section,
     Table,
     code,
+    folded,
     prose,
     unknown,
 )
@@ -24,7 +25,7 @@ from harness.report.evidence import Evidence
 from harness.report.rows import BESIDE_SETTINGS, Row, alpha_over_rank, flatten, plain
 
 UNSHOWN = {"schema_version", "variant", "suite", *BESIDE_SETTINGS}
-OF_TRAINING = ("adapter", "budget.", "training.")
+OF_TRAINING = ("adapter", "budget.", "order", "training.")
 
 
 def provenance_section(evidence: Evidence) -> Section | None:
@@ -64,7 +65,8 @@ def _plan_blocks(evidence: Evidence) -> list[Block]:
             differing.append(key)
         elif values and any(flat.get(key) is None for flat in plans.values()):
             partial.append(f"{key} = {plain(json.loads(values.pop()))}")
-    blocks: list[Block] = [prose("All rows share one plan.")]
+    several = len(plans) > 1
+    blocks: list[Block] = [prose("All rows share one plan.")] if several else []
     if differing:
         columns = tuple(Column(key, number=False) for key in ("variant", *differing))
         rows = tuple(
@@ -72,7 +74,7 @@ def _plan_blocks(evidence: Evidence) -> list[Block]:
             for label, flat in plans.items()
         )
         caption = "Every setting that is not the same in all rows; – where a row does not have it."
-        blocks = [Table("plans", columns, rows, caption)]
+        blocks = [folded(Table("plans", columns, rows, caption), "Every setting that differs")]
     if partial:
         blocks.append(prose("The same in every row that has them: ", "; ".join(partial), "."))
     return blocks
@@ -175,9 +177,9 @@ def _failures(evidence: Evidence) -> list[Block]:
     for record in failed:
         problem = record.problem
         title = f"{record.plan.variant}, seed {record.plan.seed}: {ending(record)}"
-        lines = [problem.message, problem.log_tail] if problem else ["no further account"]
+        lines = [problem.message, problem.log_tail] if problem else ["no details"]
         blocks.append(Details(title, (Code("\n".join(line for line in lines if line)),)))
-    return [prose("Runs that did not end well:"), *blocks] if blocks else []
+    return [prose("Runs that failed or were interrupted:"), *blocks] if blocks else []
 
 
 def _broken(evidence: Evidence) -> list[Block]:

@@ -9,7 +9,17 @@ from typing import Literal
 
 from harness.records.record import PHASES
 from harness.report import numbers
-from harness.report.blocks import Block, Cell, Column, Details, Section, Table, prose, unknown
+from harness.report.blocks import (
+    Block,
+    Cell,
+    Column,
+    Details,
+    Section,
+    Table,
+    prose,
+    unknown,
+    without_empty_columns,
+)
 from harness.report.cells import (
     difference_cell,
     ending,
@@ -152,7 +162,8 @@ def ranking(evidence: Evidence) -> Table:
     rows = tuple(_cells(evidence, headline, row) for row in evidence.ranked)
     tags = tuple(tags_of(row) for row in evidence.ranked)
     opens = tuple(f"variant-{place + 1}" for place in range(len(rows)))
-    return Table("ranking", tuple(columns), rows, _caption(evidence), tags, opens)
+    made = Table("ranking", tuple(columns), rows, _caption(evidence), tags, opens)
+    return without_empty_columns(made)
 
 
 def tags_of(row: Row) -> tuple[tuple[str, str], ...]:
@@ -169,9 +180,9 @@ def _caption(evidence: Evidence) -> str:
     memory = MEMORY_KINDS[evidence.memory_kind]
     reused = any(row.reused(phase) for row in evidence.rows for phase in PHASES)
     text = (
-        f"Peak memory: {memory}, the highest of the load, prepare and train phases (load and score "
-        "for untrained references). Costs are medians over the runs, with the lowest and the "
-        "highest of memory and train time. – means not measured."
+        f"Peak memory: {memory}, the highest of the load, prepare and train phases (load and "
+        "score for untrained references). Costs are medians over the runs; in brackets the "
+        "lowest and the highest. – means not measured."
     )
     parts = [INTERVALS, text]
     if evidence.main is not None:
@@ -195,8 +206,8 @@ def packed_base(plans: Iterable[Plan]) -> str:
     if not found:
         return ""
     return (
-        f"The 16-bit base is itself dequantized: the model's file holds {found[0]} weights. What "
-        "NF4 or FP4 costs here comes on top of that."
+        f"The 16-bit base was itself dequantized: the model's file holds {found[0]} weights. "
+        "The cost of NF4 or FP4 shown here comes on top of that loss."
     )
 
 

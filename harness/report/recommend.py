@@ -85,11 +85,11 @@ def _tie(order: CostOrder, chosen: Row, tied: list[str]) -> str:
     if not tied:
         return ""
     text = (
-        f"Its measured peak is a tie with that of {_few(tied)}: repeated runs of one variant "
-        f"differ by up to {numbers.percent(order.alike, digits=0)}."
+        f"Its peak memory and that of {_few(tied)} count as a tie: repeated runs of one "
+        f"variant differ by up to {numbers.percent(order.alike, digits=0)}."
     )
     if order.breakers and chosen.predicted_bytes is not None:
-        text += " The planner's bytes, which do not vary, decide between them."
+        text += " The predicted memory, which does not vary between runs, decides."
     return text
 
 
@@ -118,7 +118,7 @@ def _within_loss(
     chosen, _ = _least(evidence, close)
     loss = lost[chosen.label] or (0.0, None)
     text = (
-        f"{chosen.label} loses {show_difference(main, loss[0])} in these data and needs "
+        f"{chosen.label} loses {show_difference(main, loss[0])} on these data and needs "
         f"{numbers.size(memory(evidence, chosen))}"
     )
     if loss[1] is None:
@@ -205,7 +205,8 @@ def _sureness(contest: Contest, rows: list[Row], chosen: Row, tie: str) -> tuple
             )
     if contest.unjudged:
         texts.append(
-            f"Not judged, for want of a second training or of items: {_few(contest.unjudged)}."
+            "Not judged, because they were trained once or on too few items: "
+            f"{_few(contest.unjudged)}."
         )
     if tie:
         texts.append(tie)

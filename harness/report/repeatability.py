@@ -15,7 +15,7 @@ MOST_SPLITS = 10
 
 
 @dataclass(frozen=True)
-class Check:
+class Repeats:
     """How many comparisons of a variant with itself were made, and called different."""
 
     rows: int
@@ -23,7 +23,7 @@ class Check:
     called: int
 
 
-def check_against_itself(sample: Sample) -> Check | None:
+def check_against_itself(sample: Sample) -> Repeats | None:
     """An A/A check of every trained row with four seeds or more; None where there is none.
 
     A row's seeds are split into two halves that have none in common, in up to ten ways, and the
@@ -35,7 +35,7 @@ def check_against_itself(sample: Sample) -> Check | None:
     if not judged:
         return None
     called = sum(effect.p_value < ALPHA for effect in judged)
-    return Check(len(rows), len(judged), called)
+    return Repeats(len(rows), len(judged), called)
 
 
 def _can_be_split(sample: Sample, row: str) -> bool:
@@ -60,8 +60,8 @@ def describe_check(sample: Sample | None) -> str:
     found = None if sample is None else check_against_itself(sample)
     if found is None:
         return (
-            f"A/A check: not made. It compares a variant with itself at other seeds and needs "
-            f"{FEWEST_SEEDS} seeds of one variant."
+            "A/A check: not done. It compares a variant with itself at other seeds and needs at "
+            f"least {FEWEST_SEEDS} seeds of one variant."
         )
     variants = f"{found.rows} variant" + ("" if found.rows == 1 else "s")
     return (

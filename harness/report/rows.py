@@ -25,7 +25,7 @@ MEMORY_KINDS = {
     "peak_allocated_bytes": "CUDA allocated",
     "peak_resident_bytes": "resident memory of the process",
 }
-TRAINING_PHASES = ("load", "prepare", "train")
+TRAINING_PHASES = ("load", "prepare", "train", "validate")
 BESIDE_SETTINGS = frozenset({"seed", "substitutions", "request"})
 
 
@@ -219,7 +219,7 @@ def memory_kind(rows: Sequence[Row]) -> str:
     return "peak_resident_bytes"
 
 
-def make_rows(runs: Iterable[StoredRun]) -> tuple[Row, ...]:
+def make_training_rows(runs: Iterable[StoredRun]) -> tuple[Row, ...]:
     """Group runs into rows, in name order.
 
     A variant that was run in several settings (another corpus, budget or device) gets one row per

@@ -9,6 +9,7 @@ from harness.report.blocks import Section
 from harness.report.costs import memory_section, time_section
 from harness.report.curves import loss_section, sweep_section
 from harness.report.data import corpus_section, generations_section
+from harness.report.devices import devices_section
 from harness.report.differences import differences_section, noise_section
 from harness.report.evidence import Evidence
 from harness.report.forms import forms_section
@@ -29,6 +30,7 @@ SECTIONS: tuple[Callable[[Evidence], Section | None], ...] = (
     loss_section,
     memory_section,
     time_section,
+    devices_section,
     sweep_section,
     corpus_section,
     generations_section,

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 
 from harness.report import numbers
 from harness.report.blocks import Block, Details, Note, Section, code, prose, strong
-from harness.report.cells import show_limit
+from harness.report.cells import ending, show_limit
 from harness.report.decision import price, what_would_change
 from harness.report.evidence import Evidence
+from harness.report.gains import gains
 from harness.report.ranking import packed_base
-from harness.report.recommend import recommend
+from harness.report.recommend import Recommendation, recommend
+from harness.report.rows import Row
 from harness.report.statistics.effects import FEWEST_CLUSTERS
 from harness.spec.request import suite_changes
 
@@ -19,26 +21,75 @@ FEW_TREES = 20
 
 def summary_section(evidence: Evidence) -> Section | None:
     """What to use, why, how sure; then the caveats."""
-    blocks: list[Block] = [_question(evidence)]
     found = recommend(evidence)
     if found is None:
-        blocks.append(prose("No run has been scored yet, so there is nothing to recommend."))
-    elif found.row is None:
+        return Section("summary", "Decision", tuple(_nothing_scored(evidence)))
+    asked = evidence.request.budget_memory_bytes, evidence.request.max_loss
+    if len(evidence.rows) == 1 and found.row is not None and asked == (None, None):
+        blocks = _single(evidence, found.row)
+    else:
+        blocks = _recommended(evidence, found)
+    blocks += [Note(text) for text in caveats(evidence)]
+    blocks.append(_settings(evidence))
+    return Section("summary", "Decision", tuple(blocks))
+
+
+def _nothing_scored(evidence: Evidence) -> Iterator[Block]:
+    """How runs ended of which none has a score, or how to begin where there is none."""
+    suite = evidence.request.suite.partition("+")[0]
+    if not evidence.rows:
+        yield prose(f"No run has been scored yet: suite {suite} has no runs.")
+        yield prose("The first is made by ", code("python -m harness run --variant qlora_nf4"), ".")
+        yield from (Note(text) for text in _broken(evidence))
+        return
+    failed = [(row, record) for row in evidence.rows for record in row.failures]
+    ended = f"none of {_counted(len(failed), 'run')} ended well" if failed else "no run has a score"
+    where = " Their last words stand under “Runs that did not end well”." if failed else ""
+    yield prose(f"No run has been scored yet, so there is nothing to recommend: {ended}.{where}")
+    for row, record in failed:
+        told = f", seed {record.plan.seed}: {ending(record)}"
+        yield prose(code(row.label), told, bullet=True)
+    yield from (Note(text) for text in _broken(evidence))
+    yield _settings(evidence)
+
+
+def _single(evidence: Evidence, row: Row) -> list[Block]:
+    """What training changed, which is what the runs of one variant have shown."""
+    models = row.plan.model.name
+    asked = f"What does training {row.label} change in {models}?"
+    if not row.plan.trains:
+        asked = f"How good is {row.label}, untrained ({models})?"
+    told: list[Block] = [prose(asked)]
+    for place, gain in enumerate(gains(row)):
+        told.append(prose(gain if place else strong(gain)))
+    return told + price(evidence, row)
+
+
+def _recommended(evidence: Evidence, found: Recommendation) -> list[Block]:
+    blocks: list[Block] = [_question(evidence)]
+    if found.row is None:
         blocks.append(prose(strong("Nothing fits. "), " ".join(found.reasons)))
     else:
-        lead = "Least bad choice: " if meaningless(evidence) else "Recommended: "
-        blocks.append(prose(strong(lead), code(found.row.label), ". ", " ".join(found.reasons)))
+        blocks.append(
+            prose(strong(lead(evidence)), code(found.row.label), ". ", " ".join(found.reasons))
+        )
         blocks += price(evidence, found.row)
-    if found is not None and found.sureness:
+    if found.sureness:
         blocks.append(prose(strong("How sure:")))
         blocks += [prose(text, bullet=True) for text in found.sureness]
     changes = what_would_change(evidence, found)
     if changes:
-        blocks.append(prose(strong("What would change it:")))
+        blocks.append(prose(strong("What would change this choice:")))
         blocks += [prose(text, bullet=True) for text in changes]
-    blocks += [Note(text) for text in caveats(evidence)]
-    blocks.append(_settings(evidence))
-    return Section("summary", "Decision", tuple(blocks))
+    return blocks
+
+
+def lead(evidence: Evidence) -> str:
+    """What a recommendation begins with."""
+    if meaningless(evidence):
+        return "Least bad choice: "
+    trained = any(row.plan.trains and row.finished for row in evidence.rows)
+    return "Recommended: " if trained else "Nothing was trained. The best as it is: "
 
 
 def _changes(evidence: Evidence) -> list[str]:
@@ -82,7 +133,7 @@ def _settings(evidence: Evidence) -> Details:
     blocks: list[Block] = [prose((runs + _budget(evidence)).strip())]
     changes = _changes(evidence)
     if changes:
-        blocks.append(prose("Set otherwise than in the suite's file:"))
+        blocks.append(prose("Changed from the suite's file:"))
         blocks += [prose(code(change), bullet=True) for change in changes]
     return Details("Settings of these runs", tuple(blocks))
 
@@ -153,6 +204,10 @@ def caveats(evidence: Evidence) -> Iterator[str]:
             "Some runs shared their device with others: their times are longer than alone, and "
             "their energy was not measured."
         )
+    yield from _broken(evidence)
+
+
+def _broken(evidence: Evidence) -> Iterator[str]:
     if evidence.broken:
         yield f"{len(evidence.broken)} records could not be read and were left out; named below."
 
@@ -186,7 +241,10 @@ def _seed_caveats(evidence: Evidence) -> Iterator[str]:
         yield f"One seed only, so no verdict is given: {_named(single)}."
     two = [row.label for row in trained if len(row.seeds) == 2]
     if two:
-        yield f"Two seeds hardly tell seed noise, so intervals are very wide: {_named(two)}."
+        yield (
+            "Two seeds give a poor estimate of seed noise, so these intervals are very wide: "
+            f"{_named(two)}."
+        )
 
 
 def _rate_caveats(evidence: Evidence) -> Iterator[str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.report import numbers
-from harness.report.blocks import Block, Figure, Section, prose
+from harness.report.axes import axes_choice
+from harness.report.blocks import Figure, Section, prose
 from harness.report.cells import difference_text
 from harness.report.evidence import Evidence
 from harness.report.figures.canvas import Axis
@@ -45,19 +46,24 @@ def tradeoff_section(evidence: Evidence) -> Section | None:
         Cost("time", f"training time, {unit}", short, seconds, time_order(evidence.rows)),
         Cost("energy", "training energy, Wh", "Wh", 3600, energy_order(evidence.rows)),
     )
-    figures = [(cost, _figure(evidence, evidence.main, cost)) for cost in costs]
-    blocks: list[Block] = [figure for _, figure in figures if figure is not None]
-    drawn = [cost for cost, figure in figures if figure is not None]
-    if not blocks:
+    found = [(cost, _figure(evidence, evidence.main, cost)) for cost in costs]
+    figures = [figure for _, figure in found if figure is not None]
+    drawn = [cost for cost, figure in found if figure is not None]
+    if not figures:
         return None
+    chosen = recommend(evidence)
+    first = drawn[0].title.partition(",")[0]
+    axes = axes_choice(evidence, None if chosen is None else chosen.row, first)
+    figures[0] = replace(figures[0], axes=axes)
     note = prose(
-        "A variant is on the front (dashed) where no other one is better in one respect and at "
-        "least as good in the other, by the values of these runs. Bars are 95 % intervals of the "
-        f"difference from {evidence.reference}; with one training there is none. Costs are medians "
-        "over the runs. Costs that differ by less than repeated runs of one variant do are a tie: "
-        f"{_ties(drawn)}. The recommended variant is ringed (◉). {looks(evidence.rows)}"
+        "The dashed line is the Pareto front: no other variant is better in one respect and "
+        "at least as good in the other, by the values of these runs. Bars are 95 % intervals "
+        f"of the difference from {evidence.reference}; with one training there is none. Costs "
+        "are medians over the runs. Two costs that differ by less than repeated runs of one "
+        f"variant count as a tie: {_ties(drawn)}. The recommended variant is ringed (◉). "
+        f"{looks(evidence.rows)}"
     )
-    return Section("tradeoff", "Quality against cost", (note, *blocks))
+    return Section("tradeoff", "Quality against cost", (note, *figures))
 
 
 def _figure(evidence: Evidence, main: Scoring, cost: Cost) -> Figure | None:
@@ -66,8 +72,8 @@ def _figure(evidence: Evidence, main: Scoring, cost: Cost) -> Figure | None:
         for row in evidence.ranked
         if row.label in main.values and (x := cost.order.read(row)) is not None
     ]
-    if not known:
-        return None
+    if len({x for _, x in known}) < 2:
+        return None  # a cost that tells no rows apart
     front = _front(main, known, cost.order)
     found = recommend(evidence)
     chosen = None if found is None else found.row
@@ -124,7 +130,7 @@ def _ties(costs: Sequence[Cost]) -> str:
     """How close a tie is for each cost, and what breaks it."""
     said = [
         f"{cost.name} up to {numbers.percent(cost.order.alike, digits=0)}"
-        + (" (there the planner's bytes decide)" if cost.order.breakers else "")
+        + (" (the predicted memory then decides)" if cost.order.breakers else "")
         for cost in costs
     ]
     return ", ".join(said)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -135,7 +137,7 @@ def html_page(
     a ``version`` the page asks its server for it, and loads itself anew when that has changed.
     """
     own = {"report": report, "pictures": pictures, "version": version, "links": links}
-    return fill_page("report.html.j2", ("page.css",), ("theme.js", "page.js"), own)
+    return fill_page("report.html.j2", ("page.css",), ("theme.js", "axes.js", "page.js"), own)
 
 
 def fill_page(
@@ -147,6 +149,12 @@ def fill_page(
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = _environment().get_template(template)
     return page.render(**own, style=style, script=script, script_hash=digest)
+
+
+def as_script(data: Mapping[str, Any]) -> str:
+    """Data as JSON that no text in it can end or turn into markup."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 def _tidy(page: str) -> str:
@@ -185,6 +193,7 @@ def _environment() -> Environment:
         md_span=markdown.span,
         fence=markdown.fence,
         kind=lambda block: type(block).__name__,
+        script=lambda value: as_script(asdict(value)),
         halves=_halves,
         choices=_choices,
         tagged=lambda tags: "|".join(f"{kind}={value}" for kind, value in tags),
@@ -215,4 +224,4 @@ def _choices(tags: Sequence[Sequence[tuple[str, str]]]) -> list[tuple[str, list[
 def _finish(value: object) -> object:
     """No control character reaches a page; markup of our own is left alone."""
     plain = isinstance(value, str) and not hasattr(value, "__html__")
-    return markdown.visible(str(value)) if plain else value
+    return markdown.harmless(str(value)) if plain else value

@@ -99,6 +99,8 @@ class _Batch:
     def _wind_up(self) -> None:
         """End what is under way; interrupted again, at once, and a third time give it up."""
         interrupts = 0
+        if self._pending:
+            self._audience.each(lambda listener: listener.stopping())
         while self._pending:
             try:
                 self._executor.cancel()

@@ -26,18 +26,19 @@ from harness.runs.ending import Ending, ending_of_error
 from harness.runs.order import Order
 from harness.runs.run import Run
 from harness.runs.watch import end_with_parent
-from harness.spec.device import nth_visible
+from harness.spec.device import VISIBLE, nth_visible
 from harness.spec.plan import Plan
 from harness.spec.storage import read_json, write_json
 
 PULSE_SECONDS = 1.0
 
 
-def run_child(path: Path) -> int:
+def run_child(path: Path, *, warm: bool = False) -> int:
     """Carry out the plan in ``path`` as ordered there and leave a record, whatever happens.
 
     Where several devices share the plan this is the process of one of them; the first one leaves
-    the record, and each that does not end well leaves its ending.
+    the record, and each that does not end well leaves its ending. ``warm`` says that this process
+    was forked from one that had loaded the libraries.
 
     Returns the exit code: 0 for a finished run, 1 for any other record, 130 when interrupted.
 
@@ -46,8 +47,12 @@ def run_child(path: Path) -> int:
     """
     folder = RunFolder(path)
     plan, order = read_json(folder.plan, Plan), read_json(folder.order, Order)
+    order = order.model_copy(update={"warm": warm})  # which may have been asked for and not be had
+    see_gpus(order)
     started, clock = datetime.now(UTC), time.monotonic()
-    rank = told_index()
+    rank = told_index(plan.training.devices)
+    if plan.training.devices > 1:  # so torchrun ends it when another device's process has failed
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     with FileLock(folder.lock_of(rank)), RunLog(folder.events_of(rank)) as log:
         run = Run(plan, folder, log, order)
         log.emit(ProcessStarted.now(pid=os.getpid()))
@@ -90,6 +95,12 @@ def _join(run: Run) -> Ranks:
     return Joined(cuda=cuda, silence_seconds=run.order.silence_seconds)
 
 
+def see_gpus(order: Order) -> None:
+    """Hide every GPU that was not given to this run."""
+    if order.gpus:
+        os.environ[VISIBLE] = order.gpus
+
+
 def see_one_gpu(plan: Plan, rank: int) -> None:
     """Hide every GPU but the one of this process: libraries use whatever they see.
 
@@ -97,17 +108,21 @@ def see_one_gpu(plan: Plan, rank: int) -> None:
     """
     if plan.device.kind != "cuda":
         return
-    name = "CUDA_VISIBLE_DEVICES"
-    chosen = nth_visible(os.environ.get(name), rank)
+    chosen = nth_visible(os.environ.get(VISIBLE), rank)
     if chosen is not None:
-        os.environ[name] = chosen
+        os.environ[VISIBLE] = chosen
+
+
+def set_library_defaults() -> None:
+    """What libraries read when they are imported or first used; what a user has set stays."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def set_up_torch(plan: Plan) -> None:
     """Fix everything that would make two runs of one plan differ."""
-    see_one_gpu(plan, told_index())
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    see_one_gpu(plan, told_index(plan.training.devices))
+    set_library_defaults()
     import random
 
     import numpy as np
@@ -140,17 +155,15 @@ def _pulse(run: Run) -> Iterator[None]:
         thread.join()
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], *, warm: bool = False) -> int:
     """``python -m harness.runs.child FOLDER``."""
     parser = argparse.ArgumentParser(prog="harness.runs.child")
     parser.add_argument("folder", type=Path)
     folder: Path = parser.parse_args(arguments).folder
     # A shell's background jobs ignore Ctrl-C, and hand that down; the parent must be heard.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if "RANK" in os.environ:  # so torchrun ends it when another device's process has failed
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
     end_with_parent()
-    return run_child(folder)
+    return run_child(folder, warm=warm)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from harness.spec.plan import Plan
 from harness.spec.schema import Frozen
 from harness.spec.storage import read_json
 
-# Endings of processes that lost another one, or were made to end because of it.
-CONSEQUENCES = ("LostDevice", "interrupted")
+# Endings of processes that were made to end because of another one, or lost it.
+MADE_TO_END, LOST = "interrupted", "LostDevice"
 PEAKS = (
     "peak_resident_bytes",
     "peak_allocated_bytes",
@@ -45,7 +45,8 @@ class DeviceEnding(Frozen):
 def cause(folder: RunFolder, plan: Plan) -> Ending | None:
     """What ended a run: the first device's process that did not end because of another.
 
-    None where one device had the run, and where no process left a word.
+    Where each has only lost another, that is what ended it. None where one device had the run, and
+    where no process left a word.
     """
     found = []
     for rank in range(plan.training.devices):
@@ -53,7 +54,8 @@ def cause(folder: RunFolder, plan: Plan) -> Ending | None:
             found.append(read_json(folder.ending_of(rank), DeviceEnding))
         except HarnessError:
             continue
-    own = [ending for ending in found if ending.kind not in CONSEQUENCES]
+    words = [ending for ending in found if ending.kind != MADE_TO_END]
+    own = [ending for ending in words if ending.kind != LOST] or words
     if not own:
         return None
     earliest = min(own, key=lambda ending: ending.time)

@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.records.events import EventLog, PhaseEnded, PhaseStarted
+from harness.records.events import (
+    EventLog,
+    PhaseEnded,
+    PhaseStarted,
+    Validated,
+    ValidationStarted,
+)
 from harness.records.record import (
     Census,
     CorpusResult,
@@ -19,6 +25,7 @@ from harness.records.record import (
     Score,
     TrainResult,
 )
+from harness.records.validation import ValidationPoint
 from harness.runs.ending import Ending
 from harness.spec.plan import Plan
 
@@ -29,6 +36,7 @@ class RunLog(EventLog):
     phase: PhaseName | None = None
     step: int | None = None
     steps_done: int = 0
+    validations_done: int = 0
 
     def start_phase(self, name: PhaseName) -> None:
         """Say that a phase begins."""
@@ -38,6 +46,17 @@ class RunLog(EventLog):
     def end_phase(self, cost: PhaseCost) -> None:
         """Say that a phase has ended, and what it cost."""
         self.emit(PhaseEnded.now(cost=cost))
+
+    def start_validation(self, step: int) -> None:
+        """Say that training pauses after ``step`` steps to be validated."""
+        self.phase = "validate"
+        self.emit(ValidationStarted.now(step=step))
+
+    def end_validation(self, point: ValidationPoint) -> None:
+        """Say what was found, and that training goes on."""
+        self.phase = "train"
+        self.validations_done += 1
+        self.emit(Validated.now(point=point))
 
     def advance(self, done: int, total: int, **numbers: float) -> None:
         """Report progress inside the phase; in training, of optimizer steps."""
@@ -61,6 +80,7 @@ class Draft:
     adapter_bytes: int | None = None
     resumed: int = 0
     shared: bool = False
+    warm: bool = False
     costs: list[PhaseCost] = field(default_factory=list)
 
     def record(
@@ -81,25 +101,34 @@ class Draft:
             status="ok" if ending is None else ending.status,
             started_at=started_at,
             seconds=seconds,
-            phases=_with_earlier_training(costs, self.training, log.steps_done),
+            phases=_with_earlier_training(costs, self.training, log),
             problem=problem,
             **fields,
         )
 
 
 def _with_earlier_training(
-    costs: tuple[PhaseCost, ...], training: TrainResult | None, steps_done: int
+    costs: tuple[PhaseCost, ...], training: TrainResult | None, log: RunLog
 ) -> tuple[PhaseCost, ...]:
-    """Costs in which the training phase counts the steps that earlier attempts took.
+    """Costs that count the steps and validations of earlier attempts too.
 
-    Its energy is unknown then, since nobody measured the whole.
+    The energy of such a phase is unknown, since nobody measured the whole.
     """
-    if training is None or steps_done >= training.steps:
+    if training is None:
         return costs
-    earlier = sum(point.seconds for point in training.losses[: training.steps - steps_done])
+    points = () if training.validation is None else training.validation.points
+    steps, validations = training.steps - log.steps_done, len(points) - log.validations_done
+    earlier: dict[PhaseName, list[float]] = {
+        "train": [one.seconds for one in training.losses[: max(0, steps)]],
+        "validate": [one.seconds for one in points[: max(0, validations)]],
+    }
+    if earlier["validate"] and not log.validations_done:
+        costs = (*costs, PhaseCost(name="validate", seconds=0.0))
     return tuple(
-        cost.model_copy(update={"seconds": cost.seconds + earlier, "energy_joules": None})
-        if cost.name == "train"
+        cost.model_copy(
+            update={"seconds": cost.seconds + sum(earlier[cost.name]), "energy_joules": None}
+        )
+        if earlier.get(cost.name)
         else cost
         for cost in costs
     )

@@ -40,7 +40,7 @@ STOPPED: dict[Means, Ending] = {
     "interrupted": Ending("interrupted", "interrupted", "interrupted by the user"),
     "timed_out": Ending("failed", "timed_out", "stopped at the time limit"),
 }
-ABANDONED = Ending("interrupted", "interrupted", "the process that watched over the run is gone")
+ABANDONED = Ending("interrupted", "interrupted", "the process that supervised the run has ended")
 
 
 def ending_of_error(error: BaseException) -> Ending:
@@ -64,7 +64,7 @@ def _memory_ending(error: BaseException) -> Ending | None:
     seen: BaseException | None = error
     while seen is not None:
         text = str(seen)
-        first = text.splitlines()[0] if text else "no further account"
+        first = text.splitlines()[0] if text else "no details"
         # torch.OutOfMemoryError by name, since torch may not be imported
         if type(seen).__name__ == CUDA_MEMORY[0] or _says(seen, CUDA_MEMORY):
             return Ending("oom", "cuda_oom", first)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Protocol
@@ -52,16 +52,21 @@ class Executor(Protocol):
 class LocalExecutor:
     """Runs plans on this machine, each in a process of its own, in ``slots`` at once.
 
-    With several slots a run begins as soon as its predicted memory fits beside those under way;
-    a plan whose memory cannot be predicted is refused.
+    With ``gpus`` every run sees its own of them. Where there are more slots than devices, a run
+    begins as soon as its predicted memory fits beside those under way, and a plan whose memory
+    cannot be predicted is refused.
     """
 
-    def __init__(self, store: RunStore, order: Order = ORDER, slots: int = 1) -> None:
+    def __init__(
+        self, store: RunStore, order: Order = ORDER, slots: int = 1, gpus: Sequence[str] = ()
+    ) -> None:
         """Leave records in ``store``."""
         self._store = store
-        self._order = order.model_copy(update={"shared": slots > 1})
+        shared = slots > max(len(gpus), 1)
+        self._order = order.model_copy(update={"shared": shared})
         self._stop = Stop()
-        self._room = None if slots == 1 else Room()
+        self._is_first = True
+        self._room = Room(gpus=gpus, alone=not shared) if gpus or shared else None
         self._slots = ThreadPoolExecutor(slots, thread_name_prefix="slot")
 
     def device(self, kind: DeviceChoice) -> Device:
@@ -77,9 +82,16 @@ class LocalExecutor:
         return self._slots.submit(self._run, plan, hear)
 
     def _run(self, plan: Plan, hear: Hear) -> RunRecord:
-        with nullcontext() if self._room is None else self._room.beside(plan, self._stop):
-            hear(RunStarted.now(host=socket.gethostname()))
-            return supervise(plan, self._store, hear, self._order, self._stop)
+        with nullcontext("") if self._room is None else self._room.beside(plan, self._stop) as gpus:
+            host = socket.gethostname()
+            hear(RunStarted.now(host=f"{host}, GPU {gpus}" if gpus else host))
+            order = self._order.model_copy(update={"gpus": gpus, "warm": self._is_warm()})
+            return supervise(plan, self._store, hear, order, self._stop)
+
+    def _is_warm(self) -> bool:
+        """Whether a run is forked: not the first, which may be the only one and would wait."""
+        first, self._is_first = self._is_first, False
+        return self._order.warm and not first
 
     def cancel(self) -> None:
         """Stop the children; plans that wait for a slot are not run."""
@@ -98,17 +110,15 @@ EXECUTORS = Plugins(
 )
 
 
-def make_executor(
-    name: str, store: RunStore, order: Order = ORDER, where: str | int | None = None
-) -> Executor:
+def make_executor(name: str, store: RunStore, order: Order = ORDER, *where: object) -> Executor:
     """The executor registered as ``name``.
 
-    ``where`` is what the executor takes beside store and order: slots of this machine, the
-    address of a Ray cluster, a SLURM partition.
+    ``where`` is what the executor takes beside store and order: slots and GPUs of this machine,
+    the address of a Ray cluster, a SLURM partition.
 
     Raises:
         UnknownName: there is none of that name.
         UserError: it cannot be used here.
     """
     kind: Callable[..., Executor] = EXECUTORS.load(name, "--executor")
-    return kind(store, order, *(() if where is None else (where,)))
+    return kind(store, order, *where)

@@ -43,5 +43,8 @@ class Listener:
     def lost(self, name: str, error: Exception) -> None:
         """Another listener, of the class ``name``, has failed and is told nothing more."""
 
+    def stopping(self) -> None:
+        """The batch is cut short: runs under way write their records, and no more are begun."""
+
     def end(self) -> None:
         """After the last result, also of a batch that is cut short."""

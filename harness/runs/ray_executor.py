@@ -123,7 +123,7 @@ def _understood(error: BaseException) -> BaseException:
     if "Cancelled" in name or isinstance(cause, KeyboardInterrupt):
         return CancelledError()
     first = str(error).strip().splitlines()[0] if str(error).strip() else name
-    return RunError(f"the Ray task did not end well: {name}: {first}")
+    return RunError(f"the Ray task failed: {name}: {first}")
 
 
 def _carry_out(parcel: Parcel, sources: Sources) -> bytes:

@@ -1,9 +1,9 @@
-"""Room: the memory of a device, shared by the runs that are under way on it."""
+"""Room: the devices of a machine and their memory, shared by the runs under way on them."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from importlib import import_module
@@ -20,41 +20,70 @@ class Room:
     """Lets runs in while their predicted peaks together fit; one alone always does.
 
     A run that does not fit alone is let in too: it may need less than predicted, and if it does
-    not, that is a result.
+    not, that is a result. With ``gpus`` each run gets one of them, or as many as share it, those
+    first on which the fewest runs are under way.
     """
 
-    def __init__(self, predict: Predict | None = None) -> None:
-        """``predict`` gives the bytes that a plan needs of its device, None where unknown."""
+    def __init__(
+        self, predict: Predict | None = None, gpus: Sequence[str] = (), *, alone: bool = False
+    ) -> None:
+        """``predict`` gives the bytes that a plan needs of its device, None where unknown.
+
+        ``gpus`` are named as ``CUDA_VISIBLE_DEVICES`` names them; without any there is one device.
+        Runs that are each ``alone`` on theirs need no prediction.
+        """
         self._predict = predict or predicted_bytes
         self._known: dict[str, int | None] = {}
-        self._taken: list[int] = []
+        self._taken: dict[str, list[int]] = {name: [] for name in gpus or ("",)}
+        self._alone = alone
         self._free = threading.Condition()
 
     @contextmanager
-    def beside(self, plan: Plan, stop: Stop) -> Iterator[None]:
-        """Wait until there is room for ``plan``, and hold it.
+    def beside(self, plan: Plan, stop: Stop) -> Iterator[str]:
+        """Wait until there is room for ``plan``, and hold it; the GPUs that it gets, by name.
 
         Raises:
-            UserError: what it needs cannot be predicted.
+            UserError: what it needs cannot be predicted, or it needs more GPUs than there are.
             CancelledError: ``stop`` was asked for meanwhile.
         """
-        needed = self._needed(plan)
+        count = self._count(plan)
+        needed = 0 if self._alone else self._needed(plan)
         with self._free:
-            while not self._fits(plan, needed):
+            while len(places := self._places(plan, needed)[:count]) < count:
                 if stop.asked:
                     raise CancelledError
                 self._free.wait(WAIT_SECONDS)
-            self._taken.append(needed)
+            for place in places:
+                self._taken[place].append(needed)
         try:
-            yield
+            yield ",".join(places)
         finally:
             with self._free:
-                self._taken.remove(needed)
+                for place in places:
+                    self._taken[place].remove(needed)
                 self._free.notify_all()
 
-    def _fits(self, plan: Plan, needed: int) -> bool:
+    def _count(self, plan: Plan) -> int:
+        """How many of the named devices the plan gets."""
+        if "" in self._taken:
+            return 1
+        if plan.training.devices > len(self._taken):
+            raise UserError(
+                f"{plan.variant} is divided over {plan.training.devices} devices",
+                where="--gpus",
+                expected=f"at most the {len(self._taken)} that are named there",
+            )
+        return plan.training.devices
+
+    def _places(self, plan: Plan, needed: int) -> list[str]:
+        """Devices with room for the plan, the emptiest first."""
         memory = plan.device.memory_bytes
-        return not self._taken or memory is None or sum(self._taken) + needed <= memory
+        found = [
+            place
+            for place, taken in self._taken.items()
+            if not taken or (not self._alone and (memory is None or sum(taken) + needed <= memory))
+        ]
+        return sorted(found, key=lambda place: len(self._taken[place]))
 
     def _needed(self, plan: Plan) -> int:
         with self._free:  # a prediction takes a second, and most plans of a batch are alike

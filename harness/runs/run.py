@@ -19,12 +19,13 @@ from harness.records.store import RunFolder
 from harness.runs.draft import Draft, RunLog
 from harness.runs.kept import Kept, PhaseResult
 from harness.runs.order import Order
+from harness.runs.validator import Validator
 from harness.spec.plan import Plan
 
 if TYPE_CHECKING:
     from harness.corpus.corpus import Corpus
     from harness.corpus.render import Renderer
-    from harness.corpus.sequences import Rows
+    from harness.corpus.sequences import TrainingRows
     from harness.measure.meter import Meter
     from harness.score.subject import Scores, Subject
     from harness.weights.shape import ParameterCount
@@ -44,12 +45,12 @@ class Run:
         """Take the plan, the folder to leave results in and the log to speak into."""
         from harness.measure.meter import Meter
 
-        leads = told_index() == 0
+        leads = told_index(plan.training.devices) == 0
         self._ranks: Ranks = ALONE
         self.plan = plan
         self.folder = folder
         self.log = log
-        self.draft = Draft(shared=order.shared)
+        self.draft = Draft(shared=order.shared, warm=order.warm)
         self.meter: Meter = Meter(plan.device, shared=order.shared, leads=leads)
         self._kept = Kept(folder, plan)
         self.order = order
@@ -60,7 +61,7 @@ class Run:
     def _in_phase(self, name: PhaseName) -> Iterator[PhaseState]:
         self.log.start_phase(name)
         finished = len(self.meter.costs)
-        state = PhaseState()
+        state, told = PhaseState(), len(self.draft.costs)
         try:
             with self.meter.phase(name):
                 yield state
@@ -69,13 +70,15 @@ class Run:
                 cost.model_copy(update={"reused": state.reused})
                 for cost in self.meter.costs[finished:]
             ]
-        self.log.end_phase(self.draft.costs[-1])
+        for cost in self.draft.costs[told:]:
+            self.log.end_phase(cost)
 
     def execute(self, ranks: Ranks = ALONE) -> None:
         """Carry out the plan, or this process's part of it; ``draft`` holds what it found."""
         from harness.measure.environment import take_environment
         from harness.runs.inputs import check_inputs
         from harness.score.preflight import preflight
+        from harness.score.validation import check_validation
         from harness.train.path import path_of
         from harness.weights.fetch import fetch, quiet_libraries
 
@@ -84,7 +87,7 @@ class Run:
         self.draft.environment = take_environment(self.plan.device)
         if leads:
             self.draft.resumed = self._kept.start(self.draft.environment)
-            self.log.note("looking up what is scored on")
+            self.log.note("checking the data for scoring")
             preflight(self.plan)
         with self._in_phase("fetch"), first(ranks):
             check_inputs(self.plan)
@@ -92,6 +95,7 @@ class Run:
         self._import("the tokenizer", "transformers.models.auto.tokenization_auto")
         with self._in_phase("prepare"), first(ranks):
             corpus, renderer, rows = self._prepare(source)
+            check_validation(self.plan, corpus)
         order = self._schedule(rows)
         if leads:
             self._predict(self._divided(order, rows), rows)
@@ -105,7 +109,7 @@ class Run:
             modules = path_of(self.plan).modules
             self._import("the trainer", "harness.weights.adapter", "peft", *modules)
             with self._in_phase("train"):
-                model = self._train(model, rows, order, renderer)
+                model = self._train(self._subject(model, corpus, renderer), rows, order)
         self._take_scores("score", lambda: self._subject(model, corpus, renderer))
         if leads:
             with self._in_phase("save"):
@@ -117,11 +121,11 @@ class Run:
         for name in modules:
             import_module(name)
 
-    def _prepare(self, source: Path) -> tuple[Corpus, Renderer, Rows | None]:
-        from harness.corpus.cache import tokenised_corpus
+    def _prepare(self, source: Path) -> tuple[Corpus, Renderer, TrainingRows | None]:
         from harness.corpus.funnel import with_rows
         from harness.corpus.render import Renderer
-        from harness.corpus.sequences import make_rows
+        from harness.corpus.sequences import make_training_rows
+        from harness.corpus.tokenised import tokenised_corpus
         from harness.weights.agreement import check_tokens
         from harness.weights.load import load_tokenizer
 
@@ -133,21 +137,18 @@ class Run:
         )
         found = tokenised_corpus(self.plan.corpus, renderer, self._reuse)
         sequences = (*found.train, *found.held_out)
-        used = {
-            "padding": renderer.pad_id,
-            "the end of a turn": renderer.end_of_turn_id,
-            "a token of the corpus": max(int(one.input_ids.max(initial=0)) for one in sequences),
-        }
+        largest = max(int(one.input_ids.max(initial=0)) for one in sequences)
+        used = {**renderer.own_tokens, "a token of the corpus": largest}
         check_tokens(self.plan.model, source, used)
         training = self.plan.training
-        rows = make_rows(found.train, training)
+        rows = make_training_rows(found.train, training)
         self.draft.corpus = with_rows(found.corpus.result, rows, training.overflow)
         corpus = found.corpus
         if self.plan.score.split == "validation":  # what is not here cannot be chosen by
             corpus = replace(corpus, held_out=(), pairs=())
         return corpus, renderer, rows if self.plan.trains else None
 
-    def _schedule(self, rows: Rows | None) -> list[int]:
+    def _schedule(self, rows: TrainingRows | None) -> list[int]:
         """Indices of the rows to train on, in order."""
         from harness.train.schedule import schedule
 
@@ -158,12 +159,12 @@ class Run:
         rows_of = rows.of_conversation if plan.order == "conversations" else None
         return schedule(len(rows.rows), plan.budget, seed, rows.tokens_per_row, rows_of)
 
-    def _divided(self, order: list[int], rows: Rows | None) -> list[int]:
+    def _divided(self, order: list[int], rows: TrainingRows | None) -> list[int]:
         from harness.train.schedule import divided
 
         return divided(order, rows.tokens_per_row, self.plan) if rows is not None else order
 
-    def _predict(self, order: list[int], rows: Rows | None) -> None:
+    def _predict(self, order: list[int], rows: TrainingRows | None) -> None:
         """Outside of any phase: it is no cost of the variant."""
         from harness.forecast.memory import predict
         from harness.train.schedule import largest_micro_batch
@@ -257,17 +258,17 @@ class Run:
             ranks=self._ranks,
         )
 
-    def _train(self, model: Any, rows: Rows | None, order: list[int], renderer: Renderer) -> Any:
+    def _train(self, subject: Subject, rows: TrainingRows | None, order: list[int]) -> Any:
         from harness.train.job import TrainJob
         from harness.train.path import train
         from harness.weights.adapter import attach_adapter
         from harness.weights.census import check_census, take_census
 
         assert rows is not None  # noqa: S101 - a plan that trains was given rows
-        plan = self.plan
+        plan, renderer = self.plan, subject.renderer
         self.log.note("attaching the adapter" if plan.adapter else "preparing full fine-tuning")
-        batches = self._first_batches(model, rows, order, renderer)
-        model = attach_adapter(model, plan, len(order) // plan.budget.batch_size, batches)
+        batches = self._first_batches(subject.model, rows, order, renderer)
+        model = attach_adapter(subject.model, plan, len(order) // plan.budget.batch_size, batches)
         self.draft.census = take_census(model)
         counts = self._counts()
         check_census(self.draft.census, plan, counts)
@@ -281,6 +282,7 @@ class Run:
             truncated_tokens=rows.truncated_tokens,
             checkpoint_seconds=self.order.checkpoint_seconds,
             ranks=self._ranks,
+            validate=self._validator(replace(subject, model=model)),
         )
         self.log.advance(0, job.steps)
         self.draft.training = train(job, self.log)
@@ -288,12 +290,22 @@ class Run:
         check_census(take_census(model), plan, counts)
         return model.eval()
 
+    def _validator(self, subject: Subject) -> Validator | None:
+        """What validates the training, where the plan asks for it; it sees no held-out data."""
+        from harness.score.validation import ValidationLoss
+
+        if not self.plan.validation.every:
+            return None
+        corpus = replace(subject.corpus, held_out=(), pairs=())
+        loss = ValidationLoss.of(replace(subject, corpus=corpus))
+        return Validator(loss, self.meter, self.log)
+
     def _first_batches(
-        self, model: Any, rows: Rows, order: list[int], renderer: Renderer
+        self, model: Any, rows: TrainingRows, order: list[int], renderer: Renderer
     ) -> list[dict[str, Any]]:
-        """Rows for an adapter that starts from such: the first that training will see."""
+        """TrainingRows for an adapter that starts from such: the first that training will see."""
         from harness.spec.methods import reads_rows
-        from harness.train.batch import first_batches
+        from harness.train.collate import first_batches
 
         if not reads_rows(self.plan.adapter):
             return []

@@ -93,7 +93,7 @@ class SlurmExecutor:
 def _understood(error: BaseException) -> BaseException:
     if "cancel" in str(error).lower():
         return CancelledError()
-    return RunError(f"the job did not end well: {type(error).__name__}: {error}")
+    return RunError(f"the job failed: {type(error).__name__}: {error}")
 
 
 def _look(kind: DeviceChoice) -> str:

@@ -57,11 +57,11 @@ def supervise(
 
 
 def _used_again(known: RunRecord) -> str:
-    text = f"already run on {known.started_at[:10]}: the record is used again"
+    text = f"already run on {known.started_at[:10]}: using that result"
     made_by = None if known.environment is None else known.environment.sources
     if made_by in (None, sources_digest(*RESULT_ROOMS)):
         return text
-    return f"{text}, although another version of the harness made it (--force runs it anew)"
+    return f"{text}, which another version of the harness made (--force runs it again)"
 
 
 def _run(plan: Plan, store: RunStore, hear: Hear, order: Order, stop: Stop) -> RunRecord:
@@ -99,8 +99,8 @@ def shrunk(record: RunRecord) -> Plan | None:
     micro = plan.training.micro_batch_size
     if record.status != "oom" or problem is None or problem.phase != "train" or micro < 2:
         return None
-    batch = plan.budget.batch_size
-    used = max(size for size in range(1, micro // 2 + 1) if batch % size == 0)
+    rows = plan.device_rows
+    used = max(size for size in range(1, micro // 2 + 1) if rows % size == 0)
     key = "training.micro_batch_size"
     earlier = [item for item in plan.substitutions if item.key == key]
     found = Substitution(

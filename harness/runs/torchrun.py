@@ -7,12 +7,13 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from harness.records.store import RunFolder
 from harness.runs.devices import DeviceEnding
-from harness.runs.ending import ending_of_process, oom_counters, oom_kills
+from harness.runs.ending import Ending, ending_of_process, oom_counters, oom_kills
 from harness.runs.process import GRACE_SECONDS
 from harness.runs.watch import end_with_parent
 from harness.spec.plan import Plan
@@ -20,6 +21,12 @@ from harness.spec.storage import read_json, write_json
 
 MODULE = "harness.runs.child"
 INTERRUPTED = 130
+# What NCCL prints before it ends a process that has waited for another device in vain.
+NCCL_WAITED = "Watchdog caught collective operation timeout"
+
+# Settings that torch 2.11 does not have all; processes then get torchrun's own half a minute.
+NEWER = {"signals_to_handle": "SIGTERM", "shutdown_timeout": GRACE_SECONDS}
+NO_ANSWER = "another device's process does not answer: NCCL has waited for it in vain"
 
 
 def launch(path: Path) -> int:
@@ -44,9 +51,8 @@ def launch(path: Path) -> int:
         rdzv_endpoint="localhost:0",
         local_addr="127.0.0.1",  # the machine's name need not be known to any server
         max_restarts=0,
-        signals_to_handle="SIGTERM",
-        shutdown_timeout=GRACE_SECONDS,  # for the record
         logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
+        **_known(LaunchConfig, NEWER),
     )
     signal.signal(signal.SIGINT, _pass_on)
     counters = oom_counters(os.getpid())
@@ -58,6 +64,12 @@ def launch(path: Path) -> int:
         killed = None if kills is None or more is None else more - kills
         return _write_endings(folder, error.failures, killed)
     return 0
+
+
+def _known(kind: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    """Those settings that this version of a dataclass has."""
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in settings.items() if name in names}
 
 
 def _pass_on(*_: object) -> None:
@@ -84,6 +96,8 @@ def _write_endings(folder: RunFolder, failures: dict[int, Any], oom: int | None)
         late = failures[rank].timestamp - begun > GRACE_SECONDS / 2
         if code < 0 and not late and not folder.ending_of(rank).exists():
             ending = ending_of_process(code, None, oom)
+            if code == -signal.SIGABRT and NCCL_WAITED in folder.log.read_text(errors="replace"):
+                ending = Ending("failed", "LostDevice", NO_ANSWER)
             write_json(folder.ending_of(rank), DeviceEnding.of(rank, ending, time.time()))
     return INTERRUPTED if INTERRUPTED in codes.values() else 1
 

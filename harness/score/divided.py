@@ -11,21 +11,28 @@ import torch
 from harness.parallel.divide import spans
 from harness.parallel.ranks import Ranks
 from harness.records.events import Progress, Silence
-from harness.score.likelihood import Answer, Likelihood, Query
-from harness.score.prefixes import Extend, IntArray, Rows, Tree, common_prefix
+from harness.score.likelihood import Likelihood, Query, TargetScores
+from harness.score.prefixes import Extend, IntArray, SideBySide, Tree, common_prefix
 from harness.score.subject import Subject
 
-Step = Extend | Tree | Rows
+Pass = Extend | Tree | SideBySide
 OPEN = "open"  # what the first device says when it looks a model over
 
 
 def make_likelihood(subject: Subject, progress: Progress) -> Likelihood:
-    """What answers queries about the model of ``subject``, with the help of other devices."""
+    """What answers queries about the model of ``subject``; other devices help (help_score)."""
     tokens = subject.plan.score.batch_tokens
     if subject.ranks.count == 1:
         return Likelihood(subject.model, tokens, progress)
     subject.ranks.hand_out(OPEN)
     return DividedLikelihood(subject.model, tokens, progress, subject.ranks)
+
+
+def likelihood_of(model: Any, batch_tokens: int, progress: Progress, ranks: Ranks) -> Likelihood:
+    """What answers queries about a model that every device asks about, in the same calls."""
+    if ranks.count == 1:
+        return Likelihood(model, batch_tokens, progress)
+    return DividedLikelihood(model, batch_tokens, progress, ranks, asked_by_all=True)
 
 
 def help_score(model: Any, batch_tokens: int, ranks: Ranks) -> None:
@@ -45,28 +52,38 @@ class DividedLikelihood(Likelihood):
     """Every device makes the same schedule of passes and runs a part of it.
 
     The passes are those of one device, of the same tokens in the same shapes, so the answers are
-    the same bit for bit. The first device asks; the others wait in :func:`help_score`.
+    the same bit for bit. The first device asks, and the others wait in :func:`help_score`; or,
+    ``asked_by_all``, every device makes the same calls.
     """
 
-    def __init__(self, model: Any, batch_tokens: int, progress: Progress, ranks: Ranks) -> None:
+    def __init__(
+        self,
+        model: Any,
+        batch_tokens: int,
+        progress: Progress,
+        ranks: Ranks,
+        *,
+        asked_by_all: bool = False,
+    ) -> None:
         """Look the model over, each device for itself; the first one's view of it counts."""
         super().__init__(model, batch_tokens, progress)
         self._ranks = ranks
+        self._hands_out = ranks.index == 0 and not asked_by_all
         way = ranks.hand_out((self._body.way, self._reason))
         while self._body.way != way[0] and self._others:
             self._body = self._others.pop(0)
         self._reason = way[1]
 
     @torch.inference_mode()
-    def answer(self, queries: Sequence[Query]) -> list[Answer]:
+    def answer(self, queries: Sequence[Query]) -> list[TargetScores]:
         """See :meth:`Likelihood.answer`; what the first device is asked, all answer."""
-        if self._ranks.index == 0:
+        if self._hands_out:
             self._ranks.hand_out(list(queries))
         return super().answer(queries)
 
     def _chosen(
-        self, steps: Iterable[Step], inputs: Sequence[IntArray]
-    ) -> tuple[Iterable[Step], int]:
+        self, steps: Iterable[Pass], inputs: Sequence[IntArray]
+    ) -> tuple[Iterable[Pass], int]:
         """This device's share of the passes, by the tokens that they compute."""
         every = list(steps)
         asked = [index for index, step in enumerate(every) if not isinstance(step, Extend)]
@@ -75,7 +92,7 @@ class DividedLikelihood(Likelihood):
         members = [m for step in chosen if not isinstance(step, Extend) for m in step.members]
         return chosen, sum(len(inputs[member]) for member in members)
 
-    def _complete(self, answers: Sequence[Answer], filled: Sequence[int]) -> None:
+    def _complete(self, answers: Sequence[TargetScores], filled: Sequence[int]) -> None:
         """Exchange what each device has found."""
         mine = [(query, answers[query].log_probs, answers[query].greedy) for query in filled]
         for part in self._ranks.gather(mine):
@@ -87,7 +104,7 @@ class DividedLikelihood(Likelihood):
         return bool(self._ranks.hand_out(found))
 
 
-def costs(steps: Sequence[Step], inputs: Sequence[IntArray]) -> list[int]:
+def costs(steps: Sequence[Pass], inputs: Sequence[IntArray]) -> list[int]:
     """Tokens that each pass with answers computes, with the prefix that is run for it."""
     found, prefix = [], 0
     for step in steps:
@@ -99,17 +116,17 @@ def costs(steps: Sequence[Step], inputs: Sequence[IntArray]) -> list[int]:
     return found
 
 
-def _tokens(step: Tree | Rows, inputs: Sequence[IntArray]) -> int:
+def _tokens(step: Tree | SideBySide, inputs: Sequence[IntArray]) -> int:
     rows = [inputs[member] for member in step.members]
-    if isinstance(step, Rows):
+    if isinstance(step, SideBySide):
         return len(rows) * max(len(row) for row in rows)
     shared = [step.base, *(common_prefix(a, b) for a, b in pairwise(rows))]
     return sum(len(row) - base for row, base in zip(rows, shared, strict=True))
 
 
-def with_prefixes(steps: Sequence[Step], chosen: Collection[int]) -> list[Step]:
+def with_prefixes(steps: Sequence[Pass], chosen: Collection[int]) -> list[Pass]:
     """The chosen passes, and before them those that fill the cache for them; in order."""
-    kept: list[Step] = []
+    kept: list[Pass] = []
     needed = 0  # cached tokens that later passes read
     for index in reversed(range(len(steps))):
         step = steps[index]

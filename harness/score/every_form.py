@@ -16,9 +16,9 @@ from harness.forms.make import Parts, open_form, write_form
 from harness.parallel.ranks import ALONE
 from harness.records.events import Progress
 from harness.records.record import Generation, Score
-from harness.score.fidelity import DIVERGENCE, Pair, score_fidelity
+from harness.score.fidelity import DIVERGENCE, FormPair, score_fidelity
 from harness.score.items import Place, Stage
-from harness.score.perplexity import held_out_sequences
+from harness.score.perplexity import sequences_of
 from harness.score.subject import Scores, Subject
 from harness.score.take import take_scores
 from harness.spec.form import LOUD_NATS, Form, parse_form
@@ -131,8 +131,8 @@ def _fidelity(
         "tokens_per_second": None if form.quant else _speed(opened.model, subject),
     }
     spec = subject.plan.score
-    pair = Pair(subject.model, opened.model, spec.window)
-    scores = score_fidelity(pair, held_out_sequences(subject), place, details)
+    pair = FormPair(subject.model, opened.model, spec.window)
+    scores = score_fidelity(pair, sequences_of(subject, spec.split), place, details)
     for score in scores:
         if score.metric == DIVERGENCE.name and score.value > LOUD_NATS:
             progress.note(

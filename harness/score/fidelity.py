@@ -37,7 +37,7 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Pair:
+class FormPair:
     """The model as trained and a form of it; ``window`` bounds the tokens of a conversation."""
 
     trained: Any
@@ -46,7 +46,7 @@ class Pair:
 
 
 def score_fidelity(
-    pair: Pair, sequences: Sequence[TokenSequence], place: Place, details: dict[str, JsonValue]
+    pair: FormPair, sequences: Sequence[TokenSequence], place: Place, details: dict[str, JsonValue]
 ) -> list[Score]:
     """KL divergence of the form from the trained model per token, and how often top tokens agree.
 
@@ -80,7 +80,7 @@ def score_fidelity(
 
 
 @torch.inference_mode()
-def compare(pair: Pair, sequences: Sequence[TokenSequence]) -> list[Compared]:
+def compare(pair: FormPair, sequences: Sequence[TokenSequence]) -> list[Compared]:
     """Both models' distributions of each conversation's scored tokens, in the order given.
 
     Conversations of like length are run side by side where both models give their own logits
@@ -96,7 +96,7 @@ def compare(pair: Pair, sequences: Sequence[TokenSequence]) -> list[Compared]:
     return found
 
 
-def _bodies(pair: Pair) -> tuple[tuple[Body, Body], int]:
+def _bodies(pair: FormPair) -> tuple[tuple[Body, Body], int]:
     """How both models are run, and how many tokens at a time; 0 for one conversation at a time."""
     models = (pair.trained, pair.form)
     budget = PASS_TOKENS.get(models[0].device.type, PASS_TOKENS["cpu"])

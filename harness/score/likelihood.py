@@ -15,7 +15,15 @@ from pydantic import JsonValue
 from harness.errors import DivergedError
 from harness.records.events import Progress
 from harness.score.body import Body, RowsBody, WholeBody
-from harness.score.prefixes import Extend, IntArray, Rows, Schedule, Tree, lay_out
+from harness.score.prefixes import (
+    Extend,
+    IntArray,
+    Schedule,
+    SideBySide,
+    Tree,
+    distinct_rows,
+    lay_out,
+)
 from harness.score.probe import find_ways, is_exact, soft_prompt_tokens, stretches_after
 
 FloatArray = npt.NDArray[np.float64]
@@ -37,7 +45,7 @@ class Query:
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
+class TargetScores:
     """Log-probabilities [m] of a query's targets, and whether each was the likeliest token."""
 
     log_probs: FloatArray
@@ -94,14 +102,15 @@ class Likelihood:
         return found if self._reason is None else {**found, "passes_reason": self._reason}
 
     @torch.inference_mode()
-    def answer(self, queries: Sequence[Query]) -> list[Answer]:
+    def answer(self, queries: Sequence[Query]) -> list[TargetScores]:
         """The answers, in order.
 
         Raises:
             DivergedError: a log-probability is not a finite number.
         """
         answers = [
-            Answer(np.zeros(len(q.targets)), np.zeros(len(q.targets), np.bool_)) for q in queries
+            TargetScores(np.zeros(len(q.targets)), np.zeros(len(q.targets), np.bool_))
+            for q in queries
         ]
         apart = self._stretched(queries)
         together = [index for index in range(len(queries)) if index not in set(apart)]
@@ -120,7 +129,7 @@ class Likelihood:
         sizes = {index: len(query.tokens) - 1 for index, query in enumerate(queries)}
         return sorted((i for i, size in sizes.items() if size >= limit), key=sizes.__getitem__)
 
-    def _answer_compared(self, queries: Sequence[Query], answers: Sequence[Answer]) -> None:
+    def _answer_compared(self, queries: Sequence[Query], answers: Sequence[TargetScores]) -> None:
         """Fill in answers; with less sharing if the longest differs from the model's own."""
         self._fill(self._body, queries, answers)
         while self._others and (longest := self._due(queries)) is not None:
@@ -140,7 +149,7 @@ class Likelihood:
         longest = int(np.argmax(sizes)) if sizes else 0
         return longest if sizes and sizes[longest] > LONGER * self._compared else None
 
-    def _is_own(self, query: Query, answer: Answer) -> bool:
+    def _is_own(self, query: Query, answer: TargetScores) -> bool:
         """Whether an answer is that of the model's own forward pass over the query alone."""
         body = self._body
         if not isinstance(body, RowsBody):
@@ -153,7 +162,7 @@ class Likelihood:
         self.computed_tokens += len(query.tokens) - 1
         return _agree(answer.log_probs[chosen], own.double().cpu().numpy(), exact=self._exact)
 
-    def _answer_apart(self, queries: Sequence[Query], answers: Sequence[Answer]) -> None:
+    def _answer_apart(self, queries: Sequence[Query], answers: Sequence[TargetScores]) -> None:
         """Fill in answers of rising length, each by a pass of its own.
 
         A rotary embedding that stretches keeps the longest length it has seen until a short
@@ -170,9 +179,9 @@ class Likelihood:
         for query, answer in zip(queries, answers, strict=True):
             self._fill(whole, [query], [answer])
 
-    def _fill(self, body: Body, queries: Sequence[Query], answers: Sequence[Answer]) -> None:
+    def _fill(self, body: Body, queries: Sequence[Query], answers: Sequence[TargetScores]) -> None:
         """Fill in answers by passes over the distinct inputs of all queries."""
-        inputs, members = _distinct([query.tokens[:-1] for query in queries])
+        inputs, members = distinct_rows([query.tokens[:-1] for query in queries])
         first = [min(int(queries[q].targets[0]) - 1 for q in asked) for asked in members]
         steps, total = self._chosen(self._steps(body, inputs, first), inputs)
         done, told = 0, 0.0
@@ -194,12 +203,12 @@ class Likelihood:
         self._complete(answers, filled)
 
     def _chosen(
-        self, steps: Iterable[Extend | Tree | Rows], inputs: Sequence[IntArray]
-    ) -> tuple[Iterable[Extend | Tree | Rows], int]:
+        self, steps: Iterable[Extend | Tree | SideBySide], inputs: Sequence[IntArray]
+    ) -> tuple[Iterable[Extend | Tree | SideBySide], int]:
         """The passes to run here, and the tokens of all inputs in them."""
         return steps, sum(len(row) for row in inputs)
 
-    def _complete(self, answers: Sequence[Answer], filled: Sequence[int]) -> None:
+    def _complete(self, answers: Sequence[TargetScores], filled: Sequence[int]) -> None:
         """Fill in the answers that are not among ``filled``: there are none."""
 
     def _agreed(self, found: bool) -> bool:  # noqa: FBT001 - what was found
@@ -208,16 +217,16 @@ class Likelihood:
 
     def _steps(
         self, body: Body, inputs: Sequence[IntArray], first: Sequence[int]
-    ) -> Iterable[Extend | Tree | Rows]:
+    ) -> Iterable[Extend | Tree | SideBySide]:
         schedule = Schedule(inputs, first, self._budget)
         if body.takes_trees:
             return schedule.steps()
         if body.takes_rows:
             return schedule.side_by_side(range(len(inputs)))
-        return (Rows((index,)) for index in range(len(inputs)))
+        return (SideBySide((index,)) for index in range(len(inputs)))
 
     def _run(
-        self, body: Body, step: Tree | Rows, inputs: Sequence[IntArray], cache: Any
+        self, body: Body, step: Tree | SideBySide, inputs: Sequence[IntArray], cache: Any
     ) -> tuple[torch.Tensor, dict[int, tuple[int, IntArray]]]:
         """Hidden states [tokens, width], and for each member its offset and flat indices."""
         if isinstance(step, Tree):
@@ -235,7 +244,9 @@ class Likelihood:
         }
 
 
-def _read(body: Body, hidden: torch.Tensor, wanted: _Gathered, answers: Sequence[Answer]) -> None:
+def _read(
+    body: Body, hidden: torch.Tensor, wanted: _Gathered, answers: Sequence[TargetScores]
+) -> None:
     """Fill in answers from hidden states; logits exist for a few positions at a time."""
     rows, targets = np.concatenate(wanted.rows), np.concatenate(wanted.targets)
     log_probs, greedy = body.log_probs(hidden, rows, targets)
@@ -247,8 +258,8 @@ def _read(body: Body, hidden: torch.Tensor, wanted: _Gathered, answers: Sequence
 
 
 def _of(
-    chosen: Sequence[int], queries: Sequence[Query], answers: Sequence[Answer]
-) -> tuple[list[Query], list[Answer]]:
+    chosen: Sequence[int], queries: Sequence[Query], answers: Sequence[TargetScores]
+) -> tuple[list[Query], list[TargetScores]]:
     return [queries[index] for index in chosen], [answers[index] for index in chosen]
 
 
@@ -263,7 +274,7 @@ def _agree(ours: FloatArray, own: FloatArray, *, exact: bool) -> bool:
 
 
 def _gather(
-    step: Tree | Rows,
+    step: Tree | SideBySide,
     paths: dict[int, tuple[int, IntArray]],
     members: list[list[int]],
     queries: Sequence[Query],
@@ -277,15 +288,3 @@ def _gather(
             gathered.targets.append(query.tokens[query.targets])
             gathered.slots.append((q, len(query.targets)))
     return gathered
-
-
-def _distinct(rows: Iterable[IntArray]) -> tuple[list[IntArray], list[list[int]]]:
-    """Distinct inputs in lexicographic order, and which queries use each."""
-    found: dict[bytes, list[int]] = {}
-    kept: dict[bytes, IntArray] = {}
-    for index, row in enumerate(rows):
-        key = row.astype(">u4").tobytes()
-        found.setdefault(key, []).append(index)
-        kept.setdefault(key, row)
-    order = sorted(found)
-    return [kept[key] for key in order], [found[key] for key in order]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from harness.corpus.tokens import TokenSequence
     from harness.records.record import Score
     from harness.score.likelihood import Likelihood
-    from harness.spec.suite import ScoreSpec
+    from harness.spec.suite import ScoreSpec, Split
 
 PERPLEXITY = Metric("held_out", "perplexity", "per token", "lower", transform="exp", headline=True)
 BITS_PER_BYTE = Metric("held_out", "bits_per_byte", "bits per byte", "lower")
@@ -98,7 +98,7 @@ def held_out(taking: Taking) -> Scores:
             where=subject.corpus.result.name,
             hint=f"raise {spec.split}_fraction, or give a larger corpus",
         )
-    sequences = held_out_sequences(subject)
+    sequences = sequences_of(subject, spec.split)
     texts = _texts(subject, sequences)
     found = score_held_out(taking.likelihood, sequences, texts, taking.place, spec)
     return Scores(tuple(found))
@@ -115,15 +115,22 @@ def _texts(subject: Subject, sequences: Sequence[TokenSequence]) -> dict[str, li
     }
 
 
-def held_out_sequences(subject: Subject) -> list[TokenSequence]:
-    """The conversations of the split that is scored in tokens, as far as the suite scores them."""
-    limit, split = subject.plan.score.held_out_tokens, subject.plan.score.split
+def sequences_of(subject: Subject, split: Split) -> list[TokenSequence]:
+    """The conversations of a split in tokens, as far as the suite scores them."""
+    limit = subject.plan.score.held_out_tokens
     return [
         replace(
             sequence, input_ids=sequence.input_ids[:limit], loss_mask=sequence.loss_mask[:limit]
         )
         for sequence in subject.renderer.encode_all(getattr(subject.corpus, split))
     ]
+
+
+def window_of(likelihood: Likelihood, spec: ScoreSpec) -> tuple[int, int]:
+    """Window and stride as asked for, or cut to the model's context."""
+    if likelihood.context is None or spec.window <= likelihood.context:
+        return spec.window, spec.stride
+    return likelihood.context, min(spec.stride, max(1, likelihood.context // 2))
 
 
 def score_held_out(
@@ -144,8 +151,7 @@ def score_held_out(
         DivergedError: a log-likelihood is not finite.
         UserError: no assistant token at all.
     """
-    window = spec.window if likelihood.context is None else min(spec.window, likelihood.context)
-    stride = min(spec.stride, max(1, window // 2)) if window < spec.window else spec.stride
+    window, stride = window_of(likelihood, spec)
     pairs = [(sequence.input_ids, sequence.loss_mask) for sequence in sequences]
     losses = negative_log_likelihoods(likelihood, pairs, window, stride)
     sums = np.array([loss.sum() for loss in losses])

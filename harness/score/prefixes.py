@@ -30,7 +30,7 @@ class Tree:
 
 
 @dataclass(frozen=True)
-class Rows:
+class SideBySide:
     """Run ``members`` side by side, padded on the right, without a cache."""
 
     members: tuple[int, ...]
@@ -55,7 +55,7 @@ class Schedule:
             common_prefix(a, b) for a, b in zip(self.inputs, self.inputs[1:], strict=False)
         ]
 
-    def steps(self) -> Iterator[Extend | Tree | Rows]:
+    def steps(self) -> Iterator[Extend | Tree | SideBySide]:
         """Every pass in order; side-by-side rows come last, longest first."""
         apart: list[int] = []
         parts = [(0, len(self.inputs), 0)] if len(self.inputs) else []
@@ -104,13 +104,13 @@ class Schedule:
         whole = sum(len(self.inputs[i]) for i in range(low, high))
         return self._tokens(low, high, 0) >= DISTINCT * whole
 
-    def side_by_side(self, members: Iterable[int]) -> Iterator[Rows]:
+    def side_by_side(self, members: Iterable[int]) -> Iterator[SideBySide]:
         """Members in padded batches within the budget, longest first."""
         members = sorted(members, key=lambda i: -len(self.inputs[i]))
         start = 0
         while start < len(members):
             fit = max(1, self.budget // len(self.inputs[members[start]]))
-            yield Rows(tuple(members[start : start + fit]))
+            yield SideBySide(tuple(members[start : start + fit]))
             start += fit
 
 
@@ -161,3 +161,15 @@ def lay_out(inputs: Sequence[IntArray], tree: Tree) -> Layout:
         sees[rows, path[: len(path) - count]] = True
         sees[rows, rows] = np.tril(np.ones((count, count), np.bool_))
     return Layout(np.concatenate(tokens), np.concatenate(depths), sees, paths)
+
+
+def distinct_rows(rows: Iterable[IntArray]) -> tuple[list[IntArray], list[list[int]]]:
+    """Distinct inputs in lexicographic order, and which queries use each."""
+    found: dict[bytes, list[int]] = {}
+    kept: dict[bytes, IntArray] = {}
+    for index, row in enumerate(rows):
+        key = row.astype(">u4").tobytes()
+        found.setdefault(key, []).append(index)
+        kept.setdefault(key, row)
+    order = sorted(found)
+    return [kept[key] for key in order], [found[key] for key in order]

@@ -25,7 +25,7 @@ def check_asked(spec: ScoreSpec) -> None:
 
 
 def preflight(plan: Plan) -> None:
-    """Refuse scores whose data cannot be had; loads the data of every task, but no weights.
+    """Refuse scores whose data cannot be read; loads the data of every task, but no weights.
 
     Tasks on documents of the corpus are looked up only: the corpus is prepared before it is
     scored.

@@ -181,7 +181,7 @@ def _group_scores(
             column = _TaskMetric(group.name, wanted.metric, chosen, _leaf_of(outcome, parts))
             yield place.write(
                 column.meaning(headline=group.name == outcome.loaded.name),
-                _joined(parts, by_size=wanted.weight_by_size),
+                joined(parts, by_size=wanted.weight_by_size),
                 asked=outcome.asked(group.name),
                 details={
                     **_details(outcome, group.name, chosen),
@@ -196,7 +196,7 @@ def _leaf_of(outcome: Evaluated, parts: dict[str, Items]) -> Any:
     return outcome.loaded.tasks[next(iter(parts))]
 
 
-def _joined(parts: dict[str, Items], *, by_size: bool) -> Items:
+def joined(parts: dict[str, Items], *, by_size: bool) -> Items:
     """Rows of several tasks; unweighted groups weigh rows so that each task counts alike.
 
     Numerator and denominator bear the same weight: the ratio of their sums is the mean of the

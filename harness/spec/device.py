@@ -40,7 +40,7 @@ def detect_device(kind: DeviceChoice = "auto") -> Device:
         raise UserError(
             "no NVIDIA GPU can be used here",
             where="--device cuda",
-            hint="python -m harness doctor says what this machine has",
+            hint="run python -m harness doctor to see what this machine has",
         )
     return _cpu()
 
@@ -111,6 +111,9 @@ def first_visible(visible: str | None) -> int | str | None:
     return first if first.startswith(("GPU-", "MIG-")) else None
 
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
 def nth_visible(visible: str | None, index: int) -> str | None:
     """The entry of ``CUDA_VISIBLE_DEVICES`` for the GPU at ``index``; null where there is none."""
     if visible is None:
@@ -134,7 +137,7 @@ def _gpu_handle(asked: int | str) -> Any:
 
 def visible_gpus() -> list[str]:
     """Names of the NVIDIA GPUs that a process may use here, in its order; empty without any."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = os.environ.get(VISIBLE)
     if not Path("/dev/nvidiactl").exists():
         return []
     import pynvml

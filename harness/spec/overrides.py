@@ -15,7 +15,16 @@ MOST_SEEDS = 1000
 LONGEST_SEED = 20
 MOST_SECTIONS = 8  # of a key: no setting lies deeper
 VARIANT_SECTIONS = ("method", "quantization", "precision", "adapter", "training")
-SUITE_SECTIONS = ("model", "corpus", "budget", "score", "seeds", "order", "order_seed")
+SUITE_SECTIONS = (
+    "model",
+    "corpus",
+    "budget",
+    "validation",
+    "score",
+    "seeds",
+    "order",
+    "order_seed",
+)
 PROTOCOL_SECTIONS = ("training", "precision")  # the suite's, for every variant alike
 
 
@@ -35,7 +44,7 @@ def parse_settings(settings: Iterable[str]) -> tuple[dict[str, Any], dict[str, A
     """Split ``--set key=value`` options into overrides for the variant and for the suite.
 
     A value is read as TOML (``32``, ``true``, ``[0, 1]``) and otherwise taken as a string.
-    TOML has no null: ``none`` unsets what may be left out, as in ``budget.steps=none`` (see
+    TOML has no null: ``none`` clears an optional setting, as in ``budget.steps=none`` (see
     :func:`harness.spec.schema.with_nulls`).
     ``training.…`` and ``precision.…`` make another variant, to be compared with the plain one;
     ``suite.training.…`` and ``suite.precision.…`` change the protocol of all variants.

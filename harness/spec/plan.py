@@ -12,7 +12,7 @@ from harness.spec.digests import data_fingerprint
 from harness.spec.model import Model
 from harness.spec.plan_digests import is_task_file
 from harness.spec.schema import Frozen, Versioned, default_of, leave_out
-from harness.spec.suite import Budget, CorpusSpec, Order, ScoreSpec, Seed
+from harness.spec.suite import Budget, CorpusSpec, Order, ScoreSpec, Seed, Validation
 from harness.spec.variant import (
     INTERPOLATION,
     Adapter,
@@ -27,7 +27,7 @@ from harness.spec.variant import (
 
 
 class Substitution(Frozen):
-    """A setting that cannot be had as asked, what is used instead, and why."""
+    """A setting that cannot be honoured, what is used instead, and why."""
 
     key: str
     asked: JsonValue
@@ -73,6 +73,7 @@ class Plan(Versioned):
         default=None, description="of a local model folder; null elsewhere and in older plans"
     )
     budget: Budget
+    validation: Validation = Validation()
     score: ScoreSpec
     device: Device
     substitutions: tuple[Substitution, ...] = ()
@@ -151,6 +152,7 @@ NEWER = (
     "corpus.validation_fraction",
     "corpus.validation_limit",
     "corpus.chat_date",
+    "validation",
     "score.also",
     "score.split",
     "interpolation",

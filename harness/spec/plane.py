@@ -29,29 +29,29 @@ same.
 """
 
 
-class Cell(Frozen):
+class MethodCell(Frozen):
     """Whether one thing works for a pair of method and scheme; ``reason`` is whose, where not."""
 
     state: Literal["works", "refused", "not offered"]
     reason: str = ""
 
 
-class Row(Frozen):
+class MethodRow(Frozen):
     """What is known of a method on bases of those schemes."""
 
     method: str
     schemes: tuple[str, ...]
-    plan: Cell
-    plain: Cell
-    fast: Cell
-    gpus: Cell
-    merge: Cell
-    export: Cell
-    architectures: tuple[tuple[str, Cell], ...] = ()
+    plan: MethodCell
+    plain: MethodCell
+    fast: MethodCell
+    gpus: MethodCell
+    merge: MethodCell
+    export: MethodCell
+    architectures: tuple[tuple[str, MethodCell], ...] = ()
     """Of the tiny models that were tried, and whether they take the method."""
 
     @property
-    def cells(self) -> tuple[Cell, ...]:
+    def cells(self) -> tuple[MethodCell, ...]:
         """In the order of ``FACETS``."""
         return tuple(getattr(self, name) for name in FACETS)
 
@@ -60,7 +60,7 @@ class Plane(Frozen):
     """Every pair of method and scheme, as found on a processor with the named versions."""
 
     versions: dict[str, str]
-    rows: tuple[Row, ...]
+    rows: tuple[MethodRow, ...]
 
 
 def read_plane() -> Plane:
@@ -72,9 +72,9 @@ def read_plane() -> Plane:
     return read_json(FILE, Plane)
 
 
-def drawn_together(rows: Iterable[Row]) -> tuple[Row, ...]:
+def drawn_together(rows: Iterable[MethodRow]) -> tuple[MethodRow, ...]:
     """Rows by method, one for all schemes on which a method's cells are alike."""
-    alike: dict[object, list[Row]] = {}
+    alike: dict[object, list[MethodRow]] = {}
     for row in rows:
         alike.setdefault((row.method, row.cells, row.architectures), []).append(row)
     found = [
@@ -105,7 +105,7 @@ def plane_markdown(plane: Plane) -> str:
     return "\n".join([head, *table, *lines, "", *notes, ""])
 
 
-def _architectures(row: Row, reasons: dict[str, int]) -> str:
+def _architectures(row: MethodRow, reasons: dict[str, int]) -> str:
     """Names of those that work, and of the others with the reason."""
     names = [
         name if cell.state == "works" else f"{name} {_shown(cell, reasons)}"
@@ -114,7 +114,7 @@ def _architectures(row: Row, reasons: dict[str, int]) -> str:
     return ", ".join(names)
 
 
-def _shown(cell: Cell, reasons: dict[str, int]) -> str:
+def _shown(cell: MethodCell, reasons: dict[str, int]) -> str:
     if not cell.reason:
         return cell.state
     number = reasons.setdefault(cell.reason, len(reasons) + 1)

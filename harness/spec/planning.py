@@ -12,7 +12,7 @@ from harness.spec.parallel import parallel_refusal
 from harness.spec.plan import Plan, Substitution
 from harness.spec.plan_digests import corpus_sha256, data_sha256, model_sha256
 from harness.spec.schemes import check_usable
-from harness.spec.suite import Budget, Suite
+from harness.spec.suite import Budget, Suite, Validation
 from harness.spec.variant import Precision, Training, Variant
 
 
@@ -37,10 +37,11 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
     if variant.method == "none":
         shared = {"devices": training.devices, "parallel": training.parallel}
         training, budget, order = Training.model_validate(shared), Budget(steps=0), {}
+        validation = Validation()
         precision = precision.model_copy(update={"trainable": "float32"})
         found = [item for item in found if not item.key.startswith(("training", "precision.tr"))]
     else:
-        budget = suite.budget
+        budget, validation = suite.budget, suite.validation
     return Plan(
         variant=variant.name,
         suite=suite.name,
@@ -58,6 +59,7 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
         data_sha256=data_sha256(suite.score),
         model_sha256=model_sha256(model),
         budget=budget,
+        validation=validation,
         score=suite.score.taken,
         device=device,
         substitutions=tuple(found),

@@ -58,7 +58,7 @@ class Plugins:
             raise UserError(
                 f"the package that brings the {self.kind} {name} cannot be imported: {error}",
                 where=f"entry point {name} = {outside[name].value} of group {self.group}",
-                hint="mend or remove that package",
+                hint="repair or remove that package",
             ) from error
 
 

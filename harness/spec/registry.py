@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UnknownName, UserError
+from harness.spec.claim import Claim
 from harness.spec.derived_names import changes_of, suite_name, with_changes
 from harness.spec.model import Model, RandomSource
 from harness.spec.overrides import merge
@@ -24,6 +25,7 @@ PACKAGE = Path(__file__).parents[1]
 MODELS = PACKAGE / "models"
 SUITES = PACKAGE / "suites"
 STUDIES = PACKAGE / "studies"
+CLAIMS = PACKAGE / "claims"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,99}")
 
 # alpha is the same at every rank: with the 1/r scale of LoRA the best learning rate then hardly
@@ -56,6 +58,11 @@ def suite_names() -> list[str]:
 def study_names() -> list[str]:
     """Names of all built-in studies, sorted."""
     return _stems(STUDIES)
+
+
+def claim_names() -> list[str]:
+    """Names of all built-in claims, sorted."""
+    return _stems(CLAIMS)
 
 
 def model_names() -> list[str]:
@@ -107,6 +114,12 @@ def load_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
     if overrides:
         data["name"] = with_changes(path.stem, changes_of(overrides))
     return parse(Study, data, where=_blame(path, overrides))
+
+
+def load_claim(name: str) -> Claim:
+    """Read one claim by name or path."""
+    path = _locate("claim", name, CLAIMS)
+    return parse(Claim, {"name": path.stem, **read_toml(path)}, where=path)
 
 
 def load_suite(name: str, overrides: Mapping[str, Any] | None = None) -> Suite:

@@ -106,7 +106,7 @@ class Study(Frozen):
     primary: str | None = Field(
         default=None, description="the score that decides; null: the suite's, or perplexity"
     )
-    margin: Margin = Field(default=0.01, description="differences within it do not matter")
+    margin: Margin = Field(default=0.01, description="smaller differences do not matter")
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = Field(
         default=0.05, description="chance of any wrong conclusion, over all looks and variants"
     )

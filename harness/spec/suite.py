@@ -37,7 +37,8 @@ class CorpusSpec(Frozen):
         description='"sample" (bundled), a file, a folder, or "hub:OpenAssistant/oasst1@revision"',
     )
     format: str = Field(
-        default="auto", description="a name of harness.corpus.formats; auto: recognised by content"
+        default="auto",
+        description="a format of harness/corpus/formats.py; auto: recognised by content",
     )
     policy: Literal["best_path", "all_paths", "top_paths", "one_reply"] = "best_path"
     max_rank: Annotated[int, Field(ge=0)] = Field(
@@ -122,6 +123,41 @@ class Budget(Frozen):
         return self
 
 
+class Validation(Frozen):
+    """Loss on the validation split while a variant is trained; never on held-out data.
+
+    A training is validated before its first step, after every ``every`` steps and after its last.
+    """
+
+    every: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="optimizer steps from one validation to the next; 0: none"
+    )
+    keep: Literal["last", "best"] = Field(
+        default="last",
+        description="which weights are scored and saved: those after the last step, or those with "
+        "the lowest validation loss",
+    )
+    patience: Positive | None = Field(
+        default=None,
+        description="training stops after so many validations in a row without a new lowest loss",
+    )
+
+    @model_validator(mode="after")
+    def _something_is_validated(self) -> Validation:
+        if not self.every and (self.keep == "best" or self.patience is not None):
+            msg = "keep = best and patience need validation losses: set every to 1 or more steps"
+            raise ValueError(msg)
+        return self
+
+    def due(self, step: int, steps: int) -> bool:
+        """Whether to validate after ``step`` of ``steps`` optimizer steps (0: before any)."""
+        return self.every > 0 and (step % self.every == 0 or step == steps)
+
+    def times(self, steps: int) -> int:
+        """How often a training of ``steps`` steps is validated, unless it stops early."""
+        return -(-steps // self.every) + 1 if self.every else 0
+
+
 class Task(Frozen):
     """One lm-eval task or group: stock, bundled, or of the user's own."""
 
@@ -132,6 +168,7 @@ class Task(Frozen):
 
 
 Order = Literal["conversations", "rows"]
+Split = Literal["held_out", "validation"]
 
 
 class ScoreSpec(Frozen):
@@ -174,7 +211,7 @@ class ScoreSpec(Frozen):
     )
     engine: Literal["fast", "hf"] = "fast"
     batch_tokens: Positive = Field(default=4096, description="tokens per scoring batch (fast)")
-    split: Literal["held_out", "validation"] = Field(
+    split: Split = Field(
         default="held_out",
         description='what is scored: the verdict on "held_out", or for tuning only the loss on '
         '"validation"; tasks, preference, forgetting and generations then wait for the verdict',
@@ -215,6 +252,7 @@ class Suite(Frozen):
     model: str
     corpus: CorpusSpec = CorpusSpec()
     budget: Budget
+    validation: Validation = Validation()
     score: ScoreSpec = ScoreSpec()
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     order_seed: Seed | None = Field(
@@ -230,7 +268,12 @@ class Suite(Frozen):
 
     @model_validator(mode="after")
     def _there_is_something_to_tune_on(self) -> Suite:
-        if self.score.split == "validation" and not self.corpus.validation_fraction:
-            msg = 'score.split = "validation" needs a corpus.validation_fraction above 0'
+        wants = {
+            'score.split = "validation"': self.score.split == "validation",
+            f"validation.every = {self.validation.every}": self.validation.every > 0,
+        }
+        asked = [setting for setting, wanted in wants.items() if wanted]
+        if asked and not self.corpus.validation_fraction:
+            msg = f"{asked[0]} needs a corpus.validation_fraction above 0"
             raise ValueError(msg)
         return self

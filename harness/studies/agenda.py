@@ -13,7 +13,8 @@ from harness.report.pairing import Aligned, ScoreKey, read_items
 from harness.report.rows import Row
 from harness.report.sample import Scale, make_scale
 from harness.spec.plan import Plan
-from harness.studies.arms import Arm, Comparison, verdict_job
+from harness.studies.arms import Arm, StudyArms, verdict_job
+from harness.studies.budget import Spent, spent_on, within
 from harness.studies.findings import Job
 from harness.studies.looks import FAR, Conclusion, Family, Following, Rule, follow, steered
 from harness.studies.search import Find, Search, search
@@ -21,16 +22,6 @@ from harness.studies.steering import Steering
 
 Setting = Literal["default", "best"]
 PERPLEXITY = ("held_out", "perplexity")
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What the settled runs of a study have cost; energy is null where none was measured."""
-
-    runs: int
-    failed: int
-    seconds: float
-    joules: float | None
 
 
 @dataclass(frozen=True)
@@ -57,7 +48,7 @@ class Agenda:
     planned although something is open: the budget.
     """
 
-    comparison: Comparison
+    comparison: StudyArms
     searches: dict[str, Search]
     standings: dict[Setting, Standing]
     jobs: tuple[Job, ...]
@@ -76,7 +67,7 @@ class Agenda:
         return self.standings.get("best") or self.standings.get("default")
 
 
-def next_plans(comparison: Comparison, find: Find, steering: Steering = Steering()) -> Agenda:  # noqa: B008 - it is immutable
+def next_plans(comparison: StudyArms, find: Find, steering: Steering = Steering()) -> Agenda:  # noqa: B008 - it is immutable
     """Where the study stands and what to run next, from its file, records and decisions alone.
 
     Drivers that are killed, run at once, or hold a part of the records each, agree for that
@@ -88,7 +79,7 @@ def next_plans(comparison: Comparison, find: Find, steering: Steering = Steering
 class _Planner:
     """Looks every job up once, and remembers what it saw for the account of costs."""
 
-    def __init__(self, comparison: Comparison, find: Find, steering: Steering) -> None:
+    def __init__(self, comparison: StudyArms, find: Find, steering: Steering) -> None:
         self._comparison = comparison
         self._study = comparison.study
         self._lookup = find
@@ -119,8 +110,8 @@ class _Planner:
         best = {label: found.best for label, found in searches.items() if found.best is not None}
         if self._study.tune.trials > 1 and best.keys() >= kept.keys():
             standings["best"] = self._stand("best", defaults | best)
-        jobs, stopped = self._within_budget(tuple(self._missing))
-        spent = self._spent()
+        spent = spent_on(self._settled)
+        jobs, stopped = within(self._study.budget, tuple(self._missing), self._settled)
         return Agenda(self._comparison, searches, standings, jobs, self._settled, spent, stopped)
 
     def _stand(self, setting: Setting, rates: dict[str, float]) -> Standing:
@@ -187,30 +178,6 @@ class _Planner:
                 return ScoreKey(score.task, score.metric, score.precision)
         task, _, metric = wanted.rpartition(" ")
         return ScoreKey(task or PERPLEXITY[0], metric, "training")
-
-    def _within_budget(self, jobs: tuple[Job, ...]) -> tuple[tuple[Job, ...], str]:
-        budget, spent = self._study.budget, self._spent()
-        if budget.hours is not None and jobs and spent.seconds >= 3600 * budget.hours:
-            return (), f"the budget of {budget.hours:g} hours is used up"
-        if budget.runs is None or len(jobs) <= budget.runs - spent.runs:
-            return jobs, ""
-        left = jobs[: max(budget.runs - spent.runs, 0)]
-        return left, "" if left else f"the budget of {budget.runs} runs is used up"
-
-    def _spent(self) -> Spent:
-        records = [run.record for run in self._settled.values()]
-        joules = [
-            cost.energy_joules
-            for record in records
-            for cost in record.phases
-            if cost.energy_joules is not None
-        ]
-        return Spent(
-            runs=len(records),
-            failed=sum(record.status != "ok" for record in records),
-            seconds=sum(record.seconds for record in records),
-            joules=sum(joules) if joules else None,
-        )
 
 
 def in_turns(queues: Sequence[Sequence[Job]]) -> Iterable[tuple[Job, ...]]:

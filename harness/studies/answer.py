@@ -120,7 +120,7 @@ REASONS = {
     "": "",
     "items": "items and not seeds keep it open",
     "seeds": "open after the last seed that the study allows",
-    "failed": "no run ended well",
+    "failed": "no run finished",
     "dropped": "dropped by a decision",
     "waiting": "more runs are to come",
 }
@@ -135,7 +135,7 @@ def _sureness(agenda: Agenda, main: Standing, state: str) -> Iterator[str]:
         f"{study.alpha * 100:.3g} %. Intervals hold at all looks together."
     )
     if state != "answered":
-        yield "What is not decided is no finding: neither a difference nor its absence is shown."
+        yield "An undecided comparison shows neither a difference nor its absence."
     if main.setting == "default" and study.tune.trials > 1:
         yield "At one shared default rate a ranking can be wrong: wait for the tuned comparison."
     edges = [label for label, found in agenda.searches.items() if found.edge]
@@ -152,7 +152,7 @@ def _cost(agenda: Agenda) -> str:
     if spent.joules is not None:
         text += f", {numbers.energy(spent.joules)} measured"
     if spent.failed:
-        text += f"; {spent.failed} did not end well"
+        text += f"; {spent.failed} failed"
     return text + "."
 
 
@@ -161,19 +161,20 @@ def _changes(agenda: Agenda, main: Standing, known: list[Conclusion]) -> Iterato
     if agenda.stopped:
         yield f"The study has stopped: {agenda.stopped}. More budget lets it go on."
     elif agenda.jobs:
-        yield f"{len(agenda.jobs)} runs are to come next."
+        yield f"{len(agenda.jobs)} runs come next."
     scoring = scoring_of(main)
     for found in known:
         if found.decided or found.difference is None or scoring is None:
             continue
         margin = show_limit(scoring, scoring.scale.margin)
         if found.limit == "items":
-            yield f"{found.label}: {_more_items(main, found)}, not seeds, would settle {margin}."
+            ways = f"{_more_items(main, found)}, not seeds,"
+            yield f"{found.label}: {ways} would decide whether it lies within {margin}."
         elif found.limit == "seeds":
             needed = found.difference.needed
             seeds = needed.seeds if needed else None
             ways = f"about {seeds} seeds" if seeds else "more seeds and more items"
-            yield f"{found.label}: {ways} would settle {margin}."
+            yield f"{found.label}: {ways} would decide whether it lies within {margin}."
 
 
 def _more_items(main: Standing, found: Conclusion) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property, partial
 from itertools import product
@@ -24,6 +24,18 @@ from harness.train.path import resolve
 
 RATE = "training.learning_rate"
 ON_VALIDATION = "score.split=validation"
+
+
+@dataclass(frozen=True)
+class Typed:
+    """What a command line asks of all runs: ``--set`` and ``--task``."""
+
+    settings: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+
+    def with_more(self, settings: Sequence[str]) -> Typed:
+        """The same with further settings."""
+        return replace(self, settings=(*self.settings, *settings))
 
 
 @dataclass(frozen=True)
@@ -54,7 +66,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class StudyArms:
     """What a study compares: its arms in order, one of them the reference.
 
     ``added`` says of arms that were added later which decision it was (from 0).
@@ -72,21 +84,21 @@ class Comparison:
 
 
 def compare_what(
-    study: Study, device: Device, settings: Sequence[str] = (), added: Sequence[str] = ()
-) -> Comparison:
+    study: Study, device: Device, typed: Typed = Typed(), added: Sequence[str] = ()
+) -> StudyArms:
     """Resolve a study's variants on ``device``.
 
     Args:
         study: the study.
         device: where its runs will run.
-        settings: ``--set`` of the command line, for the suite and for every trained variant.
+        typed: what the command line says besides, for the suite and for every trained variant.
         added: variants that a decision has added since.
 
     Raises:
         UserError: a variant, pattern, suite or setting that does not fit.
     """
-    shared = [*_suite_settings(study), *settings]
-    shared = _with_validation(study, shared)
+    settings = _with_validation(study, [*_suite_settings(study), *typed.settings])
+    shared = Typed(tuple(settings), typed.tasks)
     arms: dict[str, Arm] = {}
     for contender in _contenders(study.variants):
         for arm in _arms(study, contender, shared, device):
@@ -102,7 +114,7 @@ def compare_what(
             for arm in _arms(study, contender, shared, device):
                 if arms.setdefault(arm.label, arm) is arm:
                     by_decision[arm.label] = number
-    return Comparison(study, tuple(arms.values()), reference, by_decision)
+    return StudyArms(study, tuple(arms.values()), reference, by_decision)
 
 
 def _suite_settings(study: Study) -> list[str]:
@@ -144,23 +156,22 @@ def _contenders(entries: Sequence[str | Contender]) -> Iterator[Contender]:
         yield from (one.model_copy(update={"variant": name}) for name in found)
 
 
-def _arms(
-    study: Study, contender: Contender, shared: Sequence[str], device: Device
-) -> Iterator[Arm]:
+def _arms(study: Study, contender: Contender, shared: Typed, device: Device) -> Iterator[Arm]:
     """An arm for every combination of the grid; what does not train has no grid."""
     own = [_line(key, value) for key, value in contender.settings.items()]
-    (plain,) = _arms_of(study.suite, contender.variant, [*shared, *own], device)
+    (plain,) = _arms_of(study.suite, contender.variant, shared.with_more(own), device)
     if not study.grid or not plain.trains:
         yield plain
         return
     for values in product(*study.grid.values()):
         lines = [_line(key, value) for key, value in zip(study.grid, values, strict=True)]
-        yield from _arms_of(study.suite, contender.variant, [*shared, *own, *lines], device)
+        more = shared.with_more([*own, *lines])
+        yield from _arms_of(study.suite, contender.variant, more, device)
 
 
-def _arms_of(suite: str, variant: str, settings: Sequence[str], device: Device) -> list[Arm]:
+def _arms_of(suite: str, variant: str, typed: Typed, device: Device) -> list[Arm]:
     """The arm of one variant; settings of variants are not for one that trains nothing."""
-    request = Request((variant,), suite, settings=tuple(settings), seeds=(0,))
+    request = Request((variant,), suite, typed.settings, typed.tasks, seeds=(0,))
     return [Arm(plan) for plan in resolve(request, device)]
 
 

@@ -6,21 +6,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.errors import UnknownName
+from harness.errors import UnknownName, UserError
 from harness.records.store import RunStore
 from harness.report.write import write_report
+from harness.spec.derived_names import derived_name
 from harness.spec.device import Device
 from harness.spec.overrides import merge, parse_setting
 from harness.spec.registry import load_study
-from harness.spec.study import Study
+from harness.spec.schema import Frozen, parse
+from harness.spec.storage import read_json, write_json
+from harness.spec.study import Spending, Study
 from harness.studies.agenda import Agenda, next_plans
-from harness.studies.arms import Comparison, compare_what
+from harness.studies.arms import StudyArms, Typed, compare_what
 from harness.studies.findings import Findings
 from harness.studies.page import make_page
 from harness.studies.published import publish_study
 from harness.studies.steering import Steering, decide, read_steering
 
 OF_STUDY = "study."
+REQUEST = "request.json"
+
+
+class StudyRequest(Frozen):
+    """Which study, as typed; ``called`` is the name that it gets in place of its own."""
+
+    study: str
+    settings: tuple[str, ...] = ()
+    suite: str = ""
+    tasks: tuple[str, ...] = ()
+    called: str = ""
 
 
 @dataclass(frozen=True)
@@ -28,11 +42,12 @@ class OpenStudy:
     """A study, where it is carried out. Nothing of it is kept in memory that is not on disk."""
 
     study: Study
-    settings: tuple[str, ...]
+    request: StudyRequest
+    typed: Typed
     device: Device
     reports: Path
     findings: Findings
-    _resolved: dict[tuple[str, ...], Comparison] = field(default_factory=dict)
+    _resolved: dict[tuple[str, ...], StudyArms] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -44,15 +59,38 @@ class OpenStudy:
         """Decisions taken while it runs."""
         return self.folder / "decisions.jsonl"
 
+    def refuse_another(self) -> None:
+        """Refuse a name that was given to other words before.
+
+        Raises:
+            UserError: the folder holds the page and the decisions of another study.
+        """
+        path = self.folder / REQUEST
+        if not self.request.called or not path.is_file():
+            return
+        there = read_json(path, StudyRequest)
+        if there != self.request:
+            words = (there.suite, *there.settings, *there.tasks)
+            raise UserError(
+                f"--name {self.request.called} is already used by another study",
+                where=self.folder,
+                expected=f"{there.study} with {', '.join(filter(None, words)) or 'nothing set'}",
+                hint="choose another name",
+            )
+
+    def keep_request(self) -> None:
+        """Write down what was typed, beside the page."""
+        write_json(self.folder / REQUEST, self.request)
+
     def steering(self) -> Steering:
         """All decisions so far, those of other terminals too."""
         return read_steering(self.log)
 
-    def comparison(self) -> Comparison:
+    def comparison(self) -> StudyArms:
         """The arms, those that were added included."""
         added = self.steering().added
         if added not in self._resolved:
-            self._resolved[added] = compare_what(self.study, self.device, self.settings, added)
+            self._resolved[added] = compare_what(self.study, self.device, self.typed, added)
         return self._resolved[added]
 
     def agenda(self) -> Agenda:
@@ -69,7 +107,7 @@ class OpenStudy:
         for label in drop:
             if label not in labels:
                 raise UnknownName("variant of the study", label, labels)
-        compare_what(self.study, self.device, self.settings, (*self.steering().added, *add))
+        compare_what(self.study, self.device, self.typed, (*self.steering().added, *add))
         for label in drop:
             decide(self.log, "drop", label)
         for variant in add:
@@ -79,6 +117,7 @@ class OpenStudy:
 
     def write_page(self, agenda: Agenda) -> Path:
         """Write the page of the study as it stands; returns the markdown file."""
+        self.keep_request()
         return write_report(make_page(agenda, self.steering()), self.folder)
 
     def publish(self, agenda: Agenda, folder: Path) -> Path:
@@ -87,35 +126,39 @@ class OpenStudy:
 
 
 def open_study(
-    name: str, settings: Sequence[str], suite: str, device: Device, reports: Path
+    request: StudyRequest, device: Device, reports: Path, budget: Spending | None = None
 ) -> OpenStudy:
-    """Read a study by name or path.
+    """Read a study by name or path; ``budget`` takes the place of its own.
 
-    ``settings`` that begin with ``study.`` change the study; the others change its suite or all
-    its variants. Either makes another study, whose page and decisions are apart.
+    Settings that begin with ``study.`` change the study; the others change its suite or all its
+    variants. Either makes another study, whose page and decisions are apart.
 
     Raises:
-        UserError: a name, file or setting that does not fit.
+        UserError: a name, file or setting that does not fit, or a name that another study has.
     """
-    overrides: dict[str, object] = {"suite": suite} if suite else {}
+    overrides: dict[str, object] = {"suite": request.suite} if request.suite else {}
     kept = []
-    for setting in settings:
+    for setting in request.settings:
         if setting.startswith(OF_STUDY):
             overrides = merge(overrides, parse_setting(setting.removeprefix(OF_STUDY)))
         else:
             kept.append(setting)
-    study = load_study(name, overrides)
-    if kept:
-        study = study.model_copy(update={"name": _name_with(study.name, kept)})
-    store = RunStore(reports / "runs")
-    return OpenStudy(study, tuple(kept), device, reports, Findings(store))
+    study = load_study(request.study, overrides)
+    name = request.called or _name_with(study.name, kept, request.tasks)
+    study = parse(Study, study.model_dump(mode="json") | {"name": name}, where="--name")
+    if budget is not None:  # how much may be spent does not make it another study
+        study = study.model_copy(update={"budget": budget})
+    findings = Findings(RunStore(reports / "runs"))
+    opened = OpenStudy(study, request, Typed(tuple(kept), request.tasks), device, reports, findings)
+    opened.refuse_another()
+    return opened
 
 
-def _name_with(name: str, settings: Sequence[str]) -> str:
-    """The study's name with what was set for its runs."""
-    from harness.spec.derived_names import derived_name
-
+def _name_with(name: str, settings: Sequence[str], tasks: Sequence[str]) -> str:
+    """The study's name with what was typed for its runs."""
     overrides: dict[str, object] = {}
     for setting in settings:
         overrides = merge(overrides, parse_setting(setting))
-    return derived_name(name, overrides)
+    if tasks:
+        overrides["task"] = list(tasks)
+    return derived_name(name, overrides) if overrides else name

@@ -72,7 +72,7 @@ def _answer_section(question: str, found: Answer, packed: str) -> Section:
     if packed:
         blocks.append(Note(packed))
     if found.changes:
-        blocks.append(prose(strong("What would change it:")))
+        blocks.append(prose(strong("What would change this answer:")))
         blocks += [prose(text, bullet=True) for text in found.changes]
     return Section("answer", "Answer", tuple(blocks))
 

@@ -18,7 +18,7 @@ from harness.spec.schema import Frozen, Versioned
 from harness.spec.storage import read_json, write_json
 from harness.spec.study import Study
 from harness.studies.agenda import Agenda, next_plans
-from harness.studies.arms import Arm, Comparison
+from harness.studies.arms import Arm, StudyArms
 from harness.studies.findings import Job, Stage
 from harness.studies.page import make_page
 from harness.studies.steering import Decision, Steering
@@ -114,7 +114,7 @@ def read_study(folder: Path) -> tuple[Agenda, Steering]:
     root = folder / RECORDS
     published = read_json(root / STUDY, PublishedStudy)
     arms = tuple(Arm(plan) for plan in published.arms)
-    comparison = Comparison(published.study, arms, published.reference, published.added)
+    comparison = StudyArms(published.study, arms, published.reference, published.added)
     steering = Steering(published.decisions)
     runs = {_name(entry): _read(root, entry) for entry in published.runs}
     return next_plans(comparison, lambda job: runs.get(_name(job)), steering), steering

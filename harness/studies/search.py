@@ -75,6 +75,21 @@ def search(arm: Arm, tune: Tune, find: Find) -> Search:
     return _Grid(arm, tune, find).search()
 
 
+def rungs(tune: Tune) -> list[tuple[float, int]]:
+    """The shares of the budget that a search gives, each with the number of its trials."""
+    if tune.method == "tpe":
+        return [(1.0, tune.trials)]
+    found, count = [], tune.trials
+    for rung in range(tune.rungs):
+        found.append((_share(tune, rung), count))
+        count = math.ceil(count / tune.keep_one_in)
+    return found
+
+
+def _share(tune: Tune, rung: int) -> float:
+    return float(tune.keep_one_in ** -float(tune.rungs - 1 - rung))
+
+
 def grid(default: float, tune: Tune) -> dict[int, float]:
     """Learning rates by their place: the default's is 0."""
     low = -((tune.trials - 1) // 2)
@@ -115,8 +130,7 @@ class _Grid:
     def search(self) -> Search:
         places = list(self._places)
         for rung in range(self._tune.rungs):
-            share = self._tune.keep_one_in ** -float(self._tune.rungs - 1 - rung)
-            tried, missing = self._try(places, share)
+            tried, missing = self._try(places, _share(self._tune, rung))
             if missing:
                 return self._unfinished(missing)
             if rung < self._tune.rungs - 1:

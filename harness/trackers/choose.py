@@ -18,6 +18,7 @@ TRACKERS = Plugins(
         "tensorboard": "harness.trackers.tensorboard:TensorBoard",
         "wandb": "harness.trackers.wandb:WandB",
         "mlflow": "harness.trackers.mlflow:MLflow",
+        "trackio": "harness.trackers.trackio:Trackio",
     },
 )
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.records.events import Advanced, Event, Pulse
+from harness.records.events import Advanced, Event, Pulse, Validated
 from harness.records.record import RunRecord
 from harness.runs.listener import Listener, RunResult
 from harness.spec.plan import Plan
@@ -46,11 +46,13 @@ class Tracker(Listener):
         return str(self.folder)
 
     def hear(self, plan: Plan, event: Event) -> None:
-        """Pass on losses and memory."""
+        """Pass on losses, of training and of the validation split, and memory."""
         self._begin(plan)
         if isinstance(event, Advanced) and "loss" in event.numbers:
             numbers = {f"train/{name}": value for name, value in event.numbers.items()}
             self.log(plan, "step", event.done, numbers)
+        elif isinstance(event, Validated):
+            self.log(plan, "step", event.point.step, {"validation/loss": event.point.loss})
         elif isinstance(event, Pulse) and event.numbers:
             first = self._begun[plan.run_name]
             first = event.clock if first is None else first
@@ -82,11 +84,19 @@ class Tracker(Listener):
             self.start(plan)
 
     def _replay(self, plan: Plan, record: RunRecord) -> None:
-        for point in record.training.losses if record.training is not None else ():
+        """Tell a curve from its record, in the order of its steps."""
+        training = record.training
+        if training is None:
+            return
+        validation = () if training.validation is None else training.validation.points
+        found = {point.step: {"validation/loss": point.loss} for point in validation}
+        for point in training.losses:
             numbers = {"train/loss": point.loss}
             if point.seconds > 0:
                 numbers["train/tokens_per_second"] = point.non_padding_tokens / point.seconds
-            self.log(plan, "step", point.step, numbers)
+            found[point.step] = numbers | found.get(point.step, {})
+        for step in sorted(found):
+            self.log(plan, "step", step, found[step])
 
 
 def summary_of(record: RunRecord) -> dict[str, float]:

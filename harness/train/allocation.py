@@ -48,6 +48,15 @@ class Allocation:
         memories = {name: dict(getattr(self._tuner.rankallocator, name)) for name in MEMORIES}
         return {**memories, "rank_pattern": self._config.rank_pattern}
 
+    @property
+    def ranks(self) -> dict[str, Any]:
+        """Which ranks of each layer are left, which saving the adapter goes by."""
+        return dict(self._config.rank_pattern or {})
+
+    @ranks.setter
+    def ranks(self, pattern: dict[str, Any]) -> None:
+        self._config.rank_pattern = pattern or None
+
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a saved state."""
         for name in MEMORIES:

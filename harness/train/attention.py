@@ -16,6 +16,7 @@ from harness.spec.plan import Plan
 from harness.weights.interpolation import interpolate
 from harness.weights.shape import meta_model, transformers_config
 
+Validate = Callable[..., Any]
 # What a model may hand to its attention that the groups do not know.
 UNKNOWN = ("sliding_window", "softcap", "s_aux", "position_bias")
 
@@ -80,13 +81,14 @@ def _within_groups(
 @contextmanager
 def trained_attention(
     model: Any, plan: Plan, attend: Callable[..., Any] = shifted_attention
-) -> Iterator[None]:
+) -> Iterator[Callable[[Validate], Validate]]:
     """While this is open, ``model`` attends as ``plan`` asks for in training.
 
-    Outside, for scores and answers, it attends to everything before, as it did.
+    Outside, for scores and answers, it attends to everything before, as it did; and so it does in
+    a function that went through what this gives, such as the one that takes validation losses.
     """
     if plan.training.attention == "full":
-        yield
+        yield lambda function: function
         return
     from transformers import AttentionInterface, AttentionMaskInterface
 
@@ -96,14 +98,29 @@ def trained_attention(
     AttentionMaskInterface.register(name, _no_mask)
     # a trainer may have given the model a copy of the configuration that its layers read
     found = {id(c): c for m in model.modules() if (c := _attended(m)) is not None}.values()
-    before = [(config, config._attn_implementation) for config in found]  # noqa: SLF001
-    for config in found:
-        config._attn_implementation = name  # noqa: SLF001
+    own = [(config, config._attn_implementation) for config in found]  # noqa: SLF001
+    shifted = [(config, name) for config in found]
+
+    def with_own(function: Validate) -> Validate:
+        def called(*given: int) -> Any:
+            _attend_as(own)
+            try:
+                return function(*given)
+            finally:
+                _attend_as(shifted)
+
+        return called
+
+    _attend_as(shifted)
     try:
-        yield
+        yield with_own
     finally:
-        for config, own in before:
-            config._attn_implementation = own  # noqa: SLF001
+        _attend_as(own)
+
+
+def _attend_as(chosen: list[tuple[Any, str]]) -> None:
+    for config, name in chosen:
+        config._attn_implementation = name  # noqa: SLF001
 
 
 def _attended(module: Any) -> Any:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from harness.records.record import LossPoint
+    from harness.records.validation import ValidationPoint
     from harness.train.job import TrainJob
 
 # What torch.load and the types raise for files that are cut or of another make.
@@ -38,7 +39,10 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True)
 class TrainingState:
-    """A point between two optimizer steps. ``fingerprint`` is the plan's."""
+    """A point between two optimizer steps. ``fingerprint`` is the plan's.
+
+    ``best`` are the weights of the lowest validation loss, where those are kept.
+    """
 
     fingerprint: str
     points: tuple[LossPoint, ...]
@@ -48,6 +52,9 @@ class TrainingState:
     scaler: dict[str, Any] | None = None
     random: dict[str, Any] = field(default_factory=dict)
     allocation: dict[str, Any] = field(default_factory=dict)
+    validation: tuple[ValidationPoint, ...] = ()
+    best: dict[str, Any] = field(default_factory=dict)
+    best_ranks: dict[str, Any] = field(default_factory=dict)
 
 
 class CheckpointWriter:
@@ -98,7 +105,9 @@ def state_bytes(state: TrainingState) -> int:
     import torch
     from torch.utils._pytree import tree_leaves
 
-    leaves = tree_leaves((state.weights, state.optimizer, state.random, state.allocation))
+    leaves = tree_leaves(
+        (state.weights, state.best, state.optimizer, state.random, state.allocation)
+    )
     return sum(leaf.nbytes for leaf in leaves if isinstance(leaf, torch.Tensor))
 
 
@@ -137,7 +146,8 @@ def save_state(folder: Path, state: TrainingState) -> None:
 
     part = folder / f"training.{os.getpid()}.part"
     data = {name: getattr(state, name) for name in TrainingState.__dataclass_fields__}
-    data["points"] = [point.model_dump() for point in state.points]
+    for name in ("points", "validation"):
+        data[name] = [point.model_dump() for point in data[name]]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
@@ -213,6 +223,7 @@ def _read(path: Path) -> TrainingState:
     import torch
 
     from harness.records.record import LossPoint
+    from harness.records.validation import ValidationPoint
 
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -221,22 +232,30 @@ def _read(path: Path) -> TrainingState:
     # plain data only: a run folder from someone else must not be able to run code
     data = torch.load(path, map_location="cpu", weights_only=True)
     data["points"] = tuple(LossPoint.model_validate(point) for point in data["points"])
+    validated = data.get("validation", ())
+    data["validation"] = tuple(ValidationPoint.model_validate(point) for point in validated)
     return TrainingState(**data)
 
 
 def _check_fit(state: TrainingState, model: nn.Module) -> None:
     """Raises one of ``UNREADABLE`` where the state is not one of this model's training."""
     weights = trainable_weights(model)
-    for name in sorted(weights.keys() ^ state.weights.keys()):
-        raise ValueError(f"it {'lacks' if name in weights else 'has another weight,'} {name}")
-    for name, weight in weights.items():
-        _check_alike(name, state.weights[name], weight)
+    _check_weights(state.weights, weights)
+    if state.best:
+        _check_weights(state.best, weights)
     _check_moments(state.optimizer, weights)
     steps = [point.step for point in state.points]
     if not steps or steps != list(range(1, len(steps) + 1)):
         raise ValueError("its steps are not counted from 1")
     with undisturbed_random_state():
         restore_random_state(state.random)
+
+
+def _check_weights(found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    for name in sorted(wanted.keys() ^ found.keys()):
+        raise ValueError(f"it {'lacks' if name in wanted else 'has another weight,'} {name}")
+    for name, weight in wanted.items():
+        _check_alike(name, found[name], weight)
 
 
 def _check_moments(optimizer: dict[str, Any], weights: dict[str, Any]) -> None:

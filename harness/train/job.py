@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.parallel.ranks import ALONE, Ranks
 from harness.spec.plan import Plan
-from harness.train.batch import assistant_tokens
+from harness.train.collate import assistant_tokens
 from harness.train.ledger import StepTokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from harness.corpus.sequences import Row
+    from harness.corpus.sequences import TrainingRow
+    from harness.records.validation import ValidationPoint
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class TrainJob:
     ``model`` has its adapter attached and only the parameters to train require gradients; it is
     trained in place. ``checkpoint`` is the folder to resume from and to write to, at least
     ``checkpoint_seconds`` apart. ``truncated_tokens`` is what the sequence length cut off.
+    ``validate`` takes the loss on the validation split, given the steps and tokens done so far, and
+    leaves the model, its modes and the random state as they are.
 
     With several ``ranks`` each has a job of its own, equal but for the rank, and trains on its
     part of every step: ``order`` names the rows of a step rank by rank
@@ -31,7 +35,7 @@ class TrainJob:
     """
 
     model: PreTrainedModel
-    rows: tuple[Row, ...]
+    rows: tuple[TrainingRow, ...]
     order: list[int]
     plan: Plan
     pad_id: int
@@ -39,14 +43,15 @@ class TrainJob:
     truncated_tokens: int = 0
     checkpoint_seconds: float = 0.0
     ranks: Ranks = ALONE
+    validate: Callable[[int, int], ValidationPoint] | None = None
 
     @property
     def steps(self) -> int:
         """Optimizer steps in all."""
         return len(self.order) // self.plan.budget.batch_size
 
-    def step_rows(self, step: int) -> list[Row]:
-        """Rows of optimizer step ``step`` (from 0), of all ranks."""
+    def step_rows(self, step: int) -> list[TrainingRow]:
+        """TrainingRows of optimizer step ``step`` (from 0), of all ranks."""
         size = self.plan.budget.batch_size
         return [self.rows[index] for index in self.order[step * size : (step + 1) * size]]
 
@@ -60,7 +65,7 @@ class TrainJob:
         start = step * self.plan.budget.batch_size + self.ranks.index * size
         return self.order[start : start + size]
 
-    def micro_batches(self, step: int) -> list[list[Row]]:
+    def micro_batches(self, step: int) -> list[list[TrainingRow]]:
         """This rank's rows of optimizer step ``step``, a list for each forward pass."""
         rows = [self.rows[index] for index in self.rank_order(step)]
         size = self.plan.training.micro_batch_size

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from harness.errors import DivergedError
 from harness.measure.throughput import throughput
 from harness.records.record import LossPoint, Tokens, TrainResult
-from harness.train.batch import assistant_tokens
+from harness.train.collate import assistant_tokens
 
 if TYPE_CHECKING:
-    from harness.corpus.sequences import Row
+    from harness.corpus.sequences import TrainingRow
     from harness.records.events import Progress
     from harness.spec.plan import Plan
 
@@ -28,7 +28,7 @@ class StepTokens:
     padded: int
 
     @classmethod
-    def of(cls, rows: Sequence[Row], micro_batch_size: int | None) -> StepTokens:
+    def of(cls, rows: Sequence[TrainingRow], micro_batch_size: int | None) -> StepTokens:
         """Count ``rows`` (one whole step).
 
         Micro-batches of ``micro_batch_size`` rows are padded to their longest; None: no padding.
@@ -62,6 +62,11 @@ class Ledger:
     def done(self) -> int:
         """Steps done so far."""
         return len(self.points)
+
+    @property
+    def tokens(self) -> int:
+        """Non-padding tokens trained on so far."""
+        return sum(point.non_padding_tokens for point in self.points)
 
     def start_step(self) -> None:
         """Start the clock of the next step."""
@@ -113,14 +118,15 @@ class Ledger:
         plan: Plan | None = None,
     ) -> TrainResult:
         """What training did; with ``plan`` also how many operations per second that was."""
-        assistant = sum(step.assistant for step in self._tokens)
-        non_padding = sum(step.non_padding for step in self._tokens)
+        seen = self._tokens[: self.done]
+        assistant = sum(step.assistant for step in seen)
+        non_padding = sum(step.non_padding for step in seen)
         return TrainResult(
             steps=self.done,
             tokens=Tokens(
                 assistant=assistant,
                 non_padding=non_padding,
-                padded=sum(step.padded for step in self._tokens),
+                padded=sum(step.padded for step in seen),
                 truncated=truncated_tokens,
             ),
             losses=tuple(self.points),

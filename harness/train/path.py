@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Protocol
 
-from harness.errors import UserError
+from harness.errors import RunError, UserError
 from harness.records.events import Progress
 from harness.records.record import TrainResult
 from harness.spec.device import Device
@@ -58,7 +59,11 @@ class TrainingPath(Protocol):
         """Bytes of one step over ``largest``, with ``trainable`` trained parameters."""
 
     def train(self, job: TrainJob, progress: Progress) -> TrainResult:
-        """Train ``job.model`` in place; see :func:`train`."""
+        """Train ``job.model`` in place; see :func:`train`.
+
+        Where ``job.validate`` is set, a :class:`harness.train.watch.Watch` calls it, and the
+        result holds what it found.
+        """
 
 
 def path_names() -> list[str]:
@@ -161,5 +166,14 @@ def train(job: TrainJob, progress: Progress) -> TrainResult:
     from harness.train.optimizer import silence_base_dropout
 
     silence_base_dropout(job.model)
-    with trained_attention(job.model, job.plan):
-        return path_of(job.plan).train(job, progress)
+    with trained_attention(job.model, job.plan) as own:
+        if job.validate is not None:
+            job = replace(job, validate=own(job.validate))
+        result = path_of(job.plan).train(job, progress)
+    if job.validate is not None and result.validation is None:
+        raise RunError(
+            f"the {job.plan.training.speed} path does not take validation losses",
+            where=f"validation.every = {job.plan.validation.every}",
+            hint="--set validation.every=0, or another training.speed",
+        )
+    return result

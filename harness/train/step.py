@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from harness.corpus.sequences import Row
+    from harness.corpus.sequences import TrainingRow
 
 
 class Size(Protocol):
@@ -46,10 +46,10 @@ class Step(Protocol):
     pads: ClassVar[bool]
     unrecordable: ClassVar[tuple[type[Exception], ...]]
 
-    def size_of(self, rows: Sequence[Row]) -> Any:
+    def size_of(self, rows: Sequence[TrainingRow]) -> Any:
         """What ``rows`` take, a :class:`Size`."""
 
-    def batch(self, rows: Sequence[Row], size: Any = None, pad_id: int = 0) -> Any:
+    def batch(self, rows: Sequence[TrainingRow], size: Any = None, pad_id: int = 0) -> Any:
         """The :class:`Batch` of ``rows``, filled up to ``size``, on the host."""
 
     def join_gradients(self) -> Tensor:

@@ -16,12 +16,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from harness.corpus.sequences import Row
-from harness.train.batch import StreamBatch, StreamSize, make_stream_batch
+from harness.corpus.sequences import TrainingRow
+from harness.train.collate import StreamBatch, StreamSize, make_stream_batch
 from harness.train.stream import ops
 from harness.train.stream.decoder import Decoder
 from harness.train.stream.graph import Pace, RecordedStep, choose_shapes
-
 
 if torch.cuda.is_available():  # Triton's kernels want a GPU to be imported
     from harness.train.stream import kernels
@@ -157,14 +156,14 @@ def tiny_llama(dtype: torch.dtype, layers: int = 3) -> Any:
     return get_peft_model(model, lora, autocast_adapter_dtype=False).eval()
 
 
-def tiny_rows(count: int) -> list[Row]:
+def tiny_rows(count: int) -> list[TrainingRow]:
     """Rows of one random conversation each, of unequal lengths."""
     rng = np.random.default_rng(0)
     rows = []
     for size in rng.integers(40, 300, count):
         ids = rng.integers(0, 512, size).astype(np.int32)
         labels = np.where(rng.random(size) < 0.4, -100, ids).astype(np.int32)
-        rows.append(Row(ids, labels, np.arange(size, dtype=np.int32), (int(size),)))
+        rows.append(TrainingRow(ids, labels, np.arange(size, dtype=np.int32), (int(size),)))
     return rows
 
 
@@ -173,7 +172,7 @@ def gradients(model: Any) -> torch.Tensor:
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
 
 
-def accumulate(rows: list[Row], **how: bool) -> tuple[float, torch.Tensor]:
+def accumulate(rows: list[TrainingRow], **how: bool) -> tuple[float, torch.Tensor]:
     """Loss and gradients of one micro-batch on the fast path."""
     model = tiny_llama(torch.bfloat16)
     decoder = Decoder(model, torch.bfloat16, on_gpu=True, **how)
@@ -257,7 +256,7 @@ def check_decoding() -> None:
     """Recorded greedy decoding against transformers' own loop, in float32."""
     from transformers import GenerationConfig
 
-    from harness.score.decode import Asked, decodes, greedy
+    from harness.score.decode import Prompts, decodes, greedy
 
     model = tiny_llama(torch.float32)
     assert decodes(model)
@@ -270,7 +269,7 @@ def check_decoding() -> None:
     )
     with torch.inference_mode():
         wanted = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
-    found = greedy(model, Asked(ids, mask, 64, 511), lambda _: None)
+    found = greedy(model, Prompts(ids, mask, 64, 511), lambda _: None)
     wrong = 0
     for ours, theirs in zip(found.tolist(), wanted[:, 40:].tolist(), strict=True):
         end = theirs.index(511) if 511 in theirs else len(theirs)

@@ -24,13 +24,13 @@ import torch
 
 from harness.corpus.corpus import build_corpus
 from harness.corpus.render import Renderer
-from harness.corpus.sequences import Rows, make_rows
+from harness.corpus.sequences import TrainingRows, make_training_rows
 from harness.records.events import Silence
 from harness.spec.device import detect_device
 from harness.spec.plan import Plan
 from harness.spec.planning import make_plan
 from harness.spec.registry import load_model, load_suite, load_variant
-from harness.train.batch import StreamBatch, make_stream_batch
+from harness.train.collate import StreamBatch, make_stream_batch
 from harness.train.job import TrainJob
 from harness.train.path import train
 from harness.train.schedule import schedule
@@ -120,8 +120,8 @@ class Ground:
     data: str
     steps: int
     renderer: Renderer
-    train: Rows
-    held_out: Rows
+    train: TrainingRows
+    held_out: TrainingRows
 
     @classmethod
     def open(cls, folder: Path, data: str, steps: int) -> Ground:
@@ -130,16 +130,16 @@ class Ground:
         renderer = Renderer(load_tokenizer(folder))
         corpus = build_corpus(plan.corpus)
         rows = [
-            make_rows(list(renderer.encode_all(part)), plan.training)
+            make_training_rows(list(renderer.encode_all(part)), plan.training)
             for part in (corpus.train, corpus.held_out)
         ]
         return cls(folder, data, steps, renderer, *rows)
 
-    def packed(self) -> Rows:
+    def packed(self) -> TrainingRows:
         """The training conversations in packed rows."""
         plan = plan_of(self.data, Case("fast"), self.steps, packing=True)
         train = build_corpus(plan.corpus).train
-        return make_rows(list(self.renderer.encode_all(train)), plan.training)
+        return make_training_rows(list(self.renderer.encode_all(train)), plan.training)
 
     def run(self, case: Case) -> tuple[Any, dict[str, Any]]:
         """The trained model, and what came out."""

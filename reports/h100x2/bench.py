@@ -28,7 +28,7 @@ if "LOCAL_RANK" in os.environ and "--tiny" not in sys.argv:  # before torch look
 import numpy as np
 import torch
 
-from harness.corpus.sequences import Row
+from harness.corpus.sequences import TrainingRow
 from harness.parallel.ranks import ALONE, Joined, Ranks
 from harness.records.events import Silence
 from harness.score.divided import DividedLikelihood
@@ -85,18 +85,24 @@ def plan_of(case: Case, devices: int, one: Any, *, tiny: bool) -> Plan:
     micro = case.micro or case.rows
     training = {**FAST, "sequence_length": length, "micro_batch_size": micro, **shared}
     plan = one.make_plan_of(
-        one.Case(case.model, DQ, case.rows, length, {**training, **case.training}, steps=case.steps),
+        one.Case(
+            case.model, DQ, case.rows, length, {**training, **case.training}, steps=case.steps
+        ),
         tiny,
     )
     steps = 4 if tiny else case.steps
     budget = plan.budget.model_copy(update={"batch_size": batch, "steps": steps})
-    used = {"micro_batch_size": min(micro, batch // devices), "parallel": "data", "devices": devices}
+    used = {
+        "micro_batch_size": min(micro, batch // devices),
+        "parallel": "data",
+        "devices": devices,
+    }
     used |= {} if devices > 1 else {"parallel": "none"}
     training = plan.training.model_copy(update=used)
     return plan.model_copy(update={"budget": budget, "training": training})
 
 
-def make_rows(case: Case, plan: Plan, count: int) -> tuple[Row, ...]:
+def make_training_rows(case: Case, plan: Plan, count: int) -> tuple[TrainingRow, ...]:
     """Random tokens: full rows of several conversations, or rows of one of unequal length.
 
     Lengths follow OASST1's (median 500 tokens, long tail); 77 % of tokens carry loss.
@@ -114,11 +120,13 @@ def make_rows(case: Case, plan: Plan, count: int) -> tuple[Row, ...]:
         ids = rng.integers(0, words, total).astype(np.int32)
         labels = np.where(rng.random(total) < 0.23, -100, ids).astype(np.int32)
         positions = np.concatenate([np.arange(size) for size in sizes]).astype(np.int32)
-        rows.append(Row(ids, labels, positions, tuple(sizes)))
+        rows.append(TrainingRow(ids, labels, positions, tuple(sizes)))
     return tuple(rows)
 
 
-def run(case: Case, plan: Plan, model: Any, rows: tuple[Row, ...], ranks: Ranks) -> dict[str, Any]:
+def run(
+    case: Case, plan: Plan, model: Any, rows: tuple[TrainingRow, ...], ranks: Ranks
+) -> dict[str, Any]:
     """Train, and say how fast."""
     tokens = [len(row.input_ids) for row in rows]
     order = divided(schedule(len(rows), plan.budget, plan.seed, tokens), tokens, plan)
@@ -134,7 +142,9 @@ def run(case: Case, plan: Plan, model: Any, rows: tuple[Row, ...], ranks: Ranks)
         "tokens_per_step": result.tokens.non_padding / result.steps,
         "losses": [point.loss for point in result.losses],
         "compile_seconds": result.compile_seconds,
-        "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None,
+        "peak_gib": torch.cuda.max_memory_allocated() / 2**30
+        if torch.cuda.is_available()
+        else None,
     }
 
 
@@ -160,7 +170,7 @@ def train_case(name: str, ranks: Ranks, one: Any, *, tiny: bool) -> dict[str, An
     found: dict[str, Any] = {}
     for devices in (1, ranks.count):
         plan = plan_of(case, devices, one, tiny=tiny)
-        rows = make_rows(case, plan, 8 * case.rows * ranks.count)
+        rows = make_training_rows(case, plan, 8 * case.rows * ranks.count)
         together = devices > 1
         if together or ranks.index == 0:
             model = fresh(one, plan)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.deploy.speak import Decoding, Wanted, open_speaker, user_says
+from harness.deploy.speak import AnswerStyle, Wanted, open_speaker, user_says
 from harness.errors import CorpusError
 from harness.records.events import Silence
 from harness.spec.form import parse_form
@@ -24,7 +24,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 def speaker(tiny: Tiny, scratch: Path, form: str = "adapter", **decoding: float) -> object:
     scratch.mkdir(exist_ok=True)
-    wanted = Wanted(parse_form(form), None, Decoding(**{"max_new_tokens": 12, **decoding}))
+    wanted = Wanted(parse_form(form), None, AnswerStyle(**{"max_new_tokens": 12, **decoding}))
     return open_speaker(tiny.run, wanted, scratch, Silence())
 
 

@@ -45,7 +45,7 @@ def test_more_gpus_than_there_are_is_refused_before_anything_is_loaded() -> None
     plan = planned(
         "lora_bf16", f"training.devices={needed}", f"budget.batch_size={needed}", device=GPU
     )
-    with pytest.raises(UserError, match=f"{needed} devices are asked for"):
+    with pytest.raises(UserError, match=f"{needed} devices were asked for"):
         check_devices([plan])
     check_devices([planned("lora_bf16", device=GPU)])
     check_devices([planned("lora_bf16", "training.devices=2", device=CPU)])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 
 import pytest
-from rich.console import Console
+from rich.console import Console, Group
 
 from harness.cli.display import Display, Notes, RunView, title_of
+from harness.cli.frame import Frame, broken_lines
 from harness.records.events import (
     Advanced,
     Event,
@@ -16,8 +17,11 @@ from harness.records.events import (
     PhaseStarted,
     ProcessStarted,
     Pulse,
+    Validated,
+    ValidationStarted,
 )
 from harness.records.record import PHASES, PhaseCost
+from harness.records.validation import ValidationPoint
 from harness.runs.listener import RunResult
 from tests.planned import planned
 from tests.store_records import record_of
@@ -81,6 +85,75 @@ def test_a_terminal_shows_the_numbers_of_the_step() -> None:
     text = panel_of(*EVENTS[:4])
     for words in ("40/40", "loss 1.235", "tokens/s", "3.00 GiB"):
         assert words in text
+
+
+def test_what_came_before_the_steps_is_not_said_throughout_training() -> None:
+    assert "attaching [the] adapter" in panel_of(*EVENTS[:3])
+    assert "attaching" not in panel_of(*EVENTS[:4])
+    counted = Advanced.now(done=1, total=3)
+    assert "answering prompts" in panel_of(Note.now(text="answering prompts"), counted)
+
+
+def test_a_line_printed_above_a_panel_leaves_its_styles_alone() -> None:
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=100, color_system=None)
+    display = Display(console)
+    display.hear(PLAN, EVENTS[0])
+    console.print("a notice", markup=False)
+    display.end()
+    assert "[bold]" not in file.getvalue()
+    assert "[dim]" not in file.getvalue()
+
+
+def test_a_terminal_gets_no_more_frames_than_a_slow_line_carries() -> None:
+    display = Display(Console(file=io.StringIO(), force_terminal=True))
+    display.hear(PLAN, EVENTS[0])
+    assert display._live is not None
+    assert display._live.refresh_per_second <= 4
+    display.end()
+
+
+def test_no_line_of_a_panel_ends_in_blanks_that_a_resize_would_break() -> None:
+    text = panel_of(*EVENTS[:4])
+    assert "━━" in text
+    assert all(line == line.rstrip() for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("widths", "width", "broken"),
+    [([30, 90, 40], 100, 0), ([30, 90, 40], 60, 1), ([30, 90, 40], 30, 3), ([], 10, 0)],
+)
+def test_lines_that_a_narrower_terminal_breaks_are_counted(
+    widths: list[int], width: int, broken: int
+) -> None:
+    assert broken_lines(widths, width) == broken
+
+
+def test_a_frame_broken_by_a_resize_is_erased_whole() -> None:
+    """A terminal that breaks lines anew, as most do, played on a list of its lines."""
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=100, color_system=None)
+    frame = Frame(console)
+    frame.follow(Group("x" * 90, "short"))
+    console.width = 60
+    frame.follow(Group("x" * 60, "short"))
+    assert file.getvalue() == "\r\x1b[2K\x1b[1A\x1b[2K", "one line more than rich knows of"
+    frame.follow(Group("x" * 60, "short"))
+    assert file.getvalue().count("\x1b[1A") == 1
+
+
+def test_a_validation_is_shown_beside_the_steps_until_training_ends() -> None:
+    point = ValidationPoint(step=40, tokens=100, loss=2.34567, seconds=1.0)
+    events = (
+        PhaseStarted.now(phase="train"),
+        Advanced.now(done=40, total=90, numbers={"loss": 1.5}),
+        ValidationStarted.now(step=40),
+    )
+    assert "validating" in panel_of(*events)
+    after = (*events, Validated.now(point=point), Advanced.now(done=41, total=90))
+    assert "41/90  validation loss 2.346" in panel_of(*after)
+    cost = PhaseEnded.now(cost=PhaseCost(name="validate", seconds=61.0))
+    assert "✓ validate  1 min 01 s" in panel_of(*after, cost)
 
 
 def test_a_second_process_of_a_run_begins_with_no_phase_done() -> None:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from harness.doctor import examine
+from pathlib import Path
+
+import pytest
+
+from harness.cache import ENVIRONMENT_VARIABLE
 from tests.cli.terminal import shown
 
 
-def test_doctor_prints_every_check_and_what_it_found() -> None:
-    text = shown("doctor")
-    for check in examine():
-        assert check.name in text
-        assert check.found.split(",")[0] in text
+def test_what_is_well_what_is_missing_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path / "file"))
+    lines = shown("doctor").splitlines()
+    (python,) = [line for line in lines if "Python" in line and "ok" in line]
+    assert "3." in python
+    (folder,) = [line for line in lines if "cache folder" in line]
+    assert "missing" in folder
+    text = " ".join(lines)
+    assert ENVIRONMENT_VARIABLE in text

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from harness.deploy.export import Order, export
+from harness.deploy.export import ExportOrder, export
 from harness.deploy.results import find_result
 from harness.deploy.size import export_bytes, folder_bytes
 from harness.deploy.whole import check_room, free_bytes, write_whole
@@ -58,8 +58,8 @@ print(json.dumps(found))
 """
 
 
-def order(form: str, target: Path) -> Order:
-    return Order(parse_form(form), target)
+def order(form: str, target: Path) -> ExportOrder:
+    return ExportOrder(parse_form(form), target)
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +184,7 @@ def test_a_full_disk_leaves_nothing(form: str, tiny: Tiny, tmp_path: Path) -> No
     code = (
         "import resource, signal, sys\n"
         "from pathlib import Path\n"
-        "from harness.deploy.export import Order, export\n"
+        "from harness.deploy.export import ExportOrder, export\n"
         "from harness.deploy.results import find_result\n"
         "from harness.records.events import Silence\n"
         "from harness.errors import StorageError\n"
@@ -192,7 +192,7 @@ def test_a_full_disk_leaves_nothing(form: str, tiny: Tiny, tmp_path: Path) -> No
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "try:\n"
-        "    export(find_result(sys.argv[1], Path('.')), Order(parse_form(sys.argv[3]),"
+        "    export(find_result(sys.argv[1], Path('.')), ExportOrder(parse_form(sys.argv[3]),"
         " Path(sys.argv[2])), Silence())\n"
         "except StorageError as error:\n"
         "    print('refused', error)\n"
@@ -275,7 +275,7 @@ BROKEN = {
     "unknown form": Broken("unknown form 'onnx'", ("--form", "onnx")),
     "unknown type": Broken("unknown GGUF type 'Q9'", ("--form", "gguf", "--quant", "Q9")),
     "type of no form": Broken("is not a form", ("--form", "merged", "--quant", "Q8_0")),
-    "a folder that exists": Broken("something at the target already", harm=make_target),
+    "a folder that exists": Broken("the target already exists", harm=make_target),
     "a file in the way": Broken("not a folder", ("--to", "{}/file/out"), harm=put_file),
     "no adapter": Broken("the run has no adapter", harm=lose_adapter),
     "nothing trained": Broken("base trains nothing", variant="base"),

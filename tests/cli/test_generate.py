@@ -27,7 +27,7 @@ def test_prompts_are_answered_in_their_order(tiny: Tiny, tmp_path: Path) -> None
     found = [json.loads(line) for line in target.read_text().splitlines()]
     assert [item["prompt"] for item in found] == ["one", "two\nlines"]
     assert all(isinstance(item["answer"], str) for item in found)
-    assert "something at the target already" in refused("generate", run, *options)
+    assert "the target already exists" in refused("generate", run, *options)
 
 
 @pytest.mark.parametrize(

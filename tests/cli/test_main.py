@@ -9,7 +9,6 @@ import pytest
 from harness import __version__
 from harness.cli.app import app
 from harness.records.store import RunStore
-from harness.spec import registry
 from tests.cli.terminal import harness, in_process, refused, shown
 from tests.planned import planned
 from tests.store_records import record_of
@@ -81,7 +80,7 @@ def test_ctrl_c_while_looking_something_up_is_one_word_and_130(
     def interrupted(kind: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(registry, "descriptions", interrupted)
+    monkeypatch.setattr("harness.cli.list.descriptions", interrupted)
     assert refused("list", code=130).strip() == "interrupted"
 
 

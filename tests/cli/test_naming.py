@@ -47,7 +47,7 @@ def test_a_name_of_ones_own_holds_one_protocol(tmp_path: Path) -> None:
     assert plan.fingerprint == resolve(CHANGED, CPU)[0].fingerprint
     store.write(record_of(plan))
     assert named(replace(mine, variants=("qlora_nf4",)), store).name == "my-exp"
-    with pytest.raises(UserError, match="holds runs of other settings"):
+    with pytest.raises(UserError, match="already holds runs with other settings"):
         named(replace(mine, settings=("budget.steps=4",)), store)
 
 

@@ -55,7 +55,7 @@ def test_several_variants_stand_side_by_side_each_once_and_what_does_not_fit_get
     base = table[-1]
     assert base[2] == base[3] == "–", "nothing is trained"
     assert "qlora_nf4 does not fit. " in text
-    assert "of what lora_bf16 needs" in " ".join(text.split())
+    assert "saved: compared with lora_bf16" in " ".join(text.split())
 
 
 def test_a_budget_without_a_unit_is_refused() -> None:

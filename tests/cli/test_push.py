@@ -32,7 +32,7 @@ def test_a_dry_run_lists_what_would_go_and_asks_nobody(
     for name in ("README.md", "adapter_config.json", WEIGHTS, "tokenizer.json"):
         assert name in text
     assert "dry run: " in text
-    assert "would go to someone/tiny" in text
+    assert "would be uploaded to someone/tiny" in text
 
 
 def test_an_upload_is_one_commit_of_those_files(tiny: Tiny, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_hub_that_is_not_there_is_explained(
     ("options", "said"),
     [
         (["--to", "nobody"], "owner/name"),
-        (["--to", "a/b/c"], "is no repository"),
+        (["--to", "a/b/c"], "is not a repository name"),
         (["--to", "a/b", "--yes"], "HF_TOKEN"),
         (["--to", "a/b", "--form", "melted"], "unknown form 'melted'"),
     ],

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 import pytest
 
+from harness.records.events import EventLog, PhaseStarted
+from harness.records.record import RunRecord
+from harness.records.store import RunStore
+from harness.spec.storage import read_json
+from harness.studies.open import StudyRequest, open_study
 from tests import rebuild
 from tests.cli.terminal import refused, shown
+from tests.planned import CPU
+from tests.runs.small_run import Small
 from tests.studies.stub import StubExecutor, World
 
 SMALL = ("study", "quantization", "--device", "cpu", "--set", "study.seeds.most=3")
@@ -40,7 +49,8 @@ def test_one_command_answers_and_a_second_runs_nothing(made_up: World, tmp_path:
 
 def test_plan_and_status_run_nothing(made_up: World, tmp_path: Path) -> None:
     told = shown(*SMALL, "--reports", str(tmp_path), "--plan")
-    assert "15 trials" in told
+    for words in ("15 trials", "tuning", "15 to 30", "best settings", "not predicted", "GiB"):
+        assert words in told, words
     table = shown(*SMALL, "--reports", str(tmp_path), "--status")
     assert "0 of 3" in table
     assert not (tmp_path / "runs").exists()
@@ -48,6 +58,21 @@ def test_plan_and_status_run_nothing(made_up: World, tmp_path: Path) -> None:
     table = shown(*SMALL, "--reports", str(tmp_path), "--status")
     for words in ("4 of 4", "0.0005", "reference", "worse"):
         assert words in table
+
+
+def test_status_shows_what_other_terminals_run(made_up: World, tmp_path: Path) -> None:
+    there = ("--reports", str(tmp_path))
+    opened = open_study(StudyRequest(study="quantization", settings=SMALL[5::2]), CPU, tmp_path)
+    store = RunStore(tmp_path / "runs")
+    fresh, silent = opened.agenda().jobs[:2]
+    for job in (fresh, silent):
+        with EventLog(store.folder(job.plan).attempt.events) as log:
+            log.emit(PhaseStarted.now(phase="train"))
+            log.advance(12, 28, loss=1.25)
+    os.utime(store.folder(silent.plan).attempt.events, (1e9, 1e9))
+    table = shown(*SMALL, *there, "--status")
+    assert re.search(r"lora_bf16 .* 0\.0002 .* 1000, trial .* train .* 12 of 28 .* 1\.25", table)
+    assert table.count("12 of 28") == 1, "one that has been silent for long is not under way"
 
 
 def test_shards_together_give_the_same_answer(made_up: World, tmp_path: Path) -> None:
@@ -77,6 +102,41 @@ def test_a_study_is_published_with_its_records(made_up: World, tmp_path: Path) -
     assert rebuild.differences(tmp_path / "kept") == []
 
 
+def test_model_data_tasks_and_name_are_given_as_to_run(
+    made_up: World, tmp_path: Path, small: Small
+) -> None:
+    given = (
+        "--model",
+        str(small.folder / "small.toml"),
+        "--data",
+        str(small.folder / "trees.jsonl"),
+    )
+    given = (*given, "--task", "preference", "--set", "corpus.validation_fraction=0.3")
+    there = ("--reports", str(tmp_path), "--name", "mine")
+    assert "worse than lora_bf16" in shown(*SMALL, *given, *there)
+    assert (tmp_path / "studies" / "mine" / "report.md").is_file()
+    found = [read_json(path, RunRecord).plan for path in (tmp_path / "runs").rglob("record.json")]
+    assert {plan.model.name for plan in found} == {"small"}
+    assert {Path(plan.corpus.source).name for plan in found} == {"trees.jsonl"}
+    tasks = {plan.score.split: {task.name for task in plan.score.tasks} for plan in found}
+    assert "preference" in tasks["held_out"]
+    assert not tasks["validation"]
+    other = refused(*SMALL, *there)
+    assert "--name mine is already used by another study" in other
+
+
+def test_a_budget_is_kept_and_is_no_other_study(made_up: World, tmp_path: Path) -> None:
+    there = ("--reports", str(tmp_path))
+    told = shown(*SMALL, *there, "--budget", "runs=4")
+    assert "The study has stopped: the budget of 4 runs is used up" in told
+    assert len(list((tmp_path / "runs").rglob("record.json"))) == 4
+    told = shown(*SMALL, *there, "--budget", "hours=0.02", "--plan")
+    assert "Budget: 0.02 hours of run time, 0.01 of them used" in told
+    shown(*SMALL, *there, "--budget", "hours=0.02")
+    assert len(list((tmp_path / "runs").rglob("record.json"))) == 7
+    assert [path.name for path in (tmp_path / "studies").iterdir()] == [FOLDER]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -86,6 +146,9 @@ def test_a_study_is_published_with_its_records(made_up: World, tmp_path: Path) -
         (("quantization", "--add", "qlora_nf5"), ["unknown variant 'qlora_nf5'"]),
         (("quantization", "--set", "study.seed.most=3"), ["seed: unknown key", "seeds"]),
         (("quantization", "--set", "corpus.source=nowhere"), ["no such corpus"]),
+        (("quantization", "--budget", "2h"), ["--budget '2h'", "hours=2 or runs=40"]),
+        (("quantization", "--budget", "days=2"), ["days: unknown key", "--budget"]),
+        (("quantization", "--name", "../up"), ["--name", "name:"]),
     ],
 )
 def test_a_mistake_is_explained_and_leaves_nothing(

@@ -53,9 +53,9 @@ def child(tokenizer: str, source: str, policy: str, threshold: str) -> None:
     started = time.monotonic()
     from transformers import AutoTokenizer
 
-    from harness.corpus.cache import tokenised_corpus
     from harness.corpus.render import Renderer
-    from harness.corpus.sequences import make_rows
+    from harness.corpus.sequences import make_training_rows
+    from harness.corpus.tokenised import tokenised_corpus
     from harness.spec.suite import CorpusSpec
     from harness.spec.variant import Training
 
@@ -71,7 +71,7 @@ def child(tokenizer: str, source: str, policy: str, threshold: str) -> None:
     )
     found = tokenised_corpus(spec, renderer)
     done = time.monotonic()
-    rows = make_rows(found.train, Training(sequence_length=2048, packing=True))
+    rows = make_training_rows(found.train, Training(sequence_length=2048, packing=True))
     packed = time.monotonic()
     numbers = {
         "import_and_tokenizer_seconds": round(loaded - started, 2),

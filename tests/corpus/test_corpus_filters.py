@@ -142,4 +142,4 @@ def test_near_duplicates_are_counted_on_real_data(oasst: Path, tmp_path: Path) -
     assert "near duplicates" in steps(corpus)
     pairs = oasst / "en-train-firstturn-pairs.heuristic.jsonl.gz"
     row = steps(build(pairs, near_duplicate_threshold=0.7))["near duplicates"]
-    assert "0.7 or more alike" in row.removed
+    assert "0.7 or more similar" in row.removed

@@ -17,7 +17,7 @@ from harness.corpus.conversation import Conversation, Message
 from harness.corpus.fields import Complaints
 from harness.corpus.render import TEMPLATES, Renderer
 from harness.corpus.selection import conversations, preference_pairs
-from harness.corpus.sequences import IGNORED, make_rows
+from harness.corpus.sequences import IGNORED, make_training_rows
 from harness.corpus.sources import find_source, read_trees
 from harness.corpus.tokens import TokenSequence
 from harness.corpus.trees import MessageTree, Node, TreeGrower, walk
@@ -197,7 +197,7 @@ def test_rows_keep_or_count_every_token(
         ids = np.arange(len(mask), dtype=np.int32) + 1000 * number
         made.append(TokenSequence(str(number), str(number), ids, mask))
     training = Training(sequence_length=limit, overflow=overflow, packing=packing)
-    rows = make_rows(made, training)
+    rows = make_training_rows(made, training)
     seen = {int(token) for row in rows.rows for token in row.input_ids}
     total = sum(len(one.input_ids) for one in made)
     assert rows.truncated_tokens == total - len(seen)

@@ -11,7 +11,13 @@ import pytest
 
 from harness.corpus.corpus import build_corpus
 from harness.corpus.render import Renderer
-from harness.corpus.sequences import IGNORED, Row, Rows, best_fit_decreasing, make_rows
+from harness.corpus.sequences import (
+    IGNORED,
+    TrainingRow,
+    TrainingRows,
+    best_fit_decreasing,
+    make_training_rows,
+)
 from harness.corpus.tokens import TokenSequence
 from harness.spec.suite import CorpusSpec
 from harness.spec.variant import Training
@@ -38,8 +44,8 @@ def sequence(name: str, *turns: tuple[int, int]) -> TokenSequence:
     return TokenSequence(name, name, ids, np.array(mask))
 
 
-def rows_of(*sequences: TokenSequence, **choices: Any) -> Rows:
-    return make_rows(sequences, Training(**choices))
+def rows_of(*sequences: TokenSequence, **choices: Any) -> TrainingRows:
+    return make_training_rows(sequences, Training(**choices))
 
 
 def test_a_conversation_that_fits_is_one_row() -> None:
@@ -127,7 +133,7 @@ def real_sequences(oasst: Path, chatml_tokenizer: Any) -> list[TokenSequence]:
 def test_packed_real_conversations_fill_2048_to_95_percent(
     real_sequences: list[TokenSequence],
 ) -> None:
-    rows = make_rows(real_sequences, Training(sequence_length=2048, packing=True))
+    rows = make_training_rows(real_sequences, Training(sequence_length=2048, packing=True))
     assert rows.tokens >= 0.95 * len(rows.rows) * rows.sequence_length
 
 
@@ -143,7 +149,7 @@ def test_every_real_token_is_in_a_row_or_counted(
     assert all(sum(row.lengths) == len(row.input_ids) <= 300 for row in rows.rows)
 
 
-def _losses(model: Any, row: Row, allowed: np.ndarray) -> np.ndarray:
+def _losses(model: Any, row: TrainingRow, allowed: np.ndarray) -> np.ndarray:
     """Per-token losses of a row, [tokens - 1], 0 where there is no label."""
     import torch
 
@@ -177,8 +183,8 @@ def test_packed_and_unpacked_losses_are_equal(
     )  # fmt: skip
     model = AutoModelForCausalLM.from_config(config).eval().float()
     some = [one for one in real_sequences if len(one.input_ids) < 250][:6]
-    packed = make_rows(some, Training(sequence_length=512, packing=True))
-    alone = make_rows(some, Training(sequence_length=512))
+    packed = make_training_rows(some, Training(sequence_length=512, packing=True))
+    alone = make_training_rows(some, Training(sequence_length=512))
     wanted = {
         row.input_ids.tobytes(): _losses(model, row, attention_mask_for(row.lengths))
         for row in alone.rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -272,10 +273,12 @@ TALKS = (
 
 
 def expected(renderer: Renderer, conversation: Conversation, *, prompt: bool = False) -> list[int]:
+    """What transformers makes of the tokenizer's own template; only its clock is stopped."""
     turns = [{"role": m.role, "content": m.text} for m in conversation.messages]
+    reads_clock = "strftime_now" in renderer.tokenizer.chat_template
     found: list[int] = renderer.tokenizer.apply_chat_template(
         turns[:-1] if prompt else turns,
-        chat_template=renderer.chat_template,
+        chat_template=renderer.chat_template if reads_clock else None,
         tokenize=True,
         return_dict=False,
         add_generation_prompt=prompt,
@@ -355,7 +358,7 @@ def test_a_system_message_stays_one_where_the_template_has_the_role(
     conversation = talk("Hi", "Ho", system="Be brief.")
     known = Renderer(tokenizer_of("byte_level", DEFAULT_SYSTEM))
     assert known.prompt_text(conversation.opening) == (
-        "<s><|system|>\nBe brief.<|end|>\n<|user|>\nHi<|end|>\n<|assistant|>\n"
+        "<|system|>\nBe brief.<|end|>\n<|user|>\nHi<|end|>\n<|assistant|>\n"
     )
     unknown = Renderer(tokenizer_of("byte_level", GEMMA))
     assert "<start_of_turn>user\nBe brief.\n\nHi<end_of_turn>" in unknown.prompt_text(
@@ -465,11 +468,49 @@ def test_every_use_of_the_clock_is_fixed(
     tokenizer_of: Callable[..., Any], call: str, text: str
 ) -> None:
     renderer = Renderer(tokenizer_of("byte_level", "{{ " + call + " }}" + DEFAULT_SYSTEM))
-    assert renderer.prompt_text(talk("Hi", "Ho").opening).startswith("<s>" + text)
+    assert renderer.prompt_text(talk("Hi", "Ho").opening).startswith(text)
 
 
-def test_a_format_made_up_while_it_runs_is_refused(tokenizer_of: Callable[..., Any]) -> None:
-    source = "{% set f = '%Y' %}\n{{ strftime_now(f) }}" + DEFAULT_SYSTEM
-    with pytest.raises(CorpusError, match="line 2") as caught:
-        Renderer(tokenizer_of("byte_level", source))
-    assert "date" in str(caught.value)
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% set f = '%Y' %}{{ strftime_now(f) }}",
+        "{% set now = strftime_now %}{{ now('%Y') }}",
+        "{{ strftime_now('%' ~ 'Y') }}",
+        "{% macro year(clock) %}{{ clock('%Y') }}{% endmacro %}{{ year(strftime_now) }}",
+        "{% for c in [strftime_now] %}{{ c('%Y') }}{% endfor %}",
+        "{{ strftime_now('%Y-%Y')[:4] }}",
+    ],
+)
+def test_no_way_to_the_clock_tells_the_time(tokenizer_of: Callable[..., Any], source: str) -> None:
+    renderer = Renderer(tokenizer_of("byte_level", source + DEFAULT_SYSTEM), day="1999-02-03")
+    assert renderer.prompt_text(talk("Hi", "Ho").opening).startswith("1999")
+
+
+def test_the_stopped_clock_writes_what_strftime_does(tokenizer_of: Callable[..., Any]) -> None:
+    moment = datetime(2031, 8, 9)  # noqa: DTZ001 - a template's clock has no zone
+    formats = ["%A %a %B %b %d %-d %j %m %y %Y", "%H:%M:%S %I %p", "%x %X %c", "100%% %%d %%%d"]
+    for text in formats:
+        renderer = Renderer(
+            tokenizer_of("byte_level", f"{{{{ strftime_now('{text}') }}}}|" + DEFAULT_SYSTEM),
+            day="2031-08-09",
+        )
+        found = renderer.prompt_text(talk("Hi", "Ho").opening).partition("|")[0]
+        assert found == moment.strftime(text)
+
+
+@pytest.mark.parametrize("lots", ["['a', 'b'] | random", "lipsum(n=1)", "range(9) | random"])
+def test_a_template_that_draws_lots_is_refused(tokenizer_of: Callable[..., Any], lots: str) -> None:
+    with pytest.raises(CorpusError, match=r"something else each time|cannot be used"):
+        Renderer(tokenizer_of("byte_level", "{{ " + lots + " }}" + DEFAULT_SYSTEM))
+
+
+def test_a_bos_token_is_added_to_a_named_template_only(tokenizer_of: Callable[..., Any]) -> None:
+    """Phi-3's own template writes none, and neither does transformers."""
+    tokenizer = tokenizer_of("byte_level", PHI3, "rstrip")
+    begin = tokenizer.bos_token_id
+    assert begin not in Renderer(tokenizer).encode(talk("Hi", "Ho")).input_ids
+    for name in TEMPLATES:
+        ids = Renderer(tokenizer, name).encode(talk("Hi", "Ho")).input_ids.tolist()
+        assert ids.count(begin) == 1, name
+        assert ids[0] == begin, name

@@ -102,7 +102,7 @@ def test_a_package_that_cannot_be_imported_is_named(site: Path, quiz: Path, poin
     install(site, point)
     with pytest.raises(UserError, match="quiz cannot be imported") as caught:
         build_corpus(CorpusSpec(source=str(quiz), format="quiz"))
-    assert "mend or remove" in str(caught.value)
+    assert "repair or remove" in str(caught.value)
 
 
 def test_the_harness_s_own_names_cannot_be_taken(site: Path) -> None:

@@ -38,7 +38,7 @@ class SlowPath:
     def train(self, job, progress):
         import torch
 
-        from harness.train.batch import assistant_tokens, collate
+        from harness.train.collate import assistant_tokens, collate
         from harness.train.ledger import Ledger
         from harness.train.optimizer import make_optimizer
 

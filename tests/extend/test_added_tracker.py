@@ -49,21 +49,24 @@ def test_an_added_tracker_hears_every_run_from_its_start_to_its_scores(
     curves = Curves()
     store = RunStore(tmp_path / "runs")
     plans = [small.plan(), small.plan(seed=1)]
-    results = list(run_batch(plans, LocalExecutor(store, slots=2), [curves]))
+    results = list(run_batch(plans, LocalExecutor(store, slots=2, gpus=["5", "7"]), [curves]))
     assert curves.planned == [plan.run_name for plan in plans]
     assert curves.ended
+    gpus: list[str] = []
     for result in results:
         record, name = result.record, result.plan.run_name
         assert record is not None
         assert record.status == "ok", record.problem
-        assert record.shared
+        assert not record.shared, "each has a GPU of its own"
         assert record.training is not None
         assert curves.losses[name] == [point.loss for point in record.training.losses]
         assert curves.scores[name] == {score.metric: score.value for score in record.scores}
         events = curves.events[name]
         assert isinstance(events[0], RunStarted)
+        gpus.append(events[0].host[-5:])
         assert sum(isinstance(event, ProcessStarted) for event in events) == 1
         ended = [event.cost.name for event in events if isinstance(event, PhaseEnded)]
         assert ended == list(PHASES)
+    assert sorted(gpus) == ["GPU 5", "GPU 7"]
     overlap = [curves.events[plan.run_name] for plan in plans]
     assert max(events[0].clock for events in overlap) < min(events[-1].clock for events in overlap)

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from harness.errors import InvalidFile
 from harness.forecast.memory import fits, largest_batch, predict
-from harness.forecast.show import plan_report
+from harness.forecast.wording import plan_report
 from harness.spec.plan import Plan
 from tests.architectures import ARCHITECTURES, model_toml
 from tests.planned import planned

@@ -5,11 +5,13 @@ from __future__ import annotations
 import getpass
 import subprocess
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+import harness
 from harness.measure.environment import take_environment
 from harness.origin import settings
 from harness.spec.device import Device
@@ -26,22 +28,58 @@ def _own_settings() -> Iterator[None]:
     settings.cache_clear()
 
 
-def git(*arguments: str) -> str:
-    command = ["git", "-C", str(ROOT), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+# What git says of the files below with the author and the dates below.
+COMMIT = "5b81969e18880002c3c3f44fc8b7efcc63bc07fb"
 
 
-def test_versions_commit_and_machine() -> None:
-    environment = take_environment(CPU)
-    assert environment.packages["torch"] == version("torch")
-    assert environment.packages["bitsandbytes"] == version("bitsandbytes")
-    if (ROOT / ".git").exists():
-        assert environment.commit == git("rev-parse", "HEAD")
-        assert environment.dirty == bool(git("status", "--porcelain", "--", "harness", "variants"))
-    assert environment.cores >= 1
-    assert environment.threads is not None
-    assert environment.gpu is None
-    assert environment.deterministic is False
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository of one commit whose content, author and dates, and so its name, are known."""
+    for name in ("harness/run.py", "variants/base.toml", "README.md"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"{name}\n")
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{who}_NAME", "A")
+        monkeypatch.setenv(f"GIT_{who}_EMAIL", "a@example.org")
+        monkeypatch.setenv(f"GIT_{who}_DATE", "2026-01-01T00:00:00Z")
+    for line in ("init -q --object-format=sha1", "add .", "commit -q -m one --no-gpg-sign"):
+        subprocess.run(["git", "-C", str(tmp_path), *line.split()], check=True)
+    monkeypatch.setattr("harness.measure.environment.CHECKOUT", tmp_path)
+    return tmp_path
+
+
+def test_the_commit_is_recorded_and_whether_the_code_differs_from_it(checkout: Path) -> None:
+    found = take_environment(CPU)
+    assert (found.commit, found.dirty) == (COMMIT, False)
+    (checkout / "README.md").write_text("other words")
+    assert take_environment(CPU).dirty is False
+    (checkout / "variants" / "mine.toml").write_text("new")
+    assert take_environment(CPU).dirty is True
+    (checkout / "variants" / "mine.toml").unlink()
+    (checkout / "harness" / "run.py").write_text("changed")
+    assert take_environment(CPU).dirty is True
+
+
+def test_versions_are_those_that_the_libraries_give_themselves() -> None:
+    packages = take_environment(CPU).packages
+    assert packages["torch"] == torch.__version__
+    assert packages["numpy"] == np.__version__
+    assert packages["finetune-harness"] == harness.__version__
+
+
+def test_threads_and_determinism_are_those_of_this_process() -> None:
+    before, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    try:
+        torch.set_num_threads(1)
+        torch.use_deterministic_algorithms(mode=True)
+        found = take_environment(CPU)
+    finally:
+        torch.set_num_threads(before)
+        torch.use_deterministic_algorithms(strict)
+    assert (found.threads, found.deterministic) == (1, True)
+    assert found.cores >= 1
+    assert found.gpu is None
 
 
 @pytest.mark.parametrize(

@@ -156,3 +156,37 @@ def test_on_a_shared_device_nobody_says_whose_energy_it_was(
             pass
         assert (meter.costs[0].energy_joules is None) == shared
         assert (meter.costs[0].energy_source is None) == shared
+
+
+def test_what_interrupts_a_phase_costs_the_phase_nothing() -> None:
+    meter = Meter(CPU)
+    with meter.phase("train"):
+        touch(150)
+        for size in (300, 200):
+            with meter.aside("validate"):
+                touch(size)
+                time.sleep(0.2)
+    train, validate = meter.costs
+    assert (train.name, validate.name) == ("train", "validate")
+    assert validate.seconds >= 0.4
+    assert train.seconds < 0.4 + validate.seconds / 2
+    peak = (validate.peak_resident_bytes or 0) - (train.peak_resident_bytes or 0)
+    assert peak > 50 * MIB, "the higher of its peaks, which is not training's"
+
+
+def test_an_interruption_that_fails_has_a_cost_too() -> None:
+    meter = Meter(CPU)
+
+    def run_out() -> None:
+        with meter.phase("train"), meter.aside("validate"):
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        run_out()
+    assert [cost.name for cost in meter.costs] == ["train", "validate"]
+    assert not any(thread.name == "meter" for thread in threading.enumerate())
+
+
+def test_there_must_be_a_phase_to_interrupt() -> None:
+    with pytest.raises(RuntimeError, match="none is under way"), Meter(CPU).aside("validate"):
+        pass

@@ -25,9 +25,9 @@ from harness.errors import UserError
 from harness.spec.plan import Plan
 from harness.spec.plane import (
     FILE,
-    Cell,
+    MethodCell,
+    MethodRow,
     Plane,
-    Row,
     drawn_together,
     plane_markdown,
     read_plane,
@@ -42,10 +42,12 @@ from tests.methods.promises import check_cell
 from tests.methods.trial import start_shift
 
 PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
-WORKS = Cell(state="works")
-ONE_DEVICE = Cell(state="not offered", reason="training runs on one device")
-NO_PLAN = Cell(state="refused", reason="there is no plan")
-WHOLE = Cell(state="not offered", reason="the weights of full fine-tuning are scored, not kept")
+WORKS = MethodCell(state="works")
+ONE_DEVICE = MethodCell(state="not offered", reason="training runs on one device")
+NO_PLAN = MethodCell(state="refused", reason="there is no plan")
+WHOLE = MethodCell(
+    state="not offered", reason="the weights of full fine-tuning are scored, not kept"
+)
 PACKAGES = ("peft", "torch", "transformers", "bitsandbytes")
 
 
@@ -62,22 +64,24 @@ def _is_method(variant: Variant) -> bool:
     return variant.method != "none" and plain and not twin
 
 
-def find_pair(bench: Bench, method: str, scheme: str, families: Sequence[str] = FAMILIES) -> Row:
+def find_pair(
+    bench: Bench, method: str, scheme: str, families: Sequence[str] = FAMILIES
+) -> MethodRow:
     """Try one pair; the cells are those of the first of ``families``.
 
     Raises:
         AssertionError: the pair is planned and does not hold what it promises.
     """
     plan = _planned(bench, method, scheme, families[0])
-    if isinstance(plan, Cell):
+    if isinstance(plan, MethodCell):
         cells = dict.fromkeys(("plain", "fast", "merge", "export"), NO_PLAN)
-        return Row(method=method, schemes=(scheme,), plan=plan, gpus=ONE_DEVICE, **cells)
+        return MethodRow(method=method, schemes=(scheme,), plan=plan, gpus=ONE_DEVICE, **cells)
     trained = check_cell(plan)
     if plan.adapter is not None and scheme != "none":
         _check_start(plan, bench.plan(method, families[0]))
     whole = plan.adapter is None
     others = [(family, _elsewhere(bench, method, scheme, family)) for family in families[1:]]
-    return Row(
+    return MethodRow(
         method=method,
         schemes=(scheme,),
         plan=WORKS,
@@ -90,7 +94,7 @@ def find_pair(bench: Bench, method: str, scheme: str, families: Sequence[str] = 
     )
 
 
-def _planned(bench: Bench, method: str, scheme: str, family: str) -> Plan | Cell:
+def _planned(bench: Bench, method: str, scheme: str, family: str) -> Plan | MethodCell:
     """The plan of a pair, or why there is none."""
     settings = () if scheme == "none" else (f"quantization.type={scheme}",)
     try:
@@ -98,14 +102,14 @@ def _planned(bench: Bench, method: str, scheme: str, family: str) -> Plan | Cell
         preflight([plan])
     except UserError as refused:
         why = refused.what if "not a valid" not in refused.what else str(refused.expected)
-        return Cell(state="refused", reason=" ".join(why.partition(", found")[0].split()))
+        return MethodCell(state="refused", reason=" ".join(why.partition(", found")[0].split()))
     return plan
 
 
-def _elsewhere(bench: Bench, method: str, scheme: str, family: str) -> Cell:
+def _elsewhere(bench: Bench, method: str, scheme: str, family: str) -> MethodCell:
     """The same pair on another architecture, on both paths where both take it."""
     plan = _planned(bench, method, scheme, family)
-    if isinstance(plan, Cell):
+    if isinstance(plan, MethodCell):
         return plan
     try:
         check_cell(plan)
@@ -122,23 +126,23 @@ def _check_start(plan: Plan, plain: Plan) -> None:
         assert start_shift(plan) < 1e-2, "the start moves a quantized base"
 
 
-def _fast(plan: Plan) -> Cell:
+def _fast(plan: Plan) -> MethodCell:
     reason = STREAM.refuses(plan)
     if reason is not None:
-        return Cell(state="refused", reason=f"the fast path does not take {reason}")
+        return MethodCell(state="refused", reason=f"the fast path does not take {reason}")
     training = plan.training.model_copy(update={"speed": "fast"})
     check_cell(plan.model_copy(update={"training": training}))
     return WORKS
 
 
-def _merge(plan: Plan, model: Any) -> Cell:
+def _merge(plan: Plan, model: Any) -> MethodCell:
     """Refused as export would refuse it; on a plain base, merging is tried."""
     from harness.forms.merging import merge, why_not_merged
 
     assert plan.adapter is not None
     reason = why_not_merged(plan.adapter, plan.model)
     if reason is not None:
-        return Cell(state="refused", reason=reason)
+        return MethodCell(state="refused", reason=reason)
     if plan.quantization.type == "none":
         ids = torch.arange(40)[None]
         with torch.no_grad():
@@ -160,7 +164,7 @@ def find_plane(
         for number, found in enumerate(pool.map(_try, pairs), start=1):
             if number % 65 == 0:
                 print(f"{number} of {len(pairs)}", flush=True)
-            if isinstance(found, Row):
+            if isinstance(found, MethodRow):
                 rows.append(found)
             else:
                 defects.append(found)
@@ -177,7 +181,7 @@ def _prepare() -> None:
     gc.freeze()
 
 
-def _try(pair: tuple[Path, str, str]) -> Row | str:
+def _try(pair: tuple[Path, str, str]) -> MethodRow | str:
     """The row of a pair, or what went wrong."""
     folder, method, scheme = pair
     try:

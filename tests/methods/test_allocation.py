@@ -10,7 +10,7 @@ import torch
 
 from harness.records.events import Silence
 from harness.train.allocation import allocation_of
-from harness.train.batch import collate
+from harness.train.collate import collate
 from harness.train.path import train
 from harness.weights.adapter import attach_adapter
 from tests.methods.bench import Bench

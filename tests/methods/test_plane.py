@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.spec.listing import variants_markdown
-from harness.spec.plane import Cell, plane_markdown, read_plane
+from harness.spec.plane import MethodCell, plane_markdown, read_plane
 from harness.spec.schemes import scheme_names
 from tests.cli.terminal import shown
 from tests.methods.bench import FAMILIES, Bench
@@ -25,7 +25,7 @@ def test_every_method_stands_in_the_plane_on_every_scheme() -> None:
 
 
 def test_what_is_refused_or_not_offered_has_a_reason() -> None:
-    cells: list[Cell] = [cell for row in read_plane().rows for cell in row.cells]
+    cells: list[MethodCell] = [cell for row in read_plane().rows for cell in row.cells]
     assert all(cell.reason for cell in cells if cell.state != "works")
 
 

@@ -26,7 +26,7 @@ from harness.spec.model import FolderSource, Model
 from harness.spec.plan import Plan
 from harness.spec.storage import read_json, write_json
 from harness.spec.suite import CorpusSpec
-from harness.train.batch import collate, first_batches
+from harness.train.collate import collate, first_batches
 
 
 @dataclass(frozen=True)
@@ -142,12 +142,12 @@ def start_shift(plan: Plan) -> float:
 
 def make_job(plan: Plan, model: Any, **more: Any) -> Any:
     """The job that a run of ``plan`` would give its path."""
-    from harness.corpus.sequences import make_rows
+    from harness.corpus.sequences import make_training_rows
     from harness.train.job import TrainJob
     from harness.train.schedule import schedule
 
     found, pad_id = _tokenised(plan.model.model_dump_json(), plan.corpus.model_dump_json())
-    rows = make_rows(found.train, plan.training)
+    rows = make_training_rows(found.train, plan.training)
     order = schedule(len(rows.rows), plan.budget, plan.seed, rows.tokens_per_row)
     return TrainJob(model, rows.rows, order, plan, pad_id, **more)
 
@@ -156,8 +156,8 @@ def make_job(plan: Plan, model: Any, **more: Any) -> Any:
 def _tokenised(model: str, corpus: str) -> tuple[Any, int]:
     """The corpus as a model (both as JSON) reads it, and the model's padding."""
     from harness.cache import Reuse
-    from harness.corpus.cache import tokenised_corpus
     from harness.corpus.render import Renderer
+    from harness.corpus.tokenised import tokenised_corpus
     from harness.weights.load import load_tokenizer
 
     read, spec = Model.model_validate_json(model), CorpusSpec.model_validate_json(corpus)

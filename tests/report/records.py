@@ -288,7 +288,7 @@ def _phases(made: Made, plan: Plan) -> tuple[PhaseCost, ...]:
                 peak_allocated_bytes=used if cuda else None,
                 peak_reserved_bytes=int(used * 1.1) if cuda else None,
                 peak_device_bytes=int(used * 1.2) if cuda else None,
-                energy_joules=seconds[name] * 300 if cuda else None,
+                energy_joules=seconds[name] * 300 * made.memory if cuda else None,
                 energy_source="nvml" if cuda else None,
             )
         )

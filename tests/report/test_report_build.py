@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -91,7 +92,7 @@ def test_numbers_do_not_depend_on_the_order_of_runs_or_items(
         ([Made("qlora_nf4")], "no verdict about a variant is given"),
         (
             [Made("qlora_nf4", seed=s) for s in (0, 1)],
-            "Two seeds hardly tell seed noise, so intervals are very wide",
+            "Two seeds give a poor estimate of seed noise, so these intervals are very wide",
         ),
         ([Made("qlora_nf4", is_sample=True)], "it is not OASST itself"),
         ([Made("qlora_nf4", trees=6)], "Only 6 groups of held-out items: too few for an interval"),
@@ -123,6 +124,7 @@ def test_random_weights_make_quality_meaningless(tmp_path: Path) -> None:
     model = record.plan.model.model_copy(update={"source": source})
     plan = record.plan.model_copy(update={"model": model})
     write_json(folder / "record.json", record.model_copy(update={"plan": plan}))
+    write_run(tmp_path, Made("lora_bf16"))
     report = build_from(tmp_path)
     assert "quality scores are meaningless" in words(report, "summary")
     assert "Least bad choice" in words(report, "summary")
@@ -249,7 +251,7 @@ def test_accounting_answers_each_question_once(seven_runs: Path) -> None:
         if question == ("what training gains on the same weights", "qlora_nf4")
     )
     # (0.18 + 0.02) / 0.18 of the loss
-    assert won["wins back"].startswith("11")
+    assert won["recovered"].startswith("11")
 
 
 def test_ranks_are_accounted_and_drawn(tmp_path: Path) -> None:
@@ -280,22 +282,71 @@ def test_every_differing_key_is_shown(seven_runs: Path) -> None:
 
 def test_no_runs_at_all(tmp_path: Path) -> None:
     report = build_from(tmp_path)
-    assert "nothing to recommend" in words(report, "summary")
+    assert "suite quick has no runs" in words(report, "summary")
+    assert "python -m harness run" in words(report, "summary")
 
 
 def test_only_failures(tmp_path: Path) -> None:
     write_run(tmp_path, Made("full_finetune", status="oom"))
     report = build_from(tmp_path)
+    told = words(report, "summary")
+    assert "nothing to recommend: none of 1 run ended well" in told
+    assert "full_finetune, seed 0: out of memory in train" in told
     assert cells(ranking(report.evidence), 0)["verdict"] == "out of memory in train"
 
 
 def test_gpu_memory_is_the_whole_device(tmp_path: Path) -> None:
-    write_runs(tmp_path, [Made("lora_bf16", device=GPU), Made("qlora_nf4", device=GPU)])
+    lora, qlora = Made("lora_bf16", device=GPU), Made("qlora_nf4", device=GPU, memory=0.6)
+    write_runs(tmp_path, [lora, qlora])
     report = build_from(tmp_path)
     assert report.evidence.memory_kind == "peak_device_bytes"
     assert {"quality-energy"} <= {
         block.name for block in section(report, "tradeoff").blocks if hasattr(block, "drawing")
     }
+
+
+def test_costs_that_tell_no_rows_apart_have_no_figure(tmp_path: Path) -> None:
+    write_runs(tmp_path, [Made("lora_bf16"), Made("qlora_nf4", memory=0.6)])
+    (figure,) = (b for b in section(build_from(tmp_path), "tradeoff").blocks if hasattr(b, "axes"))
+    assert figure.name == "quality-memory"
+    assert figure.axes is not None
+    assert figure.axes.quantities[figure.axes.x].title.startswith("peak memory")
+
+
+def test_one_row_says_what_training_changed(tmp_path: Path) -> None:
+    write_runs(tmp_path, [Made("qlora_nf4", log_ratio=-0.1)])
+    report = build_from(tmp_path)
+    told = words(report, "summary")
+    assert "What does training qlora_nf4 change in smollm2_135m_instruct?" in told
+    assert re.search(r"perplexity 8\.\d+ → 6\.\d+, −2\d %", told)
+    assert "Recommended" not in told
+    assert "tradeoff" not in {found.key for found in report.sections}
+
+
+def test_references_alone_are_not_called_a_recommendation(tmp_path: Path) -> None:
+    write_runs(tmp_path, [Made("base"), Made("base_nf4", log_ratio=0.2)])
+    told = words(build_from(tmp_path), "summary")
+    assert "Nothing was trained. The best as it is: base." in told
+
+
+def test_a_long_table_is_folded(tmp_path: Path) -> None:
+    runs = [Made("lora_bf16", settings=(f"adapter.r={rank}",)) for rank in range(1, 18)]
+    write_runs(tmp_path, runs)
+    report = build_from(tmp_path)
+    folds = [block for block in section(report, "provenance").blocks if isinstance(block, Details)]
+    (fold,) = (block for block in folds if block.summary == "Every setting that differs")
+    (table,) = fold.blocks
+    assert isinstance(table, Table)
+    assert len(table.rows) == 17
+    assert [block for block in section(report, "ranking").blocks if isinstance(block, Table)]
+
+
+def test_a_column_without_any_value_is_left_out(tmp_path: Path) -> None:
+    write_runs(tmp_path, [Made("base"), Made("base_nf4", log_ratio=0.2)])
+    titles = [column.title for column in ranking(build_from(tmp_path).evidence).columns]
+    assert "change by training" not in titles
+    assert "tokens/s" not in titles
+    assert "weights" in titles
 
 
 def test_a_quantized_row_that_needs_more_memory_is_explained(tmp_path: Path) -> None:
@@ -400,7 +451,7 @@ def test_memory_that_was_not_predicted_is_said_and_the_rest_stands(tmp_path: Pat
         if record.plan.variant == "lora_bf16":
             write_json(path, record.model_copy(update={"prediction": None}))
     report = build_from(tmp_path)
-    assert "Not predicted: lora_bf16 (a step of the model" in words(report, "memory")
+    assert "Not predicted: lora_bf16 (a training step" in words(report, "memory")
     shown = [cells(table(report, "memory"), row) for row in range(7)]
     predicted = {line["variant"]: line["train predicted"] for line in shown}
     assert predicted["lora_bf16"] == predicted["base"] == "–"

@@ -25,7 +25,7 @@ def said(report: Report) -> str:
 
 def test_each_price_stands_beside_the_runner_ups(seven_runs: Path) -> None:
     found = price(build_from(seven_runs))
-    assert found.title == "Price against the runner-up, qlora_nf4"
+    assert found.title == "Compared with the runner-up, qlora_nf4"
     facts = {fact.title: fact for fact in found.facts}
     assert set(facts) == {"perplexity", "peak memory", "training time", "bytes to ship"}
     assert "paired, 95 % interval" in facts["perplexity"].note

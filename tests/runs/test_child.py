@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
 
 import numpy as np
+import pytest
 import torch
 from transformers import set_seed
 
-from harness.runs.child import set_up_torch
-from tests.planned import planned
+from harness.runs.child import VISIBLE, see_gpus, see_one_gpu, set_up_torch
+from harness.runs.order import Order
+from tests.planned import GPU, planned
 
 # As much as `Run.execute` imports before its first phase.
 BEFORE_FETCH = """
@@ -56,3 +59,15 @@ def test_the_first_phase_does_not_wait_for_what_later_ones_need() -> None:
         check=True,
     )
     assert json.loads(found.stdout) == []
+
+
+def test_a_run_sees_the_gpus_it_was_given_and_a_process_one_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(VISIBLE, "0,1,2,3")
+    see_gpus(Order(gpus="2,3"))
+    assert os.environ[VISIBLE] == "2,3"
+    see_one_gpu(planned("lora_bf16", device=GPU), 1)
+    assert os.environ[VISIBLE] == "3"
+    see_gpus(Order())
+    assert os.environ[VISIBLE] == "3", "what is not given stays"

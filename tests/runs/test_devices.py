@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import os
+import random
 import resource
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
-from harness.records.events import Event, EventTail, ProcessStarted
-from harness.records.record import RunRecord
+from harness.records.events import Event, EventLog, EventTail, PhaseEnded, ProcessStarted
+from harness.records.record import PhaseCost, RunRecord
 from harness.records.store import RunFolder, RunStore
+from harness.runs.devices import DeviceEnding, cause, with_devices
+from harness.runs.ending import Ending
 from harness.runs.order import Order
 from harness.runs.supervise import supervise
 from harness.spec.plan import Plan
+from harness.spec.storage import write_json
+from tests.planned import GPU, planned
 from tests.runs.results import files, results
 from tests.runs.small_run import Heard, Small, make_small, trains
 
@@ -170,3 +179,132 @@ def test_an_interrupted_run_leaves_one_record_and_no_process(longer: Small, tmp_
     assert (record.status, record.problem.phase) == ("interrupted", "train")
     assert record.environment is not None, "the first device wrote it"
     assert [pid for pid in pids if psutil.pid_exists(pid)] == []
+
+
+def left(folder: RunFolder, *endings: tuple[int, float, str]) -> Ending | None:
+    """The cause where processes have left these endings: rank, time, kind."""
+    for rank, moment, kind in endings:
+        ending = Ending("failed", kind, f"{kind} in words")
+        write_json(folder.ending_of(rank), DeviceEnding.of(rank, ending, moment))
+    return cause(folder, planned("lora_bf16", "training.devices=2"))
+
+
+@pytest.mark.parametrize(
+    ("endings", "kind", "message"),
+    [
+        ([(0, 5.0, "LostDevice"), (1, 6.0, "crash")], "crash", "device 1: crash in words"),
+        ([(0, 5.0, "crash"), (1, 6.0, "cuda_oom")], "crash", "crash in words"),
+        ([(0, 7.0, "cuda_oom"), (1, 6.0, "crash")], "crash", "device 1: crash in words"),
+        ([(0, 7.0, "diverged"), (1, 6.0, "diverged")], "diverged", "diverged in words"),
+        ([(0, 7.0, "interrupted"), (1, 6.0, "LostDevice")], "LostDevice", "device 1: LostDevice"),
+    ],
+)
+def test_the_first_device_that_failed_by_itself_is_the_cause(
+    tmp_path: Path, endings: list[tuple[int, float, str]], kind: str, message: str
+) -> None:
+    ending = left(RunFolder(tmp_path), *endings)
+    assert ending is not None
+    assert ending.kind == kind
+    assert ending.message.startswith(message)
+
+
+def test_no_word_of_any_device_is_no_cause(tmp_path: Path) -> None:
+    assert left(RunFolder(tmp_path)) is None
+    assert left(RunFolder(tmp_path), (0, 1.0, "interrupted"), (1, 2.0, "interrupted")) is None
+
+
+def test_peaks_are_the_highest_and_joules_those_of_all_gpus(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    plan = planned("lora_bf16", "training.devices=2", device=GPU)
+
+    def cost(peak: int, joules: float | None) -> PhaseCost:
+        return PhaseCost(
+            name="train",
+            seconds=1.0,
+            peak_allocated_bytes=peak,
+            energy_joules=joules,
+            energy_source="nvml",
+        )
+
+    for joules, total in ((30.0, 50.0), (None, None)):
+        folder.events_of(1).unlink(missing_ok=True)
+        with EventLog(folder.events_of(1)) as log:
+            log.emit(PhaseEnded.now(cost=cost(7, joules)))
+        record = RunRecord(
+            plan=plan,
+            fingerprint=plan.fingerprint,
+            status="ok",
+            started_at="2026-01-01T00:00:00+00:00",
+            seconds=2.0,
+            environment=None,
+            phases=(cost(5, 20.0),),
+        )
+        (found,) = with_devices(record, folder).phases
+        assert (found.peak_allocated_bytes, found.energy_joules) == (7, total)
+        assert [device.peak_allocated_bytes for device in found.devices] == [5, 7]
+        assert with_devices(record, folder) == with_devices(with_devices(record, folder), folder)
+
+
+SUPERVISOR = """
+import sys
+from harness.records.store import RunStore
+from harness.runs.order import Order
+from harness.runs.supervise import supervise
+from harness.spec.plan import Plan
+plan = Plan.model_validate_json(sys.stdin.read())
+supervise(plan, RunStore(sys.argv[1]), lambda _: None, Order(checkpoint_seconds=0.1))
+"""
+
+
+def kill_parent(plan: Plan, store: RunStore, seconds: float) -> list[int]:
+    """Kill whoever watches over the run, some time into it; the processes that there were."""
+    folder = store.folder(plan).attempt
+    parent = subprocess.Popen(
+        [sys.executable, "-c", SUPERVISOR, str(store.root)], stdin=subprocess.PIPE, text=True
+    )
+    assert parent.stdin is not None
+    parent.stdin.write(plan.model_dump_json())
+    parent.stdin.close()
+    deadline = time.monotonic() + 120
+    while not folder.events_of(1).exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(seconds)
+    children = psutil.Process(parent.pid).children(recursive=True)
+    parent.kill()
+    parent.wait()
+    return [child.pid for child in children]
+
+
+@pytest.mark.slow
+def test_ten_kills_at_random_moments_leave_no_trace(
+    longer: Small, unbroken: tuple[RunStore, RunRecord], tmp_path: Path
+) -> None:
+    """Of either process, of torchrun (rank -1) and of the parent (None)."""
+    plan, chance = shared(longer), random.Random(17)
+    kills = runs = 0
+    while kills < 10:
+        runs += 1
+        store = RunStore(tmp_path / f"killed {runs}")
+        attempt = store.folder(plan).attempt
+        record = None
+        while record is None or record.status != "ok":
+            who = chance.choice([-1, 0, 1, None]) if kills < 10 else 0
+            if kills < 10 and who is None:
+                kills += 1
+                pids = kill_parent(plan, store, chance.uniform(0, 15))
+                _, alive = psutil.wait_procs(
+                    [psutil.Process(p) for p in pids if psutil.pid_exists(p)], 20
+                )
+                assert alive == []
+                continue
+            step = chance.randrange(1, STEPS) if kills < 10 else STEPS + 1
+
+            def kill(rank: int = who or 0, attempt: RunFolder = attempt) -> None:
+                with suppress(ProcessLookupError, psutil.Error):
+                    os.kill(pid_of(attempt, rank), signal.SIGKILL)
+
+            record = supervise(plan, store, at_step(step, kill), ORDER)
+            kills += record.status != "ok"
+            assert record.problem is None or record.problem.kind == "killed", record.problem
+        assert results(record) == results(unbroken[1])
+        assert files(store, plan) == files(unbroken[0], plan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import CancelledError
 from contextlib import ExitStack
 
 import pytest
@@ -31,6 +32,41 @@ def test_a_run_waits_until_it_fits_beside_the_others() -> None:
         assert not entered.wait(0.3)
     assert entered.wait(10)
     waiting.join()
+
+
+def test_runs_are_spread_over_gpus_the_emptiest_first() -> None:
+    room = Room(lambda _: 10 * GIB, ["0", "3"])
+    with ExitStack() as runs:
+        found = [runs.enter_context(room.beside(PLAN, Stop())) for _ in range(4)]
+        assert sorted(found[:2]) == ["0", "3"]
+        assert sorted(found) == ["0", "0", "3", "3"], "two fit on each"
+        stop = Stop()
+        stop.ask()
+        with pytest.raises(CancelledError):
+            runs.enter_context(room.beside(PLAN, stop))
+
+
+def test_runs_that_are_alone_on_their_gpus_need_no_prediction() -> None:
+    room = Room(lambda _: None, ["0", "1"], alone=True)
+    asked = Stop()
+    asked.ask()
+    with ExitStack() as runs:
+        assert [runs.enter_context(room.beside(PLAN, Stop())) for _ in range(2)] == ["0", "1"]
+        with pytest.raises(CancelledError):
+            runs.enter_context(room.beside(PLAN, asked))
+    with room.beside(PLAN, asked) as gpu:
+        assert gpu == "0", "what has ended makes room"
+
+
+def test_a_run_that_is_divided_gets_as_many_gpus() -> None:
+    plan = planned("lora_bf16", "training.devices=2", "training.micro_batch_size=1")
+    with Room(lambda _: GIB, ["0", "1", "2"]).beside(plan, Stop()) as gpus:
+        assert gpus == "0,1"
+    with (
+        pytest.raises(UserError, match="divided over 2 devices"),
+        Room(lambda _: GIB, ["0"]).beside(plan, Stop()),
+    ):
+        pass
 
 
 def test_one_alone_is_let_in_however_large_it_is() -> None:

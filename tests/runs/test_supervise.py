@@ -269,7 +269,7 @@ def test_a_run_whose_parent_was_killed_gets_its_record_from_the_next_command(
     assert isinstance(found, StoredRun)
     assert found.record.status == "interrupted"
     assert found.record.problem is not None
-    assert "is gone" in found.record.problem.message
+    assert "has ended" in found.record.problem.message
 
 
 def test_a_second_process_waits_for_the_first_and_takes_over_its_record(

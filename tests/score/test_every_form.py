@@ -126,7 +126,7 @@ def test_divergence_is_that_of_the_definition(model: Any) -> None:
     import numpy as np
 
     from harness.corpus.tokens import TokenSequence
-    from harness.score.fidelity import Pair, compare
+    from harness.score.fidelity import FormPair, compare
 
     def conversation(name: str, length: int, scored: list[int]) -> TokenSequence:
         mask = np.zeros(length, np.bool_)
@@ -139,7 +139,7 @@ def test_divergence_is_that_of_the_definition(model: Any) -> None:
         conversation("c", 5, []),
     ]
     other = make_model(1)
-    found = compare(Pair(model, other, 64), asked)
+    found = compare(FormPair(model, other, 64), asked)
     for sequence, compared in zip(asked, found, strict=True):
         ids = torch.from_numpy(sequence.input_ids.astype(np.int64))[None]
         p, q = (m(input_ids=ids).logits[0].double().softmax(-1) for m in (model, other))
@@ -150,7 +150,7 @@ def test_divergence_is_that_of_the_definition(model: Any) -> None:
         assert compared.divergence == pytest.approx(float(divergence.sum()), rel=1e-4)
         assert compared.same_top == int((p.argmax(-1) == q.argmax(-1))[before].sum())
         assert compared.largest == pytest.approx(gap, rel=1e-4)
-    assert max(one.divergence for one in compare(Pair(model, model, 64), asked)) < 1e-6
+    assert max(one.divergence for one in compare(FormPair(model, model, 64), asked)) < 1e-6
 
 
 def test_on_an_unquantized_base_16_bits_is_the_trained_model(

@@ -8,8 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.score.likelihood import _distinct
-from harness.score.prefixes import Extend, Rows, Schedule, Tree, lay_out
+from harness.score.prefixes import Extend, Schedule, SideBySide, Tree, distinct_rows, lay_out
 
 
 def play(inputs: list[Any], first: list[int], budget: int) -> tuple[dict[int, dict[int, Any]], int]:
@@ -21,7 +20,7 @@ def play(inputs: list[Any], first: list[int], budget: int) -> tuple[dict[int, di
         if isinstance(step, Extend):
             cached = [*cached[: step.keep], *step.tokens.tolist()]
             cost += len(step.tokens)
-        elif isinstance(step, Rows):
+        elif isinstance(step, SideBySide):
             for member in step.members:
                 row = inputs[member].tolist()
                 seen[member] = {at: row[: at + 1] for at in range(len(row))}
@@ -54,7 +53,7 @@ def test_needed_tokens_see_exactly_their_own_prefix(
 ) -> None:
     half = len(rows) // 2
     lists = [[*shared, *r] if i >= half else r for i, r in enumerate(rows)]
-    inputs, _ = _distinct([np.array(r) for r in lists])
+    inputs, _ = distinct_rows([np.array(r) for r in lists])
     first = [max(0, len(r) - 3) for r in inputs]
     seen, cost = play(inputs, first, budget)
     for index, tokens in enumerate(inputs):
@@ -67,7 +66,7 @@ def test_a_preamble_is_run_once_for_all_its_questions() -> None:
     random = np.random.default_rng(0)
     preamble = random.integers(0, 1000, 500)
     stems = [np.concatenate([preamble, random.integers(0, 1000, 80)]) for _ in range(30)]
-    inputs, _ = _distinct(stems)
+    inputs, _ = distinct_rows(stems)
     _, cost = play(inputs, [len(r) - 1 for r in inputs], 512)
     assert cost <= 500 + 30 * 80
 
@@ -75,7 +74,9 @@ def test_a_preamble_is_run_once_for_all_its_questions() -> None:
 def test_endings_share_their_stem_without_a_cache() -> None:
     random = np.random.default_rng(0)
     stem = random.integers(0, 1000, 300)
-    inputs, _ = _distinct([np.concatenate([stem, random.integers(0, 1000, 8)]) for _ in range(4)])
+    inputs, _ = distinct_rows(
+        [np.concatenate([stem, random.integers(0, 1000, 8)]) for _ in range(4)]
+    )
     steps = list(Schedule(inputs, [299] * 4, 512).steps())
     assert [type(step) for step in steps] == [Tree]
     assert len(lay_out(inputs, steps[0]).tokens) == 300 + 4 * 8
@@ -83,8 +84,8 @@ def test_endings_share_their_stem_without_a_cache() -> None:
 
 def test_unrelated_rows_of_like_length_run_side_by_side() -> None:
     random = np.random.default_rng(0)
-    inputs, _ = _distinct([random.integers(0, 1000, 50 + n) for n in range(10)])
+    inputs, _ = distinct_rows([random.integers(0, 1000, 50 + n) for n in range(10)])
     steps = list(Schedule(inputs, [0] * 10, 256).steps())
-    assert all(isinstance(step, Rows) for step in steps)
+    assert all(isinstance(step, SideBySide) for step in steps)
     for step in steps:
         assert len(step.members) * max(len(inputs[m]) for m in step.members) <= 256

@@ -16,7 +16,7 @@ from harness.score.catalogue import load_task
 from harness.score.engine import PlainLM
 from harness.score.evaluation import evaluate
 from harness.score.items import Items, Place
-from harness.score.samples import _joined, write_scores
+from harness.score.samples import joined, write_scores
 from harness.spec.suite import Task
 from tests.score.conftest import fast_engine, make_model
 
@@ -118,11 +118,11 @@ def test_the_error_of_an_unweighted_group_is_that_of_a_mean_of_means() -> None:
             (rng.random(size) < 0.3 + 0.1 * n).astype(float), np.ones(size))
         for n, size in enumerate((20, 200, 2000))
     }  # fmt: skip
-    joined = _joined(parts, by_size=False)
+    group = joined(parts, by_size=False)
     leaves = [items.numerator for items in parts.values()]
-    assert joined.value("identity") == pytest.approx(np.mean([leaf.mean() for leaf in leaves]))
+    assert group.value("identity") == pytest.approx(np.mean([leaf.mean() for leaf in leaves]))
     direct = math.sqrt(sum(leaf.var(ddof=1) / len(leaf) for leaf in leaves)) / len(leaves)
-    assert joined.standard_error("identity") == pytest.approx(direct, rel=0.10)
+    assert group.standard_error("identity") == pytest.approx(direct, rel=0.10)
 
 
 def test_requests_over_the_context_are_counted(

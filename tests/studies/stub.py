@@ -21,7 +21,7 @@ from harness.spec.plan import Plan
 from harness.spec.schema import parse
 from harness.spec.study import Study
 from harness.studies.agenda import Agenda, next_plans
-from harness.studies.arms import Comparison, compare_what
+from harness.studies.arms import StudyArms, compare_what
 from harness.studies.findings import Findings
 from harness.studies.steering import Steering
 from tests.planned import CPU
@@ -129,7 +129,7 @@ def study(**written: object) -> Study:
 class Bench:
     """A study, a store and a stub executor, driven by hand."""
 
-    comparison: Comparison
+    comparison: StudyArms
     executor: StubExecutor
     steering: Steering = field(default_factory=Steering)
 

@@ -10,7 +10,7 @@ from harness.errors import InvalidFile, UnknownName
 from harness.records.store import RunStore
 from harness.spec.plan import Plan
 from harness.spec.request import Request
-from harness.studies.arms import compare_what, trial_plan, verdict_plan
+from harness.studies.arms import Typed, compare_what, trial_plan, verdict_plan
 from harness.studies.page import make_page
 from harness.studies.search import validation_loss
 from harness.train.path import resolve
@@ -118,7 +118,8 @@ def test_a_plan_is_what_the_command_line_would_make(tmp_path: Path) -> None:
         reference="full_finetune",
         settings={"score.stride": 256},
     )
-    for arm in compare_what(made, CPU, ["budget.batch_size=4"]).arms:
+    asked = Typed(("budget.batch_size=4",), ("arc_challenge",))
+    for arm in compare_what(made, CPU, asked).arms:
         for plan in (
             trial_plan(arm, 5e-4, 0.5, 1000),
             trial_plan(arm, arm.default, 1.0, 1000),
@@ -127,7 +128,9 @@ def test_a_plan_is_what_the_command_line_would_make(tmp_path: Path) -> None:
         ):
             request = plan.request
             assert request is not None
-            typed = Request((request.variant,), request.suite, request.settings, (), (plan.seed,))
+            typed = Request(
+                (request.variant,), request.suite, request.settings, request.tasks, (plan.seed,)
+            )
             assert [plan] == resolve(typed, CPU)
 
 
@@ -153,6 +156,18 @@ def test_the_budget_stops_a_study_and_the_page_says_so(tmp_path: Path) -> None:
     assert last.stopped == "the budget of 5 runs is used up"
     assert not Bench.of(tmp_path, WORSE, budget={"runs": 6}).agenda().stopped
     assert Bench.of(tmp_path, WORSE, budget={"hours": 0.01}).agenda().stopped
+
+
+def test_a_budget_of_hours_is_not_overrun(tmp_path: Path) -> None:
+    """Runs take ten seconds here; no round begins more of them than there is time for."""
+    bench = Bench.of(tmp_path, WORSE, budget={"hours": 75 / 3600})
+    assert len(bench.agenda().jobs) == 2, "one run of each variant while nothing is known"
+    last = bench.finish()
+    assert len(bench.executor.ran) == 7
+    assert "has no room for a run" in last.stopped
+    more = Bench.of(tmp_path, WORSE, budget={"hours": 95 / 3600})
+    more.finish()
+    assert len(more.executor.ran) == 2, "more budget lets it go on"
 
 
 def test_an_untrained_variant_is_run_once_and_not_tuned(tmp_path: Path) -> None:

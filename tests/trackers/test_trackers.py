@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UnknownName, UserError
-from harness.records.events import Advanced, Event, Pulse, RunStarted
+from harness.records.events import Advanced, Event, Pulse, RunStarted, Validated
 from harness.records.record import LossPoint, RunRecord, Score, Throughput, Tokens, TrainResult
+from harness.records.validation import ValidationPoint, ValidationResult
 from harness.runs.listener import RunResult
 from harness.trackers.choose import make_trackers
 from harness.trackers.tracker import Tracker, summary_of
@@ -18,6 +19,10 @@ from tests.planned import planned
 from tests.store_records import record_of
 
 LOSSES = (2.5, 2.0, 1.5)
+VALIDATED = tuple(
+    ValidationPoint(step=step, tokens=100 * step, loss=loss, seconds=1.0)
+    for step, loss in ((0, 3.0), (2, 2.25))
+)
 PLAN = planned("qlora_nf4")
 
 
@@ -40,6 +45,7 @@ def record() -> RunRecord:
         losses=points,
         throughput=Throughput(warmup_steps=0, median=50.0, p10=50.0, p90=50.0),
         trainer="plain",
+        validation=ValidationResult(points=VALIDATED, kept_step=3, stopped="budget"),
     )
     return record_of(PLAN, training=training, scores=(score,))
 
@@ -50,6 +56,7 @@ def told(tracker: Tracker, report: Path) -> None:
     for step, loss in enumerate(LOSSES, 1):
         events.append(Pulse.now(numbers={"resident_bytes": 1000.0 * step}))
         events.append(Advanced.now(done=step, total=3, numbers={"loss": loss}))
+    events += [Validated.now(point=point) for point in VALIDATED]
     tracker.begin([PLAN])
     for event in events:
         tracker.hear(PLAN, event)
@@ -89,6 +96,8 @@ def test_tensorboard_files_hold_the_curve_the_scores_and_the_report(tmp_path: Pa
     found = accumulators.EventAccumulator(str(tracker.folder / PLAN.run_name)).Reload()
     losses = [(point.step, point.value) for point in found.Scalars("train/loss")]
     assert losses == list(enumerate(LOSSES, 1))
+    validated = [(point.step, point.value) for point in found.Scalars("validation/loss")]
+    assert validated == [(0, 3.0), (2, 2.25)]
     assert [point.value for point in found.Scalars("memory/resident_bytes")] == [1e3, 2e3, 3e3]
     assert found.Scalars("after/held_out/perplexity")[0].value == 7.5
     report = accumulators.EventAccumulator(str(tracker.folder / "quick" / "report")).Reload()
@@ -105,6 +114,7 @@ def test_a_run_that_was_made_before_is_told_from_its_record_once(tmp_path: Path)
         tracker.end()
     found = accumulators.EventAccumulator(str(tracker.folder / PLAN.run_name)).Reload()
     assert [point.value for point in found.Scalars("train/loss")] == list(LOSSES)
+    assert [point.step for point in found.Scalars("validation/loss")] == [0, 2]
 
 
 def test_wandb_offline_files_hold_the_curve_the_scores_and_the_report(
@@ -162,6 +172,43 @@ def test_mlflow_holds_the_curve_the_scores_and_the_report(
     assert run.data.metrics["after/held_out/perplexity"] == 7.5
     kept = client.list_artifacts(runs["report of quick"].info.run_id)
     assert [item.path for item in kept] == ["report.md"]
+
+
+def test_trackio_holds_the_curve_the_scores_and_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trackio = pytest.importorskip("trackio", minversion="0.43", reason="extra trackio")
+    # Trackio reads the variable once, when it is imported; the store is this test's alone.
+    store = Path(trackio.utils.TRACKIO_DIR)
+    monkeypatch.setenv("TRACKIO_DIR", str(store))
+    monkeypatch.setenv("TRACKIO_PROJECT", f"harness-{tmp_path.name}")
+    (tracker,) = make_trackers(["trackio"], tmp_path)
+    told(tracker, tmp_path / "report.md")
+    kept = trackio.sqlite_storage.SQLiteStorage
+    project = f"harness-{tmp_path.name}"
+    assert set(kept.get_runs(project)) == {"qlora_nf4, seed 0", "report of quick"}
+    logs = kept.get_logs(project, "qlora_nf4, seed 0")
+    losses = {log["step"]: log["train/loss"] for log in logs if "train/loss" in log}
+    assert losses == dict(enumerate(LOSSES, 1))
+    validated = {log["step"]: log["validation/loss"] for log in logs if "validation/loss" in log}
+    assert validated == {0: 3.0, 2: 2.25}
+    assert [log["after/held_out/perplexity"] for log in logs if "status" in log] == [7.5]
+    memory = kept.get_system_logs(project, "qlora_nf4, seed 0")
+    assert [log["memory/resident_bytes"] for log in memory] == [1e3, 2e3, 3e3]
+    (artifact,) = kept.get_artifacts(project)
+    assert artifact["name"] == "report-quick"
+
+
+def test_a_trackio_that_is_too_old_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "trackio-0.0.6.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: trackio\nVersion: 0.0.6\n")
+    (tmp_path / "trackio.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=r"trackio 0\.0\.6 is too old"):
+        make_trackers(["trackio"], tmp_path)
 
 
 def test_an_unknown_tracker_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from harness.records.events import Silence
-from harness.train.batch import collate
+from harness.train.collate import collate
 from harness.train.optimizer import silence_base_dropout
 from harness.train.path import train
 from harness.weights.adapter import wrap

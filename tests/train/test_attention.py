@@ -94,9 +94,11 @@ def test_a_trained_model_is_scored_with_full_attention_at_longer_contexts(
     ids = torch.arange(60)[None]
     with torch.no_grad():
         full = trained.model(input_ids=ids, use_cache=False).logits
-        with trained_attention(trained.model, plan):
+        with trained_attention(trained.model, plan) as own:
+            validated = own(lambda: trained.model(input_ids=ids, use_cache=False).logits)()
             shifted = trained.model(input_ids=ids, use_cache=False).logits
     torch.testing.assert_close(full[:, :12], shifted[:, :12])  # half a group: 96 / 4 / 2
+    assert torch.equal(validated, full), "validation losses are taken with full attention"
     assert (full[:, 30:] - shifted[:, 30:]).abs().max() > 1e-4
     random = torch.Generator().manual_seed(0)
     stream = torch.randint(0, 50, (2, 1100), generator=random).tolist()

@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PhiConfig
 
-from harness.train.batch import StreamSize, make_stream_batch
+from harness.train.collate import StreamSize, make_stream_batch
 from harness.train.stream import ops
 from harness.train.stream.decoder import Decoder
 from harness.train.stream.linears import UnsupportedLayer

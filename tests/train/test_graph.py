@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.train.batch import StreamSize, make_stream_batch
+from harness.train.collate import StreamSize, make_stream_batch
 from harness.train.stream.graph import Pace, choose_shapes
 from tests.train.tiny import tiny_row
 

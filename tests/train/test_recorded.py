@@ -13,7 +13,7 @@ from harness.corpus.sequences import IGNORED
 from harness.records.events import Silence
 from harness.spec.device import Device
 from harness.train.path import settle, train
-from harness.train.recorded.batch import PaddedSize, make_padded_batch
+from harness.train.recorded.padded import PaddedSize, make_padded_batch
 from harness.train.recorded.train import AutogradStep
 from tests.architectures import tiny_causal
 from tests.planned import planned
@@ -78,7 +78,8 @@ def test_filling_a_batch_up_changes_neither_loss_nor_gradients() -> None:
     for size in (None, room):
         batch = step.batch(rows, size)
         model.zero_grad(set_to_none=False)
-        loss = step.accumulate(batch, None, torch.tensor(0.5))
+        with torch.no_grad():  # as a recording calls it
+            loss = step.accumulate(batch, None, torch.tensor(0.5))
         gradients = [p.grad.clone() for p in model.parameters() if p.requires_grad]
         found.append((float(loss), gradients))
     assert batch.ids.shape == (5, 40)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.corpus.sequences import Rows, make_rows
+from harness.corpus.sequences import TrainingRows, make_training_rows
 from harness.corpus.tokens import TokenSequence
 from harness.errors import CorpusError
 from harness.spec.suite import Budget
@@ -57,7 +57,7 @@ def test_the_largest_micro_batch_is_found_by_tokens_and_by_its_longest_row() -> 
 # Drawn over conversations
 
 
-def made_rows(lengths: list[int], limit: int, **training: object) -> Rows:
+def made_rows(lengths: list[int], limit: int, **training: object) -> TrainingRows:
     """Rows of conversations of so many tokens, half a prompt and half a reply each."""
     sequences = []
     for number, length in enumerate(lengths):
@@ -65,10 +65,10 @@ def made_rows(lengths: list[int], limit: int, **training: object) -> Rows:
         sequences.append(
             TokenSequence(f"c{number}", f"t{number}", ids, np.arange(length) * 2 >= length)
         )
-    return make_rows(sequences, Training(sequence_length=limit, **training))  # type: ignore[arg-type]
+    return make_training_rows(sequences, Training(sequence_length=limit, **training))  # type: ignore[arg-type]
 
 
-def trained(rows: Rows, seed: int, steps: int) -> list[int]:
+def trained(rows: TrainingRows, seed: int, steps: int) -> list[int]:
     """The first conversation of each row, in training order."""
     budget = Budget(steps=steps, batch_size=1)
     order = schedule(len(rows.rows), budget, seed, rows.tokens_per_row, rows.of_conversation)

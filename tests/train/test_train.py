@@ -15,7 +15,7 @@ from torch.nn import functional
 from harness.errors import DivergedError, RunError
 from harness.records.events import Silence
 from harness.records.record import TrainResult
-from harness.train.batch import collate
+from harness.train.collate import collate
 from harness.train.path import train
 from tests.train.tiny import tiny_job, tiny_model, tiny_plan, tiny_rows
 

@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalLM
 
-from harness.corpus.sequences import Row
+from harness.corpus.sequences import TrainingRow
 from harness.spec.device import Device
 from harness.spec.plan import Plan
 from harness.spec.planning import make_plan
@@ -44,16 +44,16 @@ def tiny_model(family: str = "llama", *, init: bool = False, **lora: Any) -> Any
     )
 
 
-def tiny_row(rng: np.random.Generator, *lengths: int) -> Row:
+def tiny_row(rng: np.random.Generator, *lengths: int) -> TrainingRow:
     """A row of random conversations, three fifths of whose tokens carry loss."""
     total = sum(lengths)
     ids = rng.integers(0, 128, total).astype(np.int32)
     labels = np.where(rng.random(total) < 0.4, -100, ids).astype(np.int32)
     positions = np.concatenate([np.arange(size) for size in lengths]).astype(np.int32)
-    return Row(ids, labels, positions, lengths)
+    return TrainingRow(ids, labels, positions, lengths)
 
 
-def tiny_rows(count: int = 12, conversations: int = 1) -> tuple[Row, ...]:
+def tiny_rows(count: int = 12, conversations: int = 1) -> tuple[TrainingRow, ...]:
     """Rows of ``conversations`` conversations each."""
     rng = np.random.default_rng(0)
     sizes = rng.integers(5, 30, (count, conversations))
@@ -73,7 +73,7 @@ def tiny_plan(steps: int = 4, batch: int = 4, micro: int = 2, **training: Any) -
     return make_plan(load_variant("lora_bf16", suite), suite, load_model(suite.model), 0, device)
 
 
-def tiny_job(model: Any, rows: tuple[Row, ...], plan: Plan, **more: Any) -> TrainJob:
+def tiny_job(model: Any, rows: tuple[TrainingRow, ...], plan: Plan, **more: Any) -> TrainJob:
     """A job over ``rows`` in the scheduled order."""
     tokens = [len(row.input_ids) for row in rows]
     order = divided(schedule(len(rows), plan.budget, plan.seed, tokens), tokens, plan)

@@ -59,7 +59,7 @@ def family_of(model_type: str) -> Family:
 
 
 @dataclass(frozen=True)
-class Place:
+class TensorPlace:
     """Where one parameter of transformers goes: its name in the file and how its rows move."""
 
     parameter: str
@@ -68,7 +68,7 @@ class Place:
     back: Callable[[Array], Array]
 
 
-def places(model: Any) -> Iterator[Place]:
+def places(model: Any) -> Iterator[TensorPlace]:
     """Every stored parameter of ``model`` with its place; a tied output head is left out.
 
     Raises:
@@ -88,9 +88,9 @@ def places(model: Any) -> Iterator[Place]:
             )
         heads = _heads(tensor, config) if family.interleaved else None
         if heads is None:
-            yield Place(parameter, tensor, _same, _same)
+            yield TensorPlace(parameter, tensor, _same, _same)
         else:
-            yield Place(parameter, tensor, _Interleave(heads), _Separate(heads))
+            yield TensorPlace(parameter, tensor, _Interleave(heads), _Separate(heads))
 
 
 def _stored(model: Any) -> Iterator[str]:

@@ -12,13 +12,13 @@ from torch import Tensor
 from harness.records.events import Progress
 from harness.records.record import TrainResult
 from harness.train.job import TrainJob
-from harness.train.recorded.batch import PaddedBatch, PaddedSize, make_padded_batch
+from harness.train.recorded.padded import PaddedBatch, PaddedSize, make_padded_batch
 from harness.train.sft.logits import OwnLogits
 from harness.train.sft.loss import loss_of
 from harness.train.stream.loop import Loop
 
 if TYPE_CHECKING:
-    from harness.corpus.sequences import Row
+    from harness.corpus.sequences import TrainingRow
     from harness.spec.plan import Plan
 
 
@@ -62,12 +62,12 @@ class AutogradStep:
         self._dtype = getattr(torch, compute)
         self._casts = compute == "float16" or (compute == "bfloat16" and trainable != compute)
 
-    def size_of(self, rows: Sequence[Row]) -> PaddedSize:
+    def size_of(self, rows: Sequence[TrainingRow]) -> PaddedSize:
         """What ``rows`` take."""
         return PaddedSize.of(rows)
 
     def batch(
-        self, rows: Sequence[Row], size: PaddedSize | None = None, pad_id: int = 0
+        self, rows: Sequence[TrainingRow], size: PaddedSize | None = None, pad_id: int = 0
     ) -> PaddedBatch:
         """See :func:`make_padded_batch`."""
         return make_padded_batch(rows, size, pad_id)
@@ -96,5 +96,6 @@ class AutogradStep:
         with torch.enable_grad(), casting:
             hidden = self._logits.hidden(input_ids=batch.ids)
             summed = loss_of(hidden.flatten(0, 1)[batch.where], self._logits, batch.targets)
-        (summed * scale).backward()  # type: ignore[no-untyped-call]
+            scaled = summed * scale
+        scaled.backward()  # type: ignore[no-untyped-call]
         return summed.detach()

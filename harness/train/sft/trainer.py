@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,7 +18,6 @@ from harness.corpus.sequences import IGNORED
 from harness.records.events import Progress
 from harness.records.record import TrainResult
 from harness.train.allocation import Allocation, allocation_of
-from harness.train.batch import collate
 from harness.train.checkpoint import (
     CheckpointWriter,
     TrainingState,
@@ -25,36 +25,58 @@ from harness.train.checkpoint import (
     saved_state,
     trainable_weights,
 )
+from harness.train.collate import collate
 from harness.train.job import TrainJob
 from harness.train.ledger import Ledger
 from harness.train.optimizer import make_optimizer, make_rate_schedule
 from harness.train.random_state import random_state, restore_random_state
+from harness.train.sft.as_found import AsFound, left_as_found
 from harness.train.sft.logits import OwnLogits
 from harness.train.sft.loss import summed_loss
 from harness.train.shared import add_up_gradients, check_alike, seed_step, seed_update
+from harness.train.watch import Watch
 
 
 def train(job: TrainJob, progress: Progress) -> TrainResult:
     """Train ``job`` with TRL's SFTTrainer (see :func:`harness.train.path.train`)."""
     saved = saved_state(job, progress)
     ledger = Ledger(job.step_tokens(padding=True), progress, saved.points if saved else ())
+    allocation = allocation_of(job.model, job.plan)
+    watch = Watch(job, ledger, saved, allocation)
     check_alike(job.model, job.ranks, ledger.done, when="before training")
-    if ledger.done < job.steps:
-        with tempfile.TemporaryDirectory() as unused, _left_as_found(job.model):
-            _make_trainer(job, ledger, saved, unused, progress).train()
+    if not watch.over:
+        with tempfile.TemporaryDirectory() as unused, left_as_found(job.model) as found:
+            account = _Account(ledger, watch, found)
+            _make_trainer(job, account, saved, unused, progress).train()
     elif saved is not None:
         restore_weights(job.model, saved.weights)
         restore_random_state(saved.random)
-        allocation = allocation_of(job.model, job.plan)
         if allocation is not None:
             allocation.restore(saved.allocation)
     check_alike(job.model, job.ranks, ledger.done, when="after training")
-    return ledger.result("plain", job.truncated_tokens, plan=job.plan)
+    validation = watch.finish()
+    result = ledger.result("plain", job.truncated_tokens, plan=job.plan)
+    return result.model_copy(update={"validation": validation})
+
+
+@dataclass(frozen=True)
+class _Account:
+    """What keeps account of a training, and the model as it was before SFTTrainer took it."""
+
+    ledger: Ledger
+    watch: Watch
+    found: AsFound
+
+    def validate(self) -> None:
+        """Validate if it is time to, by the model's own forward pass."""
+        with self.found.for_a_while():
+            self.watch.take()
 
 
 def _make_trainer(
-    job: TrainJob, ledger: Ledger, saved: TrainingState | None, folder: str, progress: Progress
+    job: TrainJob, account: _Account, saved: TrainingState | None, folder: str, progress: Progress
 ) -> _PlainTrainer:
+    ledger = account.ledger
     optimizer = make_optimizer(job.model, job.plan)
     rates = make_rate_schedule(optimizer, job.plan, job.steps)
     steps = range(ledger.done, job.steps)
@@ -77,7 +99,7 @@ def _make_trainer(
     trainer.logits = OwnLogits(job.model)
     trainer.allocation = allocation_of(job.model, job.plan)
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(_Bookkeeper(job, trainer, ledger, saved, progress))
+    trainer.add_callback(_Bookkeeper(job, trainer, account, saved, progress))
     return trainer
 
 
@@ -96,33 +118,6 @@ def _adapted_head_unseen(model: Any) -> Iterator[None]:
         yield
     finally:
         del model.get_output_embeddings
-
-
-def _base_of(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-@contextmanager
-def _left_as_found(model: Any) -> Iterator[None]:
-    """Undo what SFTTrainer does to a model besides training it; leave it in evaluation mode."""
-    base = _base_of(model)
-    found = [(module, module.__dict__.get("forward")) for module in (model, base)]
-    configs = [item for item in (base.config, base.generation_config) if item is not None]
-    names = ("bos_token_id", "eos_token_id", "pad_token_id", "use_cache")
-    settings = [(item, name, getattr(item, name, None)) for item in configs for name in names]
-    try:
-        yield
-    finally:
-        for module, forward in found:
-            module.__dict__.pop("forward", None)
-            if forward is not None:
-                module.forward = forward
-        for item, name, value in settings:
-            setattr(item, name, value)
-        if getattr(model, "is_gradient_checkpointing", False):
-            model.gradient_checkpointing_disable()
-        model.zero_grad(set_to_none=True)
-        model.eval()
 
 
 def _trainable(job: TrainJob) -> dict[str, torch.nn.Parameter]:
@@ -243,13 +238,14 @@ class _Bookkeeper(TrainerCallback):  # type: ignore[misc]
         self,
         job: TrainJob,
         trainer: _PlainTrainer,
-        ledger: Ledger,
+        account: _Account,
         saved: TrainingState | None,
         progress: Progress,
     ) -> None:
         self._job = job
         self._trainer = trainer
-        self._ledger = ledger
+        self._account = account
+        self._ledger = account.ledger
         self._saved = saved
         self._rate = 0.0
         folder = job.checkpoint if job.ranks.index == 0 else None
@@ -261,6 +257,7 @@ class _Bookkeeper(TrainerCallback):  # type: ignore[misc]
             self._restore(self._saved)
             self._saved = None
         if self._trainer.state.global_step == 0:
+            self._account.validate()
             self._ledger.start_step()
         seed_step(self._job.plan.seed, self._ledger.done, self._job.ranks)
         self._rate = float(kwargs["optimizer"].param_groups[0]["lr"])
@@ -275,16 +272,25 @@ class _Bookkeeper(TrainerCallback):  # type: ignore[misc]
         if self._trainer.allocation is not None:
             self._trainer.allocation.after_step(self._ledger.done)
 
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        """Enter the step; write a checkpoint when one is due."""
+    def on_step_end(
+        self,
+        args: Any,  # noqa: ARG002 - the signature is TrainerCallback's
+        state: Any,  # noqa: ARG002
+        control: Any,
+        **_: Any,
+    ) -> None:
+        """Enter the step; validate and write a checkpoint when they are due."""
         loss = self._trainer.step_loss
         self._trainer.step_loss = None
         self._ledger.finish_step(
             float(loss) if loss is not None else 0.0, self._rate, self._trainer.step_norm
         )
-        if self._writer.due(finished=self._ledger.done == self._job.steps):
+        self._account.validate()
+        over = self._account.watch.over
+        if self._writer.due(finished=over):
             self._writer.write(self._state())
             self._ledger.start_step()
+        control.should_training_stop = control.should_training_stop or over
 
     def _restore(self, saved: TrainingState) -> None:
         restore_weights(self._job.model, saved.weights)
@@ -309,4 +315,5 @@ class _Bookkeeper(TrainerCallback):  # type: ignore[misc]
             scaler=None if scaler is None else scaler.state_dict(),
             random=random_state(),
             allocation={} if allocation is None else allocation.state(),
+            **self._account.watch.state(),
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from harness.train.batch import StreamBatch, StreamSize, make_stream_batch
+from harness.train.collate import StreamBatch, StreamSize, make_stream_batch
 from harness.train.stream import ops
 from harness.train.stream.blocks import ACTIVATIONS, Block, Inside, frozen_norm, make_blocks
 from harness.train.stream.footprint import logit_chunk
@@ -18,7 +18,7 @@ from harness.train.stream.linears import UnsupportedLayer, refresh
 from harness.train.stream.ops import Stream
 
 if TYPE_CHECKING:
-    from harness.corpus.sequences import Row
+    from harness.corpus.sequences import TrainingRow
 
 
 class Decoder:
@@ -73,14 +73,14 @@ class Decoder:
             if parameter.requires_grad and id(parameter) not in taken:
                 raise UnsupportedLayer(f"the trained parameter {name}")
 
-    def size_of(self, rows: Sequence[Row]) -> StreamSize:
+    def size_of(self, rows: Sequence[TrainingRow]) -> StreamSize:
         """What ``rows`` take."""
         return StreamSize.of(rows)
 
     def batch(
-        self, rows: Sequence[Row], size: StreamSize | None = None, pad_id: int = 0
+        self, rows: Sequence[TrainingRow], size: StreamSize | None = None, pad_id: int = 0
     ) -> StreamBatch:
-        """See :func:`harness.train.batch.make_stream_batch`."""
+        """See :func:`harness.train.collate.make_stream_batch`."""
         return make_stream_batch(rows, size, pad_id)
 
     def refresh(self) -> None:

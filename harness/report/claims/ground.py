@@ -1,0 +1,152 @@
+"""Ground: runs that can be compared with each other, by variant, at default and best rates."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from harness.records.store import StoredRun
+from harness.report.rows import Row, flatten, make_training_rows
+from harness.spec.claim import holds
+from harness.spec.plan import Plan
+
+RATE = "+training.learning_rate="
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A variant: its held-out runs at its own and at its best rate, and its trials.
+
+    ``rates`` are the validation losses of the learning rates that were tried with the whole
+    budget. ``best`` is None unless the best of them was run on the held-out split.
+    """
+
+    name: str
+    default: Row | None
+    best: Row | None
+    rates: Mapping[float, float]
+
+    @property
+    def best_rate(self) -> float | None:
+        """The rate with the least validation loss."""
+        known = {rate: loss for rate, loss in self.rates.items() if math.isfinite(loss)}
+        return min(known, key=known.__getitem__) if known else None
+
+    @property
+    def row(self) -> Row | None:
+        """The runs that stand for it: at its best rate where it was tuned."""
+        return self.best or self.default
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Runs on one model, corpus, budget and device.
+
+    ``billions`` counts the model's parameters, ``tokens`` what its runs were trained on (their
+    median; None where nothing was trained). ``looks`` is how often a study may have looked at
+    the seeds before it stopped: once where all seeds were given beforehand.
+    """
+
+    title: str
+    billions: float | None
+    arms: Mapping[str, Arm]
+    looks: int = 1
+    tokens: float | None = None
+
+    def find(self, names: Sequence[str], conditions: Sequence[str]) -> Arm | None:
+        """The first of these variants that was run, in runs that meet the conditions."""
+        for name in names:
+            arm = self.arms.get(name)
+            if arm is not None and _meets(arm, conditions):
+                return arm
+        return None
+
+
+def _meets(arm: Arm, conditions: Sequence[str]) -> bool:
+    row = arm.row
+    if row is None:
+        return not conditions
+    settings = flatten(row.plan.model_dump(mode="json"))
+    return all(holds(condition, settings) for condition in conditions)
+
+
+def make_grounds(runs: Iterable[StoredRun]) -> list[Ground]:
+    """Sort runs by what must be alike before they may be compared, largest ground first.
+
+    Untrained models have no budget, and belong to every ground on their model and corpus.
+    """
+    trained: dict[tuple[str, str], list[StoredRun]] = {}
+    untrained: dict[str, list[StoredRun]] = {}
+    for run in runs:
+        plan = run.record.plan
+        if plan.trains:
+            budget = plan.budget.model_dump_json()
+            trained.setdefault((_alike(plan), budget), []).append(run)
+        else:
+            untrained.setdefault(_alike(plan), []).append(run)
+    places = {alike for alike, _ in trained}
+    members = [[*found, *untrained.get(alike, [])] for (alike, _), found in sorted(trained.items())]
+    alone = [found for alike, found in sorted(untrained.items()) if alike not in places]
+    grounds = [_ground(found) for found in [*members, *alone]]
+    return sorted(grounds, key=lambda ground: -len(ground.arms))
+
+
+def _alike(plan: Plan) -> str:
+    """Model, corpus and device as text; scores are compared one by one anyway."""
+    corpus = plan.corpus.model_dump(mode="json", exclude={"source"} if plan.corpus_sha256 else None)
+    model = plan.model.model_dump(mode="json", exclude={"source", "description"})
+    return json.dumps([model, corpus, plan.corpus_sha256, plan.device.name], sort_keys=True)
+
+
+def _ground(runs: Sequence[StoredRun]) -> Ground:
+    trials = [run for run in runs if run.record.plan.score.split == "validation"]
+    rows = make_training_rows(run for run in runs if run.record.plan.score.split != "validation")
+    names = sorted({_plain(run.record.plan.variant) for run in runs})
+    arms = {name: _arm(name, rows, trials) for name in names}
+    totals = [
+        record.census.total - record.census.trainable
+        if record.plan.adapter
+        else record.census.total
+        for run in runs
+        if (record := run.record).census
+    ]
+    trained = [run.record.training for run in runs if run.record.training]
+    plan = runs[0].record.plan
+    seeds = max((len(row.seeds) for row in rows), default=0)
+    return Ground(
+        title=f"{plan.model.name} on {plan.device.name}, suite {plan.suite.partition('+')[0]}",
+        billions=min(totals) / 1e9 if totals else None,
+        arms=arms,
+        looks=max(seeds - 1, 1) if trials else 1,
+        tokens=median(one.tokens.non_padding for one in trained) if trained else None,
+    )
+
+
+def _plain(variant: str) -> str:
+    return variant.partition(RATE)[0]
+
+
+def _arm(name: str, rows: Sequence[Row], trials: Sequence[StoredRun]) -> Arm:
+    own = [row for row in rows if _plain(row.variant) == name and row.finished]
+    default = max(
+        (row for row in own if row.variant == name), key=lambda row: len(row.seeds), default=None
+    )
+    rates = {
+        run.record.plan.training.learning_rate: _loss(run)
+        for run in trials
+        if _plain(run.record.plan.variant) == name
+    }
+    arm = Arm(name, default, None, rates)
+    if default is not None and not default.plan.trains:
+        return Arm(name, default, default, rates)
+    at_best = [row for row in own if row.plan.training.learning_rate == arm.best_rate]
+    best = max(at_best, key=lambda row: len(row.seeds), default=None)
+    return Arm(name, default, best, rates)
+
+
+def _loss(run: StoredRun) -> float:
+    found = run.record.score("validation", "perplexity") if run.record.status == "ok" else None
+    return math.inf if found is None else math.log(found.value)

@@ -1,0 +1,79 @@
+"""Judge: claims against the runs of every ground, with errors shared between all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from harness.records.store import StoredRun
+from harness.report.claims.decide import Measured, Outcome, settle
+from harness.report.claims.ground import Ground, make_grounds
+from harness.report.claims.measures import measure
+from harness.spec.claim import Claim
+
+ORDER: tuple[Outcome, ...] = ("contradicted", "undecided", "reproduced", "out of reach")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One comparison of a claim on one ground, with its outcome after correction."""
+
+    measured: Measured
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What one ground says of a claim. ``ground`` is None where no run says anything."""
+
+    claim: Claim
+    ground: Ground | None
+    outcome: Outcome
+    findings: tuple[Finding, ...]
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it was claimed for models of quite another size."""
+        if self.ground is None or self.ground.billions is None or not self.claim.claimed.billions:
+            return False
+        own = self.ground.billions
+        return all(not size / 2 <= own <= size * 2 for size in self.claim.claimed.billions)
+
+
+def judge(claims: Sequence[Claim], runs: Iterable[StoredRun]) -> list[Judgement]:
+    """Every claim on every ground that says something of it, in the order of the claims.
+
+    The p-values of all comparisons are corrected together (Holm), so that the chance of any wrong
+    verdict in the table is at most 5 %.
+    """
+    grounds = make_grounds(runs)
+    asked = [(claim, ground) for claim in claims for ground in grounds]
+    measured = [[measure(check, ground) for check in claim.checks] for claim, ground in asked]
+    outcomes = iter(settle([one for found in measured for one in found]))
+    judged: dict[str, list[Judgement]] = {}
+    for (claim, ground), found in zip(asked, measured, strict=True):
+        findings = tuple(Finding(one, next(outcomes)) for one in found)
+        judged.setdefault(claim.name, []).append(
+            Judgement(claim, ground, _together(findings), findings)
+        )
+    return [told for claim in claims for told in _telling(claim, judged.get(claim.name, []))]
+
+
+def _telling(claim: Claim, found: Sequence[Judgement]) -> list[Judgement]:
+    """The grounds that say something of a claim, or why none does."""
+    telling = [one for one in found if one.outcome != "out of reach"]
+    if telling:
+        return telling
+    if found:
+        return [Judgement(claim, None, "out of reach", found[0].findings)]
+    return [Judgement(claim, None, "out of reach", ())]
+
+
+def _together(findings: Sequence[Finding]) -> Outcome:
+    """The outcome of a claim: one refuted part refutes it, all must hold for it to hold."""
+    outcomes = {finding.outcome for finding in findings}
+    if "contradicted" in outcomes:
+        return "contradicted"
+    if outcomes == {"out of reach"}:
+        return "out of reach"
+    return "reproduced" if outcomes == {"reproduced"} else "undecided"

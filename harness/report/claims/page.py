@@ -1,0 +1,178 @@
+"""Page: judged claims as a table that fits a screen, with the evidence for each below it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from harness.report import numbers
+from harness.report.blocks import (
+    Block,
+    Cell,
+    Column,
+    Details,
+    Note,
+    Section,
+    Table,
+    Tone,
+    prose,
+    strong,
+)
+from harness.report.claims.decide import ALPHA, Outcome
+from harness.report.claims.judge import Judgement
+from harness.report.ranking import packed_base
+from harness.report.rows import Row
+
+TONES: dict[Outcome, Tone] = {
+    "reproduced": "good",
+    "contradicted": "bad",
+    "undecided": "muted",
+    "out of reach": "muted",
+}
+ORDER: tuple[Outcome, ...] = ("reproduced", "contradicted", "undecided", "out of reach")
+
+
+@dataclass(frozen=True)
+class ClaimsPage:
+    """Judged claims in the form that :func:`harness.report.write.markdown_page` writes."""
+
+    title: str
+    sections: tuple[Section, ...]
+
+
+def claims_page(judged: Sequence[Judgement]) -> ClaimsPage:
+    """The table of verdicts, then what each rests on."""
+    judged = by_verdict(judged)
+    reached = [one for one in judged if one.ground is not None]
+    blocks: list[Block] = [prose(summary(judged))]
+    if reached:
+        blocks.append(_table(reached))
+    blocks += _notes(reached)
+    sections = (
+        Section("findings", "Findings", tuple(blocks)),
+        Section("evidence", "Each claim", tuple(map(_details, judged))),
+    )
+    return ClaimsPage("Published claims, judged from these runs", sections)
+
+
+def by_verdict(judged: Sequence[Judgement]) -> list[Judgement]:
+    """What is settled first, what is out of reach last."""
+    return sorted(judged, key=lambda one: ORDER.index(one.outcome))
+
+
+def _table(reached: Sequence[Judgement]) -> Table:
+    columns = (
+        Column("claim", number=False),
+        Column("verdict", number=False),
+        Column("for", number=False, help="parameters of the model here, and tokens trained on"),
+        Column("claimed for", number=False),
+        Column("evidence", number=False),
+    )
+    rows = tuple(
+        (
+            Cell(one.claim.sentence, one.claim.name),
+            Cell(one.outcome, one.outcome, TONES[one.outcome]),
+            Cell(size_here(one), None),
+            Cell(size_claimed(one), None),
+            Cell(evidence(one), None),
+        )
+        for one in reached
+    )
+    return Table("claims", columns, rows, CAPTION)
+
+
+def _notes(reached: Sequence[Judgement]) -> Iterator[Note]:
+    """What limits all verdicts of the table."""
+    if any(one.elsewhere for one in reached):
+        yield Note(
+            "A verdict holds for the size of model and the length of training named in its row. "
+            "It neither confirms nor refutes the sentence for the sizes it was claimed for: the "
+            "same command judges runs of larger models."
+        )
+    arms = [arm for one in reached if one.ground is not None for arm in one.ground.arms.values()]
+    packed = packed_base(arm.row.plan for arm in arms if arm.row is not None)
+    if packed:
+        yield Note(packed)
+
+
+CAPTION = (
+    "Reproduced: the whole interval lies where the sentence says. Contradicted: it lies where the "
+    "sentence is false by more than the margin. Undecided: neither. P-values of all comparisons "
+    f"are corrected together (Holm), so the chance of any wrong verdict is at most {ALPHA:.0%}; "
+    "where a study may have stopped at several looks, they are multiplied by their number. "
+    "Stored bits are counted and best rates read off a grid, so they have no p-value. Intervals "
+    "are 95 %, each by itself. At default rates: neither side was tuned."
+).replace("5%", "5 %")
+
+
+def summary(judged: Sequence[Judgement]) -> str:
+    """How many claims came out how."""
+    counts = Counter(one.outcome for one in judged)
+    claims = len({one.claim.name for one in judged})
+    told = ", ".join(f"{counts[name]} {name}" for name in ORDER if counts[name])
+    return f"{claims} claims; verdicts: {told}."
+
+
+def size_here(one: Judgement) -> str:
+    """The size of the model on which a claim was judged, and how much it was trained."""
+    if one.ground is None:
+        return "–"
+    size, tokens = _billions([one.ground.billions]), one.ground.tokens
+    return size if tokens is None else f"{size}, {numbers.count(tokens)} tokens"
+
+
+def size_claimed(one: Judgement) -> str:
+    """The sizes that a claim was made for."""
+    return _billions(one.claim.claimed.billions) or "not said"
+
+
+def _billions(sizes: Sequence[float | None]) -> str:
+    known = sorted(size for size in sizes if size is not None)
+    if not known:
+        return ""
+    shown = [f"{size:.3g}" if size < 1 else f"{size:g}" for size in known]
+    return f"{shown[0]} B" if len(known) == 1 else f"{shown[0]} to {shown[-1]} B"
+
+
+def evidence(one: Judgement) -> str:
+    """What was measured, and what would decide what is open."""
+    parts = []
+    for finding in one.findings:
+        text = finding.measured.text
+        if len(one.findings) > 1 and finding.outcome != one.outcome:
+            text += f" ({finding.outcome})"
+        parts.append(text)
+    open_parts = [f.measured.decides for f in one.findings if f.outcome == "undecided"]
+    wanted = next((text for text in open_parts if text), "")
+    return "; ".join(parts) + (f". Would decide it: {wanted}" if wanted else "")
+
+
+def _details(one: Judgement) -> Details:
+    source = one.claim.source
+    lines: list[Block] = [
+        prose(strong("Source: "), f"{source.title}, {source.link}", _place(source.place))
+    ]
+    if one.claim.claimed.data:
+        lines.append(prose(strong("Claimed on: "), one.claim.claimed.data))
+    if one.claim.published:
+        told = "; ".join(f"{n.what} {n.value:g} {n.unit}".strip() for n in one.claim.published)
+        lines.append(prose(strong("Published: "), told))
+    if one.ground is not None:
+        lines.append(prose(strong("Here: "), f"{one.ground.title}. {_rows(one)}"))
+    lines.append(prose(strong(f"{one.outcome.capitalize()}: "), evidence(one)))
+    if one.claim.note:
+        lines.append(prose(strong("Note: "), one.claim.note))
+    return Details(f"{one.claim.sentence} – {one.outcome}", tuple(lines))
+
+
+def _place(place: str) -> str:
+    return f", {place}" if place else ""
+
+
+def _rows(one: Judgement) -> str:
+    """How many variants and runs the ground has."""
+    assert one.ground is not None  # noqa: S101 - the caller has looked
+    rows: list[Row] = [arm.row for arm in one.ground.arms.values() if arm.row is not None]
+    runs = sum(len(row.finished) for row in rows)
+    return f"{len(rows)} variants, {runs} runs"

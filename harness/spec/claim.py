@@ -1,0 +1,165 @@
+"""Claim: a published sentence with its source, and the comparisons that test it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, JsonValue
+
+from harness.spec.schema import Frozen
+from harness.spec.study import Margin
+from harness.spec.variant import Name
+
+CONDITION = re.compile(r"([a-z_.\d]+) (=|!=|<=|>=) (\S+)")
+
+
+def _check_condition(text: str) -> str:
+    if CONDITION.fullmatch(text) is None:
+        msg = f'{text!r} is no condition such as "budget.batch_size >= 64"'
+        raise ValueError(msg)
+    return text
+
+
+Condition = Annotated[str, AfterValidator(_check_condition)]
+Names = Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class Source(Frozen):
+    """Where a sentence was published."""
+
+    title: str
+    link: str = Field(description="arXiv number, or a repository with an issue or a file")
+    place: str = Field(default="", description="table, figure or section")
+
+
+class Setting(Frozen):
+    """On what it was claimed; null: the source does not say."""
+
+    billions: tuple[float, ...] = Field(default=(), description="of parameters, each model's")
+    data: str = ""
+
+
+class Number(Frozen):
+    """One published number."""
+
+    what: str
+    value: float
+    unit: str = ""
+
+
+class Pair(Frozen):
+    """What every kind of comparison has.
+
+    ``variant`` and ``against`` are names of variants; the first of each that was run is taken.
+    ``conditions`` are settings that its runs must have, such as "budget.batch_size >= 64".
+    """
+
+    variant: Names
+    against: Names
+    conditions: tuple[Condition, ...] = ()
+
+
+class ScoreCheck(Pair):
+    """The difference of two variants on one score, on the same items and seeds.
+
+    ``says`` is what the sentence says of ``variant``: better or worse than ``against``, equal
+    (within ``margin``), or reaching it (not worse by more than ``margin``).
+    """
+
+    kind: Literal["score"]
+    score: str = Field(default="held_out perplexity", description="its task and metric")
+    says: Literal["better", "worse", "equal", "reaches"]
+    margin: Margin = Field(default=0.01, description="a smaller difference does not matter")
+    rates: Literal["", "default", "best"] = Field(
+        default="", description="at which learning rates; empty: the best where both were tuned"
+    )
+
+
+class FormCheck(Frozen):
+    """The difference of a variant in another form (merged, say) from itself as trained."""
+
+    kind: Literal["form"]
+    variant: Names
+    form: str
+    score: str = "held_out perplexity"
+    says: Literal["better", "worse", "equal", "reaches"]
+    margin: Margin = 0.01
+    conditions: tuple[Condition, ...] = ()
+
+
+class CostCheck(Pair):
+    """The ratio of a cost of ``variant`` to that of ``against``, which lies in ``ratio``."""
+
+    kind: Literal["cost"]
+    cost: Literal["memory", "weights", "time", "throughput", "energy"]
+    ratio: tuple[float, float] = Field(description="lowest and highest that fit the sentence")
+
+
+class BitsCheck(Pair):
+    """Stored bits of a quantized parameter: those of ``variant`` minus those of ``against``."""
+
+    kind: Literal["bits"]
+    difference: tuple[float, float] = Field(description="lowest and highest that fit the sentence")
+
+
+class RateCheck(Pair):
+    """The ratio of the best learning rates, found by the same search."""
+
+    kind: Literal["rate"]
+    ratio: tuple[float, float] = Field(description="lowest and highest that fit the sentence")
+
+
+class SpeedCheck(Pair):
+    """How many times the steps ``against`` needs to come as low as it ends, by the curves."""
+
+    kind: Literal["speed"]
+    ratio: tuple[float, float] = Field(description="lowest and highest that fit the sentence")
+
+
+class BeyondCheck(Frozen):
+    """What this harness cannot test, and why."""
+
+    kind: Literal["beyond"]
+    why: str
+
+
+AnyCheck = Annotated[
+    ScoreCheck | FormCheck | CostCheck | BitsCheck | RateCheck | SpeedCheck | BeyondCheck,
+    Field(discriminator="kind"),
+]
+
+
+class Claim(Frozen):
+    """A published sentence, its source and numbers, and what would show it to be true or false.
+
+    All ``checks`` must come out for the claim to be reproduced; one that fails contradicts it.
+    """
+
+    name: Name
+    sentence: str
+    source: Source
+    claimed: Setting = Setting()
+    published: tuple[Number, ...] = ()
+    checks: Annotated[tuple[AnyCheck, ...], Field(min_length=1)]
+    note: str = Field(default="", description="what a reader of the verdict must know")
+
+
+def holds(condition: str, settings: Mapping[str, Any]) -> bool:
+    """Whether settings by dotted key meet a condition; an unknown key does not.
+
+    Args:
+        condition: such as "budget.batch_size >= 64" or "training.packing = true".
+        settings: a plan, flattened.
+    """
+    found = CONDITION.fullmatch(condition)
+    if found is None:
+        return False
+    key, sign, written = found.groups()
+    value: JsonValue = settings.get(key)
+    if sign in ("=", "!="):
+        return (str(value).lower() == written.strip('"').lower()) == (sign == "=")
+    if not isinstance(value, int | float):
+        return False
+    return value <= float(written) if sign == "<=" else value >= float(written)

@@ -1,0 +1,118 @@
+"""Budget: what a study has spent, and which of the runs that it wants it may still afford."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+
+from harness.records.record import RunRecord
+from harness.records.store import StoredRun
+from harness.spec.study import Spending
+from harness.studies.findings import Job
+
+HOUR = 3600.0
+Settled = Mapping[Job, StoredRun]
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What the settled runs of a study have cost; energy is null where none was measured."""
+
+    runs: int
+    failed: int
+    seconds: float
+    joules: float | None
+
+
+def spent_on(settled: Settled) -> Spent:
+    """The cost of all settled runs."""
+    records = [run.record for run in settled.values()]
+    joules = [found for record in records if (found := energy_of(record)) is not None]
+    return Spent(
+        runs=len(records),
+        failed=sum(record.status != "ok" for record in records),
+        seconds=sum(record.seconds for record in records),
+        joules=sum(joules) if joules else None,
+    )
+
+
+def energy_of(record: RunRecord) -> float | None:
+    """Joules of a run, over the phases that were measured."""
+    found = [cost.energy_joules for cost in record.phases if cost.energy_joules is not None]
+    return sum(found) if found else None
+
+
+def within(budget: Spending, jobs: Sequence[Job], settled: Settled) -> tuple[tuple[Job, ...], str]:
+    """The first of ``jobs`` that the budget still allows, and why there are none, if so.
+
+    Hours are held by what runs of the same variant took so far. While nothing is known, one run
+    of each variant is let in.
+    """
+    kept, stopped = tuple(jobs), ""
+    if budget.runs is not None and len(kept) > budget.runs - len(settled):
+        kept = kept[: max(budget.runs - len(settled), 0)]
+        stopped = "" if kept else f"the budget of {budget.runs} runs is used up"
+    if budget.hours is not None and kept:
+        seconds = HOUR * budget.hours - sum(run.record.seconds for run in settled.values())
+        kept = _that_fit(kept, seconds, settled)
+        stopped = "" if kept else f"the budget of {budget.hours:g} hours has no room for a run"
+    return kept, stopped
+
+
+def _that_fit(jobs: Sequence[Job], seconds: float, settled: Settled) -> tuple[Job, ...]:
+    if not settled:
+        first = {job.arm: job for job in reversed(jobs)}
+        return tuple(job for job in jobs if first[job.arm] is job) if seconds > 0 else ()
+    pace = Pace.of(settled)
+    kept = []
+    for job in jobs:
+        seconds -= pace.seconds(job)
+        if seconds < 0:
+            break
+        kept.append(job)
+    return tuple(kept)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Mean seconds and joules of settled runs, by variant and stage, by variant, and of all."""
+
+    _seconds: dict[tuple[str, ...], float] = field(default_factory=dict)
+    _joules: dict[tuple[str, ...], float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, settled: Settled) -> Pace:
+        """The pace so far."""
+        seconds: dict[tuple[str, ...], list[float]] = {}
+        joules: dict[tuple[str, ...], list[float]] = {}
+        for job, run in settled.items():
+            energy = energy_of(run.record)
+            for key in _keys(job.arm, job.stage, job.share):
+                seconds.setdefault(key, []).append(run.record.seconds)
+                if energy is not None:
+                    joules.setdefault(key, []).append(energy)
+        return cls(_means(seconds), _means(joules))
+
+    def seconds(self, job: Job) -> float:
+        """Expected seconds of a run, from those most like it."""
+        found = _first(self._seconds, _keys(job.arm, job.stage, job.share))
+        return 0.0 if found is None else found
+
+    def of_arm(self, arm: str, stage: str) -> tuple[float | None, float | None]:
+        """Expected seconds and joules of a whole run of one variant; None where none was run."""
+        keys = _keys(arm, stage, 1.0)[:-1]
+        return _first(self._seconds, keys), _first(self._joules, keys)
+
+
+def _keys(arm: str, stage: str, share: float) -> list[tuple[str, ...]]:
+    """From the likest runs to the least like."""
+    return [(arm, stage, f"{share:g}"), (arm,), ()]
+
+
+def _means(found: Mapping[tuple[str, ...], Iterable[float]]) -> dict[tuple[str, ...], float]:
+    return {key: fmean(values) for key, values in found.items()}
+
+
+def _first(means: Mapping[tuple[str, ...], float], keys: Iterable[tuple[str, ...]]) -> float | None:
+    return next((means[key] for key in keys if key in means), None)

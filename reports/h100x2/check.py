@@ -1,0 +1,195 @@
+"""Check: whole runs on two devices through the harness itself, and what happens to broken ones.
+
+``python reports/h100x2/check.py --out FOLDER [--only NAME,…]``, on a machine with two GPUs, or on
+a CPU to try it. A tiny model in random weights, a few hand-made trees. Prints one line a check,
+writes check.json, and exits with 1 if anything is off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+
+from harness.records.events import Event, EventTail, ProcessStarted
+from harness.records.record import RunRecord
+from harness.records.store import RunFolder, RunStore
+from harness.runs.order import Order
+from harness.runs.supervise import supervise
+from harness.spec.device import detect_device
+from harness.spec.plan import Plan
+from harness.spec.request import Request
+from harness.train.path import resolve
+from tests.runs.results import results
+from tests.runs.small_run import Heard, make_small, trains
+
+ORDER = Order(checkpoint_seconds=0.1, silence_seconds=20)
+STEPS = 40
+HOG = """
+import sys, time, torch
+free, _ = torch.cuda.mem_get_info()
+held = torch.empty(free - (200 << 20), dtype=torch.uint8, device="cuda")
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+class Checks:
+    """Runs and what they showed."""
+
+    def __init__(self, out: Path) -> None:
+        os.environ["FINETUNE_HARNESS_CACHE"] = str(out / "cache")
+        self.out = out
+        self.small = make_small(out / "small", steps=STEPS)
+        self.device = detect_device()
+        self.found: dict[str, Any] = {"device": self.device.model_dump()}
+        self.failed: list[str] = []
+        self.reference: RunRecord | None = None
+
+    def plan(self, devices: int) -> Plan:
+        """The plan of a small QLoRA or LoRA run on the fast path."""
+        settings = ["adapter.r=8", "training.speed=fast"]
+        settings += [f"training.devices={devices}"] if devices > 1 else []
+        asked = Request(("qlora_nf4",), str(self.small.suite), tuple(settings), seeds=(0,))
+        (plan,) = resolve(asked, self.device)
+        return plan
+
+    def run(self, name: str, devices: int, heard: Heard | None = None) -> RunRecord:
+        """One run into the store ``name``."""
+        started = time.monotonic()
+        store = RunStore(self.out / name)
+        record = supervise(self.plan(devices), store, heard or Heard(), ORDER)
+        problem = None if record.problem is None else record.problem.model_dump()
+        if problem is not None:
+            problem["log_tail"] = problem["log_tail"][-1500:]
+        self.found.setdefault(name, []).append(
+            {
+                "status": record.status,
+                "problem": problem,
+                "seconds": time.monotonic() - started,
+                "phases": [cost.model_dump(exclude_defaults=True) for cost in record.phases],
+                "losses": [p.loss for p in record.training.losses] if record.training else None,
+            }
+        )
+        (self.out / "check.json").write_text(json.dumps(self.found, indent=1))
+        return record
+
+    def show(self, name: str, *, passed: bool, words: object = "") -> None:
+        """Print one check, and remember a failed one."""
+        print(f"{'ok  ' if passed else 'FAIL'} {name} {words}", flush=True)
+        if not passed:
+            self.failed.append(name)
+
+    def together(self) -> None:
+        """Two devices learn and score what one does."""
+        alone, both = self.run("one", 1), self.run("two", 2)
+        self.reference = both
+        self.show("two devices end well", passed=both.status == "ok", words=both.problem)
+        if alone.training is None or both.training is None:
+            return
+        pairs = list(zip(alone.training.losses, both.training.losses, strict=True))
+        largest = max(abs(a.loss - b.loss) for a, b in pairs[:20])
+        self.show("first 20 losses within 1e-3", passed=largest <= 1e-3, words=f"{largest:.2e}")
+        before = [[s.value for s in run.scores if s.stage == "before"] for run in (alone, both)]
+        self.show("the same scores before training", passed=before[0] == before[1])
+        each = next(cost.devices for cost in both.phases if cost.name == "train")
+        self.show("the cost of each device", passed=len(each) == 2, words=each)
+
+    def killed(self) -> None:
+        """The second device's process killed in the middle, and the run resumed."""
+        self.kill(1)
+
+    def killed_first(self) -> None:
+        """The same of the first device's."""
+        self.kill(0)
+
+    def kill(self, rank: int) -> None:
+        """Kill the process of a device, and go on."""
+        name = f"killed {rank}"
+        record = self.run(name, 2, self.at_step(name, 12, rank, signal.SIGKILL))
+        kind = record.problem.kind if record.problem else None
+        self.show(name, passed=kind == "killed", words=record.problem and record.problem.message)
+        record = self.run(name, 2)
+        if self.reference is not None and record.status == "ok":
+            same = results(record) == results(self.reference)
+            self.show(f"{name}, resumed bit for bit", passed=same)
+        else:
+            self.show(f"{name}, resumed", passed=record.status == "ok", words=record.problem)
+
+    def full(self) -> None:
+        """The second device has no memory left."""
+        visible = (os.environ.get("CUDA_VISIBLE_DEVICES") or "0,1").split(",")
+        hog = subprocess.Popen(
+            [sys.executable, "-c", HOG],
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": visible[1]},
+            stdout=subprocess.PIPE,
+        )
+        try:
+            assert hog.stdout is not None
+            hog.stdout.readline()
+            record = self.run("full", 2)
+        finally:
+            hog.kill()
+            hog.wait()
+        message = record.problem.message if record.problem else ""
+        passed = record.status == "oom" and message.startswith("device 1")
+        self.show("no memory on the second device", passed=passed, words=message)
+
+    def hangs(self) -> None:
+        """The second device's process stops."""
+        record = self.run("hangs", 2, self.at_step("hangs", 12, 1, signal.SIGSTOP))
+        passed = record.status == "failed"
+        words = record.problem and (record.problem.kind, record.problem.message)
+        self.show("a device that hangs", passed=passed, words=words)
+
+    def at_step(self, store: str, number: int, rank: int, what: int) -> Heard:
+        """Send a signal to the process of a device when that many steps have been heard of."""
+        folder = RunStore(self.out / store).folder(self.plan(2)).attempt
+        heard, seen = Heard(), 0
+
+        def count(event: Event) -> None:
+            nonlocal seen
+            seen += trains(event)
+            if seen == number:
+                heard.act = None
+                os.kill(pid_of(folder, rank), what)
+
+        heard.act = count
+        return heard
+
+
+def pid_of(folder: RunFolder, rank: int) -> int:
+    """The process of a device."""
+    events = EventTail(folder.events_of(rank)).new()
+    return next(event.pid for event in events if isinstance(event, ProcessStarted))
+
+
+def main() -> int:
+    """Every check that was asked for."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--only", default="together,killed,killed_first,full,hangs")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    checks = Checks(arguments.out.resolve())
+    for name in arguments.only.split(","):
+        check: Callable[[], None] = getattr(checks, name)
+        if name == "full" and checks.device.kind == "cpu":
+            continue
+        check()
+    return 1 if checks.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""The board shows all runs at once, and what has finished leaves a line that stays."""
+
+from __future__ import annotations
+
+import io
+import re
+
+from rich.console import Console
+
+from harness.cli.board import FRAMES, Board, Tally
+from harness.records.events import Advanced, Note, PhaseStarted, RunStarted
+from harness.records.record import Score
+from harness.runs.listener import RunResult
+from harness.spec.plan import Plan
+from tests.planned import planned
+from tests.store_records import record_of
+
+PLANS = [planned("lora_bf16", seed=seed) for seed in range(5)]
+FUTURE = "2999-01-01T00:00:00+00:00"
+SCORE = Score(
+    task="held_out", metric="perplexity", stage="after", value=6.25, standard_error=None, n=4,
+    unit="per token", direction="lower", transform="exp", headline=True,
+)  # fmt: skip
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def board(*, terminal: bool, clock: Clock) -> tuple[Board, Console]:
+    console = Console(
+        file=io.StringIO(), force_terminal=terminal, width=120, height=20, color_system=None
+    )
+    return Board(console, clock), console
+
+
+def ended(plan: Plan, **fields: object) -> RunResult:
+    given = {"scores": (SCORE,), "seconds": 30.0, "started_at": FUTURE} | fields
+    return RunResult(plan, record_of(plan, **given))
+
+
+def written(console: Console) -> str:
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
+
+def train(shown: Board, plan: Plan, step: int) -> None:
+    shown.hear(plan, RunStarted.now(host="node7, GPU 3"))
+    shown.hear(plan, PhaseStarted.now(phase="train"))
+    shown.hear(plan, Advanced.now(done=step, total=60, numbers={"loss": 1.5}))
+
+
+def test_without_a_terminal_a_finished_run_is_a_line_with_what_it_found() -> None:
+    clock = Clock()
+    shown, console = board(terminal=False, clock=clock)
+    shown.begin(PLANS)
+    train(shown, PLANS[0], 3)
+    clock.now += 30
+    shown.result(ended(PLANS[0]))
+    last = written(console).splitlines()[-1]
+    assert "✓ lora_bf16 on quick, seed 0: perplexity 6.250, 30.0 s, node7, GPU 3" in last
+    assert "1 of 5 done, 30.0 s so far, about 2 min 00 s left" in last
+
+
+def test_many_runs_at_once_do_not_fill_a_file() -> None:
+    clock = Clock()
+    shown, console = board(terminal=False, clock=clock)
+    shown.begin(PLANS)
+    for plan in PLANS:
+        train(shown, plan, 1)
+    before = len(written(console).splitlines())
+    for step in range(2, 60):
+        clock.now += 1
+        for plan in PLANS:
+            shown.hear(plan, Advanced.now(done=step, total=60, numbers={"loss": 1.0}))
+    lines = written(console).splitlines()[before:]
+    assert len(lines) == 5, "one line in ten seconds"
+    assert all("0 of 5 done, 5 under way" in line for line in lines)
+
+
+def test_a_terminal_shows_every_run_under_way_and_all_together() -> None:
+    shown, console = board(terminal=True, clock=Clock())
+    shown.begin(PLANS)
+    for plan in PLANS[:4]:
+        train(shown, plan, 12)
+    shown.result(ended(PLANS[0], status="diverged", scores=()))
+    with console.capture() as capture:
+        console.print(shown._render())
+    drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capture.get())
+    assert drawn.count("12/60  loss 1.5") == 3
+    for words in ("seed 1", "seed 3", "train", "1 of 5 done, 1 not well, 3 under way"):
+        assert words in drawn, words
+    shown.stopping()
+    with console.capture() as capture:
+        console.print(shown._render())
+    assert "Ctrl-C again ends them" in capture.get()
+    shown.end()
+    assert "✗ lora_bf16 on quick, seed 0: diverged after 30.0 s" in written(console)
+
+
+def test_more_runs_than_lines_are_counted() -> None:
+    plans = [planned("lora_bf16", seed=seed) for seed in range(40)]
+    shown, console = board(terminal=True, clock=Clock())
+    shown.begin(plans)
+    for plan in plans:
+        train(shown, plan, 1)
+    with console.capture() as capture:
+        console.print(shown._render())
+    drawn = capture.get()
+    assert len(drawn.splitlines()) < 20
+    assert "and 28 more" in drawn
+    shown.end()
+
+
+def test_a_burst_of_results_is_drawn_four_times_a_second_and_nothing_is_lost() -> None:
+    clock = Clock()
+    plans = [planned("lora_bf16", seed=seed) for seed in range(40)]
+    shown, console = board(terminal=True, clock=clock)
+    shown.begin(plans)
+    printed = 0
+    original = console.print
+
+    def count(*given: object, **more: object) -> None:
+        nonlocal printed
+        printed += 1
+        original(*given, **more)  # type: ignore[arg-type]
+
+    console.print = count  # type: ignore[method-assign]
+    for plan in plans:
+        shown.hear(plan, Note.now(text="already run"))
+        shown.result(ended(plan, started_at="2020-01-01T00:00:00+00:00"))
+        clock.now += 0.05
+    shown.end()
+    assert printed <= 40 * 0.05 * FRAMES + 1
+    assert written(console).count("run before") == 40
+
+
+def test_time_left_follows_from_runs_that_took_time() -> None:
+    clock = Clock()
+    tally = Tally(clock)
+    tally.begin(10)
+    tally.start("a")
+    tally.finish("a", record_of(PLANS[0], started_at="2020-01-01T00:00:00+00:00"))
+    assert tally.left() is None, "a record that was there says nothing about time"
+    for name in "bc":
+        tally.start(name)
+    clock.now += 20
+    for name in "bc":
+        tally.finish(name, record_of(PLANS[0], started_at=FUTURE))
+    assert tally.left() == 7 * 20 / 2
+    tally.start("d")
+    clock.now += 15
+    assert tally.left() == (6 * 20 + 5) / 2

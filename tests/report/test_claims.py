@@ -1,0 +1,209 @@
+"""Claims judged from records: each kind of comparison, both ways, and what stays open."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.records.store import StoredRun
+from harness.report.claims.decide import Interval, Measured, lean, regions, settle
+from harness.report.claims.judge import Judgement, judge
+from harness.report.claims.page import claims_page, evidence
+from harness.report.claims.publish import findings_of, publish_findings
+from harness.report.sides import read_runs
+from harness.report.statistics.noise import Noise
+from harness.report.write import markdown_page
+from harness.spec.claim import Claim
+from harness.spec.registry import claim_names, load_claim
+from harness.spec.schema import parse
+from harness.studies.published import publish_study
+from tests import rebuild
+from tests.report.records import GPU, Made, seven, write_runs
+from tests.studies.stub import Bench, World
+
+QUICK = Path(__file__).parents[2] / "reports" / "quick"
+
+
+def claim(**check: object) -> Claim:
+    """A made-up claim with one comparison."""
+    data: dict[str, Any] = {
+        "name": "made_up",
+        "sentence": "One is better than the other",
+        "source": {"title": "A paper", "link": "arXiv:0000.00000"},
+        "claimed": {"billions": [7.0]},
+        "checks": [{"kind": "score", "variant": ["qlora_nf4"], "against": ["lora_bf16"], **check}],
+    }
+    return parse(Claim, data, where="made_up.toml")
+
+
+def runs_of(root: Path, runs: Sequence[Made]) -> list[StoredRun]:
+    write_runs(root, runs)
+    found, _ = read_runs(root)
+    return found
+
+
+def around(middle: float, noise: Noise) -> Interval:
+    """The interval of an estimate, at every error."""
+
+    def interval(alpha: float) -> tuple[float, float]:
+        half = noise.half_width(alpha)
+        return middle - half, middle + half
+
+    return interval
+
+
+def of_one(found: list[Judgement]) -> Judgement:
+    (one,) = found
+    return one
+
+
+@pytest.mark.parametrize(
+    ("says", "margin", "outcome"),
+    [
+        ("worse", 0.01, "reproduced"),
+        ("better", 0.01, "contradicted"),
+        ("equal", 0.01, "contradicted"),
+        ("reaches", 0.01, "contradicted"),
+        ("equal", 0.5, "reproduced"),
+        ("reaches", 0.5, "reproduced"),
+    ],
+)
+def test_a_clear_difference_settles_every_sentence(
+    tmp_path: Path, says: str, margin: float, outcome: str
+) -> None:
+    """QLoRA is ten per cent worse in these runs."""
+    runs = runs_of(tmp_path, seven())
+    assert of_one(judge([claim(says=says, margin=margin)], runs)).outcome == outcome
+
+
+def test_one_training_each_is_undecided_and_says_what_would_decide(tmp_path: Path) -> None:
+    runs = runs_of(tmp_path, seven(seeds=1))
+    found = of_one(judge([claim(says="worse")], runs))
+    assert found.outcome == "undecided"
+    assert "one training each" in evidence(found)
+    assert "Would decide it: three seeds or more" in evidence(found)
+
+
+def test_a_small_difference_in_noise_is_undecided(tmp_path: Path) -> None:
+    made = [
+        Made(name, seed=seed, log_ratio=ratio, seed_noise=0.02)
+        for name, ratio in (("lora_bf16", 0.0), ("qlora_nf4", 0.004))
+        for seed in range(3)
+    ]
+    found = of_one(judge([claim(says="equal")], runs_of(tmp_path, made)))
+    assert found.outcome == "undecided"
+    assert "seeds" in evidence(found).partition("Would decide it")[2]
+
+
+def test_what_was_not_run_is_out_of_reach_with_its_name(tmp_path: Path) -> None:
+    runs = runs_of(tmp_path, seven())
+    asked = [
+        claim(says="better", variant=["lora_dora"]),
+        claim(says="better", score="mmlu acc"),
+        claim(says="better", conditions=["budget.batch_size >= 64"]),
+    ]
+    for one, reason in zip(asked, ("lora_dora", "mmlu acc", "budget.batch_size"), strict=True):
+        found = of_one(judge([one], runs))
+        assert (found.outcome, found.ground) == ("out of reach", None)
+        assert reason in evidence(found)
+
+
+def test_the_verdict_is_for_the_size_that_was_run(tmp_path: Path) -> None:
+    found = judge([claim(says="better")], runs_of(tmp_path, seven()))
+    assert of_one(found).elsewhere
+    text = markdown_page(claims_page(found))
+    assert "neither confirms nor refutes the sentence for the sizes it was claimed for" in text
+    assert "7 B" in text
+
+
+def test_double_quantization_saves_its_bits_by_count() -> None:
+    """The committed report's records: 4.500 bits against 4.127."""
+    runs, _ = read_runs(QUICK)
+    found = of_one(judge([load_claim("double_quantization")], runs))
+    assert found.outcome == "reproduced"
+    assert "+0.373" in evidence(found)
+
+
+def test_costs_are_ratios_over_seeds(tmp_path: Path) -> None:
+    made = [
+        Made(
+            name, seed=seed, memory=memory * (1 + 0.001 * seed * (name == "qlora_nf4")), device=GPU
+        )
+        for name, memory in (("lora_bf16", 1.0), ("qlora_nf4", 1.2))
+        for seed in range(3)
+    ]
+    runs = runs_of(tmp_path, made)
+    more, less = (
+        claim(kind="cost", cost="memory", ratio=ratio) for ratio in ([1.0, 10.0], [0.1, 1.0])
+    )
+    assert of_one(judge([more], runs)).outcome == "reproduced"
+    assert of_one(judge([less], runs)).outcome == "contradicted"
+
+
+def test_rates_are_those_of_a_studys_trials_and_scores_those_at_the_best_rate(
+    tmp_path: Path,
+) -> None:
+    world = World(worse={"full_finetune": 0.05}, rates={"full_finetune": 5e-5})
+    bench = Bench.of(tmp_path, world, variants=["lora_bf16", "full_finetune"])
+    bench.finish()
+    runs, _ = read_runs(tmp_path / "runs")
+    rate = {"kind": "rate", "variant": ["lora_bf16"], "against": ["full_finetune"]}
+    assert of_one(judge([claim(**rate, ratio=[5.0, 20.0])], runs)).outcome == "reproduced"
+    assert of_one(judge([claim(**rate, ratio=[200.0, 400.0])], runs)).outcome == "contradicted"
+    assert of_one(judge([claim(**rate, ratio=[11.0, 20.0])], runs)).outcome == "undecided"
+    better = claim(says="better", variant=["lora_bf16"], against=["full_finetune"])
+    found = of_one(judge([better], runs))
+    assert found.outcome == "reproduced"
+    assert "at best rates" in evidence(found)
+    assert found.ground is not None
+    assert found.ground.looks > 1, "a study looks more than once, and pays for it"
+
+
+def test_findings_stand_beside_a_published_study_and_are_made_again_with_it(tmp_path: Path) -> None:
+    world = World(worse={"qlora_nf4": 0.05})
+    bench = Bench.of(tmp_path / "there", world)
+    folder = tmp_path / "reports" / "made_up"
+    publish_study(bench.finish(), bench.steering, folder)
+    runs, _ = read_runs(folder)
+    path = publish_findings([load_claim(name) for name in claim_names()], runs, folder)
+    assert rebuild.differences(folder) == []
+    path.write_text(path.read_text().replace("out of reach", "reproduced"))
+    assert rebuild.differences(folder) == [str(path)]
+
+
+def test_speed_is_read_off_the_loss_curves(tmp_path: Path) -> None:
+    runs = runs_of(tmp_path, seven())
+    alike = claim(kind="speed", ratio=[1.5, 3.0])
+    assert of_one(judge([alike], runs)).outcome == "contradicted"
+
+
+def test_errors_are_shared_between_all_claims() -> None:
+    """Of fifty sentences that are true of noise alone, hardly a table has one called."""
+    draws, noise = np.random.default_rng(3), Noise(1e-4, 200.0)
+    wrong = 0
+    for _ in range(200):
+        found = []
+        for middle in 0.01 * draws.standard_normal(20):
+            outcome, p = lean(around(float(middle), noise), regions("better", 0.01))
+            found.append(Measured(outcome, p, ""))
+        wrong += "reproduced" in settle(found)
+    assert wrong / 200 <= 0.05 + 3 * (0.05 * 0.95 / 200) ** 0.5
+
+
+def test_better_by_less_than_the_margin_is_still_better() -> None:
+    assert lean(around(-0.002, Noise(1e-8, 100.0)), regions("better", 0.01))[0] == "reproduced"
+
+
+def test_published_findings_are_what_their_records_give(tmp_path: Path) -> None:
+    runs = runs_of(tmp_path / "runs", seven())
+    claims = [load_claim(name) for name in claim_names()]
+    path = publish_findings(claims, runs, tmp_path / "out")
+    assert (tmp_path / "out" / "records").is_dir()
+    text = path.read_text()
+    assert text == findings_of(tmp_path / "out")
+    assert "Published claims, judged from these runs" in text
+    assert "NF4 loses less quality than FP4" in text

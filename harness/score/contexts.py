@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import JsonValue
 
 from harness.errors import UserError
 from harness.records.record import Score
@@ -74,7 +75,11 @@ def score_contexts(
         counts = np.array([len(loss) for loss in losses], float)
         items = Items(names, names, np.array([loss.sum() for loss in losses]), counts)
         metric = Metric(f"context_{times}x", "perplexity", "per token", "lower", transform="exp")
-        asked = {"window": window, "stride": window // 2, "data": f"{DATA_SET} {CONFIG} test"}
-        details = {**asked, "tokens": int(counts.sum()), **likelihood.details}
+        asked: dict[str, JsonValue] = {
+            "window": window,
+            "stride": window // 2,
+            "data": f"{DATA_SET} {CONFIG} test",
+        }
+        details: dict[str, JsonValue] = {**asked, "tokens": int(counts.sum()), **likelihood.details}
         found.append(place.write(metric, items, asked=asked, details=details))
     return found

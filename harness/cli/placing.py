@@ -72,6 +72,7 @@ class Placing:
         if gpus:
             os.environ[VISIBLE] = ",".join(gpus)
             _check_gpus(gpus)
+        order = order.model_copy(update={"warm": True})
         return make_executor("local", store, order, self.jobs or max(len(gpus), 1), gpus)
 
     def _refuse_strangers(self) -> None:

@@ -74,7 +74,11 @@ def funnel_table(result: CorpusResult) -> Table:
     for unit in ("trees", "messages", "conversations", "tokens"):
         table.add_column(unit, justify="right")
     table.add_column("removed", overflow="fold")
-    for row in result.funnel:
+    idle = [row.step for row in result.funnel if row not in result.telling_steps]
+    if idle:
+        table.caption = f"Steps that took nothing away: {', '.join(idle)}"
+        table.caption_justify = "left"
+    for row in result.telling_steps:
         counts = (row.trees, row.messages, row.conversations, row.tokens)
         cells = ["–" if count is None else f"{count:,}" for count in counts]
         table.add_row(row.step, *cells, Text(escaped(row.removed)))

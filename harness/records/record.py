@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, JsonValue, model_validator
@@ -235,6 +236,17 @@ class CorpusResult(Frozen):
         default=(), description="(language, training conversations, held-out conversations)"
     )
 
+    @property
+    def telling_steps(self) -> tuple[FunnelRow, ...]:
+        """The first step of the funnel, and those after which anything is different."""
+        same = {"removed": "", "step": ""}
+        telling = [
+            row
+            for before, row in itertools.pairwise(self.funnel)
+            if row.removed or row.model_copy(update=same) != before.model_copy(update=same)
+        ]
+        return (*self.funnel[:1], *telling)
+
 
 class Environment(Frozen):
     """Where the run ran. Holds no secrets, user names or paths."""
@@ -305,6 +317,11 @@ class RunRecord(Versioned):
     resumed: Count = Field(default=0, description="how many earlier attempts this run goes on from")
     shared: bool = Field(
         default=False, description="other runs used the device at the same time: times are longer"
+    )
+    warm: bool = Field(
+        default=False,
+        description="forked from a process that had loaded the libraries: they are resident from "
+        "the first phase on, also those that the run does not use",
     )
 
     def score(

@@ -63,6 +63,7 @@ def memory_section(evidence: Evidence) -> Section | None:
         "the runs; failed runs show the peak that they reached."
         + (" Scoring that was reused is left out; see time by phase." if _reused(rows) else "")
         + _not_predicted(rows)
+        + _warm(evidence, rows)
     )
     surprises = [prose(text) for text in _surprises(evidence)]
     table = Details("Memory by phase as numbers", (_memory_table(evidence, rows, parts),))
@@ -78,6 +79,19 @@ def _not_predicted(rows: list[Row]) -> str:
     return (
         f" Not predicted: {which} (a training step could not be simulated without weights, or "
         "the record does not say)."
+    )
+
+
+def _warm(evidence: Evidence, rows: list[Row]) -> str:
+    """Names the rows whose resident memory holds libraries that others had not loaded."""
+    runs = [(row.label, one.warm) for row in rows for one in row.finished]
+    named = sorted({label for label, warm in runs if warm})
+    if evidence.memory_kind != "peak_resident_bytes" or len({warm for _, warm in runs}) < 2:
+        return ""
+    which = f"{', '.join(named[:5])}{' and others' if len(named) > 5 else ''}"
+    return (
+        f" Forked from a process that had loaded all libraries, so that they are resident in every "
+        f"phase: {which}. The other runs loaded each library when they needed it."
     )
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cache
 
-from harness.records.record import CorpusResult, FunnelRow, Generation
+from harness.records.record import CorpusResult, Generation
 from harness.report import numbers
 from harness.report.blocks import (
     Block,
@@ -77,7 +76,7 @@ def _languages(corpus: CorpusResult) -> Table:
 
 
 def _funnel(corpus: CorpusResult) -> Table:
-    changing = _changing(corpus)
+    changing = corpus.telling_steps
     columns = (
         Column("step", number=False),
         Column("trees"),
@@ -102,18 +101,6 @@ def _funnel(corpus: CorpusResult) -> Table:
     if idle:
         caption += f" Steps that removed nothing: {', '.join(idle)}."
     return Table("funnel", columns, rows, caption)
-
-
-def _changing(corpus: CorpusResult) -> list[FunnelRow]:
-    """The first step, and those after which anything is different."""
-    changing = list(corpus.funnel[:1])
-    same = {"removed": ""}
-    for before, row in itertools.pairwise(corpus.funnel):
-        if row.removed or row.model_copy(update=same | {"step": before.step}) != before.model_copy(
-            update=same
-        ):
-            changing.append(row)
-    return changing
 
 
 def _lengths(evidence: Evidence, corpus: CorpusResult) -> Figure:

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from filelock import FileLock, Timeout
 
@@ -27,8 +27,17 @@ from harness.records.store import RunFolder
 from harness.runs.devices import cause, with_devices
 from harness.runs.ending import ABANDONED, STOPPED, without_secrets
 from harness.runs.order import Order
-from harness.runs.process import child_command, log_tail, run_process
+from harness.runs.process import (
+    Child,
+    Start,
+    child_command,
+    in_fresh_process,
+    log_tail,
+    run_process,
+    tell,
+)
 from harness.runs.stop import Stop
+from harness.runs.warm_start import ColdStart, warm_start
 from harness.spec.plan import Plan
 from harness.spec.storage import read_json, write_json
 
@@ -69,14 +78,32 @@ class Attempt:
         clock = time.monotonic()
         try:
             self._prepare(order)
-            command = child_command(self._folder, self.plan.training.devices)
-            self.ending = run_process(command, self._folder, hear, order.timeout_seconds, stop)
+            start = self._start(order, hear, stop)
+            self.ending = run_process(start, self._folder, hear, order.timeout_seconds, stop)
         except OSError as error:
             raise StorageError(
                 f"cannot use the run folder: {error.strerror}", where=self._result.path
             ) from error
         self._seconds = time.monotonic() - clock
         return self.record()
+
+    def _start(self, order: Order, hear: Hear, stop: Stop) -> Start:
+        """A fork of a process that has the libraries, where the order asks for it; or afresh."""
+        devices = self.plan.training.devices
+        afresh = in_fresh_process(child_command(self._folder, devices))
+        if not order.warm or devices > 1:
+            return afresh
+
+        def start(log: IO[bytes]) -> Child:
+            if not warm_start().is_ready:
+                tell(hear, "loading the libraries that all runs share")
+            try:
+                return warm_start().start(self._folder, log, stop)
+            except ColdStart as reason:
+                tell(hear, f"starting afresh: {reason}")
+                return afresh(log)
+
+        return start
 
     def _prepare(self, order: Order) -> None:
         """Empty the attempt's folder, except for what a run of this plan can resume from.

@@ -33,11 +33,12 @@ from harness.spec.storage import read_json, write_json
 PULSE_SECONDS = 1.0
 
 
-def run_child(path: Path) -> int:
+def run_child(path: Path, *, warm: bool = False) -> int:
     """Carry out the plan in ``path`` as ordered there and leave a record, whatever happens.
 
     Where several devices share the plan this is the process of one of them; the first one leaves
-    the record, and each that does not end well leaves its ending.
+    the record, and each that does not end well leaves its ending. ``warm`` says that this process
+    was forked from one that had loaded the libraries.
 
     Returns the exit code: 0 for a finished run, 1 for any other record, 130 when interrupted.
 
@@ -46,9 +47,12 @@ def run_child(path: Path) -> int:
     """
     folder = RunFolder(path)
     plan, order = read_json(folder.plan, Plan), read_json(folder.order, Order)
+    order = order.model_copy(update={"warm": warm})  # which may have been asked for and not be had
     see_gpus(order)
     started, clock = datetime.now(UTC), time.monotonic()
-    rank = told_index()
+    rank = told_index(plan.training.devices)
+    if plan.training.devices > 1:  # so torchrun ends it when another device's process has failed
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     with FileLock(folder.lock_of(rank)), RunLog(folder.events_of(rank)) as log:
         run = Run(plan, folder, log, order)
         log.emit(ProcessStarted.now(pid=os.getpid()))
@@ -109,11 +113,16 @@ def see_one_gpu(plan: Plan, rank: int) -> None:
         os.environ[VISIBLE] = chosen
 
 
-def set_up_torch(plan: Plan) -> None:
-    """Fix everything that would make two runs of one plan differ."""
-    see_one_gpu(plan, told_index())
+def set_library_defaults() -> None:
+    """What libraries read when they are imported or first used; what a user has set stays."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def set_up_torch(plan: Plan) -> None:
+    """Fix everything that would make two runs of one plan differ."""
+    see_one_gpu(plan, told_index(plan.training.devices))
+    set_library_defaults()
     import random
 
     import numpy as np
@@ -146,17 +155,15 @@ def _pulse(run: Run) -> Iterator[None]:
         thread.join()
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], *, warm: bool = False) -> int:
     """``python -m harness.runs.child FOLDER``."""
     parser = argparse.ArgumentParser(prog="harness.runs.child")
     parser.add_argument("folder", type=Path)
     folder: Path = parser.parse_args(arguments).folder
     # A shell's background jobs ignore Ctrl-C, and hand that down; the parent must be heard.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if "RANK" in os.environ:  # so torchrun ends it when another device's process has failed
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
     end_with_parent()
-    return run_child(folder)
+    return run_child(folder, warm=warm)
 
 
 if __name__ == "__main__":

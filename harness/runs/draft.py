@@ -80,6 +80,7 @@ class Draft:
     adapter_bytes: int | None = None
     resumed: int = 0
     shared: bool = False
+    warm: bool = False
     costs: list[PhaseCost] = field(default_factory=list)
 
     def record(

@@ -65,6 +65,7 @@ class LocalExecutor:
         shared = slots > max(len(gpus), 1)
         self._order = order.model_copy(update={"shared": shared})
         self._stop = Stop()
+        self._is_first = True
         self._room = Room(gpus=gpus, alone=not shared) if gpus or shared else None
         self._slots = ThreadPoolExecutor(slots, thread_name_prefix="slot")
 
@@ -84,8 +85,13 @@ class LocalExecutor:
         with nullcontext("") if self._room is None else self._room.beside(plan, self._stop) as gpus:
             host = socket.gethostname()
             hear(RunStarted.now(host=f"{host}, GPU {gpus}" if gpus else host))
-            order = self._order.model_copy(update={"gpus": gpus})
+            order = self._order.model_copy(update={"gpus": gpus, "warm": self._is_warm()})
             return supervise(plan, self._store, hear, order, self._stop)
+
+    def _is_warm(self) -> bool:
+        """Whether a run is forked: not the first, which may be the only one and would wait."""
+        first, self._is_first = self._is_first, False
+        return self._order.warm and not first
 
     def cancel(self) -> None:
         """Stop the children; plans that wait for a slot are not run."""

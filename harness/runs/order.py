@@ -19,8 +19,10 @@ class Order(Frozen):
     says what to do while another process runs the same plan: wait for it, or raise. Code from
     the model's repository runs only if the plan and ``trust_remote_code`` both say so.
     ``shared`` says that other runs use the device at the same time. ``gpus`` is what the run sees
-    as ``CUDA_VISIBLE_DEVICES``; empty: what this process sees. ``silence_seconds`` is how
-    long devices that share a training wait for one that does not answer.
+    as ``CUDA_VISIBLE_DEVICES``; empty: what this process sees. ``warm`` has a run forked, where
+    that is possible, from a process of this machine that has loaded the libraries.
+    ``silence_seconds`` is how long devices that share a training wait for one that does not
+    answer.
     """
 
     force: bool = False
@@ -30,6 +32,7 @@ class Order(Frozen):
     trust_remote_code: bool = False
     checkpoint_seconds: float = 20.0
     shared: bool = False
+    warm: bool = False
     gpus: str = ""
     silence_seconds: float = 600.0
     name: str = Field(default_factory=lambda: uuid4().hex)

@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import IO, Protocol
 
 from harness.records.events import EventTail, Hear, Note
 from harness.records.store import RunFolder
@@ -26,6 +27,43 @@ GRACE_SECONDS = 15
 LOG_TAIL_BYTES = 2_000
 
 
+class Child(Protocol):
+    """A process that is followed: a ``Popen``, or one that was forked elsewhere."""
+
+    pid: int
+    returncode: int | None
+    stdin: IO[bytes] | None
+
+    def poll(self) -> int | None:
+        """Its exit code if it has ended."""
+
+    def wait(self) -> int:
+        """Its exit code, once it has ended."""
+
+    def send_signal(self, number: int, /) -> None:
+        """Send a signal, unless it has ended."""
+
+
+Start = Callable[[IO[bytes]], Child]
+"""Starts a process that prints to the given log."""
+
+
+def in_fresh_process(command: Sequence[str]) -> Start:
+    """Start ``command``."""
+
+    def start(log: IO[bytes]) -> Child:
+        return subprocess.Popen(
+            list(command),
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C reaches the child through us, once
+            env={**os.environ, **CHILD_SETTINGS},
+        )
+
+    return start
+
+
 def child_command(folder: RunFolder, devices: int = 1) -> list[str]:
     """What starts the process that carries out the plan in ``folder``, or one for each device.
 
@@ -36,13 +74,13 @@ def child_command(folder: RunFolder, devices: int = 1) -> list[str]:
 
 
 def run_process(
-    command: Sequence[str],
+    start: Start,
     folder: RunFolder,
     hear: Hear,
     timeout_seconds: float | None = None,
     stop: Stop | None = None,
 ) -> Ending:
-    """Run ``command``, pass its events to ``hear`` and return how it ended.
+    """Run what ``start`` starts, pass its events to ``hear`` and return how it ended.
 
     What it prints goes to ``folder.log``. Its standard input stays open while this process
     lives. Ctrl-C, SIGTERM, SIGHUP, ``stop`` and the time limit are passed on as SIGINT; a child
@@ -54,14 +92,7 @@ def run_process(
     stop = stop or Stop()
     means: Means | None = None
     with folder.log.open("wb") as log, interrupts():
-        child = subprocess.Popen(
-            list(command),
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches the child through us, once
-            env={**os.environ, **CHILD_SETTINGS},
-        )
+        child = start(log)
         counters = oom_counters(child.pid)
         kills = oom_kills(counters)
         try:
@@ -72,11 +103,12 @@ def run_process(
         finally:
             _kill(child)
     more = _difference(oom_kills(counters), kills)
+    assert child.returncode is not None  # noqa: S101 - it has been waited for
     return ending_of_process(child.returncode, means, more, log_tail(folder))
 
 
 def _follow(
-    child: subprocess.Popen[bytes],
+    child: Child,
     tail: EventTail,
     hear: Hear,
     timeout_seconds: float | None,
@@ -103,7 +135,7 @@ def _pass_on(tail: EventTail, hear: Hear) -> None:
         hear(event)
 
 
-def _stop(child: subprocess.Popen[bytes], stop: Stop) -> None:
+def _stop(child: Child, stop: Stop) -> None:
     """Ask the child to end, wait for its record, then insist."""
     deadline = time.monotonic() + GRACE_SECONDS
     asked_again = 0.0
@@ -116,7 +148,7 @@ def _stop(child: subprocess.Popen[bytes], stop: Stop) -> None:
     _kill(child)
 
 
-def _kill(child: subprocess.Popen[bytes]) -> None:
+def _kill(child: Child) -> None:
     """End the child and its own children, which are in its process group."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)

@@ -45,12 +45,12 @@ class Run:
         """Take the plan, the folder to leave results in and the log to speak into."""
         from harness.measure.meter import Meter
 
-        leads = told_index() == 0
+        leads = told_index(plan.training.devices) == 0
         self._ranks: Ranks = ALONE
         self.plan = plan
         self.folder = folder
         self.log = log
-        self.draft = Draft(shared=order.shared)
+        self.draft = Draft(shared=order.shared, warm=order.warm)
         self.meter: Meter = Meter(plan.device, shared=order.shared, leads=leads)
         self._kept = Kept(folder, plan)
         self.order = order

@@ -66,7 +66,8 @@ FAST = {"speed": "fast", "packing": True}
 CKPT = {**FAST, "gradient_checkpointing": True}
 HOST = {**CKPT, "activation_offload": True}
 DQ, BF16, NF4 = "qlora_nf4_dq", "lora_bf16", "qlora_nf4"
-PHI, LLAMA = "phi2_shape", "llama32_3b_shape"
+LOOSE = {"packing": False}
+PHI, LLAMA, SMOL = "phi2_shape", "llama32_3b_shape", "smollm2_135m_instruct"
 CASES = {
     "sft_dq_defaults": Case(PHI, DQ, 4, 1024, sft={"gc": True}, trainable="bfloat16", steps=6),
     "sft_bf16_defaults": Case(PHI, BF16, 4, 1024, sft={"gc": True}, steps=6),
@@ -97,6 +98,12 @@ CASES = {
     "llama_dq_host_8x2048": Case(LLAMA, DQ, 8, 2048, HOST),
     "llama_dq_host_4x1024": Case(LLAMA, DQ, 4, 1024, HOST),
     "llama_dq_ckpt_4x1024": Case(LLAMA, DQ, 4, 1024, CKPT),
+    # of any two rows the second computes what the first does
+    **{
+        f"smol_{variant}_{speed}": Case(SMOL, variant, 8, 512, {"speed": speed, **LOOSE}, steps=30)
+        for variant in ("full_finetune", "lora_dora", "ia3", "loha", "oft", NF4)
+        for speed in ("plain", "recorded")
+    },
 }
 
 

@@ -97,6 +97,7 @@ def test_a_published_report_is_left_alone_by_the_next_one(store: RunStore, tmp_p
         (("--suite", ".."), ["no runs of suite .."]),
         (("--margin", "many"), ["--margin 'many'", "1% or 0.01"]),
         (("--max-loss", "1"), ["--max-loss '1'"]),
+        (("--budget-memory", "12"), ["'12' is not an amount of memory with its unit", "24GiB"]),
         (("--publish", "x", "--format", "json"), ["--publish with --format json"]),
     ],
 )

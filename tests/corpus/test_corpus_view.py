@@ -11,7 +11,8 @@ from rich.console import Console
 from harness.corpus.conversation import Conversation, Message
 from harness.corpus.fields import escaped
 from harness.corpus.render import Renderer
-from harness.corpus.view import corpus_report, trained_text
+from harness.corpus.view import corpus_report, funnel_table, trained_text
+from harness.records.record import CorpusResult, FunnelRow
 from harness.spec.registry import load_suite
 from harness.spec.suite import Budget, CorpusSpec, Suite
 
@@ -43,6 +44,21 @@ def test_the_quick_suites_corpus_is_shown_down_to_its_tokens(chatml_tokenizer: A
         "<|im_end|>⟧",
     ):
         assert part in text
+
+
+def test_steps_that_took_nothing_away_are_named_in_one_line() -> None:
+    rows = [("read", 60, ""), ("deleted", 60, ""), ("held out", 12, "48 trees: to the other sides")]
+    funnel = tuple(
+        FunnelRow(step=step, trees=n, messages=2 * n, conversations=None, tokens=None, removed=why)
+        for step, n, why in rows
+    )
+    result = CorpusResult(
+        name="mine", sha256=None, is_sample=False, train_conversations=48,
+        held_out_conversations=12, funnel=funnel,
+    )  # fmt: skip
+    table = funnel_table(result)
+    assert table.row_count == 2
+    assert "Steps that took nothing away: deleted" in printed(table)
 
 
 def test_trained_tokens_are_marked_and_styled(chatml_tokenizer: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 from harness.report.browse import items_page
+from harness.report.build import ReportRequest
+from harness.report.serve import LiveReport, make_server
 from tests.report.records import Made, build_from, write_runs
 
 pytestmark = pytest.mark.browser
@@ -327,6 +330,17 @@ def test_the_page_itself_never_scrolls_sideways(page: Any, width: int) -> None:
     assert wide <= width
 
 
+def test_all_tables_fit_on_paper(page: Any) -> None:
+    paper = {"width": 718, "height": 1000, "deviceScaleFactor": 1, "mobile": False}  # A4, 1 cm off
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", paper)
+    page.execute_script("dispatchEvent(new Event('beforeprint'))")  # opens every fold
+    wide = page.execute_script("return document.documentElement.scrollWidth")
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert wide <= 718
+
+
 def test_printing_opens_what_is_folded(page: Any) -> None:
     printed = page.execute_cdp_cmd("Page.printToPDF", {})
     assert len(printed["data"]) > 10_000
@@ -334,6 +348,38 @@ def test_printing_opens_what_is_folded(page: Any) -> None:
         "return [...document.querySelectorAll('details')].filter(d => !d.open).length"
     )
     assert closed == 0
+
+
+def test_a_served_page_renews_itself_and_keeps_what_was_chosen(
+    browser: Any, tmp_path: Path
+) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    names = ("base", "base_nf4", "lora_bf16_r4", "lora_bf16_r8")
+    write_runs(tmp_path, [Made(name) for name in names])
+    server = make_server(LiveReport(tmp_path, ReportRequest(suite="quick"), rest=0), 0)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        browser.set_window_size(1280, 900)
+        browser.get(f"http://127.0.0.1:{server.server_port}/")
+        field = browser.find_element("css selector", f'input[data-table="{RANKING}"]')
+        field.send_keys("lora_bf16_r8")
+        heads(browser)[0].find_element("tag name", "button").click()
+        row = browser.find_element("css selector", f"#{RANKING} tbody tr:not([hidden])")
+        row.find_element("css selector", "button.open").click()
+        write_runs(tmp_path, [Made("qlora_nf4", log_ratio=-0.1)])
+        renewed = f"return document.getElementById('{RANKING}').textContent.includes('qlora_nf4')"
+        WebDriverWait(browser, 60).until(lambda page: page.execute_script(renewed))
+        assert column(browser, 0)[0] == "lora_bf16_r8"
+        assert heads(browser)[0].get_attribute("aria-sort") == "ascending"
+        assert len(browser.find_elements("css selector", "tr.opened")) == 1
+        assert browser.get_log("browser") == []
+    finally:
+        browser.get("about:blank")
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def test_where_a_beats_b(items: Any) -> None:

@@ -22,7 +22,7 @@ from harness.runs.ending import (
     ending_of_process,
     without_secrets,
 )
-from harness.runs.process import run_process
+from harness.runs.process import in_fresh_process, run_process
 
 STARTED = '{"kind": "start", "time": 1, "clock": 1, "pid": 1}\n'
 GROUP = Path("/sys/fs/cgroup/memory/finetune-harness-test")
@@ -31,7 +31,9 @@ GROUP = Path("/sys/fs/cgroup/memory/finetune-harness-test")
 def ending_of(tmp_path: Path, code: str, timeout_seconds: float | None = None) -> Ending:
     """Run Python code as a child and say how it ended."""
     command = [sys.executable, "-c", code]
-    return run_process(command, RunFolder(tmp_path), lambda _: None, timeout_seconds)
+    return run_process(
+        in_fresh_process(command), RunFolder(tmp_path), lambda _: None, timeout_seconds
+    )
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,7 @@ def test_ctrl_c_asks_the_child_to_end_and_is_told_from_a_crash(tmp_path: Path) -
     folder = RunFolder(tmp_path)
     os.chdir(tmp_path)
     hit = lambda _: os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
-    ending = run_process([sys.executable, "-c", code], folder, hit)
+    ending = run_process(in_fresh_process([sys.executable, "-c", code]), folder, hit)
     assert ending == STOPPED["interrupted"]
     assert folder.log.read_text() == "wound up\n"
 
@@ -88,7 +90,7 @@ def test_sigterm_to_the_parent_counts_as_an_interrupt(tmp_path: Path) -> None:
     code = f"import time\nopen('events.jsonl', 'a').write({STARTED!r})\ntime.sleep(600)"
     before = signal.getsignal(signal.SIGTERM)
     hit = lambda _: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
-    ending = run_process([sys.executable, "-c", code], RunFolder(tmp_path), hit)
+    ending = run_process(in_fresh_process([sys.executable, "-c", code]), RunFolder(tmp_path), hit)
     assert ending == STOPPED["interrupted"]
     assert signal.getsignal(signal.SIGTERM) == before
 
@@ -112,9 +114,9 @@ def test_a_child_dies_with_a_parent_killed_outright(tmp_path: Path) -> None:
     parent_code = (
         "import sys\nfrom pathlib import Path\n"
         "from harness.records.store import RunFolder\n"
-        "from harness.runs.process import run_process\n"
-        f"run_process([sys.executable, '-c', {child_code!r}], RunFolder(Path({str(tmp_path)!r})),"
-        " lambda _: None)"
+        "from harness.runs.process import in_fresh_process, run_process\n"
+        f"start = in_fresh_process([sys.executable, '-c', {child_code!r}])\n"
+        f"run_process(start, RunFolder(Path({str(tmp_path)!r})), lambda _: None)"
     )
     parent = subprocess.Popen([sys.executable, "-c", parent_code])
     log = RunFolder(tmp_path).log
@@ -147,10 +149,11 @@ def test_a_kill_by_the_kernel_for_memory_is_an_oom(tmp_path: Path, memory_group:
         "import os, sys\n"
         "from pathlib import Path\n"
         "from harness.records.store import RunFolder\n"
-        "from harness.runs.process import run_process\n"
+        "from harness.runs.process import in_fresh_process, run_process\n"
         f"folder = RunFolder(Path({str(tmp_path)!r}))\n"
         f"open({str(memory_group / 'cgroup.procs')!r}, 'w').write(str(os.getpid()))\n"
-        f"print(run_process([sys.executable, '-c', {child!r}], folder, lambda _: None))"
+        f"start = in_fresh_process([sys.executable, '-c', {child!r}])\n"
+        "print(run_process(start, folder, lambda _: None))"
     )
     command = [sys.executable, "-c", parent]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout

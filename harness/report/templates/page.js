@@ -233,11 +233,78 @@ function legend() {
 }
 legend();
 
+const KEPT = "harness-view";
+const sorted = (table) => table.tHead.rows[0].querySelector("[aria-sort]");
+const opener = (row) => row.querySelector("button.open");
+const folds = () => [...document.querySelectorAll("details > summary")];
+
+/** What a reader has typed, pressed, sorted, opened and chosen, so that a reload keeps it. */
+function view() {
+  const all = (selector) => [...document.querySelectorAll(selector)];
+  return {
+    typed: all("input[data-table]").map((input) => [input.dataset.table, input.value]),
+    pressed: all('.tools .chip[aria-pressed="true"]').map((chip) => [
+      chip.closest(".tools").dataset.table, chip.dataset.tag,
+    ]),
+    sorted: all("table").filter((table) => table.id && sorted(table)).map((table) => [
+      table.id, sorted(table).textContent, sorted(table).getAttribute("aria-sort"),
+    ]),
+    opened: all('tr[data-opens]').filter((row) => opener(row).getAttribute("aria-expanded") === "true")
+      .map((row) => row.cells[0].textContent.trim()),
+    unfolded: folds().filter((fold) => fold.parentElement.open).map((fold) => fold.textContent),
+    axes: all("figure.choose select").map((select) => [select.name, select.selectedOptions[0].text]),
+    off: all('.legend [aria-pressed="false"]').map((button) => button.textContent),
+  };
+}
+
+function showAgain(kept) {
+  for (const [table, value] of kept.typed) {
+    const input = document.querySelector(`input[data-table="${CSS.escape(table)}"]`);
+    if (!input || !value) continue;
+    input.value = value;
+    input.dispatchEvent(new Event("input"));
+  }
+  for (const [table, tag] of kept.pressed) {
+    const tools = document.querySelector(`.tools[data-table="${CSS.escape(table)}"]`);
+    tools?.querySelector(`.chip[data-tag="${CSS.escape(tag)}"]`)?.click();
+  }
+  for (const [id, title, order] of kept.sorted) {
+    const heads = [...(document.getElementById(id)?.tHead.rows[0].cells ?? [])];
+    const head = heads.find((cell) => cell.textContent === title);
+    for (let click = 0; head && click < 2 && head.getAttribute("aria-sort") !== order; click += 1) {
+      head.querySelector("button").click();
+    }
+  }
+  for (const row of document.querySelectorAll("tr[data-opens]")) {
+    if (kept.opened.includes(row.cells[0].textContent.trim())) opener(row).click();
+  }
+  for (const fold of folds()) {
+    if (kept.unfolded.includes(fold.textContent)) fold.parentElement.open = true;
+  }
+  for (const [name, text] of kept.axes) {
+    const select = document.querySelector(`figure.choose select[name="${name}"]`);
+    const option = [...(select?.options ?? [])].find((one) => one.text === text);
+    if (!option || option.selected) continue;
+    select.value = option.value;
+    select.dispatchEvent(new Event("change"));
+  }
+  for (const button of document.querySelectorAll(".legend button")) {
+    if (kept.off.includes(button.textContent)) button.click();
+  }
+}
+
 if (root.dataset.version) {
+  try {
+    const kept = sessionStorage.getItem(KEPT);
+    sessionStorage.removeItem(KEPT);
+    if (kept) showAgain(JSON.parse(kept));
+  } catch { /* private windows */ }
   setInterval(async () => {
     try {
       const answer = await fetch("version", { cache: "no-store" });
-      if ((await answer.text()) !== root.dataset.version) location.reload();
+      if ((await answer.text()) === root.dataset.version) return;
+      try { sessionStorage.setItem(KEPT, JSON.stringify(view())); } catch { /* private windows */ }
+      location.reload();
     } catch { /* the server has stopped: this page stays */ }
   }, 3000);
 }

@@ -1,0 +1,293 @@
+"""Warm: a process that has loaded the libraries and forks the processes of runs from itself.
+
+``python -m harness.runs.warm --check`` prints what each library costs to load, and which one
+opens a device, which a fork cannot take along.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+# What the phases of a run import, in this order; see harness.runs.run.
+LIBRARIES = (
+    "numpy",
+    "torch",
+    "transformers.models.auto.tokenization_auto",
+    "harness.corpus.tokenised",
+    "bitsandbytes",
+    "harness.weights.load",
+    "peft",
+    "harness.score.take",
+    "harness.score.reuse",
+    "harness.weights.adapter",
+    "trl",
+    "datasets",
+    "harness.train.sft.trainer",
+    "harness.train.stream.loop",
+    "lm_eval",
+    "harness.score.engine",
+    "harness.runs.child",
+)
+# Threads that their library ends and begins again around a fork.
+HARMLESS = ("jemalloc_bg_thd",)
+DEVICES = ("/dev/nvidia", "/dev/dri", "/dev/kfd")
+REQUEST_BYTES = 1 << 16
+
+
+def load() -> str | None:
+    """Load everything that runs need. Returns why no run can be forked from here, or None."""
+    parent = os.getppid()
+    _set_up()
+    with devices_asked_of_the_driver():
+        for name in LIBRARIES:
+            if os.getppid() != parent:
+                return "nobody waits for it any more"
+            with suppress(ImportError):  # a run that needs it says so
+                import_module(name)
+    return unfit()
+
+
+def _set_up() -> None:
+    """What a run's own process does before it loads anything, so that it finds the same."""
+    from harness.origin import RESULT_ROOMS, settings, sources_digest
+    from harness.runs.child import set_library_defaults
+
+    set_library_defaults()
+    import_module("numpy")
+    import_module("torch")
+    settings()
+    sources_digest(*RESULT_ROOMS)
+
+
+@contextmanager
+def devices_asked_of_the_driver() -> Iterator[None]:
+    """Let libraries that ask for GPUs while they are imported be answered without CUDA.
+
+    bitsandbytes asks for compute capabilities to choose its library, which would initialize CUDA
+    here, and no fork can initialize it again. NVML knows the same, and is closed afterwards.
+    """
+    torch: Any = import_module("torch")
+    if not torch.backends.cuda.is_built() or torch.version.cuda is None:
+        yield
+        return
+    before = {name: getattr(torch.cuda, name) for name in _Driver.ANSWERS}
+    with _Driver() as driver:
+        for name in before:
+            setattr(torch.cuda, name, getattr(driver, name))
+        try:
+            yield
+        finally:
+            for name, own in before.items():
+                setattr(torch.cuda, name, own)
+
+
+class _Driver:
+    """NVML's answers to questions that torch.cuda answers with CUDA."""
+
+    ANSWERS = ("is_available", "device_count", "get_device_capability")
+
+    def __enter__(self) -> _Driver:
+        import pynvml
+
+        self._nvml: Any = pynvml
+        self._handles: list[Any] = []
+        try:
+            pynvml.nvmlInit()
+        except pynvml.NVMLError:
+            return self
+        every = [
+            pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())
+        ]
+        self._handles = [one for index, one in enumerate(every) if self._is_visible(index, one)]
+        return self
+
+    def _is_visible(self, index: int, handle: Any) -> bool:
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = {str(index), str(self._nvml.nvmlDeviceGetUUID(handle))}
+        return seen is None or bool(names & {part.strip() for part in seen.split(",")})
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._nvml.nvmlShutdown()
+        except self._nvml.NVMLError:
+            return
+
+    def is_available(self) -> bool:
+        """Whether there is a GPU to be used."""
+        return bool(self._handles)
+
+    def device_count(self) -> int:
+        """How many."""
+        return len(self._handles)
+
+    def get_device_capability(self, device: Any = None) -> tuple[int, int]:
+        """Compute capability of a device: an index, ``torch.cuda.device`` or ``torch.device``."""
+        index = getattr(device, "idx", getattr(device, "index", device))
+        handle = self._handles[index if isinstance(index, int) and index >= 0 else 0]
+        major, minor = self._nvml.nvmlDeviceGetCudaComputeCapability(handle)
+        return int(major), int(minor)
+
+
+def unfit(known: Collection[str] = ()) -> str | None:
+    """Why no run can be forked from this process: it has opened a device, or has threads.
+
+    Device files in ``known`` do not count.
+    """
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        return "CUDA has been initialized"
+    opened = [path for path in open_devices() if path not in known]
+    if opened:
+        return f"a device is open: {', '.join(opened)}"
+    if torch is not None and _is_bad_in_a_fork(torch):
+        return "CUDA has been asked for devices, and a fork cannot ask again"
+    others = other_threads()
+    return f"threads run that a fork would lack: {', '.join(others)}" if others else None
+
+
+def open_devices() -> list[str]:
+    """Device files that this process has open."""
+    found = set()
+    for path in Path("/proc/self/fd").iterdir():
+        try:
+            target = str(path.readlink())
+        except OSError:
+            continue
+        if target.startswith(DEVICES):
+            found.add(target)
+    return sorted(found)
+
+
+def other_threads() -> list[str]:
+    """Names of threads beside this one that a fork would need and not have."""
+    names = (
+        (path / "comm").read_text(encoding="utf-8", errors="replace").strip()
+        for path in Path("/proc/self/task").iterdir()
+        if path.name != str(os.getpid())
+    )
+    return sorted(name for name in names if name not in HARMLESS)
+
+
+def _is_bad_in_a_fork(torch: Any) -> bool:
+    """Ask a fork whether torch would refuse to use CUDA there."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(int(torch.cuda._is_in_bad_fork()))  # noqa: SLF001 - there is no public question
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0
+
+
+def serve(connection: socket.socket) -> None:
+    """Load everything, then fork a process for every request until the other end is closed."""
+    reason = load()
+    with suppress(BrokenPipeError):  # the other end may be gone
+        _tell(connection, {"unfit": reason})
+    if reason is not None:
+        return
+    gc.collect()
+    gc.freeze()  # a child's collections need not copy what it never changes
+    while True:
+        data, fds, _, _ = socket.recv_fds(connection, REQUEST_BYTES, 2)
+        if not data:
+            return
+        pid = _fork(connection, Path(json.loads(data)["folder"]), fds)
+        for fd in fds:
+            os.close(fd)
+        _tell(connection, {"pid": pid})
+
+
+def _tell(connection: socket.socket, message: dict[str, Any]) -> None:
+    connection.sendall((json.dumps(message) + "\n").encode())
+
+
+def _fork(connection: socket.socket, folder: Path, fds: list[int]) -> int:
+    """Fork a run's process that is no child of this one.
+
+    Its parent, forked in between, ends at once, so that the process that ordered the run adopts
+    it: it waits for it and measures it as for any child of its own.
+    """
+    read, write = os.pipe()
+    between = os.fork()
+    if between == 0:
+        pid = os.fork()
+        if pid == 0:
+            os.close(read)
+            os.close(write)
+            connection.close()
+            _become_child(folder, *fds)
+        os.write(write, str(pid).encode())
+        os._exit(0)
+    os.close(write)
+    os.waitpid(between, 0)
+    with os.fdopen(read) as file:
+        return int(file.read())
+
+
+def _become_child(folder: Path, stdin: int, log: int) -> None:
+    """Go on as the process that carries out the plan in ``folder``; does not return."""
+    code = 1
+    try:
+        os.setsid()
+        for fd, place in ((stdin, 0), (log, 1), (log, 2)):
+            os.dup2(fd, place)
+        os.close(stdin)
+        os.close(log)
+        from harness.runs.child import main
+
+        code = main([str(folder)], warm=True)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        failed = sys.exc_info()
+        if failed[0] is not None and failed[1] is not None:
+            sys.excepthook(failed[0], failed[1], failed[2])
+        os._exit(code)
+
+
+def check() -> int:
+    """Load library after library and print what each does to a fork. Returns an exit code."""
+    _set_up()
+    said: str | None = None
+    with devices_asked_of_the_driver():
+        known = open_devices()  # the driver's own, closed again below
+        for name in LIBRARIES:
+            started = time.perf_counter()
+            with suppress(ImportError):
+                import_module(name)
+            seconds, reason = time.perf_counter() - started, unfit(known)
+            news = f"  <- {reason}" if reason != said and reason else ""
+            print(f"{seconds:6.2f} s  {name}{news}")  # noqa: T201
+            said = reason
+    last = unfit()
+    print("runs can be forked: " + ("yes" if last is None else f"no, {last}"))  # noqa: T201
+    return 0 if last is None else 1
+
+
+def main(arguments: list[str]) -> int:
+    """``python -m harness.runs.warm --socket FD``, or ``--check``."""
+    parser = argparse.ArgumentParser(prog="harness.runs.warm")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--socket", type=int)
+    what.add_argument("--check", action="store_true")
+    given = parser.parse_args(arguments)
+    if given.check:
+        return check()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with socket.socket(fileno=given.socket) as connection:
+        serve(connection)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

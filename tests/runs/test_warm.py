@@ -1,0 +1,192 @@
+"""Runs that are forked from a process with the libraries: the same results, alone as ever."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.records.record import RunRecord
+from harness.records.store import RunFolder, RunStore
+from harness.runs import warm
+from harness.runs.executor import LocalExecutor
+from harness.runs.order import Order
+from harness.runs.stop import Stop
+from harness.runs.supervise import supervise
+from harness.runs.warm_start import ColdStart, WarmStart, warm_start
+from tests.runs.results import files, results
+from tests.runs.small_run import Heard, Small, trains
+
+WARM = Order(warm=True)
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are adopted on Linux")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server() -> Iterator[None]:
+    """One server for this file, ended after it."""
+    yield
+    warm_start().close()
+
+
+def run(small: Small, folder: Path, order: Order, heard: Heard | None = None) -> RunRecord:
+    return supervise(small.plan(), RunStore(folder), heard or Heard(), order)
+
+
+def parent_of(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[1])
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_for(condition: object, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "it does not come true"
+        time.sleep(0.05)
+
+
+def test_a_forked_run_ends_as_one_in_a_fresh_process(small: Small, tmp_path: Path) -> None:
+    plans = [small.plan(seed=seed) for seed in (1, 0)]
+    plan = plans[1]
+    cold = run(small, tmp_path / "cold", Order())
+    parents: list[int] = []
+
+    def look(event: object) -> None:
+        if trains(event) and not parents:  # type: ignore[arg-type]
+            parents.append(parent_of(heard.pid))
+
+    heard = Heard(act=look)
+    executor = LocalExecutor(RunStore(tmp_path / "warm"), WARM)
+    first = executor.submit(plans[0], Heard()).result()
+    found = executor.submit(plan, heard).result()
+    assert (first.status, first.warm) == ("ok", False), "it may be the only one"
+    assert found.status == "ok", found.problem
+    assert "starting afresh" not in " ".join(heard.notes)
+    assert parents == [os.getpid()], "it is a child of the process that ordered it"
+    assert results(found) == results(cold)
+    assert files(RunStore(tmp_path / "warm"), plan) == files(RunStore(tmp_path / "cold"), plan)
+    assert found.environment == cold.environment
+    assert (found.warm, cold.warm) == (True, False)
+    assert cold.environment is not None
+    (trained,) = [cost for cost in found.phases if cost.name == "train"]
+    (before,) = [cost for cost in cold.phases if cost.name == "train"]
+    sizes = [cost.peak_resident_bytes or 0 for cost in (trained, before)]
+    assert max(sizes) < 1.25 * min(sizes), "shared pages count as its own"
+
+
+def test_a_killed_run_is_killed_alone(small: Small, tmp_path: Path) -> None:
+    heard = Heard().kill_at(trains, signal.SIGKILL)
+    record = run(small, tmp_path, WARM, heard)
+    assert record.problem is not None
+    assert record.problem.kind == "killed"
+    pid = warm_start().pid
+    again = run(small, tmp_path, WARM)
+    assert again.status == "ok"
+    assert warm_start().pid == pid, "the next is forked from the same process"
+
+
+def test_runs_outlive_a_killed_server_and_the_next_gets_a_new_one(
+    small: Small, tmp_path: Path
+) -> None:
+    killed: list[int] = []
+
+    def kill_server(event: object) -> None:
+        if trains(event) and not killed:  # type: ignore[arg-type]
+            pid = warm_start().pid
+            assert pid is not None
+            killed.append(pid)
+            os.kill(pid, signal.SIGKILL)
+
+    record = run(small, tmp_path / "one", WARM, Heard(act=kill_server))
+    assert record.status == "ok", record.problem
+    assert killed
+    heard = Heard()
+    assert run(small, tmp_path / "two", WARM, heard).status == "ok"
+    assert warm_start().pid not in (None, *killed)
+    assert "starting afresh" not in " ".join(heard.notes)
+
+
+def test_a_server_that_ends_while_it_loads_is_no_lost_run(small: Small, tmp_path: Path) -> None:
+    warm_start().close()
+    done = threading.Event()
+
+    def kill_it() -> None:
+        while not done.is_set():
+            pid = warm_start().pid
+            if pid is not None:
+                os.kill(pid, signal.SIGKILL)
+                return
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=kill_it)
+    thread.start()
+    heard = Heard()
+    record = run(small, tmp_path, WARM, heard)
+    done.set()
+    thread.join()
+    assert record.status == "ok", record.problem
+    assert any(note.startswith("starting afresh: ") for note in heard.notes)
+
+
+def test_who_is_stopped_does_not_wait_for_the_libraries(tmp_path: Path) -> None:
+    stop = Stop()
+    server = WarmStart()
+    threading.Timer(0.5, stop.ask).start()
+    with pytest.raises(ColdStart, match="the run is stopped"), (tmp_path / "log").open("wb") as log:
+        server.start(RunFolder(tmp_path), log, stop)
+    assert server.pid is None
+
+
+def test_the_server_ends_with_its_parent() -> None:
+    code = (
+        "import time\n"
+        "from harness.runs.warm_start import WarmStart\n"
+        "server = WarmStart()\nserver._begin()\nprint(server.pid, flush=True)\ntime.sleep(600)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    assert alive(pid)
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not alive(pid), 120)
+
+
+def test_a_process_with_an_open_device_or_threads_is_unfit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warm, "DEVICES", (str(tmp_path / "nvidia"),))
+    monkeypatch.setattr(warm, "other_threads", list)
+    assert warm.unfit() is None
+    with (tmp_path / "nvidia0").open("w"):
+        assert warm.unfit() == f"a device is open: {tmp_path / 'nvidia0'}"
+        assert warm.unfit(known=[str(tmp_path / "nvidia0")]) is None
+    assert warm.unfit() is None
+
+
+def test_threads_make_a_process_unfit() -> None:
+    code = (
+        "import threading, time\n"
+        "from harness.runs.warm import unfit\n"
+        "before = unfit()\n"
+        "threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n"
+        "print(before, unfit(), sep='\\n')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, after = done.stdout.splitlines()
+    assert before == "None"
+    assert after.startswith("threads run that a fork would lack: ")

@@ -159,6 +159,7 @@ def test_rates_are_those_of_a_studys_trials_and_scores_those_at_the_best_rate(
     found = of_one(judge([better], runs))
     assert found.outcome == "reproduced"
     assert "at best rates" in evidence(found)
+    assert "at default rates" in evidence(found), "the untuned difference stands beside it"
     assert found.ground is not None
     assert found.ground.looks > 1, "a study looks more than once, and pays for it"
 

@@ -11,7 +11,7 @@ import pytest
 
 from harness.cli.before_run import check_run
 from harness.spec.plan import Plan
-from tests.cli.terminal import ROOT, shown
+from tests.cli.terminal import ROOT, in_process, shown
 from tests.weights.tiny_llama import write_folder
 
 README = (Path(ROOT) / "README.md").read_text(encoding="utf-8")
@@ -25,9 +25,9 @@ def block(before: str) -> str:
     return found[1]
 
 
-def test_the_files_and_the_command_of_readme_make_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The options of README's command, in a folder with its files and a model."""
     monkeypatch.chdir(tmp_path)
     write_folder(tmp_path / "path" / "to" / "model")
     for name in ("my_task.yaml", "my_variant.toml"):
@@ -38,12 +38,32 @@ def test_the_files_and_the_command_of_readme_make_runs(
     lines = [chat.replace("otters", f"otters of river {n}").replace("bank", f"bank {n}")
              for n in range(24)]  # fmt: skip
     Path("chat.jsonl").write_text("".join(lines))
-    typed = shlex.split(block("Say what you have:").replace("\\\n", " "))
-    assert typed[:2] == ["harness", "run"]
-    options = [word for word in typed[2:] if word not in {"--name", "my-exp"}]
+    words = shlex.split(block("Say what you have:").replace("\\\n", " "))
+    assert words[:2] == ["harness", "run"]
+    return words[2:]
+
+
+def test_the_files_and_the_command_of_readme_make_runs(typed: list[str], tmp_path: Path) -> None:
+    options = [word for word in typed if word not in {"--name", "my-exp"}]
     more = ["--variant", "my_variant.toml", "--device", "cpu", "--json"]
     found = json.loads(shown("plan", *options, *more))
     plans = [Plan.model_validate_json(json.dumps(plan)) for plan in found]
     assert {plan.variant for plan in plans} == {"lora_bf16", "qlora_nf4", "my_variant"}
     assert "my_task.yaml" in [task.name for task in plans[0].score.tasks]
     check_run(plans, tmp_path / "reports")
+
+
+@pytest.mark.slow
+def test_the_command_of_readme_ends_with_a_decision(typed: list[str], tmp_path: Path) -> None:
+    """With one seed and two steps, which change how long it takes and not where it leads."""
+    options = ["0" if word == "0..2" else word for word in typed]
+    done = in_process("run", *options, "--set", "budget.steps=2", "--device", "cpu")
+    assert done.code == 0, done.stderr
+    assert "Recommended: " in done.stdout
+    folder = tmp_path / "reports" / "my-exp"
+    assert f"report: {folder.relative_to(tmp_path) / 'report.md'}" in done.stdout
+    page, items = ((folder / name).read_text() for name in ("report.html", "items.html"))
+    assert "Recommended: " in page
+    assert 'href="items.html"' in page
+    assert "Do otters swim?" in items
+    assert "Do otters swim?" not in page

@@ -27,7 +27,7 @@ def test_four_seeds_are_split_in_three_ways(tmp_path: Path) -> None:
 
 def test_three_seeds_are_too_few(tmp_path: Path) -> None:
     write_runs(tmp_path, [Made("lora_bf16", seed=seed) for seed in range(3)])
-    assert "A/A check: not made" in said(tmp_path)
+    assert "A/A check: not done" in said(tmp_path)
 
 
 def test_false_calls_are_as_rare_as_promised() -> None:

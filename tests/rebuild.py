@@ -6,6 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from harness.report.claims.publish import FINDINGS, findings_of
 from harness.report.publish import RECORDS, is_published, rebuild_report
 from harness.studies.published import is_published as is_published_study
 from harness.studies.published import rebuild_study
@@ -23,11 +24,13 @@ def rebuild(folder: Path, scratch: Path) -> None:
         rebuild_study(folder, scratch)
     else:
         rebuild_report(folder, scratch)
+    if (folder / FINDINGS).is_file():
+        (scratch / FINDINGS).write_bytes(findings_of(folder).encode())
 
 
 def report_files(folder: Path) -> dict[str, bytes]:
     """Everything a reader of the report sees, by path."""
-    pages = [folder / name for name in ("report.md", "report.html", "statistics.md")]
+    pages = [folder / name for name in ("report.md", "report.html", "statistics.md", FINDINGS)]
     found = [*pages, *(folder / "figures").rglob("*")]
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() for path in found if path.is_file()

@@ -83,9 +83,9 @@ def _list(asked: Sequence[Claim], *, as_json: bool) -> None:
 
 def _judge(asked: Sequence[Claim], runs: Sequence[StoredRun], *, as_json: bool) -> None:
     from harness.report.claims.judge import judge
-    from harness.report.claims.page import evidence, size_claimed, size_here, summary
+    from harness.report.claims.page import by_verdict, evidence, size_claimed, size_here, summary
 
-    judged = judge(asked, runs)
+    judged = by_verdict(judge(asked, runs))
     if as_json:
         typer.echo(visible(json.dumps([_data(one) for one in judged], indent=1)))
         return

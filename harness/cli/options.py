@@ -93,9 +93,10 @@ def parse_share(text: str, option: str) -> float:
     Raises:
         UserError: it is neither, or not between 0 and 1.
     """
-    number, percent, _ = text.strip().partition("%")
+    number = text.strip()
+    scale = 100 if number.endswith("%") else 1
     try:
-        share = float(number) / (100 if percent else 1)
+        share = float(number.removesuffix("%")) / scale
     except ValueError:
         share = -1.0
     if not 0 < share < 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -136,9 +137,11 @@ def _carry_out(
     from harness.cli.display import Display
     from harness.cli.notices import Notices
     from harness.runs.batch import run_batch
+    from harness.runs.warm_start import warm_start
 
     view = Board(out) if len(plans) > 1 else Display(out)
-    return list(run_batch(plans, executor, [view, Notices(store), *trackers]))
+    with closing(warm_start()):
+        return list(run_batch(plans, executor, [view, Notices(store), *trackers]))
 
 
 def _records(results: list[RunResult]) -> list[RunRecord]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,7 +27,7 @@ from harness.cli.placing import (
 )
 from harness.cli.preflight import preflight
 from harness.cli.sources import DataOption, IncludePathOption, ModelOption, with_sources
-from harness.cli.study_tables import plan_remarks, plan_table, status_table
+from harness.cli.study_tables import plan_remarks, plan_table, status_table, under_way_table
 from harness.cli.tracking import TrackOption, keep_report
 from harness.errors import UserError
 
@@ -112,7 +113,7 @@ def study(
         _show_plan(opened, agenda)
         return
     if status:
-        out.print(status_table(agenda))
+        _show_status(opened, agenda)
     page = _show(opened, agenda)
     keep_report(trackers, opened.study.name, page)
     if publish is not None:
@@ -162,6 +163,7 @@ def _run(opened: OpenStudy, executor: Executor, shard: Shard, trackers: list[Tra
     """Run all that the study wants; the page is written on every ending, an interrupt too."""
     from harness.cli.board import Board
     from harness.cli.notices import Notices
+    from harness.runs.warm_start import warm_start
     from harness.studies.drive import Driver
 
     def listeners(agenda: Agenda) -> list[Listener]:
@@ -174,7 +176,8 @@ def _run(opened: OpenStudy, executor: Executor, shard: Shard, trackers: list[Tra
         check_run(plans, opened.reports)
         opened.keep_request()
     try:
-        Driver(opened.agenda, opened.findings, executor, listeners).drive(shard)
+        with closing(warm_start()):
+            Driver(opened.agenda, opened.findings, executor, listeners).drive(shard)
     except KeyboardInterrupt:
         say(f"interim page: {opened.write_page(opened.agenda())}")
         raise
@@ -199,6 +202,16 @@ def _show(opened: OpenStudy, agenda: Agenda) -> Path:
     page = opened.write_page(agenda)
     say(f"page: {page}")
     return page
+
+
+def _show_status(opened: OpenStudy, agenda: Agenda) -> None:
+    """How far it is, and what runs of it are under way anywhere."""
+    from harness.studies.under_way import under_way
+
+    out.print(status_table(agenda))
+    if found := list(under_way(agenda, opened.findings.store)):
+        out.print(under_way_table(found))
+    say(_round_line(agenda))
 
 
 def _show_plan(opened: OpenStudy, agenda: Agenda) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -13,6 +13,7 @@ from harness.report import numbers
 if TYPE_CHECKING:
     from harness.studies.agenda import Agenda
     from harness.studies.outlook import Stage
+    from harness.studies.under_way import UnderWay
 
 UNPREDICTED = "not predicted"
 
@@ -38,11 +39,30 @@ def status_table(agenda: Agenda) -> Table:
     return table
 
 
+def under_way_table(found: Sequence[UnderWay]) -> Table:
+    """The runs that are under way, in whichever terminal or on whichever machine."""
+    table = Table("under way", title_justify="left")
+    for title in ("rate", "seed", "phase", "", "loss"):
+        table.add_column(title)
+    for run in found:
+        plan = run.job.plan
+        table.add_row(
+            Text(run.job.arm),
+            f"{run.job.rate:g}" if plan.trains else "",
+            f"{plan.seed}, {'trial' if run.job.stage == 'tune' else 'verdict'}",
+            run.phase,
+            f"{run.done:,} of {run.total:,}" if run.total else "",
+            "" if run.loss is None else f"{run.loss:.4g}",
+        )
+    return table
+
+
 def plan_table(stages: list[Stage]) -> Table:
     """Runs, time, energy and memory of every stage; of all runs, those done included."""
-    table = Table("stage", title_justify="left")
-    for title in ("runs", "done", "run time", "energy", "memory of a run"):
-        table.add_column(title, justify="right")
+    table = Table(box=None, padding=(0, 1), title_justify="left")
+    table.add_column("stage", no_wrap=True)
+    for title in ("runs", "done", "run time", "energy", "memory\nof a run"):
+        table.add_column(title, justify="right", no_wrap=True)
     for stage in stages:
         table.add_row(
             stage.name,

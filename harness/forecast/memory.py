@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from harness.errors import HarnessError, Unpredicted
-from harness.forecast.surroundings import CONTEXT_BYTES, NCCL_BYTES, surroundings, unread_bytes
+from harness.forecast.overhead import CONTEXT_BYTES, NCCL_BYTES, overhead, unread_bytes
 from harness.forecast.weights import standing_bytes
 from harness.records.events import Progress, Silence
 from harness.records.record import MemoryPrediction
@@ -48,7 +48,7 @@ def predict(
 
 def _predicted(plan: Plan, largest: MicroBatch | None) -> MemoryPrediction:
     counts = count_plan(plan)
-    around = surroundings(plan, counts)
+    around = overhead(plan, counts)
     standing = standing_bytes(plan, counts)
     scoring = around.scoring + standing.base + round(around.heap_share * _scoring_bytes(plan))
     unread = unread_bytes(plan, standing.base)
@@ -114,7 +114,7 @@ def training_parts(
     Raises:
         NotRehearsed: the path cannot rehearse a step of this model.
     """
-    around = surroundings(plan, counts)
+    around = overhead(plan, counts)
     standing = standing_bytes(plan, counts)
     rows = plan.training.micro_batch_size
     path = path_of(plan)
@@ -133,7 +133,7 @@ def training_parts(
         "activations": step.saved,
         "loss": before - step.saved,
         "backward": step.peak - before,
-        "surroundings": around.training + round((around.heap_share - 1) * step.peak),
+        "runtime_overhead": around.training + round((around.heap_share - 1) * step.peak),
     }
 
 

@@ -81,9 +81,17 @@ class Alone:
 ALONE = Alone()
 
 
-def told_index() -> int:
-    """Which process this is, as torchrun says; 0 where it was not started by torchrun."""
-    return int(os.environ.get("RANK", "0"))
+def told_index(count: int) -> int:
+    """Which of ``count`` processes this is, as torchrun says.
+
+    A single one is the first, whatever the environment says: the harness itself may have been
+    started by torchrun, or by a cluster that tells the like. Libraries shall not hear of it.
+    """
+    if count > 1:
+        return int(os.environ.get("RANK", "0"))
+    for name in TOLD:
+        os.environ.pop(name, None)
+    return 0
 
 
 class Joined:

@@ -78,7 +78,7 @@ class Attempt:
         clock = time.monotonic()
         try:
             self._prepare(order)
-            start = self._start(order, hear)
+            start = self._start(order, hear, stop)
             self.ending = run_process(start, self._folder, hear, order.timeout_seconds, stop)
         except OSError as error:
             raise StorageError(
@@ -87,7 +87,7 @@ class Attempt:
         self._seconds = time.monotonic() - clock
         return self.record()
 
-    def _start(self, order: Order, hear: Hear) -> Start:
+    def _start(self, order: Order, hear: Hear, stop: Stop) -> Start:
         """A fork of a process that has the libraries, where the order asks for it; or afresh."""
         devices = self.plan.training.devices
         afresh = in_fresh_process(child_command(self._folder, devices))
@@ -98,7 +98,7 @@ class Attempt:
             if not warm_start().is_ready:
                 tell(hear, "loading the libraries that all runs share")
             try:
-                return warm_start().start(self._folder, log)
+                return warm_start().start(self._folder, log, stop)
             except ColdStart as reason:
                 tell(hear, f"starting afresh: {reason}")
                 return afresh(log)

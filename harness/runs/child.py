@@ -50,7 +50,9 @@ def run_child(path: Path, *, warm: bool = False) -> int:
     order = order.model_copy(update={"warm": warm})  # which may have been asked for and not be had
     see_gpus(order)
     started, clock = datetime.now(UTC), time.monotonic()
-    rank = told_index()
+    rank = told_index(plan.training.devices)
+    if plan.training.devices > 1:  # so torchrun ends it when another device's process has failed
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     with FileLock(folder.lock_of(rank)), RunLog(folder.events_of(rank)) as log:
         run = Run(plan, folder, log, order)
         log.emit(ProcessStarted.now(pid=os.getpid()))
@@ -119,7 +121,7 @@ def set_library_defaults() -> None:
 
 def set_up_torch(plan: Plan) -> None:
     """Fix everything that would make two runs of one plan differ."""
-    see_one_gpu(plan, told_index())
+    see_one_gpu(plan, told_index(plan.training.devices))
     set_library_defaults()
     import random
 
@@ -160,8 +162,6 @@ def main(arguments: list[str], *, warm: bool = False) -> int:
     folder: Path = parser.parse_args(arguments).folder
     # A shell's background jobs ignore Ctrl-C, and hand that down; the parent must be heard.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if "RANK" in os.environ:  # so torchrun ends it when another device's process has failed
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
     end_with_parent()
     return run_child(folder, warm=warm)
 

@@ -45,7 +45,7 @@ class Run:
         """Take the plan, the folder to leave results in and the log to speak into."""
         from harness.measure.meter import Meter
 
-        leads = told_index() == 0
+        leads = told_index(plan.training.devices) == 0
         self._ranks: Ranks = ALONE
         self.plan = plan
         self.folder = folder

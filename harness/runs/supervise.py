@@ -99,8 +99,8 @@ def shrunk(record: RunRecord) -> Plan | None:
     micro = plan.training.micro_batch_size
     if record.status != "oom" or problem is None or problem.phase != "train" or micro < 2:
         return None
-    batch = plan.budget.batch_size
-    used = max(size for size in range(1, micro // 2 + 1) if batch % size == 0)
+    rows = plan.device_rows
+    used = max(size for size in range(1, micro // 2 + 1) if rows % size == 0)
     key = "training.micro_batch_size"
     earlier = [item for item in plan.substitutions if item.key == key]
     found = Substitution(

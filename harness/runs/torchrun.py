@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ INTERRUPTED = 130
 # What NCCL prints before it ends a process that has waited for another device in vain.
 NCCL_WAITED = "Watchdog caught collective operation timeout"
 
+# Settings that torch 2.11 does not have all; processes then get torchrun's own half a minute.
+NEWER = {"signals_to_handle": "SIGTERM", "shutdown_timeout": GRACE_SECONDS}
 NO_ANSWER = "another device's process does not answer: NCCL has waited for it in vain"
 
 
@@ -48,9 +51,8 @@ def launch(path: Path) -> int:
         rdzv_endpoint="localhost:0",
         local_addr="127.0.0.1",  # the machine's name need not be known to any server
         max_restarts=0,
-        signals_to_handle="SIGTERM",
-        shutdown_timeout=GRACE_SECONDS,  # for the record
         logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
+        **_known(LaunchConfig, NEWER),
     )
     signal.signal(signal.SIGINT, _pass_on)
     counters = oom_counters(os.getpid())
@@ -62,6 +64,12 @@ def launch(path: Path) -> int:
         killed = None if kills is None or more is None else more - kills
         return _write_endings(folder, error.failures, killed)
     return 0
+
+
+def _known(kind: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    """Those settings that this version of a dataclass has."""
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in settings.items() if name in names}
 
 
 def _pass_on(*_: object) -> None:

@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -48,10 +48,14 @@ REQUEST_BYTES = 1 << 16
 
 def load() -> str | None:
     """Load everything that runs need. Returns why no run can be forked from here, or None."""
+    parent = os.getppid()
     _set_up()
     with devices_asked_of_the_driver():
         for name in LIBRARIES:
-            import_module(name)
+            if os.getppid() != parent:
+                return "nobody waits for it any more"
+            with suppress(ImportError):  # a run that needs it says so
+                import_module(name)
     return unfit()
 
 
@@ -187,7 +191,8 @@ def _is_bad_in_a_fork(torch: Any) -> bool:
 def serve(connection: socket.socket) -> None:
     """Load everything, then fork a process for every request until the other end is closed."""
     reason = load()
-    _tell(connection, {"unfit": reason})
+    with suppress(BrokenPipeError):  # the other end may be gone
+        _tell(connection, {"unfit": reason})
     if reason is not None:
         return
     gc.collect()
@@ -258,7 +263,8 @@ def check() -> int:
         known = open_devices()  # the driver's own, closed again below
         for name in LIBRARIES:
             started = time.perf_counter()
-            import_module(name)
+            with suppress(ImportError):
+                import_module(name)
             seconds, reason = time.perf_counter() - started, unfit(known)
             news = f"  <- {reason}" if reason != said and reason else ""
             print(f"{seconds:6.2f} s  {name}{news}")  # noqa: T201

@@ -6,6 +6,7 @@ import atexit
 import ctypes
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -20,7 +21,8 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from harness.records.store import RunFolder
-from harness.runs.process import CHILD_SETTINGS, Child
+from harness.runs.process import CHILD_SETTINGS, POLL_SECONDS, Child
+from harness.runs.stop import Stop
 
 READY_SECONDS = 180.0
 REPLY_SECONDS = 10.0
@@ -52,17 +54,17 @@ class WarmStart:
         """Whether a run can be forked at once."""
         return self._server is not None and self._server.poll() is None
 
-    def start(self, folder: RunFolder, log: IO[bytes]) -> Child:
+    def start(self, folder: RunFolder, log: IO[bytes], stop: Stop) -> Child:
         """Fork the process that carries out the plan in ``folder``; it prints to ``log``.
 
         Raises:
-            ColdStart: it cannot be done.
+            ColdStart: it cannot be done, or ``stop`` is asked for before it can.
         """
         with self._lock:
             if not hasattr(socket, "send_fds"):
                 raise ColdStart("this system does not hand files over")
             try:
-                return self._start(folder, log)
+                return self._start(folder, log, stop)
             except (OSError, ValueError) as error:
                 self._end()
                 raise ColdStart(f"the process that had loaded the libraries: {error}") from error
@@ -70,8 +72,8 @@ class WarmStart:
                 self._end()
                 raise
 
-    def _start(self, folder: RunFolder, log: IO[bytes]) -> Child:
-        self._be_ready()
+    def _start(self, folder: RunFolder, log: IO[bytes], stop: Stop) -> Child:
+        self._be_ready(stop)
         assert self._connection is not None  # noqa: S101 - it is ready
         read, write = os.pipe()
         try:
@@ -90,7 +92,7 @@ class WarmStart:
             self._refuse("this system does not hand processes over")
         return child
 
-    def _be_ready(self) -> None:
+    def _be_ready(self, stop: Stop) -> None:
         """A server that has found what this process has now, loaded and fit to fork."""
         found = dict(os.environ), str(Path.cwd())
         if self._server is not None and (self._found != found or self._server.poll() is not None):
@@ -100,7 +102,13 @@ class WarmStart:
         if self._server is None:
             self._found = found
             self._begin()
-            reason = self._reply(READY_SECONDS).get("unfit")
+            try:
+                self._wait_for_a_word(stop)
+                reason = self._reply(REPLY_SECONDS).get("unfit")
+            except ColdStart as error:
+                if stop.asked:
+                    raise
+                self._refuse(str(error))
             if reason is not None:
                 self._refuse(str(reason))
 
@@ -126,6 +134,21 @@ class WarmStart:
         self._connection = own
         self._replies = own.makefile(encoding="utf-8")
         atexit.register(self.close)
+
+    def _wait_for_a_word(self, stop: Stop) -> None:
+        """Until the server has loaded everything, or has ended.
+
+        Raises:
+            ColdStart: ``stop`` is asked for meanwhile.
+            OSError: it takes too long.
+        """
+        assert self._connection is not None  # noqa: S101 - asked after _begin
+        deadline = time.monotonic() + READY_SECONDS
+        while not select.select([self._connection], [], [], POLL_SECONDS)[0]:
+            if stop.asked:
+                raise ColdStart("the run is stopped")
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"it has not loaded them within {READY_SECONDS:g} s")
 
     def _reply(self, seconds: float) -> dict[str, Any]:
         """The next line from the server.

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 import pytest
 
+from harness.records.events import EventLog, PhaseStarted
 from harness.records.record import RunRecord
+from harness.records.store import RunStore
 from harness.spec.storage import read_json
+from harness.studies.open import StudyRequest, open_study
 from tests import rebuild
 from tests.cli.terminal import refused, shown
+from tests.planned import CPU
 from tests.runs.small_run import Small
 from tests.studies.stub import StubExecutor, World
 
@@ -52,6 +58,21 @@ def test_plan_and_status_run_nothing(made_up: World, tmp_path: Path) -> None:
     table = shown(*SMALL, "--reports", str(tmp_path), "--status")
     for words in ("4 of 4", "0.0005", "reference", "worse"):
         assert words in table
+
+
+def test_status_shows_what_other_terminals_run(made_up: World, tmp_path: Path) -> None:
+    there = ("--reports", str(tmp_path))
+    opened = open_study(StudyRequest(study="quantization", settings=SMALL[5::2]), CPU, tmp_path)
+    store = RunStore(tmp_path / "runs")
+    fresh, silent = opened.agenda().jobs[:2]
+    for job in (fresh, silent):
+        with EventLog(store.folder(job.plan).attempt.events) as log:
+            log.emit(PhaseStarted.now(phase="train"))
+            log.advance(12, 28, loss=1.25)
+    os.utime(store.folder(silent.plan).attempt.events, (1e9, 1e9))
+    table = shown(*SMALL, *there, "--status")
+    assert re.search(r"lora_bf16 .* 0\.0002 .* 1000, trial .* train .* 12 of 28 .* 1\.25", table)
+    assert table.count("12 of 28") == 1, "one that has been silent for long is not under way"
 
 
 def test_shards_together_give_the_same_answer(made_up: World, tmp_path: Path) -> None:

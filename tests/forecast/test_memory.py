@@ -166,7 +166,7 @@ def test_the_plain_path_is_padded_to_its_longest_row() -> None:
 
 
 # Peaks over all phases of real runs of SmolLM2-135M on two cores, as their records have them. The
-# CPU's figures in harness.forecast.surroundings come from the first two.
+# CPU's figures in harness.forecast.overhead come from the first two.
 RESIDENT = [
     ("lora_bf16", {}, 3_834_000_000),
     ("qlora_nf4", {}, 4_030_000_000),

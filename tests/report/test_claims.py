@@ -20,6 +20,8 @@ from harness.report.write import markdown_page
 from harness.spec.claim import Claim
 from harness.spec.registry import claim_names, load_claim
 from harness.spec.schema import parse
+from harness.studies.published import publish_study
+from tests import rebuild
 from tests.report.records import GPU, Made, seven, write_runs
 from tests.studies.stub import Bench, World
 
@@ -159,6 +161,18 @@ def test_rates_are_those_of_a_studys_trials_and_scores_those_at_the_best_rate(
     assert "at best rates" in evidence(found)
     assert found.ground is not None
     assert found.ground.looks > 1, "a study looks more than once, and pays for it"
+
+
+def test_findings_stand_beside_a_published_study_and_are_made_again_with_it(tmp_path: Path) -> None:
+    world = World(worse={"qlora_nf4": 0.05})
+    bench = Bench.of(tmp_path / "there", world)
+    folder = tmp_path / "reports" / "made_up"
+    publish_study(bench.finish(), bench.steering, folder)
+    runs, _ = read_runs(folder)
+    path = publish_findings([load_claim(name) for name in claim_names()], runs, folder)
+    assert rebuild.differences(folder) == []
+    path.write_text(path.read_text().replace("out of reach", "reproduced"))
+    assert rebuild.differences(folder) == [str(path)]
 
 
 def test_speed_is_read_off_the_loss_curves(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from harness.errors import InvalidFile, UnknownName
 from harness.spec.claim import BeyondCheck, FormCheck, holds
 from harness.spec.form import parse_form
-from harness.spec.registry import claim_names, load_claim, variant_names
+from harness.spec.registry import claim_names, load_claim, load_study, variant_names
+from harness.spec.study import Contender
 
 WRITTEN = """
 sentence = "A is better than B"
@@ -88,3 +90,24 @@ def test_an_unknown_name_gets_close_ones() -> None:
 def test_conditions_read_settings(condition: str, met: bool) -> None:
     settings = {"budget.batch_size": 128, "device.kind": "cuda", "training.packing": True}
     assert holds(condition, settings) is met
+
+
+ELSEWHERE = {"loftq"}  # needs a GPU, where a study adds it
+
+
+@pytest.mark.parametrize("name", claim_names())
+def test_the_folklore_study_runs_what_claims_compare(name: str) -> None:
+    study = load_study("folklore")
+    labels = {entry if isinstance(entry, str) else label_of(entry) for entry in study.variants}
+    assert len(labels) >= 25
+    for check in load_claim(name).checks:
+        if isinstance(check, BeyondCheck) or name in ELSEWHERE:
+            continue
+        sides = [check.variant] if isinstance(check, FormCheck) else [check.variant, check.against]
+        for names in sides:
+            assert labels & set(names), f"none of {names} is in the study"
+
+
+def label_of(entry: Contender) -> str:
+    """The name that a study gives a variant with settings."""
+    return entry.variant + "".join(f"+{k}={json.dumps(v)}" for k, v in entry.settings.items())

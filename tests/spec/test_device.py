@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
-from harness.spec.device import detect_device, first_visible, machine_memory_bytes, usable_cores
+from harness.spec.device import (
+    detect_device,
+    first_visible,
+    machine_memory_bytes,
+    nth_visible,
+    usable_cores,
+    visible_gpus,
+)
 
 
 def test_the_cpu_is_described_by_name_memory_and_threads() -> None:
@@ -93,3 +100,22 @@ def test_a_gpu_that_is_asked_for_and_not_there_is_a_mistake(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(UserError, match="no NVIDIA GPU"):
         detect_device("cuda")
+
+
+def test_a_gpu_that_there_is_not_is_refused_with_what_to_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    with pytest.raises(UserError, match="no NVIDIA GPU can be used here") as caught:
+        detect_device("cuda")
+    assert "--device cuda" in str(caught.value)
+    assert "harness doctor" in str(caught.value)
+    assert visible_gpus() == []
+
+
+@pytest.mark.parametrize(
+    ("visible", "index", "name"),
+    [(None, 3, "3"), ("5,2", 0, "5"), ("5, 2", 1, "2"), ("5,2", 2, None), ("GPU-8a", 0, "GPU-8a")],
+)
+def test_the_nth_gpu_is_the_nth_entry(visible: str | None, index: int, name: str | None) -> None:
+    assert nth_visible(visible, index) == name

@@ -7,15 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from harness.errors import HarnessError, InvalidFile, UnknownName, UserError
-from harness.spec.derived_names import long_suite_name
 from harness.spec.listing import descriptions
 from harness.spec.model import Model
-from harness.spec.overrides import parse_seeds, parse_settings
-from harness.spec.plan import RunRequest
 from harness.spec.registry import (
     MODELS,
     SUITES,
@@ -29,7 +24,7 @@ from harness.spec.registry import (
     variant_names,
     variants_folder,
 )
-from harness.spec.request import Request, resolve, suite_changes
+from harness.spec.request import Request, resolve
 from harness.spec.schema import parse
 from harness.spec.storage import read_toml
 from harness.spec.suite import Suite
@@ -219,89 +214,6 @@ def test_other_adapter_types_do_not_get_loras_defaults() -> None:
     assert adapter.fields == {}
 
 
-def test_settings_derive_a_name_that_tells_what_was_set() -> None:
-    variant, suite = parse_settings(["training.sequence_length=1024", "adapter.r=32"])
-    assert suite == {}
-    made = load_variant("qlora_nf4", quick(), variant)
-    assert made.name == "qlora_nf4+adapter.r=32+training.sequence_length=1024"
-
-
-def test_a_long_list_of_settings_still_makes_a_name_that_a_folder_can_have() -> None:
-    settings = [f"score.data_folder={'x' * 100}", f"corpus.source={'y' * 100}", "budget.steps=3"]
-    one = load_suite("quick", parse_settings(settings)[1]).name
-    two = load_suite("quick", parse_settings([*settings[:2], "budget.steps=4"])[1]).name
-    assert len(one) <= 200
-    assert one != two
-
-
-def test_a_changed_suite_is_named_by_a_short_digest_in_which_a_path_is_its_last_part() -> None:
-    _, far = parse_settings(["corpus.source=../shared/data/trees.jsonl.gz"])
-    _, near = parse_settings(["corpus.source=trees.jsonl.gz"])
-    _, other = parse_settings(["corpus.source=others.jsonl.gz"])
-    name = load_suite("quick", far).name
-    assert re.fullmatch("quick@[0-9a-f]{6}", name)
-    assert load_suite("quick", near).name == name
-    assert load_suite("quick", other).name != name
-    assert long_suite_name("quick", far) == "quick+corpus.source=trees.jsonl.gz"
-
-
-@pytest.mark.parametrize("value", ["..", "../..", "/", "a/../../b", f"hub:a/b@{'0' * 40}", "a\\b"])
-def test_no_setting_leads_out_of_the_store(value: str) -> None:
-    _, suite = parse_settings([f"corpus.source={value}"])
-    name = load_suite("quick", suite).name
-    assert Path(name).name == name
-
-
-@given(value=st.text(max_size=300))
-def test_whatever_is_set_the_derived_name_is_one_folder(value: str) -> None:
-    name = load_suite("quick", {"corpus": {"source": value}}).name
-    assert Path(name).name == name
-    assert len(name.encode()) <= 200
-
-
-def test_seeds_make_no_other_suite() -> None:
-    assert quick(seeds=[1, 2]).name == "quick"
-    assert quick(seeds=[1, 2]).seeds == (1, 2)
-
-
-# --set and --seeds as typed
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("32", 32),
-        ("2e-4", 2e-4),
-        ("true", True),
-        ('["q_proj", "v_proj"]', ["q_proj", "v_proj"]),
-        ("all-linear", "all-linear"),
-        ('"16"', "16"),
-        ("a=b", "a=b"),
-        ("../x.jsonl", "../x.jsonl"),
-    ],
-)
-def test_a_value_is_read_as_toml_and_otherwise_taken_as_text(text: str, value: object) -> None:
-    variant, _ = parse_settings([f"adapter.x={text}"])
-    assert variant == {"adapter": {"x": value}}
-
-
-@pytest.mark.parametrize("setting", ["adapter.r", "=3", "adapter.=3", ".r=3", ""])
-def test_what_is_not_key_equals_value_is_refused(setting: str) -> None:
-    with pytest.raises(UserError, match="is not KEY=VALUE"):
-        parse_settings([setting])
-
-
-def test_an_unknown_section_gets_its_close_matches() -> None:
-    with pytest.raises(UnknownName, match="did you mean training") as caught:
-        parse_settings(["trainig.packing=true"])
-    assert "--set trainig.packing=true" in str(caught.value)
-
-
-def test_a_value_cannot_also_be_a_section() -> None:
-    with pytest.raises(InvalidFile, match="r is a value, not a section"):
-        parse_settings(["adapter.r=3", "adapter.r.x=4"])
-
-
 @pytest.mark.parametrize(
     ("setting", "found"),
     [
@@ -351,77 +263,7 @@ def test_a_mistake_in_the_protocol_is_blamed_on_its_option(setting: str, found: 
     assert "qlora_nf4.toml" not in str(caught.value)
 
 
-def test_none_unsets_what_may_be_left_out() -> None:
-    plan = planned("qlora_nf4", "budget.steps=none", "budget.tokens=4000")
-    assert (plan.budget.steps, plan.budget.tokens) == (None, 4000)
-    assert planned("base", "corpus.held_out_limit=none").corpus.held_out_limit is None
-    assert planned("base", "method=none", "adapter=none").adapter is None
-
-
-def test_none_stays_a_word_where_it_is_one_and_is_refused_where_nothing_may_be_left_out() -> None:
-    plan = planned("qlora_nf4", "quantization.type=none", "adapter.bias=none")
-    assert plan.quantization.type == "none"
-    assert plan.adapter is not None
-    assert plan.adapter.fields["bias"] == "none"
-    with pytest.raises(InvalidFile, match=r"budget\.batch_size: .*'none'"):
-        planned("qlora_nf4", "budget.batch_size=none")
-
-
-@pytest.mark.parametrize(
-    ("text", "seeds"), [("", ()), ("0", (0,)), ("3,1,3", (3, 1)), ("0..4", (0, 1, 2, 3, 4))]
-)
-def test_seeds_as_typed(text: str, seeds: tuple[int, ...]) -> None:
-    assert parse_seeds(text) == seeds
-
-
-@pytest.mark.parametrize("text", ["4294967296", "5000000000", "5000000000..5000000001", "9" * 5000])
-def test_a_seed_that_is_too_large_is_refused_with_the_limit(text: str) -> None:
-    with pytest.raises(UserError, match="seeds below 4294967296"):
-        parse_seeds(text)
-    assert parse_seeds("4294967295") == (4294967295,)
-
-
-@pytest.mark.parametrize("text", ["x", "1..", "4..0", "-1", "1.5", ",", "0..99999999999"])
-def test_seeds_that_make_no_sense_are_refused(text: str) -> None:
-    with pytest.raises(UserError, match="--seeds"):
-        parse_seeds(text)
-
-
-# Plans and show
-
-
-def test_variants_and_seeds_make_a_plan_each() -> None:
-    plans = resolve(Request(("base", "qlora_nf4"), seeds=(0, 1)), CPU)
-    assert [(plan.variant, plan.seed) for plan in plans] == [
-        ("base", 0),
-        ("qlora_nf4", 0),
-        ("base", 1),
-        ("qlora_nf4", 1),
-    ]
-
-
-def test_tasks_are_scored_besides_the_suites_own_and_named() -> None:
-    (plan,) = resolve(Request(("base",), tasks=("arc_easy",)), CPU)
-    assert [task.name for task in plan.score.tasks] == ["held_out_replies", "arc_easy"]
-    assert plan.suite.startswith("quick@")
-    assert plan.request is not None
-    assert suite_changes(plan.request) == ["task arc_easy"]
-
-
-def test_every_plan_keeps_its_part_of_the_request_as_typed(tmp_path: Path) -> None:
-    own = tmp_path / "mine.toml"
-    own.write_text('description = "mine"\nmethod = "none"\n')
-    settings = ("budget.steps = 3", "score.tasks=[]")
-    request = Request((str(own), "base"), settings=settings, tasks=("arc_easy",), seeds=(0, 1))
-    kept = {"suite": "quick", "settings": settings, "tasks": ("arc_easy",)}
-    assert [plan.request for plan in resolve(request, CPU)] == [
-        RunRequest(variant=str(own), **kept),
-        RunRequest(variant="base", **kept),
-    ] * 2
-
-
-def test_the_suites_seeds_are_used_where_none_are_asked_for() -> None:
-    assert [plan.seed for plan in resolve(Request(("base",)), CPU)] == list(quick().seeds)
+# Show
 
 
 def test_show_spells_out_every_value() -> None:
@@ -444,27 +286,6 @@ def test_no_file_ships_that_the_registry_does_not_list() -> None:
 def test_every_registry_error_is_a_harness_error() -> None:
     with pytest.raises(HarnessError):
         resolve(Request(("nope",)), CPU)
-
-
-def test_a_suite_setting_changes_the_protocol_of_every_variant() -> None:
-    settings = ("suite.training.speed=fast", "suite.budget.steps=3")
-    request = Request(variants=("lora_bf16", "qlora_nf4"), settings=settings)
-    plans = resolve(request, CPU)
-    assert [plan.variant for plan in plans] == ["lora_bf16", "qlora_nf4"]
-    assert len({plan.suite for plan in plans}) == 1
-    assert plans[0].request is not None
-    assert suite_changes(plans[0].request) == ["training.speed=fast", "budget.steps=3"]
-    assert all(plan.training.speed == "fast" for plan in plans)
-    apart = resolve(Request(variants=("lora_bf16",), settings=("training.speed=fast",)), CPU)
-    assert [(plan.variant, plan.suite) for plan in apart] == [
-        ("lora_bf16+training.speed=fast", "quick")
-    ]
-
-
-@pytest.mark.parametrize("setting", ["suite.adapter.r=3", "suite=3", "suite.nonsense=1"])
-def test_a_suite_has_no_such_section(setting: str) -> None:
-    with pytest.raises(UnknownName, match="section of a suite"):
-        parse_settings([setting])
 
 
 @pytest.mark.parametrize(

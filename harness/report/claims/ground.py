@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from harness.records.store import StoredRun
 from harness.report.rows import Row, flatten, make_training_rows
@@ -44,7 +45,8 @@ class Arm:
 class Ground:
     """Runs on one model, corpus, budget and device.
 
-    ``billions`` counts the model's parameters. ``looks`` is how often a study may have looked at
+    ``billions`` counts the model's parameters, ``tokens`` what its runs were trained on (their
+    median; None where nothing was trained). ``looks`` is how often a study may have looked at
     the seeds before it stopped: once where all seeds were given beforehand.
     """
 
@@ -52,6 +54,7 @@ class Ground:
     billions: float | None
     arms: Mapping[str, Arm]
     looks: int = 1
+    tokens: float | None = None
 
     def find(self, names: Sequence[str], conditions: Sequence[str]) -> Arm | None:
         """The first of these variants that was run, in runs that meet the conditions."""
@@ -110,6 +113,7 @@ def _ground(runs: Sequence[StoredRun]) -> Ground:
         for run in runs
         if (record := run.record).census
     ]
+    trained = [run.record.training for run in runs if run.record.training]
     plan = runs[0].record.plan
     seeds = max((len(row.seeds) for row in rows), default=0)
     return Ground(
@@ -117,6 +121,7 @@ def _ground(runs: Sequence[StoredRun]) -> Ground:
         billions=min(totals) / 1e9 if totals else None,
         arms=arms,
         looks=max(seeds - 1, 1) if trials else 1,
+        tokens=median(one.tokens.non_padding for one in trained) if trained else None,
     )
 
 

@@ -32,6 +32,7 @@ from harness.spec.claim import (
 
 SMOOTHED = 5  # steps of a running mean
 FEWEST_RUNS = 2
+ALLOCATED = "peak_allocated_bytes"
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def _(check: CostCheck, ground: Ground) -> Measured:
     if isinstance(sides, Measured):
         return sides
     shared = any(record.shared for row in (sides.own, sides.other) for record in row.finished)
-    if shared and check.cost in ("time", "throughput", "energy", "memory"):
+    if shared and check.cost in ("time", "throughput", "energy"):
         return _out(f"the runs shared their device, so their {check.cost} is not their own")
     read = _cost_reader(check.cost, (sides.own, sides.other))
     costs = [_by_seed(row, read) for row in (sides.own, sides.other)]
@@ -169,8 +170,11 @@ def _(check: CostCheck, ground: Ground) -> Measured:
 
 
 def _cost_reader(cost: str, rows: Sequence[Row]) -> Callable[[Row], float | None]:
+    # What PyTorch allocated is a run's own, also where several share a device.
+    allocated = all(row.peak_bytes(ALLOCATED) for row in rows)
+    kind = ALLOCATED if allocated else memory_kind(rows)
     readers: dict[str, Callable[[Row], float | None]] = {
-        "memory": lambda row: row.peak_bytes(memory_kind(rows)),
+        "memory": lambda row: row.peak_bytes(kind),
         "weights": lambda row: row.weight_bytes,
         "time": lambda row: row.phase_seconds("train"),
         "throughput": lambda row: row.tokens_per_second,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from harness.report import numbers
 from harness.report.blocks import (
     Block,
     Cell,
@@ -20,6 +21,7 @@ from harness.report.blocks import (
 )
 from harness.report.claims.decide import ALPHA, Outcome
 from harness.report.claims.judge import Judgement
+from harness.report.ranking import packed_base
 from harness.report.rows import Row
 
 TONES: dict[Outcome, Tone] = {
@@ -41,14 +43,32 @@ class ClaimsPage:
 
 def claims_page(judged: Sequence[Judgement]) -> ClaimsPage:
     """The table of verdicts, then what each rests on."""
+    judged = by_verdict(judged)
+    reached = [one for one in judged if one.ground is not None]
+    blocks: list[Block] = [prose(summary(judged))]
+    if reached:
+        blocks.append(_table(reached))
+    blocks += _notes(reached)
+    sections = (
+        Section("findings", "Findings", tuple(blocks)),
+        Section("evidence", "Each claim", tuple(map(_details, judged))),
+    )
+    return ClaimsPage("Published claims, judged from these runs", sections)
+
+
+def by_verdict(judged: Sequence[Judgement]) -> list[Judgement]:
+    """What is settled first, what is out of reach last."""
+    return sorted(judged, key=lambda one: ORDER.index(one.outcome))
+
+
+def _table(reached: Sequence[Judgement]) -> Table:
     columns = (
         Column("claim", number=False),
         Column("verdict", number=False),
-        Column("for", number=False, help="the model on which it was judged, by parameters"),
+        Column("for", number=False, help="parameters of the model here, and tokens trained on"),
         Column("claimed for", number=False),
         Column("evidence", number=False),
     )
-    reached = [one for one in judged if one.ground is not None]
     rows = tuple(
         (
             Cell(one.claim.sentence, one.claim.name),
@@ -57,22 +77,23 @@ def claims_page(judged: Sequence[Judgement]) -> ClaimsPage:
             Cell(size_claimed(one), None),
             Cell(evidence(one), None),
         )
-        for one in sorted(reached, key=lambda one: ORDER.index(one.outcome))
+        for one in reached
     )
-    blocks: list[Block] = [prose(summary(judged))]
-    if rows:
-        blocks.append(Table("claims", columns, rows, CAPTION))
+    return Table("claims", columns, rows, CAPTION)
+
+
+def _notes(reached: Sequence[Judgement]) -> Iterator[Note]:
+    """What limits all verdicts of the table."""
     if any(one.elsewhere for one in reached):
-        blocks.append(
-            Note(
-                "A verdict holds for the size of model named in its row. It neither confirms nor "
-                "refutes the sentence for the sizes it was claimed for: the same command judges "
-                "runs of larger models."
-            )
+        yield Note(
+            "A verdict holds for the size of model and the length of training named in its row. "
+            "It neither confirms nor refutes the sentence for the sizes it was claimed for: the "
+            "same command judges runs of larger models."
         )
-    sections = [Section("findings", "Findings", tuple(blocks))]
-    sections.append(Section("evidence", "Each claim", tuple(_details(one) for one in judged)))
-    return ClaimsPage("Published claims, judged from these runs", tuple(sections))
+    arms = [arm for one in reached if one.ground is not None for arm in one.ground.arms.values()]
+    packed = packed_base(arm.row.plan for arm in arms if arm.row is not None)
+    if packed:
+        yield Note(packed)
 
 
 CAPTION = (
@@ -80,7 +101,8 @@ CAPTION = (
     "sentence is false by more than the margin. Undecided: neither. P-values of all comparisons "
     f"are corrected together (Holm), so the chance of any wrong verdict is at most {ALPHA:.0%}; "
     "where a study may have stopped at several looks, they are multiplied by their number. "
-    "Intervals are 95 %, each by itself."
+    "Stored bits are counted and best rates read off a grid, so they have no p-value. Intervals "
+    "are 95 %, each by itself. At default rates: neither side was tuned."
 ).replace("5%", "5 %")
 
 
@@ -93,8 +115,11 @@ def summary(judged: Sequence[Judgement]) -> str:
 
 
 def size_here(one: Judgement) -> str:
-    """The size of the model on which a claim was judged."""
-    return "–" if one.ground is None else _billions([one.ground.billions])
+    """The size of the model on which a claim was judged, and how much it was trained."""
+    if one.ground is None:
+        return "–"
+    size, tokens = _billions([one.ground.billions]), one.ground.tokens
+    return size if tokens is None else f"{size}, {numbers.count(tokens)} tokens"
 
 
 def size_claimed(one: Judgement) -> str:
@@ -106,7 +131,7 @@ def _billions(sizes: Sequence[float | None]) -> str:
     known = sorted(size for size in sizes if size is not None)
     if not known:
         return ""
-    shown = [f"{size:.2g}" if size < 1 else f"{size:g}" for size in known]
+    shown = [f"{size:.3g}" if size < 1 else f"{size:g}" for size in known]
     return f"{shown[0]} B" if len(known) == 1 else f"{shown[0]} to {shown[-1]} B"
 
 

@@ -10,7 +10,7 @@ from harness.report.claims.judge import Judgement, judge
 from harness.report.claims.page import claims_page
 from harness.report.publish import RECORDS, publish
 from harness.report.sides import read_runs
-from harness.report.write import markdown_page
+from harness.report.write import METHODS, markdown_page, methods_page
 from harness.spec.claim import Claim
 from harness.spec.registry import claim_names, load_claim
 from harness.spec.storage import write_bytes
@@ -28,6 +28,7 @@ def publish_findings(claims: Sequence[Claim], runs: Sequence[StoredRun], folder:
         publish(runs, folder)
     path = folder / FINDINGS
     write_bytes(path, findings_of(folder, claims).encode())
+    write_bytes(folder / METHODS, methods_page())
     return path
 
 

@@ -1,4 +1,4 @@
-"""Surroundings: what a process needs beside the tensors that are counted.
+"""Overhead: what a process needs beside the tensors that are counted.
 
 These figures were measured, on Linux with torch 2.11 (H100) and 2.13 (CPU); all others are counted.
 """
@@ -26,12 +26,13 @@ CUBLAS_BYTES = 32 * MIB
 # an H100 after training and scoring.
 CONTEXT_BYTES = 1200 * MIB
 
-# Buffers of NCCL between GPUs of one host, outside torch's allocator; not measured yet.
-NCCL_BYTES = 500 * MIB
+# Buffers of NCCL 2.28 between two GPUs of one host, outside torch's allocator: the whole device
+# held 900 MiB more than without them on an H100 (reports/h100x2).
+NCCL_BYTES = 900 * MIB
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class Overhead:
     """Bytes beside tensors: while loading, while scoring, while training; and the heap's share."""
 
     loading: int
@@ -40,17 +41,17 @@ class Surroundings:
     heap_share: float
 
 
-def surroundings(plan: Plan, counts: ParameterCount) -> Surroundings:
+def overhead(plan: Plan, counts: ParameterCount) -> Overhead:
     """What the process of ``plan`` needs beside its tensors."""
     if plan.device.kind == "cuda":
         # one layer at a time stands beside its quantized copy
         loading = counts.largest * DTYPE_BYTES[plan.precision.compute]
-        return Surroundings(loading, CUBLAS_BYTES, 2 * CUBLAS_BYTES, 1.0)
+        return Overhead(loading, CUBLAS_BYTES, 2 * CUBLAS_BYTES, 1.0)
     # the pages that were quantized from stay mapped
     mapped = counts.quantized * DTYPE_BYTES[plan.precision.compute]
     floor = LIBRARIES_BYTES + mapped
     loading = floor + _converted_bytes(plan, counts)
-    return Surroundings(loading, floor, floor + TRAINER_BYTES, HEAP_SHARE)
+    return Overhead(loading, floor, floor + TRAINER_BYTES, HEAP_SHARE)
 
 
 def _converted_bytes(plan: Plan, counts: ParameterCount) -> int:

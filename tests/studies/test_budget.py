@@ -1,0 +1,92 @@
+"""A study's budget lets in the runs that it can still afford, by what runs took so far."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.records.record import PhaseCost, RunRecord
+from harness.records.store import RunFolder, StoredRun
+from harness.spec.study import Spending
+from harness.studies.budget import Pace, energy_of, spent_on, within
+from harness.studies.findings import Job, Stage
+from tests.planned import planned
+from tests.store_records import record_of
+
+PLAN = planned()
+
+
+def job(arm: str, stage: Stage = "verdict", share: float = 1.0, seed: int = 0) -> Job:
+    return Job(stage, arm, rate=1e-4, share=share, seed=seed, make=lambda: PLAN)
+
+
+def record(seconds: float, joules: float | None = None, status: str = "ok") -> RunRecord:
+    cost = PhaseCost(name="train", seconds=seconds, energy_joules=joules)  # type: ignore[call-arg]
+    update = {"seconds": seconds, "status": status, "phases": (cost,)}
+    return record_of(PLAN).model_copy(update=update)
+
+
+def run(seconds: float, **more: object) -> StoredRun:
+    return StoredRun(RunFolder(Path("run")), record(seconds, **more))  # type: ignore[arg-type]
+
+
+def test_what_was_spent_counts_failures_and_only_measured_energy() -> None:
+    settled = {
+        job("a"): run(10.0, joules=100.0),
+        job("b"): run(20.0),
+        job("b", seed=1): run(5.0, joules=1.0, status="oom"),
+    }
+    found = spent_on(settled)
+    assert (found.runs, found.failed, found.seconds, found.joules) == (3, 1, 35.0, 101.0)
+    assert spent_on({}).joules is None
+    assert energy_of(record(1.0)) is None
+
+
+def test_a_budget_of_runs_lets_in_what_is_left_of_it() -> None:
+    jobs = [job("a"), job("b"), job("c")]
+    assert within(Spending(runs=5), jobs, {job("z"): run(1.0)}) == (tuple(jobs), "")
+    kept, stopped = within(Spending(runs=2), jobs, {job("z"): run(1.0)})
+    assert (kept, stopped) == ((jobs[0],), "")
+    kept, stopped = within(Spending(runs=1), jobs, {job("z"): run(1.0)})
+    assert kept == ()
+    assert "1 runs is used up" in stopped
+
+
+def test_hours_let_in_runs_that_fit_by_the_pace_of_their_variant() -> None:
+    settled = {job("slow"): run(3000.0), job("quick"): run(60.0)}
+    jobs = [job("quick", seed=1), job("slow", seed=1)]
+    kept, _ = within(Spending(hours=1.0), jobs, settled)
+    assert kept == (jobs[0],), "9 minutes are left"
+    assert within(Spending(hours=2.0), jobs, settled)[0] == tuple(jobs)
+    kept, stopped = within(Spending(hours=0.85), jobs, settled)
+    assert kept == ()
+    assert "0.85 hours has no room for a run" in stopped
+
+
+def test_while_nothing_is_known_one_run_of_each_variant_is_let_in() -> None:
+    jobs = [job("a"), job("a", seed=1), job("b"), job("b", seed=1)]
+    kept, _ = within(Spending(hours=1.0), jobs, {})
+    assert [(one.arm, one.seed) for one in kept] == [("a", 0), ("b", 0)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [
+        (job("a", "tune", 0.5, seed=9), 10.0),  # the same variant, stage and share
+        (job("a", "verdict", seed=9), 20.0),  # the same variant, else
+        (job("new", seed=9), 30.0),  # all runs
+    ],
+)
+def test_a_run_is_expected_to_take_what_the_likest_runs_took(asked: Job, seconds: float) -> None:
+    settled = {
+        job("a", "tune", 0.5): run(10.0),
+        job("a", "tune", 1.0): run(30.0),
+        job("b"): run(50.0),
+    }
+    assert Pace.of(settled).seconds(asked) == pytest.approx(seconds)
+
+
+def test_without_any_run_no_pace_is_known() -> None:
+    assert Pace.of({}).seconds(job("a")) == 0.0
+    assert Pace.of({}).of_arm("a", "verdict") == (None, None)

@@ -1,0 +1,142 @@
+"""Studies as people run them: whole commands that are killed, doubled and divided."""
+
+from __future__ import annotations
+
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.records.events import EventTail, ProcessStarted
+from harness.records.record import RunRecord
+from harness.records.store import RunStore, StoredRun
+from tests.cli.terminal import ROOT
+from tests.runs.results import files, results
+from tests.runs.small_run import Small, make_small
+
+KILLS = 10
+LONGEST_WAIT = 12.0  # seconds before a kill
+PATIENCE = 900
+STUDY = """
+description = "small"
+question = "Is there a difference?"
+suite = "{suite}"
+variants = {variants}
+reference = "{reference}"
+[settings]
+"budget.steps" = 6
+[tune]
+trials = 1
+[seeds]
+least = 2
+most = 2
+"""
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    """A model, a corpus and a suite."""
+    return make_small(tmp_path_factory.mktemp("small"))
+
+
+def study(small: Small, *variants: str) -> Path:
+    """A study of some variants; the first is the reference."""
+    path = small.folder / f"{variants[0]}.toml"
+    text = STUDY.format(suite=small.suite, variants=list(variants), reference=variants[0])
+    path.write_text(text.replace("'", '"'))
+    return path
+
+
+def start(path: Path, reports: Path, *more: str) -> subprocess.Popen[str]:
+    """A driver of its own."""
+    command = [sys.executable, "-m", "harness", "study", str(path), "--device", "cpu"]
+    return subprocess.Popen(
+        [*command, "--reports", str(reports), *more],
+        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def finish(driver: subprocess.Popen[str]) -> str:
+    """What it printed; it must end well."""
+    printed, _ = driver.communicate(timeout=PATIENCE)
+    assert driver.returncode == 0, printed
+    return printed
+
+
+def answer(printed: str) -> list[str]:
+    """The sentences of the answer."""
+    return re.findall(r"^- .*$", printed, re.MULTILINE)
+
+
+def records(reports: Path) -> dict[str, RunRecord]:
+    """All records by the names of their runs."""
+    found = [run for run in RunStore(reports / "runs").scan() if isinstance(run, StoredRun)]
+    return {run.record.plan.run_name: run.record for run in found}
+
+
+def test_two_drivers_on_one_study_run_nothing_twice(small: Small, tmp_path: Path) -> None:
+    path = study(small, "base", "base_nf4")
+    drivers = [start(path, tmp_path), start(path, tmp_path)]
+    printed = [finish(driver) for driver in drivers]
+    assert answer(printed[0]) == answer(printed[1])
+    found = records(tmp_path)
+    assert sorted(record.plan.variant for record in found.values()) == ["base", "base_nf4"]
+    for name in found:
+        events = EventTail(tmp_path / "runs" / name / "events.jsonl").new()
+        assert sum(isinstance(event, ProcessStarted) for event in events) == 1
+    assert sum(text.count("✓") for text in printed) >= 2, "each run was somebody's"
+
+
+@pytest.fixture(scope="module")
+def whole(small: Small, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A study that nothing disturbed, and what it printed."""
+    reports = tmp_path_factory.mktemp("whole")
+    return reports, finish(start(study(small, "lora_bf16", "lora_bf16_r4"), reports))
+
+
+def check_equal(reports: Path, whole: Path) -> None:
+    """Every record and file is that of the undisturbed study, bit for bit."""
+    expected, found = records(whole), records(reports)
+    assert found.keys() == expected.keys()
+    for name, record in found.items():
+        assert results(record) == results(expected[name]), name
+        stores = RunStore(reports / "runs"), RunStore(whole / "runs")
+        assert files(stores[0], record.plan) == files(stores[1], record.plan), name
+
+
+@pytest.mark.slow
+def test_a_driver_killed_at_ten_random_moments_loses_nothing(
+    small: Small, whole: tuple[Path, str], tmp_path: Path
+) -> None:
+    path, chance = study(small, "lora_bf16", "lora_bf16_r4"), random.Random(10)
+    kept: dict[Path, bytes] = {}
+    for _ in range(KILLS):
+        driver = start(path, tmp_path)
+        time.sleep(chance.uniform(0, LONGEST_WAIT))
+        driver.send_signal(signal.SIGKILL)
+        driver.communicate(timeout=60)
+        for record, content in kept.items():
+            assert record.read_bytes() == content, "what has been run is not run again"
+        kept = {found: found.read_bytes() for found in tmp_path.rglob("runs/*/*/*/record.json")}
+    printed = finish(start(path, tmp_path))
+    assert answer(printed) == answer(whole[1])
+    check_equal(tmp_path, whole[0])
+
+
+@pytest.mark.slow
+def test_two_parts_together_are_the_whole(
+    small: Small, whole: tuple[Path, str], tmp_path: Path
+) -> None:
+    path = study(small, "lora_bf16", "lora_bf16_r4")
+    parts = [start(path, tmp_path, "--shard", part) for part in ("1/2", "2/2")]
+    for part in parts:
+        finish(part)
+    printed = finish(start(path, tmp_path))
+    assert "next:" not in printed, "nothing was left"
+    assert answer(printed) == answer(whole[1])
+    check_equal(tmp_path, whole[0])

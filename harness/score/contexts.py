@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -74,7 +74,11 @@ def score_contexts(
         counts = np.array([len(loss) for loss in losses], float)
         items = Items(names, names, np.array([loss.sum() for loss in losses]), counts)
         metric = Metric(f"context_{times}x", "perplexity", "per token", "lower", transform="exp")
-        asked = {"window": window, "stride": window // 2, "data": f"{DATA_SET} {CONFIG} test"}
-        details = {**asked, "tokens": int(counts.sum()), **likelihood.details}
+        asked: dict[str, Any] = {
+            "window": window,
+            "stride": window // 2,
+            "data": f"{DATA_SET} {CONFIG} test",
+        }
+        details: dict[str, Any] = {**asked, "tokens": int(counts.sum()), **likelihood.details}
         found.append(place.write(metric, items, asked=asked, details=details))
     return found

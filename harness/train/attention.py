@@ -63,7 +63,9 @@ def _within_groups(
     parts: tuple[Tensor, Tensor, Tensor], first: int, group: int, scaling: float | None
 ) -> Tensor:
     """A group of ``first`` tokens and then groups of ``group``, the last one filled up."""
-    attend = partial(functional.scaled_dot_product_attention, is_causal=True, scale=scaling)
+    attend: Callable[..., Tensor] = partial(
+        functional.scaled_dot_product_attention, is_causal=True, scale=scaling
+    )
     batch, heads, tokens, _ = parts[0].shape
     found = []
     if first:
@@ -72,10 +74,18 @@ def _within_groups(
     if rest > 0:
         # what fills the last group stands after all of its tokens, which do not see it
         filled = [functional.pad(part[:, :, first:], (0, 0, 0, -rest % group)) for part in parts]
-        folded = [part.unflatten(2, (-1, group)).transpose(1, 2).flatten(0, 1) for part in filled]
-        done = attend(*folded).unflatten(0, (batch, -1)).transpose(1, 2)
+        folded = [_as_rows(part, group) for part in filled]
+        done = attend(*folded)
+        done = done.reshape(batch, -1, *done.shape[1:]).transpose(1, 2)
         found.append(done.reshape(batch, heads, -1, done.shape[-1])[:, :, :rest])
     return torch.cat(found, dim=2)
+
+
+def _as_rows(part: Tensor, group: int) -> Tensor:
+    """(batch, heads, groups * group, width) to (batch * groups, heads, group, width)."""
+    batch, heads, tokens, width = part.shape
+    apart = part.reshape(batch, heads, tokens // group, group, width)
+    return apart.transpose(1, 2).flatten(0, 1)
 
 
 @contextmanager

@@ -39,8 +39,11 @@ class Absent(Scheme):
         raise NotImplementedError
 
 
-CALIBRATED = "its codes are fitted to data, and the harness does not calibrate a base on data yet"
+CALIBRATED = (
+    "its codes are fitted to data, which no scheme of the harness sees yet, and its package "
+    "gptqmodel asks for torch 2.14 or newer"
+)
 GPTQ = Absent("gptq", CALIBRATED)
 AWQ = Absent("awq", CALIBRATED)
 AQLM = Absent("aqlm", "its weights are quantized beforehand; the harness starts from 16 bits")
-EETQ = Absent("eetq", "its package is not on the Python package index")
+EETQ = Absent("eetq", "pip finds no distribution of its package for this Python")

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from harness.errors import UnknownName
 from harness.records.events import Progress
+from harness.score.contexts import longer_contexts
 from harness.score.divided import make_likelihood
 from harness.score.evaluation import lm_eval_tasks
 from harness.score.forgetting import unrelated_text
@@ -22,6 +23,7 @@ SCORES: dict[str, TakeScore] = {
     "held_out": held_out,
     "tasks": lm_eval_tasks,
     "forgetting": unrelated_text,
+    "contexts": longer_contexts,
     "generations": answered_prompts,
 }
 

@@ -25,6 +25,8 @@ class Needs:
     """Field that takes the number of optimizer steps."""
     allocates: bool = False
     """Asks to be told of every optimizer step (``update_and_allocate``)."""
+    adds_in_place: bool = False
+    """Writes into what the base layer gives, which autograd forbids for some quantized layers."""
     refused: str | None = None
     """Why no run can train it."""
 
@@ -38,6 +40,8 @@ TYPES: dict[str, Needs] = {
     "PREFIX_TUNING": PROMPT_CACHE,
     "CARTRIDGE": PROMPT_CACHE,
     "ADALORA": Needs(steps="total_step", allocates=True),
+    "GRALORA": Needs(adds_in_place=True),
+    "C3A": Needs(adds_in_place=True),
     "MULTITASK_PROMPT_TUNING": Needs(refused="it tells tasks apart, and a run has one task"),
     "POLY": Needs(refused="it tells tasks apart, and a run has one task"),
     "XLORA": Needs(refused="it mixes adapters that other runs have trained"),

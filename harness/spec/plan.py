@@ -13,7 +13,17 @@ from harness.spec.model import Model
 from harness.spec.plan_digests import is_task_file
 from harness.spec.schema import Frozen, Versioned, default_of, leave_out
 from harness.spec.suite import Budget, CorpusSpec, Order, ScoreSpec, Seed, Validation
-from harness.spec.variant import Adapter, Dtype, Method, Name, Precision, Quantization, Training
+from harness.spec.variant import (
+    INTERPOLATION,
+    Adapter,
+    Dtype,
+    Method,
+    Name,
+    Positive,
+    Precision,
+    Quantization,
+    Training,
+)
 
 
 class Substitution(Frozen):
@@ -53,6 +63,7 @@ class Plan(Versioned):
     quantization: Quantization
     precision: Precision
     adapter: Adapter | None
+    interpolation: Positive = INTERPOLATION
     training: Training
     model: Model
     corpus: CorpusSpec
@@ -106,6 +117,8 @@ class Plan(Versioned):
             base["model_sha256"] = self.model_sha256
         if self.threads is not None:
             base["device"] = {**base["device"], "threads": self.threads}
+        if self.interpolation > 1:
+            base["interpolation"] = self.interpolation
         base["compute"], base["stored"] = self.precision.compute, self.stored
         return data_fingerprint(base)
 
@@ -142,6 +155,9 @@ NEWER = (
     "validation",
     "score.also",
     "score.split",
+    "interpolation",
+    "training.attention",
+    "training.attention_groups",
     "training.devices",
     "training.parallel",
 )

@@ -51,6 +51,7 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
         quantization=variant.quantization,
         precision=precision,
         adapter=variant.adapter,
+        interpolation=variant.interpolation,
         training=training,
         model=model,
         corpus=suite.corpus,
@@ -85,10 +86,10 @@ def _fit_precision(variant: Variant, device: Device, found: list[Substitution]) 
 def _fit_training(
     variant: Variant, suite: Suite, model: Model, found: list[Substitution]
 ) -> Training:
-    training = _fit_soft_prompt(variant, found)
+    training = _fit_attention(_fit_soft_prompt(variant, found), found)
     taken = virtual_tokens(variant.adapter)
-    limit = model.config.get("max_position_embeddings")
-    if isinstance(limit, int) and training.sequence_length > limit - taken:
+    limit = _context(variant, model)
+    if limit is not None and training.sequence_length > limit - taken:
         if taken >= limit:
             raise UserError(
                 f"{taken} virtual tokens leave no room for text",
@@ -122,10 +123,16 @@ def _fit_training(
     return training
 
 
+def _context(variant: Variant, model: Model) -> int | None:
+    """Positions that the model takes under the variant; None where its TOML does not say."""
+    limit = model.config.get("max_position_embeddings")
+    return limit * variant.interpolation if isinstance(limit, int) else None
+
+
 def _tell_context(variant: Variant, model: Model, found: list[Substitution]) -> None:
     """Scores have the positions that a soft prompt leaves, which other variants need not do."""
-    taken, limit = virtual_tokens(variant.adapter), model.config.get("max_position_embeddings")
-    if taken and isinstance(limit, int) and variant.adapter is not None:
+    taken, limit = virtual_tokens(variant.adapter), _context(variant, model)
+    if taken and limit is not None and variant.adapter is not None:
         reason = f"{taken} virtual tokens of {variant.adapter.type} come before every text"
         found.append(
             Substitution(key="score.context", asked=limit, used=limit - taken, reason=reason)
@@ -147,6 +154,15 @@ def _device_rows(batch: int, training: Training) -> int:
             hint="change suite.budget.batch_size, or the number of devices",
         )
     return rows
+
+
+def _fit_attention(training: Training, found: list[Substitution]) -> Training:
+    """Groups of shifted attention would cross the borders of packed conversations."""
+    if training.attention == "full" or not training.packing:
+        return training
+    reason = "groups of shifted attention would cross the borders of packed conversations"
+    found.append(Substitution(key="training.packing", asked=True, used=False, reason=reason))
+    return training.model_copy(update={"packing": False})
 
 
 def _fit_soft_prompt(variant: Variant, found: list[Substitution]) -> Training:

@@ -25,6 +25,9 @@ OptimizerName = Literal[
 ]
 
 Positive = Annotated[int, Field(gt=0)]
+INTERPOLATION = Field(
+    default=1, description="rotary positions are divided by it, and the context is multiplied"
+)
 # Names become folders, so they may not lead out of one.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+@-]*$", max_length=200)]
 
@@ -103,6 +106,14 @@ class Training(Frozen):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     gradient_checkpointing: bool = False
+    attention: Literal["full", "shifted"] = Field(
+        default="full",
+        description='"shifted" is LongLoRA\'s: within groups of tokens, moved by half a group for '
+        "half of the heads; scores are always taken with full attention",
+    )
+    attention_groups: Positive = Field(
+        default=4, description="groups of shifted attention in a row of sequence_length"
+    )
     activation_offload: bool = Field(
         default=False,
         description="with gradient_checkpointing on a GPU: keep layer inputs in host memory",
@@ -150,6 +161,7 @@ class Variant(Frozen):
     quantization: Quantization = Quantization()
     precision: Precision = Precision()
     adapter: Adapter | None = None
+    interpolation: Positive = INTERPOLATION
     training: Training = Training()
 
     @model_validator(mode="after")

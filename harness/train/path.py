@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Protocol
 
 from harness.errors import RunError, UserError
@@ -95,6 +96,10 @@ def settle(plan: Plan) -> Plan:
             imported.
         InvalidFile: the model's TOML states no shape, or PEFT refuses the adapter.
     """
+    if plan.interpolation > 1 or plan.training.attention != "full":
+        from harness.train.attention import check_long_context
+
+        check_long_context(plan)
     if plan.adapter is not None:
         refused = refusal(plan.adapter, plan.quantization, plan.device.kind)
         if refused is not None:
@@ -157,10 +162,14 @@ def train(job: TrainJob, progress: Progress) -> TrainResult:
         DivergedError: a loss that is not a finite number.
         RunError: nothing to train, or the path does not take the plan after all.
     """
+    from harness.train.attention import trained_attention
     from harness.train.optimizer import silence_base_dropout
 
     silence_base_dropout(job.model)
-    result = path_of(job.plan).train(job, progress)
+    with trained_attention(job.model, job.plan) as own:
+        if job.validate is not None:
+            job = replace(job, validate=own(job.validate))
+        result = path_of(job.plan).train(job, progress)
     if job.validate is not None and result.validation is None:
         raise RunError(
             f"the {job.plan.training.speed} path does not take validation losses",

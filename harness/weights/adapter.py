@@ -168,6 +168,8 @@ def attach_adapter(
     """
     import torch
 
+    from harness.weights.mixing import let_dtypes_mix
+
     torch.manual_seed(plan.seed)
     model.requires_grad_(plan.method == "full")
     if plan.adapter is None:
@@ -179,14 +181,27 @@ def attach_adapter(
         wrapped = wrap_on_rows(model, plan, batches, steps)
     else:
         wrapped = wrap(model, plan.adapter, steps=steps)
+    if needs_of(plan.adapter).adds_in_place and plan.quantization.type != "none":
+        _hand_on_copies(wrapped)
     dtype = getattr(torch, plan.precision.trainable)
     for parameter in wrapped.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(dtype)
     hold_still(wrapped, held_still(plan.training.optimizer))
+    let_dtypes_mix(wrapped, getattr(torch, plan.precision.compute))
     if initialisation(plan.adapter).startswith(TAKES_START_OUT):
         _remember_start(wrapped)
     return wrapped
+
+
+def _hand_on_copies(wrapped: nn.Module) -> None:
+    """Let the base layers under an adapter give outputs that it may write into."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for module in wrapped.modules():
+        if isinstance(module, BaseTunerLayer):
+            base = module.get_base_layer()
+            base.register_forward_hook(lambda _, __, output: output.clone())
 
 
 START = "_start_of_adapter"  # attribute of a wrapped model whose base lacks the adapter's start

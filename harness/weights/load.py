@@ -11,6 +11,7 @@ from harness.quantize.scheme import Target, find_scheme
 from harness.spec.plan import Plan
 from harness.spec.variant import Quantization
 from harness.weights.agreement import check_config, check_loading, check_shapes
+from harness.weights.interpolation import interpolate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -60,6 +61,7 @@ def load_base(
     open_model = partial(
         _open_whole,
         folder,
+        interpolation=plan.interpolation,
         dtype=getattr(torch, plan.stored),
         use_safetensors=True,
         trust_remote_code=trust_remote_code,
@@ -94,10 +96,14 @@ def _add_rows(model: PreTrainedModel, count: int) -> None:
                 values.data[before:] = values.data[:before].float().mean(dim=0).to(values.dtype)
 
 
-def _open_whole(folder: Path, **options: Any) -> PreTrainedModel:
+def _open_whole(folder: Path, *, interpolation: int, **options: Any) -> PreTrainedModel:
     """The model with every weight from the folder; transformers would fill gaps at random."""
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
+    if interpolation > 1:
+        trusted = options["trust_remote_code"]
+        options["config"] = AutoConfig.from_pretrained(folder, trust_remote_code=trusted)
+        interpolate(options["config"], interpolation)
     model, info = AutoModelForCausalLM.from_pretrained(
         folder, output_loading_info=True, ignore_mismatched_sizes=True, **options
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,19 @@ def _cut(folder: Path) -> list[str]:
     return ["--data", str(folder / "cut.jsonl")]
 
 
+def _few(folder: Path) -> list[str]:
+    """Replies of three conversations cannot be told from three others."""
+    said = [[f"What is {n} twice?", f"Twice {n} is {2 * n}."] for n in range(60)]
+    turns = [zip(("user", "assistant"), both, strict=True) for both in said]
+    lines = [
+        json.dumps({"messages": [{"role": role, "content": text} for role, text in one]})
+        for one in turns
+    ]
+    (folder / "few.jsonl").write_text("\n".join(lines))
+    limit = ["--set", "corpus.held_out_limit=3"]
+    return ["--data", str(folder / "few.jsonl"), "--task", "held_out_replies", *limit]
+
+
 def _task_without_data(folder: Path) -> list[str]:
     (folder / "mine.yaml").write_text(OWN_TASK.format(data=folder / "nowhere.jsonl"))
     return ["--task", str(folder / "mine.yaml")]
@@ -48,6 +62,7 @@ def _unreadable_task(folder: Path) -> list[str]:
         (lambda _: ["--task", "arc_eazy"], ["unknown task 'arc_eazy'", "arc_easy"]),
         (lambda _: ["--task", "mine", "--include-path", "nowhere"], ["no such folder"]),
         (lambda _: ["--set", "corpus.held_out_limit=1"], ["1 held-out conversation"]),
+        (_few, ["task held_out_replies", "of 3 held-out", "4 or more", "held_out_fraction"]),
         (lambda _: ["--set", "corpus.policy=best"], ["policy"]),
     ],
 )

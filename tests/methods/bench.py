@@ -42,6 +42,7 @@ FITTED = {
         'adapter.target_modules=["q_proj", "v_proj"]',
     ),
     "c3a": ("adapter.block_size=16",),
+    "longlora": ('adapter.target_modules=["q_proj", "v_proj"]',),  # every family has them
     "road": ("adapter.group_size=16",),
     "vblora": ("adapter.num_vectors=16", "adapter.vector_length=16"),
     "miss": ("adapter.r=4",),
@@ -53,7 +54,6 @@ FITTED = {
     "adamss": ("adapter.r=8", "adapter.num_subspaces=2"),
     "psoft": ("adapter.r=8",),
     "lora_rs": ("adapter.r=8",),
-    "lora_olora": ("training.learning_rate=1e-3",),  # its start is large
 }
 
 
@@ -66,7 +66,7 @@ class Bench:
 
     def plan(self, variant: str, family: str = "llama", *settings: str) -> Plan:
         """The plan that the command line would make for a registered variant, or a file."""
-        chosen = ("training.learning_rate=1e-2", *FITTED.get(variant, ()), *settings)
+        chosen = ("training.learning_rate=2e-3", *FITTED.get(variant, ()), *settings)
         request = Request((variant,), str(self.suites[family]), settings=chosen, seeds=(0,))
         (plan,) = resolve(request, CPU)
         return plan

@@ -23,7 +23,15 @@ import torch
 from harness.cli.preflight import preflight
 from harness.errors import UserError
 from harness.spec.plan import Plan
-from harness.spec.plane import FILE, MethodCell, MethodRow, Plane, drawn_together, plane_markdown
+from harness.spec.plane import (
+    FILE,
+    MethodCell,
+    MethodRow,
+    Plane,
+    drawn_together,
+    plane_markdown,
+    read_plane,
+)
 from harness.spec.registry import load_suite, load_variant, variant_names
 from harness.spec.schemes import scheme_names
 from harness.spec.storage import write_json
@@ -144,14 +152,18 @@ def _merge(plan: Plan, model: Any) -> MethodCell:
     return WORKS
 
 
-def find_plane(folder: Path, workers: int) -> tuple[Plane, list[str]]:
-    """All pairs, and what went wrong with those that are neither working nor refused."""
+def find_plane(
+    folder: Path, workers: int, methods: Sequence[str], schemes: Sequence[str]
+) -> tuple[Plane, list[str]]:
+    """These pairs, and what went wrong with those that are neither working nor refused."""
     make_bench(folder)
-    pairs = [(folder, method, scheme) for scheme in scheme_names() for method in method_names()]
+    pairs = [(folder, method, scheme) for scheme in schemes for method in methods]
     rows, defects = [], []
     spawn = multiprocessing.get_context("spawn")  # a fork would lose torch's threads
     with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_prepare) as pool:
-        for found in pool.map(_try, pairs):
+        for number, found in enumerate(pool.map(_try, pairs), start=1):
+            if number % 65 == 0:
+                print(f"{number} of {len(pairs)}", flush=True)
             if isinstance(found, MethodRow):
                 rows.append(found)
             else:
@@ -184,22 +196,37 @@ def _bench(folder: Path) -> Bench:
     return Bench(folder, {family: folder / f"{family}_suite.toml" for family in FAMILIES})
 
 
+def joined(found: Plane, before: Plane) -> Plane:
+    """The rows of ``found``, and those of ``before`` for pairs that it does not have."""
+    again = {(row.method, scheme) for row in found.rows for scheme in row.schemes}
+    kept = [
+        row.model_copy(update={"schemes": (scheme,)})
+        for row in before.rows
+        for scheme in row.schemes
+        if (row.method, scheme) not in again
+    ]
+    return found.model_copy(update={"rows": drawn_together([*found.rows, *kept])})
+
+
 def main(arguments: list[str]) -> int:
-    """``python -m tests.methods.plane [--page]``: make the plane, or only its page again."""
+    """``python -m tests.methods.plane``: make the plane, a part of it, or only its page again."""
     parser = argparse.ArgumentParser(prog="tests.methods.plane")
     parser.add_argument("--page", action="store_true", help="only write the page again")
+    parser.add_argument("--methods", nargs="+", help="only these rows; the others are kept")
+    parser.add_argument("--schemes", nargs="+", help="only these bases; the others are kept")
     parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
     chosen = parser.parse_args(arguments)
     if chosen.page:
-        from harness.spec.plane import read_plane
-
         PAGE.write_text(plane_markdown(read_plane()), encoding="utf-8")
         return 0
     _prepare()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["FINETUNE_HARNESS_CACHE"] = str(Path(scratch) / "cache")
-        plane, defects = find_plane(Path(scratch), chosen.workers)
+        methods, schemes = chosen.methods or method_names(), chosen.schemes or scheme_names()
+        plane, defects = find_plane(Path(scratch), chosen.workers, methods, schemes)
+    if chosen.methods or chosen.schemes:
+        plane = joined(plane, read_plane())
     write_json(FILE, plane)
     PAGE.write_text(plane_markdown(plane), encoding="utf-8")
     print(plane_markdown(plane))

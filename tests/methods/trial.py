@@ -169,12 +169,13 @@ def _tokenised(model: str, corpus: str) -> tuple[Any, int]:
 
 def own_loss(job: Any) -> float:
     """Mean over the labelled tokens of the first step, by PEFT's own forward pass."""
+    from harness.train.attention import trained_attention
     from harness.train.optimizer import silence_base_dropout
 
     silence_base_dropout(job.model)
     batch = collate(job.step_rows(0), job.pad_id)
     labels = batch.pop("labels")
-    with torch.no_grad():
+    with torch.no_grad(), trained_attention(job.model, job.plan):
         logits = job.model.eval()(**batch, use_cache=False).logits[:, -labels.shape[1] :]
     chosen = labels[:, 1:].flatten()
     found = torch.nn.functional.cross_entropy(

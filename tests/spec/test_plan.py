@@ -355,6 +355,9 @@ SET = {
     "validation": {"every": 5, "keep": "best", "patience": 2},
     "score.also": ["other"],
     "score.split": "validation",
+    "interpolation": 4,
+    "training.attention": "shifted",
+    "training.attention_groups": 8,
     "training.devices": 2,
     "training.parallel": "data",
 }

@@ -37,6 +37,8 @@ class RecordedPath:
         """What cannot be recorded: whatever differs from step to step, or needs no GPU."""
         if plan.device.kind != "cuda":
             return "a device without CUDA graphs"
+        if plan.training.attention != "full":
+            return f"{plan.training.attention} attention"
         if plan.training.packing:
             return "packed rows, whose masks differ from batch to batch"
         if plan.quantization.type == "int8":

@@ -25,6 +25,8 @@ class StreamPath:
             return "full fine-tuning"
         if plan.adapter.type != "LORA":
             return f"{plan.adapter.type} adapters"
+        if plan.training.attention != "full" or plan.interpolation > 1:
+            return "shifted attention and interpolated positions"
         if plan.training.optimizer not in OPTIMIZERS:
             return f"the optimizer {plan.training.optimizer}"
         from harness.train.stream.refusal import refusal

@@ -369,7 +369,7 @@ def tokenizer() -> Any:
     return load_tokenizer(write_folder(Path(tempfile.mkdtemp(prefix="fuzz-")) / "tiny"))
 
 
-@kind(0.06)
+@kind(0.03)
 def templates(chance: random.Random, _folder: Path) -> None:
     """A chat template: its tokens are transformers' own, or it is refused."""
     import copy

@@ -79,6 +79,28 @@ def test_a_mistake_leaves_nothing_behind(
     assert not reports.exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("{{data}}", "{{data}}"), ["nowhere.jsonl"]),
+        (("multiple_choice", "multiple_joys"), ["mine"]),
+        (("test_split: test", "test_split: exam"), ["mine"]),
+    ],
+)
+def test_a_plan_finds_what_a_task_of_ones_own_lacks(
+    small: Small, tmp_path: Path, change: tuple[str, str], words: list[str]
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"question": "So?", "answer": 0}\n')
+    data = tmp_path / "nowhere.jsonl" if words == ["nowhere.jsonl"] else rows
+    task = tmp_path / "mine.yaml"
+    task.write_text(OWN_TASK.format(data=data).replace(*change))
+    command = ("plan", "-v", "base", "-s", str(small.suite), "--device", "cpu")
+    message = refused(*command, "--task", str(task))
+    assert all(word in message for word in words), message
+    assert "Traceback" not in message
+
+
 def test_a_full_disk_is_said_before_anything_is_written(tmp_path: Path) -> None:
     check_space(tmp_path / "not" / "yet", 1)
     with pytest.raises(StorageError, match="MiB are free"):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import JsonValue
 
 from harness.errors import UserError
 from harness.records.record import Score
@@ -74,11 +75,11 @@ def score_contexts(
         counts = np.array([len(loss) for loss in losses], float)
         items = Items(names, names, np.array([loss.sum() for loss in losses]), counts)
         metric = Metric(f"context_{times}x", "perplexity", "per token", "lower", transform="exp")
-        asked: dict[str, Any] = {
+        asked: dict[str, JsonValue] = {
             "window": window,
             "stride": window // 2,
             "data": f"{DATA_SET} {CONFIG} test",
         }
-        details: dict[str, Any] = {**asked, "tokens": int(counts.sum()), **likelihood.details}
+        details: dict[str, JsonValue] = {**asked, "tokens": int(counts.sum()), **likelihood.details}
         found.append(place.write(metric, items, asked=asked, details=details))
     return found

@@ -63,9 +63,7 @@ def _within_groups(
     parts: tuple[Tensor, Tensor, Tensor], first: int, group: int, scaling: float | None
 ) -> Tensor:
     """A group of ``first`` tokens and then groups of ``group``, the last one filled up."""
-    attend: Callable[..., Tensor] = partial(
-        functional.scaled_dot_product_attention, is_causal=True, scale=scaling
-    )
+    attend: Any = partial(functional.scaled_dot_product_attention, is_causal=True, scale=scaling)
     batch, heads, tokens, _ = parts[0].shape
     found = []
     if first:
@@ -74,18 +72,14 @@ def _within_groups(
     if rest > 0:
         # what fills the last group stands after all of its tokens, which do not see it
         filled = [functional.pad(part[:, :, first:], (0, 0, 0, -rest % group)) for part in parts]
-        folded = [_as_rows(part, group) for part in filled]
+        folded = [
+            part.reshape(batch, heads, -1, group, part.shape[-1]).transpose(1, 2).flatten(0, 1)
+            for part in filled
+        ]
         done = attend(*folded)
-        done = done.reshape(batch, -1, *done.shape[1:]).transpose(1, 2)
+        done = done.view(batch, -1, heads, group, done.shape[-1]).transpose(1, 2)
         found.append(done.reshape(batch, heads, -1, done.shape[-1])[:, :, :rest])
     return torch.cat(found, dim=2)
-
-
-def _as_rows(part: Tensor, group: int) -> Tensor:
-    """(batch, heads, groups * group, width) to (batch * groups, heads, group, width)."""
-    batch, heads, tokens, width = part.shape
-    apart = part.reshape(batch, heads, tokens // group, group, width)
-    return apart.transpose(1, 2).flatten(0, 1)
 
 
 @contextmanager

@@ -9,6 +9,8 @@ Every input has a seed of its own, which is printed where something goes wrong:
 from __future__ import annotations
 
 import argparse
+import gzip
+import json
 import os
 import random
 import re
@@ -20,6 +22,7 @@ import traceback
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from harness.errors import FetchError, HarnessError
 from tests.cli.terminal import harness
@@ -284,6 +287,108 @@ def events(chance: random.Random, folder: Path) -> None:
     account = read_account(path)
     assert account.seconds >= 0
     assert account.step is None or account.step >= 0
+
+
+TURNS = [{"role": "user", "content": "Hi NUMBER"}, {"role": "assistant", "content": "Ho NUMBER"}]
+SAID = [{"from": "human", "value": "Hi NUMBER"}, {"from": "gpt", "value": "Ho NUMBER"}]
+ROWS: tuple[dict[str, Any], ...] = (
+    {"messages": [{"role": "system", "content": "Be brief."}, *TURNS]},
+    {"messages": [TURNS[0], {**TURNS[1], "weight": 0}, *TURNS]},
+    {"conversations": SAID, "system": "Be brief."},
+    {"instruction": "Do NUMBER", "input": "it", "output": "Ho", "history": [["a", "b"]]},
+    {"instruction": "Do NUMBER", "context": "there", "response": "Ho", "category": "qa"},
+    {"prompt": "Hi NUMBER", "chosen": "Ho NUMBER", "rejected": "No NUMBER"},
+    {"prompt": "Hi NUMBER", "completion": "Ho NUMBER", "label": True},
+    {"text": "### Human: Hi NUMBER ### Assistant: Ho NUMBER"},
+    {"id": "1", "data": ["Hi NUMBER", "Ho NUMBER"]},
+)
+
+
+@cache
+def data_files() -> list[tuple[str, bytes]]:
+    """One file of every layout and packaging, as (suffix, bytes)."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    made: list[tuple[str, bytes]] = []
+    for row in ROWS:
+        lines = [json.dumps(row).replace("NUMBER", str(number)) for number in range(12)]
+        text = "\n".join(lines).encode()
+        made += [(".jsonl", text), (".json", b"[" + text.replace(b"\n", b",") + b"]")]
+        made.append((".jsonl.gz", gzip.compress(text)))
+        table = pa.Table.from_pylist([json.loads(line) for line in lines])
+        buffer = pa.BufferOutputStream()
+        pq.write_table(table, buffer)
+        made.append((".parquet", buffer.getvalue().to_pybytes()))
+        buffer = pa.BufferOutputStream()
+        with pa.ipc.new_file(buffer, table.schema) as writer:
+            writer.write_table(table)
+        made.append((".arrow", buffer.getvalue().to_pybytes()))
+    return made
+
+
+@kind(0.3)
+def corpora(chance: random.Random, folder: Path) -> None:
+    """A data file: read, or refused by the name of the file; nothing is lost without a word."""
+    from harness.corpus.corpus import build_corpus
+    from harness.errors import CorpusError, LeakageError, StorageError
+    from harness.spec.suite import CorpusSpec
+
+    suffix, data = chance.choice(data_files())
+    path = folder / f"own{suffix}"
+    path.write_bytes(damaged(data, chance))
+    skips = chance.choice((True, False))
+    spec = CorpusSpec(
+        source=str(path),
+        held_out_fraction=0.4,
+        on_bad="skip" if skips else "error",
+        on_leak=chance.choice(("error", "drop")),
+    )
+    try:
+        corpus = build_corpus(spec)
+    except (CorpusError, StorageError, LeakageError) as error:
+        refused = error
+    else:
+        refused = None
+    if refused is not None:
+        assert "own" in f"{refused.where}", refused
+        return
+    found = corpus.result
+    kept = found.train_conversations + found.held_out_conversations
+    said = " ".join(str(row.removed) for row in found.funnel)
+    assert kept or said
+    assert skips or "bad records" not in said
+
+
+@cache
+def tokenizer() -> Any:
+    """The tokenizer of the tiny model, with a special token that ends turns."""
+    from harness.weights.load import load_tokenizer
+    from tests.weights.tiny_llama import write_folder
+
+    return load_tokenizer(write_folder(Path(tempfile.mkdtemp(prefix="fuzz-")) / "tiny"))
+
+
+@kind(0.03)
+def templates(chance: random.Random, _folder: Path) -> None:
+    """A chat template: its tokens are transformers' own, or it is refused."""
+    import copy
+
+    from harness.corpus.conversation import Conversation, Message
+    from harness.corpus.render import TEMPLATES, Renderer
+    from harness.errors import CorpusError
+
+    own = copy.copy(tokenizer())
+    source = chance.choice([own.chat_template, *TEMPLATES.values()])
+    own.chat_template = damaged(source.encode(), chance).decode(errors="replace")
+    try:
+        renderer = Renderer(own)
+        talk = (Message("user", "Hi there", "1"), Message("assistant", "Ho", "2"))
+        ids = renderer.encode(Conversation("c", "t", "en", talk)).input_ids.tolist()
+    except CorpusError:
+        return
+    turns = [{"role": one.role, "content": one.text} for one in talk]
+    assert ids == own.apply_chat_template(turns, tokenize=True, return_dict=False)
 
 
 def try_one(name: str, seed: str) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import CorpusError, StorageError
+from harness.errors import CorpusError, StorageError, UserError
 
 if TYPE_CHECKING:
     from harness.corpus.corpus import Corpus
@@ -37,6 +37,7 @@ def check_run(plans: Sequence[Plan], reports: Path) -> None:
             for planned in plans:
                 if planned.corpus == corpus:
                     check_validation(planned, found)
+                    check_bundled(planned, found)
     check_tasks(plans[0])
 
 
@@ -54,6 +55,20 @@ def check_corpus(spec: CorpusSpec) -> Corpus:
             hint="--set corpus.held_out_fraction=0.3, no held_out_limit of 1, or more data",
         )
     return corpus
+
+
+def check_bundled(planned: Plan, corpus: Corpus) -> None:
+    """Refuse a task that is made of the corpus where the corpus has too little for it."""
+    from harness.score.bundled import check_documents
+    from harness.score.catalogue import asked_tasks, document_kinds
+
+    for task in asked_tasks(planned.score):
+        for kind in document_kinds(task, planned.score.include_path):
+            try:
+                check_documents(kind, corpus)
+            except UserError as error:
+                error.what = f"task {task.name}: {error.what}"
+                raise
 
 
 def check_tasks(planned: Plan) -> None:

@@ -24,11 +24,25 @@ def preflight(plans: Sequence[Plan]) -> None:
     from harness.score.preflight import check_asked
 
     check_asked(plans[0].score)
+    check_own_tasks(plans[0])
     check_tokenizer(plans[0].model)
     for planned in plans:
         check_adapter(planned)
         check_forms(planned)
         check_model(planned)
+
+
+def check_own_tasks(planned: Plan) -> None:
+    """Refuse task files of one's own that no run could score; their data lies on this machine."""
+    from harness.spec.plan_digests import is_task_file
+
+    if not any(is_task_file(task.name) for task in planned.score.tasks):
+        return
+    from harness.score.preflight import check_own_tasks as check_tasks
+    from harness.weights.fetch import quiet_libraries
+
+    quiet_libraries()
+    check_tasks(planned.score)
 
 
 def check_adapter(planned: Plan) -> None:

@@ -27,9 +27,16 @@ from harness.cli.placing import (
 )
 from harness.cli.preflight import preflight
 from harness.cli.sources import DataOption, IncludePathOption, ModelOption, with_sources
-from harness.cli.study_tables import plan_remarks, plan_table, status_table, under_way_table
+from harness.cli.study_tables import (
+    between,
+    plan_remarks,
+    plan_table,
+    status_table,
+    under_way_table,
+)
 from harness.cli.tracking import TrackOption, keep_report
 from harness.errors import UserError
+from harness.report import numbers
 
 if TYPE_CHECKING:
     from harness.records.store import RunStore
@@ -184,11 +191,16 @@ def _run(opened: OpenStudy, executor: Executor, shard: Shard, trackers: list[Tra
 
 
 def _round_line(agenda: Agenda) -> str:
+    """What comes next, and how long all that may still come will take."""
+    from harness.studies.outlook import seconds_left
+
     tuning = sum(job.stage == "tune" for job in agenda.jobs)
     parts = [f"{tuning} trials"] if tuning else []
     if len(agenda.jobs) > tuning:
         parts.append(f"{len(agenda.jobs) - tuning} runs for the verdict")
-    return f"next: {' and '.join(parts) or 'nothing'} ({agenda.spent.runs} runs are done)"
+    told = f"next: {' and '.join(parts) or 'nothing'} ({agenda.spent.runs} runs are done)"
+    left = seconds_left(agenda) if agenda.jobs else None
+    return told if left is None else f"{told}; {between(left, numbers.duration)} of run time to go"
 
 
 def _show(opened: OpenStudy, agenda: Agenda) -> Path:

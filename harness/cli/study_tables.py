@@ -12,7 +12,7 @@ from harness.report import numbers
 
 if TYPE_CHECKING:
     from harness.studies.agenda import Agenda
-    from harness.studies.outlook import Stage
+    from harness.studies.outlook import Range, Stage
     from harness.studies.under_way import UnderWay
 
 UNPREDICTED = "not predicted"
@@ -100,15 +100,20 @@ def plan_remarks(agenda: Agenda) -> Iterator[str]:
         yield f"Budget: {budget.runs} runs, {agenda.spent.runs} of them used."
 
 
-def _sum(ranges: list[tuple[float, float] | None]) -> tuple[float, float] | None:
+def _sum(ranges: list[Range | None]) -> Range | None:
     known = [found for found in ranges if found is not None]
     if len(known) < len(ranges):
         return None
     return sum(found[0] for found in known), sum(found[1] for found in known)
 
 
-def _amount(found: tuple[float, float] | None, write: Callable[[float | None], str]) -> str:
-    return UNPREDICTED if found is None else _between(write(found[0]), write(found[1]))
+def _amount(found: Range | None, write: Callable[[float | None], str]) -> str:
+    return UNPREDICTED if found is None else between(found, write)
+
+
+def between(found: Range, write: Callable[[float | None], str]) -> str:
+    """At least and at most, once where they read the same."""
+    return _between(write(found[0]), write(found[1]))
 
 
 def _between(least: str, most: str) -> str:

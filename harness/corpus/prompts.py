@@ -69,8 +69,9 @@ def preference_thread(data: Mapping[str, Any], place: Location) -> Thread:
     texts, before = [], list[list[Turn]]()
     system = ""
     for key in PREFERRED:
-        value = {key: [data[key]]} if isinstance(data[key], Mapping) else data
-        if isinstance(value[key], list):
+        one = isinstance(data.get(key), Mapping)
+        value = {key: [data[key]]} if one else data
+        if isinstance(value.get(key), list):
             said, turns = read_turns(value, key, place)
             system = system or said
         else:
@@ -100,7 +101,7 @@ def _opening(data: Mapping[str, Any], prompt: str, place: Location, system: str 
     earlier = _history(data, place)
     if earlier:
         uses["history"] = "earlier turns"
-    if isinstance(data[prompt], list):
+    if isinstance(data.get(prompt), list):
         said, turns = read_turns(data, prompt, place)
         return Thread([*earlier, *turns], own or said or system, uses=uses)
     text = get_text(data, prompt, place)

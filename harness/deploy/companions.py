@@ -12,14 +12,12 @@ if TYPE_CHECKING:
     from harness.corpus.render import Renderer
 
 PROBE = "Where do otters sleep?"
-BOS_FIRST = "{{ bos_token }}"
 
 
 def deployed_tokenizer(renderer: Renderer) -> Any:
     """The tokenizer with the chat template that the run trained with.
 
-    The run puts one BOS token in front where the tokenizer has one; a template that writes none
-    gets it here, so that plain ``apply_chat_template`` gives the very tokens of training.
+    Plain ``apply_chat_template`` then gives the very tokens of training.
 
     Raises:
         RunError: it does not; the export would be fed other prompts than the model was scored on.
@@ -28,10 +26,9 @@ def deployed_tokenizer(renderer: Renderer) -> Any:
 
     tokenizer = copy.deepcopy(renderer.tokenizer)
     wanted = renderer.prompt_ids([Message(role="user", text=PROBE, id="probe")])
-    for template in (renderer.chat_template, BOS_FIRST + renderer.chat_template):
-        tokenizer.chat_template = template
-        if prompt_ids(tokenizer, PROBE) == wanted:
-            return tokenizer
+    tokenizer.chat_template = renderer.chat_template
+    if prompt_ids(tokenizer, PROBE) == wanted:
+        return tokenizer
     raise RunError(
         "the tokenizer's own rendering of a prompt differs from the one in training",
         where=getattr(tokenizer, "name_or_path", None),

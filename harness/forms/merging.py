@@ -82,16 +82,21 @@ def attach(base: PreTrainedModel, adapter: Path) -> Any:
     from peft import PeftModel
     from safetensors import SafetensorError
 
+    from harness.weights.mixing import let_dtypes_mix
+
+    dtype = base.dtype
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return PeftModel.from_pretrained(base, str(adapter)).eval()
+            model = PeftModel.from_pretrained(base, str(adapter)).eval()
+        let_dtypes_mix(model, dtype)
     except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
         raise InvalidFile(
             f"PEFT cannot load the adapter: {error}",
             where=adapter,
             expected="adapter_config.json and adapter_model.safetensors of this base model",
         ) from error
+    return model
 
 
 def merge(wrapped: Any, *, form: str) -> PreTrainedModel:

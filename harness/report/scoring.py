@@ -202,7 +202,11 @@ def _shifted(score: RowScore, shift: float, scale: Scale) -> RowScore:
     def move(value: float | None) -> float | None:
         if value is None:
             return None
-        return round6(value * math.exp(shift) if scale.relative else value + shift)
+        if scale.relative:
+            return round6(value * math.exp(shift))
+        # A share that is moved still lies between nothing and everything.
+        moved = value + shift if scale.ceiling is None else max(value + shift, 0.0)
+        return round6(moved if scale.ceiling is None else min(moved, scale.ceiling))
 
     moved = move(score.value)
     assert moved is not None  # noqa: S101 - a score has a value

@@ -60,8 +60,14 @@ class LocalExecutor:
     def __init__(
         self, store: RunStore, order: Order = ORDER, slots: int = 1, gpus: Sequence[str] = ()
     ) -> None:
-        """Leave records in ``store``."""
+        """Leave records in ``store``.
+
+        A warm order forks runs on GPUs only (:attr:`forks_on`): a fork has no page of a library's
+        file until it touches it, so its resident memory, which is what a CPU's runs are compared
+        by, would read lower than that of a fresh process.
+        """
         self._store = store
+        self.forks_on: tuple[str, ...] = ("cuda",)
         shared = slots > max(len(gpus), 1)
         self._order = order.model_copy(update={"shared": shared})
         self._stop = Stop()
@@ -85,13 +91,13 @@ class LocalExecutor:
         with nullcontext("") if self._room is None else self._room.beside(plan, self._stop) as gpus:
             host = socket.gethostname()
             hear(RunStarted.now(host=f"{host}, GPU {gpus}" if gpus else host))
-            order = self._order.model_copy(update={"gpus": gpus, "warm": self._is_warm()})
+            order = self._order.model_copy(update={"gpus": gpus, "warm": self._is_warm(plan)})
             return supervise(plan, self._store, hear, order, self._stop)
 
-    def _is_warm(self) -> bool:
+    def _is_warm(self, plan: Plan) -> bool:
         """Whether a run is forked: not the first, which may be the only one and would wait."""
         first, self._is_first = self._is_first, False
-        return self._order.warm and not first
+        return self._order.warm and not first and plan.device.kind in self.forks_on
 
     def cancel(self) -> None:
         """Stop the children; plans that wait for a slot are not run."""

@@ -194,7 +194,7 @@ class Run:
         """Scores before or after training, or those that an earlier attempt has kept."""
         if self._ranks.index > 0:
             with self._in_phase(phase):
-                self._help(subject().model)
+                self._help(subject())
             return
         kept = self._kept.find(phase)
         if kept is None:
@@ -206,11 +206,11 @@ class Run:
         self.draft.generations += kept.generations
         self._ranks.hand_out(None)  # the others need help no more
 
-    def _help(self, model: Any) -> None:
+    def _help(self, subject: Subject) -> None:
         """Compute for the first device what it asks for, until it has all its scores."""
         from harness.score.divided import help_score
 
-        help_score(model, self.plan.score.batch_tokens, self._ranks)
+        help_score(subject)
 
     def _score(
         self, phase: Literal["score_base", "score"], subject: Callable[[], Subject]

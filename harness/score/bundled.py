@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from harness.corpus.conversation import Message
 from harness.corpus.corpus import Corpus
@@ -32,21 +32,50 @@ def write_documents(kind: str, corpus: Corpus, renderer: Renderer, folder: Path)
         UnknownName: there is no such kind.
         UserError: the corpus has none.
     """
+    write_bytes(folder / f"{kind}.jsonl", _lines(_documents(kind, corpus, renderer)))
+
+
+def check_documents(kind: str, corpus: Corpus) -> None:
+    """Whether a corpus has what a bundled task asks for; needs no tokenizer.
+
+    Raises:
+        UnknownName: there is no such kind.
+        UserError: it has not.
+    """
+    _documents(kind, corpus, _Unrendered())
+
+
+class _Renders(Protocol):
+    """What documents need of a renderer."""
+
+    def prompt_text(self, messages: Sequence[Message]) -> str:
+        """Messages as a prompt."""
+
+
+class _Unrendered:
+    """Stands for a renderer where nobody reads the prompts."""
+
+    def prompt_text(self, messages: Sequence[Message]) -> str:  # noqa: ARG002
+        """Nothing."""
+        return ""
+
+
+def _documents(kind: str, corpus: Corpus, renderer: _Renders) -> list[dict[str, Any]]:
     if kind not in DOCUMENTS:
         raise UnknownName("kind of documents", kind, list(DOCUMENTS), where="dataset_kwargs")
     needs, make = DOCUMENTS[kind]
     rows = list(make(corpus, renderer))
     if not rows:
         raise UserError(
-            f"no {kind} to score",
+            f"no {kind} can be made of {len(corpus.held_out)} held-out conversations",
             where=corpus.result.name,
             expected=needs,
-            hint="give a corpus that has them, or take the task out of the suite",
+            hint="more data, --set corpus.held_out_fraction=0.4, or --set score.tasks=[]",
         )
-    write_bytes(folder / f"{kind}.jsonl", _lines(rows))
+    return rows
 
 
-def opening_choices(corpus: Corpus, renderer: Renderer) -> Iterator[dict[str, Any]]:
+def opening_choices(corpus: Corpus, renderer: _Renders) -> Iterator[dict[str, Any]]:
     """One document for every held-out reply: its message, its opening and those of three others.
 
     Replies of the held-out conversations come first, then their ranked siblings. The others
@@ -87,7 +116,7 @@ def _replies(corpus: Corpus) -> Iterator[tuple[str, Message, Message]]:
                 yield pair.tree_id, pair.context[-1], reply
 
 
-def ranked_pairs(corpus: Corpus, renderer: Renderer) -> Iterator[dict[str, Any]]:
+def ranked_pairs(corpus: Corpus, renderer: _Renders) -> Iterator[dict[str, Any]]:
     """One document for every pair of ranked siblings, the better reply first."""
     for pair in corpus.pairs:
         yield {
@@ -99,7 +128,7 @@ def ranked_pairs(corpus: Corpus, renderer: Renderer) -> Iterator[dict[str, Any]]
         }
 
 
-def replies(corpus: Corpus, renderer: Renderer) -> Iterator[dict[str, Any]]:
+def replies(corpus: Corpus, renderer: _Renders) -> Iterator[dict[str, Any]]:
     """One document for every held-out reply, with the prompt before it."""
     for tree, before, reply in _replies(corpus):
         yield {
@@ -122,9 +151,9 @@ def cut(text: str, size: int) -> str:
     return text[:size].rsplit(maxsplit=1)[0] if " " in text[:size].strip() else text[:size]
 
 
-DOCUMENTS: dict[str, tuple[str, Callable[[Corpus, Renderer], Iterable[dict[str, Any]]]]] = {
-    "opening_choices": ("two held-out trees", opening_choices),
-    "ranked_pairs": ("replies with ranks", ranked_pairs),
+DOCUMENTS: dict[str, tuple[str, Callable[[Corpus, _Renders], Iterable[dict[str, Any]]]]] = {
+    "opening_choices": (f"different replies in {CHOICES} or more of them", opening_choices),
+    "ranked_pairs": ("ranked replies to one message", ranked_pairs),
     "replies": ("held-out replies", replies),
 }
 

@@ -35,17 +35,24 @@ def likelihood_of(model: Any, batch_tokens: int, progress: Progress, ranks: Rank
     return DividedLikelihood(model, batch_tokens, progress, ranks, asked_by_all=True)
 
 
-def help_score(model: Any, batch_tokens: int, ranks: Ranks) -> None:
+def help_score(subject: Subject) -> None:
     """Compute what the first device asks for, until it says that it needs no more."""
+    from harness.score.evaluation import language_model
     from harness.score.take import undisturbed
 
+    ranks, tokens = subject.ranks, subject.plan.score.batch_tokens
     likelihood: DividedLikelihood | None = None
-    with undisturbed(model):
+    lm: Any = None
+    with undisturbed(subject.model):
         while (asked := ranks.hand_out(None)) is not None:
             if asked == OPEN:
-                likelihood = DividedLikelihood(model, batch_tokens, Silence(), ranks)
-            elif likelihood is not None:
+                likelihood = DividedLikelihood(subject.model, tokens, Silence(), ranks)
+                lm = None
+            elif likelihood is not None and isinstance(asked, list):
                 likelihood.answer(asked)
+            elif likelihood is not None:
+                lm = lm or language_model(subject, likelihood)
+                lm.share(asked)
 
 
 class DividedLikelihood(Likelihood):

@@ -152,15 +152,18 @@ class FastLM(PlainLM):
                 distinct.append(request)
             owners.append(places[key])
         longest = max(len(self.tok_encode(request.args[0])) for request in distinct)
-        kept = self.batch_size_per_gpu
-        self.batch_size_per_gpu = max(
-            1, min(GENERATED_AT_ONCE, self._likelihood.batch_tokens // longest)
-        )
+        size = max(1, min(GENERATED_AT_ONCE, self._likelihood.batch_tokens // longest))
+        found = self._answered(distinct, size, disable_tqdm)
+        return [found[owner] for owner in owners]
+
+    def _answered(self, requests: list[Any], size: int, disable_tqdm: bool) -> list[str]:
+        """Continuations of distinct prompts, ``size`` at a time."""
+        kept, self.batch_size_per_gpu = self.batch_size_per_gpu, size
         try:
-            found = super().generate_until(distinct, disable_tqdm)
+            found: list[str] = super().generate_until(requests, disable_tqdm)
         finally:
             self.batch_size_per_gpu = kept
-        return [found[owner] for owner in owners]
+        return found
 
     def tok_encode(
         self,

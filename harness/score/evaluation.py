@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def lm_eval_tasks(taking: Taking) -> Scores:
     """Scores of the suite's lm-eval tasks, and of the preference task where it is asked for."""
     subject, spec = taking.subject, taking.subject.plan.score
-    lm = _language_model(subject, taking.likelihood)
+    lm = language_model(subject, taking.likelihood)
     documents = taking.place.folder / "documents"
     details: dict[str, JsonValue] = {"engine": spec.engine, "data_folder": spec.data_folder}
     scores: list[Score] = []
@@ -44,13 +44,17 @@ def lm_eval_tasks(taking: Taking) -> Scores:
     return Scores(tuple(scores))
 
 
-def _language_model(subject: Subject, likelihood: Likelihood) -> Any:
+def language_model(subject: Subject, likelihood: Likelihood) -> Any:
+    """The lm-eval language model that the suite asks for, over the subject's live model."""
+    from harness.score.divided_engine import DividedLM
     from harness.score.engine import FastLM, PlainLM
 
     tokenizer = copy.deepcopy(subject.tokenizer)
     tokenizer.chat_template = subject.renderer.chat_template
     if subject.plan.score.engine == "hf":
         return PlainLM(subject.model, tokenizer)
+    if subject.ranks.count > 1:
+        return DividedLM(subject.model, tokenizer, likelihood, subject.ranks)
     return FastLM(subject.model, tokenizer, likelihood)
 
 

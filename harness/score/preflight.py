@@ -7,7 +7,8 @@ from pathlib import Path
 from harness.score.catalogue import asked_tasks, check_names, document_kinds, load_task
 from harness.score.forgetting import read_pages
 from harness.spec.plan import Plan
-from harness.spec.suite import ScoreSpec
+from harness.spec.plan_digests import is_task_file
+from harness.spec.suite import ScoreSpec, Task
 
 
 def check_asked(spec: ScoreSpec) -> None:
@@ -37,10 +38,30 @@ def preflight(plan: Plan) -> None:
     """
     spec = plan.score
     check_asked(spec)
-    data = None if spec.data_folder is None else Path(spec.data_folder)
     for task in asked_tasks(spec):
-        if not document_kinds(task, spec.include_path):
-            with load_task(task, data, Path(), spec.include_path):
-                pass
+        _load(task, spec)
     if spec.forgetting:
-        read_pages(data)
+        read_pages(_data(spec))
+
+
+def check_own_tasks(spec: ScoreSpec) -> None:
+    """Refuse a task file of one's own whose data cannot be had, or that lm-eval cannot build.
+
+    Stock tasks are left alone: their data may have to be downloaded.
+
+    Raises:
+        UserError: as :func:`preflight` does.
+    """
+    for task in asked_tasks(spec):
+        if is_task_file(task.name):
+            _load(task, spec)
+
+
+def _load(task: Task, spec: ScoreSpec) -> None:
+    if not document_kinds(task, spec.include_path):
+        with load_task(task, _data(spec), Path(), spec.include_path):
+            pass
+
+
+def _data(spec: ScoreSpec) -> Path | None:
+    return None if spec.data_folder is None else Path(spec.data_folder)

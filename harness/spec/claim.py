@@ -143,6 +143,10 @@ class Claim(Frozen):
     claimed: Setting = Setting()
     published: tuple[Number, ...] = ()
     checks: Annotated[tuple[AnyCheck, ...], Field(min_length=1)]
+    can: bool = Field(
+        default=False,
+        description="it says what can happen: runs in which it does not leave it undecided",
+    )
     note: str = Field(default="", description="what a reader of the verdict must know")
 
 

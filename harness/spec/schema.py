@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar, get_args
 
@@ -13,6 +14,7 @@ from pydantic_core import to_jsonable_python
 from harness.errors import InvalidFile
 
 ANY = object()  # whatever the value is
+SECRET = re.compile(r"[^\s/'\"@:]+:[^\s/'\"@]+@")  # a user and a token in front of a host
 
 
 class Frozen(BaseModel):
@@ -82,7 +84,8 @@ def _explain(error: ValidationError, kind: type[BaseModel]) -> str:
             lines.append(f"{key}: missing")
         else:
             reason = item["msg"].removeprefix("Value error, ")
-            lines.append(f"{key}: {reason}, found {item['input']!r:.80}")
+            found = SECRET.sub("…@", repr(item["input"]))
+            lines.append(f"{key}: {reason}, found {found:.80}")
     return "\n            ".join(lines)
 
 

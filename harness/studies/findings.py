@@ -9,7 +9,7 @@ from typing import Literal
 
 from harness.errors import HarnessError, user_mistakes
 from harness.records.record import RunRecord
-from harness.records.store import RunStore, StoredRun
+from harness.records.store import RunFolder, RunStore, StoredRun
 from harness.spec.plan import Plan
 from harness.spec.storage import read_json
 
@@ -40,6 +40,11 @@ class Job:
         return self.make()
 
     @cached_property
+    def fingerprint(self) -> str:
+        """Of the plan, reckoned once: a study may ask ten thousand jobs for it again and again."""
+        return self.plan.fingerprint
+
+    @cached_property
     def key(self) -> str:
         """Folder of the run below the store, unique to what the run does."""
         return self.plan.run_name
@@ -68,14 +73,14 @@ class Findings:
         self._given_up.add(job)
 
     def _read(self, job: Job) -> StoredRun | None:
-        folder = self.store.folder(job.plan)
+        folder = RunFolder(self.store.root / job.key)
         if not folder.record.is_file():
             return None
         try:
             record = read_json(folder.record, RunRecord)
         except HarnessError:
             return None
-        if record.fingerprint != job.plan.fingerprint:
+        if record.fingerprint != job.fingerprint:
             return None
         if not is_settled(record) and job not in self._given_up:
             return None

@@ -44,6 +44,19 @@ def outlook(agenda: Agenda, seconds: Seconds, memory: Bytes) -> list[Stage]:
     return _Outlook(agenda, seconds, memory).stages()
 
 
+def seconds_left(agenda: Agenda) -> Range | None:
+    """Seconds of run time to come, at least and at most; None while a variant's is not known."""
+    if not agenda.jobs:
+        return 0.0, 0.0
+    stages = outlook(agenda, lambda _: None, lambda _: None)
+    known = [stage.seconds for stage in stages if stage.seconds is not None]
+    if len(known) < len(stages):
+        return None
+    spent = agenda.spent.seconds
+    least, most = (max(sum(found[end] for found in known) - spent, 0.0) for end in (0, 1))
+    return least, most
+
+
 @dataclass(frozen=True)
 class _Need:
     """What a stage asks of one variant: runs at least and at most, and whole budgets."""

@@ -168,6 +168,8 @@ def attach_adapter(
     """
     import torch
 
+    from harness.weights.mixing import let_dtypes_mix
+
     torch.manual_seed(plan.seed)
     model.requires_grad_(plan.method == "full")
     if plan.adapter is None:
@@ -186,6 +188,7 @@ def attach_adapter(
         if parameter.requires_grad:
             parameter.data = parameter.data.to(dtype)
     hold_still(wrapped, held_still(plan.training.optimizer))
+    let_dtypes_mix(wrapped, getattr(torch, plan.precision.compute))
     if initialisation(plan.adapter).startswith(TAKES_START_OUT):
         _remember_start(wrapped)
     return wrapped

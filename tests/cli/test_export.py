@@ -131,7 +131,10 @@ def test_prompts_are_those_of_training(tiny: Tiny, tmp_path: Path) -> None:
     assert theirs == make_renderer(tiny.parts).prompt_ids([Message(role="user", text=text, id="m")])
 
 
-def test_a_bos_that_the_template_forgets_is_put_into_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "begins"), [("chatml", [0, 1]), (None, [1])])
+def test_a_named_template_brings_its_bos_along_and_the_models_own_stays_as_it_is(
+    tmp_path: Path, name: str | None, begins: list[int]
+) -> None:
     from transformers import AutoTokenizer
 
     from harness.corpus.render import Renderer
@@ -140,8 +143,8 @@ def test_a_bos_that_the_template_forgets_is_put_into_it(tmp_path: Path) -> None:
     make_plan(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "weights")
     tokenizer.bos_token = "<|endoftext|>"
-    deployed = deployed_tokenizer(Renderer(tokenizer))
-    assert prompt_ids(deployed, PROBE)[:2] == [0, 1]
+    deployed = deployed_tokenizer(Renderer(tokenizer, name))
+    assert prompt_ids(deployed, PROBE)[: len(begins)] == begins
 
 
 def test_the_dequantized_merge_is_what_was_trained(tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ def test_there_is_a_file_and_a_test_for_every_command() -> None:
         "card",
         "push",
         "study",
+        "claims",
     ]
     assert sorted(filter(None, COMMANDS)) == sorted(known)
     for name in COMMANDS:

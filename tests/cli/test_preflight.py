@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,19 @@ def _cut(folder: Path) -> list[str]:
     return ["--data", str(folder / "cut.jsonl")]
 
 
+def _few(folder: Path) -> list[str]:
+    """Replies of three conversations cannot be told from three others."""
+    said = [[f"What is {n} twice?", f"Twice {n} is {2 * n}."] for n in range(60)]
+    turns = [zip(("user", "assistant"), both, strict=True) for both in said]
+    lines = [
+        json.dumps({"messages": [{"role": role, "content": text} for role, text in one]})
+        for one in turns
+    ]
+    (folder / "few.jsonl").write_text("\n".join(lines))
+    limit = ["--set", "corpus.held_out_limit=3"]
+    return ["--data", str(folder / "few.jsonl"), "--task", "held_out_replies", *limit]
+
+
 def _task_without_data(folder: Path) -> list[str]:
     (folder / "mine.yaml").write_text(OWN_TASK.format(data=folder / "nowhere.jsonl"))
     return ["--task", str(folder / "mine.yaml")]
@@ -48,6 +62,7 @@ def _unreadable_task(folder: Path) -> list[str]:
         (lambda _: ["--task", "arc_eazy"], ["unknown task 'arc_eazy'", "arc_easy"]),
         (lambda _: ["--task", "mine", "--include-path", "nowhere"], ["no such folder"]),
         (lambda _: ["--set", "corpus.held_out_limit=1"], ["1 held-out conversation"]),
+        (_few, ["task held_out_replies", "of 3 held-out", "4 or more", "held_out_fraction"]),
         (lambda _: ["--set", "corpus.policy=best"], ["policy"]),
     ],
 )
@@ -62,6 +77,28 @@ def test_a_mistake_leaves_nothing_behind(
     assert "Traceback" not in message
     assert message.count("error: ") == 1
     assert not reports.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("{{data}}", "{{data}}"), ["nowhere.jsonl"]),
+        (("multiple_choice", "multiple_joys"), ["mine"]),
+        (("test_split: test", "test_split: exam"), ["mine"]),
+    ],
+)
+def test_a_plan_finds_what_a_task_of_ones_own_lacks(
+    small: Small, tmp_path: Path, change: tuple[str, str], words: list[str]
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"question": "So?", "answer": 0}\n')
+    data = tmp_path / "nowhere.jsonl" if words == ["nowhere.jsonl"] else rows
+    task = tmp_path / "mine.yaml"
+    task.write_text(OWN_TASK.format(data=data).replace(*change))
+    command = ("plan", "-v", "base", "-s", str(small.suite), "--device", "cpu")
+    message = refused(*command, "--task", str(task))
+    assert all(word in message for word in words), message
+    assert "Traceback" not in message
 
 
 def test_a_full_disk_is_said_before_anything_is_written(tmp_path: Path) -> None:

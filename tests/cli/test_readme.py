@@ -36,7 +36,7 @@ def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     Path("my_task.jsonl").write_text(json.dumps(example) + "\n")
     chat = block("`chat.jsonl`, one")
     lines = [chat.replace("otters", f"otters of river {n}").replace("bank", f"bank {n}")
-             for n in range(24)]  # fmt: skip
+             for n in range(60)]  # fmt: skip
     Path("chat.jsonl").write_text("".join(lines))
     words = shlex.split(block("Say what you have:").replace("\\\n", " "))
     assert words[:2] == ["harness", "run"]

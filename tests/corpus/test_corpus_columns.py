@@ -161,6 +161,36 @@ def test_columns_that_cannot_be_used_are_refused_by_name(tmp_path: Path, name: s
     assert "mine.jsonl, line 1" in str(caught.value)
 
 
+WHOLE: tuple[dict[str, Any], ...] = (
+    {"prompt": "Hi", "chosen": "Ho", "rejected": "No"},
+    {"chosen": TURNS, "rejected": [HI, {**HO, "content": "No"}]},
+    {"instruction": "Hi", "output": ["Ho", "No"]},
+    {"instruction": "Hi", "input": "", "output": "Ho"},
+    {"prompt": "Hi", "response": "Ho"},
+    {"messages": TURNS},
+    {"conversations": SAYS},
+    {"text": "### Human: Hi ### Assistant: Ho"},
+    {"data": ["Hi", "Ho"]},
+)
+
+
+@pytest.mark.parametrize("value", ["absent", None, 5, [], {}, [[]], ""])
+@pytest.mark.parametrize(
+    ("record", "key"), [(record, key) for record in WHOLE for key in record if key != "input"]
+)
+def test_a_record_that_lacks_a_column_of_the_others_is_named(
+    tmp_path: Path, record: dict[str, Any], key: str, value: object
+) -> None:
+    """A fuzz session found records without `chosen` in a file of preferences."""
+    lacking = {name: given for name, given in record.items() if name != key}
+    if value != "absent":
+        lacking[key] = value
+    file = tmp_path / "mine.jsonl"
+    file.write_text("\n".join(json.dumps(line) for line in [record] * 3 + [lacking]))
+    with pytest.raises(CorpusError, match=r"mine\.jsonl"):
+        build(file)
+
+
 def test_a_preference_is_a_pair_of_the_held_out_side(tmp_path: Path) -> None:
     corpus = written(
         tmp_path, {"prompt": "Hi NUMBER", "chosen": "Ho NUMBER", "rejected": "No NUMBER"}

@@ -144,6 +144,14 @@ def test_costs_are_ratios_over_seeds(tmp_path: Path) -> None:
     assert of_one(judge([less], runs)).outcome == "contradicted"
 
 
+def test_what_can_happen_is_not_refuted_where_it_does_not(tmp_path: Path) -> None:
+    runs = runs_of(tmp_path, seven())
+    can = claim(says="better").model_copy(update={"can": True})
+    found = of_one(judge([can], runs))
+    assert found.outcome == "undecided"
+    assert "it does not here" in evidence(found)
+
+
 def test_rates_are_those_of_a_studys_trials_and_scores_those_at_the_best_rate(
     tmp_path: Path,
 ) -> None:
@@ -159,6 +167,7 @@ def test_rates_are_those_of_a_studys_trials_and_scores_those_at_the_best_rate(
     found = of_one(judge([better], runs))
     assert found.outcome == "reproduced"
     assert "at best rates" in evidence(found)
+    assert "at default rates" in evidence(found), "the untuned difference stands beside it"
     assert found.ground is not None
     assert found.ground.looks > 1, "a study looks more than once, and pays for it"
 

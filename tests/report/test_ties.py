@@ -74,7 +74,7 @@ def test_a_tie_in_time_puts_no_variant_on_the_front(tmp_path: Path) -> None:
     found = evidence_of(tmp_path, seconds)
     assert fronts(found)["quality-time"] == {"lora_bf16", "qlora_nf4_dq"}
     (facts,) = price(found, found.by_label["lora_bf16"])
-    assert "a tie, repeated runs differ as much" in str(facts), facts
+    assert "a tie: repeated runs differ by as much" in str(facts), facts
 
 
 def test_on_a_cpu_the_planner_breaks_a_tie_of_memory_and_on_a_gpu_nothing_does(

@@ -108,25 +108,26 @@ def test_two_devices_learn_and_score_what_one_does(
 def test_killed_processes_leave_no_trace(
     longer: Small, unbroken: tuple[RunStore, RunRecord], tmp_path: Path
 ) -> None:
-    """First that of the second device, then that of the first, then torchrun itself."""
+    """First that of the second device, then torchrun itself; a slow test kills the first's too."""
     plan, store = shared(longer), RunStore(tmp_path)
     attempt = store.folder(plan).attempt
     problems = []
-    for step, rank in ((15, 1), (15, 0), (15, -1)):
+    for step, rank in ((15, 1), (15, -1)):
         heard = at_step(step, lambda rank=rank: os.kill(pid_of(attempt, rank), signal.SIGKILL))  # type: ignore[misc]
         record = supervise(plan, store, heard, ORDER)
         assert record.problem is not None
         problems.append((record.problem.kind, record.problem.phase, record.problem.message))
-    assert [kind for kind, _, _ in problems] == ["killed"] * 3
-    assert [phase for _, phase, _ in problems] == ["train"] * 3
+    assert [kind for kind, _, _ in problems] == ["killed"] * 2
+    assert [phase for _, phase, _ in problems] == ["train"] * 2
     assert problems[0][2].startswith("device 1: ")
     record = supervise(plan, store, Heard(), ORDER)
     assert record.status == "ok", record.problem
-    assert record.resumed == 3
+    assert record.resumed == 2
     assert results(record) == results(unbroken[1])
     assert files(store, plan) == files(unbroken[0], plan)
 
 
+@pytest.mark.slow
 def test_a_device_without_memory_is_an_oom_of_the_run(longer: Small, tmp_path: Path) -> None:
     plan, store = shared(longer), RunStore(tmp_path)
     attempt = store.folder(plan).attempt
@@ -146,6 +147,7 @@ def test_a_device_without_memory_is_an_oom_of_the_run(longer: Small, tmp_path: P
     assert record.problem.message.startswith("device 1: ")
 
 
+@pytest.mark.slow
 def test_a_device_that_hangs_ends_the_run(longer: Small, tmp_path: Path) -> None:
     plan, store = shared(longer), RunStore(tmp_path)
     attempt = store.folder(plan).attempt

@@ -412,7 +412,7 @@ def test_a_record_of_other_code_says_so_when_it_is_used_again(
     copied.write(done[1].model_copy(update={"environment": older}))
     heard = Heard()
     supervise(small.plan(), copied, heard)
-    assert "another version of the harness made it" in heard.notes[0]
+    assert "which another version of the harness made" in heard.notes[0]
 
 
 def test_code_of_a_model_needs_a_word_on_the_command_line_too(

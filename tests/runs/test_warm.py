@@ -71,6 +71,7 @@ def test_a_forked_run_ends_as_one_in_a_fresh_process(small: Small, tmp_path: Pat
 
     heard = Heard(act=look)
     executor = LocalExecutor(RunStore(tmp_path / "warm"), WARM)
+    executor.forks_on = ("cpu",)
     first = executor.submit(plans[0], Heard()).result()
     found = executor.submit(plan, heard).result()
     assert (first.status, first.warm) == ("ok", False), "it may be the only one"

@@ -304,5 +304,6 @@ def test_a_source_holds_no_address_and_no_token(source: dict[str, Any]) -> None:
     if source["kind"] == "wheel":
         source = {**source, "member": "m.gguf", "sha256": "0" * 64, "bytes": 1}
     model = {"name": "m", "description": "d", "license": "MIT", "source": source}
-    with pytest.raises(InvalidFile, match="not a valid model"):
+    with pytest.raises(InvalidFile, match="not a valid model") as caught:
         parse(Model, model, where="m.toml")
+    assert ":token@" not in str(caught.value), "what is refused is not repeated in a log"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.spec.plan import Plan
-from harness.studies.outlook import outlook
+from harness.studies.outlook import outlook, seconds_left
 from tests.studies.stub import Bench, World
 
 WORSE = World(worse={"qlora_nf4": 0.05})
@@ -34,6 +34,15 @@ def test_the_forecast_is_used_until_runs_tell(tmp_path: Path) -> None:
         bench.executor.run(job.plan)
     tuning = outlook(bench.agenda(), lambda _: 7.0, unknown)[0]
     assert (tuning.done, tuning.seconds) == (2, (60.0, 120.0)), "runs take ten seconds here"
+
+
+def test_what_is_left_is_told_once_every_variant_has_been_run(tmp_path: Path) -> None:
+    bench = Bench.of(tmp_path, WORSE)
+    assert seconds_left(bench.agenda()) is None
+    for job in bench.agenda().jobs[:2]:
+        bench.executor.run(job.plan)
+    assert seconds_left(bench.agenda()) == (60 + 40 - 20, 120 + 80 + 80 - 20)
+    assert seconds_left(bench.finish()) == (0, 0)
 
 
 def test_what_is_run_lies_between_least_and_most(tmp_path: Path) -> None:

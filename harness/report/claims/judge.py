@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.records.store import StoredRun
 from harness.report.claims.decide import Measured, Outcome, settle
@@ -11,7 +11,7 @@ from harness.report.claims.ground import Ground, make_grounds
 from harness.report.claims.measures import measure
 from harness.spec.claim import Claim
 
-ORDER: tuple[Outcome, ...] = ("contradicted", "undecided", "reproduced", "out of reach")
+NOT_HERE = "a model or a setting in which it happens; it does not here"
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,18 @@ def judge(claims: Sequence[Claim], runs: Iterable[StoredRun]) -> list[Judgement]
     outcomes = iter(settle([one for found in measured for one in found]))
     judged: dict[str, list[Judgement]] = {}
     for (claim, ground), found in zip(asked, measured, strict=True):
-        findings = tuple(Finding(one, next(outcomes)) for one in found)
+        findings = tuple(_finding(claim, one, next(outcomes)) for one in found)
         judged.setdefault(claim.name, []).append(
             Judgement(claim, ground, _together(findings), findings)
         )
     return [told for claim in claims for told in _telling(claim, judged.get(claim.name, []))]
+
+
+def _finding(claim: Claim, measured: Measured, outcome: Outcome) -> Finding:
+    """An outcome; what can happen is not refuted by runs in which it does not."""
+    if claim.can and outcome == "contradicted":
+        return Finding(replace(measured, decides=NOT_HERE), "undecided")
+    return Finding(measured, outcome)
 
 
 def _telling(claim: Claim, found: Sequence[Judgement]) -> list[Judgement]:

@@ -66,6 +66,18 @@ def _(check: ScoreCheck, ground: Ground) -> Measured:
     sides = _sides(check, ground)
     if isinstance(sides, Measured):
         return sides
+    found = _scored(check, ground, sides)
+    if not sides.tuned or check.rates or found.outcome == "out of reach":
+        return found
+    before = _sides(check.model_copy(update={"rates": "default"}), ground)
+    if isinstance(before, Measured):
+        return found
+    shared = _scored(check, ground, before)
+    return replace(found, text=f"{found.text}; {shared.text}")
+
+
+def _scored(check: ScoreCheck, ground: Ground, sides: Sides) -> Measured:
+    """The difference of two rows on the score of a check."""
     key = _key(check.score)
     rows = (replace(sides.own, label="own"), replace(sides.other, label="other"))
     scores = [found for row in rows for r in row.finished if (found := key.find(r))]

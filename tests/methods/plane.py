@@ -43,7 +43,9 @@ from tests.methods.trial import start_shift
 
 PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
 WORKS = MethodCell(state="works")
-ONE_DEVICE = MethodCell(state="not offered", reason="training runs on one device")
+ONE_DEVICE = MethodCell(
+    state="not offered", reason="only LoRA and full fine-tuning are tried on several devices"
+)
 NO_PLAN = MethodCell(state="refused", reason="there is no plan")
 WHOLE = MethodCell(
     state="not offered", reason="the weights of full fine-tuning are scored, not kept"

@@ -11,6 +11,7 @@ import pytest
 
 from harness.records.store import StoredRun
 from harness.report.claims.decide import Interval, Measured, lean, regions, settle
+from harness.report.claims.ground import make_grounds
 from harness.report.claims.judge import Judgement, judge
 from harness.report.claims.page import claims_page, evidence
 from harness.report.claims.publish import findings_of, publish_findings
@@ -18,6 +19,7 @@ from harness.report.sides import read_runs
 from harness.report.statistics.noise import Noise
 from harness.report.write import markdown_page
 from harness.spec.claim import Claim
+from harness.spec.derived_names import LONGEST_NAME
 from harness.spec.registry import claim_names, load_claim
 from harness.spec.schema import parse
 from harness.studies.published import publish_study
@@ -170,6 +172,29 @@ def test_rates_are_those_of_a_studys_trials_and_scores_those_at_the_best_rate(
     assert "at default rates" in evidence(found), "the untuned difference stands beside it"
     assert found.ground is not None
     assert found.ground.looks > 1, "a study looks more than once, and pays for it"
+
+
+LONG = {"training.schedule": "linear", "training.warmup_steps": 1, "training.max_grad_norm": 0.5}
+
+
+@pytest.mark.parametrize("more", [{}, {"adapter.init_lora_weights": "gaussian", **LONG}])
+def test_a_tuned_arm_keeps_what_else_was_set(tmp_path: Path, more: dict[str, object]) -> None:
+    """Settings whose names come after the learning rate's, also where a digest stands for them."""
+    settings = {"training.weight_decay": 0.1, **more}
+    variants = ["lora_bf16", {"variant": "lora_bf16", "settings": settings}]
+    bench = Bench.of(tmp_path, World(), variants=variants)
+    agenda = bench.finish()
+    runs, _ = read_runs(tmp_path / "runs")
+    (ground,) = make_grounds(runs)
+    assert set(ground.arms) == {arm.label for arm in bench.comparison.arms}
+    names = {run.record.plan.variant for run in runs}
+    assert any(len(name) == LONGEST_NAME for name in names) == bool(more), names
+    for arm in bench.comparison.arms:
+        found = ground.arms[arm.label]
+        assert found.best is not None
+        assert found.best.plan.training.weight_decay == arm.plan.training.weight_decay
+        trials = agenda.searches[arm.label].trials
+        assert found.rates == pytest.approx({trial.rate: trial.loss for trial in trials})
 
 
 def test_findings_stand_beside_a_published_study_and_are_made_again_with_it(tmp_path: Path) -> None:

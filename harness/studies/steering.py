@@ -38,11 +38,6 @@ class Steering:
         """Variants that were added."""
         return tuple(self._values("add"))
 
-    @property
-    def more_seeds(self) -> tuple[int, ...]:
-        """Seeds allowed beyond the plan, decision by decision."""
-        return tuple(int(value) for value in self._values("more_seeds"))
-
     def _values(self, kind: str) -> Iterator[str]:
         return (item.value for item in self.decisions if item.kind == kind)
 

@@ -88,7 +88,7 @@ class _Planner:
         self._study = comparison.study
         self._lookup = find
         self._rules = Rules.of(self._study.seeds, self._study.alpha, steering.decisions)
-        self._steering = steering
+        self._dropped = steering.dropped - {comparison.reference}  # which all others need
         self._settled: dict[Job, StoredRun] = {}
         self._missing: dict[Job, None] = {}
 
@@ -106,7 +106,7 @@ class _Planner:
         searches = {
             arm.label: search(arm, self._study.tune, self._find) for arm in self._comparison.arms
         }
-        kept = {k: v for k, v in searches.items() if k not in self._steering.dropped}
+        kept = {k: v for k, v in searches.items() if k not in self._dropped}
         for trials in in_turns([found.missing for found in kept.values()]):
             self._want(trials)
         standings: dict[Setting, Standing] = {}
@@ -114,7 +114,7 @@ class _Planner:
         standings["default"] = self._stand("default", defaults)
         best = {label: found.best for label, found in searches.items() if found.best is not None}
         if self._study.tune.trials > 1 and best.keys() >= kept.keys():
-            standings["best"] = self._stand("best", defaults | best)
+            standings["best"] = self._stand("best", best)
         spent = spent_on(self._settled)
         jobs, stopped = within(self._study.budget, tuple(self._missing), self._settled)
         return Agenda(self._comparison, searches, standings, jobs, self._settled, spent, stopped)
@@ -125,7 +125,8 @@ class _Planner:
         runs: dict[str, tuple[StoredRun, ...]] = {}
         ready: dict[str, int] = {}
         for label, arm in arms.items():
-            settled = self._consecutive(arm, rates[label], last)
+            rate = rates.get(label)
+            settled = [] if rate is None else self._consecutive(arm, rate, last)
             ready[label] = len(settled) if arm.trains else FAR * len(settled)
             runs[label] = tuple(run for run in settled if run.record.status == "ok")
         key = self._key(arms[self._comparison.reference].plan, runs)
@@ -143,7 +144,7 @@ class _Planner:
         compared = [
             arm.label for arm in self._comparison.arms if arm.label != self._comparison.reference
         ]
-        family.dropped = self._steering.dropped
+        family.dropped = self._dropped
         family.labels = [label for label in compared if label not in added]
         found = follow(family, self._rules.planned)
         for number in sorted(set(added.values())):

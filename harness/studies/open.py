@@ -102,11 +102,19 @@ class OpenStudy:
 
         Raises:
             UnknownName: an arm to drop that there is not, or a variant to add.
+            UserError: the arm to drop is the reference.
         """
-        labels = [arm.label for arm in self.comparison().arms]
+        comparison = self.comparison()
+        labels = list(comparison.by_label)
         for label in drop:
             if label not in labels:
                 raise UnknownName("variant of the study", label, labels)
+            if label == comparison.reference:
+                raise UserError(
+                    f"{label} is the reference, with which every other variant is compared",
+                    where="--drop",
+                    hint="for another reference: --set study.reference=NAME, which is a new study",
+                )
         compare_what(self.study, self.device, self.typed, (*self.steering().added, *add))
         for label in drop:
             decide(self.log, "drop", label)

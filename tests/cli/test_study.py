@@ -143,6 +143,7 @@ def test_a_budget_is_kept_and_is_no_other_study(made_up: World, tmp_path: Path) 
         (("quantisation",), ["unknown study", "did you mean quantization"]),
         (("quantization", "--shard", "9/8"), ["--shard '9/8'", "3/8"]),
         (("quantization", "--drop", "lora"), ["unknown variant of the study 'lora'"]),
+        (("quantization", "--drop", "lora_bf16"), ["lora_bf16 is the reference", "--drop"]),
         (("quantization", "--add", "qlora_nf5"), ["unknown variant 'qlora_nf5'"]),
         (("quantization", "--set", "study.seed.most=3"), ["seed: unknown key", "seeds"]),
         (("quantization", "--set", "corpus.source=nowhere"), ["no such corpus"]),

@@ -184,7 +184,7 @@ def _run(opened: OpenStudy, executor: Executor, shard: Shard, trackers: list[Tra
         opened.keep_request()
     try:
         with closing(warm_start()):
-            Driver(opened.agenda, opened.findings, executor, listeners).drive(shard)
+            Driver(opened.agenda, opened.findings, executor, listeners, say).drive(shard)
     except KeyboardInterrupt:
         say(f"interim page: {opened.write_page(opened.agenda())}")
         raise

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import Future
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,12 @@ from harness.errors import RunInUse, UserError
 from harness.records.events import Hear
 from harness.records.record import Problem, RunRecord
 from harness.records.store import RunStore
+from harness.runs.listener import Listener
+from harness.runs.lock import held
+from harness.runs.stop import Stop
 from harness.spec.plan import Plan
 from harness.studies import drive
+from harness.studies.agenda import Agenda, next_plans
 from harness.studies.drive import Driver, Shard
 from harness.studies.findings import Findings
 from tests.store_records import record_of
@@ -26,8 +32,6 @@ def driver(bench: Bench, executor: StubExecutor | None = None) -> Driver:
     findings = Findings(bench.executor.store)
 
     def agenda() -> object:
-        from harness.studies.agenda import next_plans
-
         return next_plans(bench.comparison, findings.find, bench.steering)
 
     return Driver(agenda, findings, executor or bench.executor, lambda _: [])  # type: ignore[arg-type]
@@ -82,6 +86,34 @@ def test_what_another_driver_runs_is_left_to_it(
     executor = Elsewhere(RunStore(tmp_path / "runs"), WORSE)
     assert driver(bench, executor).drive().finished
     assert len({plan.fingerprint for plan in executor.ran}) == len(executor.ran)
+
+
+def test_a_driver_waits_quietly_for_runs_that_another_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drive, "POLL_SECONDS", 0.0)
+    bench = Bench.of(tmp_path, variants=["base", "base_nf4"], reference="base", tune={"trials": 1})
+    findings, told, rounds = Findings(bench.executor.store), [], []
+    looks = iter(range(100))
+    with ExitStack() as another:
+        for job in bench.agenda().jobs:
+            folder = bench.executor.store.folder(job.plan)
+            another.enter_context(held(folder, lambda _: None, Stop(), wait=False))
+
+        def agenda() -> Agenda:
+            if next(looks) == 5:  # the other driver dies
+                another.close()
+            return next_plans(bench.comparison, findings.find, bench.steering)
+
+        def listeners(found: Agenda) -> list[Listener]:
+            rounds.append(len(found.jobs))
+            return []
+
+        last = Driver(agenda, findings, bench.executor, listeners, told.append).drive()
+    assert last.finished
+    assert rounds == [2], "nothing is announced while there is nothing to run"
+    assert len(told) == 1
+    assert f"process {os.getpid()} on " in told[0]
 
 
 class Ends(StubExecutor):

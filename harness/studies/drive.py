@@ -36,7 +36,10 @@ WHOLE = Shard()
 
 
 class Driver:
-    """Runs a study's jobs in rounds. All it knows is in the store, so another can take over."""
+    """Runs a study's jobs in rounds.
+
+    All it knows is on disk, so another can take over; that one counts tries from the start.
+    """
 
     def __init__(
         self,
@@ -110,4 +113,8 @@ class Driver:
             self._tries[job.key] += 1
             if self._tries[job.key] >= MOST_TRIES:
                 self._findings.give_up(job)
+                self._tell(
+                    f"{job.key} was stopped {MOST_TRIES} times and counts as failed; to have it "
+                    f"tried again, remove its line from {self._findings.log}"
+                )
         return True

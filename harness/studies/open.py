@@ -25,6 +25,7 @@ from harness.studies.steering import Steering, decide, read_steering
 
 OF_STUDY = "study."
 REQUEST = "request.json"
+DECISIONS = "decisions.jsonl"
 
 
 class StudyRequest(Frozen):
@@ -57,7 +58,7 @@ class OpenStudy:
     @property
     def log(self) -> Path:
         """Decisions taken while it runs."""
-        return self.folder / "decisions.jsonl"
+        return self.findings.log
 
     def refuse_another(self) -> None:
         """Refuse a name that was given to other words before.
@@ -156,7 +157,8 @@ def open_study(
     study = parse(Study, study.model_dump(mode="json") | {"name": name}, where="--name")
     if budget is not None:  # how much may be spent does not make it another study
         study = study.model_copy(update={"budget": budget})
-    findings = Findings(RunStore(reports / "runs"))
+    log = reports / "studies" / study.name / DECISIONS
+    findings = Findings(RunStore(reports / "runs"), log)
     opened = OpenStudy(study, request, Typed(tuple(kept), request.tasks), device, reports, findings)
     opened.refuse_another()
     return opened

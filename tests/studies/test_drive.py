@@ -20,7 +20,6 @@ from harness.spec.plan import Plan
 from harness.studies import drive
 from harness.studies.agenda import Agenda, next_plans
 from harness.studies.drive import Driver, Shard
-from harness.studies.findings import Findings
 from tests.store_records import record_of
 from tests.studies.stub import Bench, StubExecutor, World
 
@@ -29,7 +28,7 @@ WORSE = World(worse={"qlora_nf4": 0.05})
 
 def driver(bench: Bench, executor: StubExecutor | None = None) -> Driver:
     """A driver that has just come."""
-    findings = Findings(bench.executor.store)
+    findings = bench.findings()
 
     def agenda() -> object:
         return next_plans(bench.comparison, findings.find, bench.steering)
@@ -93,7 +92,7 @@ def test_a_driver_waits_quietly_for_runs_that_another_holds(
 ) -> None:
     monkeypatch.setattr(drive, "POLL_SECONDS", 0.0)
     bench = Bench.of(tmp_path, variants=["base", "base_nf4"], reference="base", tune={"trials": 1})
-    findings, told, rounds = Findings(bench.executor.store), [], []
+    findings, told, rounds = bench.findings(), [], []
     looks = iter(range(100))
     with ExitStack() as another:
         for job in bench.agenda().jobs:
@@ -133,6 +132,14 @@ def test_a_run_that_is_killed_is_tried_again_but_not_for_ever(tmp_path: Path) ->
     executor = Ends(bench.executor.store, WORSE)
     driver(bench, executor).drive()
     assert [plan.variant for plan in executor.ran].count("base_nf4") == 3
+    after = bench.agenda()
+    assert after.finished, "whoever comes later knows it too"
+    assert after.spent.failed == 2
+    driver(bench, executor).drive()
+    assert len(executor.ran) == 6
+    log = bench.findings().log
+    log.write_text("")
+    assert len(bench.agenda().jobs) == 2, "without its line a run is tried again"
 
 
 def test_a_mistake_that_every_run_would_make_ends_the_study_at_once(tmp_path: Path) -> None:
@@ -141,4 +148,4 @@ def test_a_mistake_that_every_run_would_make_ends_the_study_at_once(tmp_path: Pa
     executor.kind = "CorpusError"
     with pytest.raises(UserError, match="for a reason"):
         driver(bench, executor).drive()
-    assert Findings(bench.executor.store).find(bench.agenda().jobs[0]) is None
+    assert bench.findings().find(bench.agenda().jobs[0]) is None

@@ -122,6 +122,7 @@ REASONS = {
     "items": "items and not seeds keep it open",
     "seeds": "open after the last seed that the study allows",
     "failed": "no run finished",
+    "reference": "no run of the reference finished",
     "dropped": "dropped by a decision",
     "waiting": "more runs are to come",
 }

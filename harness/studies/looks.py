@@ -19,7 +19,7 @@ from harness.studies.spending import levels
 FAR = 1000  # seeds that stand for any number of them
 SMALLEST_LEVEL = 1e-8
 
-Limit = Literal["", "items", "seeds", "failed", "dropped", "waiting"]
+Limit = Literal["", "items", "seeds", "failed", "reference", "dropped", "waiting"]
 DECIDED = ("better", "worse", "equivalent")
 
 
@@ -28,8 +28,9 @@ class Conclusion:
     """What is known of one arm against the reference.
 
     ``limit`` says what keeps an undecided comparison undecided: too few items, the number of
-    seeds, runs that failed, a person's decision, or runs that are still to come. ``seeds`` are
-    those at the look that is told; ``level`` is the error that this look may use for one arm.
+    seeds, runs that failed (its own or the reference's), a person's decision, or runs that are
+    still to come. ``seeds`` are those at the look that is told; ``level`` is the error that this
+    look may use for one arm.
     """
 
     label: str
@@ -165,10 +166,16 @@ class _Replay:
         effects = self._effects()
         for label in [label for label in self._open if label not in effects]:
             self._seeds.pop(label)
-            self._close(label, "failed")
+            self._close(label, self._why_no_effect(label))
         self._decide(effects, count, level)
         for label in list(self._open):
             self._close_what_seeds_cannot_decide(label, effects[label], level)
+
+    def _why_no_effect(self, label: str) -> Limit:
+        aligned = self._family.aligned
+        finished = () if aligned is None else aligned.labels
+        alone = label in finished and self._family.reference not in finished
+        return "reference" if alone else "failed"
 
     def _effects(self) -> dict[str, Effect]:
         family = self._family

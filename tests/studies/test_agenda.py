@@ -250,3 +250,25 @@ def test_a_study_that_is_still_tuning_is_not_answered(tmp_path: Path) -> None:
     assert found.decided
     assert answer(agenda).state == "partial"
     assert "not finished" in str(make_page(agenda, bench.steering).sections[0].blocks)
+
+
+@pytest.mark.parametrize(
+    ("failing", "limits"),
+    [
+        (("lora_bf16",), ["reference", "reference"]),
+        (("lora_bf16", "qlora_nf4"), ["failed", "reference"]),
+        (("lora_bf16", "qlora_nf4", "qlora_fp4"), ["failed", "failed"]),
+        (("qlora_nf4",), ["failed", "seeds"]),
+    ],
+)
+def test_whose_runs_failed_is_said(
+    tmp_path: Path, failing: tuple[str, ...], limits: list[str]
+) -> None:
+    world = World(fails=lambda plan: "failed" if plan.variant in failing else "", seed_sd=0.02)
+    variants = ["lora_bf16", "qlora_nf4", "qlora_fp4"]
+    bench = Bench.of(tmp_path, world, variants=variants, tune={"trials": 1})
+    agenda = bench.finish()
+    found = [agenda.standings["default"].conclusion(label) for label in variants[1:]]
+    assert [one.limit for one in found if one is not None] == limits
+    told = " ".join(answer(agenda).conclusions)
+    assert ("no run of the reference finished" in told) == ("reference" in limits)

@@ -50,7 +50,8 @@ class Ground:
 
     ``billions`` counts the model's parameters, ``tokens`` what its runs were trained on (their
     median; None where nothing was trained). ``looks`` is how often a study may have looked at
-    the seeds before it stopped: once where all seeds were given beforehand.
+    the seeds before it stopped: once where nothing was tuned. Records do not say when a study
+    looked, so one with a fixed number of seeds pays for looks that it did not take.
     """
 
     title: str

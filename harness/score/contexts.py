@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from harness.score.likelihood import Likelihood
 
 TIMES = (1, 2, 4)
+DATA = f"{DATA_SET} {CONFIG} test"
 
 
 def longer_contexts(taking: Taking) -> Scores:
@@ -75,11 +76,11 @@ def score_contexts(
         counts = np.array([len(loss) for loss in losses], float)
         items = Items(names, names, np.array([loss.sum() for loss in losses]), counts)
         metric = Metric(f"context_{times}x", "perplexity", "per token", "lower", transform="exp")
-        asked: dict[str, JsonValue] = {
-            "window": window,
-            "stride": window // 2,
-            "data": f"{DATA_SET} {CONFIG} test",
+        asked: dict[str, JsonValue] = {"window": window, "stride": window // 2, "data": DATA}
+        details: dict[str, JsonValue] = {
+            **asked,
+            "tokens": int(counts.sum()),
+            **likelihood.details,
         }
-        details: dict[str, JsonValue] = {**asked, "tokens": int(counts.sum()), **likelihood.details}
         found.append(place.write(metric, items, asked=asked, details=details))
     return found

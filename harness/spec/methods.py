@@ -27,6 +27,8 @@ class Needs:
     """Asks to be told of every optimizer step (``update_and_allocate``)."""
     adds_in_place: bool = False
     """Writes into what the base layer gives, which autograd forbids for some quantized layers."""
+    draws: bool = False
+    """Draws random numbers in every forward pass of training."""
     refused: str | None = None
     """Why no run can train it."""
 
@@ -41,6 +43,7 @@ TYPES: dict[str, Needs] = {
     "CARTRIDGE": PROMPT_CACHE,
     "ADALORA": Needs(steps="total_step", allocates=True),
     "GRALORA": Needs(adds_in_place=True),
+    "PVERA": Needs(draws=True),
     "C3A": Needs(adds_in_place=True),
     "MULTITASK_PROMPT_TUNING": Needs(refused="it tells tasks apart, and a run has one task"),
     "POLY": Needs(refused="it tells tasks apart, and a run has one task"),

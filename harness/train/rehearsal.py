@@ -171,9 +171,9 @@ def _recompute(layer: Any, hidden: Tensor, *rest: Any) -> Tensor:
 
 
 @contextmanager
-def rehearsing(model: nn.Module) -> Iterator[LiveBytes]:
-    """Count what the body allocates, the model's own weights left out."""
-    known = [*model.parameters(), *model.buffers(), *_constants(model)]
+def rehearsing(model: nn.Module, others: Sequence[Tensor] = ()) -> Iterator[LiveBytes]:
+    """Count what the body allocates, the model's own weights and ``others`` left out."""
+    known = [*model.parameters(), *model.buffers(), *_constants(model), *others]
     with _quiet(), LiveBytes(known) as live, StandIns():
         yield live
 

@@ -14,7 +14,10 @@ from harness.records.events import Silence
 from harness.spec.device import Device
 from harness.train.path import settle, train
 from harness.train.recorded.padded import PaddedSize, make_padded_batch
+from harness.train.recorded.path import RECORDED
 from harness.train.recorded.train import AutogradStep
+from harness.train.schedule import MicroBatch
+from harness.train.sft.path import PLAIN
 from tests.architectures import tiny_causal
 from tests.planned import planned
 from tests.train.tiny import tiny_job, tiny_model, tiny_plan, tiny_rows
@@ -132,3 +135,18 @@ def test_what_differs_from_step_to_step_is_left_to_the_plain_path(
 
 def test_a_cpu_has_nothing_to_record() -> None:
     assert planned("full_finetune", "training.speed=recorded").training.speed == "plain"
+
+
+def test_an_adapter_that_draws_at_every_step_is_left_to_the_plain_path() -> None:
+    plan = planned("pvera", "training.speed=recorded", device=GPU)
+    assert plan.training.speed == "plain"
+
+
+def test_gradients_are_foreseen_once() -> None:
+    settings = ("training.speed=recorded", "budget.batch_size=2", "training.micro_batch_size=2")
+    plan = planned("full_finetune", *settings, device=GPU)
+    assert plan.training.speed == "recorded"
+    largest = MicroBatch(longest=64, tokens=128)
+    fresh, kept = (path.footprint(plan, largest, 0).backward for path in (PLAIN, RECORDED))
+    weights = 4 * 134_515_008  # trained in float32; the plain path makes gradients afresh
+    assert 0.5 * weights < fresh - kept <= 1.1 * weights

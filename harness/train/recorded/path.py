@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from harness.records.events import Progress
 from harness.records.record import TrainResult
+from harness.spec.methods import needs_of
 from harness.spec.plan import Plan
 from harness.spec.variant import Adapter
 from harness.train.job import TrainJob
 from harness.train.peaks import TrainingPeaks
 from harness.train.schedule import MicroBatch
 
-MOVES_RANKS = "ADALORA"
-
 
 def _unsteady(adapter: Adapter) -> str | None:
     """What an adapter does that differs from step to step."""
-    if adapter.type == MOVES_RANKS:
+    if needs_of(adapter).allocates:
         return f"{adapter.type} adapters, whose ranks move"
+    if needs_of(adapter).draws:
+        return f"{adapter.type} adapters, which draw random numbers at every step"
     rates = {key: rate for key, rate in adapter.model_dump().items() if "dropout" in key}
     drops = any(isinstance(rate, (int, float)) and rate > 0 for rate in rates.values())
     return "adapter dropout" if drops else None
@@ -49,7 +50,8 @@ class RecordedPath:
         """The step is rehearsed on the meta device, rows padded to the longest."""
         from harness.train.sft.footprint import rehearse_training
 
-        return rehearse_training(plan, plan.training.micro_batch_size, largest.longest)
+        rows = plan.training.micro_batch_size
+        return rehearse_training(plan, rows, largest.longest, keeps_gradients=True)
 
     def train(self, job: TrainJob, progress: Progress) -> TrainResult:
         """Train in place, step by step, with checkpoints."""

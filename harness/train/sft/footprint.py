@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,23 +16,41 @@ from harness.train.sft.logits import OwnLogits
 from harness.train.sft.loss import loss_of
 
 
-def rehearse_training(plan: Plan, rows: int, tokens: int) -> TrainingPeaks:
-    """Peaks of one forward and backward pass over ``rows`` × ``tokens``, all of them labelled."""
-    return TrainingPeaks(*rehearse(plan, lambda model: _train(plan, model, rows, tokens)))
+def rehearse_training(
+    plan: Plan, rows: int, tokens: int, *, keeps_gradients: bool = False
+) -> TrainingPeaks:
+    """Peaks of one forward and backward pass over ``rows`` × ``tokens``, all of them labelled.
+
+    ``keeps_gradients``: gradients have memory of their own, which is not counted here.
+    """
+
+    def measure(model: Any) -> tuple[int, int, int]:
+        known = _make_room_for_gradients(model) if keeps_gradients else []
+        return _train(plan, model, (rows, tokens), known)
+
+    return TrainingPeaks(*rehearse(plan, measure))
 
 
-def _train(plan: Plan, model: Any, rows: int, tokens: int) -> tuple[int, int, int]:
+def _make_room_for_gradients(model: nn.Module) -> list[Tensor]:
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.grad = torch.empty_like(parameter)
+    return [parameter.grad for parameter in trained if parameter.grad is not None]
+
+
+def _train(
+    plan: Plan, model: Any, shape: tuple[int, int], known: Sequence[Tensor]
+) -> tuple[int, int, int]:
+    rows, tokens = shape
     model.train()
     base: Any = model.get_base_model() if plan.adapter is not None else model
     if plan.training.gradient_checkpointing:
         checkpoint_layers(model)
         # Otherwise the first layer's stand-in would not see that gradients are asked for.
         base.get_input_embeddings().register_forward_hook(_ask_for_gradients)
-    if plan.device_rows > plan.training.micro_batch_size:
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.grad = torch.empty_like(parameter)  # kept from the last micro-batch
-    with rehearsing(model) as live:
+    if not known and plan.device_rows > plan.training.micro_batch_size:
+        _make_room_for_gradients(model)  # kept from the last micro-batch, and counted
+    with rehearsing(model, known) as live:
         logits = OwnLogits(model)
         hidden = logits.hidden(**_inputs(plan, rows, tokens))
         saved = live.live

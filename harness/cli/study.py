@@ -101,6 +101,8 @@ def study(
     from harness.studies.open import StudyRequest, open_study
     from harness.trackers.choose import make_trackers
 
+    decides = bool(drop or add or more_seeds)
+    _refuse_with_look(plan=plan, status=status, decides=decides, publish=publish)
     part = _parse_shard(shard)
     spending = _parse_budget(budget)
     placing = Placing(executor, jobs, gpus, address, partition)
@@ -111,7 +113,7 @@ def study(
     )
     opened = open_study(request, runner.device(device.value), reports, spending)
     trackers = make_trackers(track, reports)
-    if drop or add or more_seeds:
+    if decides:
         opened.steer(drop, add, more_seeds)
     elif not (plan or status):
         _run(opened, runner, part, trackers)
@@ -125,6 +127,20 @@ def study(
     keep_report(trackers, opened.study.name, page)
     if publish is not None:
         say(f"published: {opened.publish(agenda, publish)}")
+
+
+def _refuse_with_look(*, plan: bool, status: bool, decides: bool, publish: Path | None) -> None:
+    """Options that write something do not go with those that only show."""
+    if plan and decides:
+        raise UserError(
+            "--plan writes nothing, and --drop, --add and --more-seeds are written down",
+            hint="leave out one of them",
+        )
+    if publish is not None and (plan or status):
+        raise UserError(
+            f"--publish does not go with {'--plan' if plan else '--status'}, which only shows",
+            hint="leave out one of them",
+        )
 
 
 def _store(reports: Path) -> RunStore:
@@ -184,7 +200,7 @@ def _run(opened: OpenStudy, executor: Executor, shard: Shard, trackers: list[Tra
         opened.keep_request()
     try:
         with closing(warm_start()):
-            Driver(opened.agenda, opened.findings, executor, listeners).drive(shard)
+            Driver(opened.agenda, opened.findings, executor, listeners, say).drive(shard)
     except KeyboardInterrupt:
         say(f"interim page: {opened.write_page(opened.agenda())}")
         raise

@@ -42,12 +42,14 @@ def held(folder: RunFolder, hear: Hear, stop: Stop, *, wait: bool) -> Iterator[N
                     raise CancelledError from None
                 if not wait:
                     raise RunInUse(
-                        f"{_holder(folder)} is already running this plan",
+                        f"{holder_of(folder)} is already running this plan",
                         where=folder.path,
                         hint="wait for it to finish; the record will then be reused",
                     ) from None
                 if not waited:
-                    tell(hear, f"waiting for {_holder(folder)}, which is already running this plan")
+                    tell(
+                        hear, f"waiting for {holder_of(folder)}, which is already running this plan"
+                    )
                 waited = True
     except OSError as error:
         raise StorageError(
@@ -65,7 +67,23 @@ def held(folder: RunFolder, hear: Hear, stop: Stop, *, wait: bool) -> Iterator[N
         lock.release()
 
 
-def _holder(folder: RunFolder) -> str:
+def is_held(folder: RunFolder) -> bool:
+    """Whether a process is working in the folder now."""
+    if not folder.lock.is_file():
+        return False
+    lock = FileLock(folder.lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:  # whoever runs it will say what is wrong with the folder
+        return False
+    lock.release()
+    return False
+
+
+def holder_of(folder: RunFolder) -> str:
+    """The process that is working in the folder, in words."""
     try:
         return folder.holder.read_text(encoding="utf-8").strip()
     except OSError:

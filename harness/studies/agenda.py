@@ -16,7 +16,8 @@ from harness.spec.plan import Plan
 from harness.studies.arms import Arm, StudyArms, verdict_job
 from harness.studies.budget import Spent, spent_on, within
 from harness.studies.findings import Job
-from harness.studies.looks import FAR, Conclusion, Family, Following, Rule, follow, steered
+from harness.studies.looks import FAR, Conclusion, Family, Following, follow
+from harness.studies.rules import Rules
 from harness.studies.search import Find, Search, search
 from harness.studies.steering import Steering
 
@@ -26,7 +27,10 @@ PERPLEXITY = ("held_out", "perplexity")
 
 @dataclass(frozen=True)
 class Standing:
-    """All arms in one setting: their learning rates, and where the comparisons stand."""
+    """All arms in one setting: their learning rates, and where the comparisons stand.
+
+    An arm that was dropped before it was tuned has no best rate.
+    """
 
     setting: Setting
     key: ScoreKey
@@ -83,7 +87,8 @@ class _Planner:
         self._comparison = comparison
         self._study = comparison.study
         self._lookup = find
-        self._steering = steering
+        self._rules = Rules.of(self._study.seeds, self._study.alpha, steering.decisions)
+        self._dropped = steering.dropped - {comparison.reference}  # which all others need
         self._settled: dict[Job, StoredRun] = {}
         self._missing: dict[Job, None] = {}
 
@@ -101,7 +106,7 @@ class _Planner:
         searches = {
             arm.label: search(arm, self._study.tune, self._find) for arm in self._comparison.arms
         }
-        kept = {k: v for k, v in searches.items() if k not in self._steering.dropped}
+        kept = {k: v for k, v in searches.items() if k not in self._dropped}
         for trials in in_turns([found.missing for found in kept.values()]):
             self._want(trials)
         standings: dict[Setting, Standing] = {}
@@ -109,18 +114,19 @@ class _Planner:
         standings["default"] = self._stand("default", defaults)
         best = {label: found.best for label, found in searches.items() if found.best is not None}
         if self._study.tune.trials > 1 and best.keys() >= kept.keys():
-            standings["best"] = self._stand("best", defaults | best)
+            standings["best"] = self._stand("best", best)
         spent = spent_on(self._settled)
         jobs, stopped = within(self._study.budget, tuple(self._missing), self._settled)
         return Agenda(self._comparison, searches, standings, jobs, self._settled, spent, stopped)
 
     def _stand(self, setting: Setting, rates: dict[str, float]) -> Standing:
         """Replay the looks of one setting; what they lack is wanted."""
-        arms, rule = self._comparison.by_label, self._rule()
+        arms, last = self._comparison.by_label, self._rules.planned.last
         runs: dict[str, tuple[StoredRun, ...]] = {}
         ready: dict[str, int] = {}
         for label, arm in arms.items():
-            settled = self._consecutive(arm, rates[label], rule.last)
+            rate = rates.get(label)
+            settled = [] if rate is None else self._consecutive(arm, rate, last)
             ready[label] = len(settled) if arm.trains else FAR * len(settled)
             runs[label] = tuple(run for run in settled if run.record.status == "ok")
         key = self._key(arms[self._comparison.reference].plan, runs)
@@ -132,30 +138,22 @@ class _Planner:
             self._want(job for job in jobs if self._find(job) is None)
         return Standing(setting, key, scale, rates, runs, following)
 
-    def _rule(self) -> Rule:
-        return Rule.of(self._study.seeds, self._study.alpha, self._steering.more_seeds)
-
     def _follow(self, family: Family) -> Following:
         """Planned arms are one family; each decision to add some makes one of its own."""
         added = self._comparison.added
         compared = [
             arm.label for arm in self._comparison.arms if arm.label != self._comparison.reference
         ]
-        family.dropped = self._steering.dropped
+        family.dropped = self._dropped
         family.labels = [label for label in compared if label not in added]
-        found = follow(family, self._rule())
-        offset = len(self._steering.more_seeds)
+        found = follow(family, self._rules.planned)
         for number in sorted(set(added.values())):
             family.labels = [label for label in compared if added.get(label) == number]
-            alpha = steered(self._study.alpha, offset + number)
-            more = follow(family, Rule(((self._rule_counts(), alpha),)))
+            more = follow(family, self._rules.added[number])
             found.conclusions |= more.conclusions
             for label, count in more.wanted.items():
                 found.wanted[label] = max(count, found.wanted.get(label, 0))
         return found
-
-    def _rule_counts(self) -> tuple[int, ...]:
-        return tuple(range(self._study.seeds.first, self._rule().last + 1))
 
     def _consecutive(self, arm: Arm, rate: float, most: int) -> list[StoredRun]:
         """Settled runs of the first seeds, up to the first that is missing."""

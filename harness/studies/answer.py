@@ -31,8 +31,8 @@ WORDS = {
 class Answer:
     """The sentences that a page opens with.
 
-    ``state`` is "answered" when every comparison is decided, "open" when no run can decide the
-    rest, and "partial" while runs are still to come.
+    ``state`` is "answered" when every comparison is decided at the rates that the study asks for,
+    "open" when no run can decide the rest, and "partial" while runs are still to come.
     """
 
     state: str
@@ -48,8 +48,9 @@ def answer(agenda: Agenda) -> Answer:
     assert main is not None  # noqa: S101 - the default setting always stands
     found = [main.conclusion(arm.label) for arm in agenda.comparison.arms]
     known = [conclusion for conclusion in found if conclusion is not None]
-    waits = bool(agenda.jobs) or agenda.stopped != "" or _is_tuning(agenda)
-    decided = bool(known) and all(conclusion.decided for conclusion in known)
+    tuning = _is_tuning(agenda)
+    waits = bool(agenda.jobs) or agenda.stopped != "" or tuning
+    decided = not tuning and bool(known) and all(conclusion.decided for conclusion in known)
     state = "partial" if waits and not decided else "answered" if decided else "open"
     return Answer(
         state=state,
@@ -121,6 +122,7 @@ REASONS = {
     "items": "items and not seeds keep it open",
     "seeds": "open after the last seed that the study allows",
     "failed": "no run finished",
+    "reference": "no run of the reference finished",
     "dropped": "dropped by a decision",
     "waiting": "more runs are to come",
 }

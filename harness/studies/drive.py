@@ -12,6 +12,7 @@ from harness.errors import RunInUse, UserError, user_mistakes
 from harness.runs.batch import run_batch
 from harness.runs.executor import Executor
 from harness.runs.listener import Listener, RunResult
+from harness.runs.lock import holder_of, is_held
 from harness.studies.agenda import Agenda
 from harness.studies.findings import Findings, Job, is_settled
 
@@ -35,7 +36,10 @@ WHOLE = Shard()
 
 
 class Driver:
-    """Runs a study's jobs in rounds. All it knows is in the store, so another can take over."""
+    """Runs a study's jobs in rounds.
+
+    All it knows is on disk, so another can take over; that one counts tries from the start.
+    """
 
     def __init__(
         self,
@@ -43,12 +47,18 @@ class Driver:
         findings: Findings,
         executor: Executor,
         listeners: Callable[[Agenda], Sequence[Listener]],
+        tell: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Ask ``plan_next`` before every round, and have ``listeners`` made for it."""
+        """Ask ``plan_next`` before every round, and have ``listeners`` made for it.
+
+        ``tell`` gets the few sentences between rounds.
+        """
         self._plan_next = plan_next
         self._findings = findings
         self._executor = executor
         self._listeners = listeners
+        self._tell = tell
+        self._told = ""
         self._tries: Counter[str] = Counter()
 
     def drive(self, shard: Shard = WHOLE) -> Agenda:
@@ -63,8 +73,19 @@ class Driver:
             jobs = [job for job in agenda.jobs if shard.holds(job)]
             if not jobs:
                 return agenda
-            if not self._run(agenda, jobs):  # all of them are under way elsewhere
+            free = [job for job in jobs if not is_held(self._findings.store.folder(job.plan))]
+            if not free:
+                self._tell_who_holds(jobs)
+            if not free or not self._run(agenda, free):  # all of them are under way elsewhere
                 time.sleep(POLL_SECONDS)
+
+    def _tell_who_holds(self, jobs: Sequence[Job]) -> None:
+        """Say which processes this one waits for, once as long as they are the same."""
+        holders = {holder_of(self._findings.store.folder(job.plan)) for job in jobs}
+        text = f"waiting for the runs of {', '.join(sorted(holders))}"
+        if text != self._told:
+            self._tell(text)
+            self._told = text
 
     def _run(self, agenda: Agenda, jobs: Sequence[Job]) -> int:
         """Run one round; returns how many runs were carried out here."""
@@ -92,4 +113,8 @@ class Driver:
             self._tries[job.key] += 1
             if self._tries[job.key] >= MOST_TRIES:
                 self._findings.give_up(job)
+                self._tell(
+                    f"{job.key} was stopped {MOST_TRIES} times and counts as failed; to have it "
+                    f"tried again, remove its line from {self._findings.log}"
+                )
         return True

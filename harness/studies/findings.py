@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 from harness.errors import HarnessError, user_mistakes
@@ -12,6 +13,7 @@ from harness.records.record import RunRecord
 from harness.records.store import RunFolder, RunStore, StoredRun
 from harness.spec.plan import Plan
 from harness.spec.storage import read_json
+from harness.studies.steering import decide, read_steering
 
 Stage = Literal["tune", "verdict"]
 # A run that was stopped from outside says nothing about its variant: it is run again. Nor does a
@@ -53,11 +55,11 @@ class Job:
 class Findings:
     """Records of jobs. Whatever a study knows and concludes is made from these."""
 
-    def __init__(self, store: RunStore) -> None:
-        """Look into ``store``."""
+    def __init__(self, store: RunStore, log: Path) -> None:
+        """Look into ``store``, and into the study's ``log`` of decisions for runs given up."""
         self.store = store
+        self.log = log
         self._known: dict[Job, StoredRun] = {}
-        self._given_up: set[Job] = set()
 
     def find(self, job: Job) -> StoredRun | None:
         """The job's settled run; None where it has yet to be run, or to be run again."""
@@ -69,8 +71,16 @@ class Findings:
         return known
 
     def give_up(self, job: Job) -> None:
-        """Take the job's failure as settled: it has been tried often enough."""
-        self._given_up.add(job)
+        """Take the job's failure as settled, here and wherever the study is looked at again.
+
+        Raises:
+            StorageError: the log cannot be written.
+        """
+        if not self._is_given_up(job):
+            decide(self.log, "give_up", job.key)
+
+    def _is_given_up(self, job: Job) -> bool:
+        return job.key in read_steering(self.log).given_up
 
     def _read(self, job: Job) -> StoredRun | None:
         folder = RunFolder(self.store.root / job.key)
@@ -82,7 +92,7 @@ class Findings:
             return None
         if record.fingerprint != job.fingerprint:
             return None
-        if not is_settled(record) and job not in self._given_up:
+        if not is_settled(record) and not self._is_given_up(job):
             return None
         return StoredRun(folder, _slim(record, job.plan))
 

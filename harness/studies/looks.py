@@ -14,14 +14,12 @@ from harness.report.judging import Difference, Multiplicity, compare_all, make_d
 from harness.report.pairing import Aligned
 from harness.report.sample import Scale, make_sample
 from harness.report.statistics.effects import Effect
-from harness.spec.study import Seeds
 from harness.studies.spending import levels
 
 FAR = 1000  # seeds that stand for any number of them
-PLANNED = 0.9  # of the allowed error; the rest is kept for steering
 SMALLEST_LEVEL = 1e-8
 
-Limit = Literal["", "items", "seeds", "failed", "dropped", "waiting"]
+Limit = Literal["", "items", "seeds", "failed", "reference", "dropped", "waiting"]
 DECIDED = ("better", "worse", "equivalent")
 
 
@@ -30,8 +28,9 @@ class Conclusion:
     """What is known of one arm against the reference.
 
     ``limit`` says what keeps an undecided comparison undecided: too few items, the number of
-    seeds, runs that failed, a person's decision, or runs that are still to come. ``seeds`` are
-    those at the look that is told; ``level`` is the error that this look may use for one arm.
+    seeds, runs that failed (its own or the reference's), a person's decision, or runs that are
+    still to come. ``seeds`` are those at the look that is told; ``level`` is the error that this
+    look may use for one arm.
     """
 
     label: str
@@ -65,21 +64,6 @@ class Rule:
 
     stretches: tuple[tuple[tuple[int, ...], float], ...]
 
-    @classmethod
-    def of(cls, seeds: Seeds, alpha: float, more: Sequence[int] = ()) -> Rule:
-        """The rule of a study; ``more`` are seeds that decisions have added since.
-
-        Every decision to look beyond the plan may use half of what the one before could, so that
-        all of them together stay within the part that the plan leaves.
-        """
-        counts = tuple(range(seeds.first, seeds.last + 1))
-        stretches = [(counts, PLANNED * alpha)]
-        last = seeds.last
-        for number, extra in enumerate(more):
-            stretches.append((tuple(range(last + 1, last + extra + 1)), steered(alpha, number)))
-            last += extra
-        return cls(tuple(stretches))
-
     @property
     def last(self) -> int:
         """Seeds at the last look."""
@@ -90,11 +74,6 @@ class Rule:
         for counts, alpha in self.stretches:
             for place, count in enumerate(counts):
                 yield count, partial(_levels_of, counts, alpha, place)
-
-
-def steered(alpha: float, number: int) -> float:
-    """The error that the decision of that number (from 0) may use."""
-    return (1 - PLANNED) * alpha * 0.5 ** (number + 1)
 
 
 def _levels_of(counts: tuple[int, ...], alpha: float, place: int, arms: int) -> tuple[float, float]:
@@ -187,10 +166,16 @@ class _Replay:
         effects = self._effects()
         for label in [label for label in self._open if label not in effects]:
             self._seeds.pop(label)
-            self._close(label, "failed")
+            self._close(label, self._why_no_effect(label))
         self._decide(effects, count, level)
         for label in list(self._open):
             self._close_what_seeds_cannot_decide(label, effects[label], level)
+
+    def _why_no_effect(self, label: str) -> Limit:
+        aligned = self._family.aligned
+        finished = () if aligned is None else aligned.labels
+        alone = label in finished and self._family.reference not in finished
+        return "reference" if alone else "failed"
 
     def _effects(self) -> dict[str, Effect]:
         family = self._family

@@ -25,6 +25,7 @@ from harness.studies.steering import Steering, decide, read_steering
 
 OF_STUDY = "study."
 REQUEST = "request.json"
+DECISIONS = "decisions.jsonl"
 
 
 class StudyRequest(Frozen):
@@ -57,7 +58,7 @@ class OpenStudy:
     @property
     def log(self) -> Path:
         """Decisions taken while it runs."""
-        return self.folder / "decisions.jsonl"
+        return self.findings.log
 
     def refuse_another(self) -> None:
         """Refuse a name that was given to other words before.
@@ -102,11 +103,19 @@ class OpenStudy:
 
         Raises:
             UnknownName: an arm to drop that there is not, or a variant to add.
+            UserError: the arm to drop is the reference.
         """
-        labels = [arm.label for arm in self.comparison().arms]
+        comparison = self.comparison()
+        labels = list(comparison.by_label)
         for label in drop:
             if label not in labels:
                 raise UnknownName("variant of the study", label, labels)
+            if label == comparison.reference:
+                raise UserError(
+                    f"{label} is the reference, with which every other variant is compared",
+                    where="--drop",
+                    hint="for another reference: --set study.reference=NAME, which is a new study",
+                )
         compare_what(self.study, self.device, self.typed, (*self.steering().added, *add))
         for label in drop:
             decide(self.log, "drop", label)
@@ -148,7 +157,8 @@ def open_study(
     study = parse(Study, study.model_dump(mode="json") | {"name": name}, where="--name")
     if budget is not None:  # how much may be spent does not make it another study
         study = study.model_copy(update={"budget": budget})
-    findings = Findings(RunStore(reports / "runs"))
+    log = reports / "studies" / study.name / DECISIONS
+    findings = Findings(RunStore(reports / "runs"), log)
     opened = OpenStudy(study, request, Typed(tuple(kept), request.tasks), device, reports, findings)
     opened.refuse_another()
     return opened

@@ -27,6 +27,7 @@ from harness.report.ranking import packed_base
 from harness.report.rows import COLOURS, MARKERS
 from harness.studies.agenda import Agenda, Standing
 from harness.studies.answer import REASONS, Answer, answer, shown, value_of
+from harness.studies.arms import Arm
 from harness.studies.search import Search
 from harness.studies.steering import Steering
 
@@ -110,9 +111,7 @@ def _variants_section(agenda: Agenda) -> Section:
 
 
 def _cells(agenda: Agenda, standing: Standing, label: str) -> Iterator[Cell]:
-    rate = standing.rates[label]
-    trains = agenda.comparison.by_label[label].trains
-    yield Cell(f"{rate:g}", rate) if trains else Cell("not trained", None, "muted")
+    yield _rate_cell(standing.rates.get(label), agenda.comparison.by_label[label])
     value = value_of(standing, label)
     yield unknown() if value is None else Cell(numbers.number(value), value)
     found = standing.conclusion(label)
@@ -129,6 +128,12 @@ def _cells(agenda: Agenda, standing: Standing, label: str) -> Iterator[Cell]:
         yield Cell(word + limit, word, TONES.get(word, ""))
     seeds = len(standing.runs.get(label, ()))
     yield Cell(str(seeds), seeds)
+
+
+def _rate_cell(rate: float | None, arm: Arm) -> Cell:
+    if not arm.trains:
+        return Cell("not trained", None, "muted")
+    return Cell("not tuned", None, "muted") if rate is None else Cell(f"{rate:g}", rate)
 
 
 def _what_tuning_changes(agenda: Agenda) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Steering: the decisions that a person takes while a study runs, appended to a small log."""
+"""Steering: the decisions that are taken while a study runs, appended to a small log."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ from pydantic import ValidationError
 from harness.errors import InvalidFile, StorageError
 from harness.spec.schema import Frozen
 
+Kind = Literal["drop", "add", "more_seeds", "give_up"]
+
 
 class Decision(Frozen):
-    """One decision: when, what, and about which arm or how many seeds."""
+    """One decision: when, what, and about which arm, how many seeds or which run.
+
+    Persons take all kinds but the last: a driver gives up a run that was stopped too often.
+    """
 
     time: str
-    kind: Literal["drop", "add", "more_seeds"]
+    kind: Kind
     value: str
 
 
@@ -39,9 +44,9 @@ class Steering:
         return tuple(self._values("add"))
 
     @property
-    def more_seeds(self) -> tuple[int, ...]:
-        """Seeds allowed beyond the plan, decision by decision."""
-        return tuple(int(value) for value in self._values("more_seeds"))
+    def given_up(self) -> frozenset[str]:
+        """Runs that are not tried again, by their folders below the store."""
+        return frozenset(self._values("give_up"))
 
     def _values(self, kind: str) -> Iterator[str]:
         return (item.value for item in self.decisions if item.kind == kind)
@@ -68,7 +73,7 @@ def read_steering(path: Path) -> Steering:
     return Steering(tuple(decisions))
 
 
-def decide(path: Path, kind: Literal["drop", "add", "more_seeds"], value: str) -> None:
+def decide(path: Path, kind: Kind, value: str) -> None:
     """Append a decision.
 
     Raises:

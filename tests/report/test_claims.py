@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from harness.records.store import StoredRun
 from harness.report.claims.decide import Interval, Measured, lean, regions, settle
+from harness.report.claims.ground import make_grounds
 from harness.report.claims.judge import Judgement, judge
+from harness.report.claims.measures import measure
 from harness.report.claims.page import claims_page, evidence
 from harness.report.claims.publish import findings_of, publish_findings
+from harness.report.pairing import ScoreKey
 from harness.report.sides import read_runs
 from harness.report.statistics.noise import Noise
 from harness.report.write import markdown_page
 from harness.spec.claim import Claim
+from harness.spec.derived_names import LONGEST_NAME
 from harness.spec.registry import claim_names, load_claim
 from harness.spec.schema import parse
 from harness.studies.published import publish_study
@@ -144,6 +151,68 @@ def test_costs_are_ratios_over_seeds(tmp_path: Path) -> None:
     assert of_one(judge([less], runs)).outcome == "contradicted"
 
 
+@pytest.mark.parametrize(
+    "check",
+    [
+        {"says": "worse"},
+        {"kind": "cost", "cost": "memory", "ratio": [1.0, 1.3]},
+        {"kind": "speed", "ratio": [0.0001, 10000.0]},
+    ],
+)
+def test_every_noisy_comparison_pays_for_the_looks(
+    tmp_path: Path, check: dict[str, object]
+) -> None:
+    made = [
+        Made(
+            name,
+            seed=seed,
+            log_ratio=more,
+            seed_noise=0.02,
+            memory=1 + more + 0.05 * (seed % 2) * more * 10,
+            device=GPU,
+        )
+        for name, more in (("lora_bf16", 0.0), ("qlora_nf4", 0.1))
+        for seed in range(3)
+    ]
+    (ground,) = make_grounds(runs_of(tmp_path, made))
+    (one,) = claim(**check).checks
+    once, often = (measure(one, replace(ground, looks=looks)) for looks in (1, 3))
+    assert once.p > 0, once
+    assert often.p == pytest.approx(3 * once.p), (once, often)
+
+
+def with_form(run: StoredRun, form: str) -> StoredRun:
+    """The run, scored in another form too, where every seed is worse by another amount."""
+    key = ScoreKey("held_out", "perplexity", "training")
+    score = key.find(run.record)
+    assert score is not None
+    assert score.items is not None
+    table = pq.read_table(run.folder.path / score.items)
+    more = 0.02 + 0.005 * run.record.plan.seed
+    place = table.schema.get_field_index("numerator")
+    worse = table["numerator"].to_numpy() + more * table["denominator"].to_numpy()
+    name = f"items/held_out-perplexity-after-{form}.parquet"
+    pq.write_table(table.set_column(place, "numerator", [worse]), run.folder.path / name)
+    other = score.model_copy(
+        update={"precision": form, "items": name, "items_sha256": None,
+                "value": score.value * math.exp(more), "headline": False}
+    )  # fmt: skip
+    record = run.record.model_copy(update={"scores": (*run.record.scores, other)})
+    return replace(run, record=record)
+
+
+def test_a_comparison_of_forms_pays_for_the_looks(tmp_path: Path) -> None:
+    made = [Made("qlora_nf4", seed=seed) for seed in range(3)]
+    runs = [with_form(run, "merged") for run in runs_of(tmp_path, made)]
+    (ground,) = make_grounds(runs)
+    data = claim(says="worse").model_dump(mode="json")
+    check = {"kind": "form", "variant": ["qlora_nf4"], "form": "merged", "says": "worse"}
+    (one,) = parse(Claim, data | {"checks": [check]}, where="made_up.toml").checks
+    once, often = (measure(one, replace(ground, looks=looks)) for looks in (1, 3))
+    assert once.p > 0, once
+    assert often.p == pytest.approx(3 * once.p), (once, often)
+
+
 def test_what_can_happen_is_not_refuted_where_it_does_not(tmp_path: Path) -> None:
     runs = runs_of(tmp_path, seven())
     can = claim(says="better").model_copy(update={"can": True})
@@ -170,6 +239,29 @@ def test_rates_are_those_of_a_studys_trials_and_scores_those_at_the_best_rate(
     assert "at default rates" in evidence(found), "the untuned difference stands beside it"
     assert found.ground is not None
     assert found.ground.looks > 1, "a study looks more than once, and pays for it"
+
+
+LONG = {"training.schedule": "linear", "training.warmup_steps": 1, "training.max_grad_norm": 0.5}
+
+
+@pytest.mark.parametrize("more", [{}, {"adapter.init_lora_weights": "gaussian", **LONG}])
+def test_a_tuned_arm_keeps_what_else_was_set(tmp_path: Path, more: dict[str, object]) -> None:
+    """Settings whose names come after the learning rate's, also where a digest stands for them."""
+    settings = {"training.weight_decay": 0.1, **more}
+    variants = ["lora_bf16", {"variant": "lora_bf16", "settings": settings}]
+    bench = Bench.of(tmp_path, World(), variants=variants)
+    agenda = bench.finish()
+    runs, _ = read_runs(tmp_path / "runs")
+    (ground,) = make_grounds(runs)
+    assert set(ground.arms) == {arm.label for arm in bench.comparison.arms}
+    names = {run.record.plan.variant for run in runs}
+    assert any(len(name) == LONGEST_NAME for name in names) == bool(more), names
+    for arm in bench.comparison.arms:
+        found = ground.arms[arm.label]
+        assert found.best is not None
+        assert found.best.plan.training.weight_decay == arm.plan.training.weight_decay
+        trials = agenda.searches[arm.label].trials
+        assert found.rates == pytest.approx({trial.rate: trial.loss for trial in trials})
 
 
 def test_findings_stand_beside_a_published_study_and_are_made_again_with_it(tmp_path: Path) -> None:

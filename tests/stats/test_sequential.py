@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.spec.study import Seeds
-from harness.studies.looks import FAR, Family, Rule, follow, restrict
+from harness.studies.looks import FAR, Family, follow, restrict
+from harness.studies.rules import Rules
 from tests.stats.simulate import judge, scale_of
 from tests.stats.worlds import REFERENCE, World, draw
 
@@ -32,7 +33,7 @@ class Count:
 def sequential(world: World, tries: int, seed: int, seeds: Seeds = SEEDS) -> Count:
     """Studies through the code that a study goes through, given all seeds beforehand."""
     draws, scale, count = np.random.default_rng(seed), scale_of(world, MARGIN), Count()
-    rule = Rule.of(seeds, 0.05)
+    rule = Rules.of(seeds, 0.05).planned
     for _ in range(tries):
         aligned = draw(world, draws)
         labels = [label for label in world.labels if label != REFERENCE]

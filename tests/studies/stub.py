@@ -138,9 +138,13 @@ class Bench:
         comparison = compare_what(study(**written), CPU)
         return cls(comparison, StubExecutor(RunStore(folder / "runs"), world or World()))
 
+    def findings(self) -> Findings:
+        """The store and the log of decisions, as somebody who has just come reads them."""
+        return Findings(self.executor.store, self.executor.store.root.parent / "decisions.jsonl")
+
     def agenda(self) -> Agenda:
         """What is known to somebody who has just come."""
-        return next_plans(self.comparison, Findings(self.executor.store).find, self.steering)
+        return next_plans(self.comparison, self.findings().find, self.steering)
 
     def finish(self) -> Agenda:
         """Run everything; returns the last agenda."""

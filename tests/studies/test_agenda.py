@@ -10,9 +10,11 @@ from harness.errors import InvalidFile, UnknownName
 from harness.records.store import RunStore
 from harness.spec.plan import Plan
 from harness.spec.request import Request
+from harness.studies.answer import answer
 from harness.studies.arms import Typed, compare_what, trial_plan, verdict_plan
 from harness.studies.page import make_page
 from harness.studies.search import validation_loss
+from harness.studies.steering import Decision, Steering
 from harness.train.path import resolve
 from tests.planned import CPU
 from tests.store_records import record_of
@@ -206,3 +208,67 @@ def test_the_page_says_that_the_base_is_itself_dequantized(tmp_path: Path) -> No
     bench = Bench.of(tmp_path, suite="quick")
     page = make_page(bench.finish(), bench.steering)
     assert "dequantized: the model's file holds Q4_1 weights" in str(page.sections[0].blocks)
+
+
+def test_an_arm_dropped_before_it_was_tuned_has_no_best_rate(tmp_path: Path) -> None:
+    """Its runs at the default rate are not told under "best"."""
+    bench = Bench.of(tmp_path, WORSE)
+    for job in bench.agenda().jobs:
+        if job.stage == "verdict" or job.arm == "lora_bf16":
+            bench.executor.run(job.plan)
+    bench.steering = Steering((Decision(time="now", kind="drop", value="qlora_nf4"),))
+    agenda = bench.finish()
+    best = agenda.standings["best"]
+    assert len(agenda.standings["default"].runs["qlora_nf4"]) == 2
+    assert "qlora_nf4" not in best.rates
+    assert best.runs["qlora_nf4"] == ()
+    found = best.conclusion("qlora_nf4")
+    assert found is not None
+    assert (found.difference, found.limit) == (None, "dropped")
+    assert "not tuned" in str(make_page(agenda, bench.steering).sections[1].blocks)
+
+
+def test_a_log_that_drops_the_reference_still_compares(tmp_path: Path) -> None:
+    """Older logs may hold such a decision."""
+    bench = Bench.of(tmp_path, WORSE)
+    bench.steering = Steering((Decision(time="now", kind="drop", value="lora_bf16"),))
+    best = bench.finish().standings["best"]
+    assert best.rates["lora_bf16"] == 5e-4, "it is tuned as the others are"
+    found = best.conclusion("qlora_nf4")
+    assert found is not None
+    assert found.decided
+
+
+def test_a_study_that_is_still_tuning_is_not_answered(tmp_path: Path) -> None:
+    bench = Bench.of(tmp_path, World(worse={"qlora_nf4": 0.5}))
+    while verdicts := [job for job in bench.agenda().jobs if job.stage == "verdict"]:
+        for job in verdicts:
+            bench.executor.run(job.plan)
+    agenda = bench.agenda()
+    found = agenda.standings["default"].conclusion("qlora_nf4")
+    assert found is not None
+    assert found.decided
+    assert answer(agenda).state == "partial"
+    assert "not finished" in str(make_page(agenda, bench.steering).sections[0].blocks)
+
+
+@pytest.mark.parametrize(
+    ("failing", "limits"),
+    [
+        (("lora_bf16",), ["reference", "reference"]),
+        (("lora_bf16", "qlora_nf4"), ["failed", "reference"]),
+        (("lora_bf16", "qlora_nf4", "qlora_fp4"), ["failed", "failed"]),
+        (("qlora_nf4",), ["failed", "seeds"]),
+    ],
+)
+def test_whose_runs_failed_is_said(
+    tmp_path: Path, failing: tuple[str, ...], limits: list[str]
+) -> None:
+    world = World(fails=lambda plan: "failed" if plan.variant in failing else "", seed_sd=0.02)
+    variants = ["lora_bf16", "qlora_nf4", "qlora_fp4"]
+    bench = Bench.of(tmp_path, world, variants=variants, tune={"trials": 1})
+    agenda = bench.finish()
+    found = [agenda.standings["default"].conclusion(label) for label in variants[1:]]
+    assert [one.limit for one in found if one is not None] == limits
+    told = " ".join(answer(agenda).conclusions)
+    assert ("no run of the reference finished" in told) == ("reference" in limits)

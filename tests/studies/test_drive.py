@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import Future
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,13 @@ from harness.errors import RunInUse, UserError
 from harness.records.events import Hear
 from harness.records.record import Problem, RunRecord
 from harness.records.store import RunStore
+from harness.runs.listener import Listener
+from harness.runs.lock import held
+from harness.runs.stop import Stop
 from harness.spec.plan import Plan
 from harness.studies import drive
+from harness.studies.agenda import Agenda, next_plans
 from harness.studies.drive import Driver, Shard
-from harness.studies.findings import Findings
 from tests.store_records import record_of
 from tests.studies.stub import Bench, StubExecutor, World
 
@@ -23,11 +28,9 @@ WORSE = World(worse={"qlora_nf4": 0.05})
 
 def driver(bench: Bench, executor: StubExecutor | None = None) -> Driver:
     """A driver that has just come."""
-    findings = Findings(bench.executor.store)
+    findings = bench.findings()
 
     def agenda() -> object:
-        from harness.studies.agenda import next_plans
-
         return next_plans(bench.comparison, findings.find, bench.steering)
 
     return Driver(agenda, findings, executor or bench.executor, lambda _: [])  # type: ignore[arg-type]
@@ -84,6 +87,34 @@ def test_what_another_driver_runs_is_left_to_it(
     assert len({plan.fingerprint for plan in executor.ran}) == len(executor.ran)
 
 
+def test_a_driver_waits_quietly_for_runs_that_another_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drive, "POLL_SECONDS", 0.0)
+    bench = Bench.of(tmp_path, variants=["base", "base_nf4"], reference="base", tune={"trials": 1})
+    findings, told, rounds = bench.findings(), [], []
+    looks = iter(range(100))
+    with ExitStack() as another:
+        for job in bench.agenda().jobs:
+            folder = bench.executor.store.folder(job.plan)
+            another.enter_context(held(folder, lambda _: None, Stop(), wait=False))
+
+        def agenda() -> Agenda:
+            if next(looks) == 5:  # the other driver dies
+                another.close()
+            return next_plans(bench.comparison, findings.find, bench.steering)
+
+        def listeners(found: Agenda) -> list[Listener]:
+            rounds.append(len(found.jobs))
+            return []
+
+        last = Driver(agenda, findings, bench.executor, listeners, told.append).drive()
+    assert last.finished
+    assert rounds == [2], "nothing is announced while there is nothing to run"
+    assert len(told) == 1
+    assert f"process {os.getpid()} on " in told[0]
+
+
 class Ends(StubExecutor):
     """Every run ends with the same problem."""
 
@@ -101,6 +132,14 @@ def test_a_run_that_is_killed_is_tried_again_but_not_for_ever(tmp_path: Path) ->
     executor = Ends(bench.executor.store, WORSE)
     driver(bench, executor).drive()
     assert [plan.variant for plan in executor.ran].count("base_nf4") == 3
+    after = bench.agenda()
+    assert after.finished, "whoever comes later knows it too"
+    assert after.spent.failed == 2
+    driver(bench, executor).drive()
+    assert len(executor.ran) == 6
+    log = bench.findings().log
+    log.write_text("")
+    assert len(bench.agenda().jobs) == 2, "without its line a run is tried again"
 
 
 def test_a_mistake_that_every_run_would_make_ends_the_study_at_once(tmp_path: Path) -> None:
@@ -109,4 +148,4 @@ def test_a_mistake_that_every_run_would_make_ends_the_study_at_once(tmp_path: Pa
     executor.kind = "CorpusError"
     with pytest.raises(UserError, match="for a reason"):
         driver(bench, executor).drive()
-    assert Findings(bench.executor.store).find(bench.agenda().jobs[0]) is None
+    assert bench.findings().find(bench.agenda().jobs[0]) is None

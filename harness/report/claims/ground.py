@@ -7,13 +7,16 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 from harness.records.store import StoredRun
 from harness.report.rows import Row, flatten, make_training_rows
 from harness.spec.claim import holds
+from harness.spec.derived_names import derived_name
+from harness.spec.overrides import parse_settings
 from harness.spec.plan import Plan
 
-RATE = "+training.learning_rate="
+RATE = "training.learning_rate"
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class Ground:
 
     ``billions`` counts the model's parameters, ``tokens`` what its runs were trained on (their
     median; None where nothing was trained). ``looks`` is how often a study may have looked at
-    the seeds before it stopped: once where all seeds were given beforehand.
+    the seeds before it stopped: once where nothing was tuned. Records do not say when a study
+    looked, so one with a fixed number of seeds pays for looks that it did not take.
     """
 
     title: str
@@ -104,7 +108,7 @@ def _alike(plan: Plan) -> str:
 def _ground(runs: Sequence[StoredRun]) -> Ground:
     trials = [run for run in runs if run.record.plan.score.split == "validation"]
     rows = make_training_rows(run for run in runs if run.record.plan.score.split != "validation")
-    names = sorted({_plain(run.record.plan.variant) for run in runs})
+    names = sorted({_plain(run.record.plan) for run in runs})
     arms = {name: _arm(name, rows, trials) for name in names}
     totals = [
         record.census.total - record.census.trainable
@@ -125,19 +129,36 @@ def _ground(runs: Sequence[StoredRun]) -> Ground:
     )
 
 
-def _plain(variant: str) -> str:
-    return variant.partition(RATE)[0]
+def _plain(plan: Plan) -> str:
+    """The variant's name without its learning rate: all that is tuned is one arm.
+
+    A long name ends in a digest of all its settings, so it is made anew from what was asked.
+    """
+    if plan.request is not None:
+        name = plan.request.variant
+        overrides, _ = parse_settings(plan.request.settings)
+        if derived_name(name, overrides) == plan.variant:
+            return derived_name(name, _without_rate(overrides))
+    parts = plan.variant.split("+")
+    return "+".join(part for part in parts if not part.startswith(f"{RATE}="))
+
+
+def _without_rate(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    section, _, key = RATE.partition(".")
+    kept = {name: value for name, value in overrides.items() if name != section}
+    rest = {name: value for name, value in overrides.get(section, {}).items() if name != key}
+    return kept | {section: rest} if rest else kept
 
 
 def _arm(name: str, rows: Sequence[Row], trials: Sequence[StoredRun]) -> Arm:
-    own = [row for row in rows if _plain(row.variant) == name and row.finished]
+    own = [row for row in rows if _plain(row.plan) == name and row.finished]
     default = max(
         (row for row in own if row.variant == name), key=lambda row: len(row.seeds), default=None
     )
     rates = {
         run.record.plan.training.learning_rate: _loss(run)
         for run in trials
-        if _plain(run.record.plan.variant) == name
+        if _plain(run.record.plan) == name
     }
     arm = Arm(name, default, None, rates)
     if default is not None and not default.plan.trains:

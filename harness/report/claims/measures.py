@@ -143,7 +143,7 @@ def _(check: FormCheck, ground: Ground) -> Measured:
     effect = make_sample(joined, scale).paired("own", "other")
     if effect is None:
         return _out("no seed in common")
-    return _judged(check, effect, scale, 1, None)
+    return _judged(check, effect, scale, ground.looks, None)
 
 
 def _beside(first: Aligned, second: Aligned) -> Aligned | None:
@@ -178,7 +178,9 @@ def _(check: CostCheck, ground: Ground) -> Measured:
     if not len(logs):
         return _out(f"{check.cost} was not measured for both")
     where = within(*map(math.log, check.ratio))
-    return _ratio(f"{check.cost} × ", logs, where, exact=check.cost == "weights")
+    if check.cost == "weights":
+        return _exact_ratio(f"{check.cost} × ", float(logs.mean()), where)
+    return _ratio(f"{check.cost} × ", logs, where, ground.looks)
 
 
 def _cost_reader(cost: str, rows: Sequence[Row]) -> Callable[[Row], float | None]:
@@ -211,13 +213,18 @@ def _logs(own: dict[int, float], other: dict[int, float]) -> Floats:
     return np.array([math.log(own[seed] / other[seed]) for seed in common])
 
 
-def _ratio(name: str, logs: Floats, where: Regions, *, exact: bool) -> Measured:
+def _exact_ratio(name: str, log: float, where: Regions) -> Measured:
+    """A ratio without noise."""
+    inside = where.fits[0] <= log <= where.fits[1]
+    return Measured("reproduced" if inside else "contradicted", 0.0, f"{name}{math.exp(log):.3g}")
+
+
+def _ratio(name: str, logs: Floats, where: Regions, looks: int) -> Measured:
     """A ratio over seeds: the runs are the items, so Student's interval of their mean."""
     mean = float(logs.mean())
     text = f"{name}{math.exp(mean):.3g}"
-    if exact or (len(logs) >= FEWEST_RUNS and float(np.ptp(logs)) == 0):
-        inside = where.fits[0] <= mean <= where.fits[1]
-        return Measured("reproduced" if inside else "contradicted", 0.0, text)
+    if len(logs) >= FEWEST_RUNS and float(np.ptp(logs)) == 0:
+        return _exact_ratio(name, mean, where)
     if len(logs) < FEWEST_RUNS:
         return Measured("undecided", 1.0, f"{text} (one run each)", "three seeds or more")
     noise = Noise(float(logs.var(ddof=1)) / len(logs), len(logs) - 1.0)
@@ -227,7 +234,7 @@ def _ratio(name: str, logs: Floats, where: Regions, *, exact: bool) -> Measured:
         return mean - half, mean + half
 
     low, high = interval(0.05)
-    outcome, p = lean(interval, where)
+    outcome, p = lean(interval, where, looks)
     text += f" [{math.exp(low):.3g}, {math.exp(high):.3g}], {len(logs)} seeds"
     return Measured(outcome, p, text, "more seeds")
 
@@ -294,7 +301,7 @@ def _(check: SpeedCheck, ground: Ground) -> Measured:
     logs = np.array([math.log(_times_as_fast(own[seed], other[seed])) for seed in common])
     if not len(logs):
         return _out("no training losses on common seeds")
-    return _ratio("speed × ", logs, within(*map(math.log, check.ratio)), exact=False)
+    return _ratio("speed × ", logs, within(*map(math.log, check.ratio)), ground.looks)
 
 
 def _curves(row: Row) -> dict[int, Floats]:

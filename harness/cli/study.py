@@ -228,13 +228,13 @@ def _show_status(opened: OpenStudy, agenda: Agenda) -> None:
 
 def _show_plan(opened: OpenStudy, agenda: Agenda) -> None:
     """What the study will need, by stage; nothing is written."""
-    from harness.forecast.duration import expected_seconds
+    from harness.forecast.duration import whole_run_seconds
     from harness.runs.room import predicted_bytes
     from harness.studies.outlook import outlook
 
     runs = opened.findings.store.root
     say(opened.study.question, style="bold")
-    stages = outlook(agenda, lambda plan: expected_seconds(plan, runs), predicted_bytes)
+    stages = outlook(agenda, whole_run_seconds(runs), predicted_bytes)
     out.print(plan_table(stages))
     for line in plan_remarks(agenda):
         say(line)

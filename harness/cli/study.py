@@ -16,6 +16,7 @@ from harness.cli.options import (
     ReportsOption,
     SetOption,
     TaskOption,
+    TrustOption,
 )
 from harness.cli.placing import (
     AddressOption,
@@ -95,6 +96,7 @@ def study(
         ),
     ] = None,
     track: TrackOption = [],  # noqa: B006
+    trust_remote_code: TrustOption = False,
 ) -> None:
     """Answer a question about variants: tune each, add seeds until it is decided, report."""
     from harness.runs.order import Order
@@ -104,7 +106,7 @@ def study(
     part = _parse_shard(shard)
     spending = _parse_budget(budget)
     placing = Placing(executor, jobs, gpus, address, partition)
-    runner = placing.make(_store(reports), Order(wait=False))
+    runner = placing.make(_store(reports), Order(wait=False, trust_remote_code=trust_remote_code))
     settings = with_sources(settings, model, data, include_path)
     request = StudyRequest(
         study=name, settings=tuple(settings), suite=suite, tasks=tuple(task), called=called

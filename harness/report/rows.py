@@ -221,7 +221,7 @@ def memory_kind(rows: Sequence[Row]) -> str:
     return "peak_resident_bytes"
 
 
-def make_training_rows(runs: Iterable[StoredRun]) -> tuple[Row, ...]:
+def make_rows(runs: Iterable[StoredRun]) -> tuple[Row, ...]:
     """Group runs into rows, in name order.
 
     A variant that was run in several settings (another corpus, budget or device) gets one row per

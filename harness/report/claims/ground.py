@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from harness.records.store import StoredRun
-from harness.report.rows import Row, flatten, make_training_rows
+from harness.report.rows import Row, flatten, make_rows
 from harness.spec.claim import holds
 from harness.spec.plan import Plan
 
@@ -103,7 +103,7 @@ def _alike(plan: Plan) -> str:
 
 def _ground(runs: Sequence[StoredRun]) -> Ground:
     trials = [run for run in runs if run.record.plan.score.split == "validation"]
-    rows = make_training_rows(run for run in runs if run.record.plan.score.split != "validation")
+    rows = make_rows(run for run in runs if run.record.plan.score.split != "validation")
     names = sorted({_plain(run.record.plan.variant) for run in runs})
     arms = {name: _arm(name, rows, trials) for name in names}
     totals = [

@@ -51,6 +51,10 @@ class HarnessError(Exception):
         self.expected = None if expected is None else str(expected)
         self.hint = hint
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel to another process as it is: its class, its parts and what else it knows."""
+        return _arrived, (type(self), self.args, self.__dict__)
+
     def __str__(self) -> str:
         parts = [self.what]
         if self.where:
@@ -60,6 +64,15 @@ class HarnessError(Exception):
         if self.hint:
             parts.append(f"  try:      {self.hint}")
         return "\n".join(parts)
+
+
+def _arrived(
+    kind: type[HarnessError], args: tuple[object, ...], parts: dict[str, object]
+) -> HarnessError:
+    """An error of another process, without asking for the arguments that made it there."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(parts)
+    return error
 
 
 class UserError(HarnessError):

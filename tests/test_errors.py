@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from harness import errors
-from harness.errors import FetchError, HarnessError, InvalidFile, RunError, UnknownName, UserError
+from harness.errors import (
+    FetchError,
+    HarnessError,
+    InvalidFile,
+    RunError,
+    RunInUse,
+    UnknownName,
+    UserError,
+)
 
 
 def test_a_message_has_one_line_per_part_and_no_empty_ones() -> None:
@@ -53,3 +63,19 @@ def test_one_root_catches_every_error_and_the_tree_is_drawn_in_the_docstring() -
     own = [item for item in kinds if issubclass(item, Exception)]
     assert all(issubclass(item, HarnessError) for item in own)
     assert all(item.__name__ in (errors.__doc__ or "") for item in own)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RunInUse("a process is running this plan", where="/runs/a", hint="wait"),
+        UnknownName("variant", "lora_bf17", ["lora_bf16"], where="--variant"),
+        UserError("wrong", where=1, expected="right"),
+    ],
+)
+def test_errors_travel_between_processes_as_they_are(error: HarnessError) -> None:
+    """Executors send them from where a plan was to be run."""
+    found = pickle.loads(pickle.dumps(error))
+    assert type(found) is type(error)
+    assert str(found) == str(error)
+    assert vars(found) == vars(error)

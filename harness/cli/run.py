@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from harness.records.store import RunStore
     from harness.runs.executor import Executor
     from harness.runs.listener import RunResult
+    from harness.runs.order import Order
     from harness.spec.plan import Plan
     from harness.trackers.tracker import Tracker
 
@@ -112,7 +113,7 @@ def run(
     plans = resolve(request, runner.device(device.value))
     check_devices(plans)
     preflight(plans)
-    check_run([plan for plan in plans if force or store.find(plan) is None], reports)
+    check_run(to_be_run(plans, store, order), reports)
     trackers = make_trackers(track, reports)
     if changes := said_changes(plans[0]):
         say(changes)
@@ -128,6 +129,18 @@ def run(
     code = _exit_code(plans, records)
     if code:
         raise typer.Exit(code)
+
+
+def to_be_run(plans: list[Plan], store: RunStore, order: Order) -> list[Plan]:
+    """Those of ``plans`` that no record makes unnecessary: what did not end well is run again."""
+    from harness.runs.supervise import makes_running_unnecessary
+
+    known = [store.find(plan) for plan in plans]
+    return [
+        plan
+        for plan, record in zip(plans, known, strict=True)
+        if record is None or not makes_running_unnecessary(record, order)
+    ]
 
 
 def _carry_out(

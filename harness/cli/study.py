@@ -16,6 +16,7 @@ from harness.cli.options import (
     ReportsOption,
     SetOption,
     TaskOption,
+    TrustOption,
 )
 from harness.cli.placing import (
     AddressOption,
@@ -95,6 +96,7 @@ def study(
         ),
     ] = None,
     track: TrackOption = [],  # noqa: B006
+    trust_remote_code: TrustOption = False,
 ) -> None:
     """Answer a question about variants: tune each, add seeds until it is decided, report."""
     from harness.runs.order import Order
@@ -106,7 +108,7 @@ def study(
     part = _parse_shard(shard)
     spending = _parse_budget(budget)
     placing = Placing(executor, jobs, gpus, address, partition)
-    runner = placing.make(_store(reports), Order(wait=False))
+    runner = placing.make(_store(reports), Order(wait=False, trust_remote_code=trust_remote_code))
     settings = with_sources(settings, model, data, include_path)
     request = StudyRequest(
         study=name, settings=tuple(settings), suite=suite, tasks=tuple(task), called=called
@@ -244,13 +246,13 @@ def _show_status(opened: OpenStudy, agenda: Agenda) -> None:
 
 def _show_plan(opened: OpenStudy, agenda: Agenda) -> None:
     """What the study will need, by stage; nothing is written."""
-    from harness.forecast.duration import expected_seconds
+    from harness.forecast.duration import whole_run_seconds
     from harness.runs.room import predicted_bytes
     from harness.studies.outlook import outlook
 
     runs = opened.findings.store.root
     say(opened.study.question, style="bold")
-    stages = outlook(agenda, lambda plan: expected_seconds(plan, runs), predicted_bytes)
+    stages = outlook(agenda, whole_run_seconds(runs), predicted_bytes)
     out.print(plan_table(stages))
     for line in plan_remarks(agenda):
         say(line)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 
 from harness.records.record import RunRecord
 from harness.records.store import RunStore, StoredRun
@@ -22,6 +23,32 @@ def expected_seconds(plan: Plan, runs: Path) -> float | None:
         if isinstance(item, StoredRun) and _same_kind(plan, item.record)
     ]
     return _seconds(plan, found)
+
+
+def whole_run_seconds(runs: Path) -> Callable[[Plan], float | None]:
+    """Tells how long a whole run of a plan will take, by the finished runs below ``runs``.
+
+    The median over those of the same variant, model, device, corpus, budget and scores, trained
+    or not; None where there is none. The runs are read once, not for every plan.
+    """
+    seconds: dict[str, list[float]] = {}
+    for item in RunStore(runs).scan():
+        if isinstance(item, StoredRun) and item.record.status == "ok":
+            seconds.setdefault(_whole_kind(item.record.plan), []).append(item.record.seconds)
+
+    def tell(plan: Plan) -> float | None:
+        found = seconds.get(_whole_kind(plan))
+        return median(found) if found else None
+
+    return tell
+
+
+def _whole_kind(plan: Plan) -> str:
+    """Equal for plans whose runs take about as long."""
+    parts = (plan.budget, plan.score, plan.validation)
+    names = (plan.variant, plan.model.name, plan.device.name, str(plan.training.devices))
+    texts = (*names, plan.training.speed, str(plan.corpus_sha256))
+    return "\n".join((*texts, *(part.model_dump_json() for part in parts)))
 
 
 def scaled_seconds(plan: Plan, runs: Path) -> tuple[float, int] | None:

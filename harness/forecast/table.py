@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 GIB = 1 << 30
-PHASES = ("load", "score_base", "train", "score")
+PHASES = {
+    "load": "load",
+    "score_base": "score\nbase",
+    "train": "train",
+    "validate": "vali-\ndate",
+    "score": "score",
+}
+"""Phases that are predicted, and the headings of their columns."""
 UNKNOWN = "–"
 
 
@@ -100,28 +107,33 @@ def forecast_table(forecasts: Sequence[Forecast]) -> RenderableType:
         padding=(0, 1),
         box=None,
     )
-    _add_columns(table)
+    phases = [name for name in PHASES if name != "validate" or _any_validates(forecasts)]
+    _add_columns(table, phases)
     for item in forecasts:
-        table.add_row(*(Text(cell) for cell in _cells(item, reference)))
+        table.add_row(*(Text(cell) for cell in _cells(item, reference, phases)))
     return Group(table, *(Text(line) for line in _remarks(forecasts)))
 
 
-def _add_columns(table: Table) -> None:
+def _any_validates(forecasts: Sequence[Forecast]) -> bool:
+    return any(item.prediction and "validate" in item.prediction.by_phase for item in forecasts)
+
+
+def _add_columns(table: Table, phases: Sequence[str]) -> None:
     table.add_column("variant", overflow="fold")
-    for title in ("load", "score\nbase", "train", "score", "needs"):
+    for title in (*(PHASES[name] for name in phases), "needs"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("fits")
     for title in ("micro-\nbatch", "time", "saved"):
         table.add_column(title, justify="right", no_wrap=True)
 
 
-def _cells(item: Forecast, reference: Forecast | None) -> list[str]:
-    phases = item.prediction.by_phase if item.prediction is not None else {}
+def _cells(item: Forecast, reference: Forecast | None, phases: Sequence[str]) -> list[str]:
+    predicted = item.prediction.by_phase if item.prediction is not None else {}
     fits = {True: "yes", False: "no", None: UNKNOWN}[item.fits]
     rows = UNKNOWN if item.rows is None else str(item.rows or "none")
     return [
         item.plan.variant,
-        *(_number(phases.get(name)) for name in PHASES),
+        *(_number(predicted.get(name)) for name in phases),
         _number(item.needed),
         fits,
         rows,

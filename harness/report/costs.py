@@ -83,15 +83,17 @@ def _not_predicted(rows: list[Row]) -> str:
 
 
 def _warm(evidence: Evidence, rows: list[Row]) -> str:
-    """Names the rows whose resident memory holds libraries that others had not loaded."""
+    """Names the rows whose resident memory reads lower, since they were forked."""
     runs = [(row.label, one.warm) for row in rows for one in row.finished]
     named = sorted({label for label, warm in runs if warm})
     if evidence.memory_kind != "peak_resident_bytes" or len({warm for _, warm in runs}) < 2:
         return ""
     which = f"{', '.join(named[:5])}{' and others' if len(named) > 5 else ''}"
     return (
-        f" Forked from a process that had loaded all libraries, so that they are resident in every "
-        f"phase: {which}. The other runs loaded each library when they needed it."
+        f" Forked from a process that had loaded all libraries: {which}. A fork's resident memory "
+        "lacks the pages of library files that it has not touched, and all libraries are loaded "
+        "from its first phase on, so it reads lower than that of the other runs, which loaded "
+        "each library when they needed it."
     )
 
 

@@ -27,9 +27,15 @@ def runner_up(evidence: Evidence, chosen: Row) -> Row | None:
     trained = [row for row in others if row.plan.trains] or others
     budget = evidence.request.budget_memory_bytes
     if budget is not None:
-        fitting = [row for row in trained if (row.peak_bytes(evidence.memory_kind) or 0) <= budget]
+        fitting = [
+            row for row in trained if _is_within(row.peak_bytes(evidence.memory_kind), budget)
+        ]
         trained = fitting or trained
     return trained[0] if trained else None
+
+
+def _is_within(peak: int | None, budget: int) -> bool:
+    return peak is not None and peak <= budget
 
 
 def price(evidence: Evidence, chosen: Row) -> list[Block]:

@@ -16,7 +16,7 @@ from harness.report.contest import Contest, hold_contest
 from harness.report.judging import adjust
 from harness.report.pairing import ScoreKey
 from harness.report.questions import Answer, Asked, ask
-from harness.report.rows import Row, make_training_rows, memory_kind
+from harness.report.rows import Row, make_rows, memory_kind
 from harness.report.sample import Sample
 from harness.report.scoring import Scoring, make_scoring, score_keys, with_differences
 from harness.report.statistics.effects import Effect
@@ -102,7 +102,7 @@ def gather(
     runs: Sequence[StoredRun], broken: Sequence[BrokenRun], request: ReportRequest
 ) -> Evidence:
     """Rows and scores of the runs of ``request.suite``."""
-    rows = make_training_rows(run for run in runs if run.record.plan.suite == request.suite)
+    rows = make_rows(run for run in runs if run.record.plan.suite == request.suite)
     reference = _reference(rows, request.reference)
     keys, missing = _primary_first(score_keys(rows), rows)
     scorings: list[Scoring] = []

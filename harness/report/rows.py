@@ -171,12 +171,14 @@ def _peak(record: RunRecord, kind: str, phases: Sequence[str]) -> int | None:
 
 
 def _energy(record: RunRecord) -> float | None:
+    """Joules of what counts of a run; None where a phase of it was not measured or not worked."""
     wanted: Callable[[PhaseCost], bool] = (
         (lambda cost: cost.name == "train") if record.plan.trains else (lambda _: True)
     )
     costs = [cost for cost in record.phases if wanted(cost)]
     known = [cost.energy_joules for cost in costs if cost.energy_joules is not None]
-    return sum(known) if known and not any(cost.reused for cost in costs) else None
+    whole = len(known) == len(costs) and not any(cost.reused for cost in costs)
+    return sum(known) if known and whole else None
 
 
 def method_of(plan: Plan) -> str:
@@ -219,7 +221,7 @@ def memory_kind(rows: Sequence[Row]) -> str:
     return "peak_resident_bytes"
 
 
-def make_training_rows(runs: Iterable[StoredRun]) -> tuple[Row, ...]:
+def make_rows(runs: Iterable[StoredRun]) -> tuple[Row, ...]:
     """Group runs into rows, in name order.
 
     A variant that was run in several settings (another corpus, budget or device) gets one row per

@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.errors import HarnessError, UnknownName, UserError
 from harness.records.record import RunRecord
 from harness.records.store import BrokenRun, RunFolder, RunStore, StoredRun
-from harness.report.rows import Row, make_training_rows
+from harness.report.rows import Row, make_rows
 from harness.report.trust import trusted
 from harness.spec.storage import read_json
 
@@ -37,9 +37,9 @@ def find_side(target: str, runs: Path, suite: str | None = None) -> Side:
         _refuse_unreadable(found, broken)
         if not found:
             raise UserError("no record in this folder", where=path, expected="record.json below it")
-        return Side(target, make_training_rows(found), broken)
+        return Side(target, make_rows(found), broken)
     found, broken = _sorted_out(trusted(RunStore(runs).scan(suite)))
-    rows = [row for row in make_training_rows(found) if target in (row.variant, row.label)]
+    rows = [row for row in make_rows(found) if target in (row.variant, row.label)]
     _refuse_unreadable(rows, [run for run in broken if run.folder.variant == target])
     if not rows:
         raise UnknownName(

@@ -102,7 +102,7 @@ def run_parcel(parcel: Parcel, sources: Sources) -> bytes:
     local = unpack_sources(plan, sources)
     with _environment(parcel.environment):
         record = supervise(local, store, lambda _: None, order.model_copy(update={"wait": True}))
-    folder = store.folder(local)
+    folder = store.folder(record.plan)  # of a smaller plan, where that of the order did not fit
     found = RunFolder(folder.path) if folder.record.is_file() else folder.attempt
     back = record.model_copy(update={"plan": _as_sent(record.plan, plan)})
     write_json(found.record, back)
@@ -114,8 +114,9 @@ def _as_sent(carried_out: Plan, sent: Plan) -> Plan:
     """The plan of the record with the paths that the sender knows, not those of this machine."""
     if carried_out.fingerprint == sent.fingerprint:
         return sent
-    update = {"corpus": sent.corpus, "model": sent.model}  # a smaller plan that fitted
-    return carried_out.model_copy(update=update)
+    score = carried_out.score.model_copy(update={"data_folder": sent.score.data_folder})
+    update = {"corpus": sent.corpus, "model": sent.model, "score": score}
+    return carried_out.model_copy(update=update)  # a smaller plan that fitted
 
 
 def check_versions(wanted: dict[str, str]) -> None:
@@ -201,6 +202,8 @@ def _environment(wanted: dict[str, str]) -> Iterator[None]:
 def take_back(data: bytes, plan: Plan, store: RunStore, *, wait: bool = True) -> RunRecord:
     """Put a run folder that came back into ``store``, whole or not at all; returns its record.
 
+    It becomes the folder of the record's plan, which is a smaller one where ``plan`` did not fit.
+
     Raises:
         StorageError: the folder cannot be written.
         InvalidFile: what came back is no run of this harness.
@@ -210,13 +213,26 @@ def take_back(data: bytes, plan: Plan, store: RunStore, *, wait: bool = True) ->
         known = store.find(plan)
         if known is not None and known.status == "ok":
             return known
-        attempt = folder.attempt.path.with_name(".back")
+        back = folder.attempt.path.with_name(".back")
         try:
-            _unpack(data, attempt)
-            record = read_json(attempt / "whole" / "record.json", RunRecord)
-            folder.take(attempt / "whole")
+            _unpack(data, back)
+            record = read_json(back / "whole" / "record.json", RunRecord)
+            if store.folder(record.plan) == folder:
+                folder.take(back / "whole")
+                return record
+            return _take_smaller(back / "whole", record, store, wait=wait)
         except OSError as error:
             raise StorageError(f"cannot write: {error.strerror}", where=folder.path) from None
         finally:
-            shutil.rmtree(attempt, ignore_errors=True)
+            shutil.rmtree(back, ignore_errors=True)
+
+
+def _take_smaller(source: Path, record: RunRecord, store: RunStore, *, wait: bool) -> RunRecord:
+    """File the run of a smaller plan under that plan, unless it has been run well here."""
+    folder = store.folder(record.plan)
+    with held(folder, lambda _: None, Stop(), wait=wait):
+        known = store.find(record.plan)
+        if known is not None and known.status == "ok":
+            return known
+        folder.take(source)
     return record

@@ -303,7 +303,7 @@ class Run:
     def _first_batches(
         self, model: Any, rows: TrainingRows, order: list[int], renderer: Renderer
     ) -> list[dict[str, Any]]:
-        """TrainingRows for an adapter that starts from such: the first that training will see."""
+        """Rows for an adapter that starts from such: the first that training will see."""
         from harness.spec.methods import reads_rows
         from harness.train.collate import first_batches
 

@@ -78,11 +78,11 @@ class SlurmExecutor:
         if error is not None:
             future.set_exception(_understood(error))
             return
-        record, problem = job.result()
-        if record is None:
-            future.set_exception(RunError(problem))
+        found = job.result()
+        if isinstance(found, HarnessError):
+            future.set_exception(found)
         else:
-            future.set_result(RunRecord.model_validate_json(record))
+            future.set_result(RunRecord.model_validate_json(found))
 
     def cancel(self) -> None:
         """Cancel all jobs; those under way are interrupted."""
@@ -100,11 +100,12 @@ def _look(kind: DeviceChoice) -> str:
     return detect_device(kind).model_dump_json()
 
 
-def _carry_out(plan: str, order: str, root: str, wanted: dict[str, str]) -> tuple[str | None, str]:
+def _carry_out(plan: str, order: str, root: str, wanted: dict[str, str]) -> str | HarnessError:
     """What a job does, on whichever machine: the record lies in the store when it returns.
 
     Returns:
-        The record as JSON, or None and why the plan cannot be run at all.
+        The record as JSON, or the error that says why the plan cannot be run at all: of its own
+        class, which says whether the user can mend it and whether another process runs the plan.
     """
     try:
         check_versions(wanted)
@@ -115,8 +116,8 @@ def _carry_out(plan: str, order: str, root: str, wanted: dict[str, str]) -> tupl
             Order.model_validate_json(order),
         )
     except HarnessError as error:
-        return None, str(error)
-    return record.model_dump_json(), ""
+        return error
+    return record.model_dump_json()
 
 
 def _submitit() -> ModuleType:

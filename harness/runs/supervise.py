@@ -66,13 +66,13 @@ def _used_again(known: RunRecord) -> str:
 
 def _run(plan: Plan, store: RunStore, hear: Hear, order: Order, stop: Stop) -> RunRecord:
     known = store.find(plan)
-    if known is not None and _makes_running_unnecessary(known, order):
+    if known is not None and makes_running_unnecessary(known, order):
         tell(hear, _used_again(known))
         return known
     folder = store.folder(plan)
     with held(folder, hear, stop, wait=order.wait):
         known = store.find(plan)  # another process may have run it meanwhile
-        if known is not None and _makes_running_unnecessary(known, order):
+        if known is not None and makes_running_unnecessary(known, order):
             return known
         attempt = Attempt(plan, folder)
         record = attempt.carry_out(order, hear, stop)
@@ -82,7 +82,7 @@ def _run(plan: Plan, store: RunStore, hear: Hear, order: Order, stop: Stop) -> R
     return record
 
 
-def _makes_running_unnecessary(known: RunRecord, order: Order) -> bool:
+def makes_running_unnecessary(known: RunRecord, order: Order) -> bool:
     """Whether the record is a good one, or an OOM that will be shrunk."""
     if order.force:
         return False

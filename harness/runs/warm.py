@@ -14,11 +14,13 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from harness.spec.device import visible_capabilities
 
 # What the phases of a run import, in this order; see harness.runs.run.
 LIBRARIES = (
@@ -49,8 +51,9 @@ REQUEST_BYTES = 1 << 16
 def load() -> str | None:
     """Load everything that runs need. Returns why no run can be forked from here, or None."""
     parent = os.getppid()
+    capabilities = asked_of_a_fork()
     _set_up()
-    with devices_asked_of_the_driver():
+    with devices_asked_of_the_driver(capabilities):
         for name in LIBRARIES:
             if os.getppid() != parent:
                 return "nobody waits for it any more"
@@ -72,83 +75,77 @@ def _set_up() -> None:
 
 
 @contextmanager
-def devices_asked_of_the_driver() -> Iterator[None]:
+def devices_asked_of_the_driver(capabilities: Sequence[tuple[int, int]]) -> Iterator[None]:
     """Let libraries that ask for GPUs while they are imported be answered without CUDA.
 
     bitsandbytes asks for compute capabilities to choose its library, which would initialize CUDA
-    here, and no fork can initialize it again. NVML knows the same, and is closed afterwards.
+    here, and no fork can initialize it again.
     """
     torch: Any = import_module("torch")
     if not torch.backends.cuda.is_built() or torch.version.cuda is None:
         yield
         return
-    before = {name: getattr(torch.cuda, name) for name in _Driver.ANSWERS}
-    with _Driver() as driver:
-        for name in before:
-            setattr(torch.cuda, name, getattr(driver, name))
+    before = {name: getattr(torch.cuda, name) for name in Driver.ANSWERS}
+    driver = Driver(capabilities)
+    for name in before:
+        setattr(torch.cuda, name, getattr(driver, name))
+    try:
+        yield
+    finally:
+        for name, own in before.items():
+            setattr(torch.cuda, name, own)
+
+
+def asked_of_a_fork() -> list[tuple[int, int]]:
+    """Compute capabilities of the visible GPUs, as a fork that ends has found them.
+
+    The driver's libraries begin threads and open devices, none of which this process may have.
+    """
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
         try:
-            yield
+            os.close(read)
+            with os.fdopen(write, "w") as file:
+                json.dump(visible_capabilities(), file)
         finally:
-            for name, own in before.items():
-                setattr(torch.cuda, name, own)
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as file:
+        told = file.read()
+    os.waitpid(pid, 0)
+    return [(int(major), int(minor)) for major, minor in json.loads(told or "[]")]
 
 
-class _Driver:
-    """NVML's answers to questions that torch.cuda answers with CUDA."""
+class Driver:
+    """Answers to questions that torch.cuda answers with CUDA, from what NVML has said."""
 
     ANSWERS = ("is_available", "device_count", "get_device_capability")
 
-    def __enter__(self) -> _Driver:
-        import pynvml
-
-        self._nvml: Any = pynvml
-        self._handles: list[Any] = []
-        try:
-            pynvml.nvmlInit()
-        except pynvml.NVMLError:
-            return self
-        every = [
-            pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())
-        ]
-        self._handles = [one for index, one in enumerate(every) if self._is_visible(index, one)]
-        return self
-
-    def _is_visible(self, index: int, handle: Any) -> bool:
-        seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-        names = {str(index), str(self._nvml.nvmlDeviceGetUUID(handle))}
-        return seen is None or bool(names & {part.strip() for part in seen.split(",")})
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            self._nvml.nvmlShutdown()
-        except self._nvml.NVMLError:
-            return
+    def __init__(self, capabilities: Sequence[tuple[int, int]]) -> None:
+        """Answer for GPUs of these compute capabilities, in CUDA's order."""
+        self._capabilities = tuple(capabilities)
 
     def is_available(self) -> bool:
         """Whether there is a GPU to be used."""
-        return bool(self._handles)
+        return bool(self._capabilities)
 
     def device_count(self) -> int:
         """How many."""
-        return len(self._handles)
+        return len(self._capabilities)
 
     def get_device_capability(self, device: Any = None) -> tuple[int, int]:
         """Compute capability of a device: an index, ``torch.cuda.device`` or ``torch.device``."""
         index = getattr(device, "idx", getattr(device, "index", device))
-        handle = self._handles[index if isinstance(index, int) and index >= 0 else 0]
-        major, minor = self._nvml.nvmlDeviceGetCudaComputeCapability(handle)
-        return int(major), int(minor)
+        return self._capabilities[index if isinstance(index, int) and index >= 0 else 0]
 
 
-def unfit(known: Collection[str] = ()) -> str | None:
-    """Why no run can be forked from this process: it has opened a device, or has threads.
-
-    Device files in ``known`` do not count.
-    """
+def unfit() -> str | None:
+    """Why no run can be forked from this process: it has opened a device, or has threads."""
     torch: Any = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         return "CUDA has been initialized"
-    opened = [path for path in open_devices() if path not in known]
+    opened = open_devices()
     if opened:
         return f"a device is open: {', '.join(opened)}"
     if torch is not None and _is_bad_in_a_fork(torch):
@@ -257,21 +254,37 @@ def _become_child(folder: Path, stdin: int, log: int) -> None:
 
 def check() -> int:
     """Load library after library and print what each does to a fork. Returns an exit code."""
-    _set_up()
-    said: str | None = None
-    with devices_asked_of_the_driver():
-        known = open_devices()  # the driver's own, closed again below
+    report = _Check()
+    with report.step("nothing but Python"):
+        pass
+    with report.step("the driver, asked by a fork"):
+        capabilities = asked_of_a_fork()
+    with report.step("torch and numpy"):
+        _set_up()
+    with devices_asked_of_the_driver(capabilities):
         for name in LIBRARIES:
-            started = time.perf_counter()
-            with suppress(ImportError):
+            with report.step(name), suppress(ImportError):
                 import_module(name)
-            seconds, reason = time.perf_counter() - started, unfit(known)
-            news = f"  <- {reason}" if reason != said and reason else ""
-            print(f"{seconds:6.2f} s  {name}{news}")  # noqa: T201
-            said = reason
     last = unfit()
     print("runs can be forked: " + ("yes" if last is None else f"no, {last}"))  # noqa: T201
     return 0 if last is None else 1
+
+
+class _Check:
+    """Prints how long each step takes and what is new after it that a fork would lack."""
+
+    def __init__(self) -> None:
+        self._said: str | None = None
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time a step, and look."""
+        started = time.perf_counter()
+        yield
+        seconds, reason = time.perf_counter() - started, unfit()
+        news = f"  <- {reason}" if reason != self._said and reason else ""
+        print(f"{seconds:6.2f} s  {name}{news}")  # noqa: T201
+        self._said = reason
 
 
 def main(arguments: list[str]) -> int:

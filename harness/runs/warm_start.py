@@ -105,7 +105,7 @@ class WarmStart:
             try:
                 self._wait_for_a_word(stop)
                 reason = self._reply(REPLY_SECONDS).get("unfit")
-            except ColdStart as error:
+            except (ColdStart, OSError) as error:  # it ended, or took too long
                 if stop.asked:
                     raise
                 self._refuse(str(error))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -122,53 +124,91 @@ def nth_visible(visible: str | None, index: int) -> str | None:
     return names[index] if index < len(names) else None
 
 
-def _gpu_handle(asked: int | str) -> Any:
-    """NVML's handle; raises NVMLError where there is no such GPU."""
+def visible_places(visible: str | None, uuids: Sequence[str]) -> list[int | str]:
+    """The GPUs that ``CUDA_VISIBLE_DEVICES`` leaves, in its order, of those with ``uuids``.
+
+    An index of ``uuids``, or the UUID of a slice of a GPU (MIG). As CUDA reads it: an entry that
+    names nothing hides itself and all that follow.
+    """
+    if visible is None:
+        return list(range(len(uuids)))
+    found: list[int | str] = []
+    for entry in visible.split(","):
+        asked = first_visible(entry)
+        place: int | str | None = asked
+        if isinstance(asked, int):
+            place = asked if asked < len(uuids) else None
+        elif asked is not None and not asked.startswith("MIG-"):
+            whole = (index for index, uuid in enumerate(uuids) if uuid.startswith(asked))
+            place = next(whole, None)
+        if place is None:
+            break
+        found.append(place)
+    return found
+
+
+@contextmanager
+def _visible_handles() -> Iterator[list[Any]]:
+    """NVML's handles of the visible GPUs, in CUDA's order; none where there is no driver."""
+    if not Path("/dev/nvidiactl").exists():
+        yield []
+        return
     import pynvml
 
-    if isinstance(asked, int):
-        return pynvml.nvmlDeviceGetHandleByIndex(asked)
-    for index in range(pynvml.nvmlDeviceGetCount()):
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-        if str(pynvml.nvmlDeviceGetUUID(handle)).startswith(asked):
-            return handle
-    return pynvml.nvmlDeviceGetHandleByUUID(asked)  # a slice of a GPU (MIG)
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        yield []
+        return
+    try:
+        yield _handles(pynvml)
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _handles(nvml: Any) -> list[Any]:
+    every = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+    uuids = [str(nvml.nvmlDeviceGetUUID(handle)) for handle in every]
+    found: list[Any] = []
+    for place in visible_places(os.environ.get(VISIBLE), uuids):
+        try:
+            one = every[place] if isinstance(place, int) else nvml.nvmlDeviceGetHandleByUUID(place)
+        except nvml.NVMLError:  # there is no such slice, which hides those that follow
+            break
+        found.append(one)
+    return found
 
 
 def visible_gpus() -> list[str]:
     """Names of the NVIDIA GPUs that a process may use here, in its order; empty without any."""
-    visible = os.environ.get(VISIBLE)
-    if not Path("/dev/nvidiactl").exists():
-        return []
-    import pynvml
+    with _visible_handles() as handles:
+        if not handles:
+            return []
+        import pynvml
 
-    found: list[str] = []
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return found
-    try:
-        while (name := first_visible(nth_visible(visible, len(found)))) is not None:
-            found.append(str(pynvml.nvmlDeviceGetName(_gpu_handle(name))))
-    except pynvml.NVMLError:  # there is no such GPU, which hides those that follow
-        pass
-    finally:
-        pynvml.nvmlShutdown()
-    return found
+        return [str(pynvml.nvmlDeviceGetName(handle)) for handle in handles]
+
+
+def visible_capabilities() -> list[tuple[int, int]]:
+    """Compute capabilities of the GPUs that a process may use here, in its order."""
+    with _visible_handles() as handles:
+        if not handles:
+            return []
+        import pynvml
+
+        found = (pynvml.nvmlDeviceGetCudaComputeCapability(handle) for handle in handles)
+        return [(int(major), int(minor)) for major, minor in found]
 
 
 def _first_gpu() -> Device | None:
-    asked = first_visible(os.environ.get("CUDA_VISIBLE_DEVICES"))
-    if not Path("/dev/nvidiactl").exists() or asked is None:
-        return None
+    with _visible_handles() as handles:
+        return _described(handles[0]) if handles else None
+
+
+def _described(handle: Any) -> Device | None:
     import pynvml
 
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
-    try:
-        handle = _gpu_handle(asked)
         major, _ = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
         return Device(
             kind="cuda",
@@ -178,5 +218,3 @@ def _first_gpu() -> Device | None:
         )
     except pynvml.NVMLError:
         return None
-    finally:
-        pynvml.nvmlShutdown()

@@ -38,9 +38,9 @@ def spent_on(settled: Settled) -> Spent:
 
 
 def energy_of(record: RunRecord) -> float | None:
-    """Joules of a run, over the phases that were measured."""
-    found = [cost.energy_joules for cost in record.phases if cost.energy_joules is not None]
-    return sum(found) if found else None
+    """Joules of a run; None unless all of its phases were measured."""
+    known = [cost.energy_joules for cost in record.phases if cost.energy_joules is not None]
+    return sum(known) if known and len(known) == len(record.phases) else None
 
 
 def within(budget: Spending, jobs: Sequence[Job], settled: Settled) -> tuple[tuple[Job, ...], str]:

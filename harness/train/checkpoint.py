@@ -201,6 +201,7 @@ def load_state(
     to train again: that is said, and the next state takes its place.
     """
     found: TrainingState | None = None
+    refused: list[str] = []
     for path in _files(folder):
         try:
             state = _read(path)
@@ -211,10 +212,13 @@ def load_state(
             if "allocat" in str(error):  # it may fit the next time
                 raise
             reason = str(error).partition("\n")[0] or type(error).__name__
-            progress.note(f"a checkpoint is not used, and training starts anew: {reason}")
+            refused.append(reason)
             continue
         if found is None or len(state.points) > len(found.points):
             found = state
+    then = "starts anew" if found is None else f"goes on from step {len(found.points)} of another"
+    for reason in refused:
+        progress.note(f"a checkpoint is not used, and training {then}: {reason}")
     return found
 
 

@@ -51,7 +51,7 @@ class TrainJob:
         return len(self.order) // self.plan.budget.batch_size
 
     def step_rows(self, step: int) -> list[TrainingRow]:
-        """TrainingRows of optimizer step ``step`` (from 0), of all ranks."""
+        """Rows of optimizer step ``step`` (from 0), of all ranks."""
         size = self.plan.budget.batch_size
         return [self.rows[index] for index in self.order[step * size : (step + 1) * size]]
 

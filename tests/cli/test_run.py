@@ -14,10 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from harness.cli.run import to_be_run
 from harness.records.events import EventTail, PhaseStarted
+from harness.records.record import Problem
 from harness.records.store import RunStore, StoredRun
+from harness.runs.order import Order
 from tests.cli.terminal import ROOT, refused
+from tests.planned import planned
 from tests.runs.small_run import Small
+from tests.store_records import record_of
 from tests.weights.tiny_llama import write_folder, write_model_file
 
 CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -190,3 +195,14 @@ def _wait_for_training(reports: Path, running: subprocess.Popen[str]) -> None:
                 return
         time.sleep(0.2)
     pytest.fail(f"training never began: {running.stderr.read() if running.stderr else ''}")
+
+
+def test_what_did_not_end_well_is_run_again_and_checked_before(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    plans = [planned(seed=seed) for seed in range(4)]
+    store.write(record_of(plans[0]))
+    store.write(record_of(plans[1], status="failed"))
+    problem = Problem(kind="cuda_oom", phase="train", step=1, message="")
+    store.write(record_of(plans[2], status="oom", problem=problem))
+    assert to_be_run(plans, store, Order()) == plans[1:]
+    assert to_be_run(plans, store, Order(force=True)) == plans

@@ -11,6 +11,7 @@ import pytest
 from harness.records.events import EventLog, PhaseStarted
 from harness.records.record import RunRecord
 from harness.records.store import RunStore
+from harness.runs.order import Order
 from harness.spec.storage import read_json
 from harness.studies.open import StudyRequest, open_study
 from tests import rebuild
@@ -161,3 +162,18 @@ def test_a_mistake_is_explained_and_leaves_nothing(
     message = refused("study", *arguments, "--device", "cpu", "--reports", str(tmp_path))
     assert all(word in message for word in words), message
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("given", [(), ("--trust-remote-code",)])
+def test_code_from_a_repository_is_run_only_if_it_is_trusted(
+    made_up: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: tuple[str, ...]
+) -> None:
+    orders: list[Order] = []
+
+    def make(store: RunStore, order: Order, *_: object) -> StubExecutor:
+        orders.append(order)
+        return StubExecutor(store, made_up)
+
+    monkeypatch.setattr("harness.runs.executor.LocalExecutor", make)
+    shown(*SMALL, "--reports", str(tmp_path), "--status", *given)
+    assert [order.trust_remote_code for order in orders] == [bool(given)]

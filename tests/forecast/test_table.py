@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from rich.console import Console
+
 from harness.forecast.memory import largest_batch
-from harness.forecast.table import forecast, hint, reference_of
+from harness.forecast.table import forecast, forecast_table, hint, reference_of
+from harness.spec.plan import Plan
 from tests.planned import GPU, planned
 
 
@@ -27,3 +30,23 @@ def test_a_hint_is_a_setting_that_fits() -> None:
     text = hint(plan, room)
     assert "training.micro_batch_size=4" in text
     assert (largest_batch(plan, room) or 0) in range(4, 8)
+
+
+def test_what_validation_needs_is_shown_where_a_variant_validates() -> None:
+    plain = planned("lora_bf16", device=GPU)
+    validated = planned(
+        "lora_bf16", "validation.every=5", "corpus.validation_fraction=0.1", device=GPU
+    )
+    assert "vali-" not in table_of(plain)
+    found = forecast(validated).prediction
+    assert found is not None
+    text = table_of(plain, validated)
+    assert "vali-" in text
+    assert f"{found.by_phase['validate'] / 2**30:.2f}" in text
+
+
+def table_of(*plans: Plan) -> str:
+    console = Console(width=140)
+    with console.capture() as captured:
+        console.print(forecast_table([forecast(plan) for plan in plans]))
+    return captured.get()

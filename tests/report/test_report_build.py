@@ -456,3 +456,11 @@ def test_memory_that_was_not_predicted_is_said_and_the_rest_stands(tmp_path: Pat
     predicted = {line["variant"]: line["train predicted"] for line in shown}
     assert predicted["lora_bf16"] == predicted["base"] == "–"
     assert predicted["qlora_nf4"] != "–"
+
+
+def test_energy_of_a_run_with_a_phase_that_was_not_measured_is_not_known(tmp_path: Path) -> None:
+    path = write_run(tmp_path, Made("base", device=GPU)) / "record.json"
+    record = read_json(path, RunRecord)
+    first = record.phases[0].model_copy(update={"energy_joules": None})
+    write_json(path, record.model_copy(update={"phases": (first, *record.phases[1:])}))
+    assert build_from(tmp_path).evidence.by_label["base"].energy_joules() is None

@@ -111,3 +111,17 @@ def test_time_is_compared_over_phases_that_every_run_did(tmp_path: Path) -> None
     assert "score_base" not in figure.drawing.parts
     assert len({bar.total for bar in figure.drawing.bars}) == 1
     assert "without score_base" in figure.caption
+
+
+def test_a_row_of_unknown_peak_fits_into_no_memory_limit(tmp_path: Path) -> None:
+    write_runs(tmp_path, [Made("qlora_nf4"), Made("qlora_nf4_dq", log_ratio=0.05)])
+    path = write_run(tmp_path, Made("lora_bf16")) / "record.json"
+    record = read_json(path, RunRecord)
+    unknown = {"peak_resident_bytes": None}
+    phases = tuple(cost.model_copy(update=unknown) for cost in record.phases)
+    write_json(path, record.model_copy(update={"phases": phases}))
+    evidence = build_from(tmp_path, budget_memory_bytes=100 << 30).evidence
+    assert evidence.by_label["lora_bf16"].peak_bytes(evidence.memory_kind) is None
+    found = runner_up(evidence, evidence.by_label["qlora_nf4"])
+    assert found is not None
+    assert found.label == "qlora_nf4_dq"

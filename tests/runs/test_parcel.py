@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from harness.errors import InvalidFile, RunError
+from harness.records.record import Problem
 from harness.records.store import RunStore
 from harness.runs.order import Order
 from harness.runs.parcel import (
     Sources,
+    _as_sent,
     check_versions,
     pack_plan,
     pack_sources,
@@ -20,10 +22,11 @@ from harness.runs.parcel import (
     unpack_sources,
     versions,
 )
-from harness.runs.supervise import supervise
+from harness.runs.supervise import shrunk, supervise
 from harness.spec.model import FolderSource
 from tests.runs.results import files, results
 from tests.runs.small_run import Heard, Small, make_small
+from tests.store_records import record_of
 
 
 def test_a_run_far_away_is_the_run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,3 +86,39 @@ def test_half_a_folder_leaves_nothing(small: Small, tmp_path: Path) -> None:
         take_back(buffer.getvalue(), plan, store)
     assert store.find(plan) is None
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_smaller_plan_that_fitted_comes_back_as_itself(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The far machine knows both runs already, so that nothing is trained here."""
+    monkeypatch.setenv("FINETUNE_HARNESS_CACHE", str(tmp_path / "far"))
+    plan, order = small.plan("training.micro_batch_size=2"), Order(on_oom="shrink")
+    parcel, sources = pack_plan(plan, order), pack_sources(plan)
+    local, far = unpack_sources(plan, sources), RunStore(tmp_path / "far" / "worker" / "runs")
+    problem = Problem(kind="OutOfMemoryError", message="full", phase="train", step=1)
+    too_big = record_of(local, status="oom", problem=problem)
+    smaller = shrunk(too_big)
+    assert smaller is not None
+    far.write(too_big)
+    far.write(record_of(smaller))
+    back = RunStore(tmp_path / "back")
+    record = take_back(run_parcel(parcel, sources), plan, back)
+    assert record.status == "ok"
+    assert back.find(record.plan) == record
+    assert back.find(plan) is None, "that one did not fit"
+    assert (found := far.find(local)) is not None
+    assert found.status == "oom"
+    assert str(tmp_path / "far") not in back.folder(record.plan).record.read_text()
+
+
+def test_a_smaller_plan_has_the_senders_paths_too(small: Small) -> None:
+    plan = small.plan("training.micro_batch_size=2")
+    sent, there = (
+        plan.model_copy(update={"score": plan.score.model_copy(update={"data_folder": folder})})
+        for folder in ("/here", "/far")
+    )
+    training = there.training.model_copy(update={"micro_batch_size": 1})
+    carried_out = there.model_copy(update={"training": training})
+    assert carried_out.fingerprint != sent.fingerprint
+    assert _as_sent(carried_out, sent).score.data_folder == "/here"

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import RunError, UserError
+from harness.errors import RunError, RunInUse, UserError
 from harness.records.store import RunStore
 from harness.runs import slurm_executor
 from harness.runs.batch import run_batch
 from harness.runs.executor import make_executor
+from harness.runs.lock import held
 from harness.runs.order import Order
 from harness.runs.slurm_executor import SlurmExecutor
+from harness.runs.stop import Stop
 from tests.runs.small_run import Small
 
 pytest.importorskip("submitit", reason="an extra")
@@ -53,3 +55,19 @@ def test_a_job_with_other_versions_is_refused(
 def test_without_sbatch_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="jobs cannot be submitted here"):
         make_executor("slurm", RunStore(tmp_path), Order(), "gpu")
+
+
+def test_why_a_plan_was_not_run_keeps_its_class(small: Small, tmp_path: Path) -> None:
+    """A study looks for runs under way elsewhere, a command for the user's mistakes."""
+    store = RunStore(tmp_path / "runs")
+    executor = SlurmExecutor(store, Order(wait=False), cluster="debug")
+    plan = small.plan()
+    with held(store.folder(plan), lambda _: None, Stop(), wait=False):
+        (result,) = run_batch([plan], executor)
+    assert isinstance(result.error, RunInUse)
+    model = plan.model.model_copy(update={"trust_remote_code": True})
+    (result,) = run_batch([plan.model_copy(update={"model": model})], executor)
+    assert isinstance(result.error, UserError)
+    assert result.error.exit_code == 2
+    assert result.error.hint
+    assert "--trust-remote-code" in result.error.hint

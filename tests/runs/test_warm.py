@@ -175,7 +175,6 @@ def test_a_process_with_an_open_device_or_threads_is_unfit(
     assert warm.unfit() is None
     with (tmp_path / "nvidia0").open("w"):
         assert warm.unfit() == f"a device is open: {tmp_path / 'nvidia0'}"
-        assert warm.unfit(known=[str(tmp_path / "nvidia0")]) is None
     assert warm.unfit() is None
 
 
@@ -191,3 +190,40 @@ def test_threads_make_a_process_unfit() -> None:
     before, after = done.stdout.splitlines()
     assert before == "None"
     assert after.startswith("threads run that a fork would lack: ")
+
+
+def test_a_server_that_takes_too_long_is_waited_for_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take as long at every run."""
+    monkeypatch.setattr("harness.runs.warm_start.READY_SECONDS", 0.0)
+    start = WarmStart()
+    for _ in range(2):
+        with (tmp_path / "log").open("wb") as log, pytest.raises(ColdStart, match="within 0 s"):
+            start.start(RunFolder(tmp_path), log, Stop())
+        assert start.pid is None
+        monkeypatch.setattr(WarmStart, "_begin", lambda _: pytest.fail("it is begun again"))
+
+
+def test_the_driver_is_asked_by_a_process_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it begins and opens there is not here."""
+    asked: list[int] = []
+
+    def find() -> list[tuple[int, int]]:
+        asked.append(os.getpid())
+        return [(9, 0), (8, 6)]
+
+    monkeypatch.setattr(warm, "visible_capabilities", find)
+    found = warm.asked_of_a_fork()
+    assert found == [(9, 0), (8, 6)]
+    assert asked == []
+    driver = warm.Driver(found)
+    assert driver.device_count() == 2
+    assert driver.get_device_capability(1) == (8, 6)
+    assert driver.get_device_capability() == (9, 0)
+
+
+def test_a_driver_that_fails_leaves_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warm, "visible_capabilities", lambda: 1 / 0)
+    assert warm.asked_of_a_fork() == []
+    assert not warm.Driver([]).is_available()

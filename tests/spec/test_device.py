@@ -17,6 +17,7 @@ from harness.spec.device import (
     nth_visible,
     usable_cores,
     visible_gpus,
+    visible_places,
 )
 
 
@@ -119,3 +120,28 @@ def test_a_gpu_that_there_is_not_is_refused_with_what_to_run(
 )
 def test_the_nth_gpu_is_the_nth_entry(visible: str | None, index: int, name: str | None) -> None:
     assert nth_visible(visible, index) == name
+
+
+UUIDS = ("GPU-aaaa-1", "GPU-bbbb-2", "GPU-bbcc-3")
+
+
+@pytest.mark.parametrize(
+    ("visible", "places"),
+    [
+        (None, [0, 1, 2]),
+        ("", []),
+        ("0", [0]),
+        ("2,0", [2, 0]),
+        ("GPU-bbc,0", [2, 0]),
+        ("GPU-bbbb-2", [1]),
+        ("1,7,0", [1]),
+        ("0,-1,1", [0]),
+        ("GPU-ffff,0", []),
+        ("MIG-1234,1", ["MIG-1234", 1]),
+    ],
+)
+def test_all_visible_gpus_are_found_in_their_order(
+    visible: str | None, places: list[int | str]
+) -> None:
+    """Entries that name nothing hide those that follow; where they end, so do the GPUs."""
+    assert visible_places(visible, UUIDS) == places

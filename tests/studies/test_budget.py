@@ -90,3 +90,12 @@ def test_a_run_is_expected_to_take_what_the_likest_runs_took(asked: Job, seconds
 def test_without_any_run_no_pace_is_known() -> None:
     assert Pace.of({}).seconds(job("a")) == 0.0
     assert Pace.of({}).of_arm("a", "verdict") == (None, None)
+
+
+def test_a_run_with_a_phase_that_was_not_measured_has_no_energy() -> None:
+    """What is unknown is not nothing: training that was resumed is the larger part of a run."""
+    made = record(10.0, joules=100.0)
+    resumed = made.phases[0].model_copy(update={"name": "train", "energy_joules": None})
+    assert energy_of(made) == 100.0
+    assert energy_of(made.model_copy(update={"phases": (*made.phases, resumed)})) is None
+    assert energy_of(made.model_copy(update={"phases": ()})) is None

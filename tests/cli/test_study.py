@@ -16,6 +16,7 @@ from harness.spec.storage import read_json
 from harness.studies.open import StudyRequest, open_study
 from tests import rebuild
 from tests.cli.terminal import refused, shown
+from tests.extend.test_added_task import write_own
 from tests.planned import CPU
 from tests.runs.small_run import Small
 from tests.studies.stub import StubExecutor, World
@@ -112,7 +113,8 @@ def test_model_data_tasks_and_name_are_given_as_to_run(
         "--data",
         str(small.folder / "trees.jsonl"),
     )
-    given = (*given, "--task", "preference", "--set", "corpus.validation_fraction=0.3")
+    task = write_own(tmp_path / "mine")
+    given = (*given, "--task", str(task), "--set", "corpus.validation_fraction=0.3")
     there = ("--reports", str(tmp_path), "--name", "mine")
     assert "worse than lora_bf16" in shown(*SMALL, *given, *there)
     assert (tmp_path / "studies" / "mine" / "report.md").is_file()
@@ -120,7 +122,7 @@ def test_model_data_tasks_and_name_are_given_as_to_run(
     assert {plan.model.name for plan in found} == {"small"}
     assert {Path(plan.corpus.source).name for plan in found} == {"trees.jsonl"}
     tasks = {plan.score.split: {task.name for task in plan.score.tasks} for plan in found}
-    assert "preference" in tasks["held_out"]
+    assert str(task) in tasks["held_out"]
     assert not tasks["validation"]
     other = refused(*SMALL, *there)
     assert "--name mine is already used by another study" in other

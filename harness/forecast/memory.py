@@ -16,6 +16,7 @@ from harness.train.schedule import MicroBatch
 from harness.weights.shape import ParameterCount, count_plan
 
 SILENCE = Silence()
+MOST_ROWS = 4096  # in a micro-batch: more is never asked for, and tiny models would fit millions
 
 
 class NotRehearsed(Exception):  # noqa: N818 - a condition, not the user's mistake
@@ -153,7 +154,7 @@ def room_needed(plan: Plan, peak_bytes: int) -> int:
 
 
 def largest_batch(plan: Plan, memory_bytes: int) -> int | None:
-    """The largest micro-batch whose training step fits, 0 if not even one row does.
+    """The largest micro-batch whose training step fits, at most MOST_ROWS; 0 if no row does.
 
     None if the plan trains nothing, or if a step of the model cannot be rehearsed. Gradients are
     not kept from one micro-batch to the next.
@@ -179,9 +180,11 @@ def _largest_fitting(needed: Callable[[int], int], room: int) -> int:
     low, at_low = 0, 0  # fits
     step, at_step = 1, needed(1)
     while at_step <= room:
+        if step >= MOST_ROWS:
+            return MOST_ROWS
         slope = max((at_step - at_low) // (step - low), 1) if low else at_step
         low, at_low = step, at_step
-        step = low + max(1, (room - at_low) // slope)
+        step = min(low + max(1, (room - at_low) // slope), MOST_ROWS)
         at_step = needed(step)
     high = step  # does not fit
     while high - low > 1:

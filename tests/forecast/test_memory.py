@@ -213,3 +213,8 @@ def test_predicted_resident_memory_is_within_a_fifth(
 def test_a_model_without_a_shape_cannot_be_planned() -> None:
     with pytest.raises(InvalidFile, match="states no shape"):
         predict(make("lora_bf16", model=load_model("phi2").model_copy(update={"config": {}})))
+
+
+def test_a_tiny_model_fits_as_many_rows_as_anybody_asks_for() -> None:
+    plan = make("lora_bf16", model=small(), device=planned_gpu("h100"))
+    assert largest_batch(plan, 1 << 50) == 4096

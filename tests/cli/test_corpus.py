@@ -17,7 +17,7 @@ def test_corpus_shows_steps_and_conversations(small: Small) -> None:
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("adapter.r=3", ["adapter", "changes nothing about a corpus"]),
+        ("adapter.r=3", ["adapter", "does not affect a corpus"]),
         ("training=5", ["training: ", "found 5", "--set training=5"]),
         ("corpus.source=nowhere.jsonl", ["no such corpus"]),
     ],

@@ -107,7 +107,7 @@ def test_its_footprint_is_what_the_forecast_says(site: Path, tmp_path: Path) -> 
     small = make_small(tmp_path / "small")
     parts = predict(small.plan("training.speed=slow")).parts
     assert parts["activations"] == 1000 * 128
-    assert path_names() == ["fast", "plain", "slow"]
+    assert path_names() == ["fast", "plain", "recorded", "slow"]
 
 
 def test_what_it_refuses_becomes_a_substitution(site: Path, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def _price(evidence: Evidence, found: Recommendation) -> Iterator[str]:
     parts = []
     for name, read, show in (
         ("peak memory", _peak(evidence), numbers.size),
-        ("training", _training, numbers.duration),
+        ("training", lambda row: row.training_seconds, numbers.duration),
     ):
         own, theirs = read(row), None if beside is None else read(beside)
         if own is not None:
@@ -52,7 +52,3 @@ def _price(evidence: Evidence, found: Recommendation) -> Iterator[str]:
 
 def _peak(evidence: Evidence) -> Callable[[Row], float | None]:
     return lambda row: row.peak_bytes(evidence.memory_kind)
-
-
-def _training(row: Row) -> float | None:
-    return row.phase_seconds("train") if row.plan.trains else None

@@ -62,10 +62,6 @@ def shipped_bytes(row: Row) -> int | None:
     return row.weight_bytes if row.plan.method == "full" else None
 
 
-def _train_seconds(row: Row) -> float | None:
-    return row.phase_seconds("train") if row.plan.trains else None
-
-
 def _quality(evidence: Evidence, chosen: Row, other: Row | None) -> Fact | None:
     main = evidence.main
     if main is None or chosen.label not in main.values:
@@ -90,7 +86,7 @@ def _memory(evidence: Evidence, chosen: Row, other: Row | None) -> Fact | None:
 
 
 def _time(evidence: Evidence, chosen: Row, other: Row | None) -> Fact | None:
-    fact = _fact("training time", chosen, other, _train_seconds, numbers.duration)
+    fact = _fact("training time", chosen, other, lambda row: row.training_seconds, numbers.duration)
     return _tied(fact, time_order(evidence.rows), chosen, other)
 
 

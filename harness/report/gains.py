@@ -5,41 +5,39 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import fmean
 
-from harness.records.record import Score
 from harness.report import numbers
+from harness.report.pairing import ScoreKey
 from harness.report.rows import Row
 
 
 def gains(row: Row) -> Iterator[str]:
     """Each headline score of a row before and after training, the mean over its seeds."""
-    for key, after in _headlines(row).items():
-        value = fmean(score.value for score in after)
-        name = _name(after[0])
-        before = [
-            score.value
-            for record in row.finished
-            for score in record.scores
-            if score.stage == "before" and (score.task, score.metric, score.precision) == key
-        ]
+    for key in _headlines(row):
+        after = _values(row, key)
+        before = _values(row, ScoreKey(key.task, key.metric, key.precision, "before"))
+        value = fmean(after)
         if not row.plan.trains:
-            yield f"{name} {numbers.number(value)} (not trained)"
+            yield f"{key.title} {numbers.number(value)} (not trained)"
         elif before:
-            yield f"{name} {numbers.number(fmean(before))} → {_moved(fmean(before), value)}"
+            yield f"{key.title} {numbers.number(fmean(before))} → {_moved(fmean(before), value)}"
         else:
-            yield f"{name} {numbers.number(value)} after training"
+            yield f"{key.title} {numbers.number(value)} after training"
 
 
-def _headlines(row: Row) -> dict[tuple[str, str, str], list[Score]]:
-    found: dict[tuple[str, str, str], list[Score]] = {}
-    for record in row.finished:
-        for score in record.scores:
-            if score.stage == "after" and score.headline:
-                found.setdefault((score.task, score.metric, score.precision), []).append(score)
-    return found
+def _headlines(row: Row) -> list[ScoreKey]:
+    """In the order in which the records have them."""
+    scores = [score for record in row.finished for score in record.scores]
+    keys = (
+        ScoreKey(score.task, score.metric, score.precision)
+        for score in scores
+        if score.stage == "after" and score.headline
+    )
+    return list(dict.fromkeys(keys))
 
 
-def _name(score: Score) -> str:
-    return score.metric if score.metric == "perplexity" else f"{score.task} {score.metric}"
+def _values(row: Row, key: ScoreKey) -> list[float]:
+    found = (key.find(record) for record in row.finished)
+    return [score.value for score in found if score is not None]
 
 
 def _moved(before: float, after: float) -> str:

@@ -114,6 +114,11 @@ class Row:
         found = self.times(name)
         return statistics.median(found) if found else None
 
+    @property
+    def training_seconds(self) -> float | None:
+        """Median seconds of training; None where nothing is trained."""
+        return self.phase_seconds("train") if self.plan.trains else None
+
     def reused(self, name: str) -> int:
         """How many runs took the result of a phase over from another run."""
         records = self.finished or self.records

@@ -70,7 +70,7 @@ def time_order(rows: Sequence[Row]) -> CostOrder:
     """The order by training time."""
     alike = _spread([row.times("train") for row in rows])
     return CostOrder(
-        lambda row: row.phase_seconds("train") if row.plan.trains else None,
+        lambda row: row.training_seconds,
         TIME_UNKNOWN if alike is None else alike,
     )
 

@@ -137,7 +137,7 @@ class SlurmExecutor:
             if not job.done(force_check=ask):
                 return
             error = job.exception()
-            found = job.result() if error is None else None
+            found: Any = job.result() if error is None else None
         except Exception as caught:  # noqa: BLE001 - handed on to whoever waits
             error, found = caught, None
         future = self._jobs.pop(job)

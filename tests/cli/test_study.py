@@ -52,7 +52,7 @@ def test_one_command_answers_and_a_second_runs_nothing(made_up: World, tmp_path:
 
 def test_plan_and_status_run_nothing(made_up: World, tmp_path: Path) -> None:
     told = shown(*SMALL, "--reports", str(tmp_path), "--plan")
-    for words in ("15 trials", "tuning", "15 to 30", "best settings", "not predicted", "GiB"):
+    for words in ("18 trials", "tuning", "18 to 36", "best settings", "not predicted", "GiB"):
         assert words in told, words
     table = shown(*SMALL, "--reports", str(tmp_path), "--status")
     assert "0 of 3" in table

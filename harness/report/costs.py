@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from harness import numbers
 from harness.records.record import COSTED
-from harness.report import numbers
 from harness.report.blocks import (
     Block,
     Cell,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from harness.report import numbers
+from harness import numbers
 from harness.report.blocks import Block, Fact, Facts
 from harness.report.cells import difference_text
 from harness.report.evidence import Evidence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from harness.report import numbers
+from harness import numbers
 from harness.report.cells import show_difference, show_limit
 from harness.report.contest import Contest, hold_contest
 from harness.report.evidence import Evidence

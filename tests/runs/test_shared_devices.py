@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from harness.errors import UserError
-from harness.runs.room import Room, predicted_bytes
+from harness.runs.shared_devices import SharedDevices, predicted_bytes
 from harness.runs.stop import Stop
 from tests.planned import planned
 
@@ -18,7 +18,7 @@ PLAN = planned()  # on a device of 24 GiB
 
 
 def test_a_run_waits_until_it_fits_beside_the_others() -> None:
-    room, entered = Room(lambda _: 10 * GIB), threading.Event()
+    room, entered = SharedDevices(lambda _: 10 * GIB), threading.Event()
 
     def third() -> None:
         with room.beside(PLAN, Stop()):
@@ -35,7 +35,7 @@ def test_a_run_waits_until_it_fits_beside_the_others() -> None:
 
 
 def test_runs_are_spread_over_gpus_the_emptiest_first() -> None:
-    room = Room(lambda _: 10 * GIB, ["0", "3"])
+    room = SharedDevices(lambda _: 10 * GIB, ["0", "3"])
     with ExitStack() as runs:
         found = [runs.enter_context(room.beside(PLAN, Stop())) for _ in range(4)]
         assert sorted(found[:2]) == ["0", "3"]
@@ -47,7 +47,7 @@ def test_runs_are_spread_over_gpus_the_emptiest_first() -> None:
 
 
 def test_runs_that_are_alone_on_their_gpus_need_no_prediction() -> None:
-    room = Room(lambda _: None, ["0", "1"], alone=True)
+    room = SharedDevices(lambda _: None, ["0", "1"], alone=True)
     asked = Stop()
     asked.ask()
     with ExitStack() as runs:
@@ -60,24 +60,24 @@ def test_runs_that_are_alone_on_their_gpus_need_no_prediction() -> None:
 
 def test_a_run_that_is_divided_gets_as_many_gpus() -> None:
     plan = planned("lora_bf16", "training.devices=2", "training.micro_batch_size=1")
-    with Room(lambda _: GIB, ["0", "1", "2"]).beside(plan, Stop()) as gpus:
+    with SharedDevices(lambda _: GIB, ["0", "1", "2"]).beside(plan, Stop()) as gpus:
         assert gpus == "0,1"
     with (
         pytest.raises(UserError, match="divided over 2 devices"),
-        Room(lambda _: GIB, ["0"]).beside(plan, Stop()),
+        SharedDevices(lambda _: GIB, ["0"]).beside(plan, Stop()),
     ):
         pass
 
 
 def test_one_alone_is_let_in_however_large_it_is() -> None:
-    with Room(lambda _: 100 * GIB).beside(PLAN, Stop()):
+    with SharedDevices(lambda _: 100 * GIB).beside(PLAN, Stop()):
         pass
 
 
 def test_what_cannot_be_predicted_is_refused() -> None:
     with (
         pytest.raises(UserError, match="cannot be predicted"),
-        Room(lambda _: None).beside(PLAN, Stop()),
+        SharedDevices(lambda _: None).beside(PLAN, Stop()),
     ):
         pass
 
@@ -89,7 +89,7 @@ def test_plans_that_differ_by_seed_or_rate_are_predicted_once() -> None:
         asked.append(plan)
         return GIB
 
-    room = Room(predict)
+    room = SharedDevices(predict)
     for plan in (PLAN, planned(seed=3), planned("qlora_nf4", "training.learning_rate=1e-3")):
         with room.beside(plan, Stop()):
             pass

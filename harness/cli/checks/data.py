@@ -1,4 +1,4 @@
-"""Before run: what takes longer to know than a plan, but less than loading weights."""
+"""Data: what takes longer to know than a plan, but less than loading weights."""
 
 from __future__ import annotations
 
@@ -78,11 +78,11 @@ def check_tasks(planned: Plan) -> None:
     spec = planned.score
     if all(document_kinds(task, spec.include_path) for task in asked_tasks(spec)):
         return
-    from harness.score.preflight import preflight as check_data
+    from harness.score.check import check_task_data
     from harness.weights.fetch import quiet_libraries
 
     quiet_libraries()
-    check_data(planned)
+    check_task_data(planned)
 
 
 def check_space(folder: Path, needed: int) -> None:

@@ -22,11 +22,10 @@ from harness.corpus.splits import (
 )
 from harness.corpus.trees import MessageTree, TreeGrower, prune
 from harness.errors import CorpusError
-from harness.records.events import Progress, Silence
+from harness.records.events import SILENCE, Progress
 from harness.records.record import CorpusResult
 from harness.spec.suite import CorpusSpec
 
-SILENCE = Silence()
 PROGRESS_TREES = 500
 FEW_TREES = 20
 

@@ -130,7 +130,7 @@ def _primary_first(keys: list[ScoreKey], rows: Sequence[Row]) -> tuple[list[Scor
     if not named:
         return keys, None
     wanted = named.most_common(1)[0][0]
-    fitting = [key for key in keys if wanted in (f"{key.task} {key.metric}", key.title)]
+    fitting = [key for key in keys if key.is_called(wanted)]
     if not fitting:
         return keys, wanted
     return [fitting[0], *(key for key in keys if key != fitting[0])], None

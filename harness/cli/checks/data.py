@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness import numbers
 from harness.errors import CorpusError, StorageError, UserError
 
 if TYPE_CHECKING:
@@ -91,8 +92,8 @@ def check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(there).free
     if free < needed:
         raise StorageError(
-            f"only {free >> 20} MiB are free on the disk of {folder}",
+            f"only {numbers.size(free)} are free on the disk of {folder}",
             where=there,
-            expected=f"{needed >> 20} MiB or more",
+            expected=f"{numbers.size(needed)} or more",
             hint="free some space, or choose another folder with --reports",
         )

@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 from harness.records.store import StoredRun
+from harness.records.validation import validation_loss
 from harness.report.rows import Row, flatten, make_rows
 from harness.spec.claim import holds
 from harness.spec.derived_names import derived_name
@@ -156,7 +157,7 @@ def _arm(name: str, rows: Sequence[Row], trials: Sequence[StoredRun]) -> Variant
         (row for row in own if row.variant == name), key=lambda row: len(row.seeds), default=None
     )
     rates = {
-        run.record.plan.training.learning_rate: _loss(run)
+        run.record.plan.training.learning_rate: validation_loss(run.record)
         for run in trials
         if _plain(run.record.plan) == name
     }
@@ -166,8 +167,3 @@ def _arm(name: str, rows: Sequence[Row], trials: Sequence[StoredRun]) -> Variant
     at_best = [row for row in own if row.plan.training.learning_rate == arm.best_rate]
     best = max(at_best, key=lambda row: len(row.seeds), default=None)
     return VariantRuns(name, default, best, rates)
-
-
-def _loss(run: StoredRun) -> float:
-    found = run.record.score("validation", "perplexity") if run.record.status == "ok" else None
-    return math.inf if found is None else math.log(found.value)

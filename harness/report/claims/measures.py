@@ -78,7 +78,7 @@ def _(check: ScoreCheck, ground: Ground) -> Leaning:
 
 def _scored(check: ScoreCheck, ground: Ground, sides: Sides) -> Leaning:
     """The difference of two rows on the score of a check."""
-    key = _key(check.score)
+    key = ScoreKey.named(check.score)
     rows = (replace(sides.own, label="own"), replace(sides.other, label="other"))
     scores = [found for row in rows for r in row.finished if (found := key.find(r))]
     aligned = read_items(rows, key).aligned
@@ -130,7 +130,7 @@ def _(check: FormCheck, ground: Ground) -> Leaning:
     arm = ground.find(check.variant, check.conditions)
     if arm is None or arm.row is None:
         return _not_run([check.variant], check.conditions)
-    key = _key(check.score)
+    key = ScoreKey.named(check.score)
     parts = [
         read_items([replace(arm.row, label=name)], replace(key, precision=form)).aligned
         for name, form in (("own", check.form), ("other", "training"))
@@ -352,8 +352,3 @@ def _not_run(
 
 def _out(why: str) -> Leaning:
     return Leaning("out of reach", 1.0, why)
-
-
-def _key(score: str) -> ScoreKey:
-    task, _, metric = score.rpartition(" ")
-    return ScoreKey(task or metric, metric, "training")

@@ -46,7 +46,7 @@ def train(job: TrainJob, progress: Progress) -> TrainResult:
     check_alike(job.model, job.ranks, ledger.done, when="before training")
     if not validations.over:
         with tempfile.TemporaryDirectory() as unused, left_as_found(job.model) as found:
-            account = _Account(ledger, validations, found)
+            account = _Account(ledger, validations, found, allocation)
             _make_trainer(job, account, saved, unused, progress).train()
     elif saved is not None:
         restore_weights(job.model, saved.weights)
@@ -66,6 +66,7 @@ class _Account:
     ledger: Ledger
     validations: Validations
     found: AsFound
+    allocation: Allocation | None
 
     def validate(self) -> None:
         """Validate if it is time to, by the model's own forward pass."""
@@ -97,7 +98,7 @@ def _make_trainer(
     trainer.job = job
     trainer.ledger = ledger
     trainer.logits = OwnLogits(job.model)
-    trainer.allocation = allocation_of(job.model, job.plan)
+    trainer.allocation = account.allocation
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_Bookkeeper(job, trainer, account, saved, progress))
     return trainer

@@ -19,7 +19,7 @@ from harness.origin import RESULT_ROOMS, package_versions, sources_digest
 from harness.records.record import RunRecord
 from harness.records.store import RunFolder, RunStore
 from harness.runs.lock import held
-from harness.runs.order import Order
+from harness.runs.options import RunOptions
 from harness.runs.stop import Stop
 from harness.runs.supervise import supervise
 from harness.spec.model import FolderSource
@@ -31,7 +31,7 @@ SET_BY_RAY = "OMP_NUM_THREADS"
 
 
 @dataclass(frozen=True)
-class Sources:
+class PlanFiles:
     """Local files that plans read, by the digest that stands in the plan: corpus, weights, tasks.
 
     They are sent once; plans name them.
@@ -47,7 +47,7 @@ class Parcel:
     """A plan as JSON and how to treat it; what it must agree with; the environment it is set."""
 
     plan: str
-    order: str
+    options: str
     versions: dict[str, str]
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -58,13 +58,13 @@ def versions() -> dict[str, str]:
     return own | package_versions(PACKAGES)
 
 
-def pack_plan(plan: Plan, order: Order) -> Parcel:
+def pack_plan(plan: Plan, options: RunOptions) -> Parcel:
     """The plan, to be carried out by a machine that holds the same versions."""
     kept = {name: os.environ[name] for name in (SET_BY_RAY,) if name in os.environ}
-    return Parcel(plan.model_dump_json(), order.model_dump_json(), versions(), kept)
+    return Parcel(plan.model_dump_json(), options.model_dump_json(), versions(), kept)
 
 
-def pack_sources(plan: Plan) -> Sources:
+def pack_sources(plan: Plan) -> PlanFiles:
     """The local files of ``plan``; nothing for what comes from the hub or with the harness.
 
     Raises:
@@ -77,7 +77,7 @@ def pack_sources(plan: Plan) -> Sources:
         model = (plan.model_sha256, _packed(Path(plan.model.source.path)))
     if plan.data_sha256 and plan.score.data_folder:
         data = (plan.data_sha256, _packed(Path(plan.score.data_folder)))
-    return Sources(corpus, model, data)
+    return PlanFiles(corpus, model, data)
 
 
 def source_key(plan: Plan) -> tuple[str | None, ...]:
@@ -85,7 +85,7 @@ def source_key(plan: Plan) -> tuple[str | None, ...]:
     return plan.corpus_sha256, plan.model_sha256, plan.data_sha256
 
 
-def run_parcel(parcel: Parcel, sources: Sources) -> bytes:
+def run_parcel(parcel: Parcel, sources: PlanFiles) -> bytes:
     """Carry a plan out on this machine; returns its run folder as a tar archive.
 
     What was sent is kept in the cache folder by its digest, and so are the base model's scores,
@@ -97,12 +97,12 @@ def run_parcel(parcel: Parcel, sources: Sources) -> bytes:
     """
     check_versions(parcel.versions)
     plan = Plan.model_validate_json(parcel.plan)
-    order = Order.model_validate_json(parcel.order)
+    options = RunOptions.model_validate_json(parcel.options)
     store = RunStore(cache_folder() / "worker" / "runs")
     local = unpack_sources(plan, sources)
     with _environment(parcel.environment):
-        record = supervise(local, store, lambda _: None, order.model_copy(update={"wait": True}))
-    folder = store.folder(record.plan)  # of a smaller plan, where that of the order did not fit
+        record = supervise(local, store, lambda _: None, options.model_copy(update={"wait": True}))
+    folder = store.folder(record.plan)  # of a smaller plan, where the one asked for did not fit
     found = RunFolder(folder.path) if folder.record.is_file() else folder.attempt
     back = record.model_copy(update={"plan": _as_sent(record.plan, plan)})
     write_json(found.record, back)
@@ -139,7 +139,7 @@ def check_versions(wanted: dict[str, str]) -> None:
         )
 
 
-def unpack_sources(plan: Plan, sources: Sources) -> Plan:
+def unpack_sources(plan: Plan, sources: PlanFiles) -> Plan:
     """``plan`` on files of this machine: where they lie changes neither results nor its name."""
     update: dict[str, object] = {}
     if sources.corpus is not None:

@@ -12,7 +12,7 @@ from harness.errors import HarnessError, RunError, UserError
 from harness.records.events import Hear, RunStarted
 from harness.records.record import RunRecord
 from harness.records.store import RunStore
-from harness.runs.order import ORDER, Order
+from harness.runs.options import DEFAULT_OPTIONS, RunOptions
 from harness.runs.parcel import check_versions, versions
 from harness.runs.supervise import supervise
 from harness.spec.device import Device, DeviceChoice, detect_device
@@ -23,7 +23,11 @@ class SlurmExecutor:
     """Submits each plan as a job of its own; a job that is preempted is queued again by SLURM."""
 
     def __init__(
-        self, store: RunStore, order: Order = ORDER, partition: str = "", cluster: str = ""
+        self,
+        store: RunStore,
+        options: RunOptions = DEFAULT_OPTIONS,
+        partition: str = "",
+        cluster: str = "",
     ) -> None:
         """Submit to ``partition``.
 
@@ -33,7 +37,7 @@ class SlurmExecutor:
             UserError: submitit is not installed, or there is no SLURM here.
         """
         self._store = store
-        self._order = order
+        self._options = options
         self._jobs: dict[Any, Future[RunRecord]] = {}
         submitit = _submitit()
         folder = store.root.parent / "slurm"
@@ -45,7 +49,9 @@ class SlurmExecutor:
                 where="--executor slurm",
                 hint="run this on a machine that has sbatch",
             ) from None
-        minutes = None if order.timeout_seconds is None else int(order.timeout_seconds / 60) + 10
+        minutes = (
+            None if options.timeout_seconds is None else int(options.timeout_seconds / 60) + 10
+        )
         self._executor.update_parameters(timeout_min=minutes or 24 * 60, name="harness")
         if partition:
             self._executor.update_parameters(slurm_partition=partition)
@@ -59,7 +65,7 @@ class SlurmExecutor:
         """Submit ``plan`` as a job."""
         future: Future[RunRecord] = Future()
         future.set_running_or_notify_cancel()
-        given = (plan.model_dump_json(), self._order.model_dump_json(), str(self._store.root))
+        given = (plan.model_dump_json(), self._options.model_dump_json(), str(self._store.root))
         gpus = plan.training.devices if plan.device.kind == "cuda" else 0
         job = self._submit_job(gpus, _carry_out, *given, versions())
         self._jobs[job] = future
@@ -100,7 +106,7 @@ def _look(kind: DeviceChoice) -> str:
     return detect_device(kind).model_dump_json()
 
 
-def _carry_out(plan: str, order: str, root: str, wanted: dict[str, str]) -> str | HarnessError:
+def _carry_out(plan: str, options: str, root: str, wanted: dict[str, str]) -> str | HarnessError:
     """What a job does, on whichever machine: the record lies in the store when it returns.
 
     Returns:
@@ -113,7 +119,7 @@ def _carry_out(plan: str, order: str, root: str, wanted: dict[str, str]) -> str 
             Plan.model_validate_json(plan),
             RunStore(Path(root)),
             lambda _: None,
-            Order.model_validate_json(order),
+            RunOptions.model_validate_json(options),
         )
     except HarnessError as error:
         return error

@@ -70,7 +70,7 @@ class _Room(StaticLayer):  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
-class Prompts:
+class PaddedPrompts:
     """Prompts to answer with at most ``limit`` tokens, or up to the token ``end``.
 
     ``ids`` and ``mask`` are (rows, width), padded on the left.
@@ -85,7 +85,7 @@ class Prompts:
 class _Decoding:
     """Answers on their way: one token a row and step, everything in tensors of fixed size."""
 
-    def __init__(self, model: Any, asked: Prompts) -> None:
+    def __init__(self, model: Any, asked: PaddedPrompts) -> None:
         """Run the prompts, whose first tokens are known then."""
         self._model = model
         ids, mask, limit = asked.ids, asked.mask, asked.limit
@@ -128,7 +128,7 @@ class _Decoding:
         self.tokens.index_copy_(1, self._at, self._newest)
 
 
-def greedy(model: Any, asked: Prompts, tell: Callable[[int], None]) -> Tensor:
+def greedy(model: Any, asked: PaddedPrompts, tell: Callable[[int], None]) -> Tensor:
     """Likeliest tokens after the prompts, (rows, limit); what follows a row's end means nothing.
 
     ``tell`` is called with the number of tokens there are.

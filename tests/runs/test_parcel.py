@@ -10,9 +10,9 @@ import pytest
 from harness.errors import InvalidFile, RunError
 from harness.records.record import Problem
 from harness.records.store import RunStore
-from harness.runs.order import Order
+from harness.runs.options import RunOptions
 from harness.runs.parcel import (
-    Sources,
+    PlanFiles,
     _as_sent,
     check_versions,
     pack_plan,
@@ -32,10 +32,10 @@ from tests.store_records import record_of
 def test_a_run_far_away_is_the_run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The far machine has neither the corpus nor the weights, nor this store."""
     small = make_small(tmp_path / "here", steps=3)
-    plan, order = small.plan(), Order(timeout_seconds=300)
+    plan, options = small.plan(), RunOptions(timeout_seconds=300)
     here, back = RunStore(tmp_path / "runs"), RunStore(tmp_path / "back")
-    parcel, sources = pack_plan(plan, order), pack_sources(plan)
-    expected = supervise(plan, here, Heard(), order)
+    parcel, sources = pack_plan(plan, options), pack_sources(plan)
+    expected = supervise(plan, here, Heard(), options)
     shutil.rmtree(small.folder / "weights")
     (small.folder / "trees.jsonl").unlink()
     monkeypatch.setenv("FINETUNE_HARNESS_CACHE", str(tmp_path / "far"))
@@ -68,9 +68,9 @@ def test_another_version_is_refused_by_name(small: Small) -> None:
     assert "torch" in str(caught.value)
     assert "1.0 there" in str(caught.value)
     assert "left-pad missing here" in str(caught.value)
-    parcel = pack_plan(small.plan(), Order())
+    parcel = pack_plan(small.plan(), RunOptions())
     with pytest.raises(RunError, match="other versions"):
-        run_parcel(type(parcel)(parcel.plan, parcel.order, wanted), Sources())
+        run_parcel(type(parcel)(parcel.plan, parcel.options, wanted), PlanFiles())
 
 
 def test_half_a_folder_leaves_nothing(small: Small, tmp_path: Path) -> None:
@@ -93,8 +93,8 @@ def test_a_smaller_plan_that_fitted_comes_back_as_itself(
 ) -> None:
     """The far machine knows both runs already, so that nothing is trained here."""
     monkeypatch.setenv("FINETUNE_HARNESS_CACHE", str(tmp_path / "far"))
-    plan, order = small.plan("training.micro_batch_size=2"), Order(on_oom="shrink")
-    parcel, sources = pack_plan(plan, order), pack_sources(plan)
+    plan, options = small.plan("training.micro_batch_size=2"), RunOptions(on_oom="shrink")
+    parcel, sources = pack_plan(plan, options), pack_sources(plan)
     local, far = unpack_sources(plan, sources), RunStore(tmp_path / "far" / "worker" / "runs")
     problem = Problem(kind="OutOfMemoryError", message="full", phase="train", step=1)
     too_big = record_of(local, status="oom", problem=problem)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.before_run import check_space
+from harness.cli.checks.data import check_space
 from harness.errors import StorageError
 from tests.cli.terminal import refused
 from tests.runs.small_run import Small

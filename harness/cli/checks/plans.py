@@ -1,4 +1,4 @@
-"""Preflight: refuse what cannot work before anything is downloaded or loaded."""
+"""Plans: refuse what cannot work before anything is downloaded or loaded."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from harness.spec.variant import Adapter
 
 
-def preflight(plans: Sequence[Plan]) -> None:
+def check_plans(plans: Sequence[Plan]) -> None:
     """Check what can be known of ``plans`` without their weights.
 
     Raises:
         UserError: the first plan that cannot work, with what to change.
     """
-    from harness.score.preflight import check_asked
+    from harness.score.check import check_asked
 
     check_asked(plans[0].score)
     check_own_tasks(plans[0])
@@ -38,7 +38,7 @@ def check_own_tasks(planned: Plan) -> None:
 
     if not any(is_task_file(task.name) for task in planned.score.tasks):
         return
-    from harness.score.preflight import check_own_tasks as check_tasks
+    from harness.score.check import check_own_tasks as check_tasks
     from harness.weights.fetch import quiet_libraries
 
     quiet_libraries()

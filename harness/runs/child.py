@@ -77,7 +77,7 @@ def _guarded(run: Run) -> Ending | None:
     """Execute, and turn however it ends into an ending. The one place that catches everything."""
     try:
         run.log.note("loading libraries")
-        set_up_torch(run.plan, run.order.threads)
+        set_up_torch(run.plan, run.options.threads)
         run.execute(_join(run))
     except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - becomes a record here
         ending = ending_of_error(error)

@@ -19,7 +19,7 @@ PLAN = planned()  # on a device of 24 GiB
 
 
 def test_a_run_waits_until_it_fits_beside_the_others() -> None:
-    room, entered = SharedDevices(lambda _: 10 * GIB), threading.Event()
+    devices, entered = SharedDevices(lambda _: 10 * GIB), threading.Event()
 
     def third() -> None:
         with devices.beside(PLAN, Stop()):

@@ -24,7 +24,8 @@ class Executor(Protocol):
     """Takes plans and has them run somewhere; each becomes a record in the store.
 
     A plan is pure data, and with the options that the executor was made with it is all that a run
-    needs, so both can be sent to another machine.
+    needs, so both can be sent to another machine. An executor that can send many plans at once
+    may also have ``together()``, a context in which ``submit`` only gathers them.
     """
 
     def device(self, kind: DeviceChoice) -> Device:

@@ -71,9 +71,8 @@ def pack_plan(plan: Plan, options: RunOptions, store: RunStore) -> Parcel:
     What ``store`` has of its untrained model's scores goes with it.
     """
     kept = {name: os.environ[name] for name in (SET_BY_RAY,) if name in os.environ}
-    base = (
-        {} if options.force else {path.name: _packed(path) for path in kept_base(plan, store.root)}
-    )
+    found = [] if options.force else kept_base(plan, store.root)
+    base = {path.name: _packed(path) for path in found}
     return Parcel(plan.model_dump_json(), options.model_dump_json(), versions(), kept, base)
 
 

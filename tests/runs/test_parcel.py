@@ -54,7 +54,9 @@ def test_a_run_far_away_is_the_run_here(tmp_path: Path, monkeypatch: pytest.Monk
     _check_base_scores_are_sent(plan.model_copy(update={"seed": 1}), sources, back, tmp_path)
 
 
-def _check_base_scores_are_sent(plan: Plan, sources: Sources, store: RunStore, cache: Path) -> None:
+def _check_base_scores_are_sent(
+    plan: Plan, sources: PlanFiles, store: RunStore, cache: Path
+) -> None:
     """Another machine takes them over and need not score the untrained model again."""
     shutil.rmtree(cache / "far" / "worker")
     parcel = pack_plan(plan, RunOptions(timeout_seconds=300), store)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from harness.report import numbers
+from harness import numbers
 
 if TYPE_CHECKING:
     from harness.studies.agenda import Agenda

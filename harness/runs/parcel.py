@@ -20,7 +20,7 @@ from harness.origin import RESULT_ROOMS, package_versions, sources_digest
 from harness.records.record import RunRecord
 from harness.records.store import RunFolder, RunStore
 from harness.runs.lock import held
-from harness.runs.order import Order
+from harness.runs.options import RunOptions
 from harness.runs.stop import Stop
 from harness.runs.supervise import supervise
 from harness.score.reuse import keep_base, kept_base
@@ -35,7 +35,7 @@ WHOLE, BASE = "whole", "base"  # folders of an archive
 
 
 @dataclass(frozen=True)
-class Sources:
+class PlanFiles:
     """Local files that plans read, by the digest that stands in the plan: corpus, weights, tasks.
 
     They are sent once; plans name them.
@@ -54,7 +54,7 @@ class Parcel:
     """
 
     plan: str
-    order: str
+    options: str
     versions: dict[str, str]
     environment: dict[str, str] = field(default_factory=dict)
     base: dict[str, bytes] = field(default_factory=dict)
@@ -66,17 +66,18 @@ def versions() -> dict[str, str]:
     return own | package_versions(PACKAGES)
 
 
-def pack_plan(plan: Plan, order: Order, store: RunStore) -> Parcel:
+def pack_plan(plan: Plan, options: RunOptions, store: RunStore) -> Parcel:
     """The plan, to be carried out by a machine that holds the same versions.
 
     What ``store`` has of its untrained model's scores goes with it.
     """
     kept = {name: os.environ[name] for name in (SET_BY_RAY,) if name in os.environ}
-    base = {} if order.force else {path.name: _packed(path) for path in kept_base(plan, store.root)}
-    return Parcel(plan.model_dump_json(), order.model_dump_json(), versions(), kept, base)
+    found = [] if options.force else kept_base(plan, store.root)
+    base = {path.name: _packed(path) for path in found}
+    return Parcel(plan.model_dump_json(), options.model_dump_json(), versions(), kept, base)
 
 
-def pack_sources(plan: Plan) -> Sources:
+def pack_sources(plan: Plan) -> PlanFiles:
     """The local files of ``plan``; nothing for what comes from the hub or with the harness.
 
     Raises:
@@ -89,7 +90,7 @@ def pack_sources(plan: Plan) -> Sources:
         model = (plan.model_sha256, _packed(Path(plan.model.source.path)))
     if plan.data_sha256 and plan.score.data_folder:
         data = (plan.data_sha256, _packed(Path(plan.score.data_folder)))
-    return Sources(corpus, model, data)
+    return PlanFiles(corpus, model, data)
 
 
 def source_key(plan: Plan) -> tuple[str | None, ...]:
@@ -97,7 +98,7 @@ def source_key(plan: Plan) -> tuple[str | None, ...]:
     return plan.corpus_sha256, plan.model_sha256, plan.data_sha256
 
 
-def run_parcel(parcel: Parcel, sources: Sources) -> bytes:
+def run_parcel(parcel: Parcel, sources: PlanFiles) -> bytes:
     """Carry a plan out on this machine; returns its run folder as a tar archive.
 
     What was sent is kept in the cache folder by its digest, and so are the base model's scores,
@@ -109,14 +110,14 @@ def run_parcel(parcel: Parcel, sources: Sources) -> bytes:
     """
     check_versions(parcel.versions)
     plan = Plan.model_validate_json(parcel.plan)
-    order = Order.model_validate_json(parcel.order)
+    options = RunOptions.model_validate_json(parcel.options)
     store = RunStore(cache_folder() / "worker" / "runs")
     for name, data in parcel.base.items():
         keep_base(name, store.root, partial(_unpack_base, data))
     local = unpack_sources(plan, sources)
     with _environment(parcel.environment):
-        record = supervise(local, store, lambda _: None, order.model_copy(update={"wait": True}))
-    folder = store.folder(record.plan)  # of a smaller plan, where that of the order did not fit
+        record = supervise(local, store, lambda _: None, options.model_copy(update={"wait": True}))
+    folder = store.folder(record.plan)  # of a smaller plan, where the one asked for did not fit
     found = RunFolder(folder.path) if folder.record.is_file() else folder.attempt
     back = record.model_copy(update={"plan": _as_sent(record.plan, plan)})
     write_json(found.record, back)
@@ -163,7 +164,7 @@ def check_versions(wanted: dict[str, str]) -> None:
         )
 
 
-def unpack_sources(plan: Plan, sources: Sources) -> Plan:
+def unpack_sources(plan: Plan, sources: PlanFiles) -> Plan:
     """``plan`` on files of this machine: where they lie changes neither results nor its name."""
     update: dict[str, object] = {}
     if sources.corpus is not None:

@@ -15,7 +15,7 @@ from harness.errors import HarnessError, RunError, UserError
 from harness.records.events import Hear, RunStarted
 from harness.records.record import RunRecord
 from harness.records.store import RunStore
-from harness.runs.order import ORDER, Order
+from harness.runs.options import DEFAULT_OPTIONS, RunOptions
 from harness.runs.parcel import check_versions, versions
 from harness.runs.supervise import supervise
 from harness.spec.device import Device, DeviceChoice, detect_device
@@ -33,7 +33,11 @@ class SlurmExecutor:
     """
 
     def __init__(
-        self, store: RunStore, order: Order = ORDER, partition: str = "", cluster: str = ""
+        self,
+        store: RunStore,
+        options: RunOptions = DEFAULT_OPTIONS,
+        partition: str = "",
+        cluster: str = "",
     ) -> None:
         """Submit to ``partition``.
 
@@ -43,7 +47,7 @@ class SlurmExecutor:
             UserError: submitit is not installed, or there is no SLURM here.
         """
         self._store = store
-        self._order = order
+        self._options = options
         self._jobs: dict[Any, Future[RunRecord]] = {}
         self._gathered: list[Waiting] | None = None
         self._lock = threading.Lock()
@@ -58,7 +62,9 @@ class SlurmExecutor:
                 where="--executor slurm",
                 hint="run this on a machine that has sbatch",
             ) from None
-        minutes = None if order.timeout_seconds is None else int(order.timeout_seconds / 60) + 10
+        minutes = (
+            None if options.timeout_seconds is None else int(options.timeout_seconds / 60) + 10
+        )
         self._executor.update_parameters(timeout_min=minutes or 24 * 60, name="harness")
         if partition:
             self._executor.update_parameters(slurm_partition=partition)
@@ -104,8 +110,8 @@ class SlurmExecutor:
         """Submit plans that need equally many GPUs, several as an array."""
         plans = [plan for plan, _ in waiting]
         self._executor.update_parameters(gpus_per_node=_gpus(plans[0]))
-        order, root, wanted = self._order.model_dump_json(), str(self._store.root), versions()
-        calls = [(plan.model_dump_json(), order, root, wanted) for plan in plans]
+        options, root, wanted = self._options.model_dump_json(), str(self._store.root), versions()
+        calls = [(plan.model_dump_json(), options, root, wanted) for plan in plans]
         futures = [future for _, future in waiting]
         try:
             with _explained():
@@ -189,7 +195,7 @@ def _look(kind: DeviceChoice) -> str:
     return detect_device(kind).model_dump_json()
 
 
-def _carry_out(plan: str, order: str, root: str, wanted: dict[str, str]) -> str | HarnessError:
+def _carry_out(plan: str, options: str, root: str, wanted: dict[str, str]) -> str | HarnessError:
     """What a job does, on whichever machine: the record lies in the store when it returns.
 
     Returns:
@@ -202,7 +208,7 @@ def _carry_out(plan: str, order: str, root: str, wanted: dict[str, str]) -> str 
             Plan.model_validate_json(plan),
             RunStore(Path(root)),
             lambda _: None,
-            Order.model_validate_json(order),
+            RunOptions.model_validate_json(options),
         )
     except HarnessError as error:
         return error

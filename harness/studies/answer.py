@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness.report import numbers
+from harness import numbers
 from harness.report.cells import difference_text, show_limit
 from harness.report.judging import Difference
 from harness.report.scoring import Scoring
@@ -29,7 +29,7 @@ WORDS = {
 
 
 @dataclass(frozen=True)
-class Answer:
+class StudyAnswer:
     """The sentences that a page opens with.
 
     ``state`` is "answered" when every comparison is decided at the rates that the study asks for,
@@ -43,7 +43,7 @@ class Answer:
     changes: tuple[str, ...]
 
 
-def answer(agenda: Agenda) -> Answer:
+def answer(agenda: Agenda) -> StudyAnswer:
     """What the study says as it stands."""
     main = agenda.main
     assert main is not None  # noqa: S101 - the default setting always stands
@@ -53,7 +53,7 @@ def answer(agenda: Agenda) -> Answer:
     waits = bool(agenda.jobs) or agenda.stopped != "" or tuning
     decided = not tuning and bool(known) and all(conclusion.decided for conclusion in known)
     state = "partial" if waits and not decided else "answered" if decided else "open"
-    return Answer(
+    return StudyAnswer(
         state=state,
         conclusions=tuple(_conclusions(agenda, main, known)),
         sureness=tuple(_sureness(agenda, main, state)),

@@ -10,9 +10,9 @@ import pytest
 from harness.errors import InvalidFile, RunError
 from harness.records.record import Problem
 from harness.records.store import RunStore
-from harness.runs.order import Order
+from harness.runs.options import RunOptions
 from harness.runs.parcel import (
-    Sources,
+    PlanFiles,
     _as_sent,
     check_versions,
     pack_plan,
@@ -34,10 +34,10 @@ from tests.store_records import record_of
 def test_a_run_far_away_is_the_run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The far machine has neither the corpus nor the weights, nor this store."""
     small = make_small(tmp_path / "here", steps=3)
-    plan, order = small.plan(), Order(timeout_seconds=300)
+    plan, options = small.plan(), RunOptions(timeout_seconds=300)
     here, back = RunStore(tmp_path / "runs"), RunStore(tmp_path / "back")
-    parcel, sources = pack_plan(plan, order, back), pack_sources(plan)
-    expected = supervise(plan, here, Heard(), order)
+    parcel, sources = pack_plan(plan, options, back), pack_sources(plan)
+    expected = supervise(plan, here, Heard(), options)
     shutil.rmtree(small.folder / "weights")
     (small.folder / "trees.jsonl").unlink()
     monkeypatch.setenv("FINETUNE_HARNESS_CACHE", str(tmp_path / "far"))
@@ -54,10 +54,12 @@ def test_a_run_far_away_is_the_run_here(tmp_path: Path, monkeypatch: pytest.Monk
     _check_base_scores_are_sent(plan.model_copy(update={"seed": 1}), sources, back, tmp_path)
 
 
-def _check_base_scores_are_sent(plan: Plan, sources: Sources, store: RunStore, cache: Path) -> None:
+def _check_base_scores_are_sent(
+    plan: Plan, sources: PlanFiles, store: RunStore, cache: Path
+) -> None:
     """Another machine takes them over and need not score the untrained model again."""
     shutil.rmtree(cache / "far" / "worker")
-    parcel = pack_plan(plan, Order(timeout_seconds=300), store)
+    parcel = pack_plan(plan, RunOptions(timeout_seconds=300), store)
     record = take_back(run_parcel(parcel, sources), plan, store)
     assert record.status == "ok", record.problem
     assert [cost.reused for cost in record.phases if cost.name == "score_base"] == [True]
@@ -83,9 +85,9 @@ def test_another_version_is_refused_by_name(small: Small, tmp_path: Path) -> Non
     assert "torch" in str(caught.value)
     assert "1.0 there" in str(caught.value)
     assert "left-pad missing here" in str(caught.value)
-    parcel = pack_plan(small.plan(), Order(), RunStore(tmp_path))
+    parcel = pack_plan(small.plan(), RunOptions(), RunStore(tmp_path))
     with pytest.raises(RunError, match="other versions"):
-        run_parcel(type(parcel)(parcel.plan, parcel.order, wanted), Sources())
+        run_parcel(type(parcel)(parcel.plan, parcel.options, wanted), PlanFiles())
 
 
 def test_half_a_folder_leaves_nothing(small: Small, tmp_path: Path) -> None:
@@ -108,8 +110,8 @@ def test_a_smaller_plan_that_fitted_comes_back_as_itself(
 ) -> None:
     """The far machine knows both runs already, so that nothing is trained here."""
     monkeypatch.setenv("FINETUNE_HARNESS_CACHE", str(tmp_path / "far"))
-    plan, order = small.plan("training.micro_batch_size=2"), Order(on_oom="shrink")
-    parcel, sources = pack_plan(plan, order, RunStore(tmp_path)), pack_sources(plan)
+    plan, options = small.plan("training.micro_batch_size=2"), RunOptions(on_oom="shrink")
+    parcel, sources = pack_plan(plan, options, RunStore(tmp_path)), pack_sources(plan)
     local, far = unpack_sources(plan, sources), RunStore(tmp_path / "far" / "worker" / "runs")
     problem = Problem(kind="OutOfMemoryError", message="full", phase="train", step=1)
     too_big = record_of(local, status="oom", problem=problem)

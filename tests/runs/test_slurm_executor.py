@@ -15,7 +15,7 @@ from harness.runs import slurm_executor
 from harness.runs.batch import run_batch
 from harness.runs.executor import make_executor
 from harness.runs.lock import held
-from harness.runs.order import Order
+from harness.runs.options import RunOptions
 from harness.runs.slurm_executor import SlurmExecutor
 from harness.runs.stop import Stop
 from tests.runs.small_run import Heard, Small
@@ -25,7 +25,7 @@ pytest.importorskip("submitit", reason="an extra")
 
 def test_a_plan_is_carried_out_by_a_job(small: Small, tmp_path: Path) -> None:
     store = RunStore(tmp_path / "runs")
-    executor = SlurmExecutor(store, Order(timeout_seconds=300), cluster="debug")
+    executor = SlurmExecutor(store, RunOptions(timeout_seconds=300), cluster="debug")
     assert executor.device("cpu").kind == "cpu"
     plan = small.plan(variant="base")
     (result,) = run_batch([plan], executor)
@@ -37,7 +37,7 @@ def test_a_plan_is_carried_out_by_a_job(small: Small, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_jobs_run_beside_each_other_in_processes_of_their_own(small: Small, tmp_path: Path) -> None:
     store = RunStore(tmp_path / "runs")
-    executor = SlurmExecutor(store, Order(timeout_seconds=300), cluster="local")
+    executor = SlurmExecutor(store, RunOptions(timeout_seconds=300), cluster="local")
     plans = [small.plan(seed=seed) for seed in range(2)]
     found = list(run_batch(plans, executor))
     assert {r.record.status for r in found if r.record} == {"ok"}
@@ -57,13 +57,13 @@ def test_a_job_with_other_versions_is_refused(
 
 def test_without_sbatch_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="jobs cannot be submitted here"):
-        make_executor("slurm", RunStore(tmp_path), Order(), "gpu")
+        make_executor("slurm", RunStore(tmp_path), RunOptions(), "gpu")
 
 
 def test_why_a_plan_was_not_run_keeps_its_class(small: Small, tmp_path: Path) -> None:
     """A study looks for runs under way elsewhere, a command for the user's mistakes."""
     store = RunStore(tmp_path / "runs")
-    executor = SlurmExecutor(store, Order(wait=False), cluster="debug")
+    executor = SlurmExecutor(store, RunOptions(wait=False), cluster="debug")
     plan = small.plan()
     with held(store.folder(plan), lambda _: None, Stop(), wait=False):
         (result,) = run_batch([plan], executor)

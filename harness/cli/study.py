@@ -128,6 +128,7 @@ def study(
     look = Look(opened, store, mix_versions=mix_versions)
     if decides:
         opened.steer(drop, add, more_seeds)
+        say("noted; a command that is running this study follows it from its next run on")
     elif not (plan or status):
         _run(look, runner, part, trackers)
     agenda = look.agenda()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError, Future
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from queue import Empty, SimpleQueue
 
 from harness.errors import HarnessError
@@ -19,20 +19,28 @@ News = Event | Future[RunRecord]
 
 
 def run_batch(
-    plans: Sequence[Plan], executor: Executor, listeners: Sequence[Listener] = ()
+    plans: Sequence[Plan],
+    executor: Executor,
+    listeners: Sequence[Listener] = (),
+    enough: Callable[[], bool] = lambda: False,
 ) -> Generator[RunResult]:
     """Results of ``plans`` in the order in which they finish.
 
-    A plan that cannot be run is a result too, and the others go on. Close the iterator
-    (``contextlib.closing``) where it is not read to its end: that ends the runs under way.
+    A plan that cannot be run is a result too, and the others go on. ``enough`` is asked after
+    each result: once it says so, runs under way are finished and no more are begun, apart from
+    those that a cluster has already been given. Close the iterator (``contextlib.closing``) where
+    it is not read to its end: that ends the runs under way.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP, after the runs under way have written their
             records. A second one does not wait for that.
     """
     batch = _Batch(executor, _Audience(listeners))
-    with interrupts():
-        yield from batch.run(plans)
+    with interrupts(), closing(batch.run(plans)) as results:
+        for result in results:
+            yield result
+            if enough():
+                batch.begin_no_more()
 
 
 class _Audience:
@@ -63,7 +71,7 @@ class _Batch:
         self._news: SimpleQueue[tuple[Plan, News]] = SimpleQueue()
         self._pending: set[Future[RunRecord]] = set()
 
-    def run(self, plans: Sequence[Plan]) -> Iterator[RunResult]:
+    def run(self, plans: Sequence[Plan]) -> Generator[RunResult]:
         self._audience.each(lambda listener: listener.begin(plans))
         try:
             with getattr(self._executor, "together", nullcontext)():
@@ -76,6 +84,11 @@ class _Batch:
         finally:
             self._wind_up()
             self._audience.each(lambda listener: listener.end())
+
+    def begin_no_more(self) -> None:
+        """Give up the plans that have not begun."""
+        for future in list(self._pending):
+            future.cancel()
 
     def _submit(self, plan: Plan) -> None:
         future = self._executor.submit(plan, lambda event: self._news.put((plan, event)))

@@ -15,6 +15,7 @@ from harness.runs.listener import Listener, RunResult
 from harness.runs.lock import holder_of, is_held
 from harness.studies.agenda import Agenda
 from harness.studies.findings import Findings, Job, is_settled
+from harness.studies.steering import Decision, read_steering
 
 MOST_TRIES = 3
 POLL_SECONDS = 1.0
@@ -88,14 +89,25 @@ class Driver:
             self._told = text
 
     def _run(self, agenda: Agenda, jobs: Sequence[Job]) -> int:
-        """Run one round; returns how many runs were carried out here."""
+        """Run one round; returns how many runs were carried out here.
+
+        A decision that somebody takes meanwhile ends it early: the next round follows it.
+        """
         by_key = {job.key: job for job in jobs}
         plans = [job.plan for job in jobs]
-        ran = 0
-        with closing(run_batch(plans, self._executor, self._listeners(agenda))) as results:
+        decided, ran = self._decisions(), 0
+        batch = run_batch(
+            plans, self._executor, self._listeners(agenda), lambda: self._decisions() != decided
+        )
+        with closing(batch) as results:
             for result in results:
                 ran += self._take(by_key[result.plan.run_name], result)
         return ran
+
+    def _decisions(self) -> tuple[Decision, ...]:
+        """Those that persons have taken."""
+        found = read_steering(self._findings.log).decisions
+        return tuple(one for one in found if one.kind != "give_up")
 
     def _take(self, job: Job, result: RunResult) -> bool:
         """Look at a result; whether the run was carried out here.

@@ -124,7 +124,7 @@ def test_another_version_adds_no_runs_unless_it_is_allowed(
 
 def test_decisions_are_kept_and_told(made_up: World, tmp_path: Path) -> None:
     there = ("--reports", str(tmp_path))
-    shown(*SMALL, *there, "--drop", "lora_int8")
+    assert "noted; a command" in shown(*SMALL, *there, "--drop", "lora_int8")
     shown(*SMALL, *there, "--add", "qlora_nf4_r64", "--more-seeds", "2")
     shown(*SMALL, *there)
     page = (tmp_path / "studies" / FOLDER / "report.md").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ from harness.runs.executor import Executor
 from harness.runs.listener import Listener, RunResult
 from harness.runs.lock import holder_of, is_held
 from harness.studies.agenda import Agenda
-from harness.studies.findings import Findings, Job, is_settled
+from harness.studies.findings import Findings, Job, is_killed
 from harness.studies.steering import Decision, read_steering
 
 MOST_TRIES = 3
@@ -112,7 +112,8 @@ class Driver:
     def _take(self, job: Job, result: RunResult) -> bool:
         """Look at a result; whether the run was carried out here.
 
-        A run that was stopped from outside is tried again, but not for ever.
+        A run that was stopped from outside is tried again, but not for ever, unless it was asked
+        to stop: a cluster may preempt a long run many times, and each time it has come further.
         """
         if isinstance(result.error, RunInUse):
             return False
@@ -121,7 +122,7 @@ class Driver:
         problem = result.record.problem if result.record is not None else None
         if problem is not None and problem.kind in user_mistakes():
             raise UserError(f"{job.arm}, seed {job.plan.seed}: {problem.message}")
-        if result.record is not None and not is_settled(result.record):
+        if result.record is not None and is_killed(result.record):
             self._tries[job.key] += 1
             if self._tries[job.key] >= MOST_TRIES:
                 self._findings.give_up(job)

@@ -11,6 +11,7 @@ from typing import Literal
 from harness.errors import HarnessError, user_mistakes
 from harness.records.record import Environment, RunRecord
 from harness.records.store import RunFolder, RunStore, StoredRun
+from harness.runs.ending import ABANDONED
 from harness.spec.plan import Plan
 from harness.spec.storage import read_json
 from harness.studies.steering import decide, read_steering
@@ -106,6 +107,13 @@ class Findings:
             environment = self._environments.setdefault(environment.model_dump_json(), environment)
         kept = {"plan": plan, "training": training, "environment": environment}
         return record.model_copy(update={"generations": (), "corpus": None, "census": None, **kept})
+
+
+def is_killed(record: RunRecord) -> bool:
+    """Whether the run was ended from outside without being asked to stop."""
+    problem = record.problem
+    asked = record.status == "interrupted" and (problem is None or problem.kind != ABANDONED.kind)
+    return not asked and not is_settled(record)
 
 
 def is_settled(record: RunRecord) -> bool:

@@ -124,14 +124,17 @@ class Ends(StubExecutor):
 
     def run(self, plan: Plan) -> RunRecord:
         problem = Problem(kind=self.kind, phase="load", step=None, message="for a reason")
-        record = record_of(plan, status="failed", problem=problem)
+        status = "interrupted" if self.kind == "abandoned" else "failed"
+        record = record_of(plan, status=status, problem=problem)
         self.store.write(record)
         return record
 
 
-def test_a_run_that_is_killed_is_tried_again_but_not_for_ever(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["killed", "abandoned"])
+def test_a_run_that_is_killed_is_tried_again_but_not_for_ever(tmp_path: Path, kind: str) -> None:
     bench = Bench.of(tmp_path, variants=["base", "base_nf4"], reference="base", tune={"trials": 1})
     executor = Ends(bench.executor.store, WORSE)
+    executor.kind = kind
     driver(bench, executor).drive()
     assert [plan.variant for plan in executor.ran].count("base_nf4") == 3
     after = bench.agenda()
@@ -142,6 +145,23 @@ def test_a_run_that_is_killed_is_tried_again_but_not_for_ever(tmp_path: Path) ->
     log = bench.findings().log
     log.write_text("")
     assert len(bench.agenda().jobs) == 2, "without its line a run is tried again"
+
+
+class Preempts(StubExecutor):
+    """A cluster that asks each run to stop four times before it lets it end."""
+
+    def run(self, plan: Plan) -> RunRecord:
+        if self.ran.count(plan) > 4:
+            return super().run(plan)
+        record = record_of(plan, status="interrupted")
+        self.store.write(record)
+        return record
+
+
+def test_a_run_that_is_preempted_is_continued_as_often_as_it_takes(tmp_path: Path) -> None:
+    bench = Bench.of(tmp_path, variants=["base", "base_nf4"], reference="base", tune={"trials": 1})
+    agenda = driver(bench, Preempts(bench.executor.store, WORSE)).drive()
+    assert (agenda.finished, agenda.spent.runs, agenda.spent.failed) == (True, 2, 0)
 
 
 def test_a_mistake_that_every_run_would_make_ends_the_study_at_once(tmp_path: Path) -> None:

@@ -104,6 +104,10 @@ class TrainResult(Frozen):
     throughput: Throughput
     compile_seconds: float | None = None
     trainer: str = Field(description="which path ran: plain, fast or recorded")
+    kept_layers: Count | None = Field(
+        default=None,
+        description="with recomputation of some layers: those that kept what they computed",
+    )
     validation: ValidationResult | None = None
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from harness.corpus.sequences import TrainingRows
     from harness.measure.meter import Meter
     from harness.score.subject import Scores, Subject
+    from harness.train.schedule import MicroBatch
     from harness.weights.shape import ParameterCount
 
 
@@ -167,13 +168,16 @@ class Run:
     def _predict(self, order: list[int], rows: TrainingRows | None) -> None:
         """Outside of any phase: it is no cost of the variant."""
         from harness.forecast.memory import predict
-        from harness.train.schedule import largest_micro_batch
 
         self.log.note("predicting memory")
+        self.draft.prediction = predict(self.plan, self._largest(order, rows), self.log)
+
+    def _largest(self, order: list[int], rows: TrainingRows | None) -> MicroBatch | None:
+        """The largest forward pass of training."""
+        from harness.train.schedule import largest_micro_batch
+
         lengths = rows.tokens_per_row if rows is not None else []
-        size = self.plan.training.micro_batch_size
-        largest = largest_micro_batch(order, lengths, size)
-        self.draft.prediction = predict(self.plan, largest, self.log)
+        return largest_micro_batch(order, lengths, self.plan.training.micro_batch_size)
 
     def _load(self, source: Path) -> Any:
         from harness.weights.census import check_census, take_census
@@ -276,7 +280,7 @@ class Run:
             model=model,
             rows=rows.rows,
             order=self._divided(order, rows),
-            plan=plan,
+            plan=self._with_recomputation(order, rows),
             pad_id=renderer.pad_id,
             checkpoint=self.folder.checkpoint,
             truncated_tokens=rows.truncated_tokens,
@@ -289,6 +293,18 @@ class Run:
         # The training library must have left dtypes alone.
         check_census(take_census(model), plan, counts)
         return model.eval()
+
+    def _with_recomputation(self, order: list[int], rows: TrainingRows) -> Plan:
+        """The plan with the layers that are kept, chosen for the rows that it trains on."""
+        from harness.forecast.memory import settle_recomputation
+        from harness.weights.shape import count_plan
+
+        if self.plan.training.gradient_checkpointing != "auto":
+            return self.plan
+        largest = self._largest(self._divided(order, rows), rows)
+        plan = settle_recomputation(self.plan, count_plan(self.plan), largest)
+        self.log.note(f"{plan.training.kept_layers} layers are kept, the others computed again")
+        return plan
 
     def _validator(self, subject: Subject) -> Validator | None:
         """What validates the training, where the plan asks for it; it sees no held-out data."""

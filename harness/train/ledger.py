@@ -138,4 +138,5 @@ class Ledger:
             throughput=throughput(self.points, plan, assistant / max(non_padding, 1)),
             compile_seconds=compile_seconds,
             trainer=trainer,
+            kept_layers=None if plan is None else plan.training.kept_layers,
         )

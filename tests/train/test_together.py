@@ -14,6 +14,7 @@ from harness.records.events import Silence
 from harness.train.checkpoint import trainable_weights
 from harness.train.path import train
 from harness.train.together.loop import Member, Outcome, train_together
+from harness.train.together.start import Start
 from tests.train.test_train import StopAfter
 from tests.train.tiny import tiny_job, tiny_model, tiny_plan, tiny_rows
 
@@ -61,11 +62,10 @@ def members(
     shared = model_of(family, ones[0], **lora)
     made = []
     for index, one in enumerate(ones):
-        start = trainable_weights(model_of(family, one, **lora))
+        start = Start.of(model_of(family, one, **lora))
         more = {} if folder is None else {"checkpoint": folder / str(index)}
         job = tiny_job(shared, ROWS, plan_of(one, **training), **more)
-        scale = one["lora_alpha"] / one["r"]
-        made.append(Member(job, start, scale, progress or Silence()))
+        made.append(Member(job, start, progress or Silence()))
     return made
 
 
@@ -81,7 +81,7 @@ def check_equal(found: Outcome, result: Any, weights: dict[str, Any]) -> None:
     assert found.weights.keys() == weights.keys()
     for name, weight in weights.items():
         # Adam divides by the root of tiny squared gradients, which magnifies rounding
-        assert torch.allclose(found.weights[name], weight, atol=2e-4), name
+        assert torch.allclose(found.weights[name], weight, atol=1e-3), name
 
 
 @pytest.mark.parametrize(

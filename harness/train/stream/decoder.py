@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 class Decoder:
     """Forward and backward of one micro-batch as a stream of tokens.
 
-    ``recompute`` keeps only each layer's input and computes the rest again; ``offload`` moves
-    those inputs to page-locked host memory meanwhile.
+    With ``kept`` only that many of the last layers keep all they computed, the others only their
+    input, and compute the rest again; ``offload`` moves inputs to page-locked host memory
+    meanwhile.
     """
 
     name: ClassVar[str] = "fast"
@@ -38,7 +39,7 @@ class Decoder:
         model: Any,
         dtype: torch.dtype,
         *,
-        recompute: bool = False,
+        kept: int | None = None,
         offload: bool = False,
         on_gpu: bool = False,
     ) -> None:
@@ -65,7 +66,7 @@ class Decoder:
         self._dtype = dtype
         self.blocks: list[Block] = make_blocks(body.layers, dtype, self.linears)
         self._check_all_taken(model)
-        self._recompute = recompute
+        self._recomputed = 0 if kept is None else max(0, len(self.blocks) - kept)
         self._store = _HostStore() if offload else _DeviceStore()
 
     def _check_all_taken(self, model: nn.Module) -> None:
@@ -121,7 +122,7 @@ class Decoder:
         for index, block in enumerate(self.blocks):
             y, inside = block.forward(x, stream)
             self._store.put(index, x)
-            kept.append(None if self._recompute else inside)
+            kept.append(None if index < self._recomputed else inside)
             del inside
             x = y
         loss, slope = self._head_loss(x, batch, scale)

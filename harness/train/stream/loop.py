@@ -26,6 +26,7 @@ from harness.train.shared import check_alike, seed_update
 from harness.train.step import Step
 from harness.train.stream.decoder import Decoder
 from harness.train.stream.feed import Feed
+from harness.train.stream.footprint import layers_kept
 from harness.train.stream.linears import UnsupportedLayer
 from harness.train.watch import Watch
 
@@ -43,7 +44,7 @@ def train(job: TrainJob, progress: Progress) -> TrainResult:
         decoder = Decoder(
             job.model,
             getattr(torch, job.plan.precision.compute),
-            recompute=training.gradient_checkpointing,
+            kept=layers_kept(training),
             offload=training.activation_offload and on_gpu,
             on_gpu=on_gpu,
         )

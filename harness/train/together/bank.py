@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.train.together.linears import TogetherLinears
+from harness.train.together.start import Start
 
 # Ranks are filled up to a multiple of it: products of 16-bit numbers want aligned columns.
 ALIGNED = 8
@@ -25,12 +26,11 @@ class Bank:
     def __init__(
         self,
         groups: Sequence[TogetherLinears],
-        starts: Sequence[Mapping[str, Tensor]],
-        scales: Sequence[float],
+        starts: Sequence[Start],
         names: Mapping[int, str],
         dtype: torch.dtype,
     ) -> None:
-        """Take the first weights of each plan by name, and what each scales its adapters by.
+        """Take what each plan begins with.
 
         ``names`` are those of the adapters' parameters in the model, by ``id``; products run in
         ``dtype``.
@@ -38,18 +38,19 @@ class Bank:
         self._groups = [group for group in groups if group.adapted]
         self._names = [[(names[id(a)], names[id(b)]) for a, b in g.adapted] for g in self._groups]
         every_a = [a for pairs in self._names for a, _ in pairs]
-        highest = max(start[a].shape[0] for start in starts for a in every_a)
+        highest = max(start.weights[a].shape[0] for start in starts for a in every_a)
         self._rank = -(-highest // ALIGNED) * ALIGNED
         self._shapes = [group.shapes(self._rank) for group in self._groups]
-        like = next(iter(starts[0].values()))
+        like = next(iter(starts[0].weights.values()))
         self._short = sum(rows * columns for (rows, columns), *_ in self._shapes)  # of all A
         size = sum(rows * columns for shapes in self._shapes for rows, columns in shapes)
         self.values = like.new_zeros((len(starts), size))
         self.gradients = torch.zeros_like(self.values)
         self._copies = torch.zeros_like(self.values, dtype=dtype)
+        scales = [start.scale for start in starts]
         self._scales = torch.tensor(scales, device=like.device, dtype=like.dtype)[:, None]
         for row, start in enumerate(starts):
-            self._put(row, start)
+            self._put(row, start.weights)
         self._bind()
 
     def _parts(self, flat: Tensor) -> list[list[Tensor]]:
@@ -103,7 +104,7 @@ class Bank:
         ``limits`` and norms are (plans). As :func:`torch.nn.utils.clip_grad_norm_`.
         """
         self.gradients[:, self._short :].mul_(self._scales)
-        norms = torch.linalg.vector_norm(self.gradients, dim=1)
+        norms: Tensor = torch.linalg.vector_norm(self.gradients, dim=1)
         self.gradients.mul_((limits / (norms + 1e-6)).clamp(max=1.0)[:, None])
         return norms
 

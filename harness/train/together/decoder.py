@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,6 +15,7 @@ from harness.train.stream.decoder import Decoder
 from harness.train.stream.linears import Linears
 from harness.train.together.bank import Bank
 from harness.train.together.linears import TogetherLinears
+from harness.train.together.start import Start
 
 if TYPE_CHECKING:
     from harness.corpus.sequences import TrainingRow
@@ -45,11 +46,10 @@ class TogetherDecoder(Decoder):
         self,
         model: Any,
         dtype: torch.dtype,
-        starts: Sequence[Mapping[str, Tensor]],
-        scales: Sequence[float],
+        starts: Sequence[Start],
         **how: Any,
     ) -> None:
-        """Take a model with the adapter of one plan, and the first weights and scales of all.
+        """Take a model with the adapter of one plan, and what each of them begins with.
 
         Raises:
             UnsupportedLayer: something in the model that the fast path does not know.
@@ -58,7 +58,7 @@ class TogetherDecoder(Decoder):
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         groups = [group for block in self.blocks for group in block.linears]
         together = [group for group in groups if isinstance(group, TogetherLinears)]
-        self.bank = Bank(together, starts, scales, names, dtype)
+        self.bank = Bank(together, starts, names, dtype)
 
     def size_of(self, rows: Sequence[Any]) -> StreamSize:
         """Room for the rows of any one plan."""

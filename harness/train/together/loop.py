@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,9 +19,11 @@ from harness.train.ledger import Ledger
 from harness.train.optimizer import make_optimizer, make_rate_schedule
 from harness.train.random_state import random_state
 from harness.train.stream.feed import Feed
+from harness.train.stream.footprint import layers_kept
 from harness.train.stream.linears import UnsupportedLayer
 from harness.train.together.bank import AdapterRow
 from harness.train.together.decoder import Abreast, TogetherDecoder
+from harness.train.together.start import Start
 
 if TYPE_CHECKING:
     from harness.records.record import LossPoint
@@ -31,14 +33,12 @@ if TYPE_CHECKING:
 class Member:
     """One of the plans that train together.
 
-    ``job.model`` is the same model for all, with the adapter of any of them; ``start`` are the
-    trained weights by name as the plan would begin with them, and ``scale`` is what its adapters'
-    products are scaled by.
+    ``job.model`` is the same model for all, with the adapter of any of them; ``start`` is what the
+    plan's own adapter begins with.
     """
 
     job: TrainJob
-    start: Mapping[str, Tensor]
-    scale: float
+    start: Start
     progress: Progress
 
 
@@ -68,8 +68,7 @@ def train_together(members: Sequence[Member]) -> list[Outcome]:
             members[0].job.model,
             getattr(torch, plan.precision.compute),
             [member.start for member in members],
-            [member.scale for member in members],
-            recompute=plan.training.gradient_checkpointing,
+            kept=layers_kept(plan.training),
             offload=plan.training.activation_offload and on_gpu,
             on_gpu=on_gpu,
         )
@@ -230,7 +229,7 @@ class _Loop:
                 lane.ledger.start_step()
 
     def _outcome(self, row: int, lane: _Lane, compile_seconds: float | None) -> Outcome:
-        weights = self._decoder.bank.take(row, lane.member.start)
+        weights = self._decoder.bank.take(row, lane.member.start.weights)
         if lane.error is not None:
             return Outcome(weights, error=lane.error)
         job = lane.member.job

@@ -11,6 +11,7 @@ import pytest
 from harness.errors import UserError
 from harness.runs.room import Room, predicted_bytes
 from harness.runs.stop import Stop
+from harness.spec.device import Device
 from tests.planned import planned
 
 GIB = 1 << 30
@@ -74,10 +75,22 @@ def test_one_alone_is_let_in_however_large_it_is() -> None:
         pass
 
 
-def test_what_cannot_be_predicted_is_refused() -> None:
+def test_what_cannot_be_predicted_gets_a_device_to_itself() -> None:
+    unknown = planned("lora_bf16")
+    room = Room(lambda plan: None if plan == unknown else GIB)
+    stop = Stop()
+    stop.ask()
+    with room.beside(unknown, Stop()), pytest.raises(CancelledError), room.beside(PLAN, stop):
+        pass
+    with room.beside(PLAN, Stop()), pytest.raises(CancelledError), room.beside(unknown, stop):
+        pass
+
+
+def test_what_cannot_be_predicted_on_an_unknown_device_is_refused() -> None:
+    nowhere = planned(device=Device(kind="cuda", name="?", memory_bytes=None, bfloat16=True))
     with (
         pytest.raises(UserError, match="cannot be predicted"),
-        Room(lambda _: None).beside(PLAN, Stop()),
+        Room(lambda _: None).beside(nowhere, Stop()),
     ):
         pass
 

@@ -328,6 +328,12 @@ class RunRecord(Versioned):
         "the first phase on, also those that the run does not use",
     )
 
+    together: int = Field(
+        default=1,
+        description="runs that trained as one on the same base, this one included: seconds, energy "
+        "and peaks of what they did as one are each run's equal share",
+    )
+
     def score(
         self, task: str, metric: str, stage: str = "after", precision: str = "training"
     ) -> Score | None:

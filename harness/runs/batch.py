@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
+from contextlib import nullcontext
 from functools import partial
 from queue import Empty, SimpleQueue
 
@@ -74,8 +75,9 @@ class _Batch:
     def run(self, plans: Sequence[Plan]) -> Iterator[RunResult]:
         self._audience.each(lambda listener: listener.begin(plans))
         try:
-            for group in groups(plans, self._together):
-                self._submit(group)
+            with getattr(self._executor, "together", nullcontext)():
+                for group in groups(plans, self._together):
+                    self._submit(group)
             while self._pending:
                 result = self._next()
                 if result is not None:

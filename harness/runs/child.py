@@ -24,10 +24,10 @@ from harness.records.store import RunFolder
 from harness.runs.devices import DeviceEnding
 from harness.runs.draft import RunLog
 from harness.runs.ending import Ending, ending_of_error
-from harness.runs.order import Order
+from harness.runs.options import RunOptions
+from harness.runs.parent import end_with_parent
 from harness.runs.run import Run
 from harness.runs.together import TogetherRun
-from harness.runs.watch import end_with_parent
 from harness.spec.device import VISIBLE, nth_visible
 from harness.spec.plan import Plan
 from harness.spec.storage import read_json, write_json
@@ -48,15 +48,17 @@ def run_child(path: Path, *, warm: bool = False) -> int:
         StorageError: the record cannot be written.
     """
     folder = RunFolder(path)
-    plan, order = read_json(folder.plan, Plan), read_json(folder.order, Order)
-    order = order.model_copy(update={"warm": warm})  # which may have been asked for and not be had
-    see_gpus(order)
+    plan, options = read_json(folder.plan, Plan), read_json(folder.options, RunOptions)
+    options = options.model_copy(
+        update={"warm": warm}
+    )  # which may have been asked for and not be had
+    see_gpus(options)
     started, clock = datetime.now(UTC), time.monotonic()
     rank = told_index(plan.training.devices)
     if plan.training.devices > 1:  # so torchrun ends it when another device's process has failed
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     with FileLock(folder.lock_of(rank)), RunLog(folder.events_of(rank)) as log:
-        run = Run(plan, folder, log, order)
+        run = Run(plan, folder, log, options)
         log.emit(ProcessStarted.now(pid=os.getpid()))
         with _pulse(run):
             ending = _guarded(partial(_carry_out, run))
@@ -80,7 +82,7 @@ def run_children(paths: Sequence[Path]) -> int:
     by the worst of them.
     """
     started, clock = datetime.now(UTC), time.monotonic()
-    see_gpus(read_json(RunFolder(paths[0]).order, Order))
+    see_gpus(read_json(RunFolder(paths[0]).options, RunOptions))
     codes = []
     with ExitStack() as opened:
         runs = []
@@ -88,7 +90,9 @@ def run_children(paths: Sequence[Path]) -> int:
             opened.enter_context(FileLock(folder.lock))
             log = opened.enter_context(RunLog(folder.events))
             runs.append(
-                Run(read_json(folder.plan, Plan), folder, log, read_json(folder.order, Order))
+                Run(
+                    read_json(folder.plan, Plan), folder, log, read_json(folder.options, RunOptions)
+                )
             )
             log.emit(ProcessStarted.now(pid=os.getpid()))
             opened.enter_context(_pulse(runs[-1]))
@@ -109,7 +113,7 @@ def _endings(group: TogetherRun) -> Iterator[tuple[Run, Ending | None]]:
 
     def train() -> None:
         lead.log.note("loading libraries")
-        set_up_torch(lead.plan, lead.order.threads)
+        set_up_torch(lead.plan, lead.options.threads)
         group.train()
 
     whole = _guarded(train)
@@ -122,7 +126,7 @@ def _endings(group: TogetherRun) -> Iterator[tuple[Run, Ending | None]]:
 
 def _carry_out(run: Run) -> None:
     run.log.note("loading libraries")
-    set_up_torch(run.plan, run.order.threads)
+    set_up_torch(run.plan, run.options.threads)
     run.execute(_join(run))
 
 
@@ -145,13 +149,13 @@ def _join(run: Run) -> Ranks:
         return ALONE
     run.log.note("joining the other devices")
     cuda = run.plan.device.kind == "cuda"
-    return Joined(cuda=cuda, silence_seconds=run.order.silence_seconds)
+    return Joined(cuda=cuda, silence_seconds=run.options.silence_seconds)
 
 
-def see_gpus(order: Order) -> None:
+def see_gpus(options: RunOptions) -> None:
     """Hide every GPU that was not given to this run."""
-    if order.gpus:
-        os.environ[VISIBLE] = order.gpus
+    if options.gpus:
+        os.environ[VISIBLE] = options.gpus
 
 
 def see_one_gpu(plan: Plan, rank: int) -> None:

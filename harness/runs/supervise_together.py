@@ -1,4 +1,4 @@
-"""Supervise together: plans that train as one, from an order to a record of each."""
+"""Supervise together: plans that train as one, from their options to a record of each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.records.record import RunRecord
 from harness.records.store import RunStore
 from harness.runs.attempt import Attempt
 from harness.runs.lock import held
-from harness.runs.order import ORDER, Order
+from harness.runs.options import DEFAULT_OPTIONS, RunOptions
 from harness.runs.process import child_command, in_fresh_process, run_process, tell
 from harness.runs.stop import Stop
 from harness.runs.supervise import makes_running_unnecessary, supervise
@@ -27,7 +27,7 @@ def supervise_together(
     plans: Sequence[Plan],
     store: RunStore,
     hear: HearOf,
-    order: Order = ORDER,
+    options: RunOptions = DEFAULT_OPTIONS,
     stop: Stop | None = None,
 ) -> list[RunRecord]:
     """Records of ``plans``, in their order; those not yet run well train in one process.
@@ -38,39 +38,39 @@ def supervise_together(
         as `harness.runs.supervise.supervise`.
     """
     stop = stop or Stop()
-    left = [plan for plan in plans if not _is_done(plan, store, order)]
+    left = [plan for plan in plans if not _is_done(plan, store, options)]
     found: dict[str, RunRecord] = {}
     if len(left) > 1:
-        found = _carry_out(left, store, hear, order, stop)
+        found = _carry_out(left, store, hear, options, stop)
     records = []
     for plan in plans:
         record = found.get(plan.fingerprint)
         if record is None or (record.status == "oom" and not stop.asked):
             if record is not None:
                 tell(partial(hear, plan), "they do not fit into memory as one: running it alone")
-            record = supervise(plan, store, partial(hear, plan), order, stop)
+            record = supervise(plan, store, partial(hear, plan), options, stop)
         records.append(record)
     return records
 
 
-def _is_done(plan: Plan, store: RunStore, order: Order) -> bool:
+def _is_done(plan: Plan, store: RunStore, options: RunOptions) -> bool:
     known = store.find(plan)
-    return known is not None and makes_running_unnecessary(known, order)
+    return known is not None and makes_running_unnecessary(known, options)
 
 
 def _carry_out(
-    plans: Sequence[Plan], store: RunStore, hear: HearOf, order: Order, stop: Stop
+    plans: Sequence[Plan], store: RunStore, hear: HearOf, options: RunOptions, stop: Stop
 ) -> dict[str, RunRecord]:
     """Run them in one child; what another process has run meanwhile is left to that."""
     with ExitStack() as locks:
         for plan in sorted(plans, key=lambda one: one.fingerprint):  # all drivers in one order
             folder = store.folder(plan)
-            locks.enter_context(held(folder, partial(hear, plan), stop, wait=order.wait))
-        left = [plan for plan in plans if not _is_done(plan, store, order)]
+            locks.enter_context(held(folder, partial(hear, plan), stop, wait=options.wait))
+        left = [plan for plan in plans if not _is_done(plan, store, options)]
         if len(left) < 2:
             return {}
         attempts = [Attempt(plan, store.folder(plan)) for plan in left]
-        _run(attempts, hear, order, stop)
+        _run(attempts, hear, options, stop)
         known = {plan.fingerprint: store.find(plan) for plan in left}
         found = {}
         for attempt in attempts:
@@ -80,7 +80,7 @@ def _carry_out(
         return found
 
 
-def _run(attempts: Sequence[Attempt], hear: HearOf, order: Order, stop: Stop) -> None:
+def _run(attempts: Sequence[Attempt], hear: HearOf, options: RunOptions, stop: Stop) -> None:
     """Run one child for all attempts until it ends.
 
     Raises:
@@ -101,10 +101,10 @@ def _run(attempts: Sequence[Attempt], hear: HearOf, order: Order, stop: Stop) ->
 
     try:
         for attempt in attempts:
-            attempt.prepare(order)
+            attempt.prepare(options)
         command = child_command(*(attempt.folder for attempt in attempts))
         start = in_fresh_process(command)
-        ending = run_process(start, first.folder, hear_all, order.timeout_seconds, stop)
+        ending = run_process(start, first.folder, hear_all, options.timeout_seconds, stop)
         pass_on()
     except OSError as error:
         raise StorageError(

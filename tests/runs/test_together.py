@@ -12,7 +12,7 @@ from harness.records.record import RunRecord
 from harness.records.store import RunStore
 from harness.runs.batch import run_batch
 from harness.runs.executor import LocalExecutor
-from harness.runs.order import Order
+from harness.runs.options import RunOptions
 from harness.runs.supervise import supervise
 from harness.runs.supervise_together import supervise_together
 from harness.spec.plan import Plan
@@ -72,15 +72,15 @@ def test_one_that_diverges_ends_alone_and_a_kill_is_gone_on_from(
     small: Small, alone: list[RunRecord], tmp_path: Path
 ) -> None:
     plans = [plans_of(small)[0], small.plan(*FAST, "training.learning_rate=1e30")]
-    store, order = RunStore(tmp_path), Order(checkpoint_seconds=0.0)
+    store, options = RunStore(tmp_path), RunOptions(checkpoint_seconds=0.0)
     heard = Heard().kill_at(trains, signal.SIGKILL)
 
     def hear(plan: Plan, event: Event) -> None:
         heard(event)
 
-    cut = supervise_together(plans, store, hear, order)
+    cut = supervise_together(plans, store, hear, options)
     assert [record.problem.kind for record in cut if record.problem] == ["killed", "killed"]
-    good, bad = supervise_together(plans, store, hear, order)
+    good, bad = supervise_together(plans, store, hear, options)
 
     assert bad.status == "diverged"
     assert bad.problem is not None

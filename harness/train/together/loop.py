@@ -14,11 +14,11 @@ from harness.errors import DivergedError, RunError
 from harness.records.events import Progress
 from harness.records.record import TrainResult
 from harness.train.checkpoint import CheckpointWriter, TrainingState, load_state, restore_weights
+from harness.train.feed import Feed
 from harness.train.job import TrainJob
 from harness.train.ledger import Ledger
 from harness.train.optimizer import make_optimizer, make_rate_schedule
 from harness.train.random_state import random_state
-from harness.train.stream.feed import Feed
 from harness.train.stream.footprint import layers_kept
 from harness.train.stream.linears import UnsupportedLayer
 from harness.train.together.bank import AdapterRow

@@ -1,4 +1,4 @@
-"""Room: the devices of a machine and their memory, shared by the runs under way on them."""
+"""Shared devices: a machine's devices and their memory, shared by the runs under way on them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WAIT_SECONDS = 0.5
 Predict = Callable[[Plan], int | None]
 
 
-class Room:
+class SharedDevices:
     """Lets runs in while their predicted peaks together fit; one alone always does.
 
     A run that does not fit alone is let in too: it may need less than predicted, and if it does

@@ -1,4 +1,4 @@
-"""Order: how to treat a plan; nothing of it changes what the run finds."""
+"""Run options: how to treat a plan; nothing of it changes what the run finds."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pydantic import Field
 from harness.spec.schema import Frozen
 
 
-class Order(Frozen):
+class RunOptions(Frozen):
     """How to treat a plan. Pure data: it travels with the plan to wherever that is run.
 
     ``force`` runs it although a good record exists, from the beginning, and takes over nothing
-    that was found before this order, whose ``name`` marks what is. ``on_oom = "shrink"``
+    that was found before these options, whose ``name`` marks what is. ``on_oom = "shrink"``
     tries again with half the micro-batch (and twice the accumulation) until a step fits. ``wait``
     says what to do while another process runs the same plan: wait for it, or raise. Code from
     the model's repository runs only if the plan and ``trust_remote_code`` both say so.
@@ -40,4 +40,4 @@ class Order(Frozen):
     name: str = Field(default_factory=lambda: uuid4().hex)
 
 
-ORDER = Order()
+DEFAULT_OPTIONS = RunOptions()

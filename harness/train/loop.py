@@ -1,4 +1,4 @@
-"""The fast path: the harness's own loop over unpadded streams of conversations."""
+"""Loop: the harness's own training loop, which the fast and the recorded path share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.errors import RunError
 from harness.records.events import Progress
 from harness.records.record import TrainResult
 from harness.train.checkpoint import (
@@ -18,44 +17,14 @@ from harness.train.checkpoint import (
     saved_state,
     trainable_weights,
 )
+from harness.train.feed import Feed
 from harness.train.job import TrainJob
 from harness.train.ledger import Ledger
+from harness.train.micro_step import MicroStep
 from harness.train.optimizer import make_optimizer, make_rate_schedule
 from harness.train.random_state import random_state, restore_random_state
 from harness.train.shared import check_alike, seed_update
-from harness.train.step import Step
-from harness.train.stream.decoder import Decoder
-from harness.train.stream.feed import Feed
-from harness.train.stream.footprint import layers_kept
-from harness.train.stream.linears import UnsupportedLayer
-from harness.train.watch import Watch
-
-
-def train(job: TrainJob, progress: Progress) -> TrainResult:
-    """Train ``job`` without padding, autograd or full logits (see `harness.train.path.train`).
-
-    Raises:
-        RunError: the written-out layers do not know the model, its quantization or its adapter,
-            which :mod:`harness.train.stream.refusal` finds when a plan is made.
-    """
-    training = job.plan.training
-    on_gpu = job.plan.device.kind == "cuda"
-    try:
-        decoder = Decoder(
-            job.model,
-            getattr(torch, job.plan.precision.compute),
-            kept=layers_kept(training),
-            offload=training.activation_offload and on_gpu,
-            on_gpu=on_gpu,
-        )
-    except UnsupportedLayer as reason:
-        raise RunError(
-            f"the fast path does not take {reason}",
-            where="training.speed",
-            hint='use "plain"; that planning did not say so is a defect, please report it',
-        ) from reason
-    job.model.eval()
-    return Loop.start(job, decoder, progress).run()
+from harness.train.validations import Validations
 
 
 @dataclass
@@ -63,7 +32,7 @@ class Loop:
     """The state of one training."""
 
     job: TrainJob
-    decoder: Step
+    micro_step: MicroStep
     ledger: Ledger
     progress: Progress
     optimizer: Any
@@ -71,22 +40,22 @@ class Loop:
     scaler: torch.amp.GradScaler
     trainable: list[torch.nn.Parameter]
     total: Tensor
-    watch: Watch
+    validations: Validations
     feed: Feed
     joined: Tensor | None = None
 
     @classmethod
-    def start(cls, job: TrainJob, decoder: Step, progress: Progress) -> Loop:
+    def start(cls, job: TrainJob, micro_step: MicroStep, progress: Progress) -> Loop:
         """Set up, from the checkpoint if there is one."""
         saved = saved_state(job, progress)
-        tokens = job.step_tokens(padding=decoder.pads)
+        tokens = job.step_tokens(padding=micro_step.pads)
         optimizer = make_optimizer(job.model, job.plan)
         trainable = [p for p in job.model.parameters() if p.requires_grad]
         ledger = Ledger(tokens, progress, saved.points if saved else ())
         total = torch.zeros((), device=trainable[0].device)
         loop = cls(
             job=job,
-            decoder=decoder,
+            micro_step=micro_step,
             ledger=ledger,
             progress=progress,
             optimizer=optimizer,
@@ -94,9 +63,9 @@ class Loop:
             scaler=torch.amp.GradScaler("cuda", enabled=job.plan.precision.compute == "float16"),
             trainable=trainable,
             total=total,
-            joined=decoder.join_gradients() if job.ranks.count > 1 else None,
-            watch=Watch(job, ledger, saved),
-            feed=Feed(job, decoder, progress, total),
+            joined=micro_step.join_gradients() if job.ranks.count > 1 else None,
+            validations=Validations(job, ledger, saved),
+            feed=Feed(job, micro_step, progress, total),
         )
         if saved is not None:
             loop._restore(saved)
@@ -109,21 +78,21 @@ class Loop:
         seconds, progress = self.job.checkpoint_seconds, self.progress
         folder = self.job.checkpoint if self.job.ranks.index == 0 else None
         writer = CheckpointWriter(folder, seconds, progress)
-        self.decoder.refresh()
-        self.watch.take()
+        self.micro_step.refresh()
+        self.validations.take()
         self.ledger.start_step()
-        while not self.watch.over:
+        while not self.validations.over:
             self._step(self.ledger.done)
-            self.watch.take()
-            if writer.due(finished=self.watch.over):
+            self.validations.take()
+            if writer.due(finished=self.validations.over):
                 writer.write(self._state())
                 self.ledger.start_step()
         for parameter in self.trainable:
             parameter.grad = None
         check_alike(self.job.model, self.job.ranks, self.ledger.done, when="after training")
-        validation = self.watch.finish()
+        validation = self.validations.finish()
         result = self.ledger.result(
-            self.decoder.name, self.job.truncated_tokens, compile_seconds, self.job.plan
+            self.micro_step.name, self.job.truncated_tokens, compile_seconds, self.job.plan
         )
         return result.model_copy(update={"validation": validation})
 
@@ -148,7 +117,7 @@ class Loop:
         if self.scaler.get_scale() >= before:
             self.rates.step()
         self.optimizer.zero_grad(set_to_none=False)
-        self.decoder.refresh()
+        self.micro_step.refresh()
         self.feed.prepare(step + 1)
         loss, size = torch.stack((self.total / count, norm)).tolist()
         self.ledger.finish_step(loss, rate, size)
@@ -179,5 +148,5 @@ class Loop:
             rates=self.rates.state_dict(),
             scaler=self.scaler.state_dict() if self.scaler.is_enabled() else None,
             random=random_state(),
-            **self.watch.state(),
+            **self.validations.state(),
         )

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from harness.records.events import Progress
-from harness.train.step import Batch, Size, Step
-from harness.train.stream.graph import WORTHWHILE, Pace, RecordedStep, choose_shapes
+from harness.train.graph import WORTHWHILE, MicroBatchTimes, Recording, choose_shapes
+from harness.train.micro_step import Batch, MicroStep, Size
 
 # A micro-batch that takes this many times its launches is not held up by them.
 DEVICE_BOUND = 2.5
@@ -41,19 +41,19 @@ class _Prepared:
     """A micro-batch on the device, and the recording of its shape, if any."""
 
     batch: Batch
-    recorded: RecordedStep | None
+    recorded: Recording | None
 
 
 @dataclass
 class Feed:
-    """Feeds ``source`` to ``decoder``; the summed losses of a step are in ``total``."""
+    """Feeds ``source`` to ``micro_step``; the summed losses of a step are in ``total``."""
 
     source: MicroBatches
-    decoder: Step
+    micro_step: MicroStep
     progress: Progress
     total: Tensor
     shapes: dict[int, list[Size | None]] = field(default_factory=dict)
-    recorded: dict[Size, RecordedStep] = field(default_factory=dict)
+    recorded: dict[Size, Recording] = field(default_factory=dict)
     ready: dict[int, list[_Prepared]] = field(default_factory=dict)
 
     def warm_up(self, done: int) -> float:
@@ -62,7 +62,7 @@ class Feed:
         ``done`` steps are over. Gradients are made on the way: zero them afterwards.
         """
         started = time.perf_counter()
-        self.decoder.refresh()
+        self.micro_step.refresh()
         remaining = range(done, self.source.steps)
         micros = {step: self.source.micro_batches(step) for step in remaining}
         everything = [rows for step in remaining for rows in micros[step]]
@@ -71,7 +71,7 @@ class Feed:
         if len(everything) >= WORTHWHILE:
             try:
                 shapes = self._recorded_shapes(everything)
-            except self.decoder.unrecordable as error:
+            except self.micro_step.unrecordable as error:
                 self.progress.note(f"steps are not recorded as CUDA graphs: {error}")
                 shapes = [None] * len(everything)
             rest = iter(shapes)
@@ -87,8 +87,8 @@ class Feed:
             if one.recorded is not None:
                 one.recorded.replay(one.batch, scale)
             else:
-                stream = self.decoder.stream(one.batch)
-                self.total += self.decoder.accumulate(one.batch, stream, scale)
+                stream = self.micro_step.stream(one.batch)
+                self.total += self.micro_step.accumulate(one.batch, stream, scale)
 
     def prepare(self, step: int) -> None:
         """Put the micro-batches of ``step`` on the device ahead, if there is such a step."""
@@ -96,22 +96,24 @@ class Feed:
 
     def _recorded_shapes(self, micro_batches: list[Sequence[Any]]) -> list[Size | None]:
         """The shape of each micro-batch, every one of them recorded."""
-        sizes = [self.decoder.size_of(rows) for rows in micro_batches]
+        sizes = [self.micro_step.size_of(rows) for rows in micro_batches]
         shapes = choose_shapes(sizes, self._pace(micro_batches))
         self._record(micro_batches, shapes)
         return shapes
 
     def _launch(self, rows: Sequence[Any]) -> tuple[float, float]:
         """Run one micro-batch. Returns seconds until all was launched and until all was done."""
-        batch = self._on_device(self.decoder.batch(rows))
+        batch = self._on_device(self.micro_step.batch(rows))
         torch.cuda.synchronize()
         started = time.perf_counter()
-        self.decoder.accumulate(batch, self.decoder.stream(batch), torch.ones_like(self.total))
+        self.micro_step.accumulate(
+            batch, self.micro_step.stream(batch), torch.ones_like(self.total)
+        )
         launched = time.perf_counter() - started
         torch.cuda.synchronize()
         return launched, time.perf_counter() - started
 
-    def _pace(self, micro_batches: list[Sequence[Any]]) -> Pace:
+    def _pace(self, micro_batches: list[Sequence[Any]]) -> MicroBatchTimes:
         """Measured: launches on the shortest row, where the device has little to do.
 
         A token's time is read off the largest micro-batch, recorded unless the device is plainly
@@ -119,23 +121,23 @@ class Feed:
         """
         shortest = min(micro_batches[0], key=lambda row: len(row.input_ids))
         launch = min(self._launch([shortest])[0] for _ in range(2))
-        largest = max(micro_batches, key=lambda rows: self.decoder.size_of(rows).tokens)
+        largest = max(micro_batches, key=lambda rows: self.micro_step.size_of(rows).tokens)
         done = min(self._launch(largest)[1] for _ in range(2))
         if done < DEVICE_BOUND * launch:
-            batch = self._on_device(self.decoder.batch(largest))
+            batch = self._on_device(self.micro_step.batch(largest))
             torch.cuda.empty_cache()
-            recorded = RecordedStep(self.decoder, batch, self.total, None)
+            recorded = Recording(self.micro_step, batch, self.total, None)
             done = min(_seconds(recorded, batch, self.total) for _ in range(2))
-        return Pace(launch, done / self.decoder.size_of(largest).tokens)
+        return MicroBatchTimes(launch, done / self.micro_step.size_of(largest).tokens)
 
     def _record(self, micro_batches: list[Sequence[Any]], shapes: list[Size | None]) -> None:
         """A recording for every shape, with one of its micro-batches as the example."""
         examples = {shape: rows for shape, rows in zip(shapes, micro_batches, strict=True) if shape}
         torch.cuda.empty_cache()
-        last: RecordedStep | None = None
+        last: Recording | None = None
         for shape in sorted(examples, key=lambda one: -one.tokens):
-            example = self.decoder.batch(examples[shape], shape, self.source.pad_id)
-            last = RecordedStep(self.decoder, self._on_device(example), self.total, last)
+            example = self.micro_step.batch(examples[shape], shape, self.source.pad_id)
+            last = Recording(self.micro_step, self._on_device(example), self.total, last)
             self.recorded[shape] = last
 
     def _batches(self, step: int) -> list[_Prepared]:
@@ -145,7 +147,7 @@ class Feed:
         micros = self.source.micro_batches(step)
         return [
             _Prepared(
-                self._on_device(self.decoder.batch(rows, shape, self.source.pad_id)),
+                self._on_device(self.micro_step.batch(rows, shape, self.source.pad_id)),
                 self.recorded[shape] if shape else None,
             )
             for rows, shape in zip(micros, self.shapes.get(step, [None] * len(micros)), strict=True)
@@ -161,7 +163,7 @@ class Feed:
         return replace(batch, **moved)
 
 
-def _seconds(recorded: RecordedStep, batch: Batch, scale: Tensor) -> float:
+def _seconds(recorded: Recording, batch: Batch, scale: Tensor) -> float:
     """Time of one replay."""
     torch.cuda.synchronize()
     started = time.perf_counter()

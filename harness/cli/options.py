@@ -64,7 +64,8 @@ FormOption = Annotated[
     str,
     typer.Option(
         "--form",
-        help="adapter, merged, merged_dequantized, merged_4bit or gguf (gguf:Q8_0 names the type).",
+        help="adapter, merged, merged_dequantized, SCHEME_again (nf4_again, int8_again, …) or gguf "
+        "(gguf:Q8_0 names the type).",
     ),
 ]
 

@@ -56,7 +56,7 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
         model=model,
         corpus=suite.corpus,
         corpus_sha256=corpus_sha256(suite.corpus),
-        data_sha256=data_sha256(suite.score),
+        data_sha256=data_sha256(suite.score.taken),
         model_sha256=model_sha256(model),
         budget=budget,
         validation=validation,

@@ -13,6 +13,7 @@ from harness.spec import known_digests
 from harness.spec.known_digests import KnownDigest, known_sha256
 from harness.spec.places import ENVIRONMENT_VARIABLE
 from harness.spec.storage import write_json
+from harness.studies.arms import Arm, trial_plan
 from tests.planned import planned
 from tests.runs.small_run import make_small
 
@@ -44,6 +45,22 @@ def test_a_file_that_changed_after_planning_is_refused(
     with pytest.raises(InvalidFile, match=said) as caught:
         check_inputs(plan)
     assert "since the run was planned" in str(caught.value)
+
+
+def test_what_is_scored_on_validation_reads_no_task_data(tmp_path: Path) -> None:
+    """Tasks wait for the verdict: a trial names no folder, so it names no digest of one."""
+    data = tmp_path / "data" / "org" / "set"
+    data.mkdir(parents=True)
+    (data / "test.jsonl").write_text('{"a": 1}\n')
+    own = tmp_path / "mine.yaml"
+    own.write_text("task: mine\n")
+    read = [f"score.data_folder={tmp_path / 'data'}", f'score.tasks=[{{name="{own}"}}]']
+    verdict = make_small(tmp_path).plan(*read)
+    on_validation = ("score.split=validation", "corpus.validation_fraction=0.2")
+    trial = trial_plan(Arm(verdict), rate=1e-3, share=1.0, seed=1000)
+    for plan in (trial, make_small(tmp_path).plan(*read, *on_validation)):
+        assert plan.data_sha256 is None
+        check_inputs(plan)
 
 
 def test_a_bit_that_no_time_tells_of_is_found_before_it_is_trained_on(

@@ -11,10 +11,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from harness import numbers
 from harness.cli.display import RunView, title_of
 from harness.records.events import Event, RunStarted
 from harness.records.record import RunRecord
-from harness.report import numbers
 from harness.runs.listener import Listener, RunResult
 from harness.spec.plan import Plan
 

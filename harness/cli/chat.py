@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from harness.cli.options import (
     TrustOption,
     full_form,
 )
+from harness.cli.terminal import NO_TEXT
 from harness.errors import CorpusError
 from harness.spec.form import parse_form
 
@@ -78,6 +80,11 @@ def _talk(speakers: Sequence[Speaker]) -> None:
             return
         if not text:
             return
+        if NO_TEXT.search(text):
+            say(
+                f"those bytes are no {sys.stdin.encoding} text; PYTHONIOENCODING=utf-8 changes that"
+            )
+            continue
         if text == "/new":
             histories = [[] for _ in speakers]
             continue

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.spinner import Spinner
 from rich.text import Text
 
+from harness import numbers
 from harness.cli.frame import Frame, bar
 from harness.records.events import (
     Advanced,
@@ -302,7 +303,7 @@ class Notes:
 def _number(name: str, value: float) -> str:
     """``name`` ends in its unit, as everywhere in the harness."""
     if name.endswith("_bytes"):
-        return f"{name.removesuffix('_bytes').replace('_', ' ')} {value / 2**30:.2f} GiB"
+        return f"{name.removesuffix('_bytes').replace('_', ' ')} {numbers.size(value)}"
     if name == "tokens_per_second":
         return f"{value:,.0f} tokens/s"
     return f"{name.replace('_', ' ')} {value:.4g}"

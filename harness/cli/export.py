@@ -8,6 +8,7 @@ from typing import Annotated, get_args
 
 import typer
 
+from harness import numbers
 from harness.cli.app import out, say
 from harness.cli.options import (
     DeviceKind,
@@ -68,4 +69,4 @@ def export(
     )
     with Notes(out) as notes:
         done = write_export(find_result(run, reports / "runs"), order, notes)
-    say(f"{done.form.name}: {done.folder} ({done.bytes / 2**20:,.1f} MiB)")
+    say(f"{done.form.name}: {done.folder} ({numbers.size(done.bytes)})")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.app import out
+from harness.cli.checks.plans import check_plans
 from harness.cli.devices import DevicesOption, GpusOption, check_devices, with_devices
 from harness.cli.naming import NameOption, named, said_changes
 from harness.cli.options import (
@@ -21,7 +22,6 @@ from harness.cli.options import (
     VariantOption,
     make_request,
 )
-from harness.cli.preflight import preflight
 from harness.cli.sources import DataOption, IncludePathOption, ModelOption, with_sources
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def plan(
     plans = resolve(request, _choose_device(device, gpu))
     if not gpu:
         check_devices(plans)
-    preflight(plans)
+    check_plans(plans)
     if as_json:
         _print_json(plans)
         return

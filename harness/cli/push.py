@@ -46,7 +46,7 @@ def push(
     from harness.deploy.export import ExportOrder
     from harness.deploy.push import check_repository, prepare, token_of_environment, upload
     from harness.deploy.results import find_result
-    from harness.report.numbers import size
+    from harness.numbers import size
     from harness.spec.device import detect_device
 
     check_repository(to)

@@ -8,14 +8,13 @@ from contextlib import contextmanager
 from harness.errors import HarnessError, Unpredicted
 from harness.forecast.overhead import CONTEXT_BYTES, NCCL_BYTES, overhead, unread_bytes
 from harness.forecast.weights import standing_bytes
-from harness.records.events import Progress, Silence
+from harness.records.events import SILENCE, Progress
 from harness.records.record import MemoryPrediction
 from harness.spec.plan import Plan
 from harness.train.path import path_of
 from harness.train.schedule import MicroBatch
 from harness.weights.shape import ParameterCount, count_plan
 
-SILENCE = Silence()
 MOST_ROWS = 4096  # in a micro-batch: more is never asked for, and tiny models would fit millions
 
 

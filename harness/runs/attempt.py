@@ -26,7 +26,7 @@ from harness.records.record import PhaseCost, PhaseName, Problem, RunRecord
 from harness.records.store import RunFolder
 from harness.runs.devices import cause, with_devices
 from harness.runs.ending import ABANDONED, STOPPED, without_secrets
-from harness.runs.order import Order
+from harness.runs.options import RunOptions
 from harness.runs.process import (
     Child,
     Start,
@@ -69,7 +69,7 @@ class Attempt:
         """
         return cls(read_json(folder.attempt.plan, Plan), folder)
 
-    def carry_out(self, order: Order, hear: Hear, stop: Stop) -> RunRecord:
+    def carry_out(self, options: RunOptions, hear: Hear, stop: Stop) -> RunRecord:
         """Run the child until it ends; returns the record, which is not stored yet.
 
         Raises:
@@ -77,9 +77,9 @@ class Attempt:
         """
         clock = time.monotonic()
         try:
-            self._prepare(order)
-            start = self._start(order, hear, stop)
-            self.ending = run_process(start, self._folder, hear, order.timeout_seconds, stop)
+            self._prepare(options)
+            start = self._start(options, hear, stop)
+            self.ending = run_process(start, self._folder, hear, options.timeout_seconds, stop)
         except OSError as error:
             raise StorageError(
                 f"cannot use the run folder: {error.strerror}", where=self._result.path
@@ -87,11 +87,11 @@ class Attempt:
         self._seconds = time.monotonic() - clock
         return self.record()
 
-    def _start(self, order: Order, hear: Hear, stop: Stop) -> Start:
-        """A fork of a process that has the libraries, where the order asks for it; or afresh."""
+    def _start(self, options: RunOptions, hear: Hear, stop: Stop) -> Start:
+        """A fork of a process that has the libraries, where the options ask for it; or afresh."""
         devices = self.plan.training.devices
         afresh = in_fresh_process(child_command(self._folder, devices))
-        if not order.warm or devices > 1:
+        if not options.warm or devices > 1:
             return afresh
 
         def start(log: IO[bytes]) -> Child:
@@ -105,7 +105,7 @@ class Attempt:
 
         return start
 
-    def _prepare(self, order: Order) -> None:
+    def _prepare(self, options: RunOptions) -> None:
         """Empty the attempt's folder, except for what a run of this plan can resume from.
 
         Raises:
@@ -119,7 +119,7 @@ class Attempt:
                 for rank in range(self.plan.training.devices):
                     lock = FileLock(folder.lock_of(rank), timeout=LEFTOVER_SECONDS)
                     locks.enter_context(lock)
-                if order.force or not self._goes_on():
+                if options.force or not self._goes_on():
                     shutil.rmtree(folder.path)
                 others = [*folder.path.glob("events-*.jsonl"), *folder.path.glob("ending-*.json")]
                 for stale in (folder.record, folder.events, folder.log, *others):
@@ -128,7 +128,7 @@ class Attempt:
             raise StorageError(
                 "a process of an earlier attempt has not ended", where=folder.path
             ) from None
-        write_json(folder.order, order)
+        write_json(folder.options, options)
         write_json(folder.plan, self.plan)
 
     def _goes_on(self) -> bool:
@@ -241,7 +241,7 @@ class Attempt:
 
 
 @dataclass(frozen=True)
-class Account:
+class RunAccount:
     """What the events of a child say of its run; ``skipped`` counts lines that say nothing."""
 
     started_at: datetime | None
@@ -252,7 +252,7 @@ class Account:
     skipped: int
 
 
-def read_account(path: Path) -> Account:
+def read_account(path: Path) -> RunAccount:
     """Read the events of a child to their end."""
     tail = EventTail(path)
     events = list(tail.new())
@@ -267,7 +267,7 @@ def read_account(path: Path) -> Account:
             phase = "train"
         elif isinstance(event, Advanced) and phase == "train":
             step = min(event.done + 1, event.total)
-    return Account(
+    return RunAccount(
         started_at=datetime.fromtimestamp(events[0].time, UTC) if events else None,
         seconds=max(0.0, events[-1].clock - events[0].clock) if events else 0.0,
         phase=phase,

@@ -23,9 +23,9 @@ from harness.records.store import RunFolder
 from harness.runs.devices import DeviceEnding
 from harness.runs.draft import RunLog
 from harness.runs.ending import Ending, ending_of_error
-from harness.runs.order import Order
+from harness.runs.options import RunOptions
+from harness.runs.parent import end_with_parent
 from harness.runs.run import Run
-from harness.runs.watch import end_with_parent
 from harness.spec.device import VISIBLE, nth_visible
 from harness.spec.plan import Plan
 from harness.spec.storage import read_json, write_json
@@ -46,15 +46,17 @@ def run_child(path: Path, *, warm: bool = False) -> int:
         StorageError: the record cannot be written.
     """
     folder = RunFolder(path)
-    plan, order = read_json(folder.plan, Plan), read_json(folder.order, Order)
-    order = order.model_copy(update={"warm": warm})  # which may have been asked for and not be had
-    see_gpus(order)
+    plan, options = read_json(folder.plan, Plan), read_json(folder.options, RunOptions)
+    options = options.model_copy(
+        update={"warm": warm}
+    )  # which may have been asked for and not be had
+    see_gpus(options)
     started, clock = datetime.now(UTC), time.monotonic()
     rank = told_index(plan.training.devices)
     if plan.training.devices > 1:  # so torchrun ends it when another device's process has failed
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     with FileLock(folder.lock_of(rank)), RunLog(folder.events_of(rank)) as log:
-        run = Run(plan, folder, log, order)
+        run = Run(plan, folder, log, options)
         log.emit(ProcessStarted.now(pid=os.getpid()))
         with _pulse(run):
             ending = _guarded(run)
@@ -75,7 +77,7 @@ def _guarded(run: Run) -> Ending | None:
     """Execute, and turn however it ends into an ending. The one place that catches everything."""
     try:
         run.log.note("loading libraries")
-        set_up_torch(run.plan)
+        set_up_torch(run.plan, run.options.threads)
         run.execute(_join(run))
     except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - becomes a record here
         ending = ending_of_error(error)
@@ -92,13 +94,13 @@ def _join(run: Run) -> Ranks:
         return ALONE
     run.log.note("joining the other devices")
     cuda = run.plan.device.kind == "cuda"
-    return Joined(cuda=cuda, silence_seconds=run.order.silence_seconds)
+    return Joined(cuda=cuda, silence_seconds=run.options.silence_seconds)
 
 
-def see_gpus(order: Order) -> None:
+def see_gpus(options: RunOptions) -> None:
     """Hide every GPU that was not given to this run."""
-    if order.gpus:
-        os.environ[VISIBLE] = order.gpus
+    if options.gpus:
+        os.environ[VISIBLE] = options.gpus
 
 
 def see_one_gpu(plan: Plan, rank: int) -> None:
@@ -119,8 +121,11 @@ def set_library_defaults() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def set_up_torch(plan: Plan) -> None:
-    """Fix everything that would make two runs of one plan differ."""
+def set_up_torch(plan: Plan, threads: int | None = None) -> None:
+    """Fix everything that would make two runs of one plan differ.
+
+    ``threads`` are those a run on a GPU may use of its machine's CPU; on a CPU the plan says it.
+    """
     see_one_gpu(plan, told_index(plan.training.devices))
     set_library_defaults()
     import random
@@ -128,8 +133,9 @@ def set_up_torch(plan: Plan) -> None:
     import numpy as np
     import torch
 
-    if plan.threads:
-        torch.set_num_threads(plan.threads)
+    threads = plan.threads or threads
+    if threads:
+        torch.set_num_threads(threads)
     # What transformers' set_seed does, whose import would take ten seconds here.
     random.seed(plan.seed)
     np.random.seed(plan.seed)

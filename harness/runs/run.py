@@ -18,8 +18,9 @@ from harness.records.record import PhaseName
 from harness.records.store import RunFolder
 from harness.runs.draft import Draft, RunLog
 from harness.runs.kept import Kept, PhaseResult
-from harness.runs.order import Order
+from harness.runs.options import RunOptions
 from harness.runs.validator import Validator
+from harness.spec.digests import file_sha256
 from harness.spec.plan import Plan
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class PhaseState:
 class Run:
     """One plan on its way through the phases."""
 
-    def __init__(self, plan: Plan, folder: RunFolder, log: RunLog, order: Order) -> None:
+    def __init__(self, plan: Plan, folder: RunFolder, log: RunLog, options: RunOptions) -> None:
         """Take the plan, the folder to leave results in and the log to speak into."""
         from harness.measure.meter import Meter
 
@@ -50,12 +51,12 @@ class Run:
         self.plan = plan
         self.folder = folder
         self.log = log
-        self.draft = Draft(shared=order.shared, warm=order.warm)
-        self.meter: Meter = Meter(plan.device, shared=order.shared, leads=leads)
+        self.draft = Draft(shared=options.shared, warm=options.warm)
+        self.meter: Meter = Meter(plan.device, shared=options.shared, leads=leads)
         self._kept = Kept(folder, plan)
-        self.order = order
-        self._reuse = Reuse(log, order.name if order.force else None)
-        self._trusted = order.trust_remote_code and plan.model.trust_remote_code
+        self.options = options
+        self._reuse = Reuse(log, options.name if options.force else None)
+        self._trusted = options.trust_remote_code and plan.model.trust_remote_code
 
     @contextmanager
     def _in_phase(self, name: PhaseName) -> Iterator[PhaseState]:
@@ -76,8 +77,8 @@ class Run:
     def execute(self, ranks: Ranks = ALONE) -> None:
         """Carry out the plan, or this process's part of it; ``draft`` holds what it found."""
         from harness.measure.environment import take_environment
-        from harness.runs.inputs import check_inputs
-        from harness.score.preflight import preflight
+        from harness.runs.input_digests import check_inputs
+        from harness.score.check import check_task_data
         from harness.score.validation import check_validation
         from harness.train.path import path_of
         from harness.weights.fetch import fetch, quiet_libraries
@@ -88,7 +89,7 @@ class Run:
         if leads:
             self.draft.resumed = self._kept.start(self.draft.environment)
             self.log.note("checking the data for scoring")
-            preflight(self.plan)
+            check_task_data(self.plan)
         with self._in_phase("fetch"), first(ranks):
             check_inputs(self.plan)
             source = fetch(self.plan.model, self.log)
@@ -280,7 +281,7 @@ class Run:
             pad_id=renderer.pad_id,
             checkpoint=self.folder.checkpoint,
             truncated_tokens=rows.truncated_tokens,
-            checkpoint_seconds=self.order.checkpoint_seconds,
+            checkpoint_seconds=self.options.checkpoint_seconds,
             ranks=self._ranks,
             validate=self._validator(replace(subject, model=model)),
         )
@@ -335,6 +336,7 @@ class Run:
             save_adapter(model, scratch)
             for path in scratch.iterdir():
                 _sync(path)
+            written = {path.name: file_sha256(path) for path in sorted(scratch.iterdir())}
             shutil.rmtree(self.folder.adapter, ignore_errors=True)
             scratch.replace(self.folder.adapter)
         except (OSError, SafetensorError) as error:
@@ -342,6 +344,7 @@ class Run:
             raise StorageError(f"cannot write the adapter: {error}", where=scratch) from error
         weights = self.folder.adapter.glob("*.safetensors")
         self.draft.adapter_bytes = sum(path.stat().st_size for path in weights)
+        self.draft.adapter_sha256 = written
 
 
 def _sync(path: Path) -> None:

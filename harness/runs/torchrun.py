@@ -14,8 +14,8 @@ from typing import Any
 from harness.records.store import RunFolder
 from harness.runs.devices import DeviceEnding
 from harness.runs.ending import Ending, ending_of_process, oom_counters, oom_kills
+from harness.runs.parent import end_with_parent
 from harness.runs.process import GRACE_SECONDS
-from harness.runs.watch import end_with_parent
 from harness.spec.plan import Plan
 from harness.spec.storage import read_json, write_json
 

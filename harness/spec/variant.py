@@ -140,7 +140,7 @@ class Training(Frozen):
         return {**data, "parallel": "data"} if several else data
 
 
-class Protocol(Frozen):
+class SuiteProtocol(Frozen):
     """What a suite may set for every variant alike."""
 
     training: Training = Training()

@@ -61,8 +61,8 @@ class TrainingPath(Protocol):
     def train(self, job: TrainJob, progress: Progress) -> TrainResult:
         """Train ``job.model`` in place; see :func:`train`.
 
-        Where ``job.validate`` is set, a :class:`harness.train.watch.Watch` calls it, and the
-        result holds what it found.
+        Where ``job.validate`` is set, :class:`harness.train.validations.Validations` calls it, and
+        the result holds what it found.
         """
 
 
@@ -87,7 +87,7 @@ def path_of(plan: Plan) -> TrainingPath:
     return load_path(plan.training.speed, f"training.speed of variant {plan.variant}")
 
 
-def settle(plan: Plan) -> Plan:
+def choose_path(plan: Plan) -> Plan:
     """``plan`` on a path that takes it: itself, or with a substitution that says why not.
 
     Raises:
@@ -147,9 +147,9 @@ def resolve(request: Request, device: Device) -> list[Plan]:
     """Plans of all requested variants and seeds on ``device``, each on a path that takes it.
 
     Raises:
-        UserError: as :func:`harness.spec.request.resolve` and :func:`settle`.
+        UserError: as :func:`harness.spec.request.resolve` and :func:`choose_path`.
     """
-    return [settle(plan) for plan in read_plans(request, device)]
+    return [choose_path(plan) for plan in read_plans(request, device)]
 
 
 def train(job: TrainJob, progress: Progress) -> TrainResult:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.records.store import StoredRun
-from harness.report.claims.decide import Interval, Measured, lean, regions, settle
+from harness.report.claims.decide import Interval, Leaning, corrected, lean, regions
 from harness.report.claims.ground import make_grounds
 from harness.report.claims.judge import Judgement, judge
 from harness.report.claims.measures import measure
@@ -290,8 +290,8 @@ def test_errors_are_shared_between_all_claims() -> None:
         found = []
         for middle in 0.01 * draws.standard_normal(20):
             outcome, p = lean(around(float(middle), noise), regions("better", 0.01))
-            found.append(Measured(outcome, p, ""))
-        wrong += "reproduced" in settle(found)
+            found.append(Leaning(outcome, p, ""))
+        wrong += "reproduced" in corrected(found)
     assert wrong / 200 <= 0.05 + 3 * (0.05 * 0.95 / 200) ** 0.5
 
 

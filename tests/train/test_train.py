@@ -166,7 +166,7 @@ def test_a_disk_too_small_for_a_checkpoint_does_not_stop_training(
     assert train(tiny_job(tiny_model(), tiny_rows(), plan, **settings), progress).steps == 3
     assert not (tmp_path / "checkpoint").exists()
     (note,) = [note for note in notes if note.startswith("no checkpoint")]
-    assert note.endswith("0.0 MiB are free")
+    assert note.endswith("1000 B are free")
 
 
 def test_another_plans_checkpoint_is_left_alone(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The fast path: the harness's own loop over unpadded streams of conversations."""
+"""Loop: the harness's own training loop, which the fast and the recorded path share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from harness.errors import RunError
 from harness.records.events import Progress
 from harness.records.record import TrainResult
 from harness.train.checkpoint import (
@@ -19,53 +18,24 @@ from harness.train.checkpoint import (
     saved_state,
     trainable_weights,
 )
+from harness.train.graph import WORTHWHILE, MicroBatchTimes, Recording, choose_shapes
 from harness.train.job import TrainJob
 from harness.train.ledger import Ledger
+from harness.train.micro_step import Batch, MicroStep, Size
 from harness.train.optimizer import make_optimizer, make_rate_schedule
 from harness.train.random_state import random_state, restore_random_state
 from harness.train.shared import check_alike, seed_update
-from harness.train.step import Batch, Size, Step
-from harness.train.stream.decoder import Decoder
-from harness.train.stream.graph import WORTHWHILE, Pace, RecordedStep, choose_shapes
-from harness.train.stream.linears import UnsupportedLayer
-from harness.train.watch import Watch
+from harness.train.validations import Validations
 
 if TYPE_CHECKING:
     from harness.corpus.sequences import TrainingRow
-
-
-def train(job: TrainJob, progress: Progress) -> TrainResult:
-    """Train ``job`` without padding, autograd or full logits (see `harness.train.path.train`).
-
-    Raises:
-        RunError: the written-out layers do not know the model, its quantization or its adapter,
-            which :mod:`harness.train.stream.refusal` finds when a plan is made.
-    """
-    training = job.plan.training
-    on_gpu = job.plan.device.kind == "cuda"
-    try:
-        decoder = Decoder(
-            job.model,
-            getattr(torch, job.plan.precision.compute),
-            recompute=training.gradient_checkpointing,
-            offload=training.activation_offload and on_gpu,
-            on_gpu=on_gpu,
-        )
-    except UnsupportedLayer as reason:
-        raise RunError(
-            f"the fast path does not take {reason}",
-            where="training.speed",
-            hint='use "plain"; that planning did not say so is a defect, please report it',
-        ) from reason
-    job.model.eval()
-    return Loop.start(job, decoder, progress).run()
 
 
 # A micro-batch that takes this many times its launches is not held up by them.
 DEVICE_BOUND = 2.5
 
 
-def _seconds(recorded: RecordedStep, batch: Batch, scale: Tensor) -> float:
+def _seconds(recorded: Recording, batch: Batch, scale: Tensor) -> float:
     """Time of one replay."""
     torch.cuda.synchronize()
     started = time.perf_counter()
@@ -79,7 +49,7 @@ class _Prepared:
     """A micro-batch on the device, and the recording of its shape, if any."""
 
     batch: Batch
-    recorded: RecordedStep | None
+    recorded: Recording | None
 
 
 @dataclass
@@ -87,7 +57,7 @@ class Loop:
     """The state of one training."""
 
     job: TrainJob
-    decoder: Step
+    micro_step: MicroStep
     ledger: Ledger
     progress: Progress
     optimizer: Any
@@ -95,23 +65,23 @@ class Loop:
     scaler: torch.amp.GradScaler
     trainable: list[torch.nn.Parameter]
     total: Tensor
-    watch: Watch
+    validations: Validations
     joined: Tensor | None = None
     shapes: dict[int, list[Size | None]] = field(default_factory=dict)
-    recorded: dict[Size, RecordedStep] = field(default_factory=dict)
+    recorded: dict[Size, Recording] = field(default_factory=dict)
     ready: dict[int, list[_Prepared]] = field(default_factory=dict)
 
     @classmethod
-    def start(cls, job: TrainJob, decoder: Step, progress: Progress) -> Loop:
+    def start(cls, job: TrainJob, micro_step: MicroStep, progress: Progress) -> Loop:
         """Set up, from the checkpoint if there is one."""
         saved = saved_state(job, progress)
-        tokens = job.step_tokens(padding=decoder.pads)
+        tokens = job.step_tokens(padding=micro_step.pads)
         optimizer = make_optimizer(job.model, job.plan)
         trainable = [p for p in job.model.parameters() if p.requires_grad]
         ledger = Ledger(tokens, progress, saved.points if saved else ())
         loop = cls(
             job=job,
-            decoder=decoder,
+            micro_step=micro_step,
             ledger=ledger,
             progress=progress,
             optimizer=optimizer,
@@ -119,8 +89,8 @@ class Loop:
             scaler=torch.amp.GradScaler("cuda", enabled=job.plan.precision.compute == "float16"),
             trainable=trainable,
             total=torch.zeros((), device=trainable[0].device),
-            joined=decoder.join_gradients() if job.ranks.count > 1 else None,
-            watch=Watch(job, ledger, saved),
+            joined=micro_step.join_gradients() if job.ranks.count > 1 else None,
+            validations=Validations(job, ledger, saved),
         )
         if saved is not None:
             loop._restore(saved)
@@ -133,21 +103,21 @@ class Loop:
         seconds, progress = self.job.checkpoint_seconds, self.progress
         folder = self.job.checkpoint if self.job.ranks.index == 0 else None
         writer = CheckpointWriter(folder, seconds, progress)
-        self.decoder.refresh()
-        self.watch.take()
+        self.micro_step.refresh()
+        self.validations.take()
         self.ledger.start_step()
-        while not self.watch.over:
+        while not self.validations.over:
             self._step(self.ledger.done)
-            self.watch.take()
-            if writer.due(finished=self.watch.over):
+            self.validations.take()
+            if writer.due(finished=self.validations.over):
                 writer.write(self._state())
                 self.ledger.start_step()
         for parameter in self.trainable:
             parameter.grad = None
         check_alike(self.job.model, self.job.ranks, self.ledger.done, when="after training")
-        validation = self.watch.finish()
+        validation = self.validations.finish()
         result = self.ledger.result(
-            self.decoder.name, self.job.truncated_tokens, compile_seconds, self.job.plan
+            self.micro_step.name, self.job.truncated_tokens, compile_seconds, self.job.plan
         )
         return result.model_copy(update={"validation": validation})
 
@@ -157,7 +127,7 @@ class Loop:
         The gradients made on the way are thrown away.
         """
         started = time.perf_counter()
-        self.decoder.refresh()
+        self.micro_step.refresh()
         remaining = range(self.ledger.done, self.job.steps)
         micros = {step: self.job.micro_batches(step) for step in remaining}
         everything = [rows for step in remaining for rows in micros[step]]
@@ -166,7 +136,7 @@ class Loop:
         if len(everything) >= WORTHWHILE:
             try:
                 shapes = self._recorded_shapes(everything)
-            except self.decoder.unrecordable as error:
+            except self.micro_step.unrecordable as error:
                 self.progress.note(f"steps are not recorded as CUDA graphs: {error}")
                 shapes = [None] * len(everything)
             rest = iter(shapes)
@@ -178,22 +148,24 @@ class Loop:
 
     def _recorded_shapes(self, micro_batches: list[list[TrainingRow]]) -> list[Size | None]:
         """The shape of each micro-batch, every one of them recorded."""
-        sizes = [self.decoder.size_of(rows) for rows in micro_batches]
+        sizes = [self.micro_step.size_of(rows) for rows in micro_batches]
         shapes = choose_shapes(sizes, self._pace(micro_batches))
         self._record(micro_batches, shapes)
         return shapes
 
     def _launch(self, rows: list[TrainingRow]) -> tuple[float, float]:
         """Run one micro-batch. Returns seconds until all was launched and until all was done."""
-        batch = self._on_device(self.decoder.batch(rows))
+        batch = self._on_device(self.micro_step.batch(rows))
         torch.cuda.synchronize()
         started = time.perf_counter()
-        self.decoder.accumulate(batch, self.decoder.stream(batch), torch.ones_like(self.total))
+        self.micro_step.accumulate(
+            batch, self.micro_step.stream(batch), torch.ones_like(self.total)
+        )
         launched = time.perf_counter() - started
         torch.cuda.synchronize()
         return launched, time.perf_counter() - started
 
-    def _pace(self, micro_batches: list[list[TrainingRow]]) -> Pace:
+    def _pace(self, micro_batches: list[list[TrainingRow]]) -> MicroBatchTimes:
         """Measured: launches on the shortest row, where the device has little to do.
 
         A token's time is read off the largest micro-batch, recorded unless the device is plainly
@@ -201,23 +173,23 @@ class Loop:
         """
         shortest = min(micro_batches[0], key=lambda row: len(row.input_ids))
         launch = min(self._launch([shortest])[0] for _ in range(2))
-        largest = max(micro_batches, key=lambda rows: self.decoder.size_of(rows).tokens)
+        largest = max(micro_batches, key=lambda rows: self.micro_step.size_of(rows).tokens)
         done = min(self._launch(largest)[1] for _ in range(2))
         if done < DEVICE_BOUND * launch:
-            batch = self._on_device(self.decoder.batch(largest))
+            batch = self._on_device(self.micro_step.batch(largest))
             torch.cuda.empty_cache()
-            recorded = RecordedStep(self.decoder, batch, self.total, None)
+            recorded = Recording(self.micro_step, batch, self.total, None)
             done = min(_seconds(recorded, batch, self.total) for _ in range(2))
-        return Pace(launch, done / self.decoder.size_of(largest).tokens)
+        return MicroBatchTimes(launch, done / self.micro_step.size_of(largest).tokens)
 
     def _record(self, micro_batches: list[list[TrainingRow]], shapes: list[Size | None]) -> None:
         """A recording for every shape, with one of its micro-batches as the example."""
         examples = {shape: rows for shape, rows in zip(shapes, micro_batches, strict=True) if shape}
         torch.cuda.empty_cache()
-        last: RecordedStep | None = None
+        last: Recording | None = None
         for shape in sorted(examples, key=lambda one: -one.tokens):
-            example = self.decoder.batch(examples[shape], shape, self.job.pad_id)
-            last = RecordedStep(self.decoder, self._on_device(example), self.total, last)
+            example = self.micro_step.batch(examples[shape], shape, self.job.pad_id)
+            last = Recording(self.micro_step, self._on_device(example), self.total, last)
             self.recorded[shape] = last
 
     def _step(self, step: int) -> None:
@@ -235,7 +207,7 @@ class Loop:
         if self.scaler.get_scale() >= before:
             self.rates.step()
         self.optimizer.zero_grad(set_to_none=False)
-        self.decoder.refresh()
+        self.micro_step.refresh()
         self.ready = {step + 1: self._batches(step + 1)} if step + 1 < self.job.steps else {}
         loss, size = torch.stack((self.total / count, norm)).tolist()
         self.ledger.finish_step(loss, rate, size)
@@ -250,8 +222,8 @@ class Loop:
             if one.recorded is not None:
                 one.recorded.replay(one.batch, scale)
             else:
-                stream = self.decoder.stream(one.batch)
-                self.total += self.decoder.accumulate(one.batch, stream, scale)
+                stream = self.micro_step.stream(one.batch)
+                self.total += self.micro_step.accumulate(one.batch, stream, scale)
         if self.joined is not None:
             self.job.ranks.add_up([self.joined, self.total])
 
@@ -262,7 +234,7 @@ class Loop:
         micros = self.job.micro_batches(step)
         return [
             _Prepared(
-                self._on_device(self.decoder.batch(rows, shape, self.job.pad_id)),
+                self._on_device(self.micro_step.batch(rows, shape, self.job.pad_id)),
                 self.recorded[shape] if shape else None,
             )
             for rows, shape in zip(micros, self.shapes.get(step, [None] * len(micros)), strict=True)
@@ -294,5 +266,5 @@ class Loop:
             rates=self.rates.state_dict(),
             scaler=self.scaler.state_dict() if self.scaler.is_enabled() else None,
             random=random_state(),
-            **self.watch.state(),
+            **self.validations.state(),
         )

@@ -1,4 +1,4 @@
-"""Preflight: what can be said about a plan's scores before any weights are loaded."""
+"""Check: what can be said about a plan's scores before any weights are loaded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_asked(spec: ScoreSpec) -> None:
     check_names(spec)
 
 
-def preflight(plan: Plan) -> None:
+def check_task_data(plan: Plan) -> None:
     """Refuse scores whose data cannot be read; loads the data of every task, but no weights.
 
     Tasks on documents of the corpus are looked up only: the corpus is prepared before it is
@@ -50,7 +50,7 @@ def check_own_tasks(spec: ScoreSpec) -> None:
     Stock tasks are left alone: their data may have to be downloaded.
 
     Raises:
-        UserError: as :func:`preflight` does.
+        UserError: as :func:`check_task_data` does.
     """
     for task in asked_tasks(spec):
         if is_task_file(task.name):

@@ -1,4 +1,4 @@
-"""Watch: a process that ends when its parent is gone."""
+"""Parent: a process that ends when its parent is gone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step: what the harness's own loop asks of a path: batches, their sizes, and their gradients."""
+"""Micro-step: what the loop asks of a path: batches, their sizes, and their gradients."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Batch(Protocol):
         """The tensors by name."""
 
 
-class Step(Protocol):
+class MicroStep(Protocol):
     """Loss and gradients of one micro-batch.
 
     Attributes:

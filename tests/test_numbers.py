@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.report import numbers
+from harness import numbers
 
 FINITE = st.floats(-1e9, 1e9, allow_nan=False)
 

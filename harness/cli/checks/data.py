@@ -1,4 +1,4 @@
-"""Before run: what takes longer to know than a plan, but less than loading weights."""
+"""Data: what takes longer to know than a plan, but less than loading weights."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness import numbers
 from harness.errors import CorpusError, StorageError, UserError
 
 if TYPE_CHECKING:
@@ -78,11 +79,11 @@ def check_tasks(planned: Plan) -> None:
     spec = planned.score
     if all(document_kinds(task, spec.include_path) for task in asked_tasks(spec)):
         return
-    from harness.score.preflight import preflight as check_data
+    from harness.score.check import check_task_data
     from harness.weights.fetch import quiet_libraries
 
     quiet_libraries()
-    check_data(planned)
+    check_task_data(planned)
 
 
 def check_space(folder: Path, needed: int) -> None:
@@ -91,8 +92,8 @@ def check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(there).free
     if free < needed:
         raise StorageError(
-            f"only {free >> 20} MiB are free on the disk of {folder}",
+            f"only {numbers.size(free)} are free on the disk of {folder}",
             where=there,
-            expected=f"{needed >> 20} MiB or more",
+            expected=f"{numbers.size(needed)} or more",
             hint="free some space, or choose another folder with --reports",
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import InvalidFile
-from harness.runs.inputs import check_inputs
+from harness.runs.input_digests import check_inputs
 from harness.spec import known_digests
 from harness.spec.known_digests import KnownDigest, known_sha256
 from harness.spec.places import ENVIRONMENT_VARIABLE

@@ -1,4 +1,4 @@
-"""Watch: what follows from validation losses: which weights are kept, and when training stops."""
+"""Validations: which weights are kept by validation losses, and when training stops."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.train.job import TrainJob
 from harness.train.ledger import Ledger
 
 
-class Watch:
+class Validations:
     """The validations of one training; without a validation split it only counts steps."""
 
     def __init__(

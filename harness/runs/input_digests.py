@@ -1,4 +1,4 @@
-"""Inputs: the local files that a plan names by digest must be those that are read."""
+"""Input digests: the local files that a plan names by digest must be those that are read."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.train.step import Batch, Size, Step
+from harness.train.micro_step import Batch, MicroStep, Size
 
 # A training of fewer micro-batches ends before a recording has paid for itself.
 WORTHWHILE = 8
@@ -23,7 +23,7 @@ MOST_SHAPES = 4
 
 
 @dataclass(frozen=True)
-class Pace:
+class MicroBatchTimes:
     """What a micro-batch costs, in seconds: its launches on the host, each token on the device."""
 
     launch: float
@@ -38,7 +38,7 @@ class Pace:
         return shape.tokens * self.token
 
 
-def choose_shapes(sizes: Sequence[Size], pace: Pace) -> list[Size | None]:
+def choose_shapes(sizes: Sequence[Size], pace: MicroBatchTimes) -> list[Size | None]:
     """The shape that each micro-batch is filled up to and recorded in; None: launched as it is.
 
     What counts is time: a filled token costs the device its time, a launch costs the host its
@@ -67,7 +67,7 @@ def _parts(length: int, count: int) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-def _shape_of(sizes: Sequence[Size], pace: Pace) -> tuple[Size | None, float]:
+def _shape_of(sizes: Sequence[Size], pace: MicroBatchTimes) -> tuple[Size | None, float]:
     """The shape for all of ``sizes``, or None where launching them is faster; and the time."""
     launched = sum(pace.launched(size) for size in sizes)
     whole = sizes[0]
@@ -80,11 +80,11 @@ def _shape_of(sizes: Sequence[Size], pace: Pace) -> tuple[Size | None, float]:
     return whole.filled_from(min(size.tokens for size in sizes)), replayed
 
 
-class RecordedStep:
+class Recording:
     """``step.accumulate`` for batches of one shape."""
 
     def __init__(
-        self, step: Step, batch: Batch, total: Tensor, beside: RecordedStep | None
+        self, step: MicroStep, batch: Batch, total: Tensor, beside: Recording | None
     ) -> None:
         """Record with ``batch`` as the example; losses are added to ``total``.
 

@@ -1,8 +1,9 @@
-"""Numbers: how quantities are written for readers."""
+"""Numbers: how quantities are written for people, in messages and in reports."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 UNKNOWN = "–"
 MINUS = "−"
@@ -59,6 +60,12 @@ def number(value: float | None, *, signed: bool = False, digits: int = 4) -> str
         return UNKNOWN
     text = significant(abs(value), digits)
     return _signed(text, value) if signed else _minus(text, value)
+
+
+def some_of(names: Sequence[str], most: int) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {count(more)} others" if more > 0 else "")
 
 
 def _signed(text: str, value: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from harness.cli.options import (
     TemperatureOption,
     TrustOption,
 )
+from harness.cli.terminal import NO_TEXT
 from harness.errors import CorpusError
 from harness.spec.form import parse_form
 
@@ -75,6 +77,11 @@ def _talk(speakers: Sequence[Speaker]) -> None:
             return
         if not text:
             return
+        if NO_TEXT.search(text):
+            say(
+                f"those bytes are no {sys.stdin.encoding} text; PYTHONIOENCODING=utf-8 changes that"
+            )
+            continue
         if text == "/new":
             histories = [[] for _ in speakers]
             continue

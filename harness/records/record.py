@@ -312,6 +312,9 @@ class RunRecord(Versioned):
     scores: tuple[Score, ...] = ()
     generations: tuple[Generation, ...] = ()
     adapter_bytes: int | None = None
+    adapter_sha256: dict[str, str] = Field(
+        default_factory=dict, description="of each file of the adapter, when it was written"
+    )
     prediction: MemoryPrediction | None = None
     problem: Problem | None = None
     resumed: Count = Field(default=0, description="how many earlier attempts this run goes on from")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
+from contextlib import nullcontext
 from queue import Empty, SimpleQueue
 
 from harness.errors import HarnessError
@@ -65,8 +66,9 @@ class _Batch:
     def run(self, plans: Sequence[Plan]) -> Iterator[RunResult]:
         self._audience.each(lambda listener: listener.begin(plans))
         try:
-            for plan in plans:
-                self._submit(plan)
+            with getattr(self._executor, "together", nullcontext)():
+                for plan in plans:
+                    self._submit(plan)
             while self._pending:
                 result = self._next()
                 if result is not None:

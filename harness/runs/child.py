@@ -77,7 +77,7 @@ def _guarded(run: Run) -> Ending | None:
     """Execute, and turn however it ends into an ending. The one place that catches everything."""
     try:
         run.log.note("loading libraries")
-        set_up_torch(run.plan)
+        set_up_torch(run.plan, run.options.threads)
         run.execute(_join(run))
     except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - becomes a record here
         ending = ending_of_error(error)
@@ -121,8 +121,11 @@ def set_library_defaults() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def set_up_torch(plan: Plan) -> None:
-    """Fix everything that would make two runs of one plan differ."""
+def set_up_torch(plan: Plan, threads: int | None = None) -> None:
+    """Fix everything that would make two runs of one plan differ.
+
+    ``threads`` are those a run on a GPU may use of its machine's CPU; on a CPU the plan says it.
+    """
     see_one_gpu(plan, told_index(plan.training.devices))
     set_library_defaults()
     import random
@@ -130,8 +133,9 @@ def set_up_torch(plan: Plan) -> None:
     import numpy as np
     import torch
 
-    if plan.threads:
-        torch.set_num_threads(plan.threads)
+    threads = plan.threads or threads
+    if threads:
+        torch.set_num_threads(threads)
     # What transformers' set_seed does, whose import would take ten seconds here.
     random.seed(plan.seed)
     np.random.seed(plan.seed)

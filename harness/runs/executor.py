@@ -15,7 +15,7 @@ from harness.runs.options import DEFAULT_OPTIONS, RunOptions
 from harness.runs.shared_devices import SharedDevices
 from harness.runs.stop import Stop
 from harness.runs.supervise import supervise
-from harness.spec.device import Device, DeviceChoice, detect_device
+from harness.spec.device import Device, DeviceChoice, detect_device, usable_cores
 from harness.spec.plan import Plan
 from harness.spec.plugins import Plugins
 
@@ -24,7 +24,8 @@ class Executor(Protocol):
     """Takes plans and has them run somewhere; each becomes a record in the store.
 
     A plan is pure data, and with the options that the executor was made with it is all that a run
-    needs, so both can be sent to another machine.
+    needs, so both can be sent to another machine. An executor that can send many plans at once
+    may also have ``together()``, a context in which ``submit`` only gathers them.
     """
 
     def device(self, kind: DeviceChoice) -> Device:
@@ -53,8 +54,8 @@ class LocalExecutor:
     """Runs plans on this machine, each in a process of its own, in ``slots`` at once.
 
     With ``gpus`` every run sees its own of them. Where there are more slots than devices, a run
-    begins as soon as its predicted memory fits beside those under way, and a plan whose memory
-    cannot be predicted is refused.
+    begins as soon as its predicted memory fits beside those under way; one whose memory cannot be
+    predicted waits until a device is free for it alone. Slots share the CPU's threads evenly.
     """
 
     def __init__(
@@ -73,7 +74,8 @@ class LocalExecutor:
         self._store = store
         self.forks_on: tuple[str, ...] = ("cuda",)
         shared = slots > max(len(gpus), 1)
-        self._options = options.model_copy(update={"shared": shared})
+        threads = max(1, usable_cores() // slots) if slots > 1 else None
+        self._options = options.model_copy(update={"shared": shared, "threads": threads})
         self._stop = Stop()
         self._is_first = True
         self._devices = SharedDevices(gpus=gpus, alone=not shared) if gpus or shared else None
@@ -87,7 +89,7 @@ class LocalExecutor:
         """Run ``plan`` in the next free slot with enough memory.
 
         Raises:
-            UserError: several shall run at once, and its memory cannot be predicted.
+            UserError: several shall run at once, and neither its memory nor the device's is known.
         """
         return self._slots.submit(self._run, plan, hear)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 from uuid import uuid4
 
 from pydantic import Field
@@ -18,7 +18,8 @@ class RunOptions(Frozen):
     tries again with half the micro-batch (and twice the accumulation) until a step fits. ``wait``
     says what to do while another process runs the same plan: wait for it, or raise. Code from
     the model's repository runs only if the plan and ``trust_remote_code`` both say so.
-    ``shared`` says that other runs use the device at the same time. ``gpus`` is what the run sees
+    ``shared`` says that other runs use the device at the same time, and ``threads`` how many of
+    this machine's CPU threads a run on a GPU may use; null: all. ``gpus`` is what the run sees
     as ``CUDA_VISIBLE_DEVICES``; empty: what this process sees. ``warm`` has a run forked, where
     that is possible, from a process of this machine that has loaded the libraries.
     ``silence_seconds`` is how long devices that share a training wait for one that does not
@@ -32,6 +33,7 @@ class RunOptions(Frozen):
     trust_remote_code: bool = False
     checkpoint_seconds: float = 20.0
     shared: bool = False
+    threads: Annotated[int, Field(ge=1)] | None = None
     warm: bool = False
     gpus: str = ""
     silence_seconds: float = 600.0

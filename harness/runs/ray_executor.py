@@ -74,7 +74,7 @@ class RayExecutor:
         key = source_key(plan)
         if key not in self._sources:
             self._sources[key] = self._ray.put(pack_sources(plan))
-        parcel = pack_plan(plan, self._options)
+        parcel = pack_plan(plan, self._options, self._store)
         task = self._work.options(**self._needs(plan)).remote(parcel, self._sources[key])
         self._tasks[task] = future
         hear(RunStarted.now(host="a Ray cluster"))

@@ -20,6 +20,7 @@ from harness.runs.draft import Draft, RunLog
 from harness.runs.kept import Kept, PhaseResult
 from harness.runs.options import RunOptions
 from harness.runs.validator import Validator
+from harness.spec.digests import file_sha256
 from harness.spec.plan import Plan
 
 if TYPE_CHECKING:
@@ -335,6 +336,7 @@ class Run:
             save_adapter(model, scratch)
             for path in scratch.iterdir():
                 _sync(path)
+            written = {path.name: file_sha256(path) for path in sorted(scratch.iterdir())}
             shutil.rmtree(self.folder.adapter, ignore_errors=True)
             scratch.replace(self.folder.adapter)
         except (OSError, SafetensorError) as error:
@@ -342,6 +344,7 @@ class Run:
             raise StorageError(f"cannot write the adapter: {error}", where=scratch) from error
         weights = self.folder.adapter.glob("*.safetensors")
         self.draft.adapter_bytes = sum(path.stat().st_size for path in weights)
+        self.draft.adapter_sha256 = written
 
 
 def _sync(path: Path) -> None:

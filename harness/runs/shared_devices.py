@@ -20,8 +20,9 @@ class SharedDevices:
     """Lets runs in while their predicted peaks together fit; one alone always does.
 
     A run that does not fit alone is let in too: it may need less than predicted, and if it does
-    not, that is a result. With ``gpus`` each run gets one of them, or as many as share it, those
-    first on which the fewest runs are under way.
+    not, that is a result. One whose memory cannot be predicted gets a device to itself. With
+    ``gpus`` each run gets one of them, or as many as share it, those first on which the fewest
+    runs are under way.
     """
 
     def __init__(
@@ -43,7 +44,8 @@ class SharedDevices:
         """Wait until there is room for ``plan``, and hold it; the GPUs that it gets, by name.
 
         Raises:
-            UserError: what it needs cannot be predicted, or it needs more GPUs than there are.
+            UserError: neither what it needs nor what there is is known, or it needs more GPUs than
+                there are.
             CancelledError: ``stop`` was asked for meanwhile.
         """
         count = self._count(plan)
@@ -91,6 +93,8 @@ class SharedDevices:
             if key not in self._known:
                 self._known[key] = self._predict(plan)
             needed = self._known[key]
+        if needed is None:
+            needed = plan.device.memory_bytes  # all of it: nothing else runs beside it
         if needed is None:
             raise UserError(
                 f"the memory of {plan.variant} on {plan.model.name} cannot be predicted",

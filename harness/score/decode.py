@@ -25,6 +25,17 @@ FIXED_ROPES = ("default", "linear", "llama3", "yarn")
 LOOK_EVERY = 8  # steps between two looks at whether all answers have ended
 
 
+def own_settings(model: Any) -> str:
+    """What the model's own ``generation_config.json`` changes in every answer; "" where nothing.
+
+    Transformers applies a repetition penalty, for example, to greedy answers too.
+    """
+    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    settings = getattr(base, "generation_config", None)
+    changed = {} if settings is None else settings.to_diff_dict()
+    return ", ".join(f"{key} = {changed[key]}" for key in sorted(changed.keys() - HARMLESS))
+
+
 def decodes(model: Any) -> bool:
     """Whether :func:`greedy` answers as ``model.generate`` would.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from harness.records.events import Progress
 from harness.records.record import Generation, Score
 from harness.score.items import Items, Metric, Place, Stage
 from harness.score.subject import Scores, Taking
-from harness.spec.suite import CorpusSpec, ScoreSpec
+from harness.spec.suite import CorpusSpec
 
 if TYPE_CHECKING:
     from harness.score.decode import PaddedPrompts
@@ -39,6 +39,8 @@ class Prompt:
 
 def answered_prompts(taking: Taking) -> Scores:
     """Answers to prompts of the held-out part of the corpus, or of the bundled sample."""
+    from harness.score.decode import own_settings
+
     subject, spec = taking.subject, taking.subject.plan.score
     taking.progress.note("answering prompts")
     own = spec.prompts == "held_out" or subject.plan.corpus.source == "sample"
@@ -46,7 +48,13 @@ def answered_prompts(taking: Taking) -> Scores:
     prompts = choose_prompts(corpus.held_out, spec.generations)
     limit = spec.max_new_tokens
     answers = generate(subject.model, subject.renderer, prompts, limit, taking.progress)
-    scores, generations = score_generations(prompts, answers, subject.tokenizer, taking.place, spec)
+    settings = own_settings(subject.model)
+    how = {
+        "prompts": spec.prompts,
+        "max_new_tokens": limit,
+        "decoding": f"greedy, with the model's own {settings}" if settings else "greedy",
+    }
+    scores, generations = score_generations(prompts, answers, subject.tokenizer, taking.place, how)
     return Scores(tuple(scores), tuple(generations))
 
 
@@ -145,10 +153,11 @@ def score_generations(
     answers: Sequence[tuple[list[int], bool]],
     tokenizer: Any,
     place: Place,
-    spec: ScoreSpec,
+    how: Mapping[str, str | int],
 ) -> tuple[list[Score], list[Generation]]:
     """ChrF and ROUGE-L against the human reply, and how many answers are empty or never end.
 
+    ``how`` says which prompts were answered and how: ``prompts``, ``max_new_tokens``, ``decoding``.
     Both are means of sentence scores (Popović 2015, sacrebleu's chrF2; Lin 2004, F-measure), so
     that variants can be compared answer by answer.
     """
@@ -174,8 +183,8 @@ def score_generations(
         place.write(
             metric,
             Items(names, clusters, np.array(found), np.ones(len(found)), shown),
-            asked={"prompts": spec.prompts, "max_new_tokens": spec.max_new_tokens},
-            details={"max_new_tokens": spec.max_new_tokens, "decoding": "greedy"},
+            asked={key: how[key] for key in ("prompts", "max_new_tokens")},
+            details={key: how[key] for key in ("max_new_tokens", "decoding")},
         )
         for metric, found in values.items()
     ]

@@ -13,6 +13,7 @@ from harness.report.cells import difference_text, show_limit
 from harness.report.judging import Difference
 from harness.report.scoring import Scoring
 from harness.studies.agenda import Agenda, Standing
+from harness.studies.budget import Spent
 from harness.studies.looks import Conclusion
 
 USELESS = (
@@ -151,11 +152,20 @@ def _sureness(agenda: Agenda, main: Standing, state: str) -> Iterator[str]:
 def _cost(agenda: Agenda) -> str:
     spent = agenda.spent
     text = f"{spent.runs:,} runs, {numbers.duration(spent.seconds)} of run time"
-    if spent.joules is not None:
-        text += f", {numbers.energy(spent.joules)} measured"
+    text += _energy(spent)
     if spent.failed:
         text += f"; {spent.failed} failed"
     return text + "."
+
+
+def _energy(spent: Spent) -> str:
+    """What was measured, and of how many runs it is not the whole."""
+    if spent.joules is None:
+        return ", energy not measured" if spent.runs else ""
+    text = f", {numbers.energy(spent.joules)} measured"
+    if spent.measured == spent.runs:
+        return text
+    return f"{text} in {spent.measured:,} of the runs (unknown for {spent.runs - spent.measured:,})"
 
 
 def _changes(agenda: Agenda, main: Standing, known: list[Conclusion]) -> Iterator[str]:

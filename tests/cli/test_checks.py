@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from harness.cli.checks.data import check_space
 from harness.errors import StorageError
 from tests.cli.terminal import refused
 from tests.runs.small_run import Small
+from tests.weights.test_agreement import edit_config, edit_weights
+from tests.weights.tiny_llama import write_folder
 
 OWN_TASK = """\
 task: mine
@@ -99,6 +102,46 @@ def test_a_plan_finds_what_a_task_of_ones_own_lacks(
     message = refused(*command, "--task", str(task))
     assert all(word in message for word in words), message
     assert "Traceback" not in message
+
+
+UP = "model.layers.1.mlp.up_proj.weight"
+
+
+def _without(folder: Path) -> None:
+    edit_weights(folder, lambda weights: weights.pop(UP))
+
+
+def _narrower(folder: Path) -> None:
+    edit_weights(folder, lambda weights: weights.update({UP: weights[UP][:-1].contiguous()}))
+
+
+def _cut_short(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (_without, ["missing from the files", UP]),
+        (_narrower, ["127×64, not 128×64", UP]),
+        (_cut_short, ["transformers cannot load the model"]),
+        (lambda folder: edit_config(folder, num_hidden_layers=3), ["missing", "model.layers.2."]),
+        (lambda folder: edit_config(folder, num_hidden_layers=1), ["not in the model"]),
+        (lambda folder: edit_config(folder, intermediate_size=160), ["of another shape"]),
+        (lambda folder: edit_config(folder, attention_bias=True), ["missing", "q_proj.bias"]),
+    ],
+)
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_weights_of_another_model_are_refused_before_anything_is_made(
+    tmp_path: Path, command: str, damage: Callable[[Path], None], words: list[str]
+) -> None:
+    folder, reports = write_folder(tmp_path / "own"), tmp_path / "reports"
+    damage(folder)
+    arguments = (command, "-v", "lora_bf16", "--model", str(folder), "--device", "cpu")
+    message = refused(*arguments, "--reports", str(reports))
+    assert all(word in message for word in [*words, str(folder)]), message
+    assert not reports.exists()
 
 
 def test_a_full_disk_is_said_before_anything_is_written(tmp_path: Path) -> None:

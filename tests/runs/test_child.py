@@ -15,7 +15,7 @@ from transformers import set_seed
 
 from harness.runs.child import VISIBLE, see_gpus, see_one_gpu, set_up_torch
 from harness.runs.options import RunOptions
-from tests.planned import GPU, planned
+from tests.planned import CPU, GPU, planned
 
 # As much as `Run.execute` imports before its first phase.
 BEFORE_FETCH = """
@@ -48,6 +48,17 @@ def test_runs_are_seeded_as_transformers_would() -> None:
     found = draws()
     torch.set_num_threads(threads)
     assert found == expected
+
+
+def test_runs_at_once_on_a_gpu_share_the_threads_of_its_machine() -> None:
+    before = torch.get_num_threads()
+    try:
+        set_up_torch(planned("lora_bf16", device=GPU), threads=1)
+        assert torch.get_num_threads() == 1
+        set_up_torch(planned("lora_bf16"), threads=1)
+        assert torch.get_num_threads() == CPU.threads, "a plan for a CPU says how many"
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_first_phase_does_not_wait_for_what_later_ones_need() -> None:

@@ -22,6 +22,7 @@ from harness.records.record import PHASES, Problem, RunRecord
 from harness.records.store import BrokenRun, RunStore, StoredRun
 from harness.runs.options import RunOptions
 from harness.runs.supervise import settle, shrunk, supervise
+from harness.spec.digests import file_sha256
 from harness.spec.storage import write_json
 from tests.runs.results import files, results
 from tests.runs.small_run import Heard, Small, starts, trains
@@ -299,6 +300,9 @@ def test_a_publication_that_was_cut_short_is_completed(copied: RunStore, small: 
     plan = small.plan()
     folder, whole = copied.folder(plan), files(copied, plan)
     record = copied.find(plan)
+    assert record is not None
+    written = {path.name: file_sha256(path) for path in folder.adapter.iterdir()}
+    assert record.adapter_sha256 == written
     folder.attempt.path.mkdir()
     for path in (folder.record, folder.plan, folder.log, folder.events, folder.adapter):
         path.rename(folder.attempt.path / path.name)

@@ -29,7 +29,8 @@ def check_plans(plans: Sequence[Plan]) -> None:
     for planned in plans:
         check_adapter(planned)
         check_forms(planned)
-        check_model(planned)
+    for model in _models(plans):
+        check_model(model)
 
 
 def check_own_tasks(planned: Plan) -> None:
@@ -102,13 +103,30 @@ def check_forms(planned: Plan) -> None:
         check_form(planned, form)
 
 
-def check_model(planned: Plan) -> None:
-    """Refuse a folder whose ``config.json`` says something else than the model's TOML."""
-    from harness.weights.agreement import check_config, local_folder
+def _models(plans: Sequence[Plan]) -> list[Model]:
+    """Each model once."""
+    found: list[Model] = []
+    found.extend(one.model for one in plans if one.model not in found)
+    return found
 
-    folder = local_folder(planned.model)
-    if folder is not None:
-        check_config(planned.model, folder)
+
+def check_model(model: Model) -> None:
+    """Refuse a folder whose weights are not those of its configuration and the model's TOML.
+
+    Where code from the repository would have to run, only the configuration is compared.
+    """
+    from harness.weights.agreement import check_config, check_folder, local_folder
+
+    folder = local_folder(model)
+    if folder is None:
+        return
+    if model.trust_remote_code or not folder.is_dir():
+        check_config(model, folder)
+        return
+    from harness.weights.fetch import quiet_libraries
+
+    quiet_libraries()
+    check_folder(model, folder)
 
 
 def check_tokenizer(model: Model) -> None:

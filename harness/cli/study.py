@@ -217,7 +217,8 @@ def _run(look: Look, executor: Executor, shard: Shard, trackers: list[Tracker]) 
         opened.keep_request()
     try:
         with closing(warm_start()):
-            Driver(look.before_running, opened.findings, executor, listeners, say).drive(shard)
+            driver = Driver(look.before_running, opened.findings, executor, listeners, say)
+            driver.drive(shard, opened.study.together)
     except KeyboardInterrupt:
         say(f"interim page: {opened.write_page(opened.agenda())}")
         raise

@@ -79,7 +79,7 @@ class SlurmExecutor:
         return Device.model_validate_json(job.result())
 
     def submit(self, plan: Plan, hear: Hear) -> Future[RunRecord]:
-        """Submit ``plan`` as a job, or as part of an array within :meth:`together`."""
+        """Submit ``plan`` as a job, or as part of an array within :meth:`gathering`."""
         future: Future[RunRecord] = Future()
         future.set_running_or_notify_cancel()
         hear(RunStarted.now(host="a SLURM cluster"))
@@ -90,7 +90,7 @@ class SlurmExecutor:
         return future
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def gathering(self) -> Iterator[None]:
         """Gather what is submitted meanwhile into one job array for each number of GPUs."""
         gathered = self._gathered = []
         try:

@@ -141,7 +141,7 @@ def test_plans_of_a_round_are_one_array(
     small: Small, tmp_path: Path, commands: Callable[[], str]
 ) -> None:
     executor = SlurmExecutor(RunStore(tmp_path / "runs"), partition="gpu")
-    with executor.together():
+    with executor.gathering():
         futures = [executor.submit(small.plan(seed=seed), Heard()) for seed in range(3)]
         assert not commands(), "they are gathered first"
     assert commands().count("--array=0-2%") == 1
@@ -161,7 +161,7 @@ def test_what_was_gathered_is_not_sent_after_an_interrupt(
     futures = []
 
     def interrupted() -> None:
-        with executor.together():
+        with executor.gathering():
             futures.append(executor.submit(small.plan(), Heard()))
             raise KeyboardInterrupt
 

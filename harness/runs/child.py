@@ -17,7 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from harness.parallel.ranks import ALONE, Joined, Ranks, told_index
+from harness.parallel.ranks import ALONE, Joined, Ranks, noticing_lost, told_index
 from harness.records.events import ProcessStarted, Pulse
 from harness.records.store import RunFolder
 from harness.runs.devices import DeviceEnding
@@ -76,7 +76,8 @@ def _guarded(run: Run) -> Ending | None:
     try:
         run.log.note("loading libraries")
         set_up_torch(run.plan)
-        run.execute(_join(run))
+        with noticing_lost():
+            run.execute(_join(run))
     except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - becomes a record here
         ending = ending_of_error(error)
         if ending.kind == "crash":

@@ -162,6 +162,7 @@ class Loop:
         micros = {step: self.job.micro_batches(step) for step in remaining}
         everything = [rows for step in remaining for rows in micros[step]]
         if everything:
+            self.decoder.reserve(max(self.decoder.size_of(rows).tokens for rows in everything))
             self._launch(everything[0][:1])
         if len(everything) >= WORTHWHILE:
             try:
@@ -213,6 +214,7 @@ class Loop:
     def _record(self, micro_batches: list[list[TrainingRow]], shapes: list[Size | None]) -> None:
         """A recording for every shape, with one of its micro-batches as the example."""
         examples = {shape: rows for shape, rows in zip(shapes, micro_batches, strict=True) if shape}
+        self.decoder.reserve(max((shape.tokens for shape in examples), default=0))
         torch.cuda.empty_cache()
         last: RecordedStep | None = None
         for shape in sorted(examples, key=lambda one: -one.tokens):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from harness.errors import HarnessError, Unpredicted
 from harness.forecast.overhead import CONTEXT_BYTES, NCCL_BYTES, overhead, unread_bytes
-from harness.forecast.weights import standing_bytes
+from harness.forecast.weights import LastingBytes, standing_bytes
 from harness.records.events import Progress, Silence
 from harness.records.record import MemoryPrediction
 from harness.spec.plan import Plan
@@ -51,10 +51,11 @@ def _predicted(plan: Plan, largest: MicroBatch | None) -> MemoryPrediction:
     counts = count_plan(plan)
     around = overhead(plan, counts)
     standing = standing_bytes(plan, counts)
-    scoring = around.scoring + standing.base + round(around.heap_share * _scoring_bytes(plan))
+    weights = standing.base + standing.gathered
+    scoring = around.scoring + weights + round(around.heap_share * _scoring_bytes(plan))
     unread = unread_bytes(plan, standing.base)
-    by_phase = {"load": around.loading + standing.base - unread}
-    parts: dict[str, int] = {"weights": standing.base}
+    by_phase = {"load": around.loading + weights - unread}
+    parts: dict[str, int] = {"weights": standing.base, **_gathered(standing)}
     if plan.trains:
         parts = training_parts(plan, counts, largest)
         by_phase |= {"score_base": scoring, "train": sum(parts.values())}
@@ -64,6 +65,10 @@ def _predicted(plan: Plan, largest: MicroBatch | None) -> MemoryPrediction:
         paused = standing.optimizer + standing.gradients + parts.get("best weights", 0)
         by_phase["validate"] = by_phase["score"] + paused
     return MemoryPrediction(by_phase=by_phase, peak_bytes=max(by_phase.values()), parts=parts)
+
+
+def _gathered(standing: LastingBytes) -> dict[str, int]:
+    return {"gathered_layers": standing.gathered} if standing.gathered else {}
 
 
 def _scoring_bytes(plan: Plan) -> int:
@@ -127,6 +132,7 @@ def training_parts(
     copied = {"best weights": best} if best and plan.device.kind == "cpu" else {}  # on the host
     return {
         "weights": standing.base,
+        **_gathered(standing),
         "adapter": standing.adapter,
         "optimizer": standing.optimizer,
         **copied,

@@ -93,6 +93,8 @@ def shard_layer(layer: nn.Module, device: str, name: str) -> nn.Module:
         wrapped = FullyShardedDataParallel(
             layer, device_id=torch.device(device, index), use_orig_params=False
         )
+    # Room is made at the first call otherwise, maybe in inference mode, and then no use to training.
+    wrapped.check_is_root()
     wrapped.__dict__[HELD] = held
     return wrapped
 

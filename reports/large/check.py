@@ -52,6 +52,7 @@ gradient_checkpointing = true
 activation_offload = true
 speed = "fast"
 [score]
+held_out_tokens = 512
 window = 512
 stride = 256
 """

@@ -64,7 +64,21 @@ def _predicted(plan: Plan, largest: MicroBatch | None) -> MemoryPrediction:
     if plan.trains and plan.validation.every:
         paused = standing.optimizer + standing.gradients + parts.get("best weights", 0)
         by_phase["validate"] = by_phase["score"] + paused
-    return MemoryPrediction(by_phase=by_phase, peak_bytes=max(by_phase.values()), parts=parts)
+    return MemoryPrediction(
+        by_phase=by_phase,
+        peak_bytes=max(by_phase.values()),
+        parts=parts,
+        host_bytes=_host_bytes(plan, largest),
+    )
+
+
+def _host_bytes(plan: Plan, largest: MicroBatch | None) -> int | None:
+    """What the fast path keeps beside the device; other paths keep nothing there."""
+    from harness.train.stream.footprint import host_bytes
+
+    if not plan.trains or not plan.training.activation_offload:
+        return None
+    return host_bytes(plan, (largest or MicroBatch.full(plan)).tokens)
 
 
 def _gathered(standing: LastingBytes) -> dict[str, int]:

@@ -21,6 +21,8 @@ class LastingBytes:
     adapter: int
     gradients: int
     optimizer: int
+    spread: int = 0
+    """Layers that devices share, those of all together."""
     gathered: int = 0
     """Layers that are whole for a while, where devices share the base."""
 
@@ -36,6 +38,7 @@ def standing_bytes(plan: Plan, counts: ParameterCount) -> LastingBytes:
     return LastingBytes(
         trainable=trainable,
         base=base - sum(layers) + -(-sum(layers) // plan.training.devices),
+        spread=sum(layers),
         gathered=GATHERED * max(layers, default=0),
         adapter=adapter * size,
         gradients=trainable * size,

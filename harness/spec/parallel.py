@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from harness.spec.methods import initialisation
 from harness.spec.variant import Adapter, Training, Variant
+
+if TYPE_CHECKING:
+    from harness.spec.plan import Plan
 
 # What is known of sharded training on the stack below, with the thread that tells it.
 INTEGERS = (
@@ -45,15 +49,15 @@ PLAIN_FIELDS = frozenset(
 )
 
 
-def parallel_refusal(variant: Variant, forms: Sequence[str] = ("training",)) -> str | None:
-    """Why the devices of ``variant`` cannot share its plan as asked; None: they can.
+def parallel_refusal(asked: Variant | Plan, forms: Sequence[str] = ("training",)) -> str | None:
+    """Why the devices of a variant or plan cannot share it as asked; None: they can.
 
     ``forms`` are those that are to be scored.
     """
-    mismatch = _mismatch(variant.training)
-    if mismatch is not None or variant.training.parallel != "sharded":
+    mismatch = _mismatch(asked.training)
+    if mismatch is not None or asked.training.parallel != "sharded":
         return mismatch
-    reason = _unsharded_base(variant) or _unsharded_adapter(variant.adapter)
+    reason = _unsharded_base(asked) or _unsharded_adapter(asked.adapter)
     others = [form for form in forms if form not in ("training", "adapter")]
     if reason is None and others:
         reason = f"the forms {', '.join(others)}: {MERGES}"
@@ -70,9 +74,9 @@ def _mismatch(training: Training) -> str | None:
     return None
 
 
-def _unsharded_base(variant: Variant) -> str | None:
-    quantization = variant.quantization
-    if variant.method == "full":
+def _unsharded_base(asked: Variant | Plan) -> str | None:
+    quantization = asked.quantization
+    if asked.method == "full":
         return "full fine-tuning: only frozen weights are sharded"
     if quantization.type in ("none", *FOUR_BITS):
         return None

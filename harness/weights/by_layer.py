@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import RunError
@@ -18,13 +19,28 @@ if TYPE_CHECKING:
 Fill = Callable[[Iterable["nn.Module"]], None]
 
 
+@dataclass(frozen=True)
+class Filling:
+    """Where weights come from: ``fill`` gives modules theirs, if they have none yet.
+
+    ``add_rows`` may lengthen the embeddings once they are filled.
+    """
+
+    fill: Fill
+    add_rows: Callable[[Any], None] = lambda _: None
+
+
 def build_by_layer(
-    model: Any, scheme: Scheme, target: Target, fill: Fill, shards: Shards | None = None
+    model: Any,
+    scheme: Scheme,
+    target: Target,
+    filling: Filling,
+    shards: Shards | None = None,
 ) -> None:
     """Put ``model`` on the target's device, never more than one layer of it unquantized.
 
-    ``fill`` gives modules their weights, if they have none yet. What is outside of the decoder's
-    layers comes first. With ``shards`` a layer is spread over the devices once it is quantized.
+    What is outside of the decoder's layers comes first. With ``shards`` a layer is spread over the
+    devices once it is quantized.
 
     Raises:
         RunError: the model does not say what its layers are, or sharded layers compute something
@@ -35,20 +51,26 @@ def build_by_layer(
     model.requires_grad_(requires_grad=False)
     layers = decoder_layers(model)
     inside = {id(module) for _, layer in layers for module in layer.modules()}
-    outside = [module for module in model.modules() if id(module) not in inside]
     taken = [name for name, _ in taken_layers(model, scheme)]
     starts = tuple(f"{name}." for name, _ in layers)
-    fill(outside)
+    filling.fill(_beside(model, inside))
+    filling.add_rows(model)
     _quantize(model, [name for name in taken if not name.startswith(starts)], scheme, target)
-    _move(outside, target.device)
+    _move(_beside(model, inside), target.device)
     for name, layer in layers:
-        fill(layer.modules())
+        filling.fill(layer.modules())
         _quantize(model, [one for one in taken if one.startswith(f"{name}.")], scheme, target)
         layer.to(target.device)
         _give_back_freed()
         if shards is not None:
             shards.take(model, name)
     scheme.complete(model)
+    if shards is not None:
+        shards.close(model)
+
+
+def _beside(model: nn.Module, inside: Set[int]) -> list[nn.Module]:
+    return [module for module in model.modules() if id(module) not in inside]
 
 
 def decoder_layers(model: Any) -> list[tuple[str, nn.Module]]:

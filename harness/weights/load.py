@@ -77,8 +77,6 @@ def load_base(
         model = _load(plan, folder, open_model, target)
     except (OSError, ValueError, SafetensorError) as error:
         raise InvalidFile(f"transformers cannot load the model: {error}", where=folder) from error
-    if plan.model.added_tokens:
-        _add_rows(model, plan.model.added_tokens)
     model.requires_grad_(requires_grad=False)  # whatever is to be trained asks for it later
     return model.eval()
 
@@ -87,8 +85,16 @@ def _load(plan: Plan, folder: Path, open_model: partial[PreTrainedModel], target
     """The base as its scheme loads it, or layer by layer where it must never be whole."""
     scheme, source = find_scheme(target.quantization), plan.model.source
     if not (isinstance(source, DrawnSource) or plan.sharded):
-        return scheme.load(open_model, target)
-    from harness.weights.by_layer import as_read, build_by_layer, drawn_weights, empty_model
+        loaded = scheme.load(open_model, target)
+        _add_rows(loaded, plan.model.added_tokens)
+        return loaded
+    from harness.weights.by_layer import (
+        Filling,
+        as_read,
+        build_by_layer,
+        drawn_weights,
+        empty_model,
+    )
     from harness.weights.sharded import Shards
 
     if isinstance(source, DrawnSource):
@@ -100,7 +106,8 @@ def _load(plan: Plan, folder: Path, open_model: partial[PreTrainedModel], target
     else:  # its pages are the system's until a layer is taken to the device
         model, fill = open_model(device_map={"": "cpu"}), as_read
     shards = Shards(target.device) if plan.sharded else None
-    build_by_layer(model, scheme, target, fill, shards)
+    filling = Filling(fill, partial(_add_rows, count=plan.model.added_tokens))
+    build_by_layer(model, scheme, target, filling, shards)
     return model
 
 
@@ -112,6 +119,8 @@ def _add_rows(model: PreTrainedModel, count: int) -> None:
     """
     import torch
 
+    if not count:
+        return
     before, place = model.config.vocab_size, model.device
     with torch.random.fork_rng([place.index] if place.type == "cuda" else []):
         model.resize_token_embeddings(before + count, mean_resizing=False)

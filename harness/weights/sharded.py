@@ -35,7 +35,7 @@ class Held:
 
 
 class Shards:
-    """Shards one layer after the other, each on its own, the adapters to come left whole.
+    """Shards one layer after the other, then ties them together; adapters to come stay whole.
 
     FSDP (the first one) gathers a layer before it is used, in forward and backward passes, and
     lets go of it after that. It keeps all weights of a layer in one flat tensor, so they must have
@@ -46,27 +46,67 @@ class Shards:
     def __init__(self, device: str) -> None:
         """Shard over all processes that have joined, each with its ``device``."""
         self._device = device
-        self._waiting: list[str] = []
-        self._compared = False
+        self._names: list[str] = []
+        self._whole: list[Tensor] = []
         self.difference: float | None = None
 
     def take(self, model: Any, name: str) -> None:
-        """Shard the layer ``name``; the first few together, compared before and after.
+        """Shard the layer ``name``; the first few wait for each other, to be asked whole.
 
         Raises:
-            RunError: the layer cannot be sharded, or computes something else when it is.
+            RunError: the layer cannot be sharded.
         """
-        self._waiting.append(name)
-        container = model.get_submodule(name.rpartition(".")[0])
-        if not self._compared and len(self._waiting) < min(COMPARED, len(container)):
+        self._names.append(name)
+        if self._whole:
+            _shard(model, name, self._device)
             return
-        whole = None if self._compared else _probe(model, self._waiting)
-        for one in self._waiting:
-            model.set_submodule(one, shard_layer(model.get_submodule(one), self._device, one))
-        if whole is not None:
-            self.difference = _compare(whole, _probe(model, self._waiting), model.dtype)
-            self._compared = True
-        self._waiting = []
+        layers = model.get_submodule(_container(name))
+        if len(self._names) == min(COMPARED, len(layers)):
+            self._whole = _probe(model, layers[:COMPARED], layers, name)
+            for one in self._names:
+                _shard(model, one, self._device)
+
+    def close(self, model: Any) -> None:
+        """Tie the layers together, and compare the first ones with what they gave whole.
+
+        What calls the layers is wrapped too: FSDP does not let go of a layer that nothing is
+        wrapped around until its backward pass.
+
+        Raises:
+            RunError: they compute something else.
+        """
+        layers = model.get_submodule(_container(self._names[0]))
+        caller = _container(_container(self._names[0]))
+        module = model.get_submodule(caller)
+        inside = {id(weight) for weight in layers.parameters()}
+        others = [weight for weight in module.parameters() if id(weight) not in inside]
+        wrapped = _wrap(module, self._device, ignored_states=others)
+        model.set_submodule(caller, wrapped)
+        # Room is made at the first call otherwise: maybe in inference mode, of no use to training.
+        wrapped.check_is_root()
+        found = _probe(model, layers[:COMPARED], layers, self._names[0], within=module)
+        self.difference = _compare(self._whole, found, model.dtype)
+        self._whole = []
+
+
+def _container(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _shard(model: Any, name: str, device: str) -> None:
+    model.set_submodule(name, shard_layer(model.get_submodule(name), device, name))
+
+
+def _wrap(module: nn.Module, device: str, **options: Any) -> Any:
+    import torch
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    index = torch.cuda.current_device() if device == "cuda" else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return FullyShardedDataParallel(
+            module, device_id=torch.device(device, index), use_orig_params=False, **options
+        )
 
 
 def shard_layer(layer: nn.Module, device: str, name: str) -> nn.Module:
@@ -75,9 +115,6 @@ def shard_layer(layer: nn.Module, device: str, name: str) -> nn.Module:
     Raises:
         RunError: its weights have several dtypes.
     """
-    import torch
-    from torch.distributed.fsdp import FullyShardedDataParallel
-
     held = tuple(_held(layer))
     dtypes = sorted({str(weight.dtype) for weight in layer.parameters()})
     if len(dtypes) > 1:
@@ -87,14 +124,7 @@ def shard_layer(layer: nn.Module, device: str, name: str) -> nn.Module:
             where="training.parallel",
             hint='use parallel = "data"',
         )
-    index = torch.cuda.current_device() if device == "cuda" else None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        wrapped = FullyShardedDataParallel(
-            layer, device_id=torch.device(device, index), use_orig_params=False
-        )
-    # Room is made at the first call otherwise, maybe in inference mode, and then no use to training.
-    wrapped.check_is_root()
+    wrapped: nn.Module = _wrap(layer, device)
     wrapped.__dict__[HELD] = held
     return wrapped
 
@@ -184,41 +214,36 @@ def _nothing(module: Any) -> Tensor:
     return torch.empty((0, 1), dtype=module.quant_storage, device=module.quant_state.absmax.device)
 
 
-def _probe(model: Any, names: list[str]) -> list[Tensor]:
-    """Logits of a few tokens by the layers ``names`` alone, and the gradient of their inputs."""
+def _probe(
+    model: Any, first: nn.Module, layers: nn.Module, name: str, within: nn.Module | None = None
+) -> list[Tensor]:
+    """Logits of a few tokens by the layers ``first`` alone, and the gradient of their inputs.
+
+    ``first`` stands in for ``layers`` meanwhile, in ``within`` or in what ``name`` says.
+    """
     import torch
 
-    ids = torch.arange(PROBE, device=model.device)[None] % model.config.get_text_config().vocab_size
+    words = model.get_input_embeddings().weight.shape[0]
+    ids = torch.arange(PROBE, device=model.device)[None] % words
     inputs: list[Tensor] = []
 
     def keep(_module: nn.Module, _given: Any, output: Tensor) -> Tensor:
         inputs.append(output.detach().requires_grad_())
         return inputs[-1]
 
-    with _only(model, names):
-        hook = model.get_input_embeddings().register_forward_hook(keep)
-        try:
-            logits = model(input_ids=ids, use_cache=False).logits
-        finally:
-            hook.remove()
+    parent = model.get_submodule(_container(_container(name))) if within is None else within
+    attribute = _container(name).rpartition(".")[2]
+    hook = model.get_input_embeddings().register_forward_hook(keep)
+    setattr(parent, attribute, first)
+    try:
+        logits = model(input_ids=ids, use_cache=False).logits
         logits.float().logsumexp(-1).mean().backward()
+    finally:
+        setattr(parent, attribute, layers)
+        hook.remove()
     slope = inputs[0].grad
     assert slope is not None  # noqa: S101 - asked for by the hook
     return [logits.detach(), slope]
-
-
-@contextmanager
-def _only(model: Any, names: list[str]) -> Iterator[None]:
-    """Let ``model`` have no other layers than ``names``."""
-    from torch import nn
-
-    container = names[0].rpartition(".")[0]
-    whole = model.get_submodule(container)
-    model.set_submodule(container, nn.ModuleList([model.get_submodule(name) for name in names]))
-    try:
-        yield
-    finally:
-        model.set_submodule(container, whole)
 
 
 def _compare(whole: list[Tensor], sharded: list[Tensor], dtype: torch.dtype) -> float:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from harness.train.collate import StreamBatch, StreamSize, make_stream_batch
 from harness.train.stream import ops
 from harness.train.stream.blocks import ACTIVATIONS, Block, Inside, frozen_norm, make_blocks
-from harness.train.stream.footprint import logit_chunk
+from harness.train.stream.footprint import ON_DEVICE, logit_chunk
 from harness.train.stream.linears import UnsupportedLayer, refresh
 from harness.train.stream.ops import Stream
 
@@ -197,9 +197,6 @@ class _DeviceStore:
     def take(self, index: int) -> Tensor:
         """Give it back and forget it."""
         return self._held.pop(index)
-
-
-ON_DEVICE = 2  # of the layer inputs that are kept on the host, the last ones never leave
 
 
 class _HostStore(_DeviceStore):

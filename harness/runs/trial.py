@@ -118,6 +118,8 @@ def main(arguments: Sequence[str]) -> int:
     """One of the processes: ``python -m harness.runs.trial FOLDER COUNT KIND``."""
     folder, count, kind = Path(arguments[0]), int(arguments[1]), arguments[2]
     device = detect_device(kind)
+    if device.kind == "cpu":  # single precision shows more
+        device = device.model_copy(update={"bfloat16": False})
     set_up_torch(_plan("none", "data", (count, count), device))
     ranks = Joined(cuda=device.kind == "cuda", silence_seconds=SILENCE_SECONDS)
     for found in _try_all(ranks, folder, device):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from harness import numbers
 from harness.cache import ENVIRONMENT_VARIABLE, cache_folder
 from harness.errors import UserError
 from harness.quantize.scheme import installed, schemes
@@ -104,7 +105,7 @@ def _memory() -> Check:
         return Check("memory", ok=None, found="unknown")
     enough = found >= NEEDED_MEMORY_BYTES
     advice = "" if enough else "suite quick needs 4 GiB"
-    return Check("memory", enough, f"{found / 2**30:.1f} GiB, {usable_cores()} cores", advice)
+    return Check("memory", enough, f"{numbers.size(found)}, {usable_cores()} cores", advice)
 
 
 def _cache() -> Check:
@@ -115,15 +116,19 @@ def _cache() -> Check:
         return Check("cache folder", ok=False, found=f"{folder}: cannot be written", advice=advice)
     free = shutil.disk_usage(existing).free
     enough = free >= NEEDED_DISK_BYTES
-    found = f"{folder}, {free / 2**30:.0f} GiB free"
+    found = f"{folder}, {numbers.size(free)} free"
     return Check("cache folder", enough, found, "" if enough else advice)
 
 
 def _devices(device: Device) -> Iterator[Check]:
     if device.kind == "cuda":
-        memory = (device.memory_bytes or 0) / 2**30
         advice = "" if device.bfloat16 else "bfloat16 variants run in float32 here; use lora_fp16"
-        yield Check("GPU", ok=True, found=f"{device.name}, {memory:.0f} GiB", advice=advice)
+        yield Check(
+            "GPU",
+            ok=True,
+            found=f"{device.name}, {numbers.size(device.memory_bytes)}",
+            advice=advice,
+        )
         return
     yield Check("GPU", ok=None, found="none", advice="small suites such as quick run on the CPU")
     if device.bfloat16:
@@ -154,6 +159,6 @@ def _models() -> Iterator[Check]:
         model = load_model(name)
         if isinstance(model.source, WheelSource):
             cached = any(Path(cache_folder() / "models").glob(f"{name}-*[0-9a-f]"))
-            size = f"{model.source.bytes >> 20} MiB"
+            size = numbers.size(model.source.bytes)
             found = "in the cache" if cached else f"not fetched yet ({size}, on the first run)"
             yield Check(f"model {name}", ok=True if cached else None, found=found)

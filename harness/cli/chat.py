@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +16,14 @@ from harness.cli.options import (
     DeviceOption,
     FormOption,
     LongestAnswer,
+    QuantOption,
     ReportsOption,
     SeedOption,
     TemperatureOption,
     TrustOption,
+    full_form,
 )
+from harness.cli.terminal import NO_TEXT
 from harness.errors import CorpusError
 from harness.spec.form import parse_form
 
@@ -37,6 +41,7 @@ def chat(
         ),
     ],
     form: FormOption = "adapter",
+    quant: QuantOption = "",
     max_new_tokens: LongestAnswer = 256,
     temperature: TemperatureOption = 0.0,
     seed: SeedOption = 0,
@@ -45,7 +50,7 @@ def chat(
     trust_remote_code: TrustOption = False,
 ) -> None:
     """Talk to results with the chat template they were trained with; an empty line ends it."""
-    wanted_form = parse_form(form, where="--form")
+    wanted_form = parse_form(full_form(form, quant), where="--form")
     from harness.cli.display import Notes
     from harness.deploy.results import find_result
     from harness.deploy.speak import AnswerStyle, Wanted, open_speaker
@@ -75,6 +80,11 @@ def _talk(speakers: Sequence[Speaker]) -> None:
             return
         if not text:
             return
+        if NO_TEXT.search(text):
+            say(
+                f"those bytes are no {sys.stdin.encoding} text; PYTHONIOENCODING=utf-8 changes that"
+            )
+            continue
         if text == "/new":
             histories = [[] for _ in speakers]
             continue

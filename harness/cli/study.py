@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness import numbers
 from harness.cli.app import out, say
-from harness.cli.before_run import check_run
+from harness.cli.checks.data import check_run
+from harness.cli.checks.plans import check_plans
 from harness.cli.options import (
     DeviceKind,
     DeviceOption,
@@ -26,7 +28,6 @@ from harness.cli.placing import (
     Placing,
     SpreadOption,
 )
-from harness.cli.preflight import preflight
 from harness.cli.sources import DataOption, IncludePathOption, ModelOption, with_sources
 from harness.cli.study_tables import (
     between,
@@ -37,7 +38,6 @@ from harness.cli.study_tables import (
 )
 from harness.cli.tracking import TrackOption, keep_report
 from harness.errors import UserError
-from harness.report import numbers
 
 if TYPE_CHECKING:
     from harness.records.store import RunStore
@@ -99,7 +99,7 @@ def study(
     trust_remote_code: TrustOption = False,
 ) -> None:
     """Answer a question about variants: tune each, add seeds until it is decided, report."""
-    from harness.runs.order import Order
+    from harness.runs.options import RunOptions
     from harness.studies.open import StudyRequest, open_study
     from harness.trackers.choose import make_trackers
 
@@ -108,7 +108,9 @@ def study(
     part = _parse_shard(shard)
     spending = _parse_budget(budget)
     placing = Placing(executor, jobs, gpus, address, partition)
-    runner = placing.make(_store(reports), Order(wait=False, trust_remote_code=trust_remote_code))
+    runner = placing.make(
+        _store(reports), RunOptions(wait=False, trust_remote_code=trust_remote_code)
+    )
     settings = with_sources(settings, model, data, include_path)
     request = StudyRequest(
         study=name, settings=tuple(settings), suite=suite, tasks=tuple(task), called=called
@@ -197,12 +199,13 @@ def _run(opened: OpenStudy, executor: Executor, shard: Shard, trackers: list[Tra
 
     if opened.agenda().jobs:
         plans = [arm.plan for arm in opened.comparison().arms]
-        preflight(plans)
+        check_plans(plans)
         check_run(plans, opened.reports)
         opened.keep_request()
     try:
         with closing(warm_start()):
-            Driver(opened.agenda, opened.findings, executor, listeners, say).drive(shard)
+            driver = Driver(opened.agenda, opened.findings, executor, listeners, say)
+            driver.drive(shard, opened.study.together)
     except KeyboardInterrupt:
         say(f"interim page: {opened.write_page(opened.agenda())}")
         raise
@@ -247,7 +250,7 @@ def _show_status(opened: OpenStudy, agenda: Agenda) -> None:
 def _show_plan(opened: OpenStudy, agenda: Agenda) -> None:
     """What the study will need, by stage; nothing is written."""
     from harness.forecast.duration import whole_run_seconds
-    from harness.runs.room import predicted_bytes
+    from harness.runs.shared_devices import predicted_bytes
     from harness.studies.outlook import outlook
 
     runs = opened.findings.store.root

@@ -47,10 +47,17 @@ class Door(Console):
 
 
 def accept_any_text() -> None:
-    """Have standard output and error spell out what their encoding cannot say."""
-    for stream in (sys.stdout, sys.stderr):
+    """Have standard output and error spell out what their encoding cannot say.
+
+    Bytes of the input that are no text become lone surrogates, which :data:`NO_TEXT` finds.
+    """
+    for stream, errors in (
+        (sys.stdin, "surrogateescape"),
+        (sys.stdout, "backslashreplace"),
+        (sys.stderr, "backslashreplace"),
+    ):
         with suppress(AttributeError, ValueError):  # something that is no text file, or is closed
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+            stream.reconfigure(errors=errors)  # type: ignore[union-attr]
 
 
 def give_up_output() -> None:

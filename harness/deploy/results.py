@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import numbers
 from harness.errors import HarnessError, InvalidFile, UserError
 from harness.records.record import RunRecord
 from harness.records.store import RunFolder, RunStore, StoredRun
+from harness.spec.digests import file_sha256
 from harness.spec.plan import Plan
 from harness.spec.plan_digests import model_sha256
 from harness.spec.storage import read_json
@@ -75,8 +77,7 @@ def _below(name: str, root: Path) -> StoredRun:
 def _not_one(name: str, found: list[RunFolder], there: list[RunFolder], root: Path) -> UserError:
     offered = [str(folder.path.relative_to(root)) for folder in found or there]
     what = f"{name} names {len(found)} runs" if found else f"no such run: {name}"
-    shown = ", ".join(offered[:20]) + (f" and {len(offered) - 20} more" if offered[20:] else "")
-    return UserError(what, where=root, expected=f"one of {shown}")
+    return UserError(what, where=root, expected=f"one of {numbers.some_of(offered, 20)}")
 
 
 def check_deployable(run: StoredRun) -> Plan:
@@ -84,7 +85,8 @@ def check_deployable(run: StoredRun) -> Plan:
 
     Raises:
         UserError: nothing was trained, or the trained weights were not kept.
-        InvalidFile: the base model's folder is no longer the one that was trained on.
+        InvalidFile: the adapter is no longer the one that was scored, or the base model's folder
+            not the one that was trained on.
     """
     plan = run.record.plan
     if not plan.trains:
@@ -100,6 +102,7 @@ def check_deployable(run: StoredRun) -> Plan:
             expected="adapter_config.json and adapter_model.safetensors"
             + ("; fully fine-tuned weights are not kept" if plan.method == "full" else ""),
         )
+    _check_adapter(run)
     if plan.model_sha256 is not None and _digest(plan) != plan.model_sha256:
         raise InvalidFile(
             f"the base model {plan.model.name} has changed since the run",
@@ -108,6 +111,22 @@ def check_deployable(run: StoredRun) -> Plan:
             hint="run the variant again, or put the old files back",
         )
     return plan
+
+
+def _check_adapter(run: StoredRun) -> None:
+    """Refuse an adapter that is not the one whose scores the record holds.
+
+    Older records hold no digests.
+    """
+    for name, written in run.record.adapter_sha256.items():
+        path = run.folder.adapter / name
+        if not path.is_file() or file_sha256(path) != written:
+            raise InvalidFile(
+                "the adapter's file is " + ("missing" if not path.is_file() else "not as written"),
+                where=path,
+                expected=f"SHA-256 {written}",
+                hint="restore the file from a copy, or run the variant again with --force",
+            )
 
 
 def _digest(plan: Plan) -> str | None:

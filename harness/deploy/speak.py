@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
     from harness.corpus.render import Renderer
 
 
+NO_TEXT = re.compile("[\ud800-\udfff]")  # halves of characters, and bytes that are no text
+TEMPERATURES = (0.001, 100.0)
+# Drawn from all tokens: what a model's own generation_config.json would leave out is put back.
+WHOLE = {"top_k": 0, "top_p": 1.0, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0}
+
+
 @dataclass(frozen=True)
 class AnswerStyle:
     """How answers are chosen: greedily, or drawn at a temperature."""
@@ -32,6 +39,16 @@ class AnswerStyle:
     max_new_tokens: int = 256
     temperature: float = 0.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse temperatures at which nothing can be drawn, or only noise."""
+        least, most = TEMPERATURES
+        if self.temperature and not least <= self.temperature <= most:
+            raise UserError(
+                f"a temperature of {self.temperature:g}",
+                where="--temperature",
+                expected=f"0, or a number from {least:g} to {most:g}",
+            )
 
 
 @dataclass(frozen=True)
@@ -71,6 +88,10 @@ class Speaker:
         if failed:
             raise failed[0]
 
+    def check(self, messages: Sequence[Message]) -> None:
+        """Raise what :meth:`answer` would say of a conversation that it cannot answer."""
+        self._inputs(messages)
+
     def answer(self, messages: Sequence[Message]) -> str:
         """The whole answer."""
         options = self._inputs(messages)
@@ -82,8 +103,11 @@ class Speaker:
     def _inputs(self, messages: Sequence[Message]) -> dict[str, Any]:
         import torch
 
+        from harness.score.probe import soft_prompt_tokens
+
         ids = torch.tensor([self.renderer.prompt_ids(messages)], device=self.model.device)
         limit = getattr(self.model.config, "max_position_embeddings", None)
+        limit = None if limit is None else limit - soft_prompt_tokens(self.model)
         if limit is not None and ids.shape[1] >= limit:
             raise CorpusError(
                 f"the conversation has {ids.shape[1]} tokens",
@@ -103,7 +127,7 @@ class Speaker:
         from transformers import GenerationConfig
 
         how = self.decoding
-        drawn = {"do_sample": True, "temperature": how.temperature, "top_k": 0}
+        drawn = {"do_sample": True, "temperature": how.temperature, **WHOLE}
         settings = GenerationConfig(
             max_new_tokens=options.pop("max_new_tokens"),
             eos_token_id=self.renderer.end_of_turn_id,
@@ -131,6 +155,7 @@ def open_speaker(run: StoredRun, wanted: Wanted, scratch: Path, progress: Progre
     Raises:
         UserError: the run has nothing to deploy, or its method refuses the form.
     """
+    from harness.score.decode import own_settings
     from harness.weights.fetch import fetch, quiet_libraries
 
     plan = check_deployable(run)
@@ -140,6 +165,8 @@ def open_speaker(run: StoredRun, wanted: Wanted, scratch: Path, progress: Progre
     parts = make_parts(run, source, wanted.device, trusted=wanted.trust_remote_code)
     progress.note(f"loading {plan.variant} as {wanted.form.name}")
     model = make(parts, wanted.form, scratch).eval()
+    if own := own_settings(model):
+        progress.note(f"the model's own generation settings hold too: {own}")
     name = f"{plan.variant}, seed {plan.seed}"
     return Speaker(name, model, make_renderer(parts), wanted.decoding)
 
@@ -152,16 +179,26 @@ def user_says(text: str, before: Sequence[Message] = ()) -> list[Message]:
 def read_prompts(path: Path) -> list[str]:
     """Prompts of a file: one a line, or JSON lines with ``prompt``.
 
+    Lines end at line feeds alone: texts may hold other characters that separate lines.
+
     Raises:
-        UserError: no such file, or nothing in it.
+        UserError: no such file, it is not UTF-8, or nothing is in it.
         InvalidFile: a JSON line without a text under ``prompt``.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the prompts: {error}", where=path) from None
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
+    except OSError as error:
+        raise UserError(f"cannot read the prompts: {error.strerror}", where=path) from None
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"cannot read the prompts: byte {error.start} is not UTF-8",
+            where=path,
+            expected="a text file in UTF-8",
+        ) from None
     if path.suffix == ".jsonl":
-        found = [_prompt_of(line, path, number) for number, line in enumerate(lines, 1) if line]
+        found = [
+            _prompt_of(line, path, number) for number, line in enumerate(lines, 1) if line.strip()
+        ]
     else:
         found = [line.strip() for line in lines if line.strip()]
     if not found:
@@ -172,13 +209,13 @@ def read_prompts(path: Path) -> list[str]:
 def _prompt_of(line: str, path: Path, number: int) -> str:
     try:
         prompt = json.loads(line)["prompt"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         prompt = None
-    if not isinstance(prompt, str) or not prompt.strip():
+    if not isinstance(prompt, str) or not prompt.strip() or NO_TEXT.search(prompt):
         raise InvalidFile(
             "no prompt in this line",
             where=f"{path}, line {number}",
-            expected='{"prompt": "…"}',
+            expected='{"prompt": "…"}, a text of whole characters',
         )
     return prompt.strip()
 
@@ -186,8 +223,18 @@ def _prompt_of(line: str, path: Path, number: int) -> str:
 def write_answers(
     speaker: Speaker, prompts: Sequence[str], target: Path, progress: Progress
 ) -> None:
-    """Answer every prompt and write JSON lines with ``prompt`` and ``answer``, all or none."""
+    """Answer every prompt and write JSON lines with ``prompt`` and ``answer``, all or none.
+
+    Raises:
+        CorpusError: a prompt leaves no room in the model's context; found before the first answer.
+    """
     lines = []
+    for number, prompt in enumerate(prompts, 1):
+        try:
+            speaker.check(user_says(prompt))
+        except CorpusError as error:
+            error.where, error.hint = f"prompt {number} of {len(prompts)}", "shorten it"
+            raise
     for done, prompt in enumerate(prompts):
         progress.advance(done, len(prompts))
         answer = speaker.answer(user_says(prompt))

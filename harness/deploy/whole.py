@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
+from harness import numbers
 from harness.errors import StorageError, UserError
 
 RESERVE_BYTES = 64 << 20  # for what an estimate forgets: configuration, tokenizer, the journal
@@ -50,7 +51,7 @@ def check_room(target: Path, needed: int) -> None:
     free = free_bytes(target)
     if needed + RESERVE_BYTES > free:
         raise StorageError(
-            f"the export needs {needed / 2**30:.2f} GiB and {free / 2**30:.2f} GiB are free",
+            f"the export needs {numbers.size(needed)} and {numbers.size(free)} are free",
             where=target.parent,
             hint="free some space, or choose another folder",
         )

@@ -12,7 +12,7 @@ from harness.forecast.weights import standing_bytes
 from harness.records.record import MemoryPrediction
 from harness.spec.parallel import parallel_refusal
 from harness.spec.plan import Plan
-from harness.train.path import settle
+from harness.train.path import choose_path
 from harness.weights.shape import count_plan
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _way(plan: Plan, parallel: str, room: int | None) -> Way:
     if refused is not None:
         return Way(parallel, refused=refused)
     try:
-        divided = settle(divided)
+        divided = choose_path(divided)
         prediction = predict(divided)
     except HarnessError as error:
         return Way(parallel, refused=error.what)

@@ -24,6 +24,7 @@ class Bitsandbytes(Scheme):
 
     packages = ("bitsandbytes",)
     loggers = ("bitsandbytes",)
+    stores = True
     flag: str
     """Transformers' mark of a model loaded so, which PEFT reads."""
 
@@ -36,7 +37,7 @@ class Bitsandbytes(Scheme):
         from harness.quantize.layers import replace_layers
 
         model = open_model(
-            device_map={"": target.device}, quantization_config=self._transformers_config(target)
+            device_map={"": target.device}, quantization_config=self.transformers_config(target)
         )
         replace_layers(model, self, target)  # what transformers passes over, Falcon's for example
         keep_as_quantized(model)
@@ -56,8 +57,9 @@ class Bitsandbytes(Scheme):
         keep_as_quantized(model)
         self.mark(model)
 
-    def _transformers_config(self, target: Target) -> Any:
-        raise NotImplementedError
+    def reopened(self, model: nn.Module) -> None:
+        """As after loading."""
+        keep_as_quantized(model)
 
 
 class BlockSettings(Frozen):
@@ -104,7 +106,8 @@ class FourBit(Bitsandbytes):
             constants = blocks + 4 * -(-blocks // NESTED_BLOCK) + 4
         return -(-elements // 2) + constants
 
-    def _transformers_config(self, target: Target) -> Any:
+    def transformers_config(self, target: Target) -> Any:
+        """Bitsandbytes' four bits; the stored layers know their block size themselves."""
         from transformers import BitsAndBytesConfig
 
         return BitsAndBytesConfig(

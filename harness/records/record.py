@@ -104,6 +104,10 @@ class TrainResult(Frozen):
     throughput: Throughput
     compile_seconds: float | None = None
     trainer: str = Field(description="which path ran: plain, fast or recorded")
+    kept_layers: Count | None = Field(
+        default=None,
+        description="with recomputation of some layers: those that kept what they computed",
+    )
     validation: ValidationResult | None = None
 
 
@@ -315,6 +319,9 @@ class RunRecord(Versioned):
     scores: tuple[Score, ...] = ()
     generations: tuple[Generation, ...] = ()
     adapter_bytes: int | None = None
+    adapter_sha256: dict[str, str] = Field(
+        default_factory=dict, description="of each file of the adapter, when it was written"
+    )
     prediction: MemoryPrediction | None = None
     problem: Problem | None = None
     resumed: Count = Field(default=0, description="how many earlier attempts this run goes on from")
@@ -325,6 +332,12 @@ class RunRecord(Versioned):
         default=False,
         description="forked from a process that had loaded the libraries: they are resident from "
         "the first phase on, also those that the run does not use",
+    )
+
+    together: int = Field(
+        default=1,
+        description="runs that trained as one on the same base, this one included: seconds, energy "
+        "and peaks of what they did as one are each run's equal share",
     )
 
     def score(

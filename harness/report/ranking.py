@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable
 from typing import Literal
 
+from harness import numbers
 from harness.records.record import PHASES
-from harness.report import numbers
 from harness.report.blocks import (
     Block,
     Cell,

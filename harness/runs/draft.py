@@ -78,9 +78,11 @@ class Draft:
     scores: list[Score] = field(default_factory=list)
     generations: list[Generation] = field(default_factory=list)
     adapter_bytes: int | None = None
+    adapter_sha256: dict[str, str] = field(default_factory=dict)
     resumed: int = 0
     shared: bool = False
     warm: bool = False
+    together: int = 1
     costs: list[PhaseCost] = field(default_factory=list)
 
     def record(

@@ -117,7 +117,7 @@ def _run(count: int, device: Device, folder: Path) -> str:
 def main(arguments: Sequence[str]) -> int:
     """One of the processes: ``python -m harness.runs.trial FOLDER COUNT KIND``."""
     folder, count, kind = Path(arguments[0]), int(arguments[1]), arguments[2]
-    device = detect_device(kind)
+    device = detect_device("cuda" if kind == "cuda" else "cpu")
     if device.kind == "cpu":  # single precision shows more
         device = device.model_copy(update={"bfloat16": False})
     set_up_torch(_plan("none", "data", (count, count), device))
@@ -161,7 +161,7 @@ def _try(ranks: Ranks, folder: Path, device: Device, case: tuple[str, str]) -> T
 
 def _plan(name: str, way: str, ranks: tuple[int, int], device: Device) -> Plan:
     """The plan of ``ranks[0]`` devices, with a batch for ``ranks[1]``."""
-    from harness.train.path import resolve, settle
+    from harness.train.path import choose_path, resolve
 
     count, batch = ranks[0], ROWS * ranks[1]
     settings = [f"budget.steps={STEPS}", f"budget.batch_size={batch}"]
@@ -172,7 +172,8 @@ def _plan(name: str, way: str, ranks: tuple[int, int], device: Device) -> Plan:
     (plan,) = resolve(Request((VARIANTS[name],), settings=tuple(settings), seeds=(0,)), device)
     source = DrawnSource(kind="drawn", tokenizer="smollm2_135m_instruct")
     tiny = Model(name="tiny", description="tiny", license="none", source=source, config=SHAPE)
-    return settle(plan.model_copy(update={"model": tiny}))
+    planned: Plan = choose_path(plan.model_copy(update={"model": tiny}))
+    return planned
 
 
 def _losses(plan: Plan, folder: Path, ranks: Ranks) -> list[float]:

@@ -26,6 +26,17 @@ FIXED_ROPES = ("default", "linear", "llama3", "yarn")
 LOOK_EVERY = 8  # steps between two looks at whether all answers have ended
 
 
+def own_settings(model: Any) -> str:
+    """What the model's own ``generation_config.json`` changes in every answer; "" where nothing.
+
+    Transformers applies a repetition penalty, for example, to greedy answers too.
+    """
+    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    settings = getattr(base, "generation_config", None)
+    changed = {} if settings is None else settings.to_diff_dict()
+    return ", ".join(f"{key} = {changed[key]}" for key in sorted(changed.keys() - HARMLESS))
+
+
 def decodes(model: Any) -> bool:
     """Whether :func:`greedy` answers as ``model.generate`` would.
 
@@ -73,7 +84,7 @@ class _Room(StaticLayer):  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
-class Prompts:
+class PaddedPrompts:
     """Prompts to answer with at most ``limit`` tokens, or up to the token ``end``.
 
     ``ids`` and ``mask`` are (rows, width), padded on the left.
@@ -88,7 +99,7 @@ class Prompts:
 class _Decoding:
     """Answers on their way: one token a row and step, everything in tensors of fixed size."""
 
-    def __init__(self, model: Any, asked: Prompts) -> None:
+    def __init__(self, model: Any, asked: PaddedPrompts) -> None:
         """Run the prompts, whose first tokens are known then."""
         self._model = model
         ids, mask, limit = asked.ids, asked.mask, asked.limit
@@ -131,7 +142,7 @@ class _Decoding:
         self.tokens.index_copy_(1, self._at, self._newest)
 
 
-def greedy(model: Any, asked: Prompts, tell: Callable[[int], None]) -> Tensor:
+def greedy(model: Any, asked: PaddedPrompts, tell: Callable[[int], None]) -> Tensor:
     """Likeliest tokens after the prompts, (rows, limit); what follows a row's end means nothing.
 
     ``tell`` is called with the number of tokens there are.

@@ -10,7 +10,7 @@ import torch
 
 from harness.parallel.divide import spans
 from harness.parallel.ranks import Ranks
-from harness.records.events import Progress, Silence
+from harness.records.events import SILENCE, Progress
 from harness.score.likelihood import Likelihood, Query, TargetScores
 from harness.score.prefixes import Extend, IntArray, SideBySide, Tree, common_prefix
 from harness.score.subject import Subject
@@ -46,7 +46,7 @@ def help_score(subject: Subject) -> None:
     with undisturbed(subject.model):
         while (asked := ranks.hand_out(None)) is not None:
             if asked == OPEN:
-                likelihood = DividedLikelihood(subject.model, tokens, Silence(), ranks)
+                likelihood = DividedLikelihood(subject.model, tokens, SILENCE, ranks)
                 lm = None
             elif likelihood is not None and isinstance(asked, list):
                 likelihood.answer(asked)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +16,10 @@ from harness.records.events import Progress
 from harness.records.record import Generation, Score
 from harness.score.items import Items, Metric, Place, Stage
 from harness.score.subject import Scores, Taking
-from harness.spec.suite import CorpusSpec, ScoreSpec
+from harness.spec.suite import CorpusSpec
 
 if TYPE_CHECKING:
-    from harness.score.decode import Prompts
+    from harness.score.decode import PaddedPrompts
 
 TASK = "generations"
 CHRF = Metric(TASK, "chrf", "points", "higher")
@@ -39,6 +39,8 @@ class Prompt:
 
 def answered_prompts(taking: Taking) -> Scores:
     """Answers to prompts of the held-out part of the corpus, or of the bundled sample."""
+    from harness.score.decode import own_settings
+
     subject, spec = taking.subject, taking.subject.plan.score
     taking.progress.note("answering prompts")
     own = spec.prompts == "held_out" or subject.plan.corpus.source == "sample"
@@ -46,7 +48,13 @@ def answered_prompts(taking: Taking) -> Scores:
     prompts = choose_prompts(corpus.held_out, spec.generations)
     limit = spec.max_new_tokens
     answers = generate(subject.model, subject.renderer, prompts, limit, taking.progress)
-    scores, generations = score_generations(prompts, answers, subject.tokenizer, taking.place, spec)
+    settings = own_settings(subject.model)
+    how = {
+        "prompts": spec.prompts,
+        "max_new_tokens": limit,
+        "decoding": f"greedy, with the model's own {settings}" if settings else "greedy",
+    }
+    scores, generations = score_generations(prompts, answers, subject.tokenizer, taking.place, how)
     return Scores(tuple(scores), tuple(generations))
 
 
@@ -83,11 +91,11 @@ def generate(
     return [_until_end(row, asked.end) for row in out.tolist()]
 
 
-def padded(rows: Sequence[Sequence[int]], limit: int, renderer: Renderer) -> Prompts:
+def padded(rows: Sequence[Sequence[int]], limit: int, renderer: Renderer) -> PaddedPrompts:
     """Prompts of unequal length, padded on the left."""
     import torch
 
-    from harness.score.decode import Prompts
+    from harness.score.decode import PaddedPrompts
 
     width = max(len(row) for row in rows)
     ids = torch.full((len(rows), width), renderer.pad_id)
@@ -95,10 +103,10 @@ def padded(rows: Sequence[Sequence[int]], limit: int, renderer: Renderer) -> Pro
     for index, row in enumerate(rows):
         ids[index, width - len(row) :] = torch.tensor(row)
         mask[index, width - len(row) :] = 1
-    return Prompts(ids, mask, limit, renderer.end_of_turn_id)
+    return PaddedPrompts(ids, mask, limit, renderer.end_of_turn_id)
 
 
-def _generate(model: Any, asked: Prompts, pad_id: int, tell: Callable[[int], None]) -> Any:
+def _generate(model: Any, asked: PaddedPrompts, pad_id: int, tell: Callable[[int], None]) -> Any:
     """Answers by transformers' own loop, which takes every model."""
     import torch
     from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
@@ -145,10 +153,11 @@ def score_generations(
     answers: Sequence[tuple[list[int], bool]],
     tokenizer: Any,
     place: Place,
-    spec: ScoreSpec,
+    how: Mapping[str, str | int],
 ) -> tuple[list[Score], list[Generation]]:
     """ChrF and ROUGE-L against the human reply, and how many answers are empty or never end.
 
+    ``how`` says which prompts were answered and how: ``prompts``, ``max_new_tokens``, ``decoding``.
     Both are means of sentence scores (Popović 2015, sacrebleu's chrF2; Lin 2004, F-measure), so
     that variants can be compared answer by answer.
     """
@@ -174,8 +183,8 @@ def score_generations(
         place.write(
             metric,
             Items(names, clusters, np.array(found), np.ones(len(found)), shown),
-            asked={"prompts": spec.prompts, "max_new_tokens": spec.max_new_tokens},
-            details={"max_new_tokens": spec.max_new_tokens, "decoding": "greedy"},
+            asked={key: how[key] for key in ("prompts", "max_new_tokens")},
+            details={key: how[key] for key in ("max_new_tokens", "decoding")},
         )
         for metric, found in values.items()
     ]

@@ -34,6 +34,10 @@ class Substitution(Frozen):
     used: JsonValue
     reason: str
 
+    def __str__(self) -> str:
+        """One line for people."""
+        return f"{self.key} = {self.asked} is replaced by {self.used}: {self.reason}"
+
 
 class RunRequest(Frozen):
     """What a user asked for, as typed. The seed stands in the plan."""
@@ -163,6 +167,8 @@ NEWER = (
     "interpolation",
     "training.attention",
     "training.attention_groups",
+    "training.kept_layers",
+    "training.memory_gib",
     "training.devices",
     "training.parallel",
 )

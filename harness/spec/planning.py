@@ -56,7 +56,7 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
         model=model,
         corpus=suite.corpus,
         corpus_sha256=corpus_sha256(suite.corpus),
-        data_sha256=data_sha256(suite.score),
+        data_sha256=data_sha256(suite.score.taken),
         model_sha256=model_sha256(model),
         budget=budget,
         validation=validation,
@@ -183,7 +183,8 @@ def _fit_soft_prompt(variant: Variant, found: list[Substitution]) -> Training:
     for name, (cannot, reason) in unable.items():
         if cannot and getattr(training, name):
             key = f"training.{name}"
-            found.append(Substitution(key=key, asked=True, used=False, reason=reason))
+            asked = getattr(training, name)
+            found.append(Substitution(key=key, asked=asked, used=False, reason=reason))
             training = training.model_copy(update={name: False})
     return training
 

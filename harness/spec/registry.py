@@ -19,7 +19,7 @@ from harness.spec.schemes import resolve_quantization
 from harness.spec.storage import read_toml
 from harness.spec.study import Study
 from harness.spec.suite import Suite
-from harness.spec.variant import Protocol, Variant
+from harness.spec.variant import SuiteProtocol, Variant
 
 PACKAGE = Path(__file__).parents[1]
 MODELS = PACKAGE / "models"
@@ -137,7 +137,7 @@ def load_suite(name: str, overrides: Mapping[str, Any] | None = None) -> Suite:
     if not (is_folder(suite.model) or is_hub_id(suite.model)):
         _locate("model", suite.model, MODELS, f"{where}, model")
     # A variant is read with these below its own: a mistake in them would be blamed on its file.
-    parse(Protocol, {"training": suite.training, "precision": suite.precision}, where=where)
+    parse(SuiteProtocol, {"training": suite.training, "precision": suite.precision}, where=where)
     return suite
 
 

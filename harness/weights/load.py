@@ -11,7 +11,7 @@ from harness.quantize.scheme import Target, find_scheme
 from harness.spec.model import DrawnSource
 from harness.spec.plan import Plan
 from harness.spec.variant import Quantization
-from harness.weights.agreement import check_config, check_loading, check_shapes
+from harness.weights.agreement import as_unreadable, check_config, check_loading, check_shapes
 from harness.weights.interpolation import interpolate
 
 if TYPE_CHECKING:
@@ -53,7 +53,6 @@ def load_base(
             plan's, or not all of it.
     """
     import torch
-    from safetensors import SafetensorError
 
     chosen = plan.quantization if quantization is None else quantization
     # cuDNN builds a plan for every new length (about 60 ms on an H100); texts have hundreds.
@@ -72,11 +71,9 @@ def load_base(
     storage = compute if plan.sharded else None
     target = Target(chosen, compute, plan.device.kind, storage)
     check_config(plan.model, folder)
-    try:
+    with as_unreadable(folder):
         check_shapes(plan.model, folder, trust_remote_code=trust_remote_code)
         model = _load(plan, folder, open_model, target)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise InvalidFile(f"transformers cannot load the model: {error}", where=folder) from error
     model.requires_grad_(requires_grad=False)  # whatever is to be trained asks for it later
     return model.eval()
 

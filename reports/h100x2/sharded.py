@@ -23,7 +23,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPAT
 from harness.forecast.memory import predict
 from harness.records.record import RunRecord
 from harness.records.store import RunStore
-from harness.runs.order import Order
+from harness.runs.options import RunOptions
 from harness.runs.supervise import supervise
 from harness.spec.device import detect_device
 from harness.spec.plan import Plan
@@ -99,7 +99,7 @@ class Checks:
         """One run into the store ``name``."""
         started = time.monotonic()
         foreseen = predict(plan)
-        record = supervise(plan, RunStore(self.out / name), Heard(), Order(silence_seconds=60))
+        record = supervise(plan, RunStore(self.out / name), Heard(), RunOptions(silence_seconds=60))
         seconds = time.monotonic() - started
         kept = record.model_dump(mode="json", include={"status", "problem", "phases", "training"})
         self.found[name] = {**kept, "predicted": foreseen and foreseen.model_dump()}

@@ -24,7 +24,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPAT
 from harness.forecast.memory import predict
 from harness.records.record import RunRecord
 from harness.records.store import RunStore
-from harness.runs.order import Order
+from harness.runs.options import RunOptions
 from harness.runs.supervise import supervise
 from harness.spec.device import detect_device
 from harness.spec.request import Request
@@ -117,7 +117,7 @@ def main() -> int:
     parts = {} if foreseen is None else {k: v / GIB for k, v in foreseen.by_phase.items()}
     print("predicted GiB", {key: round(value, 2) for key, value in parts.items()}, flush=True)
     started = time.monotonic()
-    record = supervise(plan, RunStore(out / "runs"), Heard(), Order())
+    record = supervise(plan, RunStore(out / "runs"), Heard(), RunOptions())
     print(f"whole run {time.monotonic() - started:.1f} s", flush=True)
     wrong = show(record)
     found: dict[str, Any] = {"record": record.model_dump(mode="json"), "predicted_gib": parts}

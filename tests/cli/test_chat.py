@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,20 @@ def test_drawn_answers_repeat_with_their_seed(tiny: Tiny, tmp_path: Path) -> Non
 def test_a_conversation_past_the_context_is_refused(tiny: Tiny, tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="the conversation has"):
         speaker(tiny, tmp_path).answer(user_says("otter " * 200))
+
+
+def test_bytes_that_are_no_text_are_not_sent_to_the_model(tiny: Tiny) -> None:
+    command = ["chat", str(tiny.run.folder.path), "--max-new-tokens", "2", "--device", "cpu"]
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", *command],
+        input=b"caf\xe9\nhello\n\n",
+        env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"no ascii text" in done.stdout
+    assert done.stdout.count(b"seed 0: ") == 1
 
 
 def test_two_results_talk_side_by_side(tiny: Tiny) -> None:

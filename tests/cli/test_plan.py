@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.preflight import check_adapter
+from harness.cli.checks.plans import check_adapter
 from harness.errors import UserError
 from tests.cli.terminal import refused, shown
 from tests.planned import planned

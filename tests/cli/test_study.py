@@ -11,7 +11,7 @@ import pytest
 from harness.records.events import EventLog, PhaseStarted
 from harness.records.record import RunRecord
 from harness.records.store import RunStore
-from harness.runs.order import Order
+from harness.runs.options import RunOptions
 from harness.spec.storage import read_json
 from harness.studies.open import StudyRequest, open_study
 from tests import rebuild
@@ -170,12 +170,12 @@ def test_a_mistake_is_explained_and_leaves_nothing(
 def test_code_from_a_repository_is_run_only_if_it_is_trusted(
     made_up: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: tuple[str, ...]
 ) -> None:
-    orders: list[Order] = []
+    all_options: list[RunOptions] = []
 
-    def make(store: RunStore, order: Order, *_: object) -> StubExecutor:
-        orders.append(order)
+    def make(store: RunStore, options: RunOptions, *_: object) -> StubExecutor:
+        all_options.append(options)
         return StubExecutor(store, made_up)
 
     monkeypatch.setattr("harness.runs.executor.LocalExecutor", make)
     shown(*SMALL, "--reports", str(tmp_path), "--status", *given)
-    assert [order.trust_remote_code for order in orders] == [bool(given)]
+    assert [options.trust_remote_code for options in all_options] == [bool(given)]

@@ -14,14 +14,14 @@ from transformers import AutoModelForCausalLM
 
 from harness.records.record import RunRecord
 from harness.records.store import RunStore
-from harness.runs.order import Order
+from harness.runs.options import RunOptions
 from harness.runs.supervise import supervise
 from harness.spec.plan import Plan
 from tests.runs.results import files, results
 from tests.runs.small_run import Heard, Small, make_small
 from tests.runs.test_devices import at_step, pid_of
 
-ORDER = Order(checkpoint_seconds=0.05, silence_seconds=20)
+OPTIONS = RunOptions(checkpoint_seconds=0.05, silence_seconds=20)
 PLAIN = ("training.speed=plain", "adapter.lora_dropout=0.0")
 SHARDED = ("training.devices=2", "training.parallel=sharded")
 
@@ -41,7 +41,7 @@ def kill(plan: Plan, store: RunStore, step: int, rank: int) -> RunRecord:
     """The run until the process of a device is killed."""
     attempt = store.folder(plan).attempt
     heard = at_step(step, lambda: os.kill(pid_of(attempt, rank), signal.SIGKILL))
-    return supervise(plan, store, heard, ORDER)
+    return supervise(plan, store, heard, OPTIONS)
 
 
 def test_killed_and_resumed_it_learns_and_scores_what_one_device_does(
@@ -51,12 +51,12 @@ def test_killed_and_resumed_it_learns_and_scores_what_one_device_does(
     killed = kill(plan, store, 7, rank=1)
     assert killed.problem is not None
     assert (killed.problem.kind, killed.problem.phase) == ("killed", "train")
-    both = supervise(plan, store, Heard(), ORDER)
+    both = supervise(plan, store, Heard(), OPTIONS)
     assert both.status == "ok", both.problem
     assert both.resumed == 1
 
     one, whole = small.plan(*PLAIN, variant="qlora_nf4_dq"), RunStore(tmp_path / "alone")
-    alone = supervise(one, whole, Heard(), ORDER)
+    alone = supervise(one, whole, Heard(), OPTIONS)
     assert alone.training is not None
     assert both.training is not None
     losses = [[point.loss for point in run.training.losses] for run in (alone, both)]  # type: ignore[union-attr]
@@ -88,7 +88,7 @@ def check_adapter(small: Small, found: Path, expected: Path) -> None:
 def test_ten_kills_leave_no_trace(small: Small, tmp_path: Path, variant: str) -> None:
     """Of either device's process, or of torchrun, at any step."""
     plan, undisturbed = sharded(small, variant), RunStore(tmp_path / "undisturbed")
-    reference = supervise(plan, undisturbed, Heard(), ORDER)
+    reference = supervise(plan, undisturbed, Heard(), OPTIONS)
     assert reference.status == "ok", reference.problem
     chance = random.Random(17)
     kills = runs = 0
@@ -98,7 +98,7 @@ def test_ten_kills_leave_no_trace(small: Small, tmp_path: Path, variant: str) ->
         for _ in range(3):
             record = kill(plan, store, chance.randint(1, 6), chance.choice([-1, 0, 1]))
             kills += record.status != "ok"
-        record = supervise(plan, store, Heard(), ORDER)
+        record = supervise(plan, store, Heard(), OPTIONS)
         assert record.status == "ok", record.problem
         assert results(record) == results(reference)
         assert files(store, plan) == files(undisturbed, plan)

@@ -15,7 +15,7 @@ from harness.errors import UserError
 from harness.records.events import Silence
 from harness.score.bundled import cut, opening_choices, write_documents
 from harness.score.take import take_scores
-from harness.score.tasks.documents import judge
+from harness.score.tasks.documents import judge, read
 from harness.spec.suite import CorpusSpec, ScoreSpec
 
 
@@ -47,6 +47,19 @@ def test_replies_have_distinct_choices_and_one_right_one(corpus: Corpus, tokeniz
     again = list(opening_choices(turned, Renderer(tokenizer, "chatml")))
     by_item = {row["item"]: row for row in again}
     assert all(by_item[row["item"]] == row for row in rows)
+
+
+def test_documents_are_those_that_were_written_whatever_their_texts_hold(
+    corpus: Corpus, tokenizer: Any, tmp_path: Path
+) -> None:
+    """Some programs end a line at these too."""
+    odd = "one\u2028two\x0bthree\x85four\x1cfive\rsix"
+    pairs = [replace(p, better=replace(p.better, text=odd + p.better.text)) for p in corpus.pairs]
+    write_documents(
+        "ranked_pairs", replace(corpus, pairs=tuple(pairs)), Renderer(tokenizer, "chatml"), tmp_path
+    )
+    found = read("ranked_pairs", documents=str(tmp_path))["test"]
+    assert [row["choices"][0] for row in found] == [pair.better.text for pair in pairs]
 
 
 def test_cut_ends_with_a_word() -> None:

@@ -15,10 +15,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig
 from harness.corpus.corpus import Corpus
 from harness.corpus.render import Renderer
 from harness.records.events import Silence
-from harness.score.decode import Prompts, decodes, greedy
+from harness.score.decode import PaddedPrompts, decodes, greedy, own_settings
 from harness.score.generations import choose_prompts, generate, padded, score_generations
 from harness.score.items import Place
-from harness.spec.suite import ScoreSpec
 from tests.score.conftest import make_model
 
 
@@ -42,6 +41,19 @@ def test_answers_are_greedy_and_padding_changes_nothing(corpus: Corpus, tokenize
         assert ended == (len(tokens) < 12)
 
 
+HOW = {"prompts": "held_out", "max_new_tokens": 9, "decoding": "greedy"}
+
+
+def test_what_a_model_s_own_settings_change_in_greedy_answers_is_said() -> None:
+    model = make_model()
+    assert own_settings(model) == ""
+    model.generation_config.temperature = 0.6
+    model.generation_config.repetition_penalty = 1.1
+    assert own_settings(model) == "repetition_penalty = 1.1"
+    adapted = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"]))
+    assert own_settings(adapted) == "repetition_penalty = 1.1"
+
+
 def test_empty_and_never_ending_answers_are_counted(
     corpus: Corpus, tokenizer: Any, tmp_path: Path
 ) -> None:
@@ -49,9 +61,7 @@ def test_empty_and_never_ending_answers_are_counted(
     reference = tokenizer.encode(prompts[1].reference)
     answers = [([], True), (reference, False)]
     place = Place(tmp_path, "after", "training")
-    scores, generations = score_generations(
-        prompts, answers, tokenizer, place, ScoreSpec(max_new_tokens=9)
-    )
+    scores, generations = score_generations(prompts, answers, tokenizer, place, HOW)
     values = {score.metric: score.value for score in scores}
     assert values["empty"] == 0.5
     assert values["never_ending"] == 0.5
@@ -85,7 +95,9 @@ def small_model(family: str) -> Any:
     return model.eval()
 
 
-def asked_of(renderer: Renderer, corpus: Corpus, count: int, end: int | None = None) -> Prompts:
+def asked_of(
+    renderer: Renderer, corpus: Corpus, count: int, end: int | None = None
+) -> PaddedPrompts:
     prompts = choose_prompts(corpus.held_out, count)
     asked = padded([renderer.prompt_ids(p.messages) for p in prompts], 40, renderer)
     return asked if end is None else replace(asked, end=end)

@@ -8,12 +8,12 @@ import pytest
 
 from harness.errors import InvalidFile, UnknownName
 from harness.records.store import RunStore
+from harness.records.validation import validation_loss
 from harness.spec.plan import Plan
 from harness.spec.request import Request
 from harness.studies.answer import answer
 from harness.studies.arms import Typed, compare_what, trial_plan, verdict_plan
 from harness.studies.page import make_page
-from harness.studies.search import validation_loss
 from harness.studies.steering import Decision, Steering
 from harness.train.path import resolve
 from tests.planned import CPU

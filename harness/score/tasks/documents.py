@@ -11,8 +11,8 @@ def read(kind: str, documents: str = "", **_: Any) -> dict[str, Any]:
     """The split ``test``: documents of a kind, from the folder that the harness wrote them to."""
     from datasets import Dataset
 
-    lines = (Path(documents) / f"{kind}.jsonl").read_text(encoding="utf-8").splitlines()
-    return {"test": Dataset.from_list([json.loads(line) for line in lines])}
+    lines = (Path(documents) / f"{kind}.jsonl").read_text(encoding="utf-8").split("\n")
+    return {"test": Dataset.from_list([json.loads(line) for line in lines if line])}
 
 
 def judge(doc: dict[str, Any], results: list[tuple[float, bool]]) -> dict[str, float]:

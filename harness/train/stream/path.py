@@ -16,8 +16,9 @@ class StreamPath:
     """The harness's own loop over unpadded streams, with gradients written out."""
 
     name = "fast"
-    modules = ("harness.train.stream.loop",)
+    modules = ("harness.train.stream.train",)
     keeps_gradients = True
+    keeps_some_layers = True
 
     def refuses(self, plan: Plan) -> str | None:
         """What the written-out layers do not know: most models, most adapters but plain LoRA."""
@@ -43,7 +44,7 @@ class StreamPath:
 
     def train(self, job: TrainJob, progress: Progress) -> TrainResult:
         """Train in place, step by step, with checkpoints."""
-        from harness.train.stream.loop import train
+        from harness.train.stream.train import train
 
         return train(job, progress)
 

@@ -12,8 +12,15 @@ from pathlib import Path
 
 from harness import numbers
 from harness.cache import ENVIRONMENT_VARIABLE, cache_folder
+from harness.errors import UserError
 from harness.quantize.scheme import installed, schemes
-from harness.spec.device import Device, detect_device, machine_memory_bytes, usable_cores
+from harness.spec.device import (
+    Device,
+    detect_device,
+    machine_memory_bytes,
+    usable_cores,
+    visible_gpus,
+)
 from harness.spec.model import WheelSource
 from harness.spec.registry import load_model, model_names
 from harness.spec.storage import free_bytes
@@ -47,6 +54,31 @@ def examine() -> Iterator[Check]:
     yield from _devices(device)
     yield from _schemes(device)
     yield from _models()
+
+
+def examine_together(count: int = 0) -> Iterator[Check]:
+    """Have ``count`` devices train a tiny model together in every way, and compare with one.
+
+    By default all GPUs of this machine; where there are fewer than two, two processes on its CPU.
+
+    Raises:
+        UserError: there are not so many GPUs.
+    """
+    from harness.runs.trial import try_devices
+
+    found = visible_gpus()
+    if len(found) > 1 and count > len(found):
+        raise UserError(
+            f"{count} devices were asked for, and this machine has {len(found)} GPUs",
+            where="--devices",
+        )
+    device = detect_device("cuda" if len(found) > 1 else "cpu")
+    count = count or max(2, len(found))
+    what = "GPUs" if device.kind == "cuda" else "processes on the CPU"
+    yield Check("devices", ok=None, found=f"{count} {what}: {device.name}")
+    for one in try_devices(count, device):
+        advice = "do not use it on this machine" if one.right is False else ""
+        yield Check(f"{one.parallel}, {one.quantization}", one.right, one.words, advice)
 
 
 def _packages() -> Iterator[Check]:

@@ -114,8 +114,10 @@ def state_bytes(state: TrainingState) -> int:
 
 def trainable_weights(model: nn.Module) -> dict[str, Any]:
     """The trainable parameters by name, as they are (not copied)."""
+    from harness.weights.sharded import plain_name
+
     return {
-        name: parameter.detach()
+        plain_name(name): parameter.detach()
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     }

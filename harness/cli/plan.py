@@ -10,7 +10,7 @@ import typer
 from harness.cli.app import out
 from harness.cli.checks.plans import check_plans
 from harness.cli.devices import DevicesOption, GpusOption, check_devices, with_devices
-from harness.cli.naming import named, said_changes
+from harness.cli.naming import NameOption, named, said_changes
 from harness.cli.options import (
     DeviceKind,
     DeviceOption,
@@ -35,6 +35,7 @@ def plan(
     settings: SetOption = [],  # noqa: B006 - typer copies it
     seeds: SeedsOption = "",
     task: TaskOption = [],  # noqa: B006
+    name: NameOption = "",
     model: ModelOption = "",
     data: DataOption = "",
     include_path: IncludePathOption = "",
@@ -52,7 +53,8 @@ def plan(
 
     settings = with_sources(settings, model, data, include_path)
     settings = with_devices(settings, devices, gpus)
-    request = named(make_request(variant, suite, settings, seeds, task), RunStore(reports / "runs"))
+    asked = make_request(variant, suite, settings, seeds, task, name)
+    request = named(asked, RunStore(reports / "runs"))
     plans = resolve(request, _choose_device(device, gpu))
     if not gpu:
         check_devices(plans)

@@ -9,14 +9,15 @@ from typing import Annotated
 import typer
 
 from harness.cli.app import out, say
-from harness.cli.export import full_form
 from harness.cli.options import (
     DeviceKind,
     DeviceOption,
     FormOption,
+    QuantOption,
     ReportsOption,
     RunArgument,
     TrustOption,
+    full_form,
 )
 from harness.spec.form import parse_form
 
@@ -25,7 +26,7 @@ def push(
     run: RunArgument,
     to: Annotated[str, typer.Option("--to", help="Repository on the hub: owner/name.")],
     form: FormOption = "adapter",
-    quant: Annotated[str, typer.Option(help="GGUF type: Q8_0, Q4_K_M, …")] = "",
+    quant: QuantOption = "",
     yes: Annotated[
         bool, typer.Option("--yes", help="Upload; without this option the files are only listed.")
     ] = False,

@@ -12,6 +12,7 @@ from harness.deploy.companions import deployed_tokenizer, generation_config
 from harness.deploy.results import check_deployable
 from harness.deploy.size import export_bytes, folder_bytes
 from harness.deploy.whole import check_room, check_target, free_bytes, write_whole
+from harness.forms.again import check_stored
 from harness.forms.check import check_form
 from harness.forms.make import Making, Parts, write_form
 from harness.records.events import Progress
@@ -61,6 +62,7 @@ def export(run: StoredRun, order: ExportOrder, progress: Progress) -> Exported:
     if order.form.kind == "16bit":
         order = ExportOrder(Form("training"), order.target, order.dtype, order.device)
     check_form(plan, order.form)
+    check_stored(order.form, plan)
     quiet_libraries()
     source = fetch(plan.model, progress)
     dtype = order.dtype or plan.stored

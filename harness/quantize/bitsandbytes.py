@@ -24,6 +24,7 @@ class Bitsandbytes(Scheme):
 
     packages = ("bitsandbytes",)
     loggers = ("bitsandbytes",)
+    stores = True
     flag: str
     """Transformers' mark of a model loaded so, which PEFT reads."""
 
@@ -36,7 +37,7 @@ class Bitsandbytes(Scheme):
         from harness.quantize.layers import replace_layers
 
         model = open_model(
-            device_map={"": target.device}, quantization_config=self._transformers_config(target)
+            device_map={"": target.device}, quantization_config=self.transformers_config(target)
         )
         replace_layers(model, self, target)  # what transformers passes over, Falcon's for example
         keep_as_quantized(model)
@@ -51,8 +52,9 @@ class Bitsandbytes(Scheme):
         for flag in ("is_loaded_in_4bit", "is_loaded_in_8bit"):
             setattr(model, flag, flag == self.flag)
 
-    def _transformers_config(self, target: Target) -> Any:
-        raise NotImplementedError
+    def reopened(self, model: nn.Module) -> None:
+        """As after loading."""
+        keep_as_quantized(model)
 
 
 class BlockSettings(Frozen):
@@ -102,7 +104,8 @@ class FourBit(Bitsandbytes):
             constants = blocks + 4 * -(-blocks // NESTED_BLOCK) + 4
         return -(-elements // 2) + constants
 
-    def _transformers_config(self, target: Target) -> Any:
+    def transformers_config(self, target: Target) -> Any:
+        """Bitsandbytes' four bits; the stored layers know their block size themselves."""
         from transformers import BitsAndBytesConfig
 
         return BitsAndBytesConfig(

@@ -74,6 +74,8 @@ class Scheme(ABC):
     """Loggers of the packages whose warnings say nothing to a user of the harness."""
     plain_product: ClassVar[bool] = True
     """Whether a layer's product is that with its dequantized weight, and nothing else."""
+    stores: ClassVar[bool] = False
+    """Whether transformers reads a folder of such layers (:meth:`transformers_config`)."""
 
     # Planning
 
@@ -145,6 +147,14 @@ class Scheme(ABC):
 
     def mark(self, model: nn.Module) -> None:
         """Leave on a phantom the marks that PEFT looks for on a loaded model."""
+        del model
+
+    def transformers_config(self, target: Target) -> Any:
+        """How transformers describes such layers in ``config.json``, so that it reads them back."""
+        raise NotImplementedError(f"transformers has no configuration for {target.quantization}")
+
+    def reopened(self, model: nn.Module) -> None:
+        """Make of a model that transformers has read what :meth:`load` would have made."""
         del model
 
     @abstractmethod

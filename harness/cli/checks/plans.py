@@ -90,12 +90,12 @@ def _naming(variant: str, settings: tuple[str, ...]) -> Iterator[None]:
 
 
 def check_forms(planned: Plan) -> None:
-    """Refuse forms that the plan's method or model has not: no merge, no GGUF, no library."""
+    """Refuse forms that the plan cannot have: no merge, no GGUF type, no library, no scheme."""
     from harness.spec.form import parse_form
 
     forms = [parse_form(name) for name in planned.score.forms]
     merging = [form for form in forms if form.merges]
-    if planned.adapter is None or not merging:
+    if not planned.trains or not merging:
         return
     from harness.forms.check import check_form
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from harness.parallel.ranks import ALONE, Joined, Ranks, told_index
+from harness.parallel.ranks import ALONE, Joined, Ranks, noticing_lost, told_index
 from harness.records.events import ProcessStarted, Pulse
 from harness.records.store import RunFolder
 from harness.runs.devices import DeviceEnding
@@ -125,7 +125,8 @@ def _endings(group: TogetherRun) -> Iterator[tuple[Run, Ending | None]]:
 def _carry_out(run: Run) -> None:
     run.log.note("loading libraries")
     set_up_torch(run.plan, run.options.threads)
-    run.execute(_join(run))
+    with noticing_lost():
+        run.execute(_join(run))
 
 
 def _guarded(work: Callable[[], None]) -> Ending | None:

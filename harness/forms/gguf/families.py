@@ -19,7 +19,7 @@ Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Family:
+class ModelFamily:
     """How one ``model_type`` of transformers is written.
 
     ``architecture`` is the name in ``gguf.MODEL_ARCH_NAMES``. ``interleaved`` says that rotary
@@ -48,18 +48,18 @@ class Family:
             )
 
 
-FAMILIES: dict[str, Family] = {
-    "llama": Family("llama", interleaved=True, factors=True),
-    "mistral": Family("llama", interleaved=True, factors=True),
-    "qwen2": Family("qwen2"),
-    "qwen3": Family("qwen3"),
-    "phi": Family("phi2"),
-    "phi3": Family("phi3", windows=True),
+FAMILIES: dict[str, ModelFamily] = {
+    "llama": ModelFamily("llama", interleaved=True, factors=True),
+    "mistral": ModelFamily("llama", interleaved=True, factors=True),
+    "qwen2": ModelFamily("qwen2"),
+    "qwen3": ModelFamily("qwen3"),
+    "phi": ModelFamily("phi2"),
+    "phi3": ModelFamily("phi3", windows=True),
 }
 """By transformers' ``model_type``; Mistral is a llama to llama.cpp."""
 
 
-def family_of(model_type: str) -> Family:
+def family_of(model_type: str) -> ModelFamily:
     """The family of a transformers configuration.
 
     Raises:

@@ -101,12 +101,12 @@ def _wrap(module: nn.Module, device: str, **options: Any) -> Any:
     import torch
     from torch.distributed.fsdp import FullyShardedDataParallel
 
-    index = torch.cuda.current_device() if device == "cuda" else None
+    place = torch.device(device)
+    if device == "cuda":
+        place = torch.device(device, torch.cuda.current_device())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return FullyShardedDataParallel(
-            module, device_id=torch.device(device, index), use_orig_params=False, **options
-        )
+        return FullyShardedDataParallel(module, device_id=place, use_orig_params=False, **options)
 
 
 def shard_layer(layer: nn.Module, device: str, name: str) -> nn.Module:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from harness.spec.device import (
 )
 from harness.spec.model import WheelSource
 from harness.spec.registry import load_model, model_names
+from harness.spec.storage import free_bytes
 from harness.spec.variant import Quantization
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "lm_eval")
@@ -114,7 +114,7 @@ def _cache() -> Check:
     advice = f"set {ENVIRONMENT_VARIABLE} to a folder with 2 GiB of room"
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         return Check("cache folder", ok=False, found=f"{folder}: cannot be written", advice=advice)
-    free = shutil.disk_usage(existing).free
+    free = free_bytes(folder)
     enough = free >= NEEDED_DISK_BYTES
     found = f"{folder}, {numbers.size(free)} free"
     return Check("cache folder", enough, found, "" if enough else advice)

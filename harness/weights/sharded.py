@@ -101,9 +101,8 @@ def _wrap(module: nn.Module, device: str, **options: Any) -> Any:
     import torch
     from torch.distributed.fsdp import FullyShardedDataParallel
 
-    place = torch.device(device)
-    if device == "cuda":
-        place = torch.device(device, torch.cuda.current_device())
+    on_cuda = device == "cuda"
+    place = torch.device("cuda", torch.cuda.current_device()) if on_cuda else torch.device(device)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return FullyShardedDataParallel(module, device_id=place, use_orig_params=False, **options)

@@ -44,8 +44,8 @@ def _is_plain(module: Any) -> bool:
     x = torch.randn(PROBE_ROWS, len(weight), generator=numbers).to(weight.device)
     with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
         theirs, ours = module(x), _normed(module, x)
-    close = {"rtol": TOLERANCE, "atol": TOLERANCE}
-    return theirs.dtype == ours.dtype and bool(torch.allclose(theirs, ours, **close))
+    alike = torch.allclose(theirs, ours, rtol=TOLERANCE, atol=TOLERANCE)
+    return theirs.dtype == ours.dtype and bool(alike)
 
 
 def _eps(module: Any) -> float | None:

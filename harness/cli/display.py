@@ -85,7 +85,7 @@ class Display(Listener):
             return
         if self._live is None:
             self._live = Live(
-                get_renderable=self._render,
+                get_renderable=self.render,
                 console=self._console,
                 refresh_per_second=FRAMES_PER_SECOND,
                 transient=True,
@@ -99,7 +99,8 @@ class Display(Listener):
             self._live = None
             self._frame.forget()
 
-    def _render(self) -> Group:
+    def render(self) -> Group:
+        """A panel for each run under way."""
         made = Group(*(view.render() for view in list(self._views.values())))
         self._frame.follow(made)
         return made

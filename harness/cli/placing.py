@@ -31,6 +31,16 @@ SpreadOption = Annotated[
     str,
     typer.Option("--gpus", metavar="LIST", help="Spread runs over these GPUs: 0,1, or all."),
 ]
+TogetherOption = Annotated[
+    int,
+    typer.Option(
+        "--together",
+        min=1,
+        metavar="N",
+        help="Train up to N runs as one on the same base, where only learning rate, seed, rank "
+        "or scale of their adapters differ: costs are then shares.",
+    ),
+]
 ExecutorOption = Annotated[
     str, typer.Option("--executor", help="Where to run: local, ray or slurm.")
 ]

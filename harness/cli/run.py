@@ -33,6 +33,7 @@ from harness.cli.placing import (
     JobsOption,
     PartitionOption,
     Placing,
+    TogetherOption,
 )
 from harness.cli.report import write_suite_report
 from harness.cli.sources import DataOption, IncludePathOption, ModelOption, with_sources
@@ -70,6 +71,7 @@ def run(
     devices: DevicesOption = 0,
     gpus: GpusOption = "",
     jobs: JobsOption = 0,
+    together: TogetherOption = 1,
     executor: ExecutorOption = "local",
     address: AddressOption = "",
     partition: PartitionOption = "",
@@ -117,7 +119,7 @@ def run(
     trackers = make_trackers(track, reports)
     if changes := said_changes(plans[0]):
         say(changes)
-    records = _records(_carry_out(plans, runner, store, trackers))
+    records = _records(_carry_out(plans, runner, store, trackers, together))
     called = plans[0].suite
     if any(store.folder(record.plan).record.is_file() for record in records):
         page = write_suite_report(reports, called)
@@ -144,7 +146,11 @@ def to_be_run(plans: list[Plan], store: RunStore, options: RunOptions) -> list[P
 
 
 def _carry_out(
-    plans: list[Plan], executor: Executor, store: RunStore, trackers: list[Tracker]
+    plans: list[Plan],
+    executor: Executor,
+    store: RunStore,
+    trackers: list[Tracker],
+    together: int,
 ) -> list[RunResult]:
     from harness.cli.board import Board
     from harness.cli.display import Display
@@ -154,7 +160,7 @@ def _carry_out(
 
     view = Board(out) if len(plans) > 1 else Display(out)
     with closing(warm_start()):
-        return list(run_batch(plans, executor, [view, Notices(store), *trackers]))
+        return list(run_batch(plans, executor, [view, Notices(store), *trackers], together))
 
 
 def _records(results: list[RunResult]) -> list[RunRecord]:

@@ -204,7 +204,8 @@ def _run(opened: OpenStudy, executor: Executor, shard: Shard, trackers: list[Tra
         opened.keep_request()
     try:
         with closing(warm_start()):
-            Driver(opened.agenda, opened.findings, executor, listeners, say).drive(shard)
+            driver = Driver(opened.agenda, opened.findings, executor, listeners, say)
+            driver.drive(shard, opened.study.together)
     except KeyboardInterrupt:
         say(f"interim page: {opened.write_page(opened.agenda())}")
         raise

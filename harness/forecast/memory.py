@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from harness.errors import HarnessError, Unpredicted
 from harness.forecast.overhead import CONTEXT_BYTES, NCCL_BYTES, overhead, unread_bytes
+from harness.forecast.recomputation import keeping, keeps_what_fits, with_kept_layers
 from harness.forecast.weights import standing_bytes
 from harness.records.events import SILENCE, Progress
 from harness.records.record import MemoryPrediction
@@ -114,6 +115,29 @@ def training_parts(
     Raises:
         NotRehearsed: the path cannot rehearse a step of this model.
     """
+    return _training_parts(settle_recomputation(plan, counts, largest), counts, largest)
+
+
+def settle_recomputation(
+    plan: Plan, counts: ParameterCount, largest: MicroBatch | None = None
+) -> Plan:
+    """``plan`` with as many kept layers as fit, where it leaves that to the forecast.
+
+    Raises:
+        NotRehearsed: the path cannot rehearse a step of this model.
+    """
+    if not keeps_what_fits(plan):
+        return plan
+
+    def needed(one: Plan) -> int:
+        return room_needed(one, sum(_training_parts(one, counts, largest).values()))
+
+    return with_kept_layers(plan, needed)
+
+
+def _training_parts(
+    plan: Plan, counts: ParameterCount, largest: MicroBatch | None
+) -> dict[str, int]:
     around = overhead(plan, counts)
     standing = standing_bytes(plan, counts)
     rows = plan.training.micro_batch_size
@@ -161,6 +185,7 @@ def largest_batch(plan: Plan, memory_bytes: int) -> int | None:
     if not plan.trains:
         return None
     counts = count_plan(plan)
+    plan = keeping(plan, 0) if keeps_what_fits(plan) else plan
 
     def needed(rows: int) -> int:
         training = plan.training.model_copy(update={"micro_batch_size": rows})

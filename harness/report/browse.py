@@ -189,7 +189,7 @@ def _take_texts(
         if not results.items.get(name, ItemText()).prompt:
             prompt, target = str(cells.get("prompt") or ""), str(cells.get("target") or "")
             results.items[name] = ItemText(prompt, _reference(target, choices), choices)
-        answer = cells.get("answer") or _chosen(cells, choices, metric)
+        answer = cells.get("answer") or likeliest(cells, choices, metric)
         if answer:
             results.answers.setdefault(label, {})[name] = str(answer)
 
@@ -200,7 +200,7 @@ def _reference(target: str, choices: Sequence[str]) -> str:
     return choices[number].strip() if 0 <= number < len(choices) > 1 else target
 
 
-def _chosen(cells: Mapping[str, Any], choices: Sequence[str], metric: str) -> str:
+def likeliest(cells: Mapping[str, Any], choices: Sequence[str], metric: str) -> str:
     """The likeliest choice; per character where the metric is normalised so, as lm-eval does."""
     found = cells.get("log_likelihoods") or ()
     if len(choices) < 2 or len(found) != len(choices):

@@ -133,7 +133,7 @@ def sentence(result: GateResult) -> str:
     gate = parse_gate(result.gate)
     unit = {"%": " %", "pp": " points", "": ""}[gate.unit]
     rises = gate.sign == ">"
-    if (gate.bound >= 0) is rises:
+    if gate.bound == 0 or (gate.bound > 0) is rises:
         limit = f"by more than {abs(gate.bound):g}{unit}" if gate.bound else "at all"
         verb = ("rose" if rises else "fell", "rise" if rises else "fall")
         found, not_found = f"{verb[0]} {limit}", f"did not {verb[1]} {limit}"

@@ -204,6 +204,11 @@ def caveats(evidence: Evidence) -> Iterator[str]:
             "Some runs shared their device with others: their times are longer than alone, and "
             "their energy was not measured."
         )
+    if any(record.together > 1 for row in evidence.rows for record in row.records):
+        yield (
+            "Some runs trained together on one base: their times, energy and memory are shares "
+            "of what all of them took, and less than each would take alone."
+        )
     yield from _broken(evidence)
 
 

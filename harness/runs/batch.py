@@ -5,23 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import nullcontext
+from functools import partial
 from queue import Empty, SimpleQueue
 
 from harness.errors import HarnessError
 from harness.records.events import Event
 from harness.records.record import RunRecord
-from harness.runs.executor import Executor
+from harness.runs.executor import Executor, TogetherExecutor
 from harness.runs.listener import Listener, RunResult
 from harness.runs.stop import interrupts
 from harness.spec.plan import Plan
+from harness.train.together.group import groups
 
 News = Event | Future[RunRecord]
 
 
 def run_batch(
-    plans: Sequence[Plan], executor: Executor, listeners: Sequence[Listener] = ()
+    plans: Sequence[Plan],
+    executor: Executor,
+    listeners: Sequence[Listener] = (),
+    together: int = 1,
 ) -> Generator[RunResult]:
     """Results of ``plans`` in the order in which they finish.
+
+    Up to ``together`` plans whose adapters can share one base train in one process, where the
+    executor can do that (:class:`harness.runs.executor.TogetherExecutor`).
 
     A plan that cannot be run is a result too, and the others go on. Close the iterator
     (``contextlib.closing``) where it is not read to its end: that ends the runs under way.
@@ -30,7 +38,7 @@ def run_batch(
         KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP, after the runs under way have written their
             records. A second one does not wait for that.
     """
-    batch = _Batch(executor, _Audience(listeners))
+    batch = _Batch(executor, _Audience(listeners), together)
     with interrupts():
         yield from batch.run(plans)
 
@@ -57,8 +65,9 @@ class _Audience:
 class _Batch:
     """Plans under way, and one queue for all that is said about them."""
 
-    def __init__(self, executor: Executor, audience: _Audience) -> None:
+    def __init__(self, executor: Executor, audience: _Audience, together: int) -> None:
         self._executor = executor
+        self._together = together
         self._audience = audience
         self._news: SimpleQueue[tuple[Plan, News]] = SimpleQueue()
         self._pending: set[Future[RunRecord]] = set()
@@ -67,8 +76,8 @@ class _Batch:
         self._audience.each(lambda listener: listener.begin(plans))
         try:
             with getattr(self._executor, "together", nullcontext)():
-                for plan in plans:
-                    self._submit(plan)
+                for group in groups(plans, self._together):
+                    self._submit(group)
             while self._pending:
                 result = self._next()
                 if result is not None:
@@ -77,10 +86,17 @@ class _Batch:
             self._wind_up()
             self._audience.each(lambda listener: listener.end())
 
-    def _submit(self, plan: Plan) -> None:
-        future = self._executor.submit(plan, lambda event: self._news.put((plan, event)))
-        self._pending.add(future)
-        future.add_done_callback(lambda done: self._news.put((plan, done)))
+    def _submit(self, group: Sequence[Plan]) -> None:
+        if len(group) > 1 and isinstance(self._executor, TogetherExecutor):
+            futures = self._executor.submit_together(group, self._hear)
+        else:
+            futures = [self._executor.submit(plan, partial(self._hear, plan)) for plan in group]
+        for plan, future in zip(group, futures, strict=True):
+            self._pending.add(future)
+            future.add_done_callback(partial(self._hear, plan))
+
+    def _hear(self, plan: Plan, news: News) -> None:
+        self._news.put((plan, news))
 
     def _next(self, timeout: float | None = None) -> RunResult | None:
         """Wait for news and pass it on; the result if it is one.

@@ -6,7 +6,8 @@ import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from typing import Protocol
+from functools import partial
+from typing import Protocol, runtime_checkable
 
 from harness.records.events import Hear, RunStarted
 from harness.records.record import RunRecord
@@ -15,6 +16,7 @@ from harness.runs.options import DEFAULT_OPTIONS, RunOptions
 from harness.runs.shared_devices import SharedDevices
 from harness.runs.stop import Stop
 from harness.runs.supervise import supervise
+from harness.runs.supervise_together import HearOf, supervise_together
 from harness.spec.device import Device, DeviceChoice, detect_device, usable_cores
 from harness.spec.plan import Plan
 from harness.spec.plugins import Plugins
@@ -48,6 +50,14 @@ class Executor(Protocol):
 
         Called again, it does not wait for the records. Nothing is submitted afterwards.
         """
+
+
+@runtime_checkable
+class TogetherExecutor(Protocol):
+    """An executor that can also have several plans train as one."""
+
+    def submit_together(self, plans: Sequence[Plan], hear: HearOf) -> list[Future[RunRecord]]:
+        """Have plans that can train together do so; as `Executor.submit` for each of them."""
 
 
 class LocalExecutor:
@@ -104,6 +114,27 @@ class LocalExecutor:
             options = self._options.model_copy(update={"gpus": gpus, "warm": self._is_warm(plan)})
             return supervise(plan, self._store, hear, options, self._stop)
 
+    def submit_together(self, plans: Sequence[Plan], hear: HearOf) -> list[Future[RunRecord]]:
+        """Run the plans as one in the next free slot with enough memory for all of them.
+
+        Raises:
+            UserError: as `submit`.
+        """
+        parts: list[Future[RunRecord]] = [Future() for _ in plans]
+        whole = self._slots.submit(self._run_together, plans, hear)
+        whole.add_done_callback(partial(_hand_out, parts=parts))
+        return parts
+
+    def _run_together(self, plans: Sequence[Plan], hear: HearOf) -> list[RunRecord]:
+        shared = self._devices
+        beside = nullcontext("") if shared is None else shared.beside_together(plans, self._stop)
+        with beside as gpus:
+            host = socket.gethostname()
+            for plan in plans:
+                hear(plan, RunStarted.now(host=f"{host}, GPU {gpus}" if gpus else host))
+            options = self._options.model_copy(update={"gpus": gpus, "warm": False})
+            return supervise_together(plans, self._store, hear, options, self._stop)
+
     def _is_warm(self, plan: Plan) -> bool:
         """Whether a run is forked: not the first, which may be the only one and would wait."""
         first, self._is_first = self._is_first, False
@@ -113,6 +144,19 @@ class LocalExecutor:
         """Stop the children; plans that wait for a slot are not run."""
         self._stop.ask()
         self._slots.shutdown(wait=False, cancel_futures=True)
+
+
+def _hand_out(whole: Future[list[RunRecord]], parts: Sequence[Future[RunRecord]]) -> None:
+    """Give each part its own of what the whole has found."""
+    if whole.cancelled():
+        for part in parts:
+            part.cancel()
+    elif (error := whole.exception()) is not None:
+        for part in parts:
+            part.set_exception(error)
+    else:
+        for part, record in zip(parts, whole.result(), strict=True):
+            part.set_result(record)
 
 
 EXECUTORS = Plugins(

@@ -162,6 +162,8 @@ NEWER = (
     "interpolation",
     "training.attention",
     "training.attention_groups",
+    "training.kept_layers",
+    "training.memory_gib",
     "training.devices",
     "training.parallel",
 )

@@ -183,7 +183,8 @@ def _fit_soft_prompt(variant: Variant, found: list[Substitution]) -> Training:
     for name, (cannot, reason) in unable.items():
         if cannot and getattr(training, name):
             key = f"training.{name}"
-            found.append(Substitution(key=key, asked=True, used=False, reason=reason))
+            asked = getattr(training, name)
+            found.append(Substitution(key=key, asked=asked, used=False, reason=reason))
             training = training.model_copy(update={name: False})
     return training
 

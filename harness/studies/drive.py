@@ -60,14 +60,18 @@ class Driver:
         self._tell = tell
         self._told = ""
         self._tries: Counter[str] = Counter()
+        self._together = 1
 
-    def drive(self, shard: Shard = WHOLE) -> Agenda:
+    def drive(self, shard: Shard = WHOLE, together: int = 1) -> Agenda:
         """Run until nothing of ``shard`` is left; returns how the study then stands.
+
+        ``together`` is that of `harness.runs.batch.run_batch`.
 
         Raises:
             HarnessError: a plan that cannot be run at all, or a mistake that would end every run.
             KeyboardInterrupt: after the runs under way have written their records.
         """
+        self._together = together
         while True:
             agenda = self._plan_next()
             jobs = [job for job in agenda.jobs if shard.holds(job)]
@@ -92,7 +96,8 @@ class Driver:
         by_key = {job.key: job for job in jobs}
         plans = [job.plan for job in jobs]
         ran = 0
-        with closing(run_batch(plans, self._executor, self._listeners(agenda))) as results:
+        listeners = self._listeners(agenda)
+        with closing(run_batch(plans, self._executor, listeners, self._together)) as results:
             for result in results:
                 ran += self._take(by_key[result.plan.run_name], result)
         return ran

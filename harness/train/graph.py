@@ -95,7 +95,7 @@ class Recording:
         self._step = step
         self._batch = batch
         self._stream = step.stream(batch)
-        self._scale = torch.ones((), device=total.device)
+        self._scale = torch.ones_like(total)
         self._graph = torch.cuda.CUDAGraph()
         pool = None if beside is None else beside._graph.pool()  # noqa: SLF001 - one of its kind
         # other threads of this process may wait for other devices meanwhile

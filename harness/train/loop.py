@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,38 +17,14 @@ from harness.train.checkpoint import (
     saved_state,
     trainable_weights,
 )
-from harness.train.graph import WORTHWHILE, MicroBatchTimes, Recording, choose_shapes
+from harness.train.feed import Feed
 from harness.train.job import TrainJob
 from harness.train.ledger import Ledger
-from harness.train.micro_step import Batch, MicroStep, Size
+from harness.train.micro_step import MicroStep
 from harness.train.optimizer import make_optimizer, make_rate_schedule
 from harness.train.random_state import random_state, restore_random_state
 from harness.train.shared import check_alike, seed_update
 from harness.train.validations import Validations
-
-if TYPE_CHECKING:
-    from harness.corpus.sequences import TrainingRow
-
-
-# A micro-batch that takes this many times its launches is not held up by them.
-DEVICE_BOUND = 2.5
-
-
-def _seconds(recorded: Recording, batch: Batch, scale: Tensor) -> float:
-    """Time of one replay."""
-    torch.cuda.synchronize()
-    started = time.perf_counter()
-    recorded.replay(batch, scale)
-    torch.cuda.synchronize()
-    return time.perf_counter() - started
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """A micro-batch on the device, and the recording of its shape, if any."""
-
-    batch: Batch
-    recorded: Recording | None
 
 
 @dataclass
@@ -66,10 +41,8 @@ class Loop:
     trainable: list[torch.nn.Parameter]
     total: Tensor
     validations: Validations
+    feed: Feed
     joined: Tensor | None = None
-    shapes: dict[int, list[Size | None]] = field(default_factory=dict)
-    recorded: dict[Size, Recording] = field(default_factory=dict)
-    ready: dict[int, list[_Prepared]] = field(default_factory=dict)
 
     @classmethod
     def start(cls, job: TrainJob, micro_step: MicroStep, progress: Progress) -> Loop:
@@ -79,6 +52,7 @@ class Loop:
         optimizer = make_optimizer(job.model, job.plan)
         trainable = [p for p in job.model.parameters() if p.requires_grad]
         ledger = Ledger(tokens, progress, saved.points if saved else ())
+        total = torch.zeros((), device=trainable[0].device)
         loop = cls(
             job=job,
             micro_step=micro_step,
@@ -88,9 +62,10 @@ class Loop:
             rates=make_rate_schedule(optimizer, job.plan, job.steps),
             scaler=torch.amp.GradScaler("cuda", enabled=job.plan.precision.compute == "float16"),
             trainable=trainable,
-            total=torch.zeros((), device=trainable[0].device),
+            total=total,
             joined=micro_step.join_gradients() if job.ranks.count > 1 else None,
             validations=Validations(job, ledger, saved),
+            feed=Feed(job, micro_step, progress, total),
         )
         if saved is not None:
             loop._restore(saved)
@@ -122,81 +97,16 @@ class Loop:
         return result.model_copy(update={"validation": validation})
 
     def _warm_up(self) -> float:
-        """Compile the kernels and record micro-batches where that pays. Returns seconds.
-
-        The gradients made on the way are thrown away.
-        """
-        started = time.perf_counter()
-        self.micro_step.refresh()
-        remaining = range(self.ledger.done, self.job.steps)
-        micros = {step: self.job.micro_batches(step) for step in remaining}
-        everything = [rows for step in remaining for rows in micros[step]]
-        if everything:
-            self._launch(everything[0][:1])
-        if len(everything) >= WORTHWHILE:
-            try:
-                shapes = self._recorded_shapes(everything)
-            except self.micro_step.unrecordable as error:
-                self.progress.note(f"steps are not recorded as CUDA graphs: {error}")
-                shapes = [None] * len(everything)
-            rest = iter(shapes)
-            self.shapes = {step: [next(rest) for _ in micros[step]] for step in remaining}
+        """Compile and record, on gradients that are thrown away. Returns seconds."""
+        seconds = self.feed.warm_up(self.ledger.done)
         self.optimizer.zero_grad(set_to_none=False)
-        self.total.zero_()
-        torch.cuda.synchronize()
-        return time.perf_counter() - started
-
-    def _recorded_shapes(self, micro_batches: list[list[TrainingRow]]) -> list[Size | None]:
-        """The shape of each micro-batch, every one of them recorded."""
-        sizes = [self.micro_step.size_of(rows) for rows in micro_batches]
-        shapes = choose_shapes(sizes, self._pace(micro_batches))
-        self._record(micro_batches, shapes)
-        return shapes
-
-    def _launch(self, rows: list[TrainingRow]) -> tuple[float, float]:
-        """Run one micro-batch. Returns seconds until all was launched and until all was done."""
-        batch = self._on_device(self.micro_step.batch(rows))
-        torch.cuda.synchronize()
-        started = time.perf_counter()
-        self.micro_step.accumulate(
-            batch, self.micro_step.stream(batch), torch.ones_like(self.total)
-        )
-        launched = time.perf_counter() - started
-        torch.cuda.synchronize()
-        return launched, time.perf_counter() - started
-
-    def _pace(self, micro_batches: list[list[TrainingRow]]) -> MicroBatchTimes:
-        """Measured: launches on the shortest row, where the device has little to do.
-
-        A token's time is read off the largest micro-batch, recorded unless the device is plainly
-        what takes the time: where launches do, they would hide how little a token costs.
-        """
-        shortest = min(micro_batches[0], key=lambda row: len(row.input_ids))
-        launch = min(self._launch([shortest])[0] for _ in range(2))
-        largest = max(micro_batches, key=lambda rows: self.micro_step.size_of(rows).tokens)
-        done = min(self._launch(largest)[1] for _ in range(2))
-        if done < DEVICE_BOUND * launch:
-            batch = self._on_device(self.micro_step.batch(largest))
-            torch.cuda.empty_cache()
-            recorded = Recording(self.micro_step, batch, self.total, None)
-            done = min(_seconds(recorded, batch, self.total) for _ in range(2))
-        return MicroBatchTimes(launch, done / self.micro_step.size_of(largest).tokens)
-
-    def _record(self, micro_batches: list[list[TrainingRow]], shapes: list[Size | None]) -> None:
-        """A recording for every shape, with one of its micro-batches as the example."""
-        examples = {shape: rows for shape, rows in zip(shapes, micro_batches, strict=True) if shape}
-        torch.cuda.empty_cache()
-        last: Recording | None = None
-        for shape in sorted(examples, key=lambda one: -one.tokens):
-            example = self.micro_step.batch(examples[shape], shape, self.job.pad_id)
-            last = Recording(self.micro_step, self._on_device(example), self.total, last)
-            self.recorded[shape] = last
+        return seconds
 
     def _step(self, step: int) -> None:
         """One optimizer step; the host waits for the device once, at its end."""
         rate = float(self.optimizer.param_groups[0]["lr"])
         count = self.job.step_assistant_tokens(step)
-        self._gradients(self._batches(step), count)
+        self._gradients(step, count)
         seed_update(self.job.plan.seed, step, self.job.ranks)
         self.scaler.unscale_(self.optimizer)
         limit = self.job.plan.training.max_grad_norm
@@ -208,46 +118,18 @@ class Loop:
             self.rates.step()
         self.optimizer.zero_grad(set_to_none=False)
         self.micro_step.refresh()
-        self.ready = {step + 1: self._batches(step + 1)} if step + 1 < self.job.steps else {}
+        self.feed.prepare(step + 1)
         loss, size = torch.stack((self.total / count, norm)).tolist()
         self.ledger.finish_step(loss, rate, size)
 
-    def _gradients(self, batches: list[_Prepared], count: int) -> None:
+    def _gradients(self, step: int, count: int) -> None:
         """Gradients of the mean loss over ``count`` tokens; the summed loss into ``total``."""
-        self.total.zero_()
         scale = torch.full_like(self.total, 1.0 / count)
         if self.scaler.is_enabled():
             scale = self.scaler.scale(scale)
-        for one in batches:
-            if one.recorded is not None:
-                one.recorded.replay(one.batch, scale)
-            else:
-                stream = self.micro_step.stream(one.batch)
-                self.total += self.micro_step.accumulate(one.batch, stream, scale)
+        self.feed.accumulate(step, scale)
         if self.joined is not None:
             self.job.ranks.add_up([self.joined, self.total])
-
-    def _batches(self, step: int) -> list[_Prepared]:
-        """The micro-batches of a step, on the device (prepared ahead if possible)."""
-        if step in self.ready:
-            return self.ready.pop(step)
-        micros = self.job.micro_batches(step)
-        return [
-            _Prepared(
-                self._on_device(self.micro_step.batch(rows, shape, self.job.pad_id)),
-                self.recorded[shape] if shape else None,
-            )
-            for rows, shape in zip(micros, self.shapes.get(step, [None] * len(micros)), strict=True)
-        ]
-
-    def _on_device(self, batch: Any) -> Any:
-        if not self.total.is_cuda:
-            return batch
-        moved = {
-            name: tensor.pin_memory().to(self.total.device, non_blocking=True)
-            for name, tensor in batch.tensors.items()
-        }
-        return replace(batch, **moved)
 
     def _restore(self, saved: TrainingState) -> None:
         restore_weights(self.job.model, saved.weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from harness.spec.plan import Plan, Substitution
 from harness.spec.plugins import Plugins
 from harness.spec.request import Request
 from harness.spec.request import resolve as read_plans
+from harness.spec.variant import Training
 from harness.train.job import TrainJob
 from harness.train.peaks import TrainingPeaks
 from harness.train.schedule import MicroBatch
@@ -44,6 +46,8 @@ class TrainingPath(Protocol):
     @property
     def modules(self) -> tuple[str, ...]:
         """Modules to import before the clock of the training phase starts."""
+
+    # A path that can recompute some layers only says so by ``keeps_some_layers = True``.
 
     @property
     def keeps_gradients(self) -> bool:
@@ -114,23 +118,40 @@ def choose_path(plan: Plan) -> Plan:
         )
     asked = plan.training
     used, reasons = _path_that_takes(plan)
-    if not reasons:
+    found = [*_moved(asked, used, reasons), *_all_or_none(asked, used)]
+    if not found:
         return plan
-    changes: dict[str, Any] = {"speed": used}
-    if asked.activation_offload:
-        changes["activation_offload"] = False
-    found = [
-        Substitution(
-            key=f"training.{key}", asked=getattr(asked, key), used=value, reason="; ".join(reasons)
-        )
-        for key, value in changes.items()
-    ]
+    changes = {item.key.removeprefix("training."): item.used for item in found}
     return plan.model_copy(
         update={
             "training": asked.model_copy(update=changes),
             "substitutions": (*plan.substitutions, *found),
         }
     )
+
+
+def _moved(asked: Training, used: str, reasons: Sequence[str]) -> Iterator[Substitution]:
+    """Another path than the one asked for, and what it does not do."""
+    changes: dict[str, Any] = {"speed": used} if reasons else {}
+    if reasons and asked.activation_offload:
+        changes["activation_offload"] = False
+    for key, value in changes.items():
+        yield Substitution(
+            key=f"training.{key}", asked=getattr(asked, key), used=value, reason="; ".join(reasons)
+        )
+
+
+def _all_or_none(asked: Training, used: str) -> Iterator[Substitution]:
+    """Recomputation on a path that cannot leave out some layers."""
+    if getattr(load_path(used), "keeps_some_layers", False):
+        return
+    reason = f"the {used} path recomputes all layers or none"
+    if asked.gradient_checkpointing == "auto":
+        key = "training.gradient_checkpointing"
+        yield Substitution(key=key, asked="auto", used=True, reason=reason)
+    if asked.kept_layers is not None:
+        key = "training.kept_layers"
+        yield Substitution(key=key, asked=asked.kept_layers, used=None, reason=reason)
 
 
 def _path_that_takes(plan: Plan) -> tuple[str, list[str]]:

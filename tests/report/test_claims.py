@@ -92,7 +92,7 @@ def test_one_training_each_is_undecided_and_says_what_would_decide(tmp_path: Pat
     found = of_one(judge([claim(says="worse")], runs))
     assert found.outcome == "undecided"
     assert "one training each" in evidence(found)
-    assert "Would decide it: three seeds or more" in evidence(found)
+    assert "To decide it: three seeds or more" in evidence(found)
 
 
 def test_a_small_difference_in_noise_is_undecided(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_small_difference_in_noise_is_undecided(tmp_path: Path) -> None:
     ]
     found = of_one(judge([claim(says="equal")], runs_of(tmp_path, made)))
     assert found.outcome == "undecided"
-    assert "seeds" in evidence(found).partition("Would decide it")[2]
+    assert "seeds" in evidence(found).partition("To decide it")[2]
 
 
 def test_what_was_not_run_is_out_of_reach_with_its_name(tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ def prepared(small: Small, folder: Path, *settings: str) -> Subject:
     with RunLog(folder / "events.jsonl") as log:
         run = Run(plan, RunFolder(folder), log, DEFAULT_OPTIONS)
         source = small.folder / "weights"
-        corpus, renderer, _ = run._prepare(source)
-        return run._subject(load_base(plan, source), corpus, renderer)
+        corpus, renderer, _ = run.prepare(source)
+        return run.subject(load_base(plan, source), corpus, renderer)
 
 
 def test_a_trial_scores_validation_and_holds_no_held_out_conversation(

@@ -114,8 +114,8 @@ def prepared(small: Small, folder: Path, *settings: str) -> tuple[Run, Any]:
     with RunLog(folder / "events.jsonl") as log:
         run = Run(plan, RunFolder(folder), log, DEFAULT_OPTIONS)
         source = small.folder / "weights"
-        corpus, renderer, _ = run._prepare(source)
-        return run, run._subject(load_base(plan, source), corpus, renderer)
+        corpus, renderer, _ = run.prepare(source)
+        return run, run.subject(load_base(plan, source), corpus, renderer)
 
 
 def test_what_validates_holds_no_held_out_conversation(roomy: Small, tmp_path: Path) -> None:

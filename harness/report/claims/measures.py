@@ -172,6 +172,8 @@ def _(check: CostCheck, ground: Ground) -> Leaning:
     shared = any(record.shared for row in (sides.own, sides.other) for record in row.finished)
     if shared and check.cost in ("time", "throughput", "energy"):
         return _out(f"the runs shared their device, so their {check.cost} is not their own")
+    if any(record.together > 1 for row in (sides.own, sides.other) for record in row.finished):
+        return _out(f"runs trained together, so their {check.cost} is a share of all of theirs")
     read = _cost_reader(check.cost, (sides.own, sides.other))
     costs = [_by_seed(row, read) for row in (sides.own, sides.other)]
     logs = _logs(costs[0], costs[1])

@@ -145,7 +145,7 @@ def evidence(one: Judgement) -> str:
         parts.append(text)
     open_parts = [f.measured.decides for f in one.findings if f.outcome == "undecided"]
     wanted = next((text for text in open_parts if text), "")
-    return "; ".join(parts) + (f". Would decide it: {wanted}" if wanted else "")
+    return "; ".join(parts) + (f". To decide it: {wanted}" if wanted else "")
 
 
 def _details(one: Judgement) -> Details:

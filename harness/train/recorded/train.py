@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def train(job: TrainJob, progress: Progress) -> TrainResult:
     """Train ``job`` (see :func:`harness.train.path.train`)."""
-    with _training(job.model, recompute=job.plan.training.gradient_checkpointing):
+    with _training(job.model, recompute=bool(job.plan.training.gradient_checkpointing)):
         return Loop.start(job, AutogradStep(job.model, job.plan), progress).run()
 
 

@@ -134,7 +134,7 @@ def _arguments(job: TrainJob, steps: int, folder: str) -> SFTConfig:
         per_device_train_batch_size=plan.training.micro_batch_size,
         gradient_accumulation_steps=plan.device_rows // plan.training.micro_batch_size,
         max_grad_norm=plan.training.max_grad_norm,
-        **_recomputation(plan.training.gradient_checkpointing),
+        **_recomputation(bool(plan.training.gradient_checkpointing)),
         train_sampling_strategy="sequential",
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,

@@ -14,7 +14,7 @@ from harness.train.collate import StreamBatch, StreamSize, make_stream_batch
 from harness.train.stream import ops
 from harness.train.stream.blocks import ACTIVATIONS, Block, Inside, frozen_norm, make_blocks
 from harness.train.stream.footprint import logit_chunk
-from harness.train.stream.linears import UnsupportedLayer, refresh
+from harness.train.stream.linears import Linears, UnsupportedLayer, refresh
 from harness.train.stream.ops import Stream
 
 if TYPE_CHECKING:
@@ -24,20 +24,22 @@ if TYPE_CHECKING:
 class Decoder:
     """Forward and backward of one micro-batch as a stream of tokens.
 
-    ``recompute`` keeps only each layer's input and computes the rest again; ``offload`` moves
-    those inputs to page-locked host memory meanwhile.
+    With ``kept`` only that many of the last layers keep all they computed, the others only their
+    input, and compute the rest again; ``offload`` moves inputs to page-locked host memory
+    meanwhile.
     """
 
     name: ClassVar[str] = "fast"
     pads: ClassVar[bool] = False
     unrecordable: ClassVar[tuple[type[Exception], ...]] = ()
+    linears: ClassVar[type[Linears]] = Linears
 
     def __init__(
         self,
         model: Any,
         dtype: torch.dtype,
         *,
-        recompute: bool = False,
+        kept: int | None = None,
         offload: bool = False,
         on_gpu: bool = False,
     ) -> None:
@@ -62,9 +64,9 @@ class Decoder:
             _check_kernels(dtype, self._rotary)
         self._norm = frozen_norm(last)
         self._dtype = dtype
-        self.blocks: list[Block] = make_blocks(body.layers, dtype)
+        self.blocks: list[Block] = make_blocks(body.layers, dtype, self.linears)
         self._check_all_taken(model)
-        self._recompute = recompute
+        self._recomputed = 0 if kept is None else max(0, len(self.blocks) - kept)
         self._store = _HostStore() if offload else _DeviceStore()
 
     def _check_all_taken(self, model: nn.Module) -> None:
@@ -120,7 +122,7 @@ class Decoder:
         for index, block in enumerate(self.blocks):
             y, inside = block.forward(x, stream)
             self._store.put(index, x)
-            kept.append(None if self._recompute else inside)
+            kept.append(None if index < self._recomputed else inside)
             del inside
             x = y
         loss, slope = self._head_loss(x, batch, scale)
@@ -144,21 +146,28 @@ class Decoder:
         return ops.cross_entropy_(logits, batch.targets, torch.ones((), device=x.device))
 
     def _head_loss(self, x: Tensor, batch: StreamBatch, scale: Tensor) -> tuple[Tensor, Tensor]:
-        """Summed loss, and ``scale`` times its gradient in ``x``; logits in chunks only."""
+        """Summed loss, and ``scale`` times its gradient in ``x``."""
+        losses, slope = self._head_slope(x, batch, scale)
+        carried = torch.zeros_like(x)
+        self._norm.backward_(x, slope, carried)
+        return losses.sum(), carried
+
+    def _head_slope(self, x: Tensor, batch: StreamBatch, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of each of ``batch.where``, and ``scale`` times the gradient of their sum.
+
+        That gradient is in the normed states; logits exist in chunks only.
+        """
         hidden = self._norm.forward(x)
-        total = torch.zeros((), dtype=torch.float32, device=x.device)
         slope = torch.zeros_like(x)
         weight = self._head.weight
         chunk = logit_chunk(weight.shape[0], x.element_size())
+        losses = []
         parts = zip(torch.split(batch.where, chunk), torch.split(batch.targets, chunk), strict=True)
         for where, targets in parts:
             logits = self._head(hidden[where])
-            total += ops.cross_entropy_(logits, targets, scale).sum()
+            losses.append(ops.cross_entropy_(logits, targets, scale))
             slope[where] = logits @ weight
-        del hidden
-        carried = torch.zeros_like(x)
-        self._norm.backward_(x, slope, carried)
-        return total, carried
+        return torch.cat(losses), slope
 
 
 def _check_kernels(dtype: torch.dtype, rotary: Any) -> None:

@@ -18,6 +18,7 @@ class StreamPath:
     name = "fast"
     modules = ("harness.train.stream.train",)
     keeps_gradients = True
+    keeps_some_layers = True
 
     def refuses(self, plan: Plan) -> str | None:
         """What the written-out layers do not know: most models, most adapters but plain LoRA."""

@@ -10,6 +10,7 @@ from harness.records.record import TrainResult
 from harness.train.job import TrainJob
 from harness.train.loop import Loop
 from harness.train.stream.decoder import Decoder
+from harness.train.stream.footprint import layers_kept
 from harness.train.stream.linears import UnsupportedLayer
 
 
@@ -26,7 +27,7 @@ def train(job: TrainJob, progress: Progress) -> TrainResult:
         decoder = Decoder(
             job.model,
             getattr(torch, job.plan.precision.compute),
-            recompute=training.gradient_checkpointing,
+            kept=layers_kept(training),
             offload=training.activation_offload and on_gpu,
             on_gpu=on_gpu,
         )

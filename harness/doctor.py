@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,10 +12,18 @@ from pathlib import Path
 
 from harness import numbers
 from harness.cache import ENVIRONMENT_VARIABLE, cache_folder
+from harness.errors import UserError
 from harness.quantize.scheme import installed, schemes
-from harness.spec.device import Device, detect_device, machine_memory_bytes, usable_cores
+from harness.spec.device import (
+    Device,
+    detect_device,
+    machine_memory_bytes,
+    usable_cores,
+    visible_gpus,
+)
 from harness.spec.model import WheelSource
 from harness.spec.registry import load_model, model_names
+from harness.spec.storage import free_bytes
 from harness.spec.variant import Quantization
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "lm_eval")
@@ -47,6 +54,31 @@ def examine() -> Iterator[Check]:
     yield from _devices(device)
     yield from _schemes(device)
     yield from _models()
+
+
+def examine_together(count: int = 0) -> Iterator[Check]:
+    """Have ``count`` devices train a tiny model together in every way, and compare with one.
+
+    By default all GPUs of this machine; where there are fewer than two, two processes on its CPU.
+
+    Raises:
+        UserError: there are not so many GPUs.
+    """
+    from harness.runs.trial import try_devices
+
+    found = visible_gpus()
+    if len(found) > 1 and count > len(found):
+        raise UserError(
+            f"{count} devices were asked for, and this machine has {len(found)} GPUs",
+            where="--devices",
+        )
+    device = detect_device("cuda" if len(found) > 1 else "cpu")
+    count = count or max(2, len(found))
+    what = "GPUs" if device.kind == "cuda" else "processes on the CPU"
+    yield Check("devices", ok=None, found=f"{count} {what}: {device.name}")
+    for one in try_devices(count, device):
+        advice = "do not use it on this machine" if one.right is False else ""
+        yield Check(f"{one.parallel}, {one.quantization}", one.right, one.words, advice)
 
 
 def _packages() -> Iterator[Check]:
@@ -82,7 +114,7 @@ def _cache() -> Check:
     advice = f"set {ENVIRONMENT_VARIABLE} to a folder with 2 GiB of room"
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         return Check("cache folder", ok=False, found=f"{folder}: cannot be written", advice=advice)
-    free = shutil.disk_usage(existing).free
+    free = free_bytes(folder)
     enough = free >= NEEDED_DISK_BYTES
     found = f"{folder}, {numbers.size(free)} free"
     return Check("cache folder", enough, found, "" if enough else advice)

@@ -65,7 +65,8 @@ def number(value: float | None, *, signed: bool = False, digits: int = 4) -> str
 def some_of(names: Sequence[str], most: int) -> str:
     """The first names, and how many more there are."""
     more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {count(more)} others" if more > 0 else "")
+    rest = "" if more <= 0 else f" and {count(more)} other{'s' if more > 1 else ''}"
+    return ", ".join(names[:most]) + rest
 
 
 def _signed(text: str, value: float) -> str:

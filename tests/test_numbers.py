@@ -136,3 +136,17 @@ def test_counts_have_thousands_and_unknown_is_no_zero() -> None:
     assert numbers.count(4_884_480) == "4,884,480"
     assert numbers.count(2.5) == "2"
     assert numbers.count(None) == numbers.number(None) == "–"
+
+
+@pytest.mark.parametrize(
+    ("names", "most", "text"),
+    [
+        ([], 3, ""),
+        (["a"], 3, "a"),
+        (["a", "b", "c"], 3, "a, b, c"),
+        (["a", "b", "c", "d"], 3, "a, b, c and 1 other"),
+        ([str(place) for place in range(2000)], 1, "0 and 1,999 others"),
+    ],
+)
+def test_a_few_names_stand_for_many(names: list[str], most: int, text: str) -> None:
+    assert numbers.some_of(names, most) == text

@@ -47,6 +47,13 @@ ExecutorOption = Annotated[
 AddressOption = Annotated[
     str, typer.Option("--address", help="Address of the Ray cluster; auto: this machine's.")
 ]
+StoreOption = Annotated[
+    str,
+    typer.Option(
+        metavar="URL",
+        help="Share runs with other machines through a store that fsspec reaches: s3://bucket/name.",
+    ),
+]
 PartitionOption = Annotated[str, typer.Option("--partition", help="SLURM partition.")]
 
 

@@ -95,6 +95,16 @@ def _print_forecasts(plans: list[Plan], memory: str, reports: Path) -> None:
         out.print(forecast_table([forecast(one, memory, reports / "runs") for one in once]))
         return
     out.print(plan_report(once[0], memory, reports / "runs"))
+    if once[0].training.devices > 1:
+        from harness.forecast.dividing import dividing_report
+
+        out.print(dividing_report(once[0], _room(once[0], memory)))
+
+
+def _room(planned: Plan, memory: str) -> int | None:
+    from harness.spec.gpus import parse_memory
+
+    return parse_memory(memory) if memory else planned.device.memory_bytes
 
 
 def _print_funnel(planned: Plan) -> None:

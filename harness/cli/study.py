@@ -27,6 +27,7 @@ from harness.cli.placing import (
     PartitionOption,
     Placing,
     SpreadOption,
+    StoreOption,
 )
 from harness.cli.sources import DataOption, IncludePathOption, ModelOption, with_sources
 from harness.cli.study_tables import (
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from harness.spec.study import Spending
     from harness.studies.agenda import Agenda
     from harness.studies.drive import Shard
+    from harness.studies.look import Look
     from harness.studies.open import OpenStudy
     from harness.trackers.tracker import Tracker
 
@@ -82,6 +84,11 @@ def study(
     executor: ExecutorOption = "local",
     address: AddressOption = "",
     partition: PartitionOption = "",
+    store: StoreOption = "",
+    mix_versions: Annotated[
+        bool,
+        typer.Option("--mix-versions", help="Go on although other versions made earlier runs."),
+    ] = False,
     device: DeviceOption = DeviceKind.auto,
     reports: ReportsOption = Path("reports"),
     drop: Annotated[list[str], typer.Option(help="Stop running this variant.")] = [],  # noqa: B006
@@ -100,6 +107,7 @@ def study(
 ) -> None:
     """Answer a question about variants: tune each, add seeds until it is decided, report."""
     from harness.runs.options import RunOptions
+    from harness.studies.look import Look
     from harness.studies.open import StudyRequest, open_study
     from harness.trackers.choose import make_trackers
 
@@ -117,11 +125,13 @@ def study(
     )
     opened = open_study(request, runner.device(device.value), reports, spending)
     trackers = make_trackers(track, reports)
+    look = Look(opened, store, mix_versions=mix_versions)
     if decides:
         opened.steer(drop, add, more_seeds)
+        say("noted; a command that is running this study follows it from its next run on")
     elif not (plan or status):
-        _run(opened, runner, part, trackers)
-    agenda = opened.agenda()
+        _run(look, runner, part, trackers)
+    agenda = look.agenda()
     if plan:
         _show_plan(opened, agenda)
         return
@@ -186,25 +196,28 @@ def _parse_budget(texts: list[str]) -> Spending | None:
         raise
 
 
-def _run(opened: OpenStudy, executor: Executor, shard: Shard, trackers: list[Tracker]) -> None:
+def _run(look: Look, executor: Executor, shard: Shard, trackers: list[Tracker]) -> None:
     """Run all that the study wants; the page is written on every ending, an interrupt too."""
     from harness.cli.board import Board
     from harness.cli.notices import Notices
     from harness.runs.warm_start import warm_start
     from harness.studies.drive import Driver
 
+    opened = look.opened
+    shared = [look.bucket] if look.bucket is not None else []
+
     def listeners(agenda: Agenda) -> list[Listener]:
         say(_round_line(agenda))
-        return [Board(out), Notices(opened.findings.store), *trackers]
+        return [Board(out), Notices(opened.findings.store), *shared, *trackers]
 
-    if opened.agenda().jobs:
+    if look.before_running().jobs:
         plans = [arm.plan for arm in opened.comparison().arms]
         check_plans(plans)
         check_run(plans, opened.reports)
         opened.keep_request()
     try:
         with closing(warm_start()):
-            driver = Driver(opened.agenda, opened.findings, executor, listeners, say)
+            driver = Driver(look.before_running, opened.findings, executor, listeners, say)
             driver.drive(shard, opened.study.together)
     except KeyboardInterrupt:
         say(f"interim page: {opened.write_page(opened.agenda())}")

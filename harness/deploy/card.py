@@ -167,7 +167,7 @@ def _limits(facts: ResultFacts) -> str:
         "- Nothing here tests safety, truth or bias beyond the scores above.",
         "- The limits and the licence of the base model still apply.",
     ]
-    if plan.model.source.kind == "random":
+    if plan.model.is_random:
         lines.append("- The base weights are random: the scores mean nothing.")
     if plan.corpus.source == "sample":
         lines.append("- The data are a small sample, written to try the harness out.")

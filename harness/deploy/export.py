@@ -11,7 +11,7 @@ from harness import numbers
 from harness.deploy.companions import deployed_tokenizer, generation_config
 from harness.deploy.results import check_deployable
 from harness.deploy.size import export_bytes, folder_bytes
-from harness.deploy.whole import check_room, check_target, free_bytes, write_whole
+from harness.deploy.whole import check_room, check_target, write_whole
 from harness.forms.again import check_stored
 from harness.forms.check import check_form
 from harness.forms.make import Making, Parts, write_form
@@ -20,7 +20,7 @@ from harness.records.store import StoredRun
 from harness.spec.device import Device
 from harness.spec.form import Form
 from harness.spec.model import HubSource, Model
-from harness.spec.storage import write_bytes
+from harness.spec.storage import free_bytes, write_bytes
 from harness.spec.variant import Dtype
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
             with path.open("rb") as file:
                 length = int.from_bytes(file.read(8), "little")
                 header = json.loads(file.read(length))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, OverflowError, MemoryError) as error:
             raise InvalidFile(f"not a safetensors file: {error}", where=path) from None
         for name, entry in header.items():
             if name != "__metadata__":

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 
 from harness import numbers
 from harness.errors import StorageError, UserError
+from harness.spec.storage import free_bytes
 
 RESERVE_BYTES = 64 << 20  # for what an estimate forgets: configuration, tokenizer, the journal
 
@@ -34,12 +35,6 @@ def check_target(target: Path) -> None:
             if not parent.is_dir():
                 raise UserError("not a folder", where=parent, expected="a folder to write into")
             break
-
-
-def free_bytes(target: Path) -> int:
-    """Free bytes where ``target`` would lie."""
-    there = next(path for path in target.absolute().parents if path.exists())
-    return shutil.disk_usage(there).free
 
 
 def check_room(target: Path, needed: int) -> None:

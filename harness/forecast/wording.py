@@ -94,6 +94,9 @@ def _verdict(plan: Plan, prediction: MemoryPrediction | None, room: int | None) 
         where = f"on each of {count} GPUs, the driver's own included"
         where = where if plan.device.kind == "cuda" else f"resident in {count} processes"
     yield f"needs {numbers.size(needed)} {where}; {prediction.phase} sets the peak"
+    if prediction.host_bytes:
+        host = numbers.size(prediction.host_bytes)
+        yield f"needs {host} of page-locked host memory for layer inputs"
     if room is None:
         return
     fits = "fits" if needed <= room else "does not fit"

@@ -52,6 +52,11 @@ class Bitsandbytes(Scheme):
         for flag in ("is_loaded_in_4bit", "is_loaded_in_8bit"):
             setattr(model, flag, flag == self.flag)
 
+    def complete(self, model: nn.Module) -> None:
+        """Neither repacked nor taken for an unquantized model."""
+        keep_as_quantized(model)
+        self.mark(model)
+
     def reopened(self, model: nn.Module) -> None:
         """As after loading."""
         keep_as_quantized(model)
@@ -90,10 +95,7 @@ class FourBit(Bitsandbytes):
         """By transformers, which knows the usual block size only."""
         if _block_size(target.quantization) == BLOCK:
             return super().load(open_model, target)
-        model = Scheme.load(self, open_model, target)
-        keep_as_quantized(model)
-        self.mark(model)
-        return model
+        return Scheme.load(self, open_model, target)
 
     def stored_bytes(self, quantization: Quantization, rows: int, columns: int) -> int:
         """Packed weights and constants; the code book of 16 values is the format's."""
@@ -117,6 +119,7 @@ class FourBit(Bitsandbytes):
 
     def quantize(self, linear: nn.Linear, target: Target) -> nn.Module:
         """Bitsandbytes' own layer."""
+        import torch
         from bitsandbytes.nn import Params4bit
 
         four = self._empty(linear, target)
@@ -126,6 +129,7 @@ class FourBit(Bitsandbytes):
             quant_type=self.name,
             compress_statistics=target.quantization.double,
             blocksize=_block_size(target.quantization),
+            quant_storage=target.storage or torch.uint8,
             module=four,
         ).to(linear.weight.device)
         return four  # type: ignore[no-any-return]
@@ -158,6 +162,7 @@ class FourBit(Bitsandbytes):
                 compute_dtype=target.compute,
                 compress_statistics=target.quantization.double,
                 quant_type=self.name,
+                quant_storage=target.storage or torch.uint8,
             )
         if linear.bias is not None:
             four.bias = linear.bias

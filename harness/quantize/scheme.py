@@ -34,11 +34,16 @@ class Open(Protocol):
 
 @dataclass(frozen=True)
 class Target:
-    """What a base is to become: its quantization, the dtype of its products and the device."""
+    """What a base is to become: its quantization, the dtype of its products and the device.
+
+    ``storage`` is the dtype that packed weights are kept in, where a scheme leaves the choice
+    (:attr:`Scheme.storage`); None: bytes.
+    """
 
     quantization: Quantization
     compute: torch.dtype
     device: str
+    storage: torch.dtype | None = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,12 @@ class Scheme(ABC):
 
         model = open_model(device_map={"": "cpu"})
         replace_layers(model, self, target)
+        self.complete(model)
         return model.to(target.device)
+
+    def complete(self, model: nn.Module) -> None:
+        """What is left to do to a model whose layers :meth:`quantize` has made."""
+        self.mark(model)
 
     def takes(self, module: nn.Module) -> bool:
         """Whether ``module`` is a layer that this scheme quantizes, wherever it stands."""

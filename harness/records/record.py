@@ -291,6 +291,9 @@ class MemoryPrediction(Frozen):
     parts: dict[str, int] = Field(
         default_factory=dict, description="what the peak of a training step is made of"
     )
+    host_bytes: Count | None = Field(
+        default=None, description="page-locked host memory for layer inputs, beside a GPU's own"
+    )
 
     @property
     def phase(self) -> str:

@@ -163,7 +163,7 @@ def _counted(number: int, noun: str) -> str:
 
 def meaningless(evidence: Evidence) -> bool:
     """Whether any row started from random weights."""
-    return any(row.plan.model.source.kind == "random" for row in evidence.rows)
+    return any(row.plan.model.is_random for row in evidence.rows)
 
 
 def caveats(evidence: Evidence) -> Iterator[str]:

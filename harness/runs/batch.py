@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError, Future
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from functools import partial
 from queue import Empty, SimpleQueue
 
@@ -25,22 +25,28 @@ def run_batch(
     executor: Executor,
     listeners: Sequence[Listener] = (),
     together: int = 1,
+    enough: Callable[[], bool] = lambda: False,
 ) -> Generator[RunResult]:
     """Results of ``plans`` in the order in which they finish.
 
     Up to ``together`` plans whose adapters can share one base train in one process, where the
     executor can do that (:class:`harness.runs.executor.TogetherExecutor`).
 
-    A plan that cannot be run is a result too, and the others go on. Close the iterator
-    (``contextlib.closing``) where it is not read to its end: that ends the runs under way.
+    A plan that cannot be run is a result too, and the others go on. ``enough`` is asked after
+    each result: once it says so, runs under way are finished and no more are begun, apart from
+    those that a cluster has already been given. Close the iterator (``contextlib.closing``) where
+    it is not read to its end: that ends the runs under way.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP, after the runs under way have written their
             records. A second one does not wait for that.
     """
     batch = _Batch(executor, _Audience(listeners), together)
-    with interrupts():
-        yield from batch.run(plans)
+    with interrupts(), closing(batch.run(plans)) as results:
+        for result in results:
+            yield result
+            if enough():
+                batch.begin_no_more()
 
 
 class _Audience:
@@ -72,10 +78,10 @@ class _Batch:
         self._news: SimpleQueue[tuple[Plan, News]] = SimpleQueue()
         self._pending: set[Future[RunRecord]] = set()
 
-    def run(self, plans: Sequence[Plan]) -> Iterator[RunResult]:
+    def run(self, plans: Sequence[Plan]) -> Generator[RunResult]:
         self._audience.each(lambda listener: listener.begin(plans))
         try:
-            with getattr(self._executor, "together", nullcontext)():
+            with getattr(self._executor, "gathering", nullcontext)():
                 for group in groups(plans, self._together):
                     self._submit(group)
             while self._pending:
@@ -85,6 +91,11 @@ class _Batch:
         finally:
             self._wind_up()
             self._audience.each(lambda listener: listener.end())
+
+    def begin_no_more(self) -> None:
+        """Give up the plans that have not begun."""
+        for future in list(self._pending):
+            future.cancel()
 
     def _submit(self, group: Sequence[Plan]) -> None:
         if len(group) > 1 and isinstance(self._executor, TogetherExecutor):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from harness.parallel.ranks import ALONE, Joined, Ranks, told_index
+from harness.parallel.ranks import ALONE, Joined, Ranks, noticing_lost, told_index
 from harness.records.events import ProcessStarted, Pulse
 from harness.records.store import RunFolder
 from harness.runs.devices import DeviceEnding
@@ -55,8 +55,6 @@ def run_child(path: Path, *, warm: bool = False) -> int:
     see_gpus(options)
     started, clock = datetime.now(UTC), time.monotonic()
     rank = told_index(plan.training.devices)
-    if plan.training.devices > 1:  # so torchrun ends it when another device's process has failed
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
     with FileLock(folder.lock_of(rank)), RunLog(folder.events_of(rank)) as log:
         run = Run(plan, folder, log, options)
         log.emit(ProcessStarted.now(pid=os.getpid()))
@@ -127,7 +125,8 @@ def _endings(group: TogetherRun) -> Iterator[tuple[Run, Ending | None]]:
 def _carry_out(run: Run) -> None:
     run.log.note("loading libraries")
     set_up_torch(run.plan, run.options.threads)
-    run.execute(_join(run))
+    with noticing_lost():
+        run.execute(_join(run))
 
 
 def _guarded(work: Callable[[], None]) -> Ending | None:
@@ -223,6 +222,9 @@ def main(arguments: list[str], *, warm: bool = False) -> int:
     folders: list[Path] = parser.parse_args(arguments).folders
     # A shell's background jobs ignore Ctrl-C, and hand that down; the parent must be heard.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # So clusters ask every process of a job to end, and torchrun those of a run whose other
+    # device has failed: neither is a death.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     end_with_parent()
     return run_child(folders[0], warm=warm) if len(folders) == 1 else run_children(folders)
 

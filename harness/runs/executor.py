@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 from typing import Protocol, runtime_checkable
@@ -27,7 +27,7 @@ class Executor(Protocol):
 
     A plan is pure data, and with the options that the executor was made with it is all that a run
     needs, so both can be sent to another machine. An executor that can send many plans at once
-    may also have ``together()``, a context in which ``submit`` only gathers them.
+    may also have ``gathering()``, a context in which ``submit`` only gathers them.
     """
 
     def device(self, kind: DeviceChoice) -> Device:
@@ -121,14 +121,19 @@ class LocalExecutor:
             UserError: as `submit`.
         """
         parts: list[Future[RunRecord]] = [Future() for _ in plans]
-        whole = self._slots.submit(self._run_together, plans, hear)
+        whole = self._slots.submit(self._run_together, plans, hear, parts)
         whole.add_done_callback(partial(_hand_out, parts=parts))
         return parts
 
-    def _run_together(self, plans: Sequence[Plan], hear: HearOf) -> list[RunRecord]:
+    def _run_together(
+        self, plans: Sequence[Plan], hear: HearOf, parts: Sequence[Future[RunRecord]]
+    ) -> list[RunRecord]:
         shared = self._devices
         beside = nullcontext("") if shared is None else shared.beside_together(plans, self._stop)
         with beside as gpus:
+            begun = [part.set_running_or_notify_cancel() for part in parts]
+            if not any(begun):
+                raise CancelledError
             host = socket.gethostname()
             for plan in plans:
                 hear(plan, RunStarted.now(host=f"{host}, GPU {gpus}" if gpus else host))
@@ -151,11 +156,15 @@ def _hand_out(whole: Future[list[RunRecord]], parts: Sequence[Future[RunRecord]]
     if whole.cancelled():
         for part in parts:
             part.cancel()
-    elif (error := whole.exception()) is not None:
-        for part in parts:
+        return
+    error = whole.exception()
+    found = [None for _ in parts] if error is not None else whole.result()
+    for part, record in zip(parts, found, strict=True):
+        if part.cancelled():
+            continue
+        if record is None:
             part.set_exception(error)
-    else:
-        for part, record in zip(parts, whole.result(), strict=True):
+        else:
             part.set_result(record)
 
 

@@ -30,6 +30,7 @@ from harness.spec.storage import read_json, write_json
 
 # Ray sets it for its workers; a run's threads are the plan's.
 SET_BY_RAY = "OMP_NUM_THREADS"
+OWN_SOURCES = "its sources"
 WHOLE, BASE = "whole", "base"  # folders of an archive
 
 
@@ -61,7 +62,7 @@ class Parcel:
 
 def versions() -> dict[str, str]:
     """What makes results besides plans: the harness's own code and the packages."""
-    own = {"finetune-harness": __version__, "its sources": sources_digest(*RESULT_ROOMS)}
+    own = {"finetune-harness": __version__, OWN_SOURCES: sources_digest(*RESULT_ROOMS)}
     return own | package_versions(PACKAGES)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     from harness.train.job import TrainJob
     from harness.train.schedule import MicroBatch
     from harness.weights.shape import ParameterCount
+
+
+STAGES: dict[str, Literal["before", "after"]] = {"score_base": "before", "score": "after"}
+TOGETHER = "together"  # what the first device says when all take the same scores
 
 
 @dataclass
@@ -215,7 +220,7 @@ class Run:
         """Scores before or after training, or those that an earlier attempt has kept."""
         if self._ranks.index > 0:
             with self.in_phase(phase):
-                self._help(subject())
+                self._help(phase, subject())
             return
         kept = self._kept.find(phase)
         if kept is None:
@@ -227,11 +232,16 @@ class Run:
         self.draft.generations += kept.generations
         self._ranks.hand_out(None)  # the others need help no more
 
-    def _help(self, subject: Subject) -> None:
+    def _help(self, phase: Literal["score_base", "score"], subject: Subject) -> None:
         """Compute for the first device what it asks for, until it has all its scores."""
         from harness.score.divided import help_score
 
-        help_score(subject)
+        if not self.plan.sharded:
+            help_score(subject)
+            return
+        while self._ranks.hand_out(None) is not None:
+            with tempfile.TemporaryDirectory() as unused:
+                self._every_form(subject, STAGES[phase], Path(unused))
 
     def _score(
         self, phase: Literal["score_base", "score"], subject: Callable[[], Subject]
@@ -239,7 +249,7 @@ class Run:
         from harness.score.items import Place
         from harness.score.reuse import base_scores
 
-        stage: Literal["before", "after"] = "before" if phase == "score_base" else "after"
+        stage = STAGES[phase]
         with self.in_phase(phase) as state:
             if stage == "after" and self.plan.trains:
                 found = self._every_form(subject(), stage, self.folder.path)
@@ -265,6 +275,8 @@ class Run:
         def parts(adapter: Path) -> Parts:
             return Parts(self.plan, fetch(self.plan.model, self.log), adapter, self._trusted)
 
+        if self.plan.sharded and self._ranks.index == 0:
+            self._ranks.hand_out(TOGETHER)
         return take_every_form(subject, stage, folder, self.log, parts)
 
     def subject(self, model: Any, corpus: Corpus, renderer: Renderer) -> Subject:
@@ -277,7 +289,7 @@ class Run:
             renderer=renderer,
             corpus=corpus,
             plan=self.plan,
-            ranks=self._ranks,
+            ranks=ALONE if self.plan.sharded else self._ranks,
         )
 
     def _train(self, subject: Subject, rows: TrainingRows | None, order: list[int]) -> Any:

@@ -15,9 +15,10 @@ from harness.errors import HarnessError, RunError, UserError
 from harness.records.events import Hear, RunStarted
 from harness.records.record import RunRecord
 from harness.records.store import RunStore
+from harness.runs.lock import is_held
 from harness.runs.options import DEFAULT_OPTIONS, RunOptions
 from harness.runs.parcel import check_versions, versions
-from harness.runs.supervise import supervise
+from harness.runs.supervise import settle, supervise
 from harness.spec.device import Device, DeviceChoice, detect_device
 from harness.spec.plan import Plan
 
@@ -27,9 +28,10 @@ Waiting = tuple[Plan, Future[RunRecord]]
 
 
 class SlurmExecutor:
-    """Submits each plan as a job; a job that is preempted is queued again by SLURM.
+    """Submits each plan as a job; plans that are submitted together become one job array.
 
-    Plans that are submitted together become one job array.
+    A job that is preempted leaves an interrupted run, which goes on when it is submitted again;
+    one whose machine dies is queued again by SLURM.
     """
 
     def __init__(
@@ -48,7 +50,7 @@ class SlurmExecutor:
         """
         self._store = store
         self._options = options
-        self._jobs: dict[Any, Future[RunRecord]] = {}
+        self._jobs: dict[Any, Waiting] = {}
         self._gathered: list[Waiting] | None = None
         self._lock = threading.Lock()
         self._watched = self._cancelled = False
@@ -77,7 +79,7 @@ class SlurmExecutor:
         return Device.model_validate_json(job.result())
 
     def submit(self, plan: Plan, hear: Hear) -> Future[RunRecord]:
-        """Submit ``plan`` as a job, or as part of an array within :meth:`together`."""
+        """Submit ``plan`` as a job, or as part of an array within :meth:`gathering`."""
         future: Future[RunRecord] = Future()
         future.set_running_or_notify_cancel()
         hear(RunStarted.now(host="a SLURM cluster"))
@@ -88,7 +90,7 @@ class SlurmExecutor:
         return future
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def gathering(self) -> Iterator[None]:
         """Gather what is submitted meanwhile into one job array for each number of GPUs."""
         gathered = self._gathered = []
         try:
@@ -112,16 +114,15 @@ class SlurmExecutor:
         self._executor.update_parameters(gpus_per_node=_gpus(plans[0]))
         options, root, wanted = self._options.model_dump_json(), str(self._store.root), versions()
         calls = [(plan.model_dump_json(), options, root, wanted) for plan in plans]
-        futures = [future for _, future in waiting]
         try:
             with _explained():
                 jobs = self._executor.map_array(_carry_out, *zip(*calls, strict=True))
         except UserError as error:
-            for future in futures:
+            for _, future in waiting:
                 future.set_exception(error)
             return
         with self._lock:
-            self._jobs |= dict(zip(jobs, futures, strict=True))
+            self._jobs |= dict(zip(jobs, waiting, strict=True))
             if not self._watched:
                 self._watched = True
                 threading.Thread(target=self._watch, daemon=True).start()
@@ -146,13 +147,29 @@ class SlurmExecutor:
             found: Any = job.result() if error is None else None
         except Exception as caught:  # noqa: BLE001 - handed on to whoever waits
             error, found = caught, None
-        future = self._jobs.pop(job)
+        plan, future = self._jobs[job]
+        if error is not None and is_held(self._store.folder(plan)):
+            return  # a process of the job still lives
+        del self._jobs[job]
         if error is not None:
-            future.set_exception(_understood(error))
+            self._end(plan, future, error)
         elif isinstance(found, HarnessError):
             future.set_exception(found)
         else:
             future.set_result(RunRecord.model_validate_json(found))
+
+    def _end(self, plan: Plan, future: Future[RunRecord], error: BaseException) -> None:
+        """A job ended without an answer: what it has left behind says how its run ended."""
+        if self._cancelled:
+            future.set_exception(CancelledError())
+            return
+        settle(self._store, plan.suite)
+        record = self._store.find(plan)
+        if record is not None:
+            future.set_result(record)
+        else:
+            text = f"the job failed: {type(error).__name__}: {error}"
+            future.set_exception(RunError(text))
 
     def cancel(self) -> None:
         """Cancel all jobs; those under way are interrupted."""
@@ -185,12 +202,6 @@ def _gpus(plan: Plan) -> int:
     return plan.training.devices if plan.device.kind == "cuda" else 0
 
 
-def _understood(error: BaseException) -> BaseException:
-    if "cancel" in str(error).lower():
-        return CancelledError()
-    return RunError(f"the job failed: {type(error).__name__}: {error}")
-
-
 def _look(kind: DeviceChoice) -> str:
     return detect_device(kind).model_dump_json()
 
@@ -202,16 +213,22 @@ def _carry_out(plan: str, options: str, root: str, wanted: dict[str, str]) -> st
         The record as JSON, or the error that says why the plan cannot be run at all: of its own
         class, which says whether the user can mend it and whether another process runs the plan.
     """
+    asked, store = Plan.model_validate_json(plan), RunStore(Path(root))
     try:
         check_versions(wanted)
         record = supervise(
-            Plan.model_validate_json(plan),
-            RunStore(Path(root)),
+            asked,
+            store,
             lambda _: None,
             RunOptions.model_validate_json(options),
         )
     except HarnessError as error:
         return error
+    except KeyboardInterrupt:  # the job is preempted or cancelled
+        found = store.find(asked)
+        if found is None:
+            raise
+        record = found
     return record.model_dump_json()
 
 

@@ -99,7 +99,8 @@ def _write_endings(folder: RunFolder, failures: dict[int, Any], oom: int | None)
             if code == -signal.SIGABRT and NCCL_WAITED in folder.log.read_text(errors="replace"):
                 ending = Ending("failed", "LostDevice", NO_ANSWER)
             write_json(folder.ending_of(rank), DeviceEnding.of(rank, ending, time.time()))
-    return INTERRUPTED if INTERRUPTED in codes.values() else 1
+    # torchrun itself interrupts the others when one has failed
+    return INTERRUPTED if set(codes.values()) == {INTERRUPTED} else 1
 
 
 def main(arguments: list[str]) -> int:

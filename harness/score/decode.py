@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, StaticCache, StaticLayer
 
 from harness.quantize.scheme import scheme_of
+from harness.weights.sharded import is_sharded
 
 # Settings of a model's generation_config.json that do not change greedy decoding.
 HARMLESS = frozenset(
@@ -42,6 +43,8 @@ def decodes(model: Any) -> bool:
     It does where attention reaches back to the beginning in every layer, nothing in a forward
     pass depends on values, no soft prompt stands before the tokens, and greedy means greedy.
     """
+    if is_sharded(model):  # devices would have to wait for each other inside a graph
+        return False
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     configs = getattr(model, "peft_config", {}).values()
     if any(config.is_prompt_learning for config in configs):

@@ -14,6 +14,7 @@ from harness.records.events import SILENCE, Progress
 from harness.score.likelihood import Likelihood, Query, TargetScores
 from harness.score.prefixes import Extend, IntArray, SideBySide, Tree, common_prefix
 from harness.score.subject import Subject
+from harness.score.undisturbed import undisturbed
 
 Pass = Extend | Tree | SideBySide
 OPEN = "open"  # what the first device says when it looks a model over
@@ -38,7 +39,6 @@ def likelihood_of(model: Any, batch_tokens: int, progress: Progress, ranks: Rank
 def help_score(subject: Subject) -> None:
     """Compute what the first device asks for, until it says that it needs no more."""
     from harness.score.evaluation import language_model
-    from harness.score.take import undisturbed
 
     ranks, tokens = subject.ranks, subject.plan.score.batch_tokens
     likelihood: DividedLikelihood | None = None

@@ -64,7 +64,7 @@ class ValidationLoss:
             UserError: no conversation has an assistant token.
         """
         from harness.score.divided import likelihood_of
-        from harness.score.take import undisturbed
+        from harness.score.undisturbed import undisturbed
 
         with undisturbed(self.model):
             likelihood = likelihood_of(self.model, self.spec.batch_tokens, SILENCE, self.ranks)

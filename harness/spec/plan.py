@@ -91,6 +91,11 @@ class Plan(Versioned):
         return self.method != "none" and self.budget.steps != 0
 
     @property
+    def sharded(self) -> bool:
+        """Whether the frozen weights are spread over the devices."""
+        return self.training.parallel == "sharded"
+
+    @property
     def stored(self) -> Dtype:
         """Dtype of unquantized base weights: fully fine-tuned ones are trainable weights."""
         return self.precision.trainable if self.method == "full" else self.precision.compute

@@ -27,7 +27,7 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
     check_usable(variant.quantization, device)
     found: list[Substitution] = []
     precision = _fit_precision(variant, device, found)
-    refused = parallel_refusal(variant)
+    refused = parallel_refusal(variant, suite.score.forms)
     if refused is not None:
         raise UserError(refused, where=f"[training] of variant {variant.name}")
     training = _fit_training(variant, suite, model, found)

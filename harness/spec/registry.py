@@ -10,7 +10,7 @@ from typing import Any
 from harness.errors import UnknownName, UserError
 from harness.spec.claim import Claim
 from harness.spec.derived_names import changes_of, suite_name, with_changes
-from harness.spec.model import Model, RandomSource
+from harness.spec.model import DrawnSource, Model, RandomSource
 from harness.spec.overrides import merge
 from harness.spec.own_model import is_folder, is_hub_id, model_of_folder, model_of_hub
 from harness.spec.peft_files import CONFIG, peft_file, read_peft_variant
@@ -99,7 +99,7 @@ def load_model(name: str) -> Model:
             return model_of_hub(name)
     path = _locate("model", name, MODELS)
     model = parse(Model, {"name": path.stem, **read_toml(path)}, where=path)
-    if isinstance(model.source, RandomSource):
+    if isinstance(model.source, RandomSource | DrawnSource):
         _locate("model", model.source.tokenizer, MODELS, f"{path}, source.tokenizer")
     return model
 

@@ -30,6 +30,7 @@ from harness.studies.answer import REASONS, StudyAnswer, answer, shown, value_of
 from harness.studies.arms import Arm
 from harness.studies.search import Search
 from harness.studies.steering import Steering
+from harness.studies.versions import mixture
 
 TONES: dict[str, Tone] = {"better": "good", "worse": "bad", "undecided": "muted"}
 SHARED_ERROR = (
@@ -244,6 +245,8 @@ def _protocol_section(agenda: Agenda, steering: Steering) -> Section:
         f"Trials use seed {study.tune.seed}, which no verdict uses.",
     ]
     blocks: list[Block] = [prose(line) for line in lines]
+    if mixed := mixture(agenda):
+        blocks.append(Caveat(mixed))
     if steering.decisions:
         blocks.append(prose(strong("Decisions while it ran:")))
         blocks += [

@@ -67,6 +67,9 @@ class Feed:
         micros = {step: self.source.micro_batches(step) for step in remaining}
         everything = [rows for step in remaining for rows in micros[step]]
         if everything:
+            self.micro_step.reserve(
+                max(self.micro_step.size_of(rows).tokens for rows in everything)
+            )
             self._launch(everything[0][:1])
         if len(everything) >= WORTHWHILE:
             try:
@@ -133,6 +136,7 @@ class Feed:
     def _record(self, micro_batches: list[Sequence[Any]], shapes: list[Size | None]) -> None:
         """A recording for every shape, with one of its micro-batches as the example."""
         examples = {shape: rows for shape, rows in zip(shapes, micro_batches, strict=True) if shape}
+        self.micro_step.reserve(max((shape.tokens for shape in examples), default=0))
         torch.cuda.empty_cache()
         last: Recording | None = None
         for shape in sorted(examples, key=lambda one: -one.tokens):

@@ -55,6 +55,9 @@ class MicroStep(Protocol):
     def join_gradients(self) -> Tensor:
         """Keep all gradients in one tensor from now on, and return it: zero, one dimension."""
 
+    def reserve(self, tokens: int) -> None:
+        """Make whatever room on the host micro-batches of at most ``tokens`` tokens need."""
+
     def refresh(self) -> None:
         """Take the parameters' present values. Called after every optimizer step."""
 

@@ -108,6 +108,8 @@ def choose_path(plan: Plan) -> Plan:
         refused = refusal(plan.adapter, plan.quantization, plan.device.kind)
         if refused is not None:
             raise UserError(refused, where=f"[adapter] of variant {plan.variant}")
+    if plan.sharded:
+        _check_layers(plan)
     if not plan.trains:
         return plan
     refused = optimizer_refusal(plan.training.optimizer, plan.adapter)
@@ -128,6 +130,21 @@ def choose_path(plan: Plan) -> Plan:
             "substitutions": (*plan.substitutions, *found),
         }
     )
+
+
+def _check_layers(plan: Plan) -> None:
+    """Refuse models whose layers cannot be told apart, before anything is loaded.
+
+    Raises:
+        UserError: they cannot.
+    """
+    from harness.weights.by_layer import decoder_layers
+    from harness.weights.shape import meta_model
+
+    try:
+        decoder_layers(meta_model(plan.model))
+    except RunError as reason:
+        raise UserError(reason.what, where="training.parallel", hint=reason.hint) from None
 
 
 def _moved(asked: Training, used: str, reasons: Sequence[str]) -> Iterator[Substitution]:

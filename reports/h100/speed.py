@@ -1,8 +1,8 @@
 """Speed: adapters trained together on one base, and recomputation by budget, on one GPU.
 
 Run from the repository root: ``python reports/h100/speed.py --data TREES --tokenizer FOLDER
-[--parts together,budget] [--tiny]``. Prints one line of JSON a measurement; random weights of the
-models' shapes, real conversations, no network.
+[--parts together,budget,profile] [--tiny]``. Prints one line of JSON a measurement; random weights
+of the models' shapes, real conversations, no network.
 """
 
 from __future__ import annotations
@@ -120,9 +120,9 @@ def many(plan: Plan, count: int, rows: TrainingRows) -> dict[str, Any]:
 
 
 TOGETHER = {
-    "smol_nf4_8x512": Case(SMOL, NF4, 8, 512, FAST, steps=40),
-    "smol_bf16_8x512": Case(SMOL, "lora_bf16", 8, 512, FAST, steps=40),
-    "smol_nf4_packed_8x512": Case(SMOL, NF4, 8, 512, PACKED, steps=40),
+    "smol_nf4_8x512": Case(SMOL, NF4, 8, 512, FAST, steps=150),
+    "smol_bf16_8x512": Case(SMOL, "lora_bf16", 8, 512, FAST, steps=150),
+    "smol_nf4_packed_8x512": Case(SMOL, NF4, 8, 512, PACKED, steps=60),
     "phi_dq_1x1024": Case(PHI, DQ, 1, 1024, FAST, steps=30),
     "phi_dq_packed_1x1024": Case(PHI, DQ, 1, 1024, PACKED, steps=30),
 }
@@ -138,7 +138,7 @@ def together(sequences: list[Any], arguments: argparse.Namespace) -> Iterator[di
         rows = make_training_rows(sequences, plan.training)
         alone = one(plan, case, rows)
         yield {"case": name, "adapters": "alone", **alone}
-        for count in (1, 2, 4, MANY):
+        for count in (1, 4, MANY):
             empty()
             found = many(plan, count, rows)
             found["times_one_alone"] = found["step_seconds"] / alone["step_seconds"]
@@ -146,15 +146,34 @@ def together(sequences: list[Any], arguments: argparse.Namespace) -> Iterator[di
         empty()
 
 
+def profile(sequences: list[Any], arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Where the device's time goes with eight adapters: kernels by their share."""
+    kinds = [torch.profiler.ProfilerActivity.CUDA, torch.profiler.ProfilerActivity.CPU]
+    for name in ("smol_bf16_8x512", "phi_dq_1x1024"):
+        case = dataclasses.replace(TOGETHER[name], steps=3 if arguments.tiny else 12)
+        plan = make_plan_of(case, arguments.tiny)
+        rows = make_training_rows(sequences, plan.training)
+        with torch.profiler.profile(activities=kinds) as found:
+            many(plan, MANY, rows)
+        events = found.key_averages()
+        whole = sum(event.self_device_time_total for event in events) or 1.0
+        ordered = sorted(events, key=lambda event: -event.self_device_time_total)
+        kernels = [
+            [event.key[:90], event.count, round(event.self_device_time_total / whole, 4)]
+            for event in ordered[:45]
+            if event.self_device_time_total
+        ]
+        yield {"case": name, "device_seconds": whole / 1e6, "kernels": kernels}
+        empty()
+
+
 def budget(sequences: list[Any], arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Speed and peak for several memories, between all layers recomputed and none."""
     case = Case(PHI, DQ, 8, 2048, PACKED, steps=2 if arguments.tiny else 9)
-    for gib in (None, 6, 8, 10, 12, 16, 20, 24, 28, 40):
-        more = (
-            {"gradient_checkpointing": True}
-            if gib is None
-            else {"gradient_checkpointing": "auto", "memory_gib": gib}
-        )
+    auto: dict[str, Any] = {"gradient_checkpointing": "auto"}
+    limits = [(gib, False) for gib in (6, 8, 10, 12, 16, 20, 24, 28)]
+    for gib, host in [*limits, (6, True), (8, True), (12, True), (16, True)]:
+        more = {**auto, "memory_gib": gib, "activation_offload": host}
         asked = make_plan_of(dataclasses.replace(case, training={**PACKED, **more}), arguments.tiny)
         plan = settle_recomputation(asked, count_plan(asked))
         rows = make_training_rows(sequences, plan.training)
@@ -164,6 +183,7 @@ def budget(sequences: list[Any], arguments: argparse.Namespace) -> Iterator[dict
         prediction = predict(plan)
         yield {
             "memory_gib": gib,
+            "inputs_in_host_memory": host,
             "kept_layers": plan.training.kept_layers,
             "tokens_per_second": result.throughput.median,
             "peak_gib": peak(),
@@ -177,6 +197,7 @@ def budget(sequences: list[Any], arguments: argparse.Namespace) -> Iterator[dict
 PARTS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
     "together": together,
     "budget": budget,
+    "profile": profile,
 }
 
 
@@ -185,7 +206,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", required=True)
     parser.add_argument("--tokenizer", required=True)
-    parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--parts", default="together,budget")
     parser.add_argument("--cases", default="")
     parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()

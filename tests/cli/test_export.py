@@ -20,14 +20,14 @@ import pytest
 from harness.deploy.export import ExportOrder, export
 from harness.deploy.results import find_result
 from harness.deploy.size import export_bytes, folder_bytes
-from harness.deploy.whole import check_room, free_bytes, write_whole
+from harness.deploy.whole import check_room, write_whole
 from harness.errors import HarnessError, InvalidFile, StorageError, UserError
 from harness.forms.dequantize import dequantize
 from harness.forms.make import make
 from harness.forms.merging import attach
 from harness.records.events import Silence
 from harness.spec.form import parse_form
-from harness.spec.storage import write_json
+from harness.spec.storage import free_bytes, write_json
 from tests.cli.terminal import refused
 from tests.forms.tiny_results import Tiny, logits, make_plan, make_result, slow_but
 

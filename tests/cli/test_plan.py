@@ -58,6 +58,15 @@ def test_several_variants_stand_side_by_side_each_once_and_what_does_not_fit_get
     assert "saved: compared with lora_bf16" in " ".join(text.split())
 
 
+def test_plan_for_two_gpus_says_what_fits_and_which_way_is_fastest() -> None:
+    text = shown("plan", "-v", "qlora_nf4", "--gpu", "rtx4090", "--devices", "2")
+    rows = [line.split() for line in text.splitlines() if line.strip()]
+    ways = {row[0]: row for row in rows if row[0] in ("one", "data", "sharded")}
+    assert set(ways) == {"one", "data", "sharded"}
+    assert all("yes" in row for row in ways.values())
+    assert "fastest: data" in text
+
+
 def test_a_budget_without_a_unit_is_refused() -> None:
     assert "with its unit" in refused("plan", "-v", "base", "--memory", "12", "--device", "cpu")
 

@@ -94,7 +94,7 @@ def test_metrics_name_their_data(tmp_path: Path) -> None:
     run = stored(tmp_path)
     source = "hub:owner/data@" + "e" * 40
     corpus = run.record.plan.corpus.model_copy(update={"source": source})
-    found = metadata(facts(tmp_path, corpus=corpus))
+    found = metadata(facts(tmp_path, corpus=corpus, corpus_sha256=None))
     assert found.datasets == ["owner/data"]
     perplexity, choice = found.eval_results
     assert perplexity.dataset_type == "owner/data"

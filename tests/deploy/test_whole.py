@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from harness.deploy.whole import RESERVE_BYTES, check_room, check_target, free_bytes, write_whole
+from harness.deploy.whole import RESERVE_BYTES, check_room, check_target, write_whole
 from harness.errors import StorageError, UserError
+from harness.spec.storage import free_bytes
 
 
 def fill(folder: Path) -> None:

@@ -42,7 +42,7 @@ def test_a_reference_that_failed_is_none(tmp_path: Path) -> None:
 
 
 def test_a_reference_can_be_named_by_its_variant(tmp_path: Path) -> None:
-    runs = Made("lora_bf16"), Made("lora_bf16", settings=("budget.steps=20",))
+    runs = (Made("lora_bf16", corpus_sha256=digest * 32) for digest in ("ab", "cd"))
     found = evidence(tmp_path, *runs, reference="lora_bf16")
     assert found.reference is not None
     assert found.by_label[found.reference].variant == "lora_bf16"

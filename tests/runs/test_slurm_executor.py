@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -10,15 +12,16 @@ from pathlib import Path
 import pytest
 
 from harness.errors import RunError, RunInUse, UserError
+from harness.records.events import Event, EventTail, ProcessStarted
 from harness.records.store import RunStore
 from harness.runs import slurm_executor
 from harness.runs.batch import run_batch
 from harness.runs.executor import make_executor
-from harness.runs.lock import held
+from harness.runs.lock import held, holder_of
 from harness.runs.options import RunOptions
 from harness.runs.slurm_executor import SlurmExecutor
 from harness.runs.stop import Stop
-from tests.runs.small_run import Heard, Small
+from tests.runs.small_run import Heard, Small, trains
 
 pytest.importorskip("submitit", reason="an extra")
 
@@ -42,6 +45,43 @@ def test_jobs_run_beside_each_other_in_processes_of_their_own(small: Small, tmp_
     found = list(run_batch(plans, executor))
     assert {r.record.status for r in found if r.record} == {"ok"}
     assert all(store.find(plan) for plan in plans)
+
+
+@pytest.mark.slow
+def test_a_job_that_is_asked_to_stop_leaves_a_run_that_goes_on(
+    small: Small, tmp_path: Path
+) -> None:
+    """As a cluster does that preempts it: SIGTERM for every process of the job."""
+    store = RunStore(tmp_path / "runs")
+    executor = SlurmExecutor(store, RunOptions(checkpoint_seconds=0), cluster="local")
+    plan = small.plan("budget.steps=60")
+    future = executor.submit(plan, Heard())
+    events, end = EventTail(store.folder(plan).attempt.events), time.monotonic() + 300
+    told: list[Event] = []
+    while not any(trains(event) for event in told) and time.monotonic() < end:
+        told += events.new()
+        time.sleep(0.1)
+    (pid,) = {event.pid for event in told if isinstance(event, ProcessStarted)}
+    os.kill(pid, signal.SIGTERM)
+    assert future.result(timeout=300).status == "interrupted"
+    record = executor.submit(plan, Heard()).result(timeout=300)
+    assert (record.status, record.resumed) == ("ok", 1)
+
+
+@pytest.mark.slow
+def test_what_a_killed_job_has_left_is_its_result(small: Small, tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "runs")
+    executor = SlurmExecutor(store, RunOptions(), cluster="local")
+    plan = small.plan("budget.steps=60")
+    future = executor.submit(plan, Heard())
+    end = time.monotonic() + 300
+    while not store.folder(plan).attempt.events.is_file() and time.monotonic() < end:
+        time.sleep(0.1)
+    _, pid, *_ = holder_of(store.folder(plan)).split()
+    os.kill(int(pid), signal.SIGKILL)
+    problem = future.result(timeout=300).problem
+    assert problem is not None
+    assert problem.kind == "abandoned", "its child has ended with it"
 
 
 def test_a_job_with_other_versions_is_refused(
@@ -101,7 +141,7 @@ def test_plans_of_a_round_are_one_array(
     small: Small, tmp_path: Path, commands: Callable[[], str]
 ) -> None:
     executor = SlurmExecutor(RunStore(tmp_path / "runs"), partition="gpu")
-    with executor.together():
+    with executor.gathering():
         futures = [executor.submit(small.plan(seed=seed), Heard()) for seed in range(3)]
         assert not commands(), "they are gathered first"
     assert commands().count("--array=0-2%") == 1
@@ -121,7 +161,7 @@ def test_what_was_gathered_is_not_sent_after_an_interrupt(
     futures = []
 
     def interrupted() -> None:
-        with executor.together():
+        with executor.gathering():
             futures.append(executor.submit(small.plan(), Heard()))
             raise KeyboardInterrupt
 

@@ -207,7 +207,11 @@ def test_the_page_says_that_the_base_is_itself_dequantized(tmp_path: Path) -> No
     """Its file holds Q4_1, so what NF4 costs here comes on top of that."""
     bench = Bench.of(tmp_path, suite="quick")
     page = make_page(bench.finish(), bench.steering)
-    assert "dequantized: the model's file holds Q4_1 weights" in str(page.sections[0].blocks)
+    told = str(page.sections[0].blocks)
+    assert "dequantized: the model's file holds Q4_1 weights" in told
+    assert "int4" not in told
+    bench = Bench.of(tmp_path, suite="quick", variants=["lora_bf16", "lora_int4"])
+    assert "int4 rounds to the grid" in str(make_page(bench.agenda(), bench.steering).sections[0])
 
 
 def test_an_arm_dropped_before_it_was_tuned_has_no_best_rate(tmp_path: Path) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import numbers
 from harness.errors import CorpusError, StorageError, UserError
+from harness.spec.storage import free_bytes
 
 if TYPE_CHECKING:
     from harness.corpus.corpus import Corpus
@@ -88,12 +88,11 @@ def check_tasks(planned: Plan) -> None:
 
 def check_space(folder: Path, needed: int) -> None:
     """Refuse to begin where the disk has less than ``needed`` bytes free."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    free = shutil.disk_usage(there).free
+    free = free_bytes(folder)
     if free < needed:
         raise StorageError(
             f"only {numbers.size(free)} are free on the disk of {folder}",
-            where=there,
+            where=folder,
             expected=f"{numbers.size(needed)} or more",
             hint="free some space, or choose another folder with --reports",
         )

@@ -80,6 +80,9 @@ class AutogradStep:
             parameter.grad = part.view_as(parameter)
         return flat
 
+    def reserve(self, tokens: int) -> None:
+        """Nothing is kept on the host."""
+
     def refresh(self) -> None:
         """Nothing is kept of the parameters' values."""
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from harness.train.collate import StreamBatch, StreamSize, make_stream_batch
 from harness.train.stream import ops
 from harness.train.stream.blocks import ACTIVATIONS, Block, Inside, frozen_norm, make_blocks
-from harness.train.stream.footprint import logit_chunk
+from harness.train.stream.footprint import ON_DEVICE, logit_chunk
 from harness.train.stream.linears import Linears, UnsupportedLayer, refresh
 from harness.train.stream.ops import Stream
 
@@ -84,6 +84,11 @@ class Decoder:
     ) -> StreamBatch:
         """See :func:`harness.train.collate.make_stream_batch`."""
         return make_stream_batch(rows, size, pad_id)
+
+    def reserve(self, tokens: int) -> None:
+        """See :class:`harness.train.step.Step`; page-locking memory takes a second for each GiB."""
+        shape = (tokens, self._embed.embedding_dim)
+        self._store.reserve(len(self.blocks), torch.empty(shape, dtype=self._dtype, device="meta"))
 
     def refresh(self) -> None:
         """Take the adapters' present values. Call after every optimizer step."""
@@ -187,6 +192,9 @@ class _DeviceStore:
     def __init__(self) -> None:
         self._held: dict[int, Tensor] = {}
 
+    def reserve(self, count: int, like: Tensor) -> None:
+        """Nothing is needed beforehand."""
+
     def open(self, count: int, like: Tensor) -> None:  # noqa: ARG002 - the other store's needs
         """Start with nothing held."""
         self._held = {}
@@ -209,29 +217,38 @@ class _HostStore(_DeviceStore):
 
     def __init__(self) -> None:
         super().__init__()
-        self._host: Tensor | None = None
+        self._host: list[Tensor] = []
         self._like = torch.empty(0)
         self._count = 0
         self._copies: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._leaving: deque[tuple[Tensor, Any]] = deque()
         self._arriving: dict[int, Any] = {}
 
+    def reserve(self, count: int, like: Tensor) -> None:
+        """Make room on the host for ``count`` tensors like ``like``.
+
+        A tensor for each, since torch rounds page-locked memory up to a power of two.
+        """
+        kept = max(0, count - ON_DEVICE)
+        if len(self._host) < kept or any(room.numel() < like.numel() for room in self._host):
+            self._host = []
+            for _ in range(kept):
+                room = torch.empty(like.numel(), dtype=like.dtype, pin_memory=True)
+                self._host.append(room)
+
     def open(self, count: int, like: Tensor) -> None:
-        """Make room on the host once for ``count`` tensors like ``like``."""
+        """Begin a micro-batch of ``count`` tensors like ``like``."""
         super().open(count, like)
         self._leaving.clear()
         self._count, self._like = count, torch.empty_like(like, device="meta")
-        if self._host is None or self._host.numel() < count * like.numel():
-            self._host = torch.empty(count * like.numel(), dtype=like.dtype, pin_memory=True)
+        self.reserve(count, like)
 
     def _place(self, index: int) -> Tensor:
-        assert self._host is not None  # noqa: S101 - opened first
-        size = self._like.numel()
-        return self._host[index * size : (index + 1) * size].view(self._like.shape)
+        return self._host[index][: self._like.numel()].view(self._like.shape)
 
     def put(self, index: int, x: Tensor) -> None:
         """Start the copy of ``x`` to the host; the last two stay on the device."""
-        if index >= self._count - 2:
+        if index >= self._count - ON_DEVICE:
             super().put(index, x)
             return
         self._copies.wait_stream(torch.cuda.current_stream())

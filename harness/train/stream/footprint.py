@@ -12,6 +12,7 @@ from harness.spec.variant import DTYPE_BYTES, Training
 from harness.train.peaks import TrainingPeaks
 from harness.weights.shape import transformers_config
 
+ON_DEVICE = 2  # of the layer inputs that are kept on the host, the last ones never leave
 LOGIT_BYTES = 1 << 27  # of logits in the compute dtype that exist at a time
 
 
@@ -47,6 +48,18 @@ def training_peaks(plan: Plan, tokens: int, trainable: int) -> TrainingPeaks:
     # what was kept is gone before the first layer is computed again
     backward = inputs + max(whole, 1) * layer + tokens * inner * unit + 3 * stream
     return TrainingPeaks(saved=kept, loss=loss, backward=backward)
+
+
+def host_bytes(plan: Plan, tokens: int) -> int | None:
+    """Page-locked host memory for the inputs of layers; None where they stay on the device.
+
+    Torch rounds page-locked memory up to a power of two.
+    """
+    if not (plan.training.activation_offload and plan.training.gradient_checkpointing):
+        return None
+    config: Any = transformers_config(plan.model)
+    one = tokens * int(config.hidden_size) * DTYPE_BYTES[plan.precision.compute]
+    return (int(config.num_hidden_layers) - ON_DEVICE) * (1 << (one - 1).bit_length())
 
 
 def layers_kept(training: Training) -> int | None:

@@ -22,6 +22,8 @@ class StreamPath:
 
     def refuses(self, plan: Plan) -> str | None:
         """What the written-out layers do not know: most models, most adapters but plain LoRA."""
+        if plan.sharded:
+            return "weights that are spread over devices"
         if plan.adapter is None:
             return "full fine-tuning"
         if plan.adapter.type != "LORA":

@@ -25,6 +25,7 @@ from harness.score.prefixes import (
     lay_out,
 )
 from harness.score.probe import find_ways, is_exact, soft_prompt_tokens, stretches_after
+from harness.spec.model import context_of
 
 FloatArray = npt.NDArray[np.float64]
 CPU_BUDGET = 512  # more gains no speed on a CPU and costs memory
@@ -89,7 +90,7 @@ class Likelihood:
         self._budget = min(batch_tokens, CPU_BUDGET) if self._cpu else batch_tokens
         self._progress = progress
         self._virtual_tokens = soft_prompt_tokens(model)
-        limit = getattr(model.config, "max_position_embeddings", None)
+        limit = context_of(model.config)
         self.context: int | None = None if limit is None else limit - self._virtual_tokens
         self.computed_tokens = 0
 

@@ -174,9 +174,9 @@ def statistics(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def bench(session: nox.Session) -> None:
-    """How fast the scoring engine is; prints numbers, asserts none."""
+    """What got slower beside its peer since the committed numbers; fails if anything did."""
     python = project_python(session, "tests")
-    session.run(python, "-m", "tests.score.bench_engine", *session.posargs, external=True)
+    session.run(python, "-m", "tests.bench", *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none")

@@ -14,7 +14,7 @@ from typing import ClassVar
 from filelock import FileLock
 
 from harness.errors import InvalidFile, StorageError
-from harness.records.events import Progress, Silence
+from harness.records.events import SILENCE, Progress
 from harness.spec.places import ENVIRONMENT_VARIABLE, cache_folder
 from harness.spec.schema import Versioned
 from harness.spec.storage import read_json, write_json
@@ -22,7 +22,6 @@ from harness.spec.storage import read_json, write_json
 __all__ = ["ENVIRONMENT_VARIABLE", "REUSE", "Reuse", "cache_folder", "cached_folder", "flaw"]
 
 DIGESTS = ".digests.json"
-SILENCE = Silence()
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from harness import numbers
 from harness.cache import ENVIRONMENT_VARIABLE, cache_folder
+from harness.errors import UserError
 from harness.quantize.scheme import installed, schemes
-from harness.spec.device import Device, detect_device, machine_memory_bytes, usable_cores
+from harness.spec.device import (
+    Device,
+    detect_device,
+    machine_memory_bytes,
+    usable_cores,
+    visible_gpus,
+)
 from harness.spec.model import WheelSource
 from harness.spec.registry import load_model, model_names
+from harness.spec.storage import free_bytes
 from harness.spec.variant import Quantization
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "lm_eval")
@@ -48,6 +56,31 @@ def examine() -> Iterator[Check]:
     yield from _models()
 
 
+def examine_together(count: int = 0) -> Iterator[Check]:
+    """Have ``count`` devices train a tiny model together in every way, and compare with one.
+
+    By default all GPUs of this machine; where there are fewer than two, two processes on its CPU.
+
+    Raises:
+        UserError: there are not so many GPUs.
+    """
+    from harness.runs.trial import try_devices
+
+    found = visible_gpus()
+    if len(found) > 1 and count > len(found):
+        raise UserError(
+            f"{count} devices were asked for, and this machine has {len(found)} GPUs",
+            where="--devices",
+        )
+    device = detect_device("cuda" if len(found) > 1 else "cpu")
+    count = count or max(2, len(found))
+    what = "GPUs" if device.kind == "cuda" else "processes on the CPU"
+    yield Check("devices", ok=None, found=f"{count} {what}: {device.name}")
+    for one in try_devices(count, device):
+        advice = "do not use it on this machine" if one.right is False else ""
+        yield Check(f"{one.parallel}, {one.quantization}", one.right, one.words, advice)
+
+
 def _packages() -> Iterator[Check]:
     for name in PACKAGES:
         if importlib.util.find_spec(name) is None:
@@ -72,7 +105,7 @@ def _memory() -> Check:
         return Check("memory", ok=None, found="unknown")
     enough = found >= NEEDED_MEMORY_BYTES
     advice = "" if enough else "suite quick needs 4 GiB"
-    return Check("memory", enough, f"{found / 2**30:.1f} GiB, {usable_cores()} cores", advice)
+    return Check("memory", enough, f"{numbers.size(found)}, {usable_cores()} cores", advice)
 
 
 def _cache() -> Check:
@@ -81,17 +114,21 @@ def _cache() -> Check:
     advice = f"set {ENVIRONMENT_VARIABLE} to a folder with 2 GiB of room"
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         return Check("cache folder", ok=False, found=f"{folder}: cannot be written", advice=advice)
-    free = shutil.disk_usage(existing).free
+    free = free_bytes(folder)
     enough = free >= NEEDED_DISK_BYTES
-    found = f"{folder}, {free / 2**30:.0f} GiB free"
+    found = f"{folder}, {numbers.size(free)} free"
     return Check("cache folder", enough, found, "" if enough else advice)
 
 
 def _devices(device: Device) -> Iterator[Check]:
     if device.kind == "cuda":
-        memory = (device.memory_bytes or 0) / 2**30
         advice = "" if device.bfloat16 else "bfloat16 variants run in float32 here; use lora_fp16"
-        yield Check("GPU", ok=True, found=f"{device.name}, {memory:.0f} GiB", advice=advice)
+        yield Check(
+            "GPU",
+            ok=True,
+            found=f"{device.name}, {numbers.size(device.memory_bytes)}",
+            advice=advice,
+        )
         return
     yield Check("GPU", ok=None, found="none", advice="small suites such as quick run on the CPU")
     if device.bfloat16:
@@ -122,6 +159,6 @@ def _models() -> Iterator[Check]:
         model = load_model(name)
         if isinstance(model.source, WheelSource):
             cached = any(Path(cache_folder() / "models").glob(f"{name}-*[0-9a-f]"))
-            size = f"{model.source.bytes >> 20} MiB"
+            size = numbers.size(model.source.bytes)
             found = "in the cache" if cached else f"not fetched yet ({size}, on the first run)"
             yield Check(f"model {name}", ok=True if cached else None, found=found)

@@ -12,7 +12,7 @@ import pytest
 
 from harness.errors import FetchError
 from harness.records.store import RunStore
-from harness.runs.order import ORDER
+from harness.runs.options import DEFAULT_OPTIONS
 from harness.spec.storage import write_json
 from harness.weights.convert import convert_gguf
 from tests.cli.terminal import Shown, harness
@@ -86,7 +86,7 @@ def _events(case: Path, world: World) -> Shown:
     attempt = RunStore(world.folder / "runs").folder(plan).attempt
     attempt.path.mkdir(parents=True)
     write_json(attempt.plan, plan)
-    write_json(attempt.order, ORDER)
+    write_json(attempt.order, DEFAULT_OPTIONS)
     shutil.copy(case, attempt.events)
     listed = harness("list", "runs", "--reports", str(world.folder))
     assert "interrupted" in listed.stdout, listed.stdout

@@ -35,7 +35,7 @@ def test_weights_that_are_not_fetched_yet_are_a_note_with_their_size(
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path / "new"))
     found = findings()
     assert found["model smollm2_135m_instruct"].ok is None
-    assert "93 MiB" in found["model smollm2_135m_instruct"].found
+    assert "93.8 MiB" in found["model smollm2_135m_instruct"].found
     assert found["cache folder"].found.startswith(str(tmp_path / "new"))
     assert not (tmp_path / "new").exists(), "looking changes nothing"
 

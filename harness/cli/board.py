@@ -11,10 +11,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from harness import numbers
 from harness.cli.display import RunView, title_of
 from harness.records.events import Event, RunStarted
 from harness.records.record import RunRecord
-from harness.report import numbers
 from harness.runs.listener import Listener, RunResult
 from harness.spec.plan import Plan
 
@@ -49,7 +49,7 @@ class Board(Listener):
         self._tally.begin(len(plans))
         if self._console.is_terminal:
             self._live = Live(
-                get_renderable=self._render,
+                get_renderable=self.render,
                 console=self._console,
                 refresh_per_second=FRAMES,
                 transient=True,
@@ -111,7 +111,8 @@ class Board(Listener):
         self._said = self._clock()
         self._console.print(self._tally.text(), markup=False, highlight=False, soft_wrap=True)
 
-    def _render(self) -> Group:
+    def render(self) -> Group:
+        """Every run under way, and how far all are."""
         views = list(self._views.values())
         head = Text(self._tally.text(), style="bold")
         if self._stopping:

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.app import say
-from harness.cli.export import full_form
-from harness.cli.options import FormOption, ReportsOption, RunArgument
+from harness.cli.options import FormOption, QuantOption, ReportsOption, RunArgument, full_form
 from harness.errors import UserError
 from harness.spec.form import parse_form
 
@@ -17,6 +16,7 @@ from harness.spec.form import parse_form
 def card(
     run: RunArgument,
     form: FormOption = "adapter",
+    quant: QuantOption = "",
     to: Annotated[
         Path | None,
         typer.Option(
@@ -26,7 +26,7 @@ def card(
     reports: ReportsOption = Path("reports"),
 ) -> None:
     """Write a model card for a run: base, data, method, scores with intervals, limits, command."""
-    wanted = parse_form(full_form(form, ""), where="--form")
+    wanted = parse_form(full_form(form, quant), where="--form")
     from harness.deploy.card import make_card
     from harness.deploy.results import find_result
 

@@ -16,10 +16,12 @@ from harness.cli.options import (
     DeviceOption,
     FormOption,
     LongestAnswer,
+    QuantOption,
     ReportsOption,
     SeedOption,
     TemperatureOption,
     TrustOption,
+    full_form,
 )
 from harness.cli.terminal import NO_TEXT
 from harness.errors import CorpusError
@@ -39,6 +41,7 @@ def chat(
         ),
     ],
     form: FormOption = "adapter",
+    quant: QuantOption = "",
     max_new_tokens: LongestAnswer = 256,
     temperature: TemperatureOption = 0.0,
     seed: SeedOption = 0,
@@ -47,7 +50,7 @@ def chat(
     trust_remote_code: TrustOption = False,
 ) -> None:
     """Talk to results with the chat template they were trained with; an empty line ends it."""
-    wanted_form = parse_form(form, where="--form")
+    wanted_form = parse_form(full_form(form, quant), where="--form")
     from harness.cli.display import Notes
     from harness.deploy.results import find_result
     from harness.deploy.speak import AnswerStyle, Wanted, open_speaker

@@ -37,7 +37,7 @@ def claims(
         Path | None,
         typer.Option(help="Write findings.md here, with records that hold no data text."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the verdicts as JSON.")] = False,
 ) -> None:
     """List published claims about fine-tuning; with RUNS, judge each from their records."""
     asked = [registry.load_claim(name) for name in claim or registry.claim_names()]

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.spinner import Spinner
 from rich.text import Text
 
+from harness import numbers
 from harness.cli.frame import Frame, bar
 from harness.records.events import (
     Advanced,
@@ -84,7 +85,7 @@ class Display(Listener):
             return
         if self._live is None:
             self._live = Live(
-                get_renderable=self._render,
+                get_renderable=self.render,
                 console=self._console,
                 refresh_per_second=FRAMES_PER_SECOND,
                 transient=True,
@@ -98,7 +99,8 @@ class Display(Listener):
             self._live = None
             self._frame.forget()
 
-    def _render(self) -> Group:
+    def render(self) -> Group:
+        """A panel for each run under way."""
         made = Group(*(view.render() for view in list(self._views.values())))
         self._frame.follow(made)
         return made
@@ -302,7 +304,7 @@ class Notes:
 def _number(name: str, value: float) -> str:
     """``name`` ends in its unit, as everywhere in the harness."""
     if name.endswith("_bytes"):
-        return f"{name.removesuffix('_bytes').replace('_', ' ')} {value / 2**30:.2f} GiB"
+        return f"{name.removesuffix('_bytes').replace('_', ' ')} {numbers.size(value)}"
     if name == "tokens_per_second":
         return f"{value:,.0f} tokens/s"
     return f"{name.replace('_', ' ')} {value:.4g}"

@@ -8,14 +8,17 @@ from typing import Annotated, get_args
 
 import typer
 
+from harness import numbers
 from harness.cli.app import out, say
 from harness.cli.options import (
     DeviceKind,
     DeviceOption,
     FormOption,
+    QuantOption,
     ReportsOption,
     RunArgument,
     TrustOption,
+    full_form,
 )
 from harness.spec.form import parse_form
 from harness.spec.variant import Dtype
@@ -36,20 +39,11 @@ class StoredAs(StrEnum):
         return next((name for name in known if name == self.value), None)
 
 
-def full_form(form: str, quant: str) -> str:
-    """``gguf`` and ``--quant Q8_0`` as one name; Q8_0 where none is given."""
-    if form == "gguf":
-        return f"gguf:{quant or 'Q8_0'}"
-    return f"{form}:{quant}" if quant else form
-
-
 def export(
     run: RunArgument,
     to: Annotated[Path, typer.Option("--to", help="Folder to create.")],
     form: FormOption = "adapter",
-    quant: Annotated[
-        str, typer.Option(help="GGUF type: F16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0, …")
-    ] = "",
+    quant: QuantOption = "",
     dtype: Annotated[
         StoredAs,
         typer.Option(help="Number format of merged weights; run: the one that was scored."),
@@ -75,4 +69,4 @@ def export(
     )
     with Notes(out) as notes:
         done = write_export(find_result(run, reports / "runs"), order, notes)
-    say(f"{done.form.name}: {done.folder} ({done.bytes / 2**20:,.1f} MiB)")
+    say(f"{done.form.name}: {done.folder} ({numbers.size(done.bytes)})")

@@ -14,11 +14,13 @@ from harness.cli.options import (
     DeviceOption,
     FormOption,
     LongestAnswer,
+    QuantOption,
     ReportsOption,
     RunArgument,
     SeedOption,
     TemperatureOption,
     TrustOption,
+    full_form,
 )
 from harness.errors import UserError
 from harness.spec.form import parse_form
@@ -34,6 +36,7 @@ def generate(
     ],
     to: Annotated[Path, typer.Option("--out", help="JSON lines file to write.")],
     form: FormOption = "adapter",
+    quant: QuantOption = "",
     max_new_tokens: LongestAnswer = 256,
     temperature: TemperatureOption = 0.0,
     seed: SeedOption = 0,
@@ -42,7 +45,7 @@ def generate(
     trust_remote_code: TrustOption = False,
 ) -> None:
     """Answer every prompt of a file with a run's result."""
-    wanted_form = parse_form(form, where="--form")
+    wanted_form = parse_form(full_form(form, quant), where="--form")
     from harness.cli.display import Notes
     from harness.deploy.results import find_result
     from harness.deploy.speak import AnswerStyle, Wanted, open_speaker, read_prompts, write_answers

@@ -64,5 +64,5 @@ class Notices(Listener):
 
 def _print_substitutions(plan: Plan, items: Iterable[Substitution]) -> None:
     for item in items:
-        line = f"{item.key} = {item.asked} is replaced by {item.used}: {item.reason}"
+        line = str(item)
         say(f"{title_of(plan)}: {line}", style="yellow")

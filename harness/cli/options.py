@@ -60,11 +60,15 @@ TrustOption = Annotated[
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's folder, SUITE/VARIANT, or SUITE/VARIANT/SEED.")
 ]
+QuantOption = Annotated[
+    str, typer.Option(help="GGUF type: F16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0, …")
+]
 FormOption = Annotated[
     str,
     typer.Option(
         "--form",
-        help="adapter, merged, merged_dequantized, merged_4bit or gguf (gguf:Q8_0 names the type).",
+        help="adapter, merged, merged_dequantized, SCHEME_again (nf4_again, int8_again, …) or gguf "
+        "(gguf:Q8_0 names the type).",
     ),
 ]
 
@@ -79,6 +83,13 @@ def make_request(
 ) -> Request:
     """The options that say what to run, as one value."""
     return Request(tuple(variants), suite, tuple(settings), tuple(tasks), parse_seeds(seeds), name)
+
+
+def full_form(form: str, quant: str = "") -> str:
+    """``gguf`` and ``--quant Q8_0`` as one name; Q8_0 where none is given."""
+    if form == "gguf":
+        return f"gguf:{quant or 'Q8_0'}"
+    return f"{form}:{quant}" if quant else form
 
 
 def runs_folder(reports: Path) -> Path:

@@ -15,7 +15,7 @@ from harness.spec.device import VISIBLE
 if TYPE_CHECKING:
     from harness.records.store import RunStore
     from harness.runs.executor import Executor
-    from harness.runs.order import Order
+    from harness.runs.options import RunOptions
 
 JobsOption = Annotated[
     int,
@@ -31,11 +31,28 @@ SpreadOption = Annotated[
     str,
     typer.Option("--gpus", metavar="LIST", help="Spread runs over these GPUs: 0,1, or all."),
 ]
+TogetherOption = Annotated[
+    int,
+    typer.Option(
+        "--together",
+        min=1,
+        metavar="N",
+        help="Train up to N runs as one on the same base, where only learning rate, seed, rank "
+        "or scale of their adapters differ: costs are then shares.",
+    ),
+]
 ExecutorOption = Annotated[
     str, typer.Option("--executor", help="Where to run: local, ray or slurm.")
 ]
 AddressOption = Annotated[
     str, typer.Option("--address", help="Address of the Ray cluster; auto: this machine's.")
+]
+StoreOption = Annotated[
+    str,
+    typer.Option(
+        metavar="URL",
+        help="Share runs with other machines through a store that fsspec reaches: s3://bucket/name.",
+    ),
 ]
 PartitionOption = Annotated[str, typer.Option("--partition", help="SLURM partition.")]
 
@@ -53,7 +70,7 @@ class Placing:
     address: str = ""
     partition: str = ""
 
-    def make(self, store: RunStore, order: Order) -> Executor:
+    def make(self, store: RunStore, options: RunOptions) -> Executor:
         """The executor; other GPUs than those named are hidden from here on.
 
         Raises:
@@ -63,17 +80,17 @@ class Placing:
 
         self._refuse_strangers()
         if self.executor == "ray":
-            return make_executor("ray", store, order, self.address)
+            return make_executor("ray", store, options, self.address)
         if self.executor == "slurm":
-            return make_executor("slurm", store, order, self.partition)
+            return make_executor("slurm", store, options, self.partition)
         if self.executor != "local":
-            return make_executor(self.executor, store, order)
+            return make_executor(self.executor, store, options)
         gpus = gpu_names(self.gpus)
         if gpus:
             os.environ[VISIBLE] = ",".join(gpus)
             _check_gpus(gpus)
-        order = order.model_copy(update={"warm": True})
-        return make_executor("local", store, order, self.jobs or max(len(gpus), 1), gpus)
+        options = options.model_copy(update={"warm": True})
+        return make_executor("local", store, options, self.jobs or max(len(gpus), 1), gpus)
 
     def _refuse_strangers(self) -> None:
         given = {

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.app import out
+from harness.cli.checks.plans import check_plans
 from harness.cli.devices import DevicesOption, GpusOption, check_devices, with_devices
-from harness.cli.naming import named, said_changes
+from harness.cli.naming import NameOption, named, said_changes
 from harness.cli.options import (
     DeviceKind,
     DeviceOption,
@@ -21,7 +22,6 @@ from harness.cli.options import (
     VariantOption,
     make_request,
 )
-from harness.cli.preflight import preflight
 from harness.cli.sources import DataOption, IncludePathOption, ModelOption, with_sources
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def plan(
     settings: SetOption = [],  # noqa: B006 - typer copies it
     seeds: SeedsOption = "",
     task: TaskOption = [],  # noqa: B006
+    name: NameOption = "",
     model: ModelOption = "",
     data: DataOption = "",
     include_path: IncludePathOption = "",
@@ -52,11 +53,12 @@ def plan(
 
     settings = with_sources(settings, model, data, include_path)
     settings = with_devices(settings, devices, gpus)
-    request = named(make_request(variant, suite, settings, seeds, task), RunStore(reports / "runs"))
+    asked = make_request(variant, suite, settings, seeds, task, name)
+    request = named(asked, RunStore(reports / "runs"))
     plans = resolve(request, _choose_device(device, gpu))
     if not gpu:
         check_devices(plans)
-    preflight(plans)
+    check_plans(plans)
     if as_json:
         _print_json(plans)
         return
@@ -93,6 +95,16 @@ def _print_forecasts(plans: list[Plan], memory: str, reports: Path) -> None:
         out.print(forecast_table([forecast(one, memory, reports / "runs") for one in once]))
         return
     out.print(plan_report(once[0], memory, reports / "runs"))
+    if once[0].training.devices > 1:
+        from harness.forecast.dividing import dividing_report
+
+        out.print(dividing_report(once[0], _room(once[0], memory)))
+
+
+def _room(planned: Plan, memory: str) -> int | None:
+    from harness.spec.gpus import parse_memory
+
+    return parse_memory(memory) if memory else planned.device.memory_bytes
 
 
 def _print_funnel(planned: Plan) -> None:

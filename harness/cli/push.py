@@ -9,14 +9,15 @@ from typing import Annotated
 import typer
 
 from harness.cli.app import out, say
-from harness.cli.export import full_form
 from harness.cli.options import (
     DeviceKind,
     DeviceOption,
     FormOption,
+    QuantOption,
     ReportsOption,
     RunArgument,
     TrustOption,
+    full_form,
 )
 from harness.spec.form import parse_form
 
@@ -25,7 +26,7 @@ def push(
     run: RunArgument,
     to: Annotated[str, typer.Option("--to", help="Repository on the hub: owner/name.")],
     form: FormOption = "adapter",
-    quant: Annotated[str, typer.Option(help="GGUF type: Q8_0, Q4_K_M, …")] = "",
+    quant: QuantOption = "",
     yes: Annotated[
         bool, typer.Option("--yes", help="Upload; without this option the files are only listed.")
     ] = False,
@@ -45,7 +46,7 @@ def push(
     from harness.deploy.export import ExportOrder
     from harness.deploy.push import check_repository, prepare, token_of_environment, upload
     from harness.deploy.results import find_result
-    from harness.report.numbers import size
+    from harness.numbers import size
     from harness.spec.device import detect_device
 
     check_repository(to)

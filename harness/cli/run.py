@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.app import complain, out, say
-from harness.cli.before_run import check_run
+from harness.cli.checks.data import check_run
+from harness.cli.checks.plans import check_plans
 from harness.cli.devices import DevicesOption, GpusOption, check_devices, with_devices
 from harness.cli.naming import NameOption, named, said_changes
 from harness.cli.options import (
@@ -32,8 +33,8 @@ from harness.cli.placing import (
     JobsOption,
     PartitionOption,
     Placing,
+    TogetherOption,
 )
-from harness.cli.preflight import preflight
 from harness.cli.report import write_suite_report
 from harness.cli.sources import DataOption, IncludePathOption, ModelOption, with_sources
 from harness.cli.tracking import TrackOption, keep_report
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from harness.records.store import RunStore
     from harness.runs.executor import Executor
     from harness.runs.listener import RunResult
-    from harness.runs.order import Order
+    from harness.runs.options import RunOptions
     from harness.spec.plan import Plan
     from harness.trackers.tracker import Tracker
 
@@ -70,6 +71,7 @@ def run(
     devices: DevicesOption = 0,
     gpus: GpusOption = "",
     jobs: JobsOption = 0,
+    together: TogetherOption = 1,
     executor: ExecutorOption = "local",
     address: AddressOption = "",
     partition: PartitionOption = "",
@@ -92,19 +94,19 @@ def run(
 ) -> None:
     """Train and score variants, then write the comparative report."""
     from harness.records.store import RunStore
-    from harness.runs.order import Order
+    from harness.runs.options import RunOptions
     from harness.trackers.choose import make_trackers
     from harness.train.path import resolve
 
     store = RunStore(reports / "runs")
-    order = Order(
+    options = RunOptions(
         force=force,
         timeout_seconds=timeout_minutes * 60 or None,
         on_oom=on_oom.value,
         trust_remote_code=trust_remote_code,
     )
     spread = gpus if jobs else ""  # without --jobs, a run is divided over them
-    runner = Placing(executor, jobs, spread, address, partition).make(store, order)
+    runner = Placing(executor, jobs, spread, address, partition).make(store, options)
     if data_folder:
         settings = [*settings, f"score.data_folder={data_folder}"]
     settings = with_sources(settings, model, data, include_path)
@@ -112,12 +114,12 @@ def run(
     request = named(make_request(variant, suite, settings, seeds, task, name), store)
     plans = resolve(request, runner.device(device.value))
     check_devices(plans)
-    preflight(plans)
-    check_run(to_be_run(plans, store, order), reports)
+    check_plans(plans)
+    check_run(to_be_run(plans, store, options), reports)
     trackers = make_trackers(track, reports)
     if changes := said_changes(plans[0]):
         say(changes)
-    records = _records(_carry_out(plans, runner, store, trackers))
+    records = _records(_carry_out(plans, runner, store, trackers, together))
     called = plans[0].suite
     if any(store.folder(record.plan).record.is_file() for record in records):
         page = write_suite_report(reports, called)
@@ -131,7 +133,7 @@ def run(
         raise typer.Exit(code)
 
 
-def to_be_run(plans: list[Plan], store: RunStore, order: Order) -> list[Plan]:
+def to_be_run(plans: list[Plan], store: RunStore, options: RunOptions) -> list[Plan]:
     """Those of ``plans`` that no record makes unnecessary: what did not end well is run again."""
     from harness.runs.supervise import makes_running_unnecessary
 
@@ -139,12 +141,16 @@ def to_be_run(plans: list[Plan], store: RunStore, order: Order) -> list[Plan]:
     return [
         plan
         for plan, record in zip(plans, known, strict=True)
-        if record is None or not makes_running_unnecessary(record, order)
+        if record is None or not makes_running_unnecessary(record, options)
     ]
 
 
 def _carry_out(
-    plans: list[Plan], executor: Executor, store: RunStore, trackers: list[Tracker]
+    plans: list[Plan],
+    executor: Executor,
+    store: RunStore,
+    trackers: list[Tracker],
+    together: int,
 ) -> list[RunResult]:
     from harness.cli.board import Board
     from harness.cli.display import Display
@@ -154,7 +160,7 @@ def _carry_out(
 
     view = Board(out) if len(plans) > 1 else Display(out)
     with closing(warm_start()):
-        return list(run_batch(plans, executor, [view, Notices(store), *trackers]))
+        return list(run_batch(plans, executor, [view, Notices(store), *trackers], together))
 
 
 def _records(results: list[RunResult]) -> list[RunRecord]:

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from harness.cli.app import out
+from harness.cli.checks.plans import check_fields
 from harness.cli.options import SuiteOption
-from harness.cli.preflight import check_fields
 from harness.spec import registry
 from harness.spec.variant import Variant
 

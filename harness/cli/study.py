@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness import numbers
 from harness.cli.app import out, say
-from harness.cli.before_run import check_run
+from harness.cli.checks.data import check_run
+from harness.cli.checks.plans import check_plans
 from harness.cli.options import (
     DeviceKind,
     DeviceOption,
@@ -25,8 +27,8 @@ from harness.cli.placing import (
     PartitionOption,
     Placing,
     SpreadOption,
+    StoreOption,
 )
-from harness.cli.preflight import preflight
 from harness.cli.sources import DataOption, IncludePathOption, ModelOption, with_sources
 from harness.cli.study_tables import (
     between,
@@ -37,7 +39,6 @@ from harness.cli.study_tables import (
 )
 from harness.cli.tracking import TrackOption, keep_report
 from harness.errors import UserError
-from harness.report import numbers
 
 if TYPE_CHECKING:
     from harness.records.store import RunStore
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from harness.spec.study import Spending
     from harness.studies.agenda import Agenda
     from harness.studies.drive import Shard
+    from harness.studies.look import Look
     from harness.studies.open import OpenStudy
     from harness.trackers.tracker import Tracker
 
@@ -82,6 +84,11 @@ def study(
     executor: ExecutorOption = "local",
     address: AddressOption = "",
     partition: PartitionOption = "",
+    store: StoreOption = "",
+    mix_versions: Annotated[
+        bool,
+        typer.Option("--mix-versions", help="Go on although other versions made earlier runs."),
+    ] = False,
     device: DeviceOption = DeviceKind.auto,
     reports: ReportsOption = Path("reports"),
     drop: Annotated[list[str], typer.Option(help="Stop running this variant.")] = [],  # noqa: B006
@@ -99,7 +106,8 @@ def study(
     trust_remote_code: TrustOption = False,
 ) -> None:
     """Answer a question about variants: tune each, add seeds until it is decided, report."""
-    from harness.runs.order import Order
+    from harness.runs.options import RunOptions
+    from harness.studies.look import Look
     from harness.studies.open import StudyRequest, open_study
     from harness.trackers.choose import make_trackers
 
@@ -108,18 +116,22 @@ def study(
     part = _parse_shard(shard)
     spending = _parse_budget(budget)
     placing = Placing(executor, jobs, gpus, address, partition)
-    runner = placing.make(_store(reports), Order(wait=False, trust_remote_code=trust_remote_code))
+    runner = placing.make(
+        _store(reports), RunOptions(wait=False, trust_remote_code=trust_remote_code)
+    )
     settings = with_sources(settings, model, data, include_path)
     request = StudyRequest(
         study=name, settings=tuple(settings), suite=suite, tasks=tuple(task), called=called
     )
     opened = open_study(request, runner.device(device.value), reports, spending)
     trackers = make_trackers(track, reports)
+    look = Look(opened, store, mix_versions=mix_versions)
     if decides:
         opened.steer(drop, add, more_seeds)
+        say("noted; a command that is running this study follows it from its next run on")
     elif not (plan or status):
-        _run(opened, runner, part, trackers)
-    agenda = opened.agenda()
+        _run(look, runner, part, trackers)
+    agenda = look.agenda()
     if plan:
         _show_plan(opened, agenda)
         return
@@ -184,25 +196,29 @@ def _parse_budget(texts: list[str]) -> Spending | None:
         raise
 
 
-def _run(opened: OpenStudy, executor: Executor, shard: Shard, trackers: list[Tracker]) -> None:
+def _run(look: Look, executor: Executor, shard: Shard, trackers: list[Tracker]) -> None:
     """Run all that the study wants; the page is written on every ending, an interrupt too."""
     from harness.cli.board import Board
     from harness.cli.notices import Notices
     from harness.runs.warm_start import warm_start
     from harness.studies.drive import Driver
 
+    opened = look.opened
+    shared = [look.bucket] if look.bucket is not None else []
+
     def listeners(agenda: Agenda) -> list[Listener]:
         say(_round_line(agenda))
-        return [Board(out), Notices(opened.findings.store), *trackers]
+        return [Board(out), Notices(opened.findings.store), *shared, *trackers]
 
-    if opened.agenda().jobs:
+    if look.before_running().jobs:
         plans = [arm.plan for arm in opened.comparison().arms]
-        preflight(plans)
+        check_plans(plans)
         check_run(plans, opened.reports)
         opened.keep_request()
     try:
         with closing(warm_start()):
-            Driver(opened.agenda, opened.findings, executor, listeners, say).drive(shard)
+            driver = Driver(look.before_running, opened.findings, executor, listeners, say)
+            driver.drive(shard, opened.study.together)
     except KeyboardInterrupt:
         say(f"interim page: {opened.write_page(opened.agenda())}")
         raise
@@ -247,7 +263,7 @@ def _show_status(opened: OpenStudy, agenda: Agenda) -> None:
 def _show_plan(opened: OpenStudy, agenda: Agenda) -> None:
     """What the study will need, by stage; nothing is written."""
     from harness.forecast.duration import whole_run_seconds
-    from harness.runs.room import predicted_bytes
+    from harness.runs.shared_devices import predicted_bytes
     from harness.studies.outlook import outlook
 
     runs = opened.findings.store.root

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from harness.report import numbers
+from harness import numbers
 
 if TYPE_CHECKING:
     from harness.studies.agenda import Agenda
@@ -59,7 +59,7 @@ def under_way_table(found: Sequence[UnderWay]) -> Table:
 
 def plan_table(stages: list[Stage]) -> Table:
     """Runs, time, energy and memory of every stage; of all runs, those done included."""
-    table = Table(box=None, padding=(0, 1), title_justify="left")
+    table = Table(box=None, padding=(0, 1), pad_edge=False, title_justify="left")
     table.add_column("stage", no_wrap=True)
     for title in ("runs", "done", "run time", "energy", "memory\nof a run"):
         table.add_column(title, justify="right", no_wrap=True)

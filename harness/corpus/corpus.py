@@ -10,7 +10,7 @@ from harness.corpus.conversation import Conversation, PreferencePair
 from harness.corpus.fields import Complaints
 from harness.corpus.funnel import CountTokens, Funnel
 from harness.corpus.selection import Filter, conversations, filters, preference_pairs
-from harness.corpus.sources import Source, find_source, read_trees
+from harness.corpus.sources import CorpusSource, find_source, read_trees
 from harness.corpus.splits import (
     Exchange,
     check_leakage,
@@ -22,11 +22,10 @@ from harness.corpus.splits import (
 )
 from harness.corpus.trees import MessageTree, TreeGrower, prune
 from harness.errors import CorpusError
-from harness.records.events import Progress, Silence
+from harness.records.events import SILENCE, Progress
 from harness.records.record import CorpusResult
 from harness.spec.suite import CorpusSpec
 
-SILENCE = Silence()
 PROGRESS_TREES = 500
 FEW_TREES = 20
 
@@ -89,7 +88,7 @@ def build_corpus(
 
 
 def _read(
-    source: Source, spec: CorpusSpec, funnel: Funnel, progress: Progress
+    source: CorpusSource, spec: CorpusSpec, funnel: Funnel, progress: Progress
 ) -> tuple[list[MessageTree], tuple[tuple[str, str], ...]]:
     complaints = Complaints(spec.on_bad)
     grower = TreeGrower(complaints)
@@ -210,7 +209,7 @@ def _clean(
 
 
 def _check_sides(
-    source: Source, spec: CorpusSpec, sides: _Sides, funnel: Funnel, trees: int
+    source: CorpusSource, spec: CorpusSpec, sides: _Sides, funnel: Funnel, trees: int
 ) -> None:
     """Refuse a corpus of which a side is empty; ``trees`` is what there was to split.
 

@@ -30,7 +30,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class DataRecord:
     """One record and where it stands."""
 
     place: Location
@@ -63,7 +63,9 @@ ARCHIVES = {b"PK\x03\x04": "zip", b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!": "rar"}
 SUFFIXES = (".gz", ".zst", ".lz4", ".bz2", ".xz")
 
 
-def read_records(path: Path, complaints: Complaints, name: str | None = None) -> Iterator[Record]:
+def read_records(
+    path: Path, complaints: Complaints, name: str | None = None
+) -> Iterator[DataRecord]:
     """Every record of a JSON Lines, JSON, parquet or Arrow file; JSON may be compressed.
 
     Packaging and compression are recognised by content, not by name. ``name`` is what places
@@ -117,7 +119,7 @@ def _damaged(kind: str, where: object, error: BaseException) -> CorpusError:
 
 def _table(
     kind: str, path: Path, name: str, batches: Callable[[Path], Iterator[Any]]
-) -> Iterator[Record]:
+) -> Iterator[DataRecord]:
     """Rows of a table, batch by batch; damage is an error that says after which row it is."""
     from pyarrow import ArrowException
 
@@ -136,7 +138,7 @@ def _table(
             return
         for row in rows:
             number += 1
-            yield Record(Location(name, number, unit="row"), row)
+            yield DataRecord(Location(name, number, unit="row"), row)
 
 
 def _parquet_batches(path: Path) -> Iterator[Any]:
@@ -204,7 +206,7 @@ def _value(item: Any) -> Any:
         return Unreadable(str(error))
 
 
-def _text(path: Path, name: str, head: bytes, complaints: Complaints) -> Iterator[Record]:
+def _text(path: Path, name: str, head: bytes, complaints: Complaints) -> Iterator[DataRecord]:
     found = next((entry for magic, entry in COMPRESSIONS.items() if head.startswith(magic)), None)
     kind, opened = found or ("JSON", lambda path: path.open("rb", buffering=0))
     try:
@@ -218,7 +220,9 @@ def _text(path: Path, name: str, head: bytes, complaints: Complaints) -> Iterato
         raise _unreadable(path, error) from None
 
 
-def _json_records(file: io.BufferedReader, name: str, complaints: Complaints) -> Iterator[Record]:
+def _json_records(
+    file: io.BufferedReader, name: str, complaints: Complaints
+) -> Iterator[DataRecord]:
     """Lines, or the items of one list where the document is a list."""
     if file.peek(3).startswith(BYTE_ORDER_MARK):
         file.read(len(BYTE_ORDER_MARK))
@@ -229,7 +233,7 @@ def _json_records(file: io.BufferedReader, name: str, complaints: Complaints) ->
     for number, line in _lines(file, name, complaints):
         empty = False
         try:
-            record = Record(Location(name, number), parse_json(line, Location(name, number)))
+            record = DataRecord(Location(name, number), parse_json(line, Location(name, number)))
         except CorpusError as error:
             complaints.add(error)
             continue
@@ -238,9 +242,9 @@ def _json_records(file: io.BufferedReader, name: str, complaints: Complaints) ->
         raise CorpusError("the file has no records", where=name)
 
 
-def _document(data: bytes, name: str) -> Iterator[Record]:
+def _document(data: bytes, name: str) -> Iterator[DataRecord]:
     for number, item in enumerate(parse_json(data, Location(name)), start=1):
-        yield Record(Location(name, number, unit="item"), item)
+        yield DataRecord(Location(name, number, unit="item"), item)
 
 
 def _lines(file: BinaryIO, name: str, complaints: Complaints) -> Iterator[tuple[int, bytes]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import chain, islice
 
-from harness.corpus.files import Record
+from harness.corpus.files import DataRecord
 from harness.corpus.trees import Format
 from harness.errors import CorpusError, UnknownName
 from harness.spec.plugins import Plugins
@@ -46,7 +46,7 @@ def load_format(name: str) -> Format:
     raise UnknownName("corpus format", name, ["auto", *format_names()], where="corpus.format")
 
 
-def recognise(records: Iterator[Record], name: str) -> tuple[str, Iterator[Record]]:
+def recognise(records: Iterator[DataRecord], name: str) -> tuple[str, Iterator[DataRecord]]:
     """The format's name, and the records again from the first.
 
     "auto" takes the first format that fits one of the first records.

@@ -18,7 +18,7 @@ from harness.corpus.fields import (
     get_text,
     wrong,
 )
-from harness.corpus.files import Record
+from harness.corpus.files import DataRecord
 from harness.corpus.trees import Format, Leaf, MessageTree, Node, TreeGrower
 from harness.errors import CorpusError
 
@@ -36,7 +36,7 @@ MESSAGE_COLUMNS = {
 }
 
 
-def read_tree_records(records: Iterable[Record], grower: TreeGrower) -> Iterator[MessageTree]:
+def read_tree_records(records: Iterable[DataRecord], grower: TreeGrower) -> Iterator[MessageTree]:
     """OASST ``*.trees.jsonl``: one record per tree, replies nested."""
     for record in records:
         try:
@@ -77,7 +77,9 @@ def _nested(
             queue += [(item, inside.at(n), leaf.node.id) for n, item in enumerate(replies)]
 
 
-def read_message_records(records: Iterable[Record], grower: TreeGrower) -> Iterator[MessageTree]:
+def read_message_records(
+    records: Iterable[DataRecord], grower: TreeGrower
+) -> Iterator[MessageTree]:
     """OASST messages, one a record: ``*.messages.jsonl`` and the hub data set's rows."""
     leaves = []
     for record in records:

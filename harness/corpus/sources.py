@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.corpus.fields import Location
-from harness.corpus.files import SUFFIXES, UNREAD_COLUMNS, Record, read_records
+from harness.corpus.files import SUFFIXES, UNREAD_COLUMNS, DataRecord, read_records
 from harness.corpus.formats import load_format, recognise
 from harness.corpus.trees import MessageTree, TreeGrower
 from harness.errors import CorpusError, FetchError
@@ -26,7 +26,7 @@ NOT_DATA = ("state.json", "dataset_info.json", "dataset_infos.json")
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class CorpusSource:
     """A source found: files, or a hub data set at a revision."""
 
     name: str
@@ -61,7 +61,7 @@ class Source:
         return " ".join(f"{name}={file_sha256(path)}" for name, path in named)
 
 
-def find_source(spec: CorpusSpec) -> Source:
+def find_source(spec: CorpusSpec) -> CorpusSource:
     """Locate ``spec.source``.
 
     A folder's tables (parquet, Arrow) are taken before its texts, since snapshots of the hub
@@ -72,7 +72,7 @@ def find_source(spec: CorpusSpec) -> Source:
     """
     found = HUB_SOURCE.fullmatch(spec.source)
     if found is not None:
-        return Source(found["repository"], (), found["repository"], found["revision"])
+        return CorpusSource(found["repository"], (), found["repository"], found["revision"])
     path = SAMPLE if spec.source == "sample" else Path(spec.source).expanduser()
     if path.is_dir():
         files = _folder_files(path)
@@ -80,14 +80,14 @@ def find_source(spec: CorpusSpec) -> Source:
             raise CorpusError(
                 "the folder holds no data file", where=path, expected=", ".join(TABLES + TEXTS)
             )
-        return Source(path.name, files, folder=path)
+        return CorpusSource(path.name, files, folder=path)
     if not path.is_file():
         raise CorpusError(
             "no such corpus",
             where=f"source = {spec.source!r}",
             expected='"sample", a file, a folder, or "hub:OpenAssistant/oasst1@<commit>"',
         )
-    return Source(path.name, (path,))
+    return CorpusSource(path.name, (path,))
 
 
 def _folder_files(folder: Path) -> tuple[Path, ...]:
@@ -110,7 +110,7 @@ def _folder_files(folder: Path) -> tuple[Path, ...]:
     return tables or tuple(path for path in files if path.name.endswith(TEXTS))
 
 
-def read_trees(source: Source, spec: CorpusSpec, grower: TreeGrower) -> Iterator[MessageTree]:
+def read_trees(source: CorpusSource, spec: CorpusSpec, grower: TreeGrower) -> Iterator[MessageTree]:
     """Every tree of the source, in the order of the files.
 
     Raises:
@@ -132,7 +132,7 @@ def read_trees(source: Source, spec: CorpusSpec, grower: TreeGrower) -> Iterator
     yield from load_format(name).read(chain(records, chain.from_iterable(rest)), grower)
 
 
-def _same_format(records: Iterator[Record], name: str, asked: str) -> Iterator[Record]:
+def _same_format(records: Iterator[DataRecord], name: str, asked: str) -> Iterator[DataRecord]:
     found, records = recognise(records, asked)
     first = next(records, None)
     if first is None:
@@ -147,7 +147,7 @@ def _same_format(records: Iterator[Record], name: str, asked: str) -> Iterator[R
     yield from records
 
 
-def _hub_records(source: Source) -> Iterator[Record]:
+def _hub_records(source: CorpusSource) -> Iterator[DataRecord]:
     import datasets
 
     try:
@@ -161,4 +161,4 @@ def _hub_records(source: Source) -> Iterator[Record]:
     for split, rows in splits.items():
         unread = [name for name in UNREAD_COLUMNS if name in rows.column_names]
         for number, row in enumerate(rows.remove_columns(unread), start=1):
-            yield Record(Location(f"{source.name} {split}", number, unit="row"), row)
+            yield DataRecord(Location(f"{source.name} {split}", number, unit="row"), row)

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.corpus.conversation import Speaker
 from harness.corpus.fields import Location, get_mapping, get_name, get_text, wrong
-from harness.corpus.files import Record
+from harness.corpus.files import DataRecord
 from harness.corpus.trees import MessageTree, Node, TreeGrower
 from harness.errors import CorpusError
 
@@ -50,10 +50,10 @@ ReadThread = Callable[[Mapping[str, Any], Location], Thread]
 
 def thread_reader(
     take: ReadThread,
-) -> Callable[[Iterable[Record], TreeGrower], Iterator[MessageTree]]:
+) -> Callable[[Iterable[DataRecord], TreeGrower], Iterator[MessageTree]]:
     """A reader for layouts whose records are single threads."""
 
-    def read(records: Iterable[Record], grower: TreeGrower) -> Iterator[MessageTree]:
+    def read(records: Iterable[DataRecord], grower: TreeGrower) -> Iterator[MessageTree]:
         for record in records:
             try:
                 data = get_mapping(record.data, record.place)
@@ -107,7 +107,7 @@ def _check_turns(thread: Thread, place: Location) -> None:
         raise wrong("the thread has no reply", place, "at least a prompt and a reply")
 
 
-def _line_up(thread: Thread, record: Record, language: str) -> MessageTree:
+def _line_up(thread: Thread, record: DataRecord, language: str) -> MessageTree:
     """A thread as a tree of one path, with ranked replies at its end.
 
     Threads with one first prompt belong to one tree for the split.

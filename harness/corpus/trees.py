@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.corpus.conversation import Speaker
 from harness.corpus.fields import ColumnUses, Complaints, Location, wrong
-from harness.corpus.files import Record
+from harness.corpus.files import DataRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,4 +186,4 @@ class Format:
 
     description: str
     matches: Callable[[Mapping[str, Any]], bool]
-    read: Callable[[Iterable[Record], TreeGrower], Iterator[MessageTree]]
+    read: Callable[[Iterable[DataRecord], TreeGrower], Iterator[MessageTree]]

@@ -21,13 +21,12 @@ from harness.corpus.sequences import make_training_rows
 from harness.corpus.splits import share_of
 from harness.corpus.tokenised import Tokenised, tokenised_corpus
 from harness.corpus.tokens import TokenSequence
-from harness.records.events import Progress, Silence
+from harness.records.events import SILENCE, Progress
 from harness.records.record import CorpusResult
 from harness.spec.schema import parse
 from harness.spec.suite import Suite
 from harness.spec.variant import Training
 
-SILENCE = Silence()
 BAR_CELLS = 40
 TRAINED = "bold green"
 UNTRAINED = "dim"

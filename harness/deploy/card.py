@@ -6,10 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.deploy.facts import Facts, Measured, facts_of, form_name, metadata, result_files
+from harness import numbers
+from harness.deploy.facts import (
+    MeasuredScore,
+    ResultFacts,
+    facts_of,
+    form_name,
+    metadata,
+    result_files,
+)
 from harness.deploy.results import check_deployable
 from harness.records.store import BrokenRun, StoredRun
-from harness.report import numbers
 from harness.report.reproduce import command
 from harness.report.trust import trusted
 from harness.spec.form import Form
@@ -57,7 +64,7 @@ def make_card(run: StoredRun, form: Form) -> Card:
     return Card(text, result_files(facts))
 
 
-def _body(facts: Facts) -> str:
+def _body(facts: ResultFacts) -> str:
     sections = (
         _opening(facts),
         _base_and_data(facts),
@@ -69,7 +76,7 @@ def _body(facts: Facts) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _opening(facts: Facts) -> str:
+def _opening(facts: ResultFacts) -> str:
     plan = facts.plan
     return (
         f"# {plan.variant} on {plan.model.name}\n\n"
@@ -78,7 +85,7 @@ def _opening(facts: Facts) -> str:
     )
 
 
-def _base_and_data(facts: Facts) -> str:
+def _base_and_data(facts: ResultFacts) -> str:
     plan, corpus = facts.plan, facts.record.corpus
     source = plan.model.source
     name = _plain(corpus.name if corpus else plan.corpus.source)
@@ -107,7 +114,7 @@ def data_license(plan: Plan) -> str:
     return APACHE if hub is not None and hub["repository"] in OASST else NOT_STATED
 
 
-def _method(facts: Facts) -> str:
+def _method(facts: ResultFacts) -> str:
     plan, record = facts.plan, facts.record
     adapter = plan.adapter
     shown = {} if adapter is None else dict(sorted(adapter.fields.items()))
@@ -130,7 +137,7 @@ def _method(facts: Facts) -> str:
     return "\n".join(lines)
 
 
-def _metrics(facts: Facts) -> str:
+def _metrics(facts: ResultFacts) -> str:
     if not facts.measured:
         return "## Metrics\n\nThe run took no scores."
     lines = ["## Metrics", ""]
@@ -150,7 +157,7 @@ def _metrics(facts: Facts) -> str:
     return "\n".join(lines)
 
 
-def _limits(facts: Facts) -> str:
+def _limits(facts: ResultFacts) -> str:
     plan = facts.plan
     lines = [
         "## Limits",
@@ -160,7 +167,7 @@ def _limits(facts: Facts) -> str:
         "- Nothing here tests safety, truth or bias beyond the scores above.",
         "- The limits and the licence of the base model still apply.",
     ]
-    if plan.model.source.kind == "random":
+    if plan.model.is_random:
         lines.append("- The base weights are random: the scores mean nothing.")
     if plan.corpus.source == "sample":
         lines.append("- The data are a small sample, written to try the harness out.")
@@ -169,7 +176,7 @@ def _limits(facts: Facts) -> str:
     return "\n".join(lines)
 
 
-def _limited(measured: Sequence[Measured]) -> dict[str, int]:
+def _limited(measured: Sequence[MeasuredScore]) -> dict[str, int]:
     found = {}
     for item in measured:
         limit = item.score.details.get("limit")
@@ -178,7 +185,7 @@ def _limited(measured: Sequence[Measured]) -> dict[str, int]:
     return found
 
 
-def _how(facts: Facts) -> str:
+def _how(facts: ResultFacts) -> str:
     environment = facts.record.environment
     commit = environment.commit if environment else None
     at = f"Commit `{commit}` of the harness:" if commit else "With the harness:"

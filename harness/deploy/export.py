@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness import numbers
 from harness.deploy.companions import deployed_tokenizer, generation_config
 from harness.deploy.results import check_deployable
 from harness.deploy.size import export_bytes, folder_bytes
-from harness.deploy.whole import check_room, check_target, free_bytes, write_whole
+from harness.deploy.whole import check_room, check_target, write_whole
+from harness.forms.again import check_stored
 from harness.forms.check import check_form
 from harness.forms.make import Making, Parts, write_form
 from harness.records.events import Progress
@@ -18,7 +20,7 @@ from harness.records.store import StoredRun
 from harness.spec.device import Device
 from harness.spec.form import Form
 from harness.spec.model import HubSource, Model
-from harness.spec.storage import write_bytes
+from harness.spec.storage import free_bytes, write_bytes
 from harness.spec.variant import Dtype
 
 if TYPE_CHECKING:
@@ -60,13 +62,14 @@ def export(run: StoredRun, order: ExportOrder, progress: Progress) -> Exported:
     if order.form.kind == "16bit":
         order = ExportOrder(Form("training"), order.target, order.dtype, order.device)
     check_form(plan, order.form)
+    check_stored(order.form, plan)
     quiet_libraries()
     source = fetch(plan.model, progress)
     dtype = order.dtype or plan.stored
     needed = export_bytes(order.form, source, run.folder.adapter, dtype)
     progress.note(
-        f"{order.form.name} needs {needed / 2**20:,.0f} MiB at {order.target.parent.absolute()}, "
-        f"{free_bytes(order.target) / 2**20:,.0f} MiB are free"
+        f"{order.form.name} needs {numbers.size(needed)} at {order.target.parent.absolute()}, "
+        f"{numbers.size(free_bytes(order.target))} are free"
     )
     check_room(order.target, needed)
     parts = make_parts(run, source, order.device, trusted=order.trust_remote_code)

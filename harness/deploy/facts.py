@@ -28,7 +28,7 @@ RELATIONS = {"training": "adapter", "merged": "merge", "merged_dequantized": "me
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredScore:
     """One score of the run with its 95 % interval (None: too few items)."""
 
     score: Score
@@ -48,32 +48,32 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Facts:
+class ResultFacts:
     """What a card is made of. The plan's paths are cut to their last part."""
 
     record: RunRecord
     plan: Plan
     form: Form
     scored: Form
-    measured: tuple[Measured, ...]
+    measured: tuple[MeasuredScore, ...]
 
 
-def facts_of(run: StoredRun, form: Form) -> Facts:
+def facts_of(run: StoredRun, form: Form) -> ResultFacts:
     """The facts of a run in a form; scores of the model as trained where the form has none."""
     evidence = gather([run], (), ReportRequest(suite=run.record.plan.suite))
     known = {scoring.key.precision for scoring in evidence.scorings}
     scored = form if form.name in known else Form("training")
     measured = tuple(
-        Measured(score, value)
+        MeasuredScore(score, value)
         for scoring in evidence.scorings
         if scoring.key.precision == scored.name
         for value in scoring.values.values()
         if (score := scoring.key.find(run.record)) is not None
     )
-    return Facts(run.record, without_folders(run.record.plan), form, scored, measured)
+    return ResultFacts(run.record, without_folders(run.record.plan), form, scored, measured)
 
 
-def metadata(facts: Facts) -> ModelCardData:
+def metadata(facts: ResultFacts) -> ModelCardData:
     """The head of a card: names that the hub knows, and the metrics as ``model-index``."""
     from huggingface_hub import ModelCardData
 
@@ -104,7 +104,7 @@ def _library(form: Form) -> str:
     return "transformers" if form.quant is None else "gguf"
 
 
-def _eval_result(facts: Facts, item: Measured) -> Any:
+def _eval_result(facts: ResultFacts, item: MeasuredScore) -> Any:
     from huggingface_hub import EvalResult
 
     score, ends = item.score, item.interval
@@ -140,7 +140,7 @@ def _dataset(plan: Plan, score: Score) -> dict[str, str]:
     return {"path": data["repository"], "revision": data["revision"], "split": "held_out"}
 
 
-def result_files(facts: Facts) -> dict[str, str]:
+def result_files(facts: ResultFacts) -> dict[str, str]:
     """A file for each data set of the hub that a task's main metric was taken on.
 
     Empty where the installed huggingface_hub does not know the format.
@@ -167,7 +167,7 @@ def result_files(facts: Facts) -> dict[str, str]:
     return {name: yaml_dump(eval_result_entries_to_yaml(found)) for name, found in entries.items()}
 
 
-def _notes(item: Measured) -> str:
+def _notes(item: MeasuredScore) -> str:
     """How the score was taken, as far as the record says."""
     score = item.score
     parts = [score.metric, f"scored as {form_name(score.precision)}"]

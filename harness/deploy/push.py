@@ -18,7 +18,7 @@ TOKEN = "HF_TOKEN"  # noqa: S105 - the variable's name
 
 
 @dataclass(frozen=True)
-class Item:
+class PushedFile:
     """One file that would go: its path in the repository and its bytes."""
 
     name: str
@@ -59,7 +59,7 @@ def token_of_environment() -> str:
     return token
 
 
-def prepare(run: StoredRun, order: ExportOrder, progress: Progress) -> list[Item]:
+def prepare(run: StoredRun, order: ExportOrder, progress: Progress) -> list[PushedFile]:
     """Export a result with its card into ``order.target``; the files that would go, by name.
 
     Raises:
@@ -70,7 +70,7 @@ def prepare(run: StoredRun, order: ExportOrder, progress: Progress) -> list[Item
     export(run, order, progress)
     card.write(order.target)
     return [
-        Item(path.relative_to(order.target).as_posix(), path.stat().st_size)
+        PushedFile(path.relative_to(order.target).as_posix(), path.stat().st_size)
         for path in sorted(order.target.rglob("*"))
         if path.is_file()
     ]

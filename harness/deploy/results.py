@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import numbers
 from harness.errors import HarnessError, InvalidFile, UserError
 from harness.records.record import RunRecord
 from harness.records.store import RunFolder, RunStore, StoredRun
@@ -76,8 +77,7 @@ def _below(name: str, root: Path) -> StoredRun:
 def _not_one(name: str, found: list[RunFolder], there: list[RunFolder], root: Path) -> UserError:
     offered = [str(folder.path.relative_to(root)) for folder in found or there]
     what = f"{name} names {len(found)} runs" if found else f"no such run: {name}"
-    shown = ", ".join(offered[:20]) + (f" and {len(offered) - 20} more" if offered[20:] else "")
-    return UserError(what, where=root, expected=f"one of {shown}")
+    return UserError(what, where=root, expected=f"one of {numbers.some_of(offered, 20)}")
 
 
 def check_deployable(run: StoredRun) -> Plan:

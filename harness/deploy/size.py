@@ -30,7 +30,7 @@ def stored_elements(folder: Path) -> dict[str, int]:
             with path.open("rb") as file:
                 length = int.from_bytes(file.read(8), "little")
                 header = json.loads(file.read(length))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, OverflowError, MemoryError) as error:
             raise InvalidFile(f"not a safetensors file: {error}", where=path) from None
         for name, entry in header.items():
             if name != "__metadata__":
@@ -46,13 +46,13 @@ def folder_bytes(folder: Path) -> int:
 def export_bytes(form: Form, source: Path, adapter: Path, dtype: Dtype) -> int:
     """Upper estimate of the bytes on disk while a form is written.
 
-    NF4 passes through a merged folder, so both count.
+    What is quantized again passes through a merged folder, so both count.
     """
     if form.kind == "training":
         return folder_bytes(adapter)
     elements = sum(stored_elements(source).values())
     merged = elements * ITEM_BYTES[dtype]
-    if form.kind == "merged_4bit":
+    if form.scheme is not None:
         return 2 * merged  # words and output head stay as they are, so this is more than enough
     if form.quant is not None:
         return int(elements * GGUF_BITS[form.quant] / 8)

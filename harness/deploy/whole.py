@@ -10,7 +10,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
+from harness import numbers
 from harness.errors import StorageError, UserError
+from harness.spec.storage import free_bytes
 
 RESERVE_BYTES = 64 << 20  # for what an estimate forgets: configuration, tokenizer, the journal
 
@@ -35,12 +37,6 @@ def check_target(target: Path) -> None:
             break
 
 
-def free_bytes(target: Path) -> int:
-    """Free bytes where ``target`` would lie."""
-    there = next(path for path in target.absolute().parents if path.exists())
-    return shutil.disk_usage(there).free
-
-
 def check_room(target: Path, needed: int) -> None:
     """Refuse to begin what would not fit.
 
@@ -50,7 +46,7 @@ def check_room(target: Path, needed: int) -> None:
     free = free_bytes(target)
     if needed + RESERVE_BYTES > free:
         raise StorageError(
-            f"the export needs {needed / 2**30:.2f} GiB and {free / 2**30:.2f} GiB are free",
+            f"the export needs {numbers.size(needed)} and {numbers.size(free)} are free",
             where=target.parent,
             hint="free some space, or choose another folder",
         )

@@ -7,15 +7,15 @@ from contextlib import contextmanager
 
 from harness.errors import HarnessError, Unpredicted
 from harness.forecast.overhead import CONTEXT_BYTES, NCCL_BYTES, overhead, unread_bytes
-from harness.forecast.weights import standing_bytes
-from harness.records.events import Progress, Silence
+from harness.forecast.recomputation import keeping, keeps_what_fits, with_kept_layers
+from harness.forecast.weights import LastingBytes, standing_bytes
+from harness.records.events import SILENCE, Progress
 from harness.records.record import MemoryPrediction
 from harness.spec.plan import Plan
 from harness.train.path import path_of
 from harness.train.schedule import MicroBatch
 from harness.weights.shape import ParameterCount, count_plan
 
-SILENCE = Silence()
 MOST_ROWS = 4096  # in a micro-batch: more is never asked for, and tiny models would fit millions
 
 
@@ -51,10 +51,11 @@ def _predicted(plan: Plan, largest: MicroBatch | None) -> MemoryPrediction:
     counts = count_plan(plan)
     around = overhead(plan, counts)
     standing = standing_bytes(plan, counts)
-    scoring = around.scoring + standing.base + round(around.heap_share * _scoring_bytes(plan))
+    weights = standing.base + standing.gathered
+    scoring = around.scoring + weights + round(around.heap_share * _scoring_bytes(plan))
     unread = unread_bytes(plan, standing.base)
-    by_phase = {"load": around.loading + standing.base - unread}
-    parts: dict[str, int] = {"weights": standing.base}
+    by_phase = {"load": around.loading + weights - unread}
+    parts: dict[str, int] = {"weights": standing.base, **_gathered(standing)}
     if plan.trains:
         parts = training_parts(plan, counts, largest)
         by_phase |= {"score_base": scoring, "train": sum(parts.values())}
@@ -63,7 +64,25 @@ def _predicted(plan: Plan, largest: MicroBatch | None) -> MemoryPrediction:
     if plan.trains and plan.validation.every:
         paused = standing.optimizer + standing.gradients + parts.get("best weights", 0)
         by_phase["validate"] = by_phase["score"] + paused
-    return MemoryPrediction(by_phase=by_phase, peak_bytes=max(by_phase.values()), parts=parts)
+    return MemoryPrediction(
+        by_phase=by_phase,
+        peak_bytes=max(by_phase.values()),
+        parts=parts,
+        host_bytes=_host_bytes(plan, largest),
+    )
+
+
+def _host_bytes(plan: Plan, largest: MicroBatch | None) -> int | None:
+    """What the fast path keeps beside the device; other paths keep nothing there."""
+    from harness.train.stream.footprint import host_bytes
+
+    if not plan.trains or not plan.training.activation_offload:
+        return None
+    return host_bytes(plan, (largest or MicroBatch.full(plan)).tokens)
+
+
+def _gathered(standing: LastingBytes) -> dict[str, int]:
+    return {"gathered_layers": standing.gathered} if standing.gathered else {}
 
 
 def _scoring_bytes(plan: Plan) -> int:
@@ -115,6 +134,29 @@ def training_parts(
     Raises:
         NotRehearsed: the path cannot rehearse a step of this model.
     """
+    return _training_parts(settle_recomputation(plan, counts, largest), counts, largest)
+
+
+def settle_recomputation(
+    plan: Plan, counts: ParameterCount, largest: MicroBatch | None = None
+) -> Plan:
+    """``plan`` with as many kept layers as fit, where it leaves that to the forecast.
+
+    Raises:
+        NotRehearsed: the path cannot rehearse a step of this model.
+    """
+    if not keeps_what_fits(plan):
+        return plan
+
+    def needed(one: Plan) -> int:
+        return room_needed(one, sum(_training_parts(one, counts, largest).values()))
+
+    return with_kept_layers(plan, needed)
+
+
+def _training_parts(
+    plan: Plan, counts: ParameterCount, largest: MicroBatch | None
+) -> dict[str, int]:
     around = overhead(plan, counts)
     standing = standing_bytes(plan, counts)
     rows = plan.training.micro_batch_size
@@ -127,6 +169,7 @@ def training_parts(
     copied = {"best weights": best} if best and plan.device.kind == "cpu" else {}  # on the host
     return {
         "weights": standing.base,
+        **_gathered(standing),
         "adapter": standing.adapter,
         "optimizer": standing.optimizer,
         **copied,
@@ -162,6 +205,7 @@ def largest_batch(plan: Plan, memory_bytes: int) -> int | None:
     if not plan.trains:
         return None
     counts = count_plan(plan)
+    plan = keeping(plan, 0) if keeps_what_fits(plan) else plan
 
     def needed(rows: int) -> int:
         training = plan.training.model_copy(update={"micro_batch_size": rows})

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness import numbers
 from harness.forecast.duration import expected_seconds, validation_seconds
 from harness.forecast.memory import largest_batch, predict, room_needed
 from harness.records.record import MemoryPrediction
@@ -96,7 +97,7 @@ def forecast_table(forecasts: Sequence[Forecast]) -> RenderableType:
     plan, reference = forecasts[0].plan, reference_of(forecasts)
     room = forecasts[0].room
     kind = "allocated" if plan.device.kind == "cuda" else "resident"
-    into = "" if room is None else f", to fit into {_gib(room)}"
+    into = "" if room is None else f", to fit into {numbers.size(room)}"
     caption = f"GiB, {kind}, predicted; micro-batch: the largest that fits"
     if reference is not None:
         caption += f"; saved: compared with {reference.plan.variant}"
@@ -150,11 +151,7 @@ def _saved(item: Forecast, reference: Forecast | None) -> str:
 
 def _remarks(forecasts: Sequence[Forecast]) -> Iterator[str]:
     """Settings that were replaced, each once, and what makes a variant fit that does not."""
-    replaced = {
-        f"{item.key} = {item.asked} is replaced by {item.used}: {item.reason}": None
-        for one in forecasts
-        for item in one.plan.substitutions
-    }
+    replaced = {str(item): None for one in forecasts for item in one.plan.substitutions}
     yield from replaced
     for one in forecasts:
         if one.fits is False and (tip := hint(one.plan, one.room or 0)):
@@ -190,7 +187,3 @@ def _smaller(micro: int, plan: Plan) -> bool:
 
 def _number(size: int | None) -> str:
     return UNKNOWN if size is None else f"{size / GIB:.2f}"
-
-
-def _gib(size: int) -> str:
-    return f"{size / GIB:.2f} GiB"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.errors import Unpredicted
+from harness.quantize.scheme import find_scheme
 from harness.spec.plan import Plan
 from harness.spec.variant import DTYPE_BYTES
 from harness.weights.shape import ParameterCount
@@ -15,11 +16,15 @@ class LastingBytes:
     """Bytes that stay through a training step."""
 
     trainable: int
-    """Trained parameters; the rest are bytes."""
+    """Trained parameters; the rest are bytes, on each device."""
     base: int
     adapter: int
     gradients: int
     optimizer: int
+    spread: int = 0
+    """Layers that devices share, those of all together."""
+    gathered: int = 0
+    """Layers that are whole for a while, where devices share the base."""
 
 
 def standing_bytes(plan: Plan, counts: ParameterCount) -> LastingBytes:
@@ -28,13 +33,43 @@ def standing_bytes(plan: Plan, counts: ParameterCount) -> LastingBytes:
     adapter = trainable if plan.method == "adapter" else 0
     plain = counts.total - adapter - counts.quantized
     size = DTYPE_BYTES[plan.precision.trainable]
+    base = plain * DTYPE_BYTES[plan.stored] + counts.quantized_bytes
+    layers = _flat_layers(plan) if plan.sharded else []
     return LastingBytes(
         trainable=trainable,
-        base=plain * DTYPE_BYTES[plan.stored] + counts.quantized_bytes,
+        base=base - sum(layers) + -(-sum(layers) // plan.training.devices),
+        spread=sum(layers),
+        gathered=GATHERED * max(layers, default=0),
         adapter=adapter * size,
         gradients=trainable * size,
         optimizer=_optimizer_bytes(plan, counts, size) if trainable else 0,
     )
+
+
+# Sharded layers that are whole at a time: the one in use, and the next or the last.
+GATHERED = 2
+
+
+def _flat_layers(plan: Plan) -> list[int]:
+    """Bytes of each layer that devices share: all but quantization constants.
+
+    Raises:
+        RunError: the model does not say what its layers are.
+    """
+    from harness.quantize.layers import taken_layers
+    from harness.weights.by_layer import decoder_layers
+    from harness.weights.shape import meta_model
+
+    model = meta_model(plan.model)
+    taken = {id(module.weight) for _, module in taken_layers(model, find_scheme(plan.quantization))}
+    unit = DTYPE_BYTES[plan.stored]
+    return [
+        sum(
+            -(-one.numel() // 2) if id(one) in taken else one.numel() * unit
+            for one in layer.parameters()
+        )
+        for _, layer in decoder_layers(model)
+    ]
 
 
 # Bytes of state per trained parameter: Adam's two moments, in 8 bits a byte each and a float32

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness import numbers
 from harness.errors import Unpredicted
 from harness.forecast.duration import expected_seconds, scaled_seconds, validation_seconds
 from harness.forecast.memory import largest_batch, predict, room_needed
@@ -17,9 +18,6 @@ from harness.weights.shape import ParameterCount, count_plan
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-GIB = 1 << 30
-MIB = 1 << 20
 
 
 def plan_report(plan: Plan, memory: str = "", runs: Path = Path("reports/runs")) -> RenderableType:
@@ -71,7 +69,7 @@ def _rows(plan: Plan, count: int) -> str:
 
 def _substitutions(plan: Plan) -> Iterator[str]:
     for item in plan.substitutions:
-        yield f"{item.key} = {item.asked} is replaced by {item.used}: {item.reason}"
+        yield str(item)
 
 
 class _Heard(Silence):
@@ -87,7 +85,7 @@ class _Heard(Silence):
 def _verdict(plan: Plan, prediction: MemoryPrediction | None, room: int | None) -> Iterator[str]:
     if prediction is None:
         if plan.trains and room is not None:
-            yield f"the largest micro-batch that fits into {_gib(room)} is not known"
+            yield f"the largest micro-batch that fits into {numbers.size(room)} is not known"
         return
     needed = room_needed(plan, prediction.peak_bytes)
     where = "of GPU memory, the driver's own included" if plan.device.kind == "cuda" else "resident"
@@ -95,13 +93,16 @@ def _verdict(plan: Plan, prediction: MemoryPrediction | None, room: int | None) 
     if count > 1:
         where = f"on each of {count} GPUs, the driver's own included"
         where = where if plan.device.kind == "cuda" else f"resident in {count} processes"
-    yield f"needs {_gib(needed)} {where}; {prediction.phase} sets the peak"
+    yield f"needs {numbers.size(needed)} {where}; {prediction.phase} sets the peak"
+    if prediction.host_bytes:
+        host = numbers.size(prediction.host_bytes)
+        yield f"needs {host} of page-locked host memory for layer inputs"
     if room is None:
         return
     fits = "fits" if needed <= room else "does not fit"
     rows = largest_batch(plan, room)
     most = "" if rows is None else f"; largest micro-batch that fits: {_rows(plan, rows)}"
-    yield f"{fits} into {_gib(room)}{most}"
+    yield f"{fits} into {numbers.size(room)}{most}"
     if needed > room:
         from harness.forecast.table import hint
 
@@ -155,9 +156,5 @@ def _table(first: str, second: str, rows: dict[str, int]) -> RenderableType:
     table.add_column(first)
     table.add_column(second, justify="right")
     for name, size in rows.items():
-        table.add_row(name.replace("_", " "), _gib(size))
+        table.add_row(name.replace("_", " "), numbers.size(size))
     return table
-
-
-def _gib(size: int) -> str:
-    return f"{size / GIB:.2f} GiB" if size >= GIB else f"{size / MIB:.0f} MiB"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from harness.forms.again import check_again
 from harness.forms.merging import check_mergeable
 from harness.spec.form import Form
 from harness.spec.plan import Plan
@@ -13,10 +17,12 @@ def check_form(plan: Plan, form: Form) -> None:
     Raises:
         UserError: with the reason and what to do.
     """
-    if not form.merges or plan.adapter is None:
+    if not form.merges or not plan.trains:
         return
-    if "model_type" in plan.model.config:
+    if plan.adapter is not None and "model_type" in plan.model.config:
         check_mergeable(plan.adapter, plan.model, form.name)
+    if form.scheme is not None:
+        check_again(form, plan)
     if form.quant is not None:
         from harness.forms.gguf.families import family_of
         from harness.forms.gguf.types import check_library
@@ -24,4 +30,10 @@ def check_form(plan: Plan, form: Form) -> None:
         check_library(form.quant)
         model_type = plan.model.config.get("model_type")
         if isinstance(model_type, str):
-            family_of(model_type)
+            family_of(model_type).check_scaling(_rope_scaling(plan.model.config))
+
+
+def _rope_scaling(config: Mapping[str, Any]) -> str:
+    """The kind of rotary scaling in a ``config.json``, as transformers has written it over time."""
+    found = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    return str(found.get("rope_type") or found.get("type") or "default")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.forms.again import open_again, write_again
 from harness.forms.dequantize import dequantize
 from harness.forms.merging import attach, merge
 from harness.spec.form import Form
@@ -24,12 +25,16 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 @dataclass(frozen=True)
 class Parts:
-    """What a form is made from: the plan, the fetched base weights, the trained adapter."""
+    """What a form is made from: the plan, the fetched base weights, the trained adapter.
+
+    ``whole``: the weights at ``source`` are themselves the trained ones, and there is no adapter.
+    """
 
     plan: Plan
     source: Path
     adapter: Path
     trusted: bool = False
+    whole: bool = False
 
     def base(self, quantization: Quantization | None = None, dtype: Dtype | None = None) -> Any:
         """The base model, quantized as planned unless told otherwise, on the plan's device."""
@@ -54,8 +59,10 @@ def merged(parts: Parts, dtype: Dtype | None = None) -> PreTrainedModel:
     """
     import torch
 
-    wrapped = attach(parts.base(Quantization(), "float32"), parts.adapter)
-    return merge(wrapped, form="merged").to(getattr(torch, dtype or parts.plan.stored))
+    model = parts.base(Quantization(), "float32")
+    if not parts.whole:
+        model = merge(attach(model, parts.adapter), form="merged")
+    return model.to(getattr(torch, dtype or parts.plan.stored))
 
 
 def merged_dequantized(parts: Parts, dtype: Dtype | None = None) -> PreTrainedModel:
@@ -97,27 +104,19 @@ def write_form(parts: Parts, form: Form, folder: Path, making: Making | None = N
         return
     how.note("merging into the original weights")
     if form.quant is not None:
-        from harness.forms.gguf.write import write_gguf
+        from harness.forms.gguf.write import is_scaled, write_gguf
 
         model = merged(parts, "float32")
         how.note(f"writing {form.quant}")
         write_gguf(gguf_file(folder, form), model, how.speech, form.quant, how.tell)
+        if is_scaled(model.config):
+            how.note("llama.cpp reads this file whole; transformers leaves out its rotary scaling")
     elif form.kind == "merged":
         merged(parts, how.dtype).save_pretrained(folder)
     else:
-        _write_four_bits(parts, folder, how)
-
-
-def _write_four_bits(parts: Parts, folder: Path, how: Making) -> None:
-    scratch = folder / ".merged"
-    merged(parts, how.dtype).save_pretrained(scratch)
-    how.note("quantizing again to NF4")
-    try:
-        double = parts.plan.quantization.double
-        again = parts.of(scratch).base(Quantization(type="nf4", double=double))
-        again.save_pretrained(folder)
-    finally:
-        shutil.rmtree(scratch)
+        model = merged(parts, how.dtype)
+        how.note(f"quantizing again: {form.name}")
+        write_again(parts, form, model, folder)
 
 
 def gguf_file(folder: Path, form: Form) -> Path:
@@ -141,12 +140,9 @@ def open_form(parts: Parts, form: Form, folder: Path) -> Any:
         model = parts.base(Quantization(), "float32")
         dtype = getattr(torch, parts.plan.stored)
         return read_weights(gguf_file(folder, form), model).to(dtype)
-    model = parts.of(folder).base(Quantization())  # a quantized folder says so itself
-    if form.kind == "merged_4bit":
-        from harness.quantize.bitsandbytes import keep_as_quantized
-
-        keep_as_quantized(model)
-    return model
+    if form.scheme is not None:
+        return open_again(parts, form, folder)
+    return parts.of(folder).base(Quantization())
 
 
 def make(parts: Parts, form: Form, scratch: Path) -> Any:

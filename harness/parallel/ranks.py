@@ -34,6 +34,8 @@ TOLD = (
 # All processes are on one machine, whose name need not be known to any server.
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
 
+BACKENDS = ("gloo", "NCCL")  # in the words of an error that one of them has raised
+
 
 class Ranks(Protocol):
     """The processes that carry out a plan together. Every one of them makes the same calls.
@@ -148,6 +150,23 @@ def _lost(what: str) -> Iterator[None]:
         raise LostDevice(
             f"another device's process has ended or does not answer: {reason}", where=what
         ) from error
+
+
+@contextmanager
+def noticing_lost() -> Iterator[None]:
+    """Turn what torch's own collectives raise for a missing process into the one condition.
+
+    Sharded layers wait for other devices in every forward and backward pass. Any other error
+    goes on as it is.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        said = str(error)
+        if type(error).__name__.startswith("Dist") or any(word in said for word in BACKENDS):
+            with _lost("in a sharded layer"):
+                raise
+        raise
 
 
 @contextmanager

@@ -24,6 +24,7 @@ class Bitsandbytes(Scheme):
 
     packages = ("bitsandbytes",)
     loggers = ("bitsandbytes",)
+    stores = True
     flag: str
     """Transformers' mark of a model loaded so, which PEFT reads."""
 
@@ -36,7 +37,7 @@ class Bitsandbytes(Scheme):
         from harness.quantize.layers import replace_layers
 
         model = open_model(
-            device_map={"": target.device}, quantization_config=self._transformers_config(target)
+            device_map={"": target.device}, quantization_config=self.transformers_config(target)
         )
         replace_layers(model, self, target)  # what transformers passes over, Falcon's for example
         keep_as_quantized(model)
@@ -51,8 +52,14 @@ class Bitsandbytes(Scheme):
         for flag in ("is_loaded_in_4bit", "is_loaded_in_8bit"):
             setattr(model, flag, flag == self.flag)
 
-    def _transformers_config(self, target: Target) -> Any:
-        raise NotImplementedError
+    def complete(self, model: nn.Module) -> None:
+        """Neither repacked nor taken for an unquantized model."""
+        keep_as_quantized(model)
+        self.mark(model)
+
+    def reopened(self, model: nn.Module) -> None:
+        """As after loading."""
+        keep_as_quantized(model)
 
 
 class BlockSettings(Frozen):
@@ -88,10 +95,7 @@ class FourBit(Bitsandbytes):
         """By transformers, which knows the usual block size only."""
         if _block_size(target.quantization) == BLOCK:
             return super().load(open_model, target)
-        model = Scheme.load(self, open_model, target)
-        keep_as_quantized(model)
-        self.mark(model)
-        return model
+        return Scheme.load(self, open_model, target)
 
     def stored_bytes(self, quantization: Quantization, rows: int, columns: int) -> int:
         """Packed weights and constants; the code book of 16 values is the format's."""
@@ -102,7 +106,8 @@ class FourBit(Bitsandbytes):
             constants = blocks + 4 * -(-blocks // NESTED_BLOCK) + 4
         return -(-elements // 2) + constants
 
-    def _transformers_config(self, target: Target) -> Any:
+    def transformers_config(self, target: Target) -> Any:
+        """Bitsandbytes' four bits; the stored layers know their block size themselves."""
         from transformers import BitsAndBytesConfig
 
         return BitsAndBytesConfig(
@@ -114,6 +119,7 @@ class FourBit(Bitsandbytes):
 
     def quantize(self, linear: nn.Linear, target: Target) -> nn.Module:
         """Bitsandbytes' own layer."""
+        import torch
         from bitsandbytes.nn import Params4bit
 
         four = self._empty(linear, target)
@@ -123,6 +129,7 @@ class FourBit(Bitsandbytes):
             quant_type=self.name,
             compress_statistics=target.quantization.double,
             blocksize=_block_size(target.quantization),
+            quant_storage=target.storage or torch.uint8,
             module=four,
         ).to(linear.weight.device)
         return four  # type: ignore[no-any-return]
@@ -155,6 +162,7 @@ class FourBit(Bitsandbytes):
                 compute_dtype=target.compute,
                 compress_statistics=target.quantization.double,
                 quant_type=self.name,
+                quant_storage=target.storage or torch.uint8,
             )
         if linear.bias is not None:
             four.bias = linear.bias

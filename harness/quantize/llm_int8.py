@@ -27,7 +27,8 @@ class Int8(Bitsandbytes):
         del quantization
         return rows * columns + 4 * rows
 
-    def _transformers_config(self, target: Target) -> Any:
+    def transformers_config(self, target: Target) -> Any:
+        """Bitsandbytes' eight bits."""
         from transformers import BitsAndBytesConfig
 
         del target

@@ -34,11 +34,16 @@ class Open(Protocol):
 
 @dataclass(frozen=True)
 class Target:
-    """What a base is to become: its quantization, the dtype of its products and the device."""
+    """What a base is to become: its quantization, the dtype of its products and the device.
+
+    ``storage`` is the dtype that packed weights are kept in, where a scheme leaves the choice
+    (:attr:`Scheme.storage`); None: bytes.
+    """
 
     quantization: Quantization
     compute: torch.dtype
     device: str
+    storage: torch.dtype | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,8 @@ class Scheme(ABC):
     """Loggers of the packages whose warnings say nothing to a user of the harness."""
     plain_product: ClassVar[bool] = True
     """Whether a layer's product is that with its dequantized weight, and nothing else."""
+    stores: ClassVar[bool] = False
+    """Whether transformers reads a folder of such layers (:meth:`transformers_config`)."""
 
     # Planning
 
@@ -127,7 +134,12 @@ class Scheme(ABC):
 
         model = open_model(device_map={"": "cpu"})
         replace_layers(model, self, target)
+        self.complete(model)
         return model.to(target.device)
+
+    def complete(self, model: nn.Module) -> None:
+        """What is left to do to a model whose layers :meth:`quantize` has made."""
+        self.mark(model)
 
     def takes(self, module: nn.Module) -> bool:
         """Whether ``module`` is a layer that this scheme quantizes, wherever it stands."""
@@ -145,6 +157,14 @@ class Scheme(ABC):
 
     def mark(self, model: nn.Module) -> None:
         """Leave on a phantom the marks that PEFT looks for on a loaded model."""
+        del model
+
+    def transformers_config(self, target: Target) -> Any:
+        """How transformers describes such layers in ``config.json``, so that it reads them back."""
+        raise NotImplementedError(f"transformers has no configuration for {target.quantization}")
+
+    def reopened(self, model: nn.Module) -> None:
+        """Make of a model that transformers has read what :meth:`load` would have made."""
         del model
 
     @abstractmethod

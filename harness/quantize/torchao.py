@@ -22,6 +22,7 @@ class WeightOnly(Scheme):
 
     packages = ("torchao",)
     extra = "torchao"
+    stores = True
     # PEFT imports torchao wherever it is installed; it looks for kernels of other machines.
     loggers = ("torchao", "torch.utils._pytree")
 
@@ -37,13 +38,25 @@ class WeightOnly(Scheme):
     def quantize(self, linear: nn.Linear, target: Target) -> nn.Module:
         """The layer with torchao's tensor for a weight."""
         from torch import nn
-        from torchao import quantization
+        from torchao.quantization import quantize_
 
         del target
         around = nn.Sequential(linear)
-        quantization.quantize_(around, getattr(quantization, self._config)())
+        quantize_(around, self._own_config())
         linear.requires_grad_(requires_grad=False)
         return around[0]
+
+    def transformers_config(self, target: Target) -> Any:
+        """Torchao's configuration in transformers' words."""
+        from transformers import TorchAoConfig
+
+        del target
+        return TorchAoConfig(self._own_config())
+
+    def _own_config(self) -> Any:
+        from torchao import quantization
+
+        return getattr(quantization, self._config)()
 
     def weigh(self, parameter: nn.Parameter, module: nn.Module) -> Weighed | None:
         """Codes and scales inside torchao's tensor."""

@@ -138,6 +138,9 @@ class Silence:
         """Drop it."""
 
 
+SILENCE = Silence()
+
+
 class EventLog:
     """Appends events to a file. A Progress for whatever phase is under way."""
 

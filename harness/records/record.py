@@ -104,6 +104,10 @@ class TrainResult(Frozen):
     throughput: Throughput
     compile_seconds: float | None = None
     trainer: str = Field(description="which path ran: plain, fast or recorded")
+    kept_layers: Count | None = Field(
+        default=None,
+        description="with recomputation of some layers: those that kept what they computed",
+    )
     validation: ValidationResult | None = None
 
 
@@ -287,6 +291,9 @@ class MemoryPrediction(Frozen):
     parts: dict[str, int] = Field(
         default_factory=dict, description="what the peak of a training step is made of"
     )
+    host_bytes: Count | None = Field(
+        default=None, description="page-locked host memory for layer inputs, beside a GPU's own"
+    )
 
     @property
     def phase(self) -> str:
@@ -325,6 +332,12 @@ class RunRecord(Versioned):
         default=False,
         description="forked from a process that had loaded the libraries: they are resident from "
         "the first phase on, also those that the run does not use",
+    )
+
+    together: int = Field(
+        default=1,
+        description="runs that trained as one on the same base, this one included: seconds, energy "
+        "and peaks of what they did as one are each run's equal share",
     )
 
     def score(

@@ -35,9 +35,9 @@ class RunFolder:
         return self.path / "plan.json"
 
     @property
-    def order(self) -> Path:
+    def options(self) -> Path:
         """How the plan is to be treated, written by the parent too."""
-        return self.path / "order.json"
+        return self.path / "options.json"
 
     @property
     def record(self) -> Path:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from harness.spec.schema import Frozen
+
+if TYPE_CHECKING:
+    from harness.records.record import RunRecord
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -31,3 +35,16 @@ class ValidationResult(Frozen):
     def lowest(self) -> ValidationPoint:
         """The point of the lowest loss, the first of several."""
         return min(self.points, key=lambda point: point.loss)
+
+
+def validation_loss(record: RunRecord) -> float:
+    """Nats a token on the validation split; infinite where the run did not end well.
+
+    Raises:
+        ValueError: the run was scored on the held-out split, by which nothing may be chosen.
+    """
+    if record.plan.score.split != "validation" or record.score("held_out", "perplexity"):
+        msg = f"{record.plan.run_name} was scored on the held-out split: not a trial"
+        raise ValueError(msg)
+    found = record.score("validation", "perplexity") if record.status == "ok" else None
+    return math.inf if found is None else math.log(found.value)

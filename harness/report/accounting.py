@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from harness.report import numbers
+from harness import numbers
 from harness.report.blocks import (
     Block,
     Cell,
@@ -18,7 +18,7 @@ from harness.report.blocks import (
 )
 from harness.report.cells import difference_text, judged_cell
 from harness.report.evidence import Evidence
-from harness.report.questions import GAIN, Answer, Question
+from harness.report.questions import GAIN, JudgedQuestion, Question
 from harness.report.ranking import packed_base
 
 
@@ -60,7 +60,7 @@ def accounting_section(evidence: Evidence) -> Section | None:
     )
 
 
-def _cells(evidence: Evidence, answer: Answer) -> tuple[Cell, ...]:
+def _cells(evidence: Evidence, answer: JudgedQuestion) -> tuple[Cell, ...]:
     assert evidence.main is not None  # noqa: S101 - the caller has looked
     question, found = answer.question, answer.difference
     own, other = question.row.weight_bytes, question.against.weight_bytes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from harness.report import numbers
+from harness import numbers
 from harness.report.evidence import Evidence
 from harness.report.gains import gains
 from harness.report.recommend import Recommendation, recommend

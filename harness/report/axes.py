@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from harness.report import numbers
+from harness import numbers
 from harness.report.blocks import AxesChoice, Choosable, Quantity
 from harness.report.decision import shipped_bytes
 from harness.report.evidence import Evidence

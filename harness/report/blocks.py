@@ -33,7 +33,7 @@ class Prose:
 
 
 @dataclass(frozen=True)
-class Note:
+class Caveat:
     """A caveat the reader must not miss."""
 
     text: str
@@ -179,7 +179,7 @@ class Details:
     name: str = ""
 
 
-Block = Prose | Note | Facts | Table | Figure | Chart | Code | Details
+Block = Prose | Caveat | Facts | Table | Figure | Chart | Code | Details
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ MOST = 16_000_000  # characters of all texts
 
 
 @dataclass(frozen=True)
-class Item:
+class ItemText:
     """What one item asks: prompt, reference and, where there are some, the choices."""
 
     prompt: str = ""
@@ -31,7 +31,7 @@ class Item:
 
 
 @dataclass
-class Results:
+class ItemResults:
     """One score, item by item.
 
     ``values`` are ratios of numerator to denominator, means over the seeds of a row, and
@@ -39,7 +39,7 @@ class Results:
     """
 
     scoring: Scoring
-    items: dict[str, Item] = field(default_factory=dict)
+    items: dict[str, ItemText] = field(default_factory=dict)
     values: dict[str, dict[str, float]] = field(default_factory=dict)
     answers: dict[str, dict[str, str]] = field(default_factory=dict)
 
@@ -52,7 +52,7 @@ class Results:
         return sorted(self.items, key=lambda name: -apart[name])
 
 
-class Store:
+class TextStore:
     """Texts of a page, each kept once, up to a number of characters in all."""
 
     def __init__(self, most: int = MOST) -> None:
@@ -111,7 +111,7 @@ def item_data(evidence: Evidence, most: int = MOST) -> dict[str, Any] | None:
     if not shown:
         return None
     shown.sort(key=lambda results: not any(item.prompt for item in results.items.values()))
-    store = Store(most)
+    store = TextStore(most)
     labels = [row.label for row in evidence.ranked if row.finished]
     return {
         "rows": [
@@ -126,7 +126,7 @@ def item_data(evidence: Evidence, most: int = MOST) -> dict[str, Any] | None:
     }
 
 
-def _score(results: Results, labels: Sequence[str], store: Store) -> dict[str, Any]:
+def _score(results: ItemResults, labels: Sequence[str], store: TextStore) -> dict[str, Any]:
     """One score with its items by number, in their order in the file."""
     scoring, place = results.scoring, {}
     for name in results.by_disagreement():
@@ -151,9 +151,9 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.5g}")
 
 
-def read_results(rows: Iterable[Row], scoring: Scoring) -> Results:
+def read_results(rows: Iterable[Row], scoring: Scoring) -> ItemResults:
     """Read one score's items over all finished runs."""
-    results = Results(scoring)
+    results = ItemResults(scoring)
     for row in rows:
         by_seed: list[dict[str, float]] = []
         for run in row.runs:
@@ -179,15 +179,17 @@ def _ratios(table: Mapping[str, list[Any]]) -> dict[str, float]:
     return {name: above / below for name, above, below in columns if below}
 
 
-def _take_texts(results: Results, label: str, table: Mapping[str, list[Any]], metric: str) -> None:
+def _take_texts(
+    results: ItemResults, label: str, table: Mapping[str, list[Any]], metric: str
+) -> None:
     """What the items ask, where no earlier run said it, and what this run answered."""
     for index, name in enumerate(table["item"]):
         cells = {key: table[key][index] for key in TEXTS if table.get(key)}
         choices = tuple(str(choice) for choice in cells.get("continuations") or ())
-        if not results.items.get(name, Item()).prompt:
+        if not results.items.get(name, ItemText()).prompt:
             prompt, target = str(cells.get("prompt") or ""), str(cells.get("target") or "")
-            results.items[name] = Item(prompt, _reference(target, choices), choices)
-        answer = cells.get("answer") or _chosen(cells, choices, metric)
+            results.items[name] = ItemText(prompt, _reference(target, choices), choices)
+        answer = cells.get("answer") or likeliest(cells, choices, metric)
         if answer:
             results.answers.setdefault(label, {})[name] = str(answer)
 
@@ -198,7 +200,7 @@ def _reference(target: str, choices: Sequence[str]) -> str:
     return choices[number].strip() if 0 <= number < len(choices) > 1 else target
 
 
-def _chosen(cells: Mapping[str, Any], choices: Sequence[str], metric: str) -> str:
+def likeliest(cells: Mapping[str, Any], choices: Sequence[str], metric: str) -> str:
     """The likeliest choice; per character where the metric is normalised so, as lm-eval does."""
     found = cells.get("log_likelihoods") or ()
     if len(choices) < 2 or len(found) != len(choices):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 
+from harness import numbers
 from harness.records.record import RunRecord
-from harness.report import numbers
 from harness.report.blocks import Cell, Tone, unknown
 from harness.report.judging import Difference
 from harness.report.scoring import RowScore, Scoring

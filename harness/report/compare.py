@@ -53,7 +53,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Pair:
+class ComparedRow:
     """A row of A beside a row of B, with every quantity that both have."""
 
     label: str
@@ -68,7 +68,7 @@ class Comparison:
 
     before: Side
     after: Side
-    pairs: tuple[Pair, ...]
+    pairs: tuple[ComparedRow, ...]
     unmatched: tuple[str, ...]
     margin: float
 
@@ -97,12 +97,12 @@ def compare(before: Side, after: Side, margin: float = 0.01) -> Comparison:
     return Comparison(before, after, pairs, tuple(unmatched), margin)
 
 
-def _pair(before: Row, after: Row, margin: float) -> Pair:
+def _pair(before: Row, after: Row, margin: float) -> ComparedRow:
     rows = (replace(before, label=BEFORE), replace(after, label=AFTER))
     label = before.label if before.label == after.label else f"{after.label} against {before.label}"
     failed = next((f"{row.label} has no finished run" for row in rows if not row.finished), None)
     if failed is not None:
-        return Pair(label, (), {}, failed)
+        return ComparedRow(label, (), {}, failed)
     missing: dict[str, str] = {}
     scored = []
     for key in score_keys(rows):
@@ -114,7 +114,7 @@ def _pair(before: Row, after: Row, margin: float) -> Pair:
         _judged(change, effect, scale, adjusted.get(change.name))
         for change, effect, scale in scored
     ]
-    return Pair(label, (*changes, *_cost_changes(rows)), missing)
+    return ComparedRow(label, (*changes, *_cost_changes(rows)), missing)
 
 
 def _score_change(

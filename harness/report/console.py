@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from harness.report import numbers
+from harness import numbers
 from harness.report.build import Report
 from harness.report.cells import TONES, WORDS
-from harness.report.compare import Change, Comparison, Pair
+from harness.report.compare import Change, ComparedRow, Comparison
 from harness.report.gate import GateResult, no_interval, sentence, show_change
 from harness.report.ranking import ranking
 
@@ -112,7 +112,7 @@ def comparison_table(comparison: Comparison) -> RichTable:
     return shown
 
 
-def _pair_rows(pair: Pair) -> list[list[RichText]]:
+def _pair_rows(pair: ComparedRow) -> list[list[RichText]]:
     if pair.failed is not None:
         return [[_text(pair.failed, "red"), *[_text("–")] * 4, _text("cannot compare", "red")]]
     rows = [_change_row(change) for change in pair.changes]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from harness import numbers
 from harness.records.record import COSTED
-from harness.report import numbers
 from harness.report.blocks import (
     Block,
     Cell,
@@ -75,10 +75,9 @@ def _not_predicted(rows: list[Row]) -> str:
     named = [row.label for row in rows if row.finished and row.records[0].prediction is None]
     if not named:
         return ""
-    which = f"{', '.join(named[:5])}{' and others' if len(named) > 5 else ''}"
     return (
-        f" Not predicted: {which} (a training step could not be simulated without weights, or "
-        "the record does not say)."
+        f" Not predicted: {numbers.some_of(named, 5)} (a training step could not be simulated "
+        "without weights, or the record does not say)."
     )
 
 
@@ -88,10 +87,10 @@ def _warm(evidence: Evidence, rows: list[Row]) -> str:
     named = sorted({label for label, warm in runs if warm})
     if evidence.memory_kind != "peak_resident_bytes" or len({warm for _, warm in runs}) < 2:
         return ""
-    which = f"{', '.join(named[:5])}{' and others' if len(named) > 5 else ''}"
     return (
-        f" Forked from a process that had loaded all libraries: {which}. A fork's resident memory "
-        "lacks the pages of library files that it has not touched, and all libraries are loaded "
+        " Forked from a process that had loaded all libraries: "
+        f"{numbers.some_of(named, 5)}. A fork's resident memory lacks the pages of library files "
+        "that it has not touched, and all libraries are loaded "
         "from its first phase on, so it reads lower than that of the other runs, which loaded "
         "each library when they needed it."
     )

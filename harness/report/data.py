@@ -7,16 +7,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cache
 
+from harness import numbers
 from harness.records.record import CorpusResult, Generation
-from harness.report import numbers
 from harness.report.blocks import (
     Block,
+    Caveat,
     Cell,
     Code,
     Column,
     Details,
     Figure,
-    Note,
     Section,
     Table,
     prose,
@@ -41,7 +41,9 @@ def corpus_section(evidence: Evidence) -> Section | None:
     corpus = found.most_common(1)[0][0]
     blocks: list[Block] = [_origin(corpus)]
     if len(found) > 1:
-        blocks.append(Note(f"Runs used {len(found)} different corpora; the most common is shown."))
+        blocks.append(
+            Caveat(f"Runs used {len(found)} different corpora; the most common is shown.")
+        )
     if len(corpus.languages) > 1:
         blocks.append(Details("Languages", (_languages(corpus),)))
     if corpus.funnel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from harness.report import numbers
+from harness import numbers
 from harness.report.blocks import Block, Fact, Facts
 from harness.report.cells import difference_text
 from harness.report.evidence import Evidence
@@ -128,9 +128,7 @@ def what_would_change(evidence: Evidence, found: Recommendation | None) -> list[
     rivals = [label for label in rivals if evidence.by_label[label].plan.trains]
     if rivals:
         more = "more seeds or items may show one of them to be better"
-        named = ", ".join(rivals[:MANY_CHANGES]) + (
-            f" and {len(rivals) - MANY_CHANGES} others" if len(rivals) > MANY_CHANGES else ""
-        )
+        named = numbers.some_of(rivals, MANY_CHANGES)
         texts.append(f"{named} may be as good or better: {more}.")
     texts += _without_training(evidence, chosen)
     smaller = _smaller(evidence, chosen)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from harness import numbers
 from harness.records.record import DeviceCost, PhaseCost
-from harness.report import numbers
 from harness.report.blocks import Cell, Column, Section, Table, prose, unknown
 from harness.report.evidence import Evidence
 from harness.report.rows import MEMORY_KINDS, Row

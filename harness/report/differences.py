@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from harness.report import numbers
+from harness import numbers
 from harness.report.blocks import (
     Block,
     Cell,

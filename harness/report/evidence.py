@@ -15,7 +15,7 @@ from harness.records.store import BrokenRun, StoredRun
 from harness.report.contest import Contest, hold_contest
 from harness.report.judging import adjust
 from harness.report.pairing import ScoreKey
-from harness.report.questions import Answer, Asked, ask
+from harness.report.questions import Asked, JudgedQuestion, ask
 from harness.report.rows import Row, make_rows, memory_kind
 from harness.report.sample import Sample
 from harness.report.scoring import Scoring, make_scoring, score_keys, with_differences
@@ -58,7 +58,7 @@ class Evidence:
     rows: tuple[Row, ...]
     reference: str | None
     scorings: tuple[Scoring, ...]
-    answers: tuple[Answer, ...]
+    answers: tuple[JudgedQuestion, ...]
     broken: tuple[BrokenRun, ...]
     memory_kind: str
     asked: str | None = None
@@ -130,7 +130,7 @@ def _primary_first(keys: list[ScoreKey], rows: Sequence[Row]) -> tuple[list[Scor
     if not named:
         return keys, None
     wanted = named.most_common(1)[0][0]
-    fitting = [key for key in keys if wanted in (f"{key.task} {key.metric}", key.title)]
+    fitting = [key for key in keys if key.is_called(wanted)]
     if not fitting:
         return keys, wanted
     return [fitting[0], *(key for key in keys if key != fitting[0])], None
@@ -138,7 +138,7 @@ def _primary_first(keys: list[ScoreKey], rows: Sequence[Row]) -> tuple[list[Scor
 
 def _explore(
     rows: Sequence[Row], scorings: Sequence[Scoring], reference: str | None
-) -> tuple[tuple[Scoring, ...], tuple[Answer, ...]]:
+) -> tuple[tuple[Scoring, ...], tuple[JudgedQuestion, ...]]:
     """Correct all secondary comparisons together: other scores, and questions on the primary one.
 
     The primary score's comparisons with the reference keep Holm's correction. A question about
@@ -164,11 +164,11 @@ def _explore(
     return (main, *judged), tuple(answers)
 
 
-def _known(main: Scoring, item: Asked, reference: str | None) -> Answer | None:
+def _known(main: Scoring, item: Asked, reference: str | None) -> JudgedQuestion | None:
     """The answer to a question about two rows that the primary comparisons hold already."""
     row, against = item.question.row.label, item.question.against.label
     if against == reference and row in main.differences:
-        return Answer(item.question, main.differences[row])
+        return JudgedQuestion(item.question, main.differences[row])
     if row == reference and against in main.differences:
         turned = Asked(item.question, main.effects[against].negated())
         return turned.answer(main.differences[against].adjusted_p, main.scale)

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harness import numbers
 from harness.records.record import RunRecord, Score
 from harness.records.store import StoredRun
-from harness.report import numbers
 from harness.report.blocks import (
     Block,
+    Caveat,
     Cell,
     Column,
-    Note,
     Section,
     Table,
     Tone,
@@ -62,7 +62,7 @@ def forms_section(evidence: Evidence) -> Section | None:
         return None
     loud = [item for item in found if item.divergence.value > LOUD_NATS]
     blocks: list[Block] = [_introduction(), _table(found)]
-    blocks += [Note(_warning(item)) for item in loud]
+    blocks += [Caveat(_warning(item)) for item in loud]
     blocks += [_advice(row.label, found) for row in evidence.ranked if _has(row.label, found)]
     return Section("forms", "What you deploy", tuple(blocks))
 

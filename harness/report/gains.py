@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import fmean
 
-from harness.report import numbers
+from harness import numbers
 from harness.report.pairing import ScoreKey
 from harness.report.rows import Row
 

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 from xml.etree import ElementTree as ET
 
+from harness import numbers
 from harness.errors import UnknownName, UserError
-from harness.report import numbers
 from harness.report.cells import REASONS
-from harness.report.compare import Change, Comparison, Pair
+from harness.report.compare import Change, ComparedRow, Comparison
 
 EXPRESSION = re.compile(
     r"\s*(?P<name>[^<>]+?)\s*(?P<sign>[<>])\s*"
@@ -94,7 +94,7 @@ def _fits(name: str, wanted: str) -> bool:
     return wanted in (name, name.rpartition(" ")[2])
 
 
-def _judge_one(pair: Pair, gate: Gate) -> GateResult:
+def _judge_one(pair: ComparedRow, gate: Gate) -> GateResult:
     if pair.failed is not None:
         return GateResult(gate.text, pair.label, "unknown", pair.failed)
     fitting = [change for change in pair.changes if _fits(change.name, gate.name)]
@@ -133,7 +133,7 @@ def sentence(result: GateResult) -> str:
     gate = parse_gate(result.gate)
     unit = {"%": " %", "pp": " points", "": ""}[gate.unit]
     rises = gate.sign == ">"
-    if (gate.bound >= 0) is rises:
+    if gate.bound == 0 or (gate.bound > 0) is rises:
         limit = f"by more than {abs(gate.bound):g}{unit}" if gate.bound else "at all"
         verb = ("rose" if rises else "fell", "rise" if rises else "fall")
         found, not_found = f"{verb[0]} {limit}", f"did not {verb[1]} {limit}"

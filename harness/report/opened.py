@@ -11,7 +11,7 @@ from harness.report.blocks import Block, Cell, Chart, Code, Column, Details, Sec
 from harness.report.curves import SMOOTHING, running_mean, training_line
 from harness.report.evidence import Evidence
 from harness.report.figures.canvas import PALETTE
-from harness.report.figures.spark import Thread, spark
+from harness.report.figures.spark import SparkLine, spark
 from harness.report.provenance import flat_plan
 from harness.report.reproduce import commands
 from harness.report.rows import Row, plain
@@ -46,7 +46,7 @@ def _curve(evidence: Evidence, row: Row) -> Chart | None:
     """The training loss of every seed, with the reference's mean behind it."""
     shade = PALETTE[row.mark.colour]
     threads = [
-        Thread(_smooth(record), shade, f"{row.label}, seed {record.plan.seed}")
+        SparkLine(_smooth(record), shade, f"{row.label}, seed {record.plan.seed}")
         for record in row.records
         if record.training is not None and len(record.training.losses) > 1
     ]
@@ -57,7 +57,7 @@ def _curve(evidence: Evidence, row: Row) -> Chart | None:
         line = training_line(evidence.by_label[evidence.reference])
         if line is not None and len(line.x) > 1:
             points = tuple(zip(line.x, line.y, strict=True))
-            threads.append(Thread(points, "", line.label, faint=True))
+            threads.append(SparkLine(points, "", line.label, faint=True))
             caption += f"; grey: {line.label}"
     ends = ", ".join(f"{thread.points[-1][1]:.3g}" for thread in threads if not thread.faint)
     return Chart(spark(threads, f"{caption}. It ends at {ends}"), f"{caption}.")

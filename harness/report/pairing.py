@@ -43,6 +43,16 @@ class ScoreKey:
         text = "-".join(parts if self.stage == "after" else (*parts, self.stage))
         return "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in text)
 
+    @classmethod
+    def named(cls, text: str) -> ScoreKey:
+        """The score of the model as trained that is called "task metric", or by its metric."""
+        task, _, metric = text.rpartition(" ")
+        return cls(task or ("held_out" if metric == "perplexity" else metric), metric, "training")
+
+    def is_called(self, text: str) -> bool:
+        """Whether ``text`` is its full name, or its metric alone."""
+        return text in (f"{self.task} {self.metric}", self.metric, self.title)
+
     def find(self, record: RunRecord) -> Score | None:
         """A record's score of this key."""
         return record.score(self.task, self.metric, self.stage, self.precision)

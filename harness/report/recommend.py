@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from harness.report import numbers
+from harness import numbers
 from harness.report.cells import show_difference, show_limit
 from harness.report.contest import Contest, hold_contest
 from harness.report.evidence import Evidence
@@ -85,8 +85,8 @@ def _tie(order: CostOrder, chosen: Row, tied: list[str]) -> str:
     if not tied:
         return ""
     text = (
-        f"Its peak memory and that of {_few(tied)} count as a tie: repeated runs of one "
-        f"variant differ by up to {numbers.percent(order.alike, digits=0)}."
+        f"Its peak memory and that of {numbers.some_of(tied, NAMED)} count as a tie: repeated "
+        f"runs of one variant differ by up to {numbers.percent(order.alike, digits=0)}."
     )
     if order.breakers and chosen.predicted_bytes is not None:
         text += " The predicted memory, which does not vary between runs, decides."
@@ -200,19 +200,14 @@ def _sureness(contest: Contest, rows: list[Row], chosen: Row, tie: str) -> tuple
             texts.append(f"{chosen.label} is the best of the {count} {which} (95 % confidence).")
         else:
             texts.append(
-                f"May be the best (95 % confidence): {_few(contest.may_be_best)}; these data "
-                "cannot tell which."
+                "May be the best (95 % confidence): "
+                f"{numbers.some_of(contest.may_be_best, NAMED)}; these data cannot tell which."
             )
     if contest.unjudged:
         texts.append(
             "Not judged, because they were trained once or on too few items: "
-            f"{_few(contest.unjudged)}."
+            f"{numbers.some_of(contest.unjudged, NAMED)}."
         )
     if tie:
         texts.append(tie)
     return tuple(texts)
-
-
-def _few(labels: list[str] | tuple[str, ...]) -> str:
-    shown = ", ".join(labels[:NAMED])
-    return shown + (f" and {len(labels) - NAMED} others" if len(labels) > NAMED else "")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from harness.report import numbers
-from harness.report.blocks import Block, Details, Note, Section, code, prose, strong
+from harness import numbers
+from harness.report.blocks import Block, Caveat, Details, Section, code, prose, strong
 from harness.report.cells import ending, show_limit
 from harness.report.decision import price, what_would_change
 from harness.report.evidence import Evidence
@@ -29,7 +29,7 @@ def summary_section(evidence: Evidence) -> Section | None:
         blocks = _single(evidence, found.row)
     else:
         blocks = _recommended(evidence, found)
-    blocks += [Note(text) for text in caveats(evidence)]
+    blocks += [Caveat(text) for text in caveats(evidence)]
     blocks.append(_settings(evidence))
     return Section("summary", "Decision", tuple(blocks))
 
@@ -40,7 +40,7 @@ def _nothing_scored(evidence: Evidence) -> Iterator[Block]:
     if not evidence.rows:
         yield prose(f"No run has been scored yet: suite {suite} has no runs.")
         yield prose("The first is made by ", code("python -m harness run --variant qlora_nf4"), ".")
-        yield from (Note(text) for text in _broken(evidence))
+        yield from (Caveat(text) for text in _broken(evidence))
         return
     failed = [(row, record) for row in evidence.rows for record in row.failures]
     ended = f"none of {_counted(len(failed), 'run')} ended well" if failed else "no run has a score"
@@ -49,7 +49,7 @@ def _nothing_scored(evidence: Evidence) -> Iterator[Block]:
     for row, record in failed:
         told = f", seed {record.plan.seed}: {ending(record)}"
         yield prose(code(row.label), told, bullet=True)
-    yield from (Note(text) for text in _broken(evidence))
+    yield from (Caveat(text) for text in _broken(evidence))
     yield _settings(evidence)
 
 
@@ -163,7 +163,7 @@ def _counted(number: int, noun: str) -> str:
 
 def meaningless(evidence: Evidence) -> bool:
     """Whether any row started from random weights."""
-    return any(row.plan.model.source.kind == "random" for row in evidence.rows)
+    return any(row.plan.model.is_random for row in evidence.rows)
 
 
 def caveats(evidence: Evidence) -> Iterator[str]:
@@ -203,6 +203,11 @@ def caveats(evidence: Evidence) -> Iterator[str]:
         yield (
             "Some runs shared their device with others: their times are longer than alone, and "
             "their energy was not measured."
+        )
+    if any(record.together > 1 for row in evidence.rows for record in row.records):
+        yield (
+            "Some runs trained together on one base: their times, energy and memory are shares "
+            "of what all of them took, and less than each would take alone."
         )
     yield from _broken(evidence)
 

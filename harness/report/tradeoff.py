@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from harness.report import numbers
+from harness import numbers
 from harness.report.axes import axes_choice
 from harness.report.blocks import Figure, Section, prose
 from harness.report.cells import difference_text

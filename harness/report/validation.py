@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from harness import numbers
 from harness.records.validation import ValidationResult
-from harness.report import numbers
-from harness.report.blocks import Block, Cell, Column, Details, Figure, Note, Table, prose, unknown
+from harness.report.blocks import (
+    Block,
+    Caveat,
+    Cell,
+    Column,
+    Details,
+    Figure,
+    Table,
+    prose,
+    unknown,
+)
 from harness.report.cells import spread_cell
 from harness.report.evidence import Evidence
 from harness.report.figures.canvas import Axis
@@ -126,7 +136,7 @@ def _stopped(rows: Sequence[Row]) -> Iterator[Block]:
             seeds = f" in {early} of {len(runs)} runs" if len(runs) > 1 else ""
             named.append(f"{row.label} after step {steps}{seeds}")
     if named:
-        yield Note(
+        yield Caveat(
             "Training stopped before the budget was used, since the validation loss had found no "
             f"new low for as many validations as the suite allows: {'; '.join(named)}. What these "
             "trainings cost is less for it."

@@ -25,8 +25,8 @@ from harness.records.events import (
 from harness.records.record import PhaseCost, PhaseName, Problem, RunRecord
 from harness.records.store import RunFolder
 from harness.runs.devices import cause, with_devices
-from harness.runs.ending import ABANDONED, STOPPED, without_secrets
-from harness.runs.order import Order
+from harness.runs.ending import ABANDONED, STOPPED, Ending, without_secrets
+from harness.runs.options import RunOptions
 from harness.runs.process import (
     Child,
     Start,
@@ -56,7 +56,7 @@ class Attempt:
         self.plan = plan
         self.ending = ABANDONED  # unless something else is known
         self._result = folder
-        self._folder = folder.attempt
+        self.folder = folder.attempt
         self._started_at = datetime.now(UTC)
         self._seconds = 0.0
 
@@ -69,7 +69,7 @@ class Attempt:
         """
         return cls(read_json(folder.attempt.plan, Plan), folder)
 
-    def carry_out(self, order: Order, hear: Hear, stop: Stop) -> RunRecord:
+    def carry_out(self, options: RunOptions, hear: Hear, stop: Stop) -> RunRecord:
         """Run the child until it ends; returns the record, which is not stored yet.
 
         Raises:
@@ -77,9 +77,9 @@ class Attempt:
         """
         clock = time.monotonic()
         try:
-            self._prepare(order)
-            start = self._start(order, hear, stop)
-            self.ending = run_process(start, self._folder, hear, order.timeout_seconds, stop)
+            self.prepare(options)
+            start = self._start(options, hear, stop)
+            self.ending = run_process(start, self.folder, hear, options.timeout_seconds, stop)
         except OSError as error:
             raise StorageError(
                 f"cannot use the run folder: {error.strerror}", where=self._result.path
@@ -87,39 +87,39 @@ class Attempt:
         self._seconds = time.monotonic() - clock
         return self.record()
 
-    def _start(self, order: Order, hear: Hear, stop: Stop) -> Start:
-        """A fork of a process that has the libraries, where the order asks for it; or afresh."""
+    def _start(self, options: RunOptions, hear: Hear, stop: Stop) -> Start:
+        """A fork of a process that has the libraries, where the options ask for it; or afresh."""
         devices = self.plan.training.devices
-        afresh = in_fresh_process(child_command(self._folder, devices))
-        if not order.warm or devices > 1:
+        afresh = in_fresh_process(child_command(self.folder, devices=devices))
+        if not options.warm or devices > 1:
             return afresh
 
         def start(log: IO[bytes]) -> Child:
             if not warm_start().is_ready:
                 tell(hear, "loading the libraries that all runs share")
             try:
-                return warm_start().start(self._folder, log, stop)
+                return warm_start().start(self.folder, log, stop)
             except ColdStart as reason:
                 tell(hear, f"starting afresh: {reason}")
                 return afresh(log)
 
         return start
 
-    def _prepare(self, order: Order) -> None:
+    def prepare(self, options: RunOptions) -> None:
         """Empty the attempt's folder, except for what a run of this plan can resume from.
 
         Raises:
             OSError: the folder cannot be written.
             StorageError: likewise, or a child of an earlier attempt does not end.
         """
-        folder = self._folder
+        folder = self.folder
         folder.path.mkdir(parents=True, exist_ok=True)
         try:
             with ExitStack() as locks:
                 for rank in range(self.plan.training.devices):
                     lock = FileLock(folder.lock_of(rank), timeout=LEFTOVER_SECONDS)
                     locks.enter_context(lock)
-                if order.force or not self._goes_on():
+                if options.force or not self._goes_on():
                     shutil.rmtree(folder.path)
                 others = [*folder.path.glob("events-*.jsonl"), *folder.path.glob("ending-*.json")]
                 for stale in (folder.record, folder.events, folder.log, *others):
@@ -128,31 +128,35 @@ class Attempt:
             raise StorageError(
                 "a process of an earlier attempt has not ended", where=folder.path
             ) from None
-        write_json(folder.order, order)
+        write_json(folder.options, options)
         write_json(folder.plan, self.plan)
 
     def _goes_on(self) -> bool:
         try:
-            return read_json(self._folder.plan, Plan).fingerprint == self.plan.fingerprint
+            return read_json(self.folder.plan, Plan).fingerprint == self.plan.fingerprint
         except HarnessError:
             return False
+
+    def ended(self, ending: Ending, seconds: float) -> None:
+        """Say how the process ended that carried out this attempt and others."""
+        self.ending, self._seconds = ending, seconds
 
     def record(self) -> RunRecord:
         """The child's own record, or else one made of its events, fit to be published."""
         try:
-            written = read_json(self._folder.record, RunRecord)
+            written = read_json(self.folder.record, RunRecord)
         except HarnessError:
             written = None
         return self._cleaned(written or self._posthumous())
 
     def _cleaned(self, record: RunRecord) -> RunRecord:
         """The record with the end of the log and without secrets, and with the right ending."""
-        record = with_devices(record, self._folder)
+        record = with_devices(record, self.folder)
         if record.problem is None:
             return record
         update: dict[str, Any] = {}
         kind, message = record.problem.kind, record.problem.message
-        ending = cause(self._folder, self.plan)
+        ending = cause(self.folder, self.plan)
         if self.ending in STOPPED.values():  # whatever error the signal became in a library
             ending = self.ending
         if ending is not None:
@@ -163,13 +167,13 @@ class Attempt:
             phase=record.problem.phase,
             step=record.problem.step,
             message=without_secrets(message),
-            log_tail=without_secrets(log_tail(self._folder)),
+            log_tail=without_secrets(log_tail(self.folder)),
         )
         return record.model_copy(update=update)
 
     def _posthumous(self) -> RunRecord:
         """The record of a child that died without leaving one, from what it said."""
-        account = read_account(self._folder.events)
+        account = read_account(self.folder.events)
         started_at, seconds = account.started_at, account.seconds
         if started_at is None:  # it never said anything
             started_at, seconds = self._started_at, self._seconds
@@ -197,7 +201,7 @@ class Attempt:
             The record as stored; where it could not be, its problem says so.
         """
         try:
-            write_json(self._folder.record, record)
+            write_json(self.folder.record, record)
             self._publish(record, good)
         except StorageError as error:
             message = f"the record could not be written: {error.what}"
@@ -224,8 +228,8 @@ class Attempt:
             HarnessError: the folder cannot be written, or the child's record not be read.
             Timeout: the child still runs.
         """
-        path = self._folder.record
-        with FileLock(self._folder.lock, timeout=0):
+        path = self.folder.record
+        with FileLock(self.folder.lock, timeout=0):
             written = read_json(path, RunRecord) if path.is_file() else None
             record = self._cleaned(written or self._posthumous())
             if record != written:
@@ -237,11 +241,11 @@ class Attempt:
     def _is_published(self) -> bool:
         # The record is published last, so where it is, everything is.
         result = self._result.record
-        return result.is_file() and result.read_bytes() == self._folder.record.read_bytes()
+        return result.is_file() and result.read_bytes() == self.folder.record.read_bytes()
 
 
 @dataclass(frozen=True)
-class Account:
+class RunAccount:
     """What the events of a child say of its run; ``skipped`` counts lines that say nothing."""
 
     started_at: datetime | None
@@ -252,7 +256,7 @@ class Account:
     skipped: int
 
 
-def read_account(path: Path) -> Account:
+def read_account(path: Path) -> RunAccount:
     """Read the events of a child to their end."""
     tail = EventTail(path)
     events = list(tail.new())
@@ -267,7 +271,7 @@ def read_account(path: Path) -> Account:
             phase = "train"
         elif isinstance(event, Advanced) and phase == "train":
             step = min(event.done + 1, event.total)
-    return Account(
+    return RunAccount(
         started_at=datetime.fromtimestamp(events[0].time, UTC) if events else None,
         seconds=max(0.0, events[-1].clock - events[0].clock) if events else 0.0,
         phase=phase,

@@ -2,36 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError, Future
+from contextlib import closing, nullcontext
+from functools import partial
 from queue import Empty, SimpleQueue
 
 from harness.errors import HarnessError
 from harness.records.events import Event
 from harness.records.record import RunRecord
-from harness.runs.executor import Executor
+from harness.runs.executor import Executor, TogetherExecutor
 from harness.runs.listener import Listener, RunResult
 from harness.runs.stop import interrupts
 from harness.spec.plan import Plan
+from harness.train.together.group import groups
 
 News = Event | Future[RunRecord]
 
 
 def run_batch(
-    plans: Sequence[Plan], executor: Executor, listeners: Sequence[Listener] = ()
+    plans: Sequence[Plan],
+    executor: Executor,
+    listeners: Sequence[Listener] = (),
+    together: int = 1,
+    enough: Callable[[], bool] = lambda: False,
 ) -> Generator[RunResult]:
     """Results of ``plans`` in the order in which they finish.
 
-    A plan that cannot be run is a result too, and the others go on. Close the iterator
-    (``contextlib.closing``) where it is not read to its end: that ends the runs under way.
+    Up to ``together`` plans whose adapters can share one base train in one process, where the
+    executor can do that (:class:`harness.runs.executor.TogetherExecutor`).
+
+    A plan that cannot be run is a result too, and the others go on. ``enough`` is asked after
+    each result: once it says so, runs under way are finished and no more are begun, apart from
+    those that a cluster has already been given. Close the iterator (``contextlib.closing``) where
+    it is not read to its end: that ends the runs under way.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP, after the runs under way have written their
             records. A second one does not wait for that.
     """
-    batch = _Batch(executor, _Audience(listeners))
-    with interrupts():
-        yield from batch.run(plans)
+    batch = _Batch(executor, _Audience(listeners), together)
+    with interrupts(), closing(batch.run(plans)) as results:
+        for result in results:
+            yield result
+            if enough():
+                batch.begin_no_more()
 
 
 class _Audience:
@@ -56,17 +71,19 @@ class _Audience:
 class _Batch:
     """Plans under way, and one queue for all that is said about them."""
 
-    def __init__(self, executor: Executor, audience: _Audience) -> None:
+    def __init__(self, executor: Executor, audience: _Audience, together: int) -> None:
         self._executor = executor
+        self._together = together
         self._audience = audience
         self._news: SimpleQueue[tuple[Plan, News]] = SimpleQueue()
         self._pending: set[Future[RunRecord]] = set()
 
-    def run(self, plans: Sequence[Plan]) -> Iterator[RunResult]:
+    def run(self, plans: Sequence[Plan]) -> Generator[RunResult]:
         self._audience.each(lambda listener: listener.begin(plans))
         try:
-            for plan in plans:
-                self._submit(plan)
+            with getattr(self._executor, "gathering", nullcontext)():
+                for group in groups(plans, self._together):
+                    self._submit(group)
             while self._pending:
                 result = self._next()
                 if result is not None:
@@ -75,10 +92,22 @@ class _Batch:
             self._wind_up()
             self._audience.each(lambda listener: listener.end())
 
-    def _submit(self, plan: Plan) -> None:
-        future = self._executor.submit(plan, lambda event: self._news.put((plan, event)))
-        self._pending.add(future)
-        future.add_done_callback(lambda done: self._news.put((plan, done)))
+    def begin_no_more(self) -> None:
+        """Give up the plans that have not begun."""
+        for future in list(self._pending):
+            future.cancel()
+
+    def _submit(self, group: Sequence[Plan]) -> None:
+        if len(group) > 1 and isinstance(self._executor, TogetherExecutor):
+            futures = self._executor.submit_together(group, self._hear)
+        else:
+            futures = [self._executor.submit(plan, partial(self._hear, plan)) for plan in group]
+        for plan, future in zip(group, futures, strict=True):
+            self._pending.add(future)
+            future.add_done_callback(partial(self._hear, plan))
+
+    def _hear(self, plan: Plan, news: News) -> None:
+        self._news.put((plan, news))
 
     def _next(self, timeout: float | None = None) -> RunResult | None:
         """Wait for news and pass it on; the result if it is one.

@@ -10,22 +10,24 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock
 
-from harness.parallel.ranks import ALONE, Joined, Ranks, told_index
+from harness.parallel.ranks import ALONE, Joined, Ranks, noticing_lost, told_index
 from harness.records.events import ProcessStarted, Pulse
 from harness.records.store import RunFolder
 from harness.runs.devices import DeviceEnding
 from harness.runs.draft import RunLog
 from harness.runs.ending import Ending, ending_of_error
-from harness.runs.order import Order
+from harness.runs.options import RunOptions
+from harness.runs.parent import end_with_parent
 from harness.runs.run import Run
-from harness.runs.watch import end_with_parent
+from harness.runs.together import TogetherRun
 from harness.spec.device import VISIBLE, nth_visible
 from harness.spec.plan import Plan
 from harness.spec.storage import read_json, write_json
@@ -46,18 +48,18 @@ def run_child(path: Path, *, warm: bool = False) -> int:
         StorageError: the record cannot be written.
     """
     folder = RunFolder(path)
-    plan, order = read_json(folder.plan, Plan), read_json(folder.order, Order)
-    order = order.model_copy(update={"warm": warm})  # which may have been asked for and not be had
-    see_gpus(order)
+    plan, options = read_json(folder.plan, Plan), read_json(folder.options, RunOptions)
+    options = options.model_copy(
+        update={"warm": warm}
+    )  # which may have been asked for and not be had
+    see_gpus(options)
     started, clock = datetime.now(UTC), time.monotonic()
     rank = told_index(plan.training.devices)
-    if plan.training.devices > 1:  # so torchrun ends it when another device's process has failed
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
     with FileLock(folder.lock_of(rank)), RunLog(folder.events_of(rank)) as log:
-        run = Run(plan, folder, log, order)
+        run = Run(plan, folder, log, options)
         log.emit(ProcessStarted.now(pid=os.getpid()))
         with _pulse(run):
-            ending = _guarded(run)
+            ending = _guarded(partial(_carry_out, run))
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)  # nothing is left to stop but the record
         if ending is not None and plan.training.devices > 1:
@@ -71,12 +73,66 @@ def run_child(path: Path, *, warm: bool = False) -> int:
     return 0 if ending is None else 130 if ending.status == "interrupted" else 1
 
 
-def _guarded(run: Run) -> Ending | None:
-    """Execute, and turn however it ends into an ending. The one place that catches everything."""
-    try:
-        run.log.note("loading libraries")
-        set_up_torch(run.plan, run.order.threads)
+def run_children(paths: Sequence[Path]) -> int:
+    """Carry out the plans in ``paths``, which train together, and leave a record of each.
+
+    What one does by itself, such as being scored, ends only that one. Returns as `run_child`,
+    by the worst of them.
+    """
+    started, clock = datetime.now(UTC), time.monotonic()
+    see_gpus(read_json(RunFolder(paths[0]).options, RunOptions))
+    codes = []
+    with ExitStack() as opened:
+        runs = []
+        for folder in map(RunFolder, paths):
+            opened.enter_context(FileLock(folder.lock))
+            log = opened.enter_context(RunLog(folder.events))
+            runs.append(
+                Run(
+                    read_json(folder.plan, Plan), folder, log, read_json(folder.options, RunOptions)
+                )
+            )
+            log.emit(ProcessStarted.now(pid=os.getpid()))
+            opened.enter_context(_pulse(runs[-1]))
+        for run, ending in _endings(TogetherRun(runs)):
+            share = (time.monotonic() - clock) / len(runs)
+            started_at = started.isoformat(timespec="seconds")
+            record = run.draft.record(run.plan, run.log, ending, started_at, share)
+            write_json(run.folder.record, record)
+            codes.append(0 if ending is None else 130 if ending.status == "interrupted" else 1)
+            if ending is None:
+                shutil.rmtree(run.folder.checkpoint, ignore_errors=True)
+    return max(codes)
+
+
+def _endings(group: TogetherRun) -> Iterator[tuple[Run, Ending | None]]:
+    """How each of the runs ends, as soon as it has."""
+    lead = group.runs[0]
+
+    def train() -> None:
+        lead.log.note("loading libraries")
+        set_up_torch(lead.plan, lead.options.threads)
+        group.train()
+
+    whole = _guarded(train)
+    for run in group.runs:
+        ending = whole if whole is not None else _guarded(partial(group.finish, run))
+        yield run, ending
+        if ending is not None and ending.status == "interrupted":
+            whole = ending
+
+
+def _carry_out(run: Run) -> None:
+    run.log.note("loading libraries")
+    set_up_torch(run.plan, run.options.threads)
+    with noticing_lost():
         run.execute(_join(run))
+
+
+def _guarded(work: Callable[[], None]) -> Ending | None:
+    """Do ``work``, and turn how it ends into an ending. The one place that catches everything."""
+    try:
+        work()
     except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - becomes a record here
         ending = ending_of_error(error)
         if ending.kind == "crash":
@@ -92,13 +148,13 @@ def _join(run: Run) -> Ranks:
         return ALONE
     run.log.note("joining the other devices")
     cuda = run.plan.device.kind == "cuda"
-    return Joined(cuda=cuda, silence_seconds=run.order.silence_seconds)
+    return Joined(cuda=cuda, silence_seconds=run.options.silence_seconds)
 
 
-def see_gpus(order: Order) -> None:
+def see_gpus(options: RunOptions) -> None:
     """Hide every GPU that was not given to this run."""
-    if order.gpus:
-        os.environ[VISIBLE] = order.gpus
+    if options.gpus:
+        os.environ[VISIBLE] = options.gpus
 
 
 def see_one_gpu(plan: Plan, rank: int) -> None:
@@ -160,14 +216,17 @@ def _pulse(run: Run) -> Iterator[None]:
 
 
 def main(arguments: list[str], *, warm: bool = False) -> int:
-    """``python -m harness.runs.child FOLDER``."""
+    """``python -m harness.runs.child FOLDER …``: several train together."""
     parser = argparse.ArgumentParser(prog="harness.runs.child")
-    parser.add_argument("folder", type=Path)
-    folder: Path = parser.parse_args(arguments).folder
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
+    folders: list[Path] = parser.parse_args(arguments).folders
     # A shell's background jobs ignore Ctrl-C, and hand that down; the parent must be heard.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # So clusters ask every process of a job to end, and torchrun those of a run whose other
+    # device has failed: neither is a death.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     end_with_parent()
-    return run_child(folder, warm=warm)
+    return run_child(folders[0], warm=warm) if len(folders) == 1 else run_children(folders)
 
 
 if __name__ == "__main__":

@@ -82,6 +82,7 @@ class Draft:
     resumed: int = 0
     shared: bool = False
     warm: bool = False
+    together: int = 1
     costs: list[PhaseCost] = field(default_factory=list)
 
     def record(

@@ -40,7 +40,7 @@ STOPPED: dict[Means, Ending] = {
     "interrupted": Ending("interrupted", "interrupted", "interrupted by the user"),
     "timed_out": Ending("failed", "timed_out", "stopped at the time limit"),
 }
-ABANDONED = Ending("interrupted", "interrupted", "the process that supervised the run has ended")
+ABANDONED = Ending("interrupted", "abandoned", "the process that supervised the run has ended")
 
 
 def ending_of_error(error: BaseException) -> Ending:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from typing import Protocol
+from functools import partial
+from typing import Protocol, runtime_checkable
 
 from harness.records.events import Hear, RunStarted
 from harness.records.record import RunRecord
 from harness.records.store import RunStore
-from harness.runs.order import ORDER, Order
-from harness.runs.room import Room
+from harness.runs.options import DEFAULT_OPTIONS, RunOptions
+from harness.runs.shared_devices import SharedDevices
 from harness.runs.stop import Stop
 from harness.runs.supervise import supervise
+from harness.runs.supervise_together import HearOf, supervise_together
 from harness.spec.device import Device, DeviceChoice, detect_device, usable_cores
 from harness.spec.plan import Plan
 from harness.spec.plugins import Plugins
@@ -23,8 +25,9 @@ from harness.spec.plugins import Plugins
 class Executor(Protocol):
     """Takes plans and has them run somewhere; each becomes a record in the store.
 
-    A plan is pure data, and with the order that the executor was made with it is all that a run
-    needs, so both can be sent to another machine.
+    A plan is pure data, and with the options that the executor was made with it is all that a run
+    needs, so both can be sent to another machine. An executor that can send many plans at once
+    may also have ``gathering()``, a context in which ``submit`` only gathers them.
     """
 
     def device(self, kind: DeviceChoice) -> Device:
@@ -49,6 +52,14 @@ class Executor(Protocol):
         """
 
 
+@runtime_checkable
+class TogetherExecutor(Protocol):
+    """An executor that can also have several plans train as one."""
+
+    def submit_together(self, plans: Sequence[Plan], hear: HearOf) -> list[Future[RunRecord]]:
+        """Have plans that can train together do so; as `Executor.submit` for each of them."""
+
+
 class LocalExecutor:
     """Runs plans on this machine, each in a process of its own, in ``slots`` at once.
 
@@ -58,11 +69,15 @@ class LocalExecutor:
     """
 
     def __init__(
-        self, store: RunStore, order: Order = ORDER, slots: int = 1, gpus: Sequence[str] = ()
+        self,
+        store: RunStore,
+        options: RunOptions = DEFAULT_OPTIONS,
+        slots: int = 1,
+        gpus: Sequence[str] = (),
     ) -> None:
         """Leave records in ``store``.
 
-        A warm order forks runs on GPUs only (:attr:`forks_on`): a fork has no page of a library's
+        Warm runs are forked on GPUs only (:attr:`forks_on`): a fork has no page of a library's
         file until it touches it, so its resident memory, which is what a CPU's runs are compared
         by, would read lower than that of a fresh process.
         """
@@ -70,10 +85,10 @@ class LocalExecutor:
         self.forks_on: tuple[str, ...] = ("cuda",)
         shared = slots > max(len(gpus), 1)
         threads = max(1, usable_cores() // slots) if slots > 1 else None
-        self._order = order.model_copy(update={"shared": shared, "threads": threads})
+        self._options = options.model_copy(update={"shared": shared, "threads": threads})
         self._stop = Stop()
         self._is_first = True
-        self._room = Room(gpus=gpus, alone=not shared) if gpus or shared else None
+        self._devices = SharedDevices(gpus=gpus, alone=not shared) if gpus or shared else None
         self._slots = ThreadPoolExecutor(slots, thread_name_prefix="slot")
 
     def device(self, kind: DeviceChoice) -> Device:
@@ -89,21 +104,68 @@ class LocalExecutor:
         return self._slots.submit(self._run, plan, hear)
 
     def _run(self, plan: Plan, hear: Hear) -> RunRecord:
-        with nullcontext("") if self._room is None else self._room.beside(plan, self._stop) as gpus:
+        with (
+            nullcontext("")
+            if self._devices is None
+            else self._devices.beside(plan, self._stop) as gpus
+        ):
             host = socket.gethostname()
             hear(RunStarted.now(host=f"{host}, GPU {gpus}" if gpus else host))
-            order = self._order.model_copy(update={"gpus": gpus, "warm": self._is_warm(plan)})
-            return supervise(plan, self._store, hear, order, self._stop)
+            options = self._options.model_copy(update={"gpus": gpus, "warm": self._is_warm(plan)})
+            return supervise(plan, self._store, hear, options, self._stop)
+
+    def submit_together(self, plans: Sequence[Plan], hear: HearOf) -> list[Future[RunRecord]]:
+        """Run the plans as one in the next free slot with enough memory for all of them.
+
+        Raises:
+            UserError: as `submit`.
+        """
+        parts: list[Future[RunRecord]] = [Future() for _ in plans]
+        whole = self._slots.submit(self._run_together, plans, hear, parts)
+        whole.add_done_callback(partial(_hand_out, parts=parts))
+        return parts
+
+    def _run_together(
+        self, plans: Sequence[Plan], hear: HearOf, parts: Sequence[Future[RunRecord]]
+    ) -> list[RunRecord]:
+        shared = self._devices
+        beside = nullcontext("") if shared is None else shared.beside_together(plans, self._stop)
+        with beside as gpus:
+            begun = [part.set_running_or_notify_cancel() for part in parts]
+            if not any(begun):
+                raise CancelledError
+            host = socket.gethostname()
+            for plan in plans:
+                hear(plan, RunStarted.now(host=f"{host}, GPU {gpus}" if gpus else host))
+            options = self._options.model_copy(update={"gpus": gpus, "warm": False})
+            return supervise_together(plans, self._store, hear, options, self._stop)
 
     def _is_warm(self, plan: Plan) -> bool:
         """Whether a run is forked: not the first, which may be the only one and would wait."""
         first, self._is_first = self._is_first, False
-        return self._order.warm and not first and plan.device.kind in self.forks_on
+        return self._options.warm and not first and plan.device.kind in self.forks_on
 
     def cancel(self) -> None:
         """Stop the children; plans that wait for a slot are not run."""
         self._stop.ask()
         self._slots.shutdown(wait=False, cancel_futures=True)
+
+
+def _hand_out(whole: Future[list[RunRecord]], parts: Sequence[Future[RunRecord]]) -> None:
+    """Give each part its own of what the whole has found."""
+    if whole.cancelled():
+        for part in parts:
+            part.cancel()
+        return
+    error = whole.exception()
+    found = [None for _ in parts] if error is not None else whole.result()
+    for part, record in zip(parts, found, strict=True):
+        if part.cancelled():
+            continue
+        if record is None:
+            part.set_exception(error)
+        else:
+            part.set_result(record)
 
 
 EXECUTORS = Plugins(
@@ -117,10 +179,12 @@ EXECUTORS = Plugins(
 )
 
 
-def make_executor(name: str, store: RunStore, order: Order = ORDER, *where: object) -> Executor:
+def make_executor(
+    name: str, store: RunStore, options: RunOptions = DEFAULT_OPTIONS, *where: object
+) -> Executor:
     """The executor registered as ``name``.
 
-    ``where`` is what the executor takes beside store and order: slots and GPUs of this machine,
+    ``where`` is what the executor takes beside store and options: slots and GPUs of this machine,
     the address of a Ray cluster, a SLURM partition.
 
     Raises:
@@ -128,4 +192,4 @@ def make_executor(name: str, store: RunStore, order: Order = ORDER, *where: obje
         UserError: it cannot be used here.
     """
     kind: Callable[..., Executor] = EXECUTORS.load(name, "--executor")
-    return kind(store, order, *where)
+    return kind(store, options, *where)

@@ -6,32 +6,36 @@ import io
 import os
 import shutil
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from harness import __version__
-from harness.cache import cache_folder, cached_folder
+from harness.cache import DIGESTS, cache_folder, cached_folder
 from harness.errors import RunError, StorageError
 from harness.measure.environment import PACKAGES
 from harness.origin import RESULT_ROOMS, package_versions, sources_digest
 from harness.records.record import RunRecord
 from harness.records.store import RunFolder, RunStore
 from harness.runs.lock import held
-from harness.runs.order import Order
+from harness.runs.options import RunOptions
 from harness.runs.stop import Stop
 from harness.runs.supervise import supervise
+from harness.score.reuse import keep_base, kept_base
 from harness.spec.model import FolderSource
 from harness.spec.plan import Plan
 from harness.spec.storage import read_json, write_json
 
 # Ray sets it for its workers; a run's threads are the plan's.
 SET_BY_RAY = "OMP_NUM_THREADS"
+OWN_SOURCES = "its sources"
+WHOLE, BASE = "whole", "base"  # folders of an archive
 
 
 @dataclass(frozen=True)
-class Sources:
+class PlanFiles:
     """Local files that plans read, by the digest that stands in the plan: corpus, weights, tasks.
 
     They are sent once; plans name them.
@@ -44,27 +48,36 @@ class Sources:
 
 @dataclass(frozen=True)
 class Parcel:
-    """A plan as JSON and how to treat it; what it must agree with; the environment it is set."""
+    """A plan as JSON and how to treat it; what it must agree with; the environment it is set.
+
+    ``base`` are kept scores of its untrained model, by the names of their folders.
+    """
 
     plan: str
-    order: str
+    options: str
     versions: dict[str, str]
     environment: dict[str, str] = field(default_factory=dict)
+    base: dict[str, bytes] = field(default_factory=dict)
 
 
 def versions() -> dict[str, str]:
     """What makes results besides plans: the harness's own code and the packages."""
-    own = {"finetune-harness": __version__, "its sources": sources_digest(*RESULT_ROOMS)}
+    own = {"finetune-harness": __version__, OWN_SOURCES: sources_digest(*RESULT_ROOMS)}
     return own | package_versions(PACKAGES)
 
 
-def pack_plan(plan: Plan, order: Order) -> Parcel:
-    """The plan, to be carried out by a machine that holds the same versions."""
+def pack_plan(plan: Plan, options: RunOptions, store: RunStore) -> Parcel:
+    """The plan, to be carried out by a machine that holds the same versions.
+
+    What ``store`` has of its untrained model's scores goes with it.
+    """
     kept = {name: os.environ[name] for name in (SET_BY_RAY,) if name in os.environ}
-    return Parcel(plan.model_dump_json(), order.model_dump_json(), versions(), kept)
+    found = [] if options.force else kept_base(plan, store.root)
+    base = {path.name: _packed(path) for path in found}
+    return Parcel(plan.model_dump_json(), options.model_dump_json(), versions(), kept, base)
 
 
-def pack_sources(plan: Plan) -> Sources:
+def pack_sources(plan: Plan) -> PlanFiles:
     """The local files of ``plan``; nothing for what comes from the hub or with the harness.
 
     Raises:
@@ -77,7 +90,7 @@ def pack_sources(plan: Plan) -> Sources:
         model = (plan.model_sha256, _packed(Path(plan.model.source.path)))
     if plan.data_sha256 and plan.score.data_folder:
         data = (plan.data_sha256, _packed(Path(plan.score.data_folder)))
-    return Sources(corpus, model, data)
+    return PlanFiles(corpus, model, data)
 
 
 def source_key(plan: Plan) -> tuple[str | None, ...]:
@@ -85,7 +98,7 @@ def source_key(plan: Plan) -> tuple[str | None, ...]:
     return plan.corpus_sha256, plan.model_sha256, plan.data_sha256
 
 
-def run_parcel(parcel: Parcel, sources: Sources) -> bytes:
+def run_parcel(parcel: Parcel, sources: PlanFiles) -> bytes:
     """Carry a plan out on this machine; returns its run folder as a tar archive.
 
     What was sent is kept in the cache folder by its digest, and so are the base model's scores,
@@ -97,17 +110,29 @@ def run_parcel(parcel: Parcel, sources: Sources) -> bytes:
     """
     check_versions(parcel.versions)
     plan = Plan.model_validate_json(parcel.plan)
-    order = Order.model_validate_json(parcel.order)
+    options = RunOptions.model_validate_json(parcel.options)
     store = RunStore(cache_folder() / "worker" / "runs")
+    for name, data in parcel.base.items():
+        keep_base(name, store.root, partial(_unpack_base, data))
     local = unpack_sources(plan, sources)
     with _environment(parcel.environment):
-        record = supervise(local, store, lambda _: None, order.model_copy(update={"wait": True}))
-    folder = store.folder(record.plan)  # of a smaller plan, where that of the order did not fit
+        record = supervise(local, store, lambda _: None, options.model_copy(update={"wait": True}))
+    folder = store.folder(record.plan)  # of a smaller plan, where the one asked for did not fit
     found = RunFolder(folder.path) if folder.record.is_file() else folder.attempt
     back = record.model_copy(update={"plan": _as_sent(record.plan, plan)})
     write_json(found.record, back)
     write_json(found.plan, back.plan)
-    return _packed(found.path)
+    base = [path for path in kept_base(local, store.root) if path.name not in parcel.base]
+    return _packed(found.path, base)
+
+
+def _unpack_base(data: bytes, folder: Path) -> None:
+    """The files of a kept folder, without digests: they are taken anew."""
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        for member in archive.getmembers():
+            inside = Path(member.name).relative_to(WHOLE)
+            if inside.parts and inside.name != DIGESTS:
+                archive.extract(member.replace(name=inside.as_posix()), folder, filter="data")
 
 
 def _as_sent(carried_out: Plan, sent: Plan) -> Plan:
@@ -139,7 +164,7 @@ def check_versions(wanted: dict[str, str]) -> None:
         )
 
 
-def unpack_sources(plan: Plan, sources: Sources) -> Plan:
+def unpack_sources(plan: Plan, sources: PlanFiles) -> Plan:
     """``plan`` on files of this machine: where they lie changes neither results nor its name."""
     update: dict[str, object] = {}
     if sources.corpus is not None:
@@ -158,20 +183,25 @@ def _received(digest: str, data: bytes) -> Path:
     """The files of that digest in the cache folder: one file, or a folder of them."""
     folder = cache_folder() / "received" / digest[:32]
     cached_folder(folder, lambda scratch: _unpack(data, scratch))
-    whole, single = folder / "whole", folder / "single"
+    whole, single = folder / WHOLE, folder / "single"
     return whole if whole.is_dir() else next(single.iterdir())
 
 
-def _packed(path: Path) -> bytes:
-    """A tar archive that holds the folder as ``whole`` or the file below ``single``."""
+def _packed(path: Path, base: Iterable[Path] = ()) -> bytes:
+    """A tar archive that holds the folder as ``whole`` or the file below ``single``.
+
+    Scores of the untrained model lie below ``base``.
+    """
     buffer = io.BytesIO()
     path = path.expanduser()
     try:
         with tarfile.open(fileobj=buffer, mode="w") as archive:
             if path.is_dir():
-                archive.add(path, "whole", filter=_without_locks)
+                archive.add(path, WHOLE, filter=_without_locks)
             else:
                 archive.add(path, f"single/{path.name}")
+            for folder in base:
+                archive.add(folder, f"{BASE}/{folder.name}", filter=_without_locks)
     except OSError as error:
         raise StorageError(f"cannot read: {error.strerror}", where=path) from None
     return buffer.getvalue()
@@ -216,15 +246,21 @@ def take_back(data: bytes, plan: Plan, store: RunStore, *, wait: bool = True) ->
         back = folder.attempt.path.with_name(".back")
         try:
             _unpack(data, back)
-            record = read_json(back / "whole" / "record.json", RunRecord)
+            record = read_json(back / WHOLE / "record.json", RunRecord)
+            for path in (back / BASE).glob("*"):
+                keep_base(path.name, store.root, partial(_copy_base, path))
             if store.folder(record.plan) == folder:
-                folder.take(back / "whole")
+                folder.take(back / WHOLE)
                 return record
-            return _take_smaller(back / "whole", record, store, wait=wait)
+            return _take_smaller(back / WHOLE, record, store, wait=wait)
         except OSError as error:
             raise StorageError(f"cannot write: {error.strerror}", where=folder.path) from None
         finally:
             shutil.rmtree(back, ignore_errors=True)
+
+
+def _copy_base(path: Path, folder: Path) -> None:
+    shutil.copytree(path, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(DIGESTS))
 
 
 def _take_smaller(source: Path, record: RunRecord, store: RunStore, *, wait: bool) -> RunRecord:

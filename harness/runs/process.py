@@ -64,13 +64,13 @@ def in_fresh_process(command: Sequence[str]) -> Start:
     return start
 
 
-def child_command(folder: RunFolder, devices: int = 1) -> list[str]:
-    """What starts the process that carries out the plan in ``folder``, or one for each device.
+def child_command(*folders: RunFolder, devices: int = 1) -> list[str]:
+    """What starts the process that carries out the plan in a folder, or one for each device.
 
-    The folder holds all that they need.
+    The folder holds all that they need. Plans in several folders train together in one process.
     """
     module = "harness.runs.child" if devices == 1 else "harness.runs.torchrun"
-    return [sys.executable, "-m", module, str(folder.path)]
+    return [sys.executable, "-m", module, *(str(folder.path) for folder in folders)]
 
 
 def run_process(

@@ -12,10 +12,10 @@ from harness.errors import HarnessError, RunError, UserError
 from harness.records.events import Hear, RunStarted
 from harness.records.record import RunRecord
 from harness.records.store import RunStore
-from harness.runs.order import ORDER, Order
+from harness.runs.options import DEFAULT_OPTIONS, RunOptions
 from harness.runs.parcel import (
     Parcel,
-    Sources,
+    PlanFiles,
     pack_plan,
     pack_sources,
     run_parcel,
@@ -32,7 +32,9 @@ NODE_FAILURES = 5  # how often a run is begun again elsewhere because its machin
 class RayExecutor:
     """Sends plans to a Ray cluster and brings run folders back; no common file system is needed."""
 
-    def __init__(self, store: RunStore, order: Order = ORDER, address: str = "") -> None:
+    def __init__(
+        self, store: RunStore, options: RunOptions = DEFAULT_OPTIONS, address: str = ""
+    ) -> None:
         """Join the cluster at ``address`` ("auto": the one of this machine; "": start one).
 
         Raises:
@@ -40,7 +42,7 @@ class RayExecutor:
         """
         self._ray = _ray()
         self._store = store
-        self._order = order
+        self._options = options
         self._tasks: dict[Any, Future[RunRecord]] = {}
         self._sources: dict[tuple[str | None, ...], Any] = {}
         if not self._ray.is_initialized():
@@ -72,7 +74,7 @@ class RayExecutor:
         key = source_key(plan)
         if key not in self._sources:
             self._sources[key] = self._ray.put(pack_sources(plan))
-        parcel = pack_plan(plan, self._order)
+        parcel = pack_plan(plan, self._options, self._store)
         task = self._work.options(**self._needs(plan)).remote(parcel, self._sources[key])
         self._tasks[task] = future
         hear(RunStarted.now(host="a Ray cluster"))
@@ -126,7 +128,7 @@ def _understood(error: BaseException) -> BaseException:
     return RunError(f"the Ray task failed: {name}: {first}")
 
 
-def _carry_out(parcel: Parcel, sources: Sources) -> bytes:
+def _carry_out(parcel: Parcel, sources: PlanFiles) -> bytes:
     return run_parcel(parcel, sources)
 
 

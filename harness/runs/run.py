@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from harness.records.record import PhaseName
 from harness.records.store import RunFolder
 from harness.runs.draft import Draft, RunLog
 from harness.runs.kept import Kept, PhaseResult
-from harness.runs.order import Order
+from harness.runs.options import RunOptions
 from harness.runs.validator import Validator
 from harness.spec.digests import file_sha256
 from harness.spec.plan import Plan
@@ -29,7 +30,13 @@ if TYPE_CHECKING:
     from harness.corpus.sequences import TrainingRows
     from harness.measure.meter import Meter
     from harness.score.subject import Scores, Subject
+    from harness.train.job import TrainJob
+    from harness.train.schedule import MicroBatch
     from harness.weights.shape import ParameterCount
+
+
+STAGES: dict[str, Literal["before", "after"]] = {"score_base": "before", "score": "after"}
+TOGETHER = "together"  # what the first device says when all take the same scores
 
 
 @dataclass
@@ -42,7 +49,7 @@ class PhaseState:
 class Run:
     """One plan on its way through the phases."""
 
-    def __init__(self, plan: Plan, folder: RunFolder, log: RunLog, order: Order) -> None:
+    def __init__(self, plan: Plan, folder: RunFolder, log: RunLog, options: RunOptions) -> None:
         """Take the plan, the folder to leave results in and the log to speak into."""
         from harness.measure.meter import Meter
 
@@ -51,15 +58,16 @@ class Run:
         self.plan = plan
         self.folder = folder
         self.log = log
-        self.draft = Draft(shared=order.shared, warm=order.warm)
-        self.meter: Meter = Meter(plan.device, shared=order.shared, leads=leads)
+        self.draft = Draft(shared=options.shared, warm=options.warm)
+        self.meter: Meter = Meter(plan.device, shared=options.shared, leads=leads)
         self._kept = Kept(folder, plan)
-        self.order = order
-        self._reuse = Reuse(log, order.name if order.force else None)
-        self._trusted = order.trust_remote_code and plan.model.trust_remote_code
+        self.options = options
+        self._reuse = Reuse(log, options.name if options.force else None)
+        self._trusted = options.trust_remote_code and plan.model.trust_remote_code
 
     @contextmanager
-    def _in_phase(self, name: PhaseName) -> Iterator[PhaseState]:
+    def in_phase(self, name: PhaseName) -> Iterator[PhaseState]:
+        """Measure the body as a phase of this run, and say so."""
         self.log.start_phase(name)
         finished = len(self.meter.costs)
         state, told = PhaseState(), len(self.draft.costs)
@@ -76,53 +84,66 @@ class Run:
 
     def execute(self, ranks: Ranks = ALONE) -> None:
         """Carry out the plan, or this process's part of it; ``draft`` holds what it found."""
-        from harness.measure.environment import take_environment
-        from harness.runs.inputs import check_inputs
-        from harness.score.preflight import preflight
         from harness.score.validation import check_validation
         from harness.train.path import path_of
-        from harness.weights.fetch import fetch, quiet_libraries
 
-        quiet_libraries()
-        self._ranks, leads = ranks, ranks.index == 0
-        self.draft.environment = take_environment(self.plan.device)
-        if leads:
-            self.draft.resumed = self._kept.start(self.draft.environment)
-            self.log.note("checking the data for scoring")
-            preflight(self.plan)
-        with self._in_phase("fetch"), first(ranks):
-            check_inputs(self.plan)
-            source = fetch(self.plan.model, self.log)
-        self._import("the tokenizer", "transformers.models.auto.tokenization_auto")
-        with self._in_phase("prepare"), first(ranks):
-            corpus, renderer, rows = self._prepare(source)
+        leads = ranks.index == 0
+        self.begin(ranks)
+        with self.in_phase("fetch"), first(ranks):
+            source = self.fetch()
+        self.load_libraries("the tokenizer", "transformers.models.auto.tokenization_auto")
+        with self.in_phase("prepare"), first(ranks):
+            corpus, renderer, rows = self.prepare(source)
             check_validation(self.plan, corpus)
-        order = self._schedule(rows)
+        order = self.schedule(rows)
         if leads:
             self._predict(self._divided(order, rows), rows)
-        self._import("what models need", "harness.weights.load", "peft")
-        with self._in_phase("load"):
-            model = self._load(source)
-        self._import("what scoring needs", "harness.score.take", "harness.score.reuse")
+        self.load_libraries("what models need", "harness.weights.load", "peft")
+        with self.in_phase("load"):
+            model = self.load(source)
+        self.load_libraries("what scoring needs", "harness.score.take", "harness.score.reuse")
         if self.plan.trains:
             if self.plan.score.split == "held_out":  # tuning compares trained models only
-                self._take_scores("score_base", lambda: self._subject(model, corpus, renderer))
+                self.take_scores("score_base", lambda: self.subject(model, corpus, renderer))
             modules = path_of(self.plan).modules
-            self._import("the trainer", "harness.weights.adapter", "peft", *modules)
-            with self._in_phase("train"):
-                model = self._train(self._subject(model, corpus, renderer), rows, order)
-        self._take_scores("score", lambda: self._subject(model, corpus, renderer))
+            self.load_libraries("the trainer", "harness.weights.adapter", "peft", *modules)
+            with self.in_phase("train"):
+                model = self._train(self.subject(model, corpus, renderer), rows, order)
+        self.take_scores("score", lambda: self.subject(model, corpus, renderer))
         if leads:
-            with self._in_phase("save"):
-                self._save(model)
+            with self.in_phase("save"):
+                self.save(model)
 
-    def _import(self, what: str, *modules: str) -> None:
+    def begin(self, ranks: Ranks = ALONE) -> None:
+        """Look at where this runs and at what an earlier attempt has left."""
+        from harness.measure.environment import take_environment
+        from harness.score.check import check_task_data
+        from harness.weights.fetch import quiet_libraries
+
+        quiet_libraries()
+        self._ranks = ranks
+        self.draft.environment = take_environment(self.plan.device)
+        if ranks.index == 0:
+            self.draft.resumed = self._kept.start(self.draft.environment)
+            self.log.note("checking the data for scoring")
+            check_task_data(self.plan)
+
+    def fetch(self) -> Path:
+        """The folder of the base weights, which are fetched if need be."""
+        from harness.runs.input_digests import check_inputs
+        from harness.weights.fetch import fetch
+
+        check_inputs(self.plan)
+        return fetch(self.plan.model, self.log)
+
+    def load_libraries(self, what: str, *modules: str) -> None:
         """Load libraries outside of any phase: it is no cost of the variant."""
         self.log.note(f"loading {what}")
         for name in modules:
             import_module(name)
 
-    def _prepare(self, source: Path) -> tuple[Corpus, Renderer, TrainingRows | None]:
+    def prepare(self, source: Path) -> tuple[Corpus, Renderer, TrainingRows | None]:
+        """The corpus, what renders it, and the rows to train on, if any are."""
         from harness.corpus.funnel import with_rows
         from harness.corpus.render import Renderer
         from harness.corpus.sequences import make_training_rows
@@ -149,7 +170,7 @@ class Run:
             corpus = replace(corpus, held_out=(), pairs=())
         return corpus, renderer, rows if self.plan.trains else None
 
-    def _schedule(self, rows: TrainingRows | None) -> list[int]:
+    def schedule(self, rows: TrainingRows | None) -> list[int]:
         """Indices of the rows to train on, in order."""
         from harness.train.schedule import schedule
 
@@ -168,15 +189,19 @@ class Run:
     def _predict(self, order: list[int], rows: TrainingRows | None) -> None:
         """Outside of any phase: it is no cost of the variant."""
         from harness.forecast.memory import predict
-        from harness.train.schedule import largest_micro_batch
 
         self.log.note("predicting memory")
-        lengths = rows.tokens_per_row if rows is not None else []
-        size = self.plan.training.micro_batch_size
-        largest = largest_micro_batch(order, lengths, size)
-        self.draft.prediction = predict(self.plan, largest, self.log)
+        self.draft.prediction = predict(self.plan, self._largest(order, rows), self.log)
 
-    def _load(self, source: Path) -> Any:
+    def _largest(self, order: list[int], rows: TrainingRows | None) -> MicroBatch | None:
+        """The largest forward pass of training."""
+        from harness.train.schedule import largest_micro_batch
+
+        lengths = rows.tokens_per_row if rows is not None else []
+        return largest_micro_batch(order, lengths, self.plan.training.micro_batch_size)
+
+    def load(self, source: Path) -> Any:
+        """The base model."""
         from harness.weights.census import check_census, take_census
         from harness.weights.load import load_base
         from harness.weights.shape import count_parameters
@@ -189,13 +214,13 @@ class Run:
             check_census(self.draft.census, self.plan, counts)
         return model
 
-    def _take_scores(
+    def take_scores(
         self, phase: Literal["score_base", "score"], subject: Callable[[], Subject]
     ) -> None:
         """Scores before or after training, or those that an earlier attempt has kept."""
         if self._ranks.index > 0:
-            with self._in_phase(phase):
-                self._help(subject())
+            with self.in_phase(phase):
+                self._help(phase, subject())
             return
         kept = self._kept.find(phase)
         if kept is None:
@@ -207,11 +232,16 @@ class Run:
         self.draft.generations += kept.generations
         self._ranks.hand_out(None)  # the others need help no more
 
-    def _help(self, subject: Subject) -> None:
+    def _help(self, phase: Literal["score_base", "score"], subject: Subject) -> None:
         """Compute for the first device what it asks for, until it has all its scores."""
         from harness.score.divided import help_score
 
-        help_score(subject)
+        if not self.plan.sharded:
+            help_score(subject)
+            return
+        while self._ranks.hand_out(None) is not None:
+            with tempfile.TemporaryDirectory() as unused:
+                self._every_form(subject, STAGES[phase], Path(unused))
 
     def _score(
         self, phase: Literal["score_base", "score"], subject: Callable[[], Subject]
@@ -219,8 +249,8 @@ class Run:
         from harness.score.items import Place
         from harness.score.reuse import base_scores
 
-        stage: Literal["before", "after"] = "before" if phase == "score_base" else "after"
-        with self._in_phase(phase) as state:
+        stage = STAGES[phase]
+        with self.in_phase(phase) as state:
             if stage == "after" and self.plan.trains:
                 found = self._every_form(subject(), stage, self.folder.path)
             else:
@@ -245,9 +275,12 @@ class Run:
         def parts(adapter: Path) -> Parts:
             return Parts(self.plan, fetch(self.plan.model, self.log), adapter, self._trusted)
 
+        if self.plan.sharded and self._ranks.index == 0:
+            self._ranks.hand_out(TOGETHER)
         return take_every_form(subject, stage, folder, self.log, parts)
 
-    def _subject(self, model: Any, corpus: Corpus, renderer: Renderer) -> Subject:
+    def subject(self, model: Any, corpus: Corpus, renderer: Renderer) -> Subject:
+        """What is scored."""
         from harness.score.subject import Subject
 
         return Subject(
@@ -256,40 +289,63 @@ class Run:
             renderer=renderer,
             corpus=corpus,
             plan=self.plan,
-            ranks=self._ranks,
+            ranks=ALONE if self.plan.sharded else self._ranks,
         )
 
     def _train(self, subject: Subject, rows: TrainingRows | None, order: list[int]) -> Any:
-        from harness.train.job import TrainJob
         from harness.train.path import train
-        from harness.weights.adapter import attach_adapter
         from harness.weights.census import check_census, take_census
 
         assert rows is not None  # noqa: S101 - a plan that trains was given rows
-        plan, renderer = self.plan, subject.renderer
-        self.log.note("attaching the adapter" if plan.adapter else "preparing full fine-tuning")
-        batches = self._first_batches(subject.model, rows, order, renderer)
-        model = attach_adapter(subject.model, plan, len(order) // plan.budget.batch_size, batches)
-        self.draft.census = take_census(model)
-        counts = self._counts()
-        check_census(self.draft.census, plan, counts)
-        job = TrainJob(
-            model=model,
-            rows=rows.rows,
-            order=self._divided(order, rows),
-            plan=plan,
-            pad_id=renderer.pad_id,
-            checkpoint=self.folder.checkpoint,
-            truncated_tokens=rows.truncated_tokens,
-            checkpoint_seconds=self.order.checkpoint_seconds,
-            ranks=self._ranks,
-            validate=self._validator(replace(subject, model=model)),
-        )
+        model = self.attach(subject, rows, order)
+        job = self.job(replace(subject, model=model), rows, order)
         self.log.advance(0, job.steps)
         self.draft.training = train(job, self.log)
         # The training library must have left dtypes alone.
-        check_census(take_census(model), plan, counts)
+        check_census(take_census(model), self.plan, self._counts())
         return model.eval()
+
+    def attach(self, subject: Subject, rows: TrainingRows, order: list[int]) -> Any:
+        """The model with the plan's adapter, or made ready for full fine-tuning."""
+        from harness.weights.adapter import attach_adapter
+        from harness.weights.census import check_census, take_census
+
+        plan = self.plan
+        self.log.note("attaching the adapter" if plan.adapter else "preparing full fine-tuning")
+        batches = self._first_batches(subject.model, rows, order, subject.renderer)
+        model = attach_adapter(subject.model, plan, len(order) // plan.budget.batch_size, batches)
+        self.draft.census = take_census(model)
+        check_census(self.draft.census, plan, self._counts())
+        return model
+
+    def job(self, subject: Subject, rows: TrainingRows, order: list[int]) -> TrainJob:
+        """The training of the subject's model."""
+        from harness.train.job import TrainJob
+
+        return TrainJob(
+            model=subject.model,
+            rows=rows.rows,
+            order=self._divided(order, rows),
+            plan=self._with_recomputation(order, rows),
+            pad_id=subject.renderer.pad_id,
+            checkpoint=self.folder.checkpoint,
+            truncated_tokens=rows.truncated_tokens,
+            checkpoint_seconds=self.options.checkpoint_seconds,
+            ranks=self._ranks,
+            validate=self._validator(subject),
+        )
+
+    def _with_recomputation(self, order: list[int], rows: TrainingRows) -> Plan:
+        """The plan with the layers that are kept, chosen for the rows that it trains on."""
+        from harness.forecast.memory import settle_recomputation
+        from harness.weights.shape import count_plan
+
+        if self.plan.training.gradient_checkpointing != "auto":
+            return self.plan
+        largest = self._largest(self._divided(order, rows), rows)
+        plan = settle_recomputation(self.plan, count_plan(self.plan), largest)
+        self.log.note(f"{plan.training.kept_layers} layers are kept, the others computed again")
+        return plan
 
     def _validator(self, subject: Subject) -> Validator | None:
         """What validates the training, where the plan asks for it; it sees no held-out data."""
@@ -322,7 +378,8 @@ class Run:
         except Unpredicted:
             return None
 
-    def _save(self, model: Any) -> None:
+    def save(self, model: Any) -> None:
+        """Leave the adapter in the run's folder."""
         if self.plan.method != "adapter":
             return
         from safetensors import SafetensorError

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,18 +15,31 @@ from harness.errors import HarnessError, RunError, UserError
 from harness.records.events import Hear, RunStarted
 from harness.records.record import RunRecord
 from harness.records.store import RunStore
-from harness.runs.order import ORDER, Order
+from harness.runs.lock import is_held
+from harness.runs.options import DEFAULT_OPTIONS, RunOptions
 from harness.runs.parcel import check_versions, versions
-from harness.runs.supervise import supervise
+from harness.runs.supervise import settle, supervise
 from harness.spec.device import Device, DeviceChoice, detect_device
 from harness.spec.plan import Plan
 
+LARGEST_ARRAY = 1000  # SLURM's MaxArraySize is 1001 unless the cluster has raised it
+POLL_SECONDS = 1.0
+Waiting = tuple[Plan, Future[RunRecord]]
+
 
 class SlurmExecutor:
-    """Submits each plan as a job of its own; a job that is preempted is queued again by SLURM."""
+    """Submits each plan as a job; plans that are submitted together become one job array.
+
+    A job that is preempted leaves an interrupted run, which goes on when it is submitted again;
+    one whose machine dies is queued again by SLURM.
+    """
 
     def __init__(
-        self, store: RunStore, order: Order = ORDER, partition: str = "", cluster: str = ""
+        self,
+        store: RunStore,
+        options: RunOptions = DEFAULT_OPTIONS,
+        partition: str = "",
+        cluster: str = "",
     ) -> None:
         """Submit to ``partition``.
 
@@ -33,8 +49,11 @@ class SlurmExecutor:
             UserError: submitit is not installed, or there is no SLURM here.
         """
         self._store = store
-        self._order = order
-        self._jobs: dict[Any, Future[RunRecord]] = {}
+        self._options = options
+        self._jobs: dict[Any, Waiting] = {}
+        self._gathered: list[Waiting] | None = None
+        self._lock = threading.Lock()
+        self._watched = self._cancelled = False
         submitit = _submitit()
         folder = store.root.parent / "slurm"
         try:
@@ -45,78 +64,171 @@ class SlurmExecutor:
                 where="--executor slurm",
                 hint="run this on a machine that has sbatch",
             ) from None
-        minutes = None if order.timeout_seconds is None else int(order.timeout_seconds / 60) + 10
+        minutes = (
+            None if options.timeout_seconds is None else int(options.timeout_seconds / 60) + 10
+        )
         self._executor.update_parameters(timeout_min=minutes or 24 * 60, name="harness")
         if partition:
             self._executor.update_parameters(slurm_partition=partition)
 
     def device(self, kind: DeviceChoice) -> Device:
         """The device of a job, found out by one."""
-        job = self._submit_job(int(kind == "cuda"), _look, kind)
+        self._executor.update_parameters(gpus_per_node=int(kind == "cuda"))
+        with _explained():
+            job = self._executor.submit(_look, kind)
         return Device.model_validate_json(job.result())
 
     def submit(self, plan: Plan, hear: Hear) -> Future[RunRecord]:
-        """Submit ``plan`` as a job."""
+        """Submit ``plan`` as a job, or as part of an array within :meth:`gathering`."""
         future: Future[RunRecord] = Future()
         future.set_running_or_notify_cancel()
-        given = (plan.model_dump_json(), self._order.model_dump_json(), str(self._store.root))
-        gpus = plan.training.devices if plan.device.kind == "cuda" else 0
-        job = self._submit_job(gpus, _carry_out, *given, versions())
-        self._jobs[job] = future
         hear(RunStarted.now(host="a SLURM cluster"))
-        threading.Thread(target=self._wait, args=(job, future), daemon=True).start()
+        if self._gathered is None:
+            self._send([(plan, future)])
+        else:
+            self._gathered.append((plan, future))
         return future
 
-    def _submit_job(self, gpus: int, *call: Any) -> Any:
-        self._executor.update_parameters(gpus_per_node=gpus)
-        return self._executor.submit(*call)
+    @contextmanager
+    def gathering(self) -> Iterator[None]:
+        """Gather what is submitted meanwhile into one job array for each number of GPUs."""
+        gathered = self._gathered = []
+        try:
+            yield
+        except BaseException:
+            for _, future in gathered:
+                future.set_exception(CancelledError())
+            raise
+        finally:
+            self._gathered = None
+        by_gpus: dict[int, list[Waiting]] = {}
+        for plan, future in gathered:
+            by_gpus.setdefault(_gpus(plan), []).append((plan, future))
+        for waiting in by_gpus.values():
+            for start in range(0, len(waiting), LARGEST_ARRAY):
+                self._send(waiting[start : start + LARGEST_ARRAY])
 
-    def _wait(self, job: Any, future: Future[RunRecord]) -> None:
-        job.wait()
-        error = job.exception()
-        self._jobs.pop(job, None)
-        if error is not None:
-            future.set_exception(_understood(error))
+    def _send(self, waiting: Sequence[Waiting]) -> None:
+        """Submit plans that need equally many GPUs, several as an array."""
+        plans = [plan for plan, _ in waiting]
+        self._executor.update_parameters(gpus_per_node=_gpus(plans[0]))
+        options, root, wanted = self._options.model_dump_json(), str(self._store.root), versions()
+        calls = [(plan.model_dump_json(), options, root, wanted) for plan in plans]
+        try:
+            with _explained():
+                jobs = self._executor.map_array(_carry_out, *zip(*calls, strict=True))
+        except UserError as error:
+            for _, future in waiting:
+                future.set_exception(error)
             return
-        found = job.result()
-        if isinstance(found, HarnessError):
+        with self._lock:
+            self._jobs |= dict(zip(jobs, waiting, strict=True))
+            if not self._watched:
+                self._watched = True
+                threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        """Settle jobs as they finish, until there is none."""
+        while True:
+            with self._lock:
+                if not self._jobs:
+                    self._watched = False
+                    return
+            for place, job in enumerate(list(self._jobs)):
+                # submitit asks SLURM once a minute, for all jobs: too seldom for who wants to stop
+                self._look_at(job, ask=self._cancelled and place == 0)
+            time.sleep(POLL_SECONDS)
+
+    def _look_at(self, job: Any, *, ask: bool) -> None:
+        try:
+            if not job.done(force_check=ask):
+                return
+            error = job.exception()
+            found: Any = job.result() if error is None else None
+        except Exception as caught:  # noqa: BLE001 - handed on to whoever waits
+            error, found = caught, None
+        plan, future = self._jobs[job]
+        if error is not None and is_held(self._store.folder(plan)):
+            return  # a process of the job still lives
+        del self._jobs[job]
+        if error is not None:
+            self._end(plan, future, error)
+        elif isinstance(found, HarnessError):
             future.set_exception(found)
         else:
             future.set_result(RunRecord.model_validate_json(found))
 
+    def _end(self, plan: Plan, future: Future[RunRecord], error: BaseException) -> None:
+        """A job ended without an answer: what it has left behind says how its run ended."""
+        if self._cancelled:
+            future.set_exception(CancelledError())
+            return
+        settle(self._store, plan.suite)
+        record = self._store.find(plan)
+        if record is not None:
+            future.set_result(record)
+        else:
+            text = f"the job failed: {type(error).__name__}: {error}"
+            future.set_exception(RunError(text))
+
     def cancel(self) -> None:
         """Cancel all jobs; those under way are interrupted."""
+        self._cancelled = True
         for job in list(self._jobs):
             job.cancel()
 
 
-def _understood(error: BaseException) -> BaseException:
-    if "cancel" in str(error).lower():
-        return CancelledError()
-    return RunError(f"the job failed: {type(error).__name__}: {error}")
+@contextmanager
+def _explained() -> Iterator[None]:
+    """What sbatch says against a job, as an error of the user's.
+
+    Raises:
+        UserError: the job was not accepted.
+    """
+    from submitit.core.utils import FailedJobError
+
+    try:
+        yield
+    except FailedJobError as error:
+        lines = str(error).strip().splitlines() or ["no reason given"]
+        raise UserError(
+            f"SLURM takes no job: {lines[-1]}",
+            where="--executor slurm",
+            hint="sinfo lists partitions; --partition NAME chooses one",
+        ) from None
+
+
+def _gpus(plan: Plan) -> int:
+    return plan.training.devices if plan.device.kind == "cuda" else 0
 
 
 def _look(kind: DeviceChoice) -> str:
     return detect_device(kind).model_dump_json()
 
 
-def _carry_out(plan: str, order: str, root: str, wanted: dict[str, str]) -> str | HarnessError:
+def _carry_out(plan: str, options: str, root: str, wanted: dict[str, str]) -> str | HarnessError:
     """What a job does, on whichever machine: the record lies in the store when it returns.
 
     Returns:
         The record as JSON, or the error that says why the plan cannot be run at all: of its own
         class, which says whether the user can mend it and whether another process runs the plan.
     """
+    asked, store = Plan.model_validate_json(plan), RunStore(Path(root))
     try:
         check_versions(wanted)
         record = supervise(
-            Plan.model_validate_json(plan),
-            RunStore(Path(root)),
+            asked,
+            store,
             lambda _: None,
-            Order.model_validate_json(order),
+            RunOptions.model_validate_json(options),
         )
     except HarnessError as error:
         return error
+    except KeyboardInterrupt:  # the job is preempted or cancelled
+        found = store.find(asked)
+        if found is None:
+            raise
+        record = found
     return record.model_dump_json()
 
 

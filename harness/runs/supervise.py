@@ -1,4 +1,4 @@
-"""Supervise: one plan at a time from an order to a record, whatever happens on the way."""
+"""Supervise: one plan at a time becomes a record, whatever happens on the way."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from harness.records.store import RunStore
 from harness.runs.attempt import Attempt
 from harness.runs.ending import STOPPED
 from harness.runs.lock import held
-from harness.runs.order import ORDER, Order
+from harness.runs.options import DEFAULT_OPTIONS, RunOptions
 from harness.runs.process import tell
 from harness.runs.stop import Stop
 from harness.spec.plan import Plan, Substitution
 
 
 def supervise(
-    plan: Plan, store: RunStore, hear: Hear, order: Order = ORDER, stop: Stop | None = None
+    plan: Plan,
+    store: RunStore,
+    hear: Hear,
+    options: RunOptions = DEFAULT_OPTIONS,
+    stop: Stop | None = None,
 ) -> RunRecord:
     """Run ``plan`` in a child process, unless an equal plan has already been run well.
 
@@ -31,28 +35,28 @@ def supervise(
     returned may be that of a smaller plan, stored under that plan beside the one that did not fit.
 
     Raises:
-        UserError: the model needs to run code of its own and ``order`` does not allow it.
-        StorageError: the run folder cannot be used, or (without ``order.wait``) another process
+        UserError: the model needs to run code of its own and ``options`` does not allow it.
+        StorageError: the run folder cannot be used, or (without ``options.wait``) another process
             is working in it.
         KeyboardInterrupt: after the child has been stopped and its record written. A run that
             ends because of ``stop`` is no error: its record says that it was interrupted.
         CancelledError: ``stop`` was asked for before the run could begin.
     """
-    if plan.model.trust_remote_code and not order.trust_remote_code:
+    if plan.model.trust_remote_code and not options.trust_remote_code:
         raise UserError(
             f"{plan.model.name} needs to run code from its repository",
             where="trust_remote_code in the model's file",
             hint="--trust-remote-code allows it, if you have read that code and trust it",
         )
     stop = stop or Stop()
-    record = _run(plan, store, hear, order, stop)
-    while order.on_oom == "shrink" and not stop.asked:
+    record = _run(plan, store, hear, options, stop)
+    while options.on_oom == "shrink" and not stop.asked:
         smaller = shrunk(record)
         if smaller is None:
             break
         tried, size = record.plan.training.micro_batch_size, smaller.training.micro_batch_size
         tell(hear, f"a micro-batch of {tried} does not fit into memory: trying {size}")
-        record = _run(smaller, store, hear, order, stop)
+        record = _run(smaller, store, hear, options, stop)
     return record
 
 
@@ -64,29 +68,29 @@ def _used_again(known: RunRecord) -> str:
     return f"{text}, which another version of the harness made (--force runs it again)"
 
 
-def _run(plan: Plan, store: RunStore, hear: Hear, order: Order, stop: Stop) -> RunRecord:
+def _run(plan: Plan, store: RunStore, hear: Hear, options: RunOptions, stop: Stop) -> RunRecord:
     known = store.find(plan)
-    if known is not None and makes_running_unnecessary(known, order):
+    if known is not None and makes_running_unnecessary(known, options):
         tell(hear, _used_again(known))
         return known
     folder = store.folder(plan)
-    with held(folder, hear, stop, wait=order.wait):
+    with held(folder, hear, stop, wait=options.wait):
         known = store.find(plan)  # another process may have run it meanwhile
-        if known is not None and makes_running_unnecessary(known, order):
+        if known is not None and makes_running_unnecessary(known, options):
             return known
         attempt = Attempt(plan, folder)
-        record = attempt.carry_out(order, hear, stop)
+        record = attempt.carry_out(options, hear, stop)
         record = attempt.store(record, _good(known))
     if attempt.ending == STOPPED["interrupted"] and not stop.asked:
         raise KeyboardInterrupt
     return record
 
 
-def makes_running_unnecessary(known: RunRecord, order: Order) -> bool:
+def makes_running_unnecessary(known: RunRecord, options: RunOptions) -> bool:
     """Whether the record is a good one, or an OOM that will be shrunk."""
-    if order.force:
+    if options.force:
         return False
-    return known.status == "ok" or (order.on_oom == "shrink" and shrunk(known) is not None)
+    return known.status == "ok" or (options.on_oom == "shrink" and shrunk(known) is not None)
 
 
 def _good(known: RunRecord | None) -> RunRecord | None:

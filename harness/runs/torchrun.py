@@ -14,8 +14,8 @@ from typing import Any
 from harness.records.store import RunFolder
 from harness.runs.devices import DeviceEnding
 from harness.runs.ending import Ending, ending_of_process, oom_counters, oom_kills
+from harness.runs.parent import end_with_parent
 from harness.runs.process import GRACE_SECONDS
-from harness.runs.watch import end_with_parent
 from harness.spec.plan import Plan
 from harness.spec.storage import read_json, write_json
 
@@ -99,7 +99,8 @@ def _write_endings(folder: RunFolder, failures: dict[int, Any], oom: int | None)
             if code == -signal.SIGABRT and NCCL_WAITED in folder.log.read_text(errors="replace"):
                 ending = Ending("failed", "LostDevice", NO_ANSWER)
             write_json(folder.ending_of(rank), DeviceEnding.of(rank, ending, time.time()))
-    return INTERRUPTED if INTERRUPTED in codes.values() else 1
+    # torchrun itself interrupts the others when one has failed
+    return INTERRUPTED if set(codes.values()) == {INTERRUPTED} else 1
 
 
 def main(arguments: list[str]) -> int:

@@ -37,7 +37,7 @@ LIBRARIES = (
     "trl",
     "datasets",
     "harness.train.sft.trainer",
-    "harness.train.stream.loop",
+    "harness.train.loop",
     "lm_eval",
     "harness.score.engine",
     "harness.runs.child",
@@ -85,8 +85,8 @@ def devices_asked_of_the_driver(capabilities: Sequence[tuple[int, int]]) -> Iter
     if not torch.backends.cuda.is_built() or torch.version.cuda is None:
         yield
         return
-    before = {name: getattr(torch.cuda, name) for name in Driver.ANSWERS}
-    driver = Driver(capabilities)
+    before = {name: getattr(torch.cuda, name) for name in CudaAnswers.ANSWERS}
+    driver = CudaAnswers(capabilities)
     for name in before:
         setattr(torch.cuda, name, getattr(driver, name))
     try:
@@ -117,7 +117,7 @@ def asked_of_a_fork() -> list[tuple[int, int]]:
     return [(int(major), int(minor)) for major, minor in json.loads(told or "[]")]
 
 
-class Driver:
+class CudaAnswers:
     """Answers to questions that torch.cuda answers with CUDA, from what NVML has said."""
 
     ANSWERS = ("is_available", "device_count", "get_device_capability")

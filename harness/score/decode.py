@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, StaticCache, StaticLayer
 
 from harness.quantize.scheme import scheme_of
+from harness.weights.sharded import is_sharded
 
 # Settings of a model's generation_config.json that do not change greedy decoding.
 HARMLESS = frozenset(
@@ -42,6 +43,8 @@ def decodes(model: Any) -> bool:
     It does where attention reaches back to the beginning in every layer, nothing in a forward
     pass depends on values, no soft prompt stands before the tokens, and greedy means greedy.
     """
+    if is_sharded(model):  # devices would have to wait for each other inside a graph
+        return False
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     configs = getattr(model, "peft_config", {}).values()
     if any(config.is_prompt_learning for config in configs):
@@ -81,7 +84,7 @@ class _Room(StaticLayer):  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
-class Prompts:
+class PaddedPrompts:
     """Prompts to answer with at most ``limit`` tokens, or up to the token ``end``.
 
     ``ids`` and ``mask`` are (rows, width), padded on the left.
@@ -96,7 +99,7 @@ class Prompts:
 class _Decoding:
     """Answers on their way: one token a row and step, everything in tensors of fixed size."""
 
-    def __init__(self, model: Any, asked: Prompts) -> None:
+    def __init__(self, model: Any, asked: PaddedPrompts) -> None:
         """Run the prompts, whose first tokens are known then."""
         self._model = model
         ids, mask, limit = asked.ids, asked.mask, asked.limit
@@ -139,7 +142,7 @@ class _Decoding:
         self.tokens.index_copy_(1, self._at, self._newest)
 
 
-def greedy(model: Any, asked: Prompts, tell: Callable[[int], None]) -> Tensor:
+def greedy(model: Any, asked: PaddedPrompts, tell: Callable[[int], None]) -> Tensor:
     """Likeliest tokens after the prompts, (rows, limit); what follows a row's end means nothing.
 
     ``tell`` is called with the number of tokens there are.

@@ -10,10 +10,11 @@ import torch
 
 from harness.parallel.divide import spans
 from harness.parallel.ranks import Ranks
-from harness.records.events import Progress, Silence
+from harness.records.events import SILENCE, Progress
 from harness.score.likelihood import Likelihood, Query, TargetScores
 from harness.score.prefixes import Extend, IntArray, SideBySide, Tree, common_prefix
 from harness.score.subject import Subject
+from harness.score.undisturbed import undisturbed
 
 Pass = Extend | Tree | SideBySide
 OPEN = "open"  # what the first device says when it looks a model over
@@ -38,7 +39,6 @@ def likelihood_of(model: Any, batch_tokens: int, progress: Progress, ranks: Rank
 def help_score(subject: Subject) -> None:
     """Compute what the first device asks for, until it says that it needs no more."""
     from harness.score.evaluation import language_model
-    from harness.score.take import undisturbed
 
     ranks, tokens = subject.ranks, subject.plan.score.batch_tokens
     likelihood: DividedLikelihood | None = None
@@ -46,7 +46,7 @@ def help_score(subject: Subject) -> None:
     with undisturbed(subject.model):
         while (asked := ranks.hand_out(None)) is not None:
             if asked == OPEN:
-                likelihood = DividedLikelihood(subject.model, tokens, Silence(), ranks)
+                likelihood = DividedLikelihood(subject.model, tokens, SILENCE, ranks)
                 lm = None
             elif likelihood is not None and isinstance(asked, list):
                 likelihood.answer(asked)

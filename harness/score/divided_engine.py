@@ -12,7 +12,7 @@ from harness.score.likelihood import Likelihood
 
 
 @dataclass(frozen=True)
-class Prompts:
+class SharedPrompts:
     """Prompts with their settings, ``size`` a batch, that other devices shall help to answer."""
 
     args: tuple[tuple[str, dict[str, Any]], ...]
@@ -20,7 +20,7 @@ class Prompts:
 
 
 @dataclass(frozen=True)
-class Asked:
+class BareRequest:
     """As much of an lm-eval request as its backend reads."""
 
     args: tuple[str, dict[str, Any]]
@@ -42,11 +42,11 @@ class DividedLM(FastLM):
         args = tuple(request.args for request in requests)
         if len({repr(settings) for _, settings in args}) > 1 or args[0][1].get("do_sample"):
             return super()._answered(requests, size, disable_tqdm)
-        prompts = Prompts(args, size)
+        prompts = SharedPrompts(args, size)
         self._ranks.hand_out(prompts)
         return self.share(prompts)
 
-    def share(self, prompts: Prompts) -> list[str]:
+    def share(self, prompts: SharedPrompts) -> list[str]:
         """Answer some of the batches, and return the answers of all devices, in order."""
         # lm-eval's own order, whose neighbours make a batch
         texts = [text for text, _ in prompts.args]
@@ -57,7 +57,7 @@ class DividedLM(FastLM):
         mine = [index for place in part for index in batches[place]]
         found: list[str] = []
         if mine:
-            chosen = [Asked(prompts.args[index]) for index in mine]
+            chosen = [BareRequest(prompts.args[index]) for index in mine]
             found = super()._answered(chosen, prompts.size, disable_tqdm=True)
         answers = dict[int, str]()
         for pairs in self._ranks.gather(list(zip(mine, found, strict=True))):

@@ -108,11 +108,15 @@ def opened_form(
         adapter, target = Path(scratch) / "adapter", Path(scratch) / "form"
         target.mkdir()
         made = parts(adapter)
-        if not hasattr(subject.model, "peft_config"):
+        if not (subject.plan.trains and place.stage == "after"):
             yield Opened(made.base(Quantization()).eval())
             return
         progress.note(f"making the form {form.name}")
-        save_adapter(subject.model, adapter)
+        if hasattr(subject.model, "peft_config"):
+            save_adapter(subject.model, adapter)
+        else:  # every weight was trained, so what was fetched is no part of it
+            subject.model.save_pretrained(adapter)
+            made = replace(made.of(adapter), whole=True)
         write_form(made, form, target)
         size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
         started = time.perf_counter()

@@ -19,7 +19,7 @@ from harness.score.subject import Scores, Taking
 from harness.spec.suite import CorpusSpec
 
 if TYPE_CHECKING:
-    from harness.score.decode import Prompts
+    from harness.score.decode import PaddedPrompts
 
 TASK = "generations"
 CHRF = Metric(TASK, "chrf", "points", "higher")
@@ -91,11 +91,11 @@ def generate(
     return [_until_end(row, asked.end) for row in out.tolist()]
 
 
-def padded(rows: Sequence[Sequence[int]], limit: int, renderer: Renderer) -> Prompts:
+def padded(rows: Sequence[Sequence[int]], limit: int, renderer: Renderer) -> PaddedPrompts:
     """Prompts of unequal length, padded on the left."""
     import torch
 
-    from harness.score.decode import Prompts
+    from harness.score.decode import PaddedPrompts
 
     width = max(len(row) for row in rows)
     ids = torch.full((len(rows), width), renderer.pad_id)
@@ -103,10 +103,10 @@ def padded(rows: Sequence[Sequence[int]], limit: int, renderer: Renderer) -> Pro
     for index, row in enumerate(rows):
         ids[index, width - len(row) :] = torch.tensor(row)
         mask[index, width - len(row) :] = 1
-    return Prompts(ids, mask, limit, renderer.end_of_turn_id)
+    return PaddedPrompts(ids, mask, limit, renderer.end_of_turn_id)
 
 
-def _generate(model: Any, asked: Prompts, pad_id: int, tell: Callable[[int], None]) -> Any:
+def _generate(model: Any, asked: PaddedPrompts, pad_id: int, tell: Callable[[int], None]) -> Any:
     """Answers by transformers' own loop, which takes every model."""
     import torch
     from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList

@@ -18,7 +18,7 @@ from harness.score.body import Body, RowsBody, WholeBody
 from harness.score.prefixes import (
     Extend,
     IntArray,
-    Schedule,
+    PrefixPasses,
     SideBySide,
     Tree,
     distinct_rows,
@@ -239,7 +239,7 @@ class Likelihood:
     def _steps(
         self, body: Body, inputs: Sequence[IntArray], first: Sequence[int]
     ) -> Iterable[Extend | Tree | SideBySide]:
-        schedule = Schedule(inputs, first, self._budget)
+        schedule = PrefixPasses(inputs, first, self._budget)
         if body.takes_trees:
             return schedule.steps()
         if body.takes_rows:

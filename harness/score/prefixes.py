@@ -37,7 +37,7 @@ class SideBySide:
 
 
 @dataclass
-class Schedule:
+class PrefixPasses:
     """Passes over ``inputs`` (sorted, distinct) that need hidden states from ``first[i]`` on.
 
     Inputs are divided at the branches of their prefix tree until a part holds at most ``budget``

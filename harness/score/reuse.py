@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
-from harness.cache import REUSE, Reuse, cached_folder
+from harness.cache import REUSE, Reuse, cached_folder, flaw
 from harness.errors import StorageError
 from harness.origin import package_versions, settings, sources_digest
 from harness.quantize.scheme import find_scheme
@@ -21,6 +21,8 @@ from harness.spec.schema import Versioned
 from harness.spec.storage import read_json, write_json
 
 FILE = "scores.json"
+KEPT = ".base"
+DIGITS = 24  # of a fingerprint, in the name of a folder
 # What makes a score: these rooms of the harness, and these packages.
 ROOMS = ("score", "forms", "weights", "quantize", "corpus")
 PACKAGES = (
@@ -65,7 +67,7 @@ def base_scores(
     Raises:
         StorageError: a folder cannot be written.
     """
-    kept = runs / ".base" / base_key(plan)
+    kept = runs / KEPT / base_key(plan)
     cached_folder(kept, lambda scratch: _fill(scratch, plan, take), reuse)
     found = read_json(kept / FILE, BaseScores)
     for score in found.scores:
@@ -78,6 +80,24 @@ def base_scores(
     )
 
 
+def kept_base(plan: Plan, runs: Path) -> list[Path]:
+    """Folders below ``runs`` that hold the untrained model's scores, each as it was written.
+
+    There may be several: other code, packages or settings make another one.
+    """
+    found = sorted((runs / KEPT).glob(f"{plan.base_fingerprint[:DIGITS]}-*"))
+    return [path for path in found if path.is_dir() and flaw(path) is None]
+
+
+def keep_base(name: str, runs: Path, fill: Callable[[Path], None]) -> None:
+    """Keep scores that another machine has taken, unless they are there; ``fill`` writes them.
+
+    Raises:
+        StorageError: they cannot be written.
+    """
+    cached_folder(runs / KEPT / name, fill)
+
+
 def base_key(plan: Plan) -> str:
     """Folder name: the plan's base fingerprint and a digest of the code and libraries that score.
 
@@ -86,7 +106,7 @@ def base_key(plan: Plan) -> str:
     packages = (*PACKAGES, *find_scheme(plan.quantization).packages)
     origin = [sources_digest(*ROOMS), package_versions(packages), settings()]
     digest = hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()
-    return f"{plan.base_fingerprint[:24]}-{digest[:16]}"
+    return f"{plan.base_fingerprint[:DIGITS]}-{digest[:16]}"
 
 
 def _fill(scratch: Path, plan: Plan, take: Callable[[Path], Scores]) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from harness.errors import UnknownName
 from harness.records.events import Progress
@@ -17,6 +15,7 @@ from harness.score.generations import answered_prompts
 from harness.score.items import Place
 from harness.score.perplexity import held_out
 from harness.score.subject import Scores, Subject, TakeScore, Taking
+from harness.score.undisturbed import undisturbed
 from harness.spec.suite import ScoreSpec
 
 SCORES: dict[str, TakeScore] = {
@@ -66,29 +65,3 @@ def wanted(spec: ScoreSpec) -> list[str]:
         if name not in SCORES:
             raise UnknownName("score", name, list(SCORES), where="score.also")
     return [name for name in SCORES if name == "held_out" or own.get(name) or name in spec.also]
-
-
-@contextmanager
-def undisturbed(model: Any) -> Iterator[None]:
-    """Score in evaluation mode, then put back training modes, cache setting, random states."""
-    import random
-
-    import numpy as np
-    import torch
-
-    modes = {module: module.training for module in model.modules()}
-    config: Any = model.config
-    use_cache = getattr(config, "use_cache", None)
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    devices = [model.device] if model.device.type == "cuda" else []
-    try:
-        with torch.random.fork_rng(devices):
-            model.eval()
-            yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-        if use_cache is not None:
-            config.use_cache = use_cache
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
 from harness.parallel.ranks import ALONE, Ranks
-from harness.records.events import Silence
+from harness.records.events import SILENCE
 from harness.score.perplexity import negative_log_likelihoods, sequences_of, window_of
 from harness.score.subject import Subject
 
@@ -64,10 +64,10 @@ class ValidationLoss:
             UserError: no conversation has an assistant token.
         """
         from harness.score.divided import likelihood_of
-        from harness.score.take import undisturbed
+        from harness.score.undisturbed import undisturbed
 
         with undisturbed(self.model):
-            likelihood = likelihood_of(self.model, self.spec.batch_tokens, Silence(), self.ranks)
+            likelihood = likelihood_of(self.model, self.spec.batch_tokens, SILENCE, self.ranks)
             pairs = [(one.input_ids, one.loss_mask) for one in self.sequences]
             losses = negative_log_likelihoods(likelihood, pairs, *window_of(likelihood, self.spec))
         count = sum(len(loss) for loss in losses)

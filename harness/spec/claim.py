@@ -26,7 +26,7 @@ Condition = Annotated[str, AfterValidator(_check_condition)]
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
-class Source(Frozen):
+class Publication(Frozen):
     """Where a sentence was published."""
 
     title: str
@@ -49,7 +49,7 @@ class Number(Frozen):
     unit: str = ""
 
 
-class Pair(Frozen):
+class PairCheck(Frozen):
     """What every kind of comparison has.
 
     ``variant`` and ``against`` are names of variants; the first of each that was run is taken.
@@ -61,7 +61,7 @@ class Pair(Frozen):
     conditions: tuple[Condition, ...] = ()
 
 
-class ScoreCheck(Pair):
+class ScoreCheck(PairCheck):
     """The difference of two variants on one score, on the same items and seeds.
 
     ``says`` is what the sentence says of ``variant``: better or worse than ``against``, equal
@@ -89,7 +89,7 @@ class FormCheck(Frozen):
     conditions: tuple[Condition, ...] = ()
 
 
-class CostCheck(Pair):
+class CostCheck(PairCheck):
     """The ratio of a cost of ``variant`` to that of ``against``, which lies in ``ratio``."""
 
     kind: Literal["cost"]
@@ -97,21 +97,21 @@ class CostCheck(Pair):
     ratio: tuple[float, float] = Field(description="lowest and highest that fit the sentence")
 
 
-class BitsCheck(Pair):
+class BitsCheck(PairCheck):
     """Stored bits of a quantized parameter: those of ``variant`` minus those of ``against``."""
 
     kind: Literal["bits"]
     difference: tuple[float, float] = Field(description="lowest and highest that fit the sentence")
 
 
-class RateCheck(Pair):
+class RateCheck(PairCheck):
     """The ratio of the best learning rates, found by the same search."""
 
     kind: Literal["rate"]
     ratio: tuple[float, float] = Field(description="lowest and highest that fit the sentence")
 
 
-class SpeedCheck(Pair):
+class SpeedCheck(PairCheck):
     """How many times the steps ``against`` needs to come as low as it ends, by the curves."""
 
     kind: Literal["speed"]
@@ -139,7 +139,7 @@ class Claim(Frozen):
 
     name: Name
     sentence: str
-    source: Source
+    source: Publication
     claimed: Setting = Setting()
     published: tuple[Number, ...] = ()
     checks: Annotated[tuple[AnyCheck, ...], Field(min_length=1)]

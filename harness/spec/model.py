@@ -62,8 +62,20 @@ class RandomSource(Frozen):
     tokenizer: str = Field(description="name of the registered model whose tokenizer is used")
 
 
+class DrawnSource(Frozen):
+    """Random weights, drawn layer by layer whenever they are loaded and kept nowhere.
+
+    For shapes that are too large to be written to a disk or to be held in 16 bits.
+    """
+
+    kind: Literal["drawn"]
+    seed: int = 0
+    tokenizer: str = Field(description="name of the registered model whose tokenizer is used")
+
+
 Source = Annotated[
-    WheelSource | HubSource | FolderSource | RandomSource, Field(discriminator="kind")
+    WheelSource | HubSource | FolderSource | RandomSource | DrawnSource,
+    Field(discriminator="kind"),
 ]
 
 
@@ -87,3 +99,8 @@ class Model(Frozen):
     trust_remote_code: bool = Field(
         default=False, description="needs --trust-remote-code on the command line as well"
     )
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the weights are random numbers, so that quality scores mean nothing."""
+        return isinstance(self.source, RandomSource | DrawnSource)

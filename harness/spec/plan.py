@@ -34,6 +34,10 @@ class Substitution(Frozen):
     used: JsonValue
     reason: str
 
+    def __str__(self) -> str:
+        """One line for people."""
+        return f"{self.key} = {self.asked} is replaced by {self.used}: {self.reason}"
+
 
 class RunRequest(Frozen):
     """What a user asked for, as typed. The seed stands in the plan."""
@@ -85,6 +89,11 @@ class Plan(Versioned):
     def trains(self) -> bool:
         """Whether there is anything to train."""
         return self.method != "none" and self.budget.steps != 0
+
+    @property
+    def sharded(self) -> bool:
+        """Whether the frozen weights are spread over the devices."""
+        return self.training.parallel == "sharded"
 
     @property
     def stored(self) -> Dtype:
@@ -158,6 +167,8 @@ NEWER = (
     "interpolation",
     "training.attention",
     "training.attention_groups",
+    "training.kept_layers",
+    "training.memory_gib",
     "training.devices",
     "training.parallel",
 )

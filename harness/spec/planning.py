@@ -27,7 +27,7 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
     check_usable(variant.quantization, device)
     found: list[Substitution] = []
     precision = _fit_precision(variant, device, found)
-    refused = parallel_refusal(variant)
+    refused = parallel_refusal(variant, suite.score.forms)
     if refused is not None:
         raise UserError(refused, where=f"[training] of variant {variant.name}")
     training = _fit_training(variant, suite, model, found)
@@ -192,7 +192,8 @@ def _fit_soft_prompt(variant: Variant, found: list[Substitution]) -> Training:
     for name, (cannot, reason) in unable.items():
         if cannot and getattr(training, name):
             key = f"training.{name}"
-            found.append(Substitution(key=key, asked=True, used=False, reason=reason))
+            asked = getattr(training, name)
+            found.append(Substitution(key=key, asked=asked, used=False, reason=reason))
             training = training.model_copy(update={name: False})
     return training
 

@@ -10,7 +10,7 @@ from typing import Any
 from harness.errors import UnknownName, UserError
 from harness.spec.claim import Claim
 from harness.spec.derived_names import changes_of, suite_name, with_changes
-from harness.spec.model import Model, RandomSource
+from harness.spec.model import DrawnSource, Model, RandomSource
 from harness.spec.overrides import merge
 from harness.spec.own_model import is_folder, is_hub_id, model_of_folder, model_of_hub
 from harness.spec.peft_files import CONFIG, peft_file, read_peft_variant
@@ -19,7 +19,7 @@ from harness.spec.schemes import resolve_quantization
 from harness.spec.storage import read_toml
 from harness.spec.study import Study
 from harness.spec.suite import Suite
-from harness.spec.variant import Protocol, Variant
+from harness.spec.variant import SuiteProtocol, Variant
 
 PACKAGE = Path(__file__).parents[1]
 MODELS = PACKAGE / "models"
@@ -99,7 +99,7 @@ def load_model(name: str) -> Model:
             return model_of_hub(name)
     path = _locate("model", name, MODELS)
     model = parse(Model, {"name": path.stem, **read_toml(path)}, where=path)
-    if isinstance(model.source, RandomSource):
+    if isinstance(model.source, RandomSource | DrawnSource):
         _locate("model", model.source.tokenizer, MODELS, f"{path}, source.tokenizer")
     return model
 
@@ -137,7 +137,7 @@ def load_suite(name: str, overrides: Mapping[str, Any] | None = None) -> Suite:
     if not (is_folder(suite.model) or is_hub_id(suite.model)):
         _locate("model", suite.model, MODELS, f"{where}, model")
     # A variant is read with these below its own: a mistake in them would be blamed on its file.
-    parse(Protocol, {"training": suite.training, "precision": suite.precision}, where=where)
+    parse(SuiteProtocol, {"training": suite.training, "precision": suite.precision}, where=where)
     return suite
 
 

@@ -69,7 +69,8 @@ def _validate(kind: type[F], text: str, where: object) -> F:
 
 def not_valid(kind: type[BaseModel], error: ValidationError, where: object) -> InvalidFile:
     """The error that names every key of a document that does not fit its type."""
-    what = f"not a valid {kind.__name__.lower()}"
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__).lower()
+    what = f"not a valid {words}"
     return InvalidFile(what, where=where, expected=_explain(error, kind))
 
 

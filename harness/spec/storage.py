@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 import tomllib
 from collections.abc import Mapping
@@ -182,6 +183,13 @@ def write_bytes(path: Path, data: bytes) -> None:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def free_bytes(path: Path) -> int:
+    """Free bytes of the disk on which ``path`` lies, or would lie once it is made."""
+    whole = path.absolute()
+    there = next(folder for folder in (whole, *whole.parents) if folder.exists())
+    return shutil.disk_usage(there).free
 
 
 def _sync_folder(path: Path) -> None:

@@ -110,6 +110,11 @@ class Study(Frozen):
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = Field(
         default=0.05, description="chance of any wrong conclusion, over all looks and variants"
     )
+    together: Positive = Field(
+        default=1,
+        description="runs whose adapters train as one on the same base, where they can: other "
+        "learning rates, seeds, ranks; their costs are then shares of what all of them took",
+    )
     tune: Tune = Tune()
     seeds: Seeds = Seeds()
     budget: Spending = Spending()

@@ -207,7 +207,7 @@ class ScoreSpec(Frozen):
         default=("training",),
         validation_alias=AliasChoices("forms", "precisions"),  # as suites and records had it
         description="what is scored: adapter (as trained), 16bit, merged, merged_dequantized, "
-        "nf4_again, gguf:Q8_0, …",
+        "nf4_again, int8_again, hqq_again:bits=3, … (any scheme), gguf:Q8_0, …",
     )
     engine: Literal["fast", "hf"] = "fast"
     batch_tokens: Positive = Field(default=4096, description="tokens per scoring batch (fast)")

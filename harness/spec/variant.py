@@ -105,7 +105,19 @@ class Training(Frozen):
     optimizer: OptimizerName = "adamw"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | Literal["auto"] = Field(
+        default=False,
+        description="compute layers again in the backward pass instead of keeping what they "
+        'computed; "auto": only as many as memory asks for, planned beforehand',
+    )
+    kept_layers: Annotated[int, Field(ge=0)] | None = Field(
+        default=None,
+        description="with gradient_checkpointing: so many of the last layers are kept all the same",
+    )
+    memory_gib: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description='what gradient_checkpointing = "auto" may fill; null: the whole device',
+    )
     attention: Literal["full", "shifted"] = Field(
         default="full",
         description='"shifted" is LongLoRA\'s: within groups of tokens, moved by half a group for '
@@ -140,7 +152,7 @@ class Training(Frozen):
         return {**data, "parallel": "data"} if several else data
 
 
-class Protocol(Frozen):
+class SuiteProtocol(Frozen):
     """What a suite may set for every variant alike."""
 
     training: Training = Training()

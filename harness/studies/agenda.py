@@ -171,11 +171,8 @@ class _Planner:
         if wanted is None:
             return ScoreKey(*PERPLEXITY, "training")
         records = [run.record for found in runs.values() for run in found]
-        for score in _scores_after(records):
-            if wanted in (f"{score.task} {score.metric}", score.metric):
-                return ScoreKey(score.task, score.metric, score.precision)
-        task, _, metric = wanted.rpartition(" ")
-        return ScoreKey(task or PERPLEXITY[0], metric, "training")
+        keys = (ScoreKey(one.task, one.metric, one.precision) for one in _scores_after(records))
+        return next((key for key in keys if key.is_called(wanted)), ScoreKey.named(wanted))
 
 
 def in_turns(queues: Sequence[Sequence[Job]]) -> Iterable[tuple[Job, ...]]:

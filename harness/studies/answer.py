@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness.report import numbers
+from harness import numbers
 from harness.report.cells import difference_text, show_limit
 from harness.report.judging import Difference
 from harness.report.scoring import Scoring
 from harness.studies.agenda import Agenda, Standing
+from harness.studies.budget import Spent
 from harness.studies.looks import Conclusion
 
 USELESS = (
@@ -28,7 +29,7 @@ WORDS = {
 
 
 @dataclass(frozen=True)
-class Answer:
+class StudyAnswer:
     """The sentences that a page opens with.
 
     ``state`` is "answered" when every comparison is decided at the rates that the study asks for,
@@ -42,7 +43,7 @@ class Answer:
     changes: tuple[str, ...]
 
 
-def answer(agenda: Agenda) -> Answer:
+def answer(agenda: Agenda) -> StudyAnswer:
     """What the study says as it stands."""
     main = agenda.main
     assert main is not None  # noqa: S101 - the default setting always stands
@@ -52,7 +53,7 @@ def answer(agenda: Agenda) -> Answer:
     waits = bool(agenda.jobs) or agenda.stopped != "" or tuning
     decided = not tuning and bool(known) and all(conclusion.decided for conclusion in known)
     state = "partial" if waits and not decided else "answered" if decided else "open"
-    return Answer(
+    return StudyAnswer(
         state=state,
         conclusions=tuple(_conclusions(agenda, main, known)),
         sureness=tuple(_sureness(agenda, main, state)),
@@ -151,11 +152,20 @@ def _sureness(agenda: Agenda, main: Standing, state: str) -> Iterator[str]:
 def _cost(agenda: Agenda) -> str:
     spent = agenda.spent
     text = f"{spent.runs:,} runs, {numbers.duration(spent.seconds)} of run time"
-    if spent.joules is not None:
-        text += f", {numbers.energy(spent.joules)} measured"
+    text += _energy(spent)
     if spent.failed:
         text += f"; {spent.failed} failed"
     return text + "."
+
+
+def _energy(spent: Spent) -> str:
+    """What was measured, and of how many runs it is not the whole."""
+    if spent.joules is None:
+        return ", energy not measured" if spent.runs else ""
+    text = f", {numbers.energy(spent.joules)} measured"
+    if spent.measured == spent.runs:
+        return text
+    return f"{text} in {spent.measured:,} of the runs (unknown for {spent.runs - spent.measured:,})"
 
 
 def _changes(agenda: Agenda, main: Standing, known: list[Conclusion]) -> Iterator[str]:

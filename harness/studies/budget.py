@@ -17,12 +17,16 @@ Settled = Mapping[Job, StoredRun]
 
 @dataclass(frozen=True)
 class Spent:
-    """What the settled runs of a study have cost; energy is null where none was measured."""
+    """What the settled runs of a study have cost.
+
+    ``joules`` is the energy of the ``measured`` runs; null where no run was measured.
+    """
 
     runs: int
     failed: int
     seconds: float
     joules: float | None
+    measured: int = 0
 
 
 def spent_on(settled: Settled) -> Spent:
@@ -34,6 +38,7 @@ def spent_on(settled: Settled) -> Spent:
         failed=sum(record.status != "ok" for record in records),
         seconds=sum(record.seconds for record in records),
         joules=sum(joules) if joules else None,
+        measured=len(joules),
     )
 
 

@@ -14,7 +14,8 @@ from harness.runs.executor import Executor
 from harness.runs.listener import Listener, RunResult
 from harness.runs.lock import holder_of, is_held
 from harness.studies.agenda import Agenda
-from harness.studies.findings import Findings, Job, is_settled
+from harness.studies.findings import Findings, Job, is_killed
+from harness.studies.steering import Decision, read_steering
 
 MOST_TRIES = 3
 POLL_SECONDS = 1.0
@@ -60,14 +61,18 @@ class Driver:
         self._tell = tell
         self._told = ""
         self._tries: Counter[str] = Counter()
+        self._together = 1
 
-    def drive(self, shard: Shard = WHOLE) -> Agenda:
+    def drive(self, shard: Shard = WHOLE, together: int = 1) -> Agenda:
         """Run until nothing of ``shard`` is left; returns how the study then stands.
+
+        ``together`` is that of `harness.runs.batch.run_batch`.
 
         Raises:
             HarnessError: a plan that cannot be run at all, or a mistake that would end every run.
             KeyboardInterrupt: after the runs under way have written their records.
         """
+        self._together = together
         while True:
             agenda = self._plan_next()
             jobs = [job for job in agenda.jobs if shard.holds(job)]
@@ -88,19 +93,30 @@ class Driver:
             self._told = text
 
     def _run(self, agenda: Agenda, jobs: Sequence[Job]) -> int:
-        """Run one round; returns how many runs were carried out here."""
+        """Run one round; returns how many runs were carried out here.
+
+        A decision that somebody takes meanwhile ends it early: the next round follows it.
+        """
         by_key = {job.key: job for job in jobs}
         plans = [job.plan for job in jobs]
-        ran = 0
-        with closing(run_batch(plans, self._executor, self._listeners(agenda))) as results:
+        decided, ran = self._decisions(), 0
+        listeners, enough = self._listeners(agenda), lambda: self._decisions() != decided
+        batch = run_batch(plans, self._executor, listeners, self._together, enough)
+        with closing(batch) as results:
             for result in results:
                 ran += self._take(by_key[result.plan.run_name], result)
         return ran
 
+    def _decisions(self) -> tuple[Decision, ...]:
+        """Those that persons have taken."""
+        found = read_steering(self._findings.log).decisions
+        return tuple(one for one in found if one.kind != "give_up")
+
     def _take(self, job: Job, result: RunResult) -> bool:
         """Look at a result; whether the run was carried out here.
 
-        A run that was stopped from outside is tried again, but not for ever.
+        A run that was stopped from outside is tried again, but not for ever, unless it was asked
+        to stop: a cluster may preempt a long run many times, and each time it has come further.
         """
         if isinstance(result.error, RunInUse):
             return False
@@ -109,7 +125,7 @@ class Driver:
         problem = result.record.problem if result.record is not None else None
         if problem is not None and problem.kind in user_mistakes():
             raise UserError(f"{job.arm}, seed {job.plan.seed}: {problem.message}")
-        if result.record is not None and not is_settled(result.record):
+        if result.record is not None and is_killed(result.record):
             self._tries[job.key] += 1
             if self._tries[job.key] >= MOST_TRIES:
                 self._findings.give_up(job)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from harness.errors import HarnessError, user_mistakes
-from harness.records.record import RunRecord
+from harness.records.record import Environment, RunRecord
 from harness.records.store import RunFolder, RunStore, StoredRun
+from harness.runs.ending import ABANDONED
 from harness.spec.plan import Plan
 from harness.spec.storage import read_json
 from harness.studies.steering import decide, read_steering
@@ -60,6 +61,7 @@ class Findings:
         self.store = store
         self.log = log
         self._known: dict[Job, StoredRun] = {}
+        self._environments: dict[str, Environment] = {}  # one for all runs that share it
 
     def find(self, job: Job) -> StoredRun | None:
         """The job's settled run; None where it has yet to be run, or to be run again."""
@@ -94,7 +96,24 @@ class Findings:
             return None
         if not is_settled(record) and not self._is_given_up(job):
             return None
-        return StoredRun(folder, _slim(record, job.plan))
+        return StoredRun(folder, self._slim(record, job.plan))
+
+    def _slim(self, record: RunRecord, plan: Plan) -> RunRecord:
+        """The record without what no conclusion needs: a study may have ten thousand."""
+        training, environment = record.training, record.environment
+        if training is not None:
+            training = training.model_copy(update={"losses": ()})
+        if environment is not None:
+            environment = self._environments.setdefault(environment.model_dump_json(), environment)
+        kept = {"plan": plan, "training": training, "environment": environment}
+        return record.model_copy(update={"generations": (), "corpus": None, "census": None, **kept})
+
+
+def is_killed(record: RunRecord) -> bool:
+    """Whether the run was ended from outside without being asked to stop."""
+    problem = record.problem
+    asked = record.status == "interrupted" and (problem is None or problem.kind != ABANDONED.kind)
+    return not asked and not is_settled(record)
 
 
 def is_settled(record: RunRecord) -> bool:
@@ -102,12 +121,3 @@ def is_settled(record: RunRecord) -> bool:
     if record.status == "interrupted":
         return False
     return record.problem is None or record.problem.kind not in (*STOPPED, *user_mistakes())
-
-
-def _slim(record: RunRecord, plan: Plan) -> RunRecord:
-    """The record without what no conclusion needs: a study may have ten thousand."""
-    training = record.training
-    if training is not None:
-        training = training.model_copy(update={"losses": ()})
-    dropped = {"generations": (), "corpus": None, "environment": None, "census": None}
-    return record.model_copy(update={**dropped, "plan": plan, "training": training})

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.report import numbers
+from harness import numbers
 from harness.report.blocks import (
     Block,
+    Caveat,
     Cell,
     Column,
     Figure,
-    Note,
     Section,
     Table,
     Tone,
@@ -26,10 +26,11 @@ from harness.report.figures.lines import Curves, Line
 from harness.report.ranking import packed_base
 from harness.report.rows import COLOURS, MARKERS
 from harness.studies.agenda import Agenda, Standing
-from harness.studies.answer import REASONS, Answer, answer, shown, value_of
+from harness.studies.answer import REASONS, StudyAnswer, answer, shown, value_of
 from harness.studies.arms import Arm
 from harness.studies.search import Search
 from harness.studies.steering import Steering
+from harness.studies.versions import mixture
 
 TONES: dict[str, Tone] = {"better": "good", "worse": "bad", "undecided": "muted"}
 SHARED_ERROR = (
@@ -40,14 +41,14 @@ SHARED_ERROR = (
 
 
 @dataclass(frozen=True)
-class Page:
+class StudyPage:
     """A report as data, in the form that :func:`harness.report.write.write_report` writes."""
 
     title: str
     sections: tuple[Section, ...]
 
 
-def make_page(agenda: Agenda, steering: Steering) -> Page:
+def make_page(agenda: Agenda, steering: Steering) -> StudyPage:
     """The page of a study as it stands: also of one that is not finished."""
     study = agenda.comparison.study
     found = answer(agenda)
@@ -60,18 +61,18 @@ def make_page(agenda: Agenda, steering: Steering) -> Page:
         _protocol_section(agenda, steering),
     ]
     title = f"Study: {study.name.partition('+')[0]}"
-    return Page(title, tuple(section for section in sections if section is not None))
+    return StudyPage(title, tuple(section for section in sections if section is not None))
 
 
-def _answer_section(question: str, found: Answer, packed: str) -> Section:
+def _answer_section(question: str, found: StudyAnswer, packed: str) -> Section:
     blocks: list[Block] = [prose(strong(question))]
     if found.state == "partial":
-        blocks.append(Note("This study is not finished: what follows is an interim answer."))
+        blocks.append(Caveat("This study is not finished: what follows is an interim answer."))
     blocks += [prose(text, bullet=True) for text in found.conclusions]
     blocks.append(prose(strong("How sure: "), " ".join(found.sureness)))
     blocks.append(prose(strong("What it cost: "), found.cost))
     if packed:
-        blocks.append(Note(packed))
+        blocks.append(Caveat(packed))
     if found.changes:
         blocks.append(prose(strong("What would change this answer:")))
         blocks += [prose(text, bullet=True) for text in found.changes]
@@ -244,6 +245,8 @@ def _protocol_section(agenda: Agenda, steering: Steering) -> Section:
         f"Trials use seed {study.tune.seed}, which no verdict uses.",
     ]
     blocks: list[Block] = [prose(line) for line in lines]
+    if mixed := mixture(agenda):
+        blocks.append(Caveat(mixed))
     if steering.decisions:
         blocks.append(prose(strong("Decisions while it ran:")))
         blocks += [

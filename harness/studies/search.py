@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from harness.records.record import RunRecord
 from harness.records.store import StoredRun
+from harness.records.validation import validation_loss
 from harness.spec.study import Tune
 from harness.studies.arms import Arm, trial_job
 from harness.studies.findings import Job
@@ -49,19 +49,6 @@ class Search:
         """Trials with the whole budget, by rate."""
         whole = [trial for trial in self.trials if trial.share >= 1]
         return tuple(sorted(whole, key=lambda trial: trial.rate))
-
-
-def validation_loss(record: RunRecord) -> float:
-    """Nats a token on the validation split; infinite where the run did not end well.
-
-    Raises:
-        ValueError: the run was scored on the held-out split, by which nothing may be chosen.
-    """
-    if record.plan.score.split != "validation" or record.score("held_out", "perplexity"):
-        msg = f"{record.plan.run_name} was scored on the held-out split: not a trial"
-        raise ValueError(msg)
-    found = record.score("validation", "perplexity") if record.status == "ok" else None
-    return math.inf if found is None else math.log(found.value)
 
 
 def search(arm: Arm, tune: Tune, find: Find) -> Search:

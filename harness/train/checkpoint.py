@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,8 +11,10 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from harness import numbers
 from harness.errors import StorageError
 from harness.records.events import Progress
+from harness.spec.storage import free_bytes
 from harness.train.random_state import restore_random_state, undisturbed_random_state
 
 if TYPE_CHECKING:
@@ -81,11 +82,11 @@ class CheckpointWriter:
         """Write ``state`` and put off the next by twenty times what this one cost."""
         if self._folder is None:
             return
-        needed, free = state_bytes(state), _free_bytes(self._folder)
+        needed, free = state_bytes(state), free_bytes(self._folder)
         if needed > free:
             self._progress.note(
-                f"no checkpoint: it takes {needed / 2**20:,.1f} MiB of disk and "
-                f"{free / 2**20:,.1f} MiB are free"
+                f"no checkpoint: it takes {numbers.size(needed)} of disk and "
+                f"{numbers.size(free)} are free"
             )
             self._folder = None
             return
@@ -111,15 +112,12 @@ def state_bytes(state: TrainingState) -> int:
     return sum(leaf.nbytes for leaf in leaves if isinstance(leaf, torch.Tensor))
 
 
-def _free_bytes(folder: Path) -> int:
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    return shutil.disk_usage(there).free
-
-
 def trainable_weights(model: nn.Module) -> dict[str, Any]:
     """The trainable parameters by name, as they are (not copied)."""
+    from harness.weights.sharded import plain_name
+
     return {
-        name: parameter.detach()
+        plain_name(name): parameter.detach()
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     }

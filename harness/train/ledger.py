@@ -51,10 +51,15 @@ class Ledger:
         tokens: Sequence[StepTokens],
         progress: Progress,
         points: Sequence[LossPoint] = (),
+        share: int = 1,
     ) -> None:
-        """Keep account of ``len(tokens)`` steps, ``points`` of which were done earlier."""
+        """Keep account of ``len(tokens)`` steps, ``points`` of which were done earlier.
+
+        Of the seconds of a step that ``share`` trainings take together, each counts its part.
+        """
         self._tokens = tokens
         self._progress = progress
+        self._share = share
         self.points = list(points)
         self._started = time.perf_counter()
 
@@ -90,7 +95,7 @@ class Ledger:
     def finish_step(self, loss: float, learning_rate: float, grad_norm: float | None) -> None:
         """Enter one finished step (device work included: synchronize before)."""
         tokens = self._tokens[self.done]
-        seconds = time.perf_counter() - self._started
+        seconds = (time.perf_counter() - self._started) / self._share
         finite = grad_norm is not None and math.isfinite(grad_norm)
         self.points.append(
             LossPoint(
@@ -133,4 +138,5 @@ class Ledger:
             throughput=throughput(self.points, plan, assistant / max(non_padding, 1)),
             compile_seconds=compile_seconds,
             trainer=trainer,
+            kept_layers=None if plan is None else plan.training.kept_layers,
         )

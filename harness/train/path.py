@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from harness.spec.plan import Plan, Substitution
 from harness.spec.plugins import Plugins
 from harness.spec.request import Request
 from harness.spec.request import resolve as read_plans
+from harness.spec.variant import Training
 from harness.train.job import TrainJob
 from harness.train.peaks import TrainingPeaks
 from harness.train.schedule import MicroBatch
@@ -45,6 +47,8 @@ class TrainingPath(Protocol):
     def modules(self) -> tuple[str, ...]:
         """Modules to import before the clock of the training phase starts."""
 
+    # A path that can recompute some layers only says so by ``keeps_some_layers = True``.
+
     @property
     def keeps_gradients(self) -> bool:
         """Whether gradients have memory of their own through the whole training."""
@@ -61,8 +65,8 @@ class TrainingPath(Protocol):
     def train(self, job: TrainJob, progress: Progress) -> TrainResult:
         """Train ``job.model`` in place; see :func:`train`.
 
-        Where ``job.validate`` is set, a :class:`harness.train.watch.Watch` calls it, and the
-        result holds what it found.
+        Where ``job.validate`` is set, :class:`harness.train.validations.Validations` calls it, and
+        the result holds what it found.
         """
 
 
@@ -87,7 +91,7 @@ def path_of(plan: Plan) -> TrainingPath:
     return load_path(plan.training.speed, f"training.speed of variant {plan.variant}")
 
 
-def settle(plan: Plan) -> Plan:
+def choose_path(plan: Plan) -> Plan:
     """``plan`` on a path that takes it: itself, or with a substitution that says why not.
 
     Raises:
@@ -104,6 +108,8 @@ def settle(plan: Plan) -> Plan:
         refused = refusal(plan.adapter, plan.quantization, plan.device.kind)
         if refused is not None:
             raise UserError(refused, where=f"[adapter] of variant {plan.variant}")
+    if plan.sharded:
+        _check_layers(plan)
     if not plan.trains:
         return plan
     refused = optimizer_refusal(plan.training.optimizer, plan.adapter)
@@ -114,23 +120,55 @@ def settle(plan: Plan) -> Plan:
         )
     asked = plan.training
     used, reasons = _path_that_takes(plan)
-    if not reasons:
+    found = [*_moved(asked, used, reasons), *_all_or_none(asked, used)]
+    if not found:
         return plan
-    changes: dict[str, Any] = {"speed": used}
-    if asked.activation_offload:
-        changes["activation_offload"] = False
-    found = [
-        Substitution(
-            key=f"training.{key}", asked=getattr(asked, key), used=value, reason="; ".join(reasons)
-        )
-        for key, value in changes.items()
-    ]
+    changes = {item.key.removeprefix("training."): item.used for item in found}
     return plan.model_copy(
         update={
             "training": asked.model_copy(update=changes),
             "substitutions": (*plan.substitutions, *found),
         }
     )
+
+
+def _check_layers(plan: Plan) -> None:
+    """Refuse models whose layers cannot be told apart, before anything is loaded.
+
+    Raises:
+        UserError: they cannot.
+    """
+    from harness.weights.by_layer import decoder_layers
+    from harness.weights.shape import meta_model
+
+    try:
+        decoder_layers(meta_model(plan.model))
+    except RunError as reason:
+        raise UserError(reason.what, where="training.parallel", hint=reason.hint) from None
+
+
+def _moved(asked: Training, used: str, reasons: Sequence[str]) -> Iterator[Substitution]:
+    """Another path than the one asked for, and what it does not do."""
+    changes: dict[str, Any] = {"speed": used} if reasons else {}
+    if reasons and asked.activation_offload:
+        changes["activation_offload"] = False
+    for key, value in changes.items():
+        yield Substitution(
+            key=f"training.{key}", asked=getattr(asked, key), used=value, reason="; ".join(reasons)
+        )
+
+
+def _all_or_none(asked: Training, used: str) -> Iterator[Substitution]:
+    """Recomputation on a path that cannot leave out some layers."""
+    if getattr(load_path(used), "keeps_some_layers", False):
+        return
+    reason = f"the {used} path recomputes all layers or none"
+    if asked.gradient_checkpointing == "auto":
+        key = "training.gradient_checkpointing"
+        yield Substitution(key=key, asked="auto", used=True, reason=reason)
+    if asked.kept_layers is not None:
+        key = "training.kept_layers"
+        yield Substitution(key=key, asked=asked.kept_layers, used=None, reason=reason)
 
 
 def _path_that_takes(plan: Plan) -> tuple[str, list[str]]:
@@ -147,9 +185,9 @@ def resolve(request: Request, device: Device) -> list[Plan]:
     """Plans of all requested variants and seeds on ``device``, each on a path that takes it.
 
     Raises:
-        UserError: as :func:`harness.spec.request.resolve` and :func:`settle`.
+        UserError: as :func:`harness.spec.request.resolve` and :func:`choose_path`.
     """
-    return [settle(plan) for plan in read_plans(request, device)]
+    return [choose_path(plan) for plan in read_plans(request, device)]
 
 
 def train(job: TrainJob, progress: Progress) -> TrainResult:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from harness.errors import RunError
 from harness.parallel.ranks import Ranks
+from harness.weights.sharded import own_parameters
 
 # Gradients are added up in pieces of this size, which are copied once.
 PIECE_BYTES = 64 << 20
@@ -95,9 +96,10 @@ def check_alike(model: nn.Module, ranks: Ranks, done: int, *, when: str) -> None
 def _sums(model: nn.Module) -> dict[str, int]:
     """A sum over the bits of every parameter, so that one flipped bit is seen.
 
-    Tensors of a library's own kind, whose bits lie elsewhere, are left out; they are frozen.
+    Tensors of a library's own kind, whose bits lie elsewhere, are left out; they are frozen. So
+    are weights that are spread over the ranks.
     """
-    found = {name: parameter.data for name, parameter in model.named_parameters()}
+    found = {name: parameter.data for name, parameter, _ in own_parameters(model)}
     return {name: _sum(weight) for name, weight in found.items() if type(weight) is Tensor}
 
 

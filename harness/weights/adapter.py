@@ -27,6 +27,7 @@ from harness.spec.methods import (
 from harness.spec.peft_files import DECIDED
 from harness.spec.plan import Plan
 from harness.spec.variant import Adapter
+from harness.weights.sharded import is_sharded, own_parameters, weights_in_sight
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -180,7 +181,8 @@ def attach_adapter(
 
         wrapped = wrap_on_rows(model, plan, batches, steps)
     else:
-        wrapped = wrap(model, plan.adapter, steps=steps)
+        with weights_in_sight(model):
+            wrapped = wrap(model, plan.adapter, steps=steps)
     if needs_of(plan.adapter).adds_in_place and plan.quantization.type != "none":
         _hand_on_copies(wrapped)
     dtype = getattr(torch, plan.precision.trainable)
@@ -224,6 +226,10 @@ def save_adapter(model: Any, folder: Path) -> None:
         OSError, SafetensorError: the folder cannot be written.
     """
     start = getattr(model, START, None)
+    if is_sharded(model):  # its own state would be gathered from all devices
+        state = {name: one for name, one, _ in own_parameters(model) if one.requires_grad}
+        model.save_pretrained(folder, safe_serialization=True, state_dict=state)
+        return
     if start is None:
         model.save_pretrained(folder, safe_serialization=True)
         return

@@ -11,6 +11,7 @@ from harness.quantize.scheme import Scheme, Weighed, schemes
 from harness.records.record import Census, CensusRow
 from harness.spec.plan import Plan
 from harness.weights.shape import ParameterCount
+from harness.weights.sharded import held_parameters, own_parameters
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,15 +24,20 @@ def take_census(model: nn.Module) -> Census:
 
     Elements are logical: a 4-bit weight counts its real shape. Bytes are what is stored, the
     quantization constants included, as the weight's scheme weighs it
-    (:meth:`harness.quantize.scheme.Scheme.weigh`).
+    (:meth:`harness.quantize.scheme.Scheme.weigh`). A model that several devices share is counted
+    whole.
     """
     elements: dict[Key, int] = defaultdict(int)
     size: dict[Key, int] = defaultdict(int)
     compute: set[str] = set()
     known = list(schemes())
-    for parameter, module in _parameters(model):
-        found = _weigh(parameter, module, known)
-        key = (_name(parameter.dtype), found.quantization, parameter.requires_grad)
+    whole = [
+        (_name(one.dtype), _weigh(one, module, known), one.requires_grad)
+        for _, one, module in own_parameters(model)
+    ]
+    spread = [(one.dtype, one.weighed, False) for one in held_parameters(model)]
+    for dtype, found, trainable in (*whole, *spread):
+        key = (dtype, found.quantization, trainable)
         elements[key] += found.elements
         size[key] += found.bytes
         if found.compute is not None:
@@ -47,16 +53,6 @@ def take_census(model: nn.Module) -> Census:
         for key in sorted(elements)
     )
     return Census(rows=rows, compute_dtype="+".join(sorted(compute)) or None)
-
-
-def _parameters(model: nn.Module) -> Iterator[tuple[nn.Parameter, nn.Module]]:
-    """Each distinct parameter once, with a module that holds it."""
-    seen: set[int] = set()
-    for module in model.modules():
-        for parameter in module.parameters(recurse=False):
-            if id(parameter) not in seen:
-                seen.add(id(parameter))
-                yield parameter, module
 
 
 def _weigh(parameter: nn.Parameter, module: nn.Module, known: Sequence[Scheme]) -> Weighed:

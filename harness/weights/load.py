@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import InvalidFile
 from harness.quantize.scheme import Target, find_scheme
+from harness.spec.model import DrawnSource
 from harness.spec.plan import Plan
 from harness.spec.variant import Quantization
 from harness.weights.agreement import as_unreadable, check_config, check_loading, check_shapes
@@ -65,15 +66,46 @@ def load_base(
         use_safetensors=True,
         trust_remote_code=trust_remote_code,
     )
-    target = Target(chosen, getattr(torch, plan.precision.compute), plan.device.kind)
+    compute = getattr(torch, plan.precision.compute)
+    # FSDP keeps what it shards in one flat tensor of one dtype
+    storage = compute if plan.sharded else None
+    target = Target(chosen, compute, plan.device.kind, storage)
     check_config(plan.model, folder)
     with as_unreadable(folder):
         check_shapes(plan.model, folder, trust_remote_code=trust_remote_code)
-        model = find_scheme(chosen).load(open_model, target)
-    if plan.model.added_tokens:
-        _add_rows(model, plan.model.added_tokens)
+        model = _load(plan, folder, open_model, target)
     model.requires_grad_(requires_grad=False)  # whatever is to be trained asks for it later
     return model.eval()
+
+
+def _load(plan: Plan, folder: Path, open_model: partial[PreTrainedModel], target: Target) -> Any:
+    """The base as its scheme loads it, or layer by layer where it must never be whole."""
+    scheme, source = find_scheme(target.quantization), plan.model.source
+    if not (isinstance(source, DrawnSource) or plan.sharded):
+        loaded = scheme.load(open_model, target)
+        _add_rows(loaded, plan.model.added_tokens)
+        return loaded
+    from harness.weights.by_layer import (
+        Filling,
+        as_read,
+        build_by_layer,
+        drawn_weights,
+        empty_model,
+    )
+    from harness.weights.sharded import Shards
+
+    if isinstance(source, DrawnSource):
+        options = open_model.keywords
+        trusted = options["trust_remote_code"]
+        config = _read_config(folder, options["interpolation"], trusted=trusted)
+        model: Any = empty_model(config, options["dtype"])
+        fill = drawn_weights(model, source.seed, target.device)
+    else:  # its pages are the system's until a layer is taken to the device
+        model, fill = open_model(device_map={"": "cpu"}), as_read
+    shards = Shards(target.device) if plan.sharded else None
+    filling = Filling(fill, partial(_add_rows, count=plan.model.added_tokens))
+    build_by_layer(model, scheme, target, filling, shards)
+    return model
 
 
 def _add_rows(model: PreTrainedModel, count: int) -> None:
@@ -84,6 +116,8 @@ def _add_rows(model: PreTrainedModel, count: int) -> None:
     """
     import torch
 
+    if not count:
+        return
     before, place = model.config.vocab_size, model.device
     with torch.random.fork_rng([place.index] if place.type == "cuda" else []):
         model.resize_token_embeddings(before + count, mean_resizing=False)
@@ -95,15 +129,23 @@ def _add_rows(model: PreTrainedModel, count: int) -> None:
 
 def _open_whole(folder: Path, *, interpolation: int, **options: Any) -> PreTrainedModel:
     """The model with every weight from the folder; transformers would fill gaps at random."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     if interpolation > 1:
         trusted = options["trust_remote_code"]
-        options["config"] = AutoConfig.from_pretrained(folder, trust_remote_code=trusted)
-        interpolate(options["config"], interpolation)
+        options["config"] = _read_config(folder, interpolation, trusted=trusted)
     model, info = AutoModelForCausalLM.from_pretrained(
         folder, output_loading_info=True, ignore_mismatched_sizes=True, **options
     )
     check_loading(info, folder)
     found: PreTrainedModel = model
     return found
+
+
+def _read_config(folder: Path, interpolation: int, *, trusted: bool) -> Any:
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=trusted)
+    if interpolation > 1:
+        interpolate(config, interpolation)
+    return config

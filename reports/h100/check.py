@@ -18,9 +18,9 @@ from torch.nn import functional
 
 from harness.corpus.sequences import TrainingRow
 from harness.train.collate import StreamBatch, StreamSize, make_stream_batch
+from harness.train.graph import MicroBatchTimes, Recording, choose_shapes
 from harness.train.stream import ops
 from harness.train.stream.decoder import Decoder
-from harness.train.stream.graph import Pace, RecordedStep, choose_shapes
 
 if torch.cuda.is_available():  # Triton's kernels want a GPU to be imported
     from harness.train.stream import kernels
@@ -204,8 +204,8 @@ def check_path() -> None:
     show("fast path loss", abs(loss / float(total.detach()) - 1), 2e-3)
     show("fast path gradients", error(found, reference), 3e-2)
     for name, how in (
-        ("recomputed", {"recompute": True}),
-        ("in host memory", {"recompute": True, "offload": True}),
+        ("recomputed", {"kept": 0}),
+        ("in host memory", {"kept": 0, "offload": True}),
     ):
         again, other = accumulate(rows, **how)
         show(f"{name} loss", abs(again / loss - 1), 1e-6)
@@ -216,18 +216,18 @@ def check_graph() -> None:
     """Replays of recorded micro-batches of two shapes against launches, in any order."""
     rows = tiny_rows(48)
     micros = [rows[start : start + 2] for start in range(0, 48, 2)]
-    shapes = choose_shapes([StreamSize.of(micro) for micro in micros], Pace(0.6, 1e-3))
+    shapes = choose_shapes([StreamSize.of(micro) for micro in micros], MicroBatchTimes(0.6, 1e-3))
     model = tiny_llama(torch.bfloat16)
     decoder = Decoder(model, torch.bfloat16, on_gpu=True)
     decoder.refresh()
     total, scale = torch.zeros((), device="cuda"), torch.ones((), device="cuda")
     warm = on_gpu(make_stream_batch(micros[0]))
     decoder.accumulate(warm, decoder.stream(warm), scale)
-    recorded: dict[Any, RecordedStep] = {}
+    recorded: dict[Any, Recording] = {}
     last = None
     examples = dict(zip(shapes, micros, strict=True))
     for shape in sorted(examples, key=lambda one: -one.tokens):
-        last = RecordedStep(decoder, on_gpu(make_stream_batch(examples[shape], shape)), total, last)
+        last = Recording(decoder, on_gpu(make_stream_batch(examples[shape], shape)), total, last)
         recorded[shape] = last
     show("shapes recorded", abs(len(recorded) - 3) - 1, 0)  # 2 to 4 of them
     worst_loss = worst = 0.0

@@ -25,7 +25,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPAT
 from harness.records.events import Event, EventTail, ProcessStarted
 from harness.records.record import RunRecord
 from harness.records.store import RunFolder, RunStore
-from harness.runs.order import Order
+from harness.runs.options import RunOptions
 from harness.runs.supervise import supervise
 from harness.spec.device import detect_device
 from harness.spec.plan import Plan
@@ -34,7 +34,7 @@ from harness.train.path import resolve
 from tests.runs.results import results
 from tests.runs.small_run import Heard, make_small, trains
 
-ORDER = Order(checkpoint_seconds=0.1, silence_seconds=20)
+OPTIONS = RunOptions(checkpoint_seconds=0.1, silence_seconds=20)
 STEPS = 40
 HOG = """
 import sys, time, torch
@@ -69,7 +69,7 @@ class Checks:
         """One run into the store ``name``."""
         started = time.monotonic()
         store = RunStore(self.out / name)
-        record = supervise(self.plan(devices), store, heard or Heard(), ORDER)
+        record = supervise(self.plan(devices), store, heard or Heard(), OPTIONS)
         problem = None if record.problem is None else record.problem.model_dump()
         if problem is not None:
             problem["log_tail"] = problem["log_tail"][-1500:]

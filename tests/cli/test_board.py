@@ -90,14 +90,14 @@ def test_a_terminal_shows_every_run_under_way_and_all_together() -> None:
         train(shown, plan, 12)
     shown.result(ended(PLANS[0], status="diverged", scores=()))
     with console.capture() as capture:
-        console.print(shown._render())
+        console.print(shown.render())
     drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capture.get())
     assert drawn.count("12/60  loss 1.5") == 3
     for words in ("seed 1", "seed 3", "train", "1 of 5 done, 1 not well, 3 under way"):
         assert words in drawn, words
     shown.stopping()
     with console.capture() as capture:
-        console.print(shown._render())
+        console.print(shown.render())
     assert "Ctrl-C again ends them" in capture.get()
     shown.end()
     assert "✗ lora_bf16 on quick, seed 0: diverged after 30.0 s" in written(console)
@@ -110,7 +110,7 @@ def test_more_runs_than_lines_are_counted() -> None:
     for plan in plans:
         train(shown, plan, 1)
     with console.capture() as capture:
-        console.print(shown._render())
+        console.print(shown.render())
     drawn = capture.get()
     assert len(drawn.splitlines()) < 20
     assert "and 28 more" in drawn

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.cache import ENVIRONMENT_VARIABLE
-from tests.cli.terminal import shown
+from tests.cli.terminal import refused, shown
 
 
 def test_what_is_well_what_is_missing_and_what_to_do(
@@ -22,3 +22,19 @@ def test_what_is_well_what_is_missing_and_what_to_do(
     assert "missing" in folder
     text = " ".join(lines)
     assert ENVIRONMENT_VARIABLE in text
+
+
+def test_what_two_devices_compute_together_is_tried_on_this_machine() -> None:
+    lines = shown("doctor", "--gpus", "--devices", "2").splitlines()
+    marks = {}
+    for way in ("data", "sharded"):
+        for name in ("none", "nf4", "nf4+dq", "fp4", "int8", "int4"):
+            (line,) = [line for line in lines if f" {way}, {name} " in line]
+            marks[way, name] = line.split()[1]
+    refused_ones = {("sharded", "int8"), ("sharded", "int4")}
+    assert {case for case, mark in marks.items() if mark == "note"} == refused_ones
+    assert {mark for case, mark in marks.items() if case not in refused_ones} == {"ok"}
+
+
+def test_a_number_of_devices_without_trying_them_is_refused() -> None:
+    assert "--devices 2 without --gpus" in refused("doctor", "--devices", "2")

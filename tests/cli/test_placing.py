@@ -11,7 +11,7 @@ from harness.cli.placing import Placing
 from harness.errors import UserError
 from harness.records.store import RunStore
 from harness.runs import executor
-from harness.runs.order import Order
+from harness.runs.options import RunOptions
 from harness.spec.device import VISIBLE
 
 
@@ -20,8 +20,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
     """What executors are made with."""
     found: list[tuple[object, ...]] = []
 
-    def make(name: str, store: RunStore, order: Order, *where: object) -> None:
-        del store, order
+    def make(name: str, store: RunStore, options: RunOptions, *where: object) -> None:
+        del store, options
         found.append((name, *where))
 
     monkeypatch.setattr(executor, "make_executor", make)
@@ -40,7 +40,7 @@ def four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make(placing: Placing, tmp_path: Path) -> None:
-    placing.make(RunStore(tmp_path), Order())
+    placing.make(RunStore(tmp_path), RunOptions())
 
 
 def test_one_run_at_a_time_unless_more_are_asked_for(

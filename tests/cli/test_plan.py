@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.preflight import check_adapter
+from harness.cli.checks.plans import check_adapter
 from harness.errors import UserError
 from tests.cli.terminal import refused, shown
 from tests.planned import planned
@@ -56,6 +56,15 @@ def test_several_variants_stand_side_by_side_each_once_and_what_does_not_fit_get
     assert base[2] == base[3] == "–", "nothing is trained"
     assert "qlora_nf4 does not fit. " in text
     assert "saved: compared with lora_bf16" in " ".join(text.split())
+
+
+def test_plan_for_two_gpus_says_what_fits_and_which_way_is_fastest() -> None:
+    text = shown("plan", "-v", "qlora_nf4", "--gpu", "rtx4090", "--devices", "2")
+    rows = [line.split() for line in text.splitlines() if line.strip()]
+    ways = {row[0]: row for row in rows if row[0] in ("one", "data", "sharded")}
+    assert set(ways) == {"one", "data", "sharded"}
+    assert all("yes" in row for row in ways.values())
+    assert "fastest: data" in text
 
 
 def test_a_budget_without_a_unit_is_refused() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.before_run import check_run
+from harness.cli.checks.data import check_run
 from harness.spec.plan import Plan
 from tests.cli.terminal import ROOT, in_process, shown
 from tests.weights.tiny_llama import write_folder

@@ -18,7 +18,7 @@ from harness.cli.run import to_be_run
 from harness.records.events import EventTail, PhaseStarted
 from harness.records.record import Problem
 from harness.records.store import RunStore, StoredRun
-from harness.runs.order import Order
+from harness.runs.options import RunOptions
 from tests.cli.terminal import ROOT, refused
 from tests.planned import planned
 from tests.runs.small_run import Small
@@ -204,5 +204,5 @@ def test_what_did_not_end_well_is_run_again_and_checked_before(tmp_path: Path) -
     store.write(record_of(plans[1], status="failed"))
     problem = Problem(kind="cuda_oom", phase="train", step=1, message="")
     store.write(record_of(plans[2], status="oom", problem=problem))
-    assert to_be_run(plans, store, Order()) == plans[1:]
-    assert to_be_run(plans, store, Order(force=True)) == plans
+    assert to_be_run(plans, store, RunOptions()) == plans[1:]
+    assert to_be_run(plans, store, RunOptions(force=True)) == plans

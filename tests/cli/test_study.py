@@ -11,8 +11,8 @@ import pytest
 from harness.records.events import EventLog, PhaseStarted
 from harness.records.record import RunRecord
 from harness.records.store import RunStore
-from harness.runs.order import Order
-from harness.spec.storage import read_json
+from harness.runs.options import RunOptions
+from harness.spec.storage import read_json, write_json
 from harness.studies.open import StudyRequest, open_study
 from tests import rebuild
 from tests.cli.terminal import refused, shown
@@ -20,6 +20,7 @@ from tests.extend.test_added_task import write_own
 from tests.planned import CPU
 from tests.runs.small_run import Small
 from tests.studies.stub import StubExecutor, World
+from tests.studies.test_versions import environment
 
 SMALL = ("study", "quantization", "--device", "cpu", "--set", "study.seeds.most=3")
 SMALL = (*SMALL, "--set", "study.tune.trials=3")
@@ -51,7 +52,7 @@ def test_one_command_answers_and_a_second_runs_nothing(made_up: World, tmp_path:
 
 def test_plan_and_status_run_nothing(made_up: World, tmp_path: Path) -> None:
     told = shown(*SMALL, "--reports", str(tmp_path), "--plan")
-    for words in ("15 trials", "tuning", "15 to 30", "best settings", "not predicted", "GiB"):
+    for words in ("18 trials", "tuning", "18 to 36", "best settings", "not predicted", "GiB"):
         assert words in told, words
     table = shown(*SMALL, "--reports", str(tmp_path), "--status")
     assert "0 of 3" in table
@@ -86,9 +87,44 @@ def test_shards_together_give_the_same_answer(made_up: World, tmp_path: Path) ->
     assert answer.splitlines()[-5:] == whole.splitlines()[-5:]
 
 
+def test_machines_without_common_disks_share_a_store(made_up: World, tmp_path: Path) -> None:
+    """Each runs its part with a folder of its own, until both have the whole."""
+    whole = shown(*SMALL, "--reports", str(tmp_path / "whole")).partition("page:")[0]
+    there = ("--store", f"file://{tmp_path / 'bucket'}")
+    for _ in range(6):
+        for part in (1, 2):
+            own = ("--reports", str(tmp_path / str(part)), "--shard", f"{part}/2")
+            told = shown(*SMALL, *own, *there)
+    answer = told.partition("page:")[0]
+    assert answer.splitlines()[-5:] == whole.splitlines()[-5:]
+    for folder in ("whole/runs", "1/runs", "2/runs"):
+        assert len(list((tmp_path / folder).rglob("record.json"))) == len(
+            list((tmp_path / "bucket").rglob("record.json"))
+        )
+    own = ("--reports", str(tmp_path / "new"))
+    assert "next: nothing" in shown(*SMALL, *own, *there, "--status"), "somebody else looks"
+
+
+def test_another_version_adds_no_runs_unless_it_is_allowed(
+    made_up: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = ("--reports", str(tmp_path))
+    shown(*SMALL, *there, "--budget", "runs=4")
+    for path in (tmp_path / "runs").rglob("record.json"):
+        record = read_json(path, RunRecord)
+        write_json(path, record.model_copy(update={"environment": environment("1.0")}))
+    told = refused(*SMALL, *there)
+    assert "torch 1.0 (here 2." in told
+    assert "in 4 runs" in told
+    assert len(list((tmp_path / "runs").rglob("record.json"))) == 4
+    shown(*SMALL, *there, "--status")
+    shown(*SMALL, *there, "--mix-versions", "--budget", "runs=6")
+    assert len(list((tmp_path / "runs").rglob("record.json"))) == 6
+
+
 def test_decisions_are_kept_and_told(made_up: World, tmp_path: Path) -> None:
     there = ("--reports", str(tmp_path))
-    shown(*SMALL, *there, "--drop", "lora_int8")
+    assert "noted; a command" in shown(*SMALL, *there, "--drop", "lora_int8")
     shown(*SMALL, *there, "--add", "qlora_nf4_r64", "--more-seeds", "2")
     shown(*SMALL, *there)
     page = (tmp_path / "studies" / FOLDER / "report.md").read_text(encoding="utf-8")
@@ -156,6 +192,7 @@ def test_a_budget_is_kept_and_is_no_other_study(made_up: World, tmp_path: Path) 
         (("quantization", "--budget", "2h"), ["--budget '2h'", "hours=2 or runs=40"]),
         (("quantization", "--budget", "days=2"), ["days: unknown key", "--budget"]),
         (("quantization", "--name", "../up"), ["--name", "name:"]),
+        (("quantization", "--store", "nowhere://x"), ["--store nowhere://x", "fsspec"]),
     ],
 )
 def test_a_mistake_is_explained_and_leaves_nothing(
@@ -170,12 +207,12 @@ def test_a_mistake_is_explained_and_leaves_nothing(
 def test_code_from_a_repository_is_run_only_if_it_is_trusted(
     made_up: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: tuple[str, ...]
 ) -> None:
-    orders: list[Order] = []
+    all_options: list[RunOptions] = []
 
-    def make(store: RunStore, order: Order, *_: object) -> StubExecutor:
-        orders.append(order)
+    def make(store: RunStore, options: RunOptions, *_: object) -> StubExecutor:
+        all_options.append(options)
         return StubExecutor(store, made_up)
 
     monkeypatch.setattr("harness.runs.executor.LocalExecutor", make)
     shown(*SMALL, "--reports", str(tmp_path), "--status", *given)
-    assert [order.trust_remote_code for order in orders] == [bool(given)]
+    assert [options.trust_remote_code for options in all_options] == [bool(given)]

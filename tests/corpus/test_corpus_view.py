@@ -18,7 +18,7 @@ from harness.spec.suite import Budget, CorpusSpec, Suite
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FINETUNE_HARNESS_CACHE", str(tmp_path / "cache"))
 
 

@@ -16,6 +16,6 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Children keep tokenised corpora in a folder of the test's own."""
     monkeypatch.setenv("FINETUNE_HARNESS_CACHE", str(tmp_path / "cache"))

@@ -17,7 +17,7 @@ from harness.records.store import RunStore
 from harness.runs.batch import run_batch
 from harness.runs.executor import EXECUTORS, make_executor
 from harness.runs.listener import Listener
-from harness.runs.order import Order
+from harness.runs.options import RunOptions
 from harness.spec.device import Device, DeviceChoice
 from harness.spec.plan import Plan
 from harness.spec.storage import write_json
@@ -27,14 +27,15 @@ WORKER = """
 import json, sys
 from pathlib import Path
 from harness.records.store import RunStore
-from harness.runs.order import Order
+from harness.runs.options import RunOptions
 from harness.runs.supervise import supervise
 from harness.spec.plan import Plan
 from harness.spec.storage import read_json
 
 folder = Path(sys.argv[1])
-plan, order = read_json(folder / "plan.json", Plan), read_json(folder / "order.json", Order)
-record = supervise(plan, RunStore(folder / "runs"), lambda event: None, order)
+plan = read_json(folder / "plan.json", Plan)
+options = read_json(folder / "options.json", RunOptions)
+record = supervise(plan, RunStore(folder / "runs"), lambda event: None, options)
 print(record.model_dump_json())
 """
 
@@ -42,9 +43,9 @@ print(record.model_dump_json())
 class OtherProgram:
     """Runs each plan in a program that shares nothing with this one but a folder."""
 
-    def __init__(self, store: RunStore, order: Order) -> None:
+    def __init__(self, store: RunStore, options: RunOptions) -> None:
         self._store = store
-        self._order = order
+        self._options = options
 
     def device(self, kind: DeviceChoice) -> Device:  # noqa: ARG002
         return CPU
@@ -53,7 +54,7 @@ class OtherProgram:
         hear(RunStarted.now(host="far away"))
         folder = self._store.root.parent / "far away"
         write_json(folder / "plan.json", plan)
-        write_json(folder / "order.json", self._order)
+        write_json(folder / "options.json", self._options)
         command = [sys.executable, "-c", WORKER, str(folder)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         record = RunRecord.model_validate_json(done.stdout)
@@ -93,7 +94,7 @@ def test_an_added_executor_is_found_by_its_name_and_its_records_are_in_the_store
 ) -> None:
     assert EXECUTORS.names() == ["local", "other", "ray", "slurm"]
     store = RunStore(tmp_path / "runs")
-    executor = make_executor("other", store, Order(timeout_seconds=300))
+    executor = make_executor("other", store, RunOptions(timeout_seconds=300))
     assert executor.device("auto") == CPU
     hosts = Hosts()
     (result,) = run_batch([small.plan(variant="base")], executor, [hosts])

@@ -109,8 +109,8 @@ def test_the_harness_s_own_names_cannot_be_taken(site: Path) -> None:
     install(site, "chat = quiz_format:QUIZ")
     data: Any = {"messages": []}
     from harness.corpus.fields import Location
-    from harness.corpus.files import Record
+    from harness.corpus.files import DataRecord
 
-    name, _ = recognise(iter([Record(Location("x", 1), data)]), "auto")
+    name, _ = recognise(iter([DataRecord(Location("x", 1), data)]), "auto")
     assert name == "chat"
     assert format_names().count("chat") == 1

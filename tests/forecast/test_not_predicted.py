@@ -94,7 +94,7 @@ def test_every_adapter_is_predicted_or_said_not_to_be(kind: str, tmp_path: Path)
 def test_plan_says_that_nothing_is_predicted_and_shows_the_rest(tmp_path: Path) -> None:
     text = said(plan_of("opt", "lora_bf16", tmp_path), "24GiB")
     assert "memory is not predicted: a step of opt models cannot be rehearsed" in text
-    assert "the largest micro-batch that fits into 24.00 GiB is not known" in text
+    assert "the largest micro-batch that fits into 24.0 GiB is not known" in text
     assert "parameters: " in text
     assert "sets the peak" not in text
 

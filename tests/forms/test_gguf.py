@@ -1,4 +1,4 @@
-"""GGUF files written here are read by transformers and by llama.cpp, with the right logits."""
+"""GGUF files are written as llama.cpp lays them out, and transformers reads the right logits."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import pytest
 import torch
 
 from harness.errors import UserError
+from harness.forms.check import check_form
 from harness.forms.gguf.families import FAMILIES, places
 from harness.forms.gguf.read import read_weights
 from harness.forms.gguf.types import NARROW, Type, check_library, encode, tensor_type
 from harness.forms.gguf.vocabulary import read_vocabulary
 from harness.forms.gguf.write import Speech, write_gguf
 from harness.forms.make import merged
+from harness.spec.form import parse_form
 from tests.forms.tiny_results import logits, make_plan, make_result, slow_but, write_model
-from tests.weights.tiny_llama import vocabulary
 
 READABLE = ("llama", "qwen2", "phi3", "mistral", "qwen3")  # transformers reads no phi2
 PLAIN = ("F32", "F16", "BF16", "Q8_0", "Q5_0", "Q4_0")
@@ -67,57 +68,6 @@ def test_transformers_reads_the_logits_of_the_quantized_tensors(
         assert (ours - exact).abs().max() <= 1e-5
     else:
         assert (ours - exact).abs().max() > 1e-5, "a smaller type should have cost something"
-
-
-@pytest.mark.parametrize(
-    ("quant", "family"),
-    slow_but(
-        [("Q4_K_M", "llama"), ("Q8_0", "llama"), *(("F32", family) for family in FAMILIES)],
-        product(["F32", "Q8_0", "Q4_0", "Q4_K_M", "Q6_K"], FAMILIES),
-    ),
-)
-def test_llama_cpp_answers_with_the_logits_of_the_quantized_tensors(
-    family: str, quant: str, tmp_path: Path
-) -> None:
-    """Float32 products are exact; with other types llama.cpp rounds their inputs to 8 bits."""
-    pytest.importorskip("xllamacpp", reason="llama.cpp's library is not installed")
-    model, tokenizer = load(
-        write_model(tmp_path / "m", family, scale=0.05, hidden_size=256, intermediate_size=512)
-    )
-    path = tmp_path / "model.gguf"
-    write_gguf(path, model, Speech(tokenizer), quant)
-    text = "Where do the otters sleep?"
-    theirs = next_token_log_probs(path, text)
-    read_weights(path, model)
-    ids = tokenizer(text, return_tensors="pt")["input_ids"]
-    with torch.inference_mode():
-        ours = model(input_ids=ids).logits[0, -1].float().log_softmax(-1)
-    found = torch.tensor([theirs[token] for token in range(len(ours))])
-    exact = 2e-3 if family == "phi" else 1e-3  # llama.cpp looks GELU up in a table of 16 bits
-    bound = exact if quant == "F32" else 0.1
-    assert (found - ours).abs().max() <= bound
-    assert ours.std() > 0.3, "so flat that nothing is shown"
-
-
-def next_token_log_probs(path: Path, text: str) -> dict[int, float]:
-    """Log-probability of every token after ``text``, by llama.cpp in this process."""
-    import xllamacpp
-
-    params = xllamacpp.CommonParams()
-    params.model.path = str(path)
-    first_token = vocabulary().index("a")  # any token that is a text of its own
-    params.n_ctx = 128
-    params.cpuparams.n_threads = 1
-    params.warmup = False
-    params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    server = xllamacpp.Server(params)
-    answer = server.handle_completions(
-        {"prompt": text, "n_predict": 1, "n_probs": 260, "temperature": 1.0, "top_k": 0,
-         "cache_prompt": False, "logit_bias": [[first_token, 1000.0]]}
-    )  # fmt: skip
-    (first,) = answer["choices"][0]["logprobs"]["content"]
-    return {item["id"]: item["logprob"] for item in first["top_logprobs"]}
 
 
 def test_a_merged_run_is_written(tmp_path: Path) -> None:
@@ -218,3 +168,22 @@ def test_unknown_families_and_scalings_are_refused(tmp_path: Path) -> None:
     model, _ = load(write_model(tmp_path / "m", "llama", rope_parameters=yarn))
     with pytest.raises(UserError, match="rope scaling yarn"):
         write_gguf(tmp_path / "x.gguf", model, None, "F16")
+
+
+def test_a_scaling_that_llama_cpp_would_not_load_is_refused_when_planned(tmp_path: Path) -> None:
+    """It knows divisors of the frequencies of a llama only, and loads no other file with them."""
+    rope = {"rope_type": "llama3", "rope_theta": 10_000.0, "factor": 8.0, "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0, "original_max_position_embeddings": 64}  # fmt: skip
+    plan = make_plan(tmp_path)
+    form = parse_form("gguf:Q8_0")
+    for family, said in (("llama", None), ("qwen3", "of qwen3 here")):
+        config = {**plan.model.config, "model_type": family, "rope_parameters": rope}
+        changed = plan.model_copy(
+            update={"model": plan.model.model_copy(update={"config": config}), "method": "full",
+                    "adapter": None}
+        )  # fmt: skip
+        if said is None:
+            check_form(changed, form)
+            continue
+        with pytest.raises(UserError, match=said):
+            check_form(changed, form)

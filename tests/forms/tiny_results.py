@@ -139,21 +139,31 @@ def make_result(folder: Path, plan: Plan, change: float = 0.05) -> Tiny:
 def _save_adapter(plan: Plan, source: Path, target: Path, change: float) -> None:
     import torch
 
-    from harness.weights.adapter import attach_adapter
+    from harness.weights.adapter import attach_adapter, save_adapter
     from harness.weights.load import load_base
 
-    model = attach_adapter(load_base(plan, source), plan)
+    rows = [{"input_ids": _row_of(n), "labels": _row_of(n), "attention_mask": _row_of(n) * 0 + 1}
+            for n in range(4)]  # fmt: skip
+    model = attach_adapter(load_base(plan, source), plan, plan.budget.steps, rows)
     torch.manual_seed(1)
     for weight in model.parameters():
         if weight.requires_grad:
             weight.data += torch.randn_like(weight) * change
-    model.save_pretrained(target)
+    save_adapter(model, target)
+
+
+def _row_of(number: int) -> Any:
+    """One row of tokens, for adapters that start from training rows."""
+    import torch
+
+    return torch.arange(3, 43)[None] * (number + 5) % WORDS
 
 
 def logits(model: Any, length: int = 24) -> Any:
-    """Float32 logits [length, words] of one fixed row of tokens."""
+    """Float32 logits [length, words] of one fixed row of tokens, the first ones among them."""
     import torch
 
     tokens = torch.arange(3, 3 + length)[None] * 7 % WORDS
+    tokens[0, :4] = torch.arange(4)  # what a method may train by their numbers
     with torch.inference_mode():
         return model(input_ids=tokens.to(model.device)).logits[0].float().cpu()

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from harness.cli.preflight import preflight
+from harness.cli.checks.plans import check_plans
 from harness.errors import UserError
 from harness.spec.plan import Plan
 from harness.spec.plane import (
@@ -101,7 +101,7 @@ def _planned(bench: Bench, method: str, scheme: str, family: str) -> Plan | Meth
     settings = () if scheme == "none" else (f"quantization.type={scheme}",)
     try:
         plan = bench.plan(method, family, *settings)
-        preflight([plan])
+        check_plans([plan])
     except UserError as refused:
         why = refused.what if "not a valid" not in refused.what else str(refused.expected)
         return MethodCell(state="refused", reason=" ".join(why.partition(", found")[0].split()))

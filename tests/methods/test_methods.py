@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.preflight import preflight
+from harness.cli.checks.plans import check_plans
 from harness.errors import UserError
 from harness.spec.methods import TYPES, needs_of, refusal, virtual_tokens
 from harness.spec.registry import load_suite, load_variant, variant_names
@@ -33,7 +33,7 @@ def test_every_method_works_or_is_refused_by_name(
 ) -> None:
     try:
         plan = bench.plan(variant, family)
-        preflight([plan])
+        check_plans([plan])
     except UserError as refused:
         pytest.skip(refused.what)
     check_trial(carry_out(plan, tmp_path))

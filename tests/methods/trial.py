@@ -20,7 +20,7 @@ from harness.records.events import Silence
 from harness.records.record import RunRecord
 from harness.records.store import RunFolder
 from harness.runs.child import run_child
-from harness.runs.order import ORDER
+from harness.runs.options import DEFAULT_OPTIONS
 from harness.spec.methods import READS_ROWS, TAKES_START_OUT, initialisation
 from harness.spec.model import FolderSource, Model
 from harness.spec.plan import Plan
@@ -47,7 +47,7 @@ def carry_out(plan: Plan, folder: Path) -> Trial:
     run = RunFolder(folder / plan.run_name / "0")
     run.path.mkdir(parents=True)
     write_json(run.plan, plan)
-    write_json(run.order, ORDER)
+    write_json(run.order, DEFAULT_OPTIONS)
     gc.freeze()  # a run collects garbage at every phase: let it not look at what stays
     handler, threads = signal.getsignal(signal.SIGINT), torch.get_num_threads()
     try:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from harness.parallel.divide import equal_parts, spans
 from harness.score.divided import costs, with_prefixes
-from harness.score.prefixes import Extend, IntArray, Schedule, Tree
+from harness.score.prefixes import Extend, IntArray, PrefixPasses, Tree
 
 COSTS = st.lists(st.integers(1, 5000), max_size=40)
 
@@ -61,7 +61,7 @@ def sequences(count: int, seed: int) -> list[IntArray]:
 def test_each_device_fills_the_cache_that_its_passes_read(seed: int, count: int) -> None:
     """Replays the passes of each device and checks every cached token against the sequence."""
     inputs = sequences(40, seed)
-    every = list(Schedule(inputs, [len(row) - 1 for row in inputs], budget=300).steps())
+    every = list(PrefixPasses(inputs, [len(row) - 1 for row in inputs], budget=300).steps())
     assert any(isinstance(step, Extend) for step in every)
     asked = [index for index, step in enumerate(every) if not isinstance(step, Extend)]
     answered: list[int] = []

@@ -84,9 +84,12 @@ def test_a_scan_never_leaves_the_store(store: RunStore, suite: str) -> None:
         (lambda text: text[:0], "not a whole JSON document"),
         (lambda text: text.replace('"schema_version": 1', '"schema_version": 0'), "version 0"),
         (lambda text: text.replace('"schema_version": 1', '"schema_version": 9'), "version 9"),
-        (lambda text: text.replace('"status": "ok"', '"status": "fine"'), "not a valid runrecord"),
-        (lambda text: text.replace('"seed": 0', '"seed": "0"'), "not a valid runrecord"),
-        (lambda text: text.replace('"suite": "quick"', '"suite": "../x"'), "not a valid runrecord"),
+        (lambda text: text.replace('"status": "ok"', '"status": "fine"'), "not a valid run record"),
+        (lambda text: text.replace('"seed": 0', '"seed": "0"'), "not a valid run record"),
+        (
+            lambda text: text.replace('"suite": "quick"', '"suite": "../x"'),
+            "not a valid run record",
+        ),
     ],
 )
 def test_a_damaged_record_is_named_and_hides_no_other(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from harness import numbers
 from harness.records.record import Problem
-from harness.report import numbers
 from harness.report.cells import (
     difference_text,
     ending,

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.records.store import StoredRun
-from harness.report.claims.decide import Interval, Measured, lean, regions, settle
+from harness.report.claims.decide import Interval, Leaning, corrected, lean, regions
 from harness.report.claims.ground import make_grounds
 from harness.report.claims.judge import Judgement, judge
 from harness.report.claims.measures import measure
@@ -92,7 +92,7 @@ def test_one_training_each_is_undecided_and_says_what_would_decide(tmp_path: Pat
     found = of_one(judge([claim(says="worse")], runs))
     assert found.outcome == "undecided"
     assert "one training each" in evidence(found)
-    assert "Would decide it: three seeds or more" in evidence(found)
+    assert "To decide it: three seeds or more" in evidence(found)
 
 
 def test_a_small_difference_in_noise_is_undecided(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_small_difference_in_noise_is_undecided(tmp_path: Path) -> None:
     ]
     found = of_one(judge([claim(says="equal")], runs_of(tmp_path, made)))
     assert found.outcome == "undecided"
-    assert "seeds" in evidence(found).partition("Would decide it")[2]
+    assert "seeds" in evidence(found).partition("To decide it")[2]
 
 
 def test_what_was_not_run_is_out_of_reach_with_its_name(tmp_path: Path) -> None:
@@ -290,8 +290,8 @@ def test_errors_are_shared_between_all_claims() -> None:
         found = []
         for middle in 0.01 * draws.standard_normal(20):
             outcome, p = lean(around(float(middle), noise), regions("better", 0.01))
-            found.append(Measured(outcome, p, ""))
-        wrong += "reproduced" in settle(found)
+            found.append(Leaning(outcome, p, ""))
+        wrong += "reproduced" in corrected(found)
     assert wrong / 200 <= 0.05 + 3 * (0.05 * 0.95 / 200) ** 0.5
 
 

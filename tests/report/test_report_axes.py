@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.report.axes import axes_choice
 from harness.report.blocks import AxesChoice, Chart, Details
-from harness.report.figures.spark import MOST_POINTS, Thread, spark
+from harness.report.figures.spark import MOST_POINTS, SparkLine, spark
 from tests.report.records import Made, build_from, write_runs
 
 
@@ -69,7 +69,7 @@ def test_an_opened_row_has_a_curve_for_each_seed_and_the_reference(seven_runs: P
 
 def test_long_curves_are_thinned_and_keep_their_end() -> None:
     points = tuple((float(step), 3 - step / 4000) for step in range(4001))
-    drawn = spark([Thread(points, "#123456", "<one>")], "a & b")
+    drawn = spark([SparkLine(points, "#123456", "<one>")], "a & b")
     (line,) = re.findall(r'points="([^"]+)"', drawn)
     assert len(line.split()) <= MOST_POINTS + 1
     assert line.split()[-1] == "412.0,126.0", "right and low"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.records.store import RunStore, StoredRun
-from harness.report.browse import _chosen, item_data, items_page
+from harness.report.browse import item_data, items_page, likeliest
 from harness.report.build import ReportRequest
 from harness.report.publish import publish_report
 from harness.report.write import write_report
@@ -67,8 +67,8 @@ def test_the_likeliest_choice_is_the_answer(data: dict[str, Any]) -> None:
 def test_a_choice_is_normalised_by_its_length_where_the_metric_is() -> None:
     cells = {"log_likelihoods": [-3.0, -4.0]}
     choices = [" no", " certainly"]
-    assert _chosen(cells, choices, "acc") == "no"
-    assert _chosen(cells, choices, "acc_norm") == "certainly"
+    assert likeliest(cells, choices, "acc") == "no"
+    assert likeliest(cells, choices, "acc_norm") == "certainly"
 
 
 def test_values_are_means_over_the_seeds(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from harness.errors import UnknownName
 from harness.records.record import RunRecord
 from harness.records.store import RunStore, StoredRun
-from harness.report.blocks import Details, Note, Prose, Section, Table
+from harness.report.blocks import Caveat, Details, Prose, Section, Table
 from harness.report.build import Report, ReportRequest, build_report
 from harness.report.ranking import ranking
 from harness.report.summary import caveats
@@ -39,7 +39,7 @@ def cells(found: Table, row: int) -> dict[str, str]:
 
 def words(report: Report, key: str) -> str:
     return " ".join(
-        block.text for block in section(report, key).blocks if isinstance(block, Prose | Note)
+        block.text for block in section(report, key).blocks if isinstance(block, Prose | Caveat)
     )
 
 

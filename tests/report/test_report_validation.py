@@ -9,7 +9,7 @@ import pytest
 
 from harness.records.record import PhaseCost, RunRecord
 from harness.records.validation import ValidationPoint, ValidationResult
-from harness.report.blocks import Block, Details, Figure, Note, Prose, Table
+from harness.report.blocks import Block, Caveat, Details, Figure, Prose, Table
 from harness.report.curves import loss_section
 from harness.report.figures.lines import Curves
 from harness.spec.storage import read_json, write_json
@@ -99,7 +99,7 @@ def test_seeds_that_stopped_at_different_steps_share_the_curve_they_have_in_comm
 def test_who_stopped_early_and_which_weights_were_kept_is_said(tmp_path: Path) -> None:
     validated(tmp_path, "lora_bf16", FALLING)
     validated(tmp_path, "qlora_nf4", (2.5, 2.2, 2.3, 2.4))
-    (note,) = [one.text for one in blocks(tmp_path) if isinstance(one, Note)]
+    (note,) = [one.text for one in blocks(tmp_path) if isinstance(one, Caveat)]
     assert "qlora_nf4 after step 30" in note
     assert "lora_bf16" not in note
     (text, *_) = [one.text for one in blocks(tmp_path) if isinstance(one, Prose)]
@@ -114,4 +114,4 @@ def test_without_validation_the_section_is_as_it_was(tmp_path: Path) -> None:
     write_run(tmp_path, Made("lora_bf16"))
     names = {one.name for one in blocks(tmp_path) if isinstance(one, Figure)}
     assert names == {"loss-train", "loss-held-out"}
-    assert not [one for one in blocks(tmp_path) if isinstance(one, Note | Details)]
+    assert not [one for one in blocks(tmp_path) if isinstance(one, Caveat | Details)]

@@ -17,7 +17,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Children keep tokenised corpora in a folder of the tests' own."""
     name = "FINETUNE_HARNESS_CACHE"
     before = os.environ.get(name)

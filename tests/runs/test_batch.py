@@ -150,6 +150,14 @@ class Waiting(Immediate):
                 future.set_result(record_of(plan, status="interrupted"))
 
 
+def test_once_it_is_enough_no_more_are_begun_and_none_is_stopped() -> None:
+    executor, heard = Waiting(), Heard()
+    found = list(run_batch(PLANS, executor, [heard], enough=lambda: True))
+    assert [result.plan.seed for result in found] == [0]
+    assert executor.cancelled == 0
+    assert heard.all[-1] == "end"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_is_passed_on_after_the_records_are_there(number: int) -> None:
     class Interrupts(Heard):

@@ -14,7 +14,7 @@ import torch
 from transformers import set_seed
 
 from harness.runs.child import VISIBLE, see_gpus, see_one_gpu, set_up_torch
-from harness.runs.order import Order
+from harness.runs.options import RunOptions
 from tests.planned import CPU, GPU, planned
 
 # As much as `Run.execute` imports before its first phase.
@@ -22,7 +22,7 @@ BEFORE_FETCH = """
 import json, sys
 import harness.runs.child, torch
 from harness.measure.environment import take_environment
-from harness.score.preflight import preflight
+from harness.score.check import check_task_data
 from harness.train.path import path_of
 from harness.weights.fetch import fetch, quiet_libraries
 from harness.spec.plan import Plan
@@ -76,9 +76,9 @@ def test_a_run_sees_the_gpus_it_was_given_and_a_process_one_of_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(VISIBLE, "0,1,2,3")
-    see_gpus(Order(gpus="2,3"))
+    see_gpus(RunOptions(gpus="2,3"))
     assert os.environ[VISIBLE] == "2,3"
     see_one_gpu(planned("lora_bf16", device=GPU), 1)
     assert os.environ[VISIBLE] == "3"
-    see_gpus(Order())
+    see_gpus(RunOptions())
     assert os.environ[VISIBLE] == "3", "what is not given stays"

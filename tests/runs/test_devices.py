@@ -21,7 +21,7 @@ from harness.records.record import PhaseCost, RunRecord
 from harness.records.store import RunFolder, RunStore
 from harness.runs.devices import DeviceEnding, cause, with_devices
 from harness.runs.ending import Ending
-from harness.runs.order import Order
+from harness.runs.options import RunOptions
 from harness.runs.supervise import supervise
 from harness.spec.plan import Plan
 from harness.spec.storage import write_json
@@ -29,7 +29,7 @@ from tests.planned import GPU, planned
 from tests.runs.results import files, results
 from tests.runs.small_run import Heard, Small, make_small, trains
 
-ORDER = Order(checkpoint_seconds=0.1, silence_seconds=8)
+OPTIONS = RunOptions(checkpoint_seconds=0.1, silence_seconds=8)
 STEPS = 60
 
 
@@ -43,7 +43,7 @@ def longer(tmp_path_factory: pytest.TempPathFactory) -> Small:
 def unbroken(longer: Small, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunStore, RunRecord]:
     """What two devices make of it when nothing happens."""
     store = RunStore(tmp_path_factory.mktemp("unbroken"))
-    record = supervise(shared(longer), store, Heard(), ORDER)
+    record = supervise(shared(longer), store, Heard(), OPTIONS)
     assert record.status == "ok", record.problem
     return store, record
 
@@ -94,7 +94,7 @@ def test_two_devices_learn_and_score_what_one_does(
 ) -> None:
     _, together = unbroken
     fast = ("training.speed=fast", "adapter.lora_dropout=0.0")
-    alone = supervise(longer.plan(*fast), RunStore(tmp_path), Heard(), ORDER)
+    alone = supervise(longer.plan(*fast), RunStore(tmp_path), Heard(), OPTIONS)
     assert alone.training is not None
     assert together.training is not None
     losses = [[p.loss for p in run.training.losses[:20]] for run in (alone, together)]  # type: ignore[union-attr]
@@ -114,13 +114,13 @@ def test_killed_processes_leave_no_trace(
     problems = []
     for step, rank in ((15, 1), (15, -1)):
         heard = at_step(step, lambda rank=rank: os.kill(pid_of(attempt, rank), signal.SIGKILL))  # type: ignore[misc]
-        record = supervise(plan, store, heard, ORDER)
+        record = supervise(plan, store, heard, OPTIONS)
         assert record.problem is not None
         problems.append((record.problem.kind, record.problem.phase, record.problem.message))
     assert [kind for kind, _, _ in problems] == ["killed"] * 2
     assert [phase for _, phase, _ in problems] == ["train"] * 2
     assert problems[0][2].startswith("device 1: ")
-    record = supervise(plan, store, Heard(), ORDER)
+    record = supervise(plan, store, Heard(), OPTIONS)
     assert record.status == "ok", record.problem
     assert record.resumed == 2
     assert results(record) == results(unbroken[1])
@@ -137,7 +137,7 @@ def test_a_device_without_memory_is_an_oom_of_the_run(longer: Small, tmp_path: P
         size = psutil.Process(pid).memory_info().vms
         resource.prlimit(pid, resource.RLIMIT_AS, (size // 2, size // 2))
 
-    record = supervise(plan, store, at_step(5, starve), ORDER)
+    record = supervise(plan, store, at_step(5, starve), OPTIONS)
     assert record.problem is not None
     assert (record.status, record.problem.kind, record.problem.phase) == (
         "oom",
@@ -157,7 +157,7 @@ def test_a_device_that_hangs_ends_the_run(longer: Small, tmp_path: Path) -> None
         stopped.append(pid_of(attempt, 1))
         os.kill(stopped[0], signal.SIGSTOP)
 
-    record = supervise(plan, store, at_step(5, stop), ORDER)
+    record = supervise(plan, store, at_step(5, stop), OPTIONS)
     assert record.problem is not None
     assert (record.status, record.problem.kind) == ("failed", "LostDevice")
     assert "does not answer" in record.problem.message
@@ -174,7 +174,7 @@ def test_an_interrupted_run_leaves_one_record_and_no_process(longer: Small, tmp_
         os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        supervise(plan, store, at_step(5, interrupt), ORDER)
+        supervise(plan, store, at_step(5, interrupt), OPTIONS)
     record = store.find(plan)
     assert record is not None
     assert record.problem is not None
@@ -250,11 +250,11 @@ def test_peaks_are_the_highest_and_joules_those_of_all_gpus(tmp_path: Path) -> N
 SUPERVISOR = """
 import sys
 from harness.records.store import RunStore
-from harness.runs.order import Order
+from harness.runs.options import RunOptions
 from harness.runs.supervise import supervise
 from harness.spec.plan import Plan
 plan = Plan.model_validate_json(sys.stdin.read())
-supervise(plan, RunStore(sys.argv[1]), lambda _: None, Order(checkpoint_seconds=0.1))
+supervise(plan, RunStore(sys.argv[1]), lambda _: None, RunOptions(checkpoint_seconds=0.1))
 """
 
 
@@ -305,7 +305,7 @@ def test_ten_kills_at_random_moments_leave_no_trace(
                 with suppress(ProcessLookupError, psutil.Error):
                     os.kill(pid_of(attempt, rank), signal.SIGKILL)
 
-            record = supervise(plan, store, at_step(step, kill), ORDER)
+            record = supervise(plan, store, at_step(step, kill), OPTIONS)
             kills += record.status != "ok"
             assert record.problem is None or record.problem.kind == "killed", record.problem
         assert results(record) == results(unbroken[1])

@@ -8,7 +8,7 @@ import pytest
 
 from harness.records.store import RunStore
 from harness.runs.executor import LocalExecutor
-from harness.runs.order import Order
+from harness.runs.options import RunOptions
 from harness.spec.device import Device
 from tests.planned import CPU, GPU, planned
 
@@ -17,6 +17,6 @@ from tests.planned import CPU, GPU, planned
 def test_a_cpu_run_is_not_forked_for_its_resident_memory_would_read_too_low(
     device: Device, expected: list[bool], tmp_path: Path
 ) -> None:
-    executor = LocalExecutor(RunStore(tmp_path), Order(warm=True))
+    executor = LocalExecutor(RunStore(tmp_path), RunOptions(warm=True))
     plan = planned("lora_bf16", device=device)
     assert [executor._is_warm(plan) for _ in expected] == expected

@@ -14,7 +14,7 @@ import pytest
 from harness.records.events import Event, ProcessStarted
 from harness.records.record import PHASES
 from harness.records.store import RunStore
-from harness.runs.order import Order
+from harness.runs.options import RunOptions
 from harness.runs.supervise import supervise
 from tests.runs.results import files, results
 from tests.runs.small_run import Heard, make_small, starts
@@ -46,9 +46,9 @@ def kill_after(heard: Heard, moment: str, seconds: float) -> None:
 def test_twenty_kills_leave_no_trace(tmp_path: Path) -> None:
     """A kill while the adapter is saved may come too late; then another run is begun."""
     small = make_small(tmp_path, steps=120)
-    plan, order = small.plan(), Order(checkpoint_seconds=0.3)
+    plan, options = small.plan(), RunOptions(checkpoint_seconds=0.3)
     undisturbed = RunStore(tmp_path / "undisturbed")
-    reference = supervise(plan, undisturbed, Heard(), order)
+    reference = supervise(plan, undisturbed, Heard(), options)
     seconds = {cost.name: cost.seconds for cost in reference.phases} | {LOADING: LOADING_SECONDS}
     chance = random.Random(20)
     kills = runs = 0
@@ -61,7 +61,7 @@ def test_twenty_kills_leave_no_trace(tmp_path: Path) -> None:
             if kills < KILLS:
                 moment = a_moment(store.folder(plan).attempt.path, chance)
                 kill_after(heard, moment, chance.uniform(0, 0.9) * seconds[moment])
-            record = supervise(plan, store, heard, order)
+            record = supervise(plan, store, heard, options)
             kills += record.status != "ok"
             assert record.problem is None or record.problem.kind == "killed"
         assert results(record) == results(reference)

@@ -10,9 +10,9 @@ import pytest
 from harness.errors import InvalidFile, RunError
 from harness.records.record import Problem
 from harness.records.store import RunStore
-from harness.runs.order import Order
+from harness.runs.options import RunOptions
 from harness.runs.parcel import (
-    Sources,
+    PlanFiles,
     _as_sent,
     check_versions,
     pack_plan,
@@ -23,7 +23,9 @@ from harness.runs.parcel import (
     versions,
 )
 from harness.runs.supervise import shrunk, supervise
+from harness.score.reuse import kept_base
 from harness.spec.model import FolderSource
+from harness.spec.plan import Plan
 from tests.runs.results import files, results
 from tests.runs.small_run import Heard, Small, make_small
 from tests.store_records import record_of
@@ -32,10 +34,10 @@ from tests.store_records import record_of
 def test_a_run_far_away_is_the_run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The far machine has neither the corpus nor the weights, nor this store."""
     small = make_small(tmp_path / "here", steps=3)
-    plan, order = small.plan(), Order(timeout_seconds=300)
+    plan, options = small.plan(), RunOptions(timeout_seconds=300)
     here, back = RunStore(tmp_path / "runs"), RunStore(tmp_path / "back")
-    parcel, sources = pack_plan(plan, order), pack_sources(plan)
-    expected = supervise(plan, here, Heard(), order)
+    parcel, sources = pack_plan(plan, options, back), pack_sources(plan)
+    expected = supervise(plan, here, Heard(), options)
     shutil.rmtree(small.folder / "weights")
     (small.folder / "trees.jsonl").unlink()
     monkeypatch.setenv("FINETUNE_HARNESS_CACHE", str(tmp_path / "far"))
@@ -46,6 +48,21 @@ def test_a_run_far_away_is_the_run_here(tmp_path: Path, monkeypatch: pytest.Monk
     assert record.plan == plan
     assert str(tmp_path / "far") not in back.folder(plan).record.read_text()
     assert back.find(plan) == record
+    assert [path.name for path in kept_base(plan, back.root)] == [
+        path.name for path in kept_base(plan, here.root)
+    ], "what was found of the untrained model came back"
+    _check_base_scores_are_sent(plan.model_copy(update={"seed": 1}), sources, back, tmp_path)
+
+
+def _check_base_scores_are_sent(
+    plan: Plan, sources: PlanFiles, store: RunStore, cache: Path
+) -> None:
+    """Another machine takes them over and need not score the untrained model again."""
+    shutil.rmtree(cache / "far" / "worker")
+    parcel = pack_plan(plan, RunOptions(timeout_seconds=300), store)
+    record = take_back(run_parcel(parcel, sources), plan, store)
+    assert record.status == "ok", record.problem
+    assert [cost.reused for cost in record.phases if cost.name == "score_base"] == [True]
 
 
 def test_what_was_sent_is_found_by_its_digest(
@@ -61,16 +78,16 @@ def test_what_was_sent_is_found_by_its_digest(
         assert tmp_path in Path(path).parents
 
 
-def test_another_version_is_refused_by_name(small: Small) -> None:
+def test_another_version_is_refused_by_name(small: Small, tmp_path: Path) -> None:
     wanted = versions() | {"torch": "1.0", "left-pad": "2"}
     with pytest.raises(RunError) as caught:
         check_versions(wanted)
     assert "torch" in str(caught.value)
     assert "1.0 there" in str(caught.value)
     assert "left-pad missing here" in str(caught.value)
-    parcel = pack_plan(small.plan(), Order())
+    parcel = pack_plan(small.plan(), RunOptions(), RunStore(tmp_path))
     with pytest.raises(RunError, match="other versions"):
-        run_parcel(type(parcel)(parcel.plan, parcel.order, wanted), Sources())
+        run_parcel(type(parcel)(parcel.plan, parcel.options, wanted), PlanFiles())
 
 
 def test_half_a_folder_leaves_nothing(small: Small, tmp_path: Path) -> None:
@@ -93,8 +110,8 @@ def test_a_smaller_plan_that_fitted_comes_back_as_itself(
 ) -> None:
     """The far machine knows both runs already, so that nothing is trained here."""
     monkeypatch.setenv("FINETUNE_HARNESS_CACHE", str(tmp_path / "far"))
-    plan, order = small.plan("training.micro_batch_size=2"), Order(on_oom="shrink")
-    parcel, sources = pack_plan(plan, order), pack_sources(plan)
+    plan, options = small.plan("training.micro_batch_size=2"), RunOptions(on_oom="shrink")
+    parcel, sources = pack_plan(plan, options, RunStore(tmp_path)), pack_sources(plan)
     local, far = unpack_sources(plan, sources), RunStore(tmp_path / "far" / "worker" / "runs")
     problem = Problem(kind="OutOfMemoryError", message="full", phase="train", step=1)
     too_big = record_of(local, status="oom", problem=problem)

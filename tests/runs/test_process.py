@@ -108,7 +108,7 @@ def test_a_child_dies_with_a_parent_killed_outright(tmp_path: Path) -> None:
     """The child is the harness's own; it waits for its lock, which this test holds."""
     child_code = (
         "import os, time\n"
-        "from harness.runs.watch import end_with_parent\n"
+        "from harness.runs.parent import end_with_parent\n"
         "end_with_parent()\nprint(os.getpid(), flush=True)\ntime.sleep(600)"
     )
     parent_code = (

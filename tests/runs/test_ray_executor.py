@@ -15,7 +15,7 @@ from harness.records.events import EventTail
 from harness.records.store import RunStore
 from harness.runs.batch import run_batch
 from harness.runs.executor import make_executor
-from harness.runs.order import Order
+from harness.runs.options import RunOptions
 from harness.runs.supervise import supervise
 from tests.runs.results import files, results
 from tests.runs.small_run import Heard, Small, trains
@@ -46,9 +46,9 @@ def test_a_machine_that_dies_costs_time_and_nothing_else(
     cluster: Any, small: Small, tmp_path: Path
 ) -> None:
     store, here = RunStore(tmp_path / "runs"), RunStore(tmp_path / "here")
-    executor = make_executor("ray", store, Order(timeout_seconds=300), "auto")
+    executor = make_executor("ray", store, RunOptions(timeout_seconds=300), "auto")
     plans = [small.plan("budget.steps=60", seed=seed) for seed in range(2)]
-    expected = [supervise(plan, here, Heard(), Order()) for plan in plans]
+    expected = [supervise(plan, here, Heard(), RunOptions()) for plan in plans]
     outcome = run_batch(plans, executor, [])
     killer = Thread(target=_kill_when_training, args=(cluster, tmp_path / "far"))
     killer.start()
@@ -75,4 +75,4 @@ def _kill_when_training(cluster: Any, cache: Path) -> None:
 
 def test_no_cluster_at_the_address_is_explained(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no Ray cluster answers"):
-        make_executor("ray", RunStore(tmp_path), Order(), "127.0.0.1:1")
+        make_executor("ray", RunStore(tmp_path), RunOptions(), "127.0.0.1:1")

@@ -1,4 +1,4 @@
-"""From an order to a record: nothing good is lost, and whatever ends a run is written down."""
+"""From a plan to a record: nothing good is lost, and whatever ends a run is written down."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from harness.errors import StorageError, UserError
 from harness.records.events import Event
 from harness.records.record import PHASES, Problem, RunRecord
 from harness.records.store import BrokenRun, RunStore, StoredRun
-from harness.runs.order import Order
+from harness.runs.options import RunOptions
 from harness.runs.supervise import settle, shrunk, supervise
 from harness.spec.digests import file_sha256
 from harness.spec.storage import write_json
@@ -97,17 +97,17 @@ def test_a_run_asked_for_in_other_words_goes_on(small: Small, store: RunStore) -
 def test_killed_runs_go_on_and_end_as_if_nothing_had_been(
     done: tuple[RunStore, RunRecord], small: Small, store: RunStore
 ) -> None:
-    order = Order(checkpoint_seconds=OFTEN)
+    options = RunOptions(checkpoint_seconds=OFTEN)
     for phase in ("score_base", "train", "save"):
         heard = Heard()
         heard.kill_at(lambda event, phase=phase: reached(event, phase), signal.SIGKILL)
-        killed = supervise(small.plan(), store, heard, order)
+        killed = supervise(small.plan(), store, heard, options)
         assert killed.problem is not None
         assert (killed.status, killed.problem.kind) == ("failed", "killed")
         assert killed.problem.phase == phase
         assert (killed.problem.step is not None) == (phase == "train")
     heard = Heard()
-    record = supervise(small.plan(), store, heard, order)
+    record = supervise(small.plan(), store, heard, options)
     assert record.resumed == 3
     assert results(record) == results(done[1])
     assert files(store, small.plan()) == files(done[0], small.plan())
@@ -151,8 +151,8 @@ def test_training_that_does_not_fit_is_tried_with_half_the_micro_batch(
     heard.act = starve
     sizes = ("budget.batch_size=64", "training.micro_batch_size=64")
     plan = small.plan("budget.steps=3", *sizes)
-    order = Order(on_oom="shrink")
-    record = supervise(plan, store, heard, order)
+    options = RunOptions(on_oom="shrink")
+    record = supervise(plan, store, heard, options)
     first = store.find(plan)
     assert first is not None
     assert first.problem is not None
@@ -166,7 +166,7 @@ def test_training_that_does_not_fit_is_tried_with_half_the_micro_batch(
     assert record.training is not None
     assert record.training.steps == 3
     later = Heard()
-    assert supervise(plan, store, later, order) == record
+    assert supervise(plan, store, later, options) == record
     assert [event.kind for event in later.events] == ["note"] * 3, "nothing was run again"
 
 
@@ -202,7 +202,7 @@ def test_the_micro_batch_that_did_not_fit_is_told_by_its_own_size(
     store.write(record)
     store.write(done[1].model_copy(update=fitting))
     heard = Heard()
-    supervise(plan, store, heard, Order(on_oom="shrink"))
+    supervise(plan, store, heard, RunOptions(on_oom="shrink"))
     assert "a micro-batch of 3 does not fit into memory: trying 1" in heard.notes
 
 
@@ -220,7 +220,7 @@ def test_an_interrupted_second_run_leaves_the_good_one_alone(
     plan = small.plan()
     before, kept = copied.find(plan), files(copied, plan)
     heard = Heard().kill_at(lambda event: event.kind == "note", signal.SIGKILL)
-    record = supervise(plan, copied, heard, Order(force=True))
+    record = supervise(plan, copied, heard, RunOptions(force=True))
     assert record.status == "failed"
     assert copied.find(plan) == before
     assert files(copied, plan) == kept
@@ -237,7 +237,7 @@ def test_an_interrupt_is_recorded_before_it_is_passed_on(small: Small, store: Ru
 
 
 def test_a_run_over_its_time_is_recorded_as_that(small: Small, store: RunStore) -> None:
-    record = supervise(small.plan(), store, Heard(), Order(timeout_seconds=0.5))
+    record = supervise(small.plan(), store, Heard(), RunOptions(timeout_seconds=0.5))
     assert record.problem is not None
     assert (record.status, record.problem.kind) == ("failed", "timed_out")
     assert store.find(small.plan()) == record
@@ -291,7 +291,7 @@ def test_a_second_process_waits_for_the_first_and_takes_over_its_record(
 
     heard = Heard(act=finish)
     with pytest.raises(StorageError, match="4711 on elsewhere is already running this plan"):
-        supervise(plan, store, Heard(), Order(wait=False))
+        supervise(plan, store, Heard(), RunOptions(wait=False))
     assert supervise(plan, store, heard) == done[1]
     assert len(heard.events) == 1, "no child was started"
 
@@ -400,10 +400,10 @@ def test_force_takes_nothing_over_but_what_its_own_order_found(
     copied: RunStore, small: Small
 ) -> None:
     """After an edit of the scoring code --force once still gave the old value."""
-    order = Order(force=True)
-    first = supervise(small.plan(), copied, Heard(), order)
+    options = RunOptions(force=True)
+    first = supervise(small.plan(), copied, Heard(), options)
     assert not any(cost.reused for cost in first.phases), "the base is scored again"
-    second = supervise(small.plan(seed=1), copied, Heard(), order)
+    second = supervise(small.plan(seed=1), copied, Heard(), options)
     assert [cost.name for cost in second.phases if cost.reused] == ["score_base"]
 
 

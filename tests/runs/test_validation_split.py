@@ -10,7 +10,7 @@ import pytest
 from harness.errors import InvalidFile, UserError
 from harness.records.store import RunFolder
 from harness.runs.draft import RunLog
-from harness.runs.order import ORDER
+from harness.runs.options import DEFAULT_OPTIONS
 from harness.runs.run import Run
 from harness.score.take import Subject, take_scores
 from tests.runs.small_run import Small, make_small, tree
@@ -33,10 +33,10 @@ def prepared(small: Small, folder: Path, *settings: str) -> Subject:
 
     plan = small.plan(*settings)
     with RunLog(folder / "events.jsonl") as log:
-        run = Run(plan, RunFolder(folder), log, ORDER)
+        run = Run(plan, RunFolder(folder), log, DEFAULT_OPTIONS)
         source = small.folder / "weights"
-        corpus, renderer, _ = run._prepare(source)
-        return run._subject(load_base(plan, source), corpus, renderer)
+        corpus, renderer, _ = run.prepare(source)
+        return run.subject(load_base(plan, source), corpus, renderer)
 
 
 def test_a_trial_scores_validation_and_holds_no_held_out_conversation(

@@ -15,7 +15,7 @@ from harness.records.events import Event, Validated, ValidationStarted
 from harness.records.record import RunRecord
 from harness.records.store import RunFolder, RunStore
 from harness.runs.draft import RunLog
-from harness.runs.order import ORDER, Order
+from harness.runs.options import DEFAULT_OPTIONS, RunOptions
 from harness.runs.run import Run
 from harness.runs.supervise import supervise
 from tests.runs.results import files, results
@@ -28,7 +28,7 @@ VALIDATED = (
     "validation.patience=2",
     "training.learning_rate=0.05",
 )
-ORDER_EAGER = Order(checkpoint_seconds=0.0)
+ORDER_EAGER = RunOptions(checkpoint_seconds=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def check_costs(record: RunRecord) -> None:
 def test_a_trial_scores_the_kept_weights_as_the_curve_did(roomy: Small, tmp_path: Path) -> None:
     """Both are the loss on the validation split, one taken during training, one after it."""
     plan = roomy.plan(*VALIDATED, "score.split=validation")
-    record = supervise(plan, RunStore(tmp_path), Heard(), ORDER)
+    record = supervise(plan, RunStore(tmp_path), Heard(), DEFAULT_OPTIONS)
     assert record.training is not None
     assert record.training.validation is not None
     score = record.score("validation", "perplexity")
@@ -112,10 +112,10 @@ def prepared(small: Small, folder: Path, *settings: str) -> tuple[Run, Any]:
 
     plan = small.plan(*settings)
     with RunLog(folder / "events.jsonl") as log:
-        run = Run(plan, RunFolder(folder), log, ORDER)
+        run = Run(plan, RunFolder(folder), log, DEFAULT_OPTIONS)
         source = small.folder / "weights"
-        corpus, renderer, _ = run._prepare(source)
-        return run, run._subject(load_base(plan, source), corpus, renderer)
+        corpus, renderer, _ = run.prepare(source)
+        return run, run.subject(load_base(plan, source), corpus, renderer)
 
 
 def test_what_validates_holds_no_held_out_conversation(roomy: Small, tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_without_a_validation_split_it_is_refused(roomy: Small) -> None:
 def test_a_split_that_comes_out_empty_is_refused_before_anything_runs(
     roomy: Small, tmp_path: Path
 ) -> None:
-    from harness.cli.before_run import check_run
+    from harness.cli.checks.data import check_run
 
     plan = roomy.plan("corpus.validation_fraction=1e-9", "validation.every=4")
     with pytest.raises(UserError, match="no validation conversations"):

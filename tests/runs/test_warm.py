@@ -17,14 +17,14 @@ from harness.records.record import RunRecord
 from harness.records.store import RunFolder, RunStore
 from harness.runs import warm
 from harness.runs.executor import LocalExecutor
-from harness.runs.order import Order
+from harness.runs.options import RunOptions
 from harness.runs.stop import Stop
 from harness.runs.supervise import supervise
 from harness.runs.warm_start import ColdStart, WarmStart, warm_start
 from tests.runs.results import files, results
 from tests.runs.small_run import Heard, Small, trains
 
-WARM = Order(warm=True)
+WARM = RunOptions(warm=True)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are adopted on Linux")
 
@@ -36,8 +36,8 @@ def server() -> Iterator[None]:
     warm_start().close()
 
 
-def run(small: Small, folder: Path, order: Order, heard: Heard | None = None) -> RunRecord:
-    return supervise(small.plan(), RunStore(folder), heard or Heard(), order)
+def run(small: Small, folder: Path, options: RunOptions, heard: Heard | None = None) -> RunRecord:
+    return supervise(small.plan(), RunStore(folder), heard or Heard(), options)
 
 
 def parent_of(pid: int) -> int:
@@ -62,7 +62,7 @@ def wait_for(condition: object, seconds: float = 60.0) -> None:
 def test_a_forked_run_ends_as_one_in_a_fresh_process(small: Small, tmp_path: Path) -> None:
     plans = [small.plan(seed=seed) for seed in (1, 0)]
     plan = plans[1]
-    cold = run(small, tmp_path / "cold", Order())
+    cold = run(small, tmp_path / "cold", RunOptions())
     parents: list[int] = []
 
     def look(event: object) -> None:

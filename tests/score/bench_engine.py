@@ -1,6 +1,6 @@
 """Side by side: lm-eval's HF backend and the fast engine on the same requests, same answers.
 
-Run with ``nox -s bench`` or ``python tests/score/bench_engine.py --help``. Each engine answers the
+Run with ``python -m tests.score.bench_engine --help``. Each engine answers the
 requests of one task at a time, taking turns; medians of wall time and of CPU time are compared.
 Peak memory is the process's resident peak (on a GPU: the allocator's) while the engine works, less
 what was there before. ``hf`` is lm-eval's backend at batch size 1, the reference for answers; with

@@ -36,6 +36,11 @@ SHAPE = {
 
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
+    """See `make_tokenizer`."""
+    return make_tokenizer()
+
+
+def make_tokenizer() -> Any:
     """A byte-level BPE tokenizer trained on the bundled corpus, with ChatML's special tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast

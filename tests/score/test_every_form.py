@@ -103,6 +103,20 @@ def test_every_form_is_set_against_the_model_as_trained(
     assert (tmp_path / "items" / "fidelity.kl_divergence.after.gguf%3AQ8_0.parquet").is_file()
 
 
+def test_forms_of_full_fine_tuning_are_made_of_the_trained_weights(
+    subject: Any, model_folder: Path, tmp_path: Path
+) -> None:
+    spec = ScoreSpec(forms=("adapter", "merged", "int4_again", "gguf:Q8_0"), held_out_tokens=100)
+    plan = make_score_plan(spec).model_copy(update={"method": "full", "adapter": None})
+    built = replace(subject(spec, make_model(1)), plan=plan)  # not the model that was fetched
+    found = take_every_form(built, "after", tmp_path, Silence(), parts_of(plan, model_folder))
+    values, distance = values_of(found), values_of(found, "kl_divergence")
+    assert values["merged"] == values["training"], "nothing to merge"
+    assert values["gguf:Q8_0"] == pytest.approx(values["training"], rel=0.01)
+    assert set(distance) == {"int4_again", "gguf:Q8_0"}
+    assert distance["gguf:Q8_0"] < distance["int4_again"] < 0.5
+
+
 def test_a_form_that_is_not_what_was_trained_is_told(
     subject: Any, model_folder: Path, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.score.prefixes import Extend, Schedule, SideBySide, Tree, distinct_rows, lay_out
+from harness.score.prefixes import Extend, PrefixPasses, SideBySide, Tree, distinct_rows, lay_out
 
 
 def play(inputs: list[Any], first: list[int], budget: int) -> tuple[dict[int, dict[int, Any]], int]:
@@ -16,7 +16,7 @@ def play(inputs: list[Any], first: list[int], budget: int) -> tuple[dict[int, di
     seen: dict[int, dict[int, Any]] = {i: {} for i in range(len(inputs))}
     cached: list[int] = []
     cost = 0
-    for step in Schedule(inputs, first, budget).steps():
+    for step in PrefixPasses(inputs, first, budget).steps():
         if isinstance(step, Extend):
             cached = [*cached[: step.keep], *step.tokens.tolist()]
             cost += len(step.tokens)
@@ -77,7 +77,7 @@ def test_endings_share_their_stem_without_a_cache() -> None:
     inputs, _ = distinct_rows(
         [np.concatenate([stem, random.integers(0, 1000, 8)]) for _ in range(4)]
     )
-    steps = list(Schedule(inputs, [299] * 4, 512).steps())
+    steps = list(PrefixPasses(inputs, [299] * 4, 512).steps())
     assert [type(step) for step in steps] == [Tree]
     assert len(lay_out(inputs, steps[0]).tokens) == 300 + 4 * 8
 
@@ -85,7 +85,7 @@ def test_endings_share_their_stem_without_a_cache() -> None:
 def test_unrelated_rows_of_like_length_run_side_by_side() -> None:
     random = np.random.default_rng(0)
     inputs, _ = distinct_rows([random.integers(0, 1000, 50 + n) for n in range(10)])
-    steps = list(Schedule(inputs, [0] * 10, 256).steps())
+    steps = list(PrefixPasses(inputs, [0] * 10, 256).steps())
     assert all(isinstance(step, SideBySide) for step in steps)
     for step in steps:
         assert len(step.members) * max(len(inputs[m]) for m in step.members) <= 256

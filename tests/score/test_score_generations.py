@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig
 from harness.corpus.corpus import Corpus
 from harness.corpus.render import Renderer
 from harness.records.events import Silence
-from harness.score.decode import Prompts, decodes, greedy, own_settings
+from harness.score.decode import PaddedPrompts, decodes, greedy, own_settings
 from harness.score.generations import choose_prompts, generate, padded, score_generations
 from harness.score.items import Place
 from tests.score.conftest import make_model
@@ -95,7 +95,9 @@ def small_model(family: str) -> Any:
     return model.eval()
 
 
-def asked_of(renderer: Renderer, corpus: Corpus, count: int, end: int | None = None) -> Prompts:
+def asked_of(
+    renderer: Renderer, corpus: Corpus, count: int, end: int | None = None
+) -> PaddedPrompts:
     prompts = choose_prompts(corpus.held_out, count)
     asked = padded([renderer.prompt_ids(p.messages) for p in prompts], 40, renderer)
     return asked if end is None else replace(asked, end=end)

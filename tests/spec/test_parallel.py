@@ -7,6 +7,8 @@ import pytest
 from harness.errors import UserError
 from tests.planned import GPU, planned
 
+SHARDED = ("training.devices=2", "training.parallel=sharded")
+
 
 def test_several_devices_divide_data_unless_told_otherwise() -> None:
     plan = planned("lora_bf16", "training.devices=2")
@@ -48,9 +50,30 @@ def test_a_micro_batch_divides_what_a_device_gets() -> None:
         (("training.devices=3", "budget.batch_size=8"), "cannot be divided over 3 devices"),
         (("training.devices=2", "training.parallel=none"), 'parallel = "none"'),
         (("training.parallel=data",), "on one device"),
-        (("training.devices=2", "training.parallel=sharded"), "bitsandbytes #1945"),
+        ((*SHARDED, "quantization.type=int8"), "bitsandbytes #1709"),
+        ((*SHARDED, "quantization.type=int4"), "peft #1432"),
+        ((*SHARDED, "adapter.use_dora=true"), "peft #1737"),
+        ((*SHARDED, "adapter.init_lora_weights=pissa"), "every device has only a part"),
+        ((*SHARDED, "score.forms=['training','merged']"), "needs the whole model on one device"),
     ],
 )
 def test_what_cannot_work_is_refused_with_its_reason(settings: tuple[str, ...], words: str) -> None:
     with pytest.raises(UserError, match=words):
         planned("qlora_nf4", *settings)
+
+
+def test_full_fine_tuning_and_other_adapters_are_not_sharded() -> None:
+    for variant, words in (("full_finetune", "full fine-tuning"), ("ia3", "IA3 adapters")):
+        with pytest.raises(UserError, match=f"is not offered for {words}"):
+            planned(variant, *SHARDED)
+
+
+@pytest.mark.parametrize("variant", ["lora_bf16", "lora_rs", "qlora_nf4_dq", "base_nf4"])
+def test_a_sharded_plan_is_trained_on_the_plain_path(variant: str) -> None:
+    plan = planned(variant, *SHARDED, "training.speed=fast", device=GPU)
+    assert plan.sharded
+    assert plan.training.parallel == "sharded"
+    if plan.trains:
+        assert plan.training.speed == "plain"
+        reasons = {item.key: item.reason for item in plan.substitutions}
+        assert "weights that are spread over devices" in reasons["training.speed"]

@@ -358,6 +358,8 @@ SET = {
     "interpolation": 4,
     "training.attention": "shifted",
     "training.attention_groups": 8,
+    "training.kept_layers": 3,
+    "training.memory_gib": 12.0,
     "training.devices": 2,
     "training.parallel": "data",
 }

@@ -8,12 +8,12 @@ import pytest
 
 from harness.errors import InvalidFile, UnknownName
 from harness.records.store import RunStore
+from harness.records.validation import validation_loss
 from harness.spec.plan import Plan
 from harness.spec.request import Request
 from harness.studies.answer import answer
 from harness.studies.arms import Typed, compare_what, trial_plan, verdict_plan
 from harness.studies.page import make_page
-from harness.studies.search import validation_loss
 from harness.studies.steering import Decision, Steering
 from harness.train.path import resolve
 from tests.planned import CPU
@@ -207,7 +207,11 @@ def test_the_page_says_that_the_base_is_itself_dequantized(tmp_path: Path) -> No
     """Its file holds Q4_1, so what NF4 costs here comes on top of that."""
     bench = Bench.of(tmp_path, suite="quick")
     page = make_page(bench.finish(), bench.steering)
-    assert "dequantized: the model's file holds Q4_1 weights" in str(page.sections[0].blocks)
+    told = str(page.sections[0].blocks)
+    assert "dequantized: the model's file holds Q4_1 weights" in told
+    assert "int4" not in told
+    bench = Bench.of(tmp_path, suite="quick", variants=["lora_bf16", "lora_int4"])
+    assert "int4 rounds to the grid" in str(make_page(bench.agenda(), bench.steering).sections[0])
 
 
 def test_an_arm_dropped_before_it_was_tuned_has_no_best_rate(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,12 @@ import pytest
 from harness.records.record import PhaseCost, RunRecord
 from harness.records.store import RunFolder, StoredRun
 from harness.spec.study import Spending
-from harness.studies.budget import Pace, energy_of, spent_on, within
+from harness.studies.answer import answer
+from harness.studies.budget import Pace, Spent, energy_of, spent_on, within
 from harness.studies.findings import Job, Stage
 from tests.planned import planned
 from tests.store_records import record_of
+from tests.studies.stub import Bench
 
 PLAN = planned()
 
@@ -39,6 +42,7 @@ def test_what_was_spent_counts_failures_and_only_measured_energy() -> None:
     }
     found = spent_on(settled)
     assert (found.runs, found.failed, found.seconds, found.joules) == (3, 1, 35.0, 101.0)
+    assert found.measured == 2
     assert spent_on({}).joules is None
     assert energy_of(record(1.0)) is None
 
@@ -99,3 +103,20 @@ def test_a_run_with_a_phase_that_was_not_measured_has_no_energy() -> None:
     assert energy_of(made) == 100.0
     assert energy_of(made.model_copy(update={"phases": (*made.phases, resumed)})) is None
     assert energy_of(made.model_copy(update={"phases": ()})) is None
+
+
+@pytest.mark.parametrize(
+    ("spent", "words"),
+    [
+        (
+            Spent(3, 1, 35.0, 2000.0, 2),
+            "2.00 kJ measured in 2 of the runs (unknown for 1); 1 failed.",
+        ),
+        (Spent(3, 0, 35.0, 2e3, 3), "3 runs, 35.0 s of run time, 2.00 kJ measured."),
+        (Spent(3, 0, 35.0, None), "3 runs, 35.0 s of run time, energy not measured."),
+        (Spent(0, 0, 0.0, None), "0 runs, 0 ms of run time."),
+    ],
+)
+def test_energy_that_was_not_measured_is_said(tmp_path: Path, spent: Spent, words: str) -> None:
+    agenda = replace(Bench.of(tmp_path).agenda(), spent=spent)
+    assert answer(agenda).cost.endswith(words)

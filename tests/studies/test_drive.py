@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,16 +11,17 @@ from pathlib import Path
 import pytest
 
 from harness.errors import RunInUse, UserError
-from harness.records.events import Hear
+from harness.records.events import Event, Hear, RunStarted
 from harness.records.record import Problem, RunRecord
 from harness.records.store import RunStore
-from harness.runs.listener import Listener
+from harness.runs.listener import Listener, RunResult
 from harness.runs.lock import held
 from harness.runs.stop import Stop
 from harness.spec.plan import Plan
 from harness.studies import drive
 from harness.studies.agenda import Agenda, next_plans
 from harness.studies.drive import Driver, Shard
+from harness.studies.steering import Kind, decide, read_steering
 from tests.store_records import record_of
 from tests.studies.stub import Bench, StubExecutor, World
 
@@ -122,14 +124,17 @@ class Ends(StubExecutor):
 
     def run(self, plan: Plan) -> RunRecord:
         problem = Problem(kind=self.kind, phase="load", step=None, message="for a reason")
-        record = record_of(plan, status="failed", problem=problem)
+        status = "interrupted" if self.kind == "abandoned" else "failed"
+        record = record_of(plan, status=status, problem=problem)
         self.store.write(record)
         return record
 
 
-def test_a_run_that_is_killed_is_tried_again_but_not_for_ever(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["killed", "abandoned"])
+def test_a_run_that_is_killed_is_tried_again_but_not_for_ever(tmp_path: Path, kind: str) -> None:
     bench = Bench.of(tmp_path, variants=["base", "base_nf4"], reference="base", tune={"trials": 1})
     executor = Ends(bench.executor.store, WORSE)
+    executor.kind = kind
     driver(bench, executor).drive()
     assert [plan.variant for plan in executor.ran].count("base_nf4") == 3
     after = bench.agenda()
@@ -142,6 +147,23 @@ def test_a_run_that_is_killed_is_tried_again_but_not_for_ever(tmp_path: Path) ->
     assert len(bench.agenda().jobs) == 2, "without its line a run is tried again"
 
 
+class Preempts(StubExecutor):
+    """A cluster that asks each run to stop four times before it lets it end."""
+
+    def run(self, plan: Plan) -> RunRecord:
+        if self.ran.count(plan) > 4:
+            return super().run(plan)
+        record = record_of(plan, status="interrupted")
+        self.store.write(record)
+        return record
+
+
+def test_a_run_that_is_preempted_is_continued_as_often_as_it_takes(tmp_path: Path) -> None:
+    bench = Bench.of(tmp_path, variants=["base", "base_nf4"], reference="base", tune={"trials": 1})
+    agenda = driver(bench, Preempts(bench.executor.store, WORSE)).drive()
+    assert (agenda.finished, agenda.spent.runs, agenda.spent.failed) == (True, 2, 0)
+
+
 def test_a_mistake_that_every_run_would_make_ends_the_study_at_once(tmp_path: Path) -> None:
     bench = Bench.of(tmp_path)
     executor = Ends(bench.executor.store, WORSE)
@@ -149,3 +171,57 @@ def test_a_mistake_that_every_run_would_make_ends_the_study_at_once(tmp_path: Pa
     with pytest.raises(UserError, match="for a reason"):
         driver(bench, executor).drive()
     assert bench.findings().find(bench.agenda().jobs[0]) is None
+
+
+class OneSlot(StubExecutor, Listener):
+    """Begins a run when the one before it has ended, and takes a decision after the second."""
+
+    def __init__(self, bench: Bench, decision: Callable[[], None]) -> None:
+        super().__init__(bench.executor.store, bench.executor.world)
+        self._decision = decision
+        self._waiting: list[tuple[Plan, Future[RunRecord]]] = []
+
+    def submit(self, plan: Plan, hear: Hear) -> Future[RunRecord]:
+        future: Future[RunRecord] = Future()
+        if not self._waiting:
+            hear(RunStarted.now(host="here"))
+        self._waiting.append((plan, future))
+        return future
+
+    def hear(self, plan: Plan, event: Event) -> None:  # noqa: ARG002
+        self._next()
+
+    def result(self, result: RunResult) -> None:  # noqa: ARG002
+        if len(self.ran) == 2:
+            self._decision()
+        self._next()
+
+    def _next(self) -> None:
+        while self._waiting:
+            plan, future = self._waiting.pop(0)
+            if future.set_running_or_notify_cancel():
+                self.ran.append(plan)
+                future.set_result(self.run(plan))
+                return
+
+    def end(self) -> None:
+        self._waiting.clear()
+
+
+@pytest.mark.parametrize(("kind", "value"), [("drop", "qlora_nf4"), ("more_seeds", "1")])
+def test_a_decision_counts_from_the_next_run_on(tmp_path: Path, kind: Kind, value: str) -> None:
+    """Not from the next round: the first one has all trials of all variants."""
+    bench = Bench.of(tmp_path, WORSE, tune={"trials": 5})
+    findings = bench.findings()
+    executor = OneSlot(bench, lambda: decide(findings.log, kind, value))
+    rounds: list[int] = []
+
+    def agenda() -> Agenda:
+        found = next_plans(bench.comparison, findings.find, read_steering(findings.log))
+        rounds.append(len(executor.ran))
+        return found
+
+    Driver(agenda, findings, executor, lambda _: [executor]).drive()
+    assert rounds[:2] == [0, 3], "one was under way already"
+    if kind == "drop":
+        assert not [plan for plan in executor.ran[3:] if plan.variant.startswith("qlora_nf4")]

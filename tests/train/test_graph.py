@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from harness.train.collate import StreamSize, make_stream_batch
-from harness.train.stream.graph import Pace, choose_shapes
+from harness.train.graph import MicroBatchTimes, choose_shapes
 from tests.train.tiny import tiny_row
 
 # As measured on one H100 with a slow host.
-SMALL_MODEL = Pace(launch=0.081, token=5.3e-6)  # SmolLM2's shape
-LARGE_MODEL = Pace(launch=0.078, token=2.3e-5)  # Phi-2's
+SMALL_MODEL = MicroBatchTimes(launch=0.081, token=5.3e-6)  # SmolLM2's shape
+LARGE_MODEL = MicroBatchTimes(launch=0.078, token=2.3e-5)  # Phi-2's
 
 
 def sizes_of(tokens: list[int]) -> list[StreamSize]:
@@ -61,7 +61,7 @@ def test_every_micro_batch_has_the_tensors_of_its_shape() -> None:
     micros = [
         [tiny_row(rng, *map(int, rng.integers(3, 40, 2))) for _ in range(3)] for _ in range(120)
     ]
-    shapes = choose_shapes([StreamSize.of(rows) for rows in micros], Pace(0.2, 1e-3))
+    shapes = choose_shapes([StreamSize.of(rows) for rows in micros], MicroBatchTimes(0.2, 1e-3))
     assert len(set(shapes)) > 1
     for shape in set(shapes):
         assert shape is not None

@@ -14,7 +14,7 @@ from harness.spec.model import Model, RandomSource
 from harness.spec.plan import Plan
 from harness.spec.planning import make_plan
 from harness.spec.registry import load_suite, load_variant
-from harness.train.path import path_names, path_of, settle
+from harness.train.path import choose_path, path_names, path_of
 from harness.train.stream.decoder import Decoder
 from harness.train.stream.linears import UnsupportedLayer
 from harness.weights.adapter import attach_adapter
@@ -54,7 +54,7 @@ def test_planning_and_training_refuse_the_same_models(name: str) -> None:
     reason = path_of(plan).refuses(plan)
     assert reason == refused_by_the_decoder(plan, name)
     assert (reason is None) == (name in TAKEN)
-    assert settle(plan).training.speed == ("fast" if reason is None else "plain")
+    assert choose_path(plan).training.speed == ("fast" if reason is None else "plain")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_biases_are_refused_where_there_are_any() -> None:
 def test_an_adapter_that_peft_refuses_is_the_users_mistake() -> None:
     plan = plan_for("llama", target_modules=["no_such_layer"])
     with pytest.raises(InvalidFile, match="does not fit the model"):
-        settle(plan)
+        choose_path(plan)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_other_variants_that_the_fast_path_refuses(variant: str, reason: str) ->
 
 def test_four_bits_are_taken() -> None:
     plan = plan_for("llama", variant="qlora_nf4_dq")
-    assert settle(plan) == plan
+    assert choose_path(plan) == plan
 
 
 def test_a_refusal_becomes_a_substitution_of_the_plan() -> None:
@@ -120,7 +120,7 @@ def test_a_refusal_becomes_a_substitution_of_the_plan() -> None:
         "the recorded path does not take adapter dropout"
     )
     assert plan.training.speed == "plain"
-    assert settle(plan) == plan
+    assert choose_path(plan) == plan
 
 
 def test_what_only_the_refused_path_has_is_given_up_with_it() -> None:
@@ -136,7 +136,7 @@ def test_what_only_the_refused_path_has_is_given_up_with_it() -> None:
 
 def test_a_plan_that_is_taken_keeps_its_fingerprint() -> None:
     for plan in (plan_for("phi"), planned("base"), planned("qlora_nf4")):
-        assert settle(plan).fingerprint == plan.fingerprint
+        assert choose_path(plan).fingerprint == plan.fingerprint
 
 
 def test_single_precision_on_a_gpu_is_refused() -> None:

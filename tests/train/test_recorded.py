@@ -12,7 +12,7 @@ from peft import IA3Config, get_peft_model
 from harness.corpus.sequences import IGNORED
 from harness.records.events import Silence
 from harness.spec.device import Device
-from harness.train.path import settle, train
+from harness.train.path import choose_path, train
 from harness.train.recorded.padded import PaddedSize, make_padded_batch
 from harness.train.recorded.path import RECORDED
 from harness.train.recorded.train import AutogradStep
@@ -112,7 +112,7 @@ def test_it_is_what_a_gpu_falls_back_to() -> None:
     (found,) = [item for item in plan.substitutions if item.key == "training.speed"]
     assert (found.asked, found.used) == ("fast", "recorded")
     assert found.reason == "the fast path does not take full fine-tuning"
-    assert settle(plan) == plan
+    assert choose_path(plan) == plan
 
 
 @pytest.mark.parametrize(

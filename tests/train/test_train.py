@@ -17,6 +17,7 @@ from harness.records.events import Silence
 from harness.records.record import TrainResult
 from harness.train.collate import collate
 from harness.train.path import train
+from harness.train.stream.blocks import LlamaBlock
 from tests.train.tiny import tiny_job, tiny_model, tiny_plan, tiny_rows
 
 
@@ -64,6 +65,32 @@ def test_fast_and_plain_learn_the_same(family: str, recompute: bool) -> None:
     for name, weight in trained["plain"].items():
         # Adam divides by the root of tiny squared gradients, which magnifies rounding
         assert torch.allclose(trained["fast"][name], weight, atol=2e-4), name
+
+
+def test_only_the_layers_that_are_not_kept_are_computed_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    again: list[object] = []
+    recompute = LlamaBlock.recompute
+
+    def counted(block: LlamaBlock, x: Any, stream: Any) -> Any:
+        again.append(block)
+        return recompute(block, x, stream)
+
+    monkeypatch.setattr(LlamaBlock, "recompute", counted)
+    found = {}
+    for kept in (0, 1, 2, 3):
+        again.clear()
+        plan = tiny_plan(steps=1, micro=4, speed="fast", gradient_checkpointing=True)
+        training = plan.training.model_copy(update={"kept_layers": kept})
+        plan = plan.model_copy(update={"training": training})
+        result = train(tiny_job(tiny_model(), tiny_rows(), plan), Silence())
+        assert result.kept_layers == kept
+        # a forward pass goes through it once for each of the three layers
+        assert len(again) - 3 == 3 - kept
+        found[kept] = (losses(result), result.losses[0].grad_norm)
+
+    assert found[0] == found[1] == found[2] == found[3]
 
 
 def test_the_loss_is_the_mean_over_the_assistant_tokens_of_the_batch() -> None:
@@ -166,7 +193,7 @@ def test_a_disk_too_small_for_a_checkpoint_does_not_stop_training(
     assert train(tiny_job(tiny_model(), tiny_rows(), plan, **settings), progress).steps == 3
     assert not (tmp_path / "checkpoint").exists()
     (note,) = [note for note in notes if note.startswith("no checkpoint")]
-    assert note.endswith("0.0 MiB are free")
+    assert note.endswith("1000 B are free")
 
 
 def test_another_plans_checkpoint_is_left_alone(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from harness.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+OTHERWISE = "export the form merged and convert that folder with llama.cpp's own script"
 Array = npt.NDArray[np.float32]
 
 
@@ -23,18 +24,33 @@ class Family:
 
     ``architecture`` is the name in ``gguf.MODEL_ARCH_NAMES``. ``interleaved`` says that rotary
     pairs stand next to each other there, where transformers has them half a head apart.
-    ``windows`` says that the file can state a sliding window.
+    ``windows`` says that the file can state a sliding window, ``factors`` that it can hold divisors
+    of the rotary frequencies.
     """
 
     architecture: str
     interleaved: bool = False
     windows: bool = False
-    fused: bool = False
+    factors: bool = False
+
+    def check_scaling(self, kind: str) -> None:
+        """Refuse a scaling of rotary positions that the file could not state.
+
+        Raises:
+            UserError: naming those that it can.
+        """
+        known = ["default", "linear", *(["llama3"] if self.factors else [])]
+        if kind not in known:
+            raise UserError(
+                f"rope scaling {kind} cannot be written to a GGUF file of {self.architecture} here",
+                expected=" or ".join(known),
+                hint=OTHERWISE,
+            )
 
 
 FAMILIES: dict[str, Family] = {
-    "llama": Family("llama", interleaved=True),
-    "mistral": Family("llama", interleaved=True),
+    "llama": Family("llama", interleaved=True, factors=True),
+    "mistral": Family("llama", interleaved=True, factors=True),
     "qwen2": Family("qwen2"),
     "qwen3": Family("qwen3"),
     "phi": Family("phi2"),
@@ -53,7 +69,7 @@ def family_of(model_type: str) -> Family:
         raise UserError(
             f"no GGUF file can be written of a {model_type} model here",
             expected=f"one of {', '.join(FAMILIES)}",
-            hint="export the form merged and convert that folder with llama.cpp's own script",
+            hint=OTHERWISE,
         )
     return FAMILIES[model_type]
 

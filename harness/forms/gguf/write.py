@@ -11,7 +11,7 @@ from typing import Any
 import gguf
 import numpy as np
 
-from harness.errors import StorageError, UserError
+from harness.errors import StorageError
 from harness.forms.gguf.families import family_of, places
 from harness.forms.gguf.types import FILE_TYPES, check_library, encode, tensor_type
 from harness.forms.gguf.vocabulary import Vocabulary, read_vocabulary
@@ -62,6 +62,11 @@ def write_gguf(
         writer.close()
     except OSError as error:
         raise StorageError(f"cannot write: {error.strerror}", where=path) from error
+
+
+def is_scaled(config: Any) -> bool:
+    """Whether rotary positions are scaled, which transformers forgets when it reads the file."""
+    return bool(_rope(config)["rope_type"] != "default")
 
 
 def _name(model_type: str, vocabulary: Vocabulary | None) -> str:
@@ -127,12 +132,7 @@ def _rope(config: Any) -> dict[str, Any]:
         UserError: a scaling that the writer does not know.
     """
     found = dict(getattr(config, "rope_parameters", None) or {})
-    kind = found.setdefault("rope_type", "default")
-    if kind not in ("default", "linear", "llama3"):
-        raise UserError(
-            f"rope scaling {kind} cannot be written to a GGUF file here",
-            expected="default, linear or llama3",
-        )
+    family_of(config.model_type).check_scaling(found.setdefault("rope_type", "default"))
     found.setdefault("rope_theta", getattr(config, "rope_theta", 10_000.0))
     partial = getattr(config, "partial_rotary_factor", None)
     if partial is not None:

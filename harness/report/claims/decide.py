@@ -51,7 +51,7 @@ def within(low: float, high: float) -> Regions:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Leaning:
     """What one comparison leans to, with the error of saying so, in numbers and words.
 
     ``p`` is the smallest error at which the interval lies in a region: 0 where the comparison has
@@ -98,7 +98,7 @@ def _error(interval: Interval, region: Span) -> float:
     return math.exp(high)
 
 
-def settle(measured: Sequence[Measured]) -> list[Outcome]:
+def corrected(measured: Sequence[Leaning]) -> list[Outcome]:
     """Outcomes after Holm's correction of all noisy comparisons that are read together."""
     noisy = [
         place for place, found in enumerate(measured) if found.p > 0 and found.outcome in LEANINGS

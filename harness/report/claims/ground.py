@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 from harness.records.store import StoredRun
+from harness.records.validation import validation_loss
 from harness.report.rows import Row, flatten, make_rows
 from harness.spec.claim import holds
 from harness.spec.derived_names import derived_name
@@ -20,7 +21,7 @@ RATE = "training.learning_rate"
 
 
 @dataclass(frozen=True)
-class Arm:
+class VariantRuns:
     """A variant: its held-out runs at its own and at its best rate, and its trials.
 
     ``rates`` are the validation losses of the learning rates that were tried with the whole
@@ -56,11 +57,11 @@ class Ground:
 
     title: str
     billions: float | None
-    arms: Mapping[str, Arm]
+    arms: Mapping[str, VariantRuns]
     looks: int = 1
     tokens: float | None = None
 
-    def find(self, names: Sequence[str], conditions: Sequence[str]) -> Arm | None:
+    def find(self, names: Sequence[str], conditions: Sequence[str]) -> VariantRuns | None:
         """The first of these variants that was run, in runs that meet the conditions."""
         for name in names:
             arm = self.arms.get(name)
@@ -69,7 +70,7 @@ class Ground:
         return None
 
 
-def _meets(arm: Arm, conditions: Sequence[str]) -> bool:
+def _meets(arm: VariantRuns, conditions: Sequence[str]) -> bool:
     row = arm.row
     if row is None:
         return not conditions
@@ -150,24 +151,19 @@ def _without_rate(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return kept | {section: rest} if rest else kept
 
 
-def _arm(name: str, rows: Sequence[Row], trials: Sequence[StoredRun]) -> Arm:
+def _arm(name: str, rows: Sequence[Row], trials: Sequence[StoredRun]) -> VariantRuns:
     own = [row for row in rows if _plain(row.plan) == name and row.finished]
     default = max(
         (row for row in own if row.variant == name), key=lambda row: len(row.seeds), default=None
     )
     rates = {
-        run.record.plan.training.learning_rate: _loss(run)
+        run.record.plan.training.learning_rate: validation_loss(run.record)
         for run in trials
         if _plain(run.record.plan) == name
     }
-    arm = Arm(name, default, None, rates)
+    arm = VariantRuns(name, default, None, rates)
     if default is not None and not default.plan.trains:
-        return Arm(name, default, default, rates)
+        return VariantRuns(name, default, default, rates)
     at_best = [row for row in own if row.plan.training.learning_rate == arm.best_rate]
     best = max(at_best, key=lambda row: len(row.seeds), default=None)
-    return Arm(name, default, best, rates)
-
-
-def _loss(run: StoredRun) -> float:
-    found = run.record.score("validation", "perplexity") if run.record.status == "ok" else None
-    return math.inf if found is None else math.log(found.value)
+    return VariantRuns(name, default, best, rates)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from harness.records.store import StoredRun
-from harness.report.claims.decide import Measured, Outcome, settle
+from harness.report.claims.decide import Leaning, Outcome, corrected
 from harness.report.claims.ground import Ground, make_grounds
 from harness.report.claims.measures import measure
 from harness.spec.claim import Claim
@@ -18,7 +18,7 @@ NOT_HERE = "a model or a setting in which it happens; it does not here"
 class Finding:
     """One comparison of a claim on one ground, with its outcome after correction."""
 
-    measured: Measured
+    measured: Leaning
     outcome: Outcome
 
 
@@ -49,7 +49,7 @@ def judge(claims: Sequence[Claim], runs: Iterable[StoredRun]) -> list[Judgement]
     grounds = make_grounds(runs)
     asked = [(claim, ground) for claim in claims for ground in grounds]
     measured = [[measure(check, ground) for check in claim.checks] for claim, ground in asked]
-    outcomes = iter(settle([one for found in measured for one in found]))
+    outcomes = iter(corrected([one for found in measured for one in found]))
     judged: dict[str, list[Judgement]] = {}
     for (claim, ground), found in zip(asked, measured, strict=True):
         findings = tuple(_finding(claim, one, next(outcomes)) for one in found)
@@ -59,7 +59,7 @@ def judge(claims: Sequence[Claim], runs: Iterable[StoredRun]) -> list[Judgement]
     return [told for claim in claims for told in _telling(claim, judged.get(claim.name, []))]
 
 
-def _finding(claim: Claim, measured: Measured, outcome: Outcome) -> Finding:
+def _finding(claim: Claim, measured: Leaning, outcome: Outcome) -> Finding:
     """An outcome; what can happen is not refuted by runs in which it does not."""
     if claim.can and outcome == "contradicted":
         return Finding(replace(measured, decides=NOT_HERE), "undecided")

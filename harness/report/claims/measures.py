@@ -9,9 +9,9 @@ from functools import singledispatch
 
 import numpy as np
 
-from harness.report import numbers
-from harness.report.claims.decide import Measured, Regions, lean, regions, within
-from harness.report.claims.ground import Arm, Ground
+from harness import numbers
+from harness.report.claims.decide import Leaning, Regions, lean, regions, within
+from harness.report.claims.ground import Ground, VariantRuns
 from harness.report.pairing import Aligned, ScoreKey, read_items
 from harness.report.rows import Row, memory_kind
 from harness.report.sample import Scale, make_sample, make_scale
@@ -24,7 +24,7 @@ from harness.spec.claim import (
     BitsCheck,
     CostCheck,
     FormCheck,
-    Pair,
+    PairCheck,
     RateCheck,
     ScoreCheck,
     SpeedCheck,
@@ -51,34 +51,34 @@ class Sides:
 
 
 @singledispatch
-def measure(check: AnyCheck, ground: Ground) -> Measured:  # noqa: ARG001 - each kind has its own
+def measure(check: AnyCheck, ground: Ground) -> Leaning:  # noqa: ARG001 - each kind has its own
     """One comparison on one ground."""
     raise TypeError(type(check))
 
 
 @measure.register
-def _(check: BeyondCheck, ground: Ground) -> Measured:  # noqa: ARG001
+def _(check: BeyondCheck, ground: Ground) -> Leaning:  # noqa: ARG001
     return _out(check.why)
 
 
 @measure.register
-def _(check: ScoreCheck, ground: Ground) -> Measured:
+def _(check: ScoreCheck, ground: Ground) -> Leaning:
     sides = _sides(check, ground)
-    if isinstance(sides, Measured):
+    if isinstance(sides, Leaning):
         return sides
     found = _scored(check, ground, sides)
     if not sides.tuned or check.rates or found.outcome == "out of reach":
         return found
     before = _sides(check.model_copy(update={"rates": "default"}), ground)
-    if isinstance(before, Measured):
+    if isinstance(before, Leaning):
         return found
     shared = _scored(check, ground, before)
     return replace(found, text=f"{found.text}; {shared.text}")
 
 
-def _scored(check: ScoreCheck, ground: Ground, sides: Sides) -> Measured:
+def _scored(check: ScoreCheck, ground: Ground, sides: Sides) -> Leaning:
     """The difference of two rows on the score of a check."""
-    key = _key(check.score)
+    key = ScoreKey.named(check.score)
     rows = (replace(sides.own, label="own"), replace(sides.other, label="other"))
     scores = [found for row in rows for r in row.finished if (found := key.find(r))]
     aligned = read_items(rows, key).aligned
@@ -93,7 +93,7 @@ def _scored(check: ScoreCheck, ground: Ground, sides: Sides) -> Measured:
 
 def _judged(
     check: ScoreCheck | FormCheck, effect: Effect, scale: Scale, looks: int, sides: Sides | None
-) -> Measured:
+) -> Leaning:
     worse_by = effect if scale.sign > 0 else effect.negated()
     shown = numbers.percent if scale.relative else _points
     text = f"{check.score} {shown(scale.difference(effect.estimate), signed=True)}"
@@ -101,12 +101,12 @@ def _judged(
     if effect.obstacle:
         why = "one training each" if effect.obstacle == "one training" else effect.obstacle
         decides = "three seeds or more" if effect.obstacle == "one training" else "more items"
-        return Measured("undecided", 1.0, f"{text} ({why}){where}", decides)
+        return Leaning("undecided", 1.0, f"{text} ({why}){where}", decides)
     low, high = (scale.difference(end) for end in effect.interval())
     text += f" [{shown(low, signed=True)}, {shown(high, signed=True)}]{where}"
     text += f", {effect.seeds} seeds" if effect.noise.seeds is not None else ", items alone"
     outcome, p = lean(worse_by.interval, regions(check.says, scale.bound), looks)
-    return Measured(outcome, p, text, _settles(worse_by, scale.bound))
+    return Leaning(outcome, p, text, _settles(worse_by, scale.bound))
 
 
 def _settles(effect: Effect, bound: float) -> str:
@@ -126,11 +126,11 @@ def _points(share: float, *, signed: bool) -> str:
 
 
 @measure.register
-def _(check: FormCheck, ground: Ground) -> Measured:
+def _(check: FormCheck, ground: Ground) -> Leaning:
     arm = ground.find(check.variant, check.conditions)
     if arm is None or arm.row is None:
         return _not_run([check.variant], check.conditions)
-    key = _key(check.score)
+    key = ScoreKey.named(check.score)
     parts = [
         read_items([replace(arm.row, label=name)], replace(key, precision=form)).aligned
         for name, form in (("own", check.form), ("other", "training"))
@@ -165,13 +165,15 @@ def _beside(first: Aligned, second: Aligned) -> Aligned | None:
 
 
 @measure.register
-def _(check: CostCheck, ground: Ground) -> Measured:
+def _(check: CostCheck, ground: Ground) -> Leaning:
     sides = _sides(check, ground)
-    if isinstance(sides, Measured):
+    if isinstance(sides, Leaning):
         return sides
     shared = any(record.shared for row in (sides.own, sides.other) for record in row.finished)
     if shared and check.cost in ("time", "throughput", "energy"):
         return _out(f"the runs shared their device, so their {check.cost} is not their own")
+    if any(record.together > 1 for row in (sides.own, sides.other) for record in row.finished):
+        return _out(f"runs trained together, so their {check.cost} is a share of all of theirs")
     read = _cost_reader(check.cost, (sides.own, sides.other))
     costs = [_by_seed(row, read) for row in (sides.own, sides.other)]
     logs = _logs(costs[0], costs[1])
@@ -213,20 +215,20 @@ def _logs(own: dict[int, float], other: dict[int, float]) -> Floats:
     return np.array([math.log(own[seed] / other[seed]) for seed in common])
 
 
-def _exact_ratio(name: str, log: float, where: Regions) -> Measured:
+def _exact_ratio(name: str, log: float, where: Regions) -> Leaning:
     """A ratio without noise."""
     inside = where.fits[0] <= log <= where.fits[1]
-    return Measured("reproduced" if inside else "contradicted", 0.0, f"{name}{math.exp(log):.3g}")
+    return Leaning("reproduced" if inside else "contradicted", 0.0, f"{name}{math.exp(log):.3g}")
 
 
-def _ratio(name: str, logs: Floats, where: Regions, looks: int) -> Measured:
+def _ratio(name: str, logs: Floats, where: Regions, looks: int) -> Leaning:
     """A ratio over seeds: the runs are the items, so Student's interval of their mean."""
     mean = float(logs.mean())
     text = f"{name}{math.exp(mean):.3g}"
     if len(logs) >= FEWEST_RUNS and float(np.ptp(logs)) == 0:
         return _exact_ratio(name, mean, where)
     if len(logs) < FEWEST_RUNS:
-        return Measured("undecided", 1.0, f"{text} (one run each)", "three seeds or more")
+        return Leaning("undecided", 1.0, f"{text} (one run each)", "three seeds or more")
     noise = Noise(float(logs.var(ddof=1)) / len(logs), len(logs) - 1.0)
 
     def interval(alpha: float) -> tuple[float, float]:
@@ -236,20 +238,20 @@ def _ratio(name: str, logs: Floats, where: Regions, looks: int) -> Measured:
     low, high = interval(0.05)
     outcome, p = lean(interval, where, looks)
     text += f" [{math.exp(low):.3g}, {math.exp(high):.3g}], {len(logs)} seeds"
-    return Measured(outcome, p, text, "more seeds")
+    return Leaning(outcome, p, text, "more seeds")
 
 
 @measure.register
-def _(check: BitsCheck, ground: Ground) -> Measured:
+def _(check: BitsCheck, ground: Ground) -> Leaning:
     sides = _sides(check, ground)
-    if isinstance(sides, Measured):
+    if isinstance(sides, Leaning):
         return sides
     own, other = _bits(sides.own), _bits(sides.other)
     if own is None or other is None:
         return _out("one of them has no quantized parameters")
     inside = check.difference[0] <= own - other <= check.difference[1]
     text = f"{own:.3f} bits against {other:.3f}: {own - other:+.3f} a quantized parameter, counted"
-    return Measured("reproduced" if inside else "contradicted", 0.0, text)
+    return Leaning("reproduced" if inside else "contradicted", 0.0, text)
 
 
 def _bits(row: Row) -> float | None:
@@ -261,7 +263,7 @@ def _bits(row: Row) -> float | None:
 
 
 @measure.register
-def _(check: RateCheck, ground: Ground) -> Measured:
+def _(check: RateCheck, ground: Ground) -> Leaning:
     found = [ground.find(names, check.conditions) for names in (check.variant, check.against)]
     if None in found:
         return _not_run([check.variant, check.against], check.conditions)
@@ -275,13 +277,13 @@ def _(check: RateCheck, ground: Ground) -> Measured:
         f"between {least:.3g} and {most:.3g}; one seed a rate"
     )
     if check.ratio[0] <= ratio <= check.ratio[1] and least > 0 and math.isfinite(most):
-        return Measured("reproduced", 0.0, text)
+        return Leaning("reproduced", 0.0, text)
     if most < check.ratio[0] or least > check.ratio[1]:
-        return Measured("contradicted", 0.0, text)
-    return Measured("undecided", 1.0, text, "a finer grid of rates, and one beyond its edges")
+        return Leaning("contradicted", 0.0, text)
+    return Leaning("undecided", 1.0, text, "a finer grid of rates, and one beyond its edges")
 
 
-def _around(arm: Arm) -> tuple[float, float, float]:
+def _around(arm: VariantRuns) -> tuple[float, float, float]:
     """The rates below and above the best one that were tried, and the best; open at an edge."""
     rates = sorted(arm.rates)
     best = arm.best_rate or math.nan
@@ -292,9 +294,9 @@ def _around(arm: Arm) -> tuple[float, float, float]:
 
 
 @measure.register
-def _(check: SpeedCheck, ground: Ground) -> Measured:
+def _(check: SpeedCheck, ground: Ground) -> Leaning:
     sides = _sides(check, ground)
-    if isinstance(sides, Measured):
+    if isinstance(sides, Leaning):
         return sides
     own, other = _curves(sides.own), _curves(sides.other)
     common = [seed for seed in own if seed in other]
@@ -323,7 +325,7 @@ def _times_as_fast(
     return len(other) / float(reached[0] + 1 if len(reached) else len(own) + 1)
 
 
-def _sides(check: Pair, ground: Ground) -> Sides | Measured:
+def _sides(check: PairCheck, ground: Ground) -> Sides | Leaning:
     """The rows to compare: at best rates where both were tuned, else at default rates."""
     own = ground.find(check.variant, check.conditions)
     other = ground.find(check.against, check.conditions)
@@ -341,8 +343,8 @@ def _sides(check: Pair, ground: Ground) -> Sides | Measured:
 def _not_run(
     sides: Sequence[Sequence[str]],
     conditions: Sequence[str],
-    found: Sequence[Arm | None] = (),
-) -> Measured:
+    found: Sequence[VariantRuns | None] = (),
+) -> Leaning:
     missing = [
         names[0] for place, names in enumerate(sides) if place >= len(found) or found[place] is None
     ]
@@ -350,10 +352,5 @@ def _not_run(
     return _out(f"not run{given}: {', '.join(dict.fromkeys(missing))}")
 
 
-def _out(why: str) -> Measured:
-    return Measured("out of reach", 1.0, why)
-
-
-def _key(score: str) -> ScoreKey:
-    task, _, metric = score.rpartition(" ")
-    return ScoreKey(task or metric, metric, "training")
+def _out(why: str) -> Leaning:
+    return Leaning("out of reach", 1.0, why)

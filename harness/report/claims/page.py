@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.report import numbers
+from harness import numbers
 from harness.report.blocks import (
     Block,
+    Caveat,
     Cell,
     Column,
     Details,
-    Note,
     Section,
     Table,
     Tone,
@@ -82,10 +82,10 @@ def _table(reached: Sequence[Judgement]) -> Table:
     return Table("claims", columns, rows, CAPTION)
 
 
-def _notes(reached: Sequence[Judgement]) -> Iterator[Note]:
+def _notes(reached: Sequence[Judgement]) -> Iterator[Caveat]:
     """What limits all verdicts of the table."""
     if any(one.elsewhere for one in reached):
-        yield Note(
+        yield Caveat(
             "A verdict holds for the size of model and the length of training named in its row. "
             "It neither confirms nor refutes the sentence for the sizes it was claimed for: the "
             "same command judges runs of larger models."
@@ -93,7 +93,7 @@ def _notes(reached: Sequence[Judgement]) -> Iterator[Note]:
     arms = [arm for one in reached if one.ground is not None for arm in one.ground.arms.values()]
     packed = packed_base(arm.row.plan for arm in arms if arm.row is not None)
     if packed:
-        yield Note(packed)
+        yield Caveat(packed)
 
 
 CAPTION = (
@@ -145,7 +145,7 @@ def evidence(one: Judgement) -> str:
         parts.append(text)
     open_parts = [f.measured.decides for f in one.findings if f.outcome == "undecided"]
     wanted = next((text for text in open_parts if text), "")
-    return "; ".join(parts) + (f". Would decide it: {wanted}" if wanted else "")
+    return "; ".join(parts) + (f". To decide it: {wanted}" if wanted else "")
 
 
 def _details(one: Judgement) -> Details:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from harness.report import numbers
+from harness import numbers
 from harness.report.layout import LABEL_LENGTH, shorten, spread
 
 # Okabe and Ito's palette for colour-blind readers, without black and with a darker yellow.

@@ -12,7 +12,7 @@ MOST_POINTS = 150
 
 
 @dataclass(frozen=True)
-class Thread:
+class SparkLine:
     """One curve of a small chart: points (x, y) in order, its colour, and what it is."""
 
     points: tuple[tuple[float, float], ...]
@@ -21,7 +21,7 @@ class Thread:
     faint: bool = False
 
 
-def spark(threads: Sequence[Thread], said: str) -> str:
+def spark(threads: Sequence[SparkLine], said: str) -> str:
     """Curves over a common x axis, ends and extremes labelled; at least one needs two points."""
     every = [point for thread in threads for point in thread.points]
     left, right = min(x for x, _ in every), max(x for x, _ in every)

@@ -36,6 +36,8 @@ class RecordedPath:
 
     def refuses(self, plan: Plan) -> str | None:
         """What cannot be recorded: whatever differs from step to step, or needs no GPU."""
+        if plan.sharded:
+            return "weights that are spread over devices"
         if plan.device.kind != "cuda":
             return "a device without CUDA graphs"
         if plan.training.attention != "full":

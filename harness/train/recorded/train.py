@@ -12,10 +12,10 @@ from torch import Tensor
 from harness.records.events import Progress
 from harness.records.record import TrainResult
 from harness.train.job import TrainJob
+from harness.train.loop import Loop
 from harness.train.recorded.padded import PaddedBatch, PaddedSize, make_padded_batch
 from harness.train.sft.logits import OwnLogits
 from harness.train.sft.loss import loss_of
-from harness.train.stream.loop import Loop
 
 if TYPE_CHECKING:
     from harness.corpus.sequences import TrainingRow
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def train(job: TrainJob, progress: Progress) -> TrainResult:
     """Train ``job`` (see :func:`harness.train.path.train`)."""
-    with _training(job.model, recompute=job.plan.training.gradient_checkpointing):
+    with _training(job.model, recompute=bool(job.plan.training.gradient_checkpointing)):
         return Loop.start(job, AutogradStep(job.model, job.plan), progress).run()
 
 
@@ -73,12 +73,15 @@ class AutogradStep:
         return make_padded_batch(rows, size, pad_id)
 
     def join_gradients(self) -> Tensor:
-        """See :class:`harness.train.step.Step`; all trained parameters have one dtype."""
+        """See :class:`harness.train.micro_step.MicroStep`; trained parameters have one dtype."""
         sizes = [parameter.numel() for parameter in self._trained]
         flat: Tensor = self._trained[0].new_zeros(sum(sizes), requires_grad=False)
         for parameter, part in zip(self._trained, torch.split(flat, sizes), strict=True):
             parameter.grad = part.view_as(parameter)
         return flat
+
+    def reserve(self, tokens: int) -> None:
+        """Nothing is kept on the host."""
 
     def refresh(self) -> None:
         """Nothing is kept of the parameters' values."""

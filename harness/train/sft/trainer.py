@@ -34,7 +34,7 @@ from harness.train.sft.as_found import AsFound, left_as_found
 from harness.train.sft.logits import OwnLogits
 from harness.train.sft.loss import summed_loss
 from harness.train.shared import add_up_gradients, check_alike, seed_step, seed_update
-from harness.train.watch import Watch
+from harness.train.validations import Validations
 
 
 def train(job: TrainJob, progress: Progress) -> TrainResult:
@@ -42,11 +42,11 @@ def train(job: TrainJob, progress: Progress) -> TrainResult:
     saved = saved_state(job, progress)
     ledger = Ledger(job.step_tokens(padding=True), progress, saved.points if saved else ())
     allocation = allocation_of(job.model, job.plan)
-    watch = Watch(job, ledger, saved, allocation)
+    validations = Validations(job, ledger, saved, allocation)
     check_alike(job.model, job.ranks, ledger.done, when="before training")
-    if not watch.over:
+    if not validations.over:
         with tempfile.TemporaryDirectory() as unused, left_as_found(job.model) as found:
-            account = _Account(ledger, watch, found)
+            account = _Account(ledger, validations, found, allocation)
             _make_trainer(job, account, saved, unused, progress).train()
     elif saved is not None:
         restore_weights(job.model, saved.weights)
@@ -54,7 +54,7 @@ def train(job: TrainJob, progress: Progress) -> TrainResult:
         if allocation is not None:
             allocation.restore(saved.allocation)
     check_alike(job.model, job.ranks, ledger.done, when="after training")
-    validation = watch.finish()
+    validation = validations.finish()
     result = ledger.result("plain", job.truncated_tokens, plan=job.plan)
     return result.model_copy(update={"validation": validation})
 
@@ -64,13 +64,14 @@ class _Account:
     """What keeps account of a training, and the model as it was before SFTTrainer took it."""
 
     ledger: Ledger
-    watch: Watch
+    validations: Validations
     found: AsFound
+    allocation: Allocation | None
 
     def validate(self) -> None:
         """Validate if it is time to, by the model's own forward pass."""
         with self.found.for_a_while():
-            self.watch.take()
+            self.validations.take()
 
 
 def _make_trainer(
@@ -97,7 +98,7 @@ def _make_trainer(
     trainer.job = job
     trainer.ledger = ledger
     trainer.logits = OwnLogits(job.model)
-    trainer.allocation = allocation_of(job.model, job.plan)
+    trainer.allocation = account.allocation
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_Bookkeeper(job, trainer, account, saved, progress))
     return trainer
@@ -133,7 +134,7 @@ def _arguments(job: TrainJob, steps: int, folder: str) -> SFTConfig:
         per_device_train_batch_size=plan.training.micro_batch_size,
         gradient_accumulation_steps=plan.device_rows // plan.training.micro_batch_size,
         max_grad_norm=plan.training.max_grad_norm,
-        **_recomputation(plan.training.gradient_checkpointing),
+        **_recomputation(bool(plan.training.gradient_checkpointing)),
         train_sampling_strategy="sequential",
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
@@ -286,7 +287,7 @@ class _Bookkeeper(TrainerCallback):  # type: ignore[misc]
             float(loss) if loss is not None else 0.0, self._rate, self._trainer.step_norm
         )
         self._account.validate()
-        over = self._account.watch.over
+        over = self._account.validations.over
         if self._writer.due(finished=over):
             self._writer.write(self._state())
             self._ledger.start_step()
@@ -315,5 +316,5 @@ class _Bookkeeper(TrainerCallback):  # type: ignore[misc]
             scaler=None if scaler is None else scaler.state_dict(),
             random=random_state(),
             allocation={} if allocation is None else allocation.state(),
-            **self._account.watch.state(),
+            **self._account.validations.state(),
         )

@@ -113,16 +113,16 @@ def _check_activation(config: Any) -> None:
 class PhiBlock:
     """Attention and MLP side by side on one norm: y = x + dense(attend(h)) + fc2(gelu(fc1(h)))."""
 
-    def __init__(self, layer: Any, dtype: torch.dtype) -> None:
+    def __init__(self, layer: Any, dtype: torch.dtype, linears: type[Linears] = Linears) -> None:
         """Take a transformers ``PhiDecoderLayer``, with or without adapters."""
         attention, mlp = layer.self_attn, layer.mlp
         _check_activation(attention.config)
         self._attention = _Attention(attention)
         self._norm = frozen_norm(layer.input_layernorm)
         up = [attention.q_proj, attention.k_proj, attention.v_proj, mlp.fc1]
-        self._up = Linears(up, dtype, wide=True)
-        self._dense = Linears([attention.dense], dtype)
-        self._down = Linears([mlp.fc2], dtype)
+        self._up = linears(up, dtype, wide=True)
+        self._dense = linears([attention.dense], dtype)
+        self._down = linears([mlp.fc2], dtype)
         biases = [item.bias for item in (self._dense, self._down) if item.bias is not None]
         self._dense.bias = torch.stack(biases).sum(0) if biases else None  # of their sum
 
@@ -175,7 +175,7 @@ class PhiBlock:
 class LlamaBlock:
     """Attention, then a gated MLP: m = x + o(attend(n1(x))), y = m + down(silu(g) · u)."""
 
-    def __init__(self, layer: Any, dtype: torch.dtype) -> None:
+    def __init__(self, layer: Any, dtype: torch.dtype, linears: type[Linears] = Linears) -> None:
         """Take a transformers ``LlamaDecoderLayer`` (or one of its shape)."""
         attention, mlp = layer.self_attn, layer.mlp
         _check_activation(attention.config)
@@ -185,10 +185,10 @@ class LlamaBlock:
             frozen_norm(layer.post_attention_layernorm),
         )
         qkv = [attention.q_proj, attention.k_proj, attention.v_proj]
-        self._qkv = Linears(qkv, dtype, wide=True)
-        self._out = Linears([attention.o_proj], dtype)
-        self._up = Linears([mlp.gate_proj, mlp.up_proj], dtype, wide=True)
-        self._down = Linears([mlp.down_proj], dtype)
+        self._qkv = linears(qkv, dtype, wide=True)
+        self._out = linears([attention.o_proj], dtype)
+        self._up = linears([mlp.gate_proj, mlp.up_proj], dtype, wide=True)
+        self._down = linears([mlp.down_proj], dtype)
 
     @property
     def linears(self) -> list[Linears]:
@@ -266,8 +266,8 @@ FAMILIES: dict[str, type[PhiBlock] | type[LlamaBlock]] = {
 }
 
 
-def make_blocks(layers: Any, dtype: torch.dtype) -> list[Block]:
-    """Blocks of a decoder's layers.
+def make_blocks(layers: Any, dtype: torch.dtype, linears: type[Linears] = Linears) -> list[Block]:
+    """Blocks of a decoder's layers, with their linear layers as ``linears``.
 
     Raises:
         UnsupportedLayer: of another family, or with parts the blocks do not know.
@@ -277,5 +277,5 @@ def make_blocks(layers: Any, dtype: torch.dtype) -> list[Block]:
         family = FAMILIES.get(type(layer).__name__)
         if family is None:
             raise UnsupportedLayer(f"a {type(layer).__name__}")
-        blocks.append(family(layer, dtype))
+        blocks.append(family(layer, dtype, linears))
     return blocks

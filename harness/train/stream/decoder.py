@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from harness.train.collate import StreamBatch, StreamSize, make_stream_batch
 from harness.train.stream import ops
 from harness.train.stream.blocks import ACTIVATIONS, Block, Inside, frozen_norm, make_blocks
-from harness.train.stream.footprint import logit_chunk
-from harness.train.stream.linears import UnsupportedLayer, refresh
+from harness.train.stream.footprint import ON_DEVICE, logit_chunk
+from harness.train.stream.linears import Linears, UnsupportedLayer, refresh
 from harness.train.stream.ops import Stream
 
 if TYPE_CHECKING:
@@ -24,20 +24,22 @@ if TYPE_CHECKING:
 class Decoder:
     """Forward and backward of one micro-batch as a stream of tokens.
 
-    ``recompute`` keeps only each layer's input and computes the rest again; ``offload`` moves
-    those inputs to page-locked host memory meanwhile.
+    With ``kept`` only that many of the last layers keep all they computed, the others only their
+    input, and compute the rest again; ``offload`` moves inputs to page-locked host memory
+    meanwhile.
     """
 
     name: ClassVar[str] = "fast"
     pads: ClassVar[bool] = False
     unrecordable: ClassVar[tuple[type[Exception], ...]] = ()
+    linears: ClassVar[type[Linears]] = Linears
 
     def __init__(
         self,
         model: Any,
         dtype: torch.dtype,
         *,
-        recompute: bool = False,
+        kept: int | None = None,
         offload: bool = False,
         on_gpu: bool = False,
     ) -> None:
@@ -62,9 +64,9 @@ class Decoder:
             _check_kernels(dtype, self._rotary)
         self._norm = frozen_norm(last)
         self._dtype = dtype
-        self.blocks: list[Block] = make_blocks(body.layers, dtype)
+        self.blocks: list[Block] = make_blocks(body.layers, dtype, self.linears)
         self._check_all_taken(model)
-        self._recompute = recompute
+        self._recomputed = 0 if kept is None else max(0, len(self.blocks) - kept)
         self._store = _HostStore() if offload else _DeviceStore()
 
     def _check_all_taken(self, model: nn.Module) -> None:
@@ -82,6 +84,11 @@ class Decoder:
     ) -> StreamBatch:
         """See :func:`harness.train.collate.make_stream_batch`."""
         return make_stream_batch(rows, size, pad_id)
+
+    def reserve(self, tokens: int) -> None:
+        """See :class:`harness.train.step.Step`; page-locking memory takes a second for each GiB."""
+        shape = (tokens, self._embed.embedding_dim)
+        self._store.reserve(len(self.blocks), torch.empty(shape, dtype=self._dtype, device="meta"))
 
     def refresh(self) -> None:
         """Take the adapters' present values. Call after every optimizer step."""
@@ -120,7 +127,7 @@ class Decoder:
         for index, block in enumerate(self.blocks):
             y, inside = block.forward(x, stream)
             self._store.put(index, x)
-            kept.append(None if self._recompute else inside)
+            kept.append(None if index < self._recomputed else inside)
             del inside
             x = y
         loss, slope = self._head_loss(x, batch, scale)
@@ -144,21 +151,28 @@ class Decoder:
         return ops.cross_entropy_(logits, batch.targets, torch.ones((), device=x.device))
 
     def _head_loss(self, x: Tensor, batch: StreamBatch, scale: Tensor) -> tuple[Tensor, Tensor]:
-        """Summed loss, and ``scale`` times its gradient in ``x``; logits in chunks only."""
+        """Summed loss, and ``scale`` times its gradient in ``x``."""
+        losses, slope = self._head_slope(x, batch, scale)
+        carried = torch.zeros_like(x)
+        self._norm.backward_(x, slope, carried)
+        return losses.sum(), carried
+
+    def _head_slope(self, x: Tensor, batch: StreamBatch, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of each of ``batch.where``, and ``scale`` times the gradient of their sum.
+
+        That gradient is in the normed states; logits exist in chunks only.
+        """
         hidden = self._norm.forward(x)
-        total = torch.zeros((), dtype=torch.float32, device=x.device)
         slope = torch.zeros_like(x)
         weight = self._head.weight
         chunk = logit_chunk(weight.shape[0], x.element_size())
+        losses = []
         parts = zip(torch.split(batch.where, chunk), torch.split(batch.targets, chunk), strict=True)
         for where, targets in parts:
             logits = self._head(hidden[where])
-            total += ops.cross_entropy_(logits, targets, scale).sum()
+            losses.append(ops.cross_entropy_(logits, targets, scale))
             slope[where] = logits @ weight
-        del hidden
-        carried = torch.zeros_like(x)
-        self._norm.backward_(x, slope, carried)
-        return total, carried
+        return torch.cat(losses), slope
 
 
 def _check_kernels(dtype: torch.dtype, rotary: Any) -> None:
@@ -177,6 +191,9 @@ class _DeviceStore:
 
     def __init__(self) -> None:
         self._held: dict[int, Tensor] = {}
+
+    def reserve(self, count: int, like: Tensor) -> None:
+        """Nothing is needed beforehand."""
 
     def open(self, count: int, like: Tensor) -> None:  # noqa: ARG002 - the other store's needs
         """Start with nothing held."""
@@ -200,29 +217,38 @@ class _HostStore(_DeviceStore):
 
     def __init__(self) -> None:
         super().__init__()
-        self._host: Tensor | None = None
+        self._host: list[Tensor] = []
         self._like = torch.empty(0)
         self._count = 0
         self._copies: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._leaving: deque[tuple[Tensor, Any]] = deque()
         self._arriving: dict[int, Any] = {}
 
+    def reserve(self, count: int, like: Tensor) -> None:
+        """Make room on the host for ``count`` tensors like ``like``.
+
+        A tensor for each, since torch rounds page-locked memory up to a power of two.
+        """
+        kept = max(0, count - ON_DEVICE)
+        if len(self._host) < kept or any(room.numel() < like.numel() for room in self._host):
+            self._host = []
+            for _ in range(kept):
+                room = torch.empty(like.numel(), dtype=like.dtype, pin_memory=True)
+                self._host.append(room)
+
     def open(self, count: int, like: Tensor) -> None:
-        """Make room on the host once for ``count`` tensors like ``like``."""
+        """Begin a micro-batch of ``count`` tensors like ``like``."""
         super().open(count, like)
         self._leaving.clear()
         self._count, self._like = count, torch.empty_like(like, device="meta")
-        if self._host is None or self._host.numel() < count * like.numel():
-            self._host = torch.empty(count * like.numel(), dtype=like.dtype, pin_memory=True)
+        self.reserve(count, like)
 
     def _place(self, index: int) -> Tensor:
-        assert self._host is not None  # noqa: S101 - opened first
-        size = self._like.numel()
-        return self._host[index * size : (index + 1) * size].view(self._like.shape)
+        return self._host[index][: self._like.numel()].view(self._like.shape)
 
     def put(self, index: int, x: Tensor) -> None:
         """Start the copy of ``x`` to the host; the last two stay on the device."""
-        if index >= self._count - 2:
+        if index >= self._count - ON_DEVICE:
             super().put(index, x)
             return
         self._copies.wait_stream(torch.cuda.current_stream())

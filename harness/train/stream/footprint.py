@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 from harness.spec.plan import Plan
-from harness.spec.variant import DTYPE_BYTES
+from harness.spec.variant import DTYPE_BYTES, Training
 from harness.train.peaks import TrainingPeaks
 from harness.weights.shape import transformers_config
 
+ON_DEVICE = 2  # of the layer inputs that are kept on the host, the last ones never leave
 LOGIT_BYTES = 1 << 27  # of logits in the compute dtype that exist at a time
 
 
@@ -23,11 +24,12 @@ def logit_chunk(vocabulary: int, unit: int) -> int:
 def training_peaks(plan: Plan, tokens: int, trainable: int) -> TrainingPeaks:
     """Peaks of one step over ``tokens`` in one stream; ``trainable`` adapter parameters.
 
-    Kept per token and layer: the layer's input and, unless recomputed, the outputs of the
-    projections that the backward pass reads, the mixed values of attention with a float32
-    log-sum per head, and in a sequential layer the sum between attention and MLP. Beside them
-    stand a copy of the adapters in the compute dtype, two chunks of logits in the loss, and in
-    the backward pass the gradients of one layer's widest tensors.
+    Kept per token and layer: the layer's input and, unless it is recomputed (the last layers
+    may be kept all the same), the outputs of the projections that the backward pass reads, the
+    mixed values of attention with a float32 log-sum per head, and in a sequential layer the sum
+    between attention and MLP. Beside them stand a copy of the adapters in the compute dtype, two
+    chunks of logits in the loss, and in the backward pass the gradients of one layer's widest
+    tensors.
     """
     config: Any = transformers_config(plan.model)
     unit = DTYPE_BYTES[plan.precision.compute]
@@ -35,16 +37,34 @@ def training_peaks(plan: Plan, tokens: int, trainable: int) -> TrainingPeaks:
     inner = int(config.intermediate_size)
     stream = tokens * width * unit
     layer = tokens * _kept_per_token(config, unit)
-    kept = depth * stream if plan.training.gradient_checkpointing else depth * (stream + layer)
-    if plan.training.gradient_checkpointing and plan.training.activation_offload:
-        kept = 3 * stream
-    kept += trainable * unit
+    asked = layers_kept(plan.training)
+    whole = depth if asked is None else min(asked, depth)
+    offloaded = plan.training.gradient_checkpointing and plan.training.activation_offload
+    inputs = (3 if offloaded else depth) * stream + trainable * unit
+    kept = inputs + whole * layer
     vocabulary = int(config.vocab_size)
     chunk = logit_chunk(vocabulary, unit)
     loss = kept + min(tokens, 2 * chunk) * vocabulary * unit + 4 * stream
-    again = layer if plan.training.gradient_checkpointing else 0
-    backward = kept + again + tokens * inner * unit + 3 * stream
+    # what was kept is gone before the first layer is computed again
+    backward = inputs + max(whole, 1) * layer + tokens * inner * unit + 3 * stream
     return TrainingPeaks(saved=kept, loss=loss, backward=backward)
+
+
+def host_bytes(plan: Plan, tokens: int) -> int | None:
+    """Page-locked host memory for the inputs of layers; None where they stay on the device.
+
+    Torch rounds page-locked memory up to a power of two.
+    """
+    if not (plan.training.activation_offload and plan.training.gradient_checkpointing):
+        return None
+    config: Any = transformers_config(plan.model)
+    one = tokens * int(config.hidden_size) * DTYPE_BYTES[plan.precision.compute]
+    return (int(config.num_hidden_layers) - ON_DEVICE) * (1 << (one - 1).bit_length())
+
+
+def layers_kept(training: Training) -> int | None:
+    """How many of the last layers keep what they computed; None: all."""
+    return (training.kept_layers or 0) if training.gradient_checkpointing else None
 
 
 def _kept_per_token(config: Any, unit: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,8 @@ class Linears:
     before rounding.
     """
 
+    rides: ClassVar[bool] = True  # whether adapters may ride along
+
     def __init__(
         self, layers: Sequence[nn.Module], dtype: torch.dtype, *, wide: bool = False
     ) -> None:
@@ -48,7 +50,8 @@ class Linears:
         self.inputs = int(self._bases[0].in_features)
         self.ranks = [0 if adapter is None else adapter.rank for adapter in self._adapters]
         self.rank = sum(self.ranks)
-        self.riders = self.rank if wide and self.rank <= RIDING_RANK and self.rank % 8 == 0 else 0
+        rides = self.rides and wide and self.rank <= RIDING_RANK and self.rank % 8 == 0
+        self.riders = self.rank if rides else 0
         self._schemes = [scheme for base in self._bases if (scheme := scheme_of(base))]
         if len(self._schemes) not in (0, len(self._bases)):
             raise UnsupportedLayer("quantized and unquantized layers side by side")

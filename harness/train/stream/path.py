@@ -16,11 +16,14 @@ class StreamPath:
     """The harness's own loop over unpadded streams, with gradients written out."""
 
     name = "fast"
-    modules = ("harness.train.stream.loop",)
+    modules = ("harness.train.stream.train",)
     keeps_gradients = True
+    keeps_some_layers = True
 
     def refuses(self, plan: Plan) -> str | None:
         """What the written-out layers do not know: most models, most adapters but plain LoRA."""
+        if plan.sharded:
+            return "weights that are spread over devices"
         if plan.adapter is None:
             return "full fine-tuning"
         if plan.adapter.type != "LORA":
@@ -41,7 +44,7 @@ class StreamPath:
 
     def train(self, job: TrainJob, progress: Progress) -> TrainResult:
         """Train in place, step by step, with checkpoints."""
-        from harness.train.stream.loop import train
+        from harness.train.stream.train import train
 
         return train(job, progress)
 

@@ -8,7 +8,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from harness.records.events import Silence
+from harness.records.events import SILENCE
 from harness.score.items import Items
 from harness.score.likelihood import Likelihood
 from harness.score.perplexity import negative_log_likelihoods
@@ -53,7 +53,7 @@ class HeldOutPerplexity(evaluate.Metric):  # type: ignore[misc]  # evaluate is u
         stride: int = 512,
     ) -> dict[str, Any]:
         pairs = [(np.array(i), np.array(m)) for i, m in zip(input_ids, loss_mask, strict=True)]
-        likelihood = Likelihood(model, 4096, Silence())
+        likelihood = Likelihood(model, 4096, SILENCE)
         losses = negative_log_likelihoods(likelihood, pairs, window, stride)
         sums = np.array([loss.sum() for loss in losses])
         counts = np.array([float(len(loss)) for loss in losses])

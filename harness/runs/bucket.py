@@ -1,0 +1,145 @@
+"""Bucket: finished runs in a store that fsspec reaches, shared by machines without common disks."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.errors import HarnessError, InvalidFile, RunInUse, StorageError, UserError
+from harness.records.record import RunRecord
+from harness.records.store import RunFolder, RunStore, is_whole
+from harness.runs.listener import Listener, RunResult
+from harness.runs.lock import held
+from harness.runs.stop import Stop
+from harness.spec.storage import read_json
+
+RECORD = "record.json"
+
+
+class Bucket(Listener):
+    """Run folders below a URL, laid out as below ``reports/runs``.
+
+    The record is written last, and under another name first: a run is there whole or not at all.
+    """
+
+    def __init__(self, url: str, store: RunStore) -> None:
+        """Share the runs of ``store`` at ``url``, such as ``s3://bucket/study``.
+
+        Raises:
+            UserError: fsspec does not know the URL, or lacks the package for it.
+        """
+        from fsspec.core import url_to_fs
+
+        self._url = url
+        self._store = store
+        self._there: set[str] = set()
+        self._fetched: set[str] = set()
+        try:
+            self._files, root = url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise UserError(
+                f"--store {url}: {error}",
+                expected="a URL that fsspec knows, such as s3://bucket/folder",
+                hint="packages such as s3fs, gcsfs or adlfs add kinds of stores",
+            ) from None
+        self._root = root.rstrip("/")
+
+    def exchange(self, wanted: Collection[str], had: Collection[str]) -> int:
+        """Fetch runs that are ``wanted`` and there; send those that this machine ``had`` alone.
+
+        Both are names of run folders. Returns how many were fetched.
+
+        Raises:
+            StorageError: the store cannot be read or written.
+            InvalidFile: what lies there is no such run.
+        """
+        with self._explained():
+            self._there = set(self._names())
+        for name in had:
+            if name not in self._there:
+                self._send(name)
+        new = [name for name in wanted if name in self._there and name not in self._fetched]
+        return sum(self._fetch(name) for name in new)
+
+    def result(self, result: RunResult) -> None:
+        """Send a run as soon as it has ended well."""
+        if result.record is not None and result.record.status == "ok":
+            name = result.record.plan.run_name
+            if name not in self._there:
+                self._send(name)
+
+    def _names(self) -> Iterator[str]:
+        self._files.invalidate_cache()
+        for path in self._files.glob(f"{self._root}/*/*/*/{RECORD}"):
+            yield "/".join(path.split("/")[-4:-1])
+
+    def _send(self, name: str) -> None:
+        folder = RunFolder(self._store.root / name)
+        made = [*folder.items.rglob("*"), *folder.adapter.rglob("*")]
+        single = (folder.log, folder.events, folder.plan)
+        with self._explained():
+            for path in (*made, *single):
+                if path.is_file():
+                    self._put(path, f"{name}/{path.relative_to(folder.path).as_posix()}")
+            self._put(folder.record, f"{name}/{RECORD}.part")
+            target = f"{self._root}/{name}/{RECORD}"
+            self._files.mv(f"{target}.part", target)
+        self._there.add(name)
+
+    def _put(self, path: Path, name: str) -> None:
+        target = f"{self._root}/{name}"
+        self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
+        self._files.put_file(str(path), target)
+
+    def _fetch(self, name: str) -> bool:
+        """Take a run over, unless a process of this machine is just making it."""
+        folder = RunFolder(self._store.root / name)
+        try:
+            with held(folder, lambda _: None, Stop(), wait=False):
+                return self._take(name, folder)
+        except RunInUse:
+            return False
+
+    def _take(self, name: str, folder: RunFolder) -> bool:
+        back = folder.path / ".fetched"
+        shutil.rmtree(back, ignore_errors=True)
+        try:
+            with self._explained():
+                self._files.get(f"{self._root}/{name}/", f"{back}/", recursive=True)
+                self._check(name, back)
+                folder.take(back)
+        finally:
+            shutil.rmtree(back, ignore_errors=True)
+        self._fetched.add(name)
+        return True
+
+    def _check(self, name: str, back: Path) -> None:
+        record = read_json(back / RECORD, RunRecord)
+        found = ""
+        if record.plan.run_name != name:
+            found = f"it holds the run {record.plan.run_name}"
+        elif not all(is_whole(score, back) for score in record.scores):
+            found = "its items are not those of its record"
+        if found:
+            raise InvalidFile(
+                found,
+                where=f"{self._url.rstrip('/')}/{name}",
+                expected="a run folder as the harness has sent it",
+                hint="remove it there; it will be run again",
+            )
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except HarnessError:
+            raise
+        except Exception as error:
+            # Every kind of store has errors of its own, which share no class.
+            raise StorageError(
+                f"the store cannot be used: {type(error).__name__}: {error}",
+                where=self._url,
+                hint="check that you may read and write there",
+            ) from error

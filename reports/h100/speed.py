@@ -1,0 +1,228 @@
+"""Speed: adapters trained together on one base, and recomputation by budget, on one GPU.
+
+Run from the repository root: ``python reports/h100/speed.py --data TREES --tokenizer FOLDER
+[--parts together,budget,profile] [--tiny]``. Prints one line of JSON a measurement; random weights
+of the models' shapes, real conversations, no network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import gc
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import torch
+from bench import DQ, NF4, PHI, SMOL, Case, make_data, make_plan_of, random_model
+
+from harness.corpus.sequences import TrainingRows, make_training_rows
+from harness.forecast.memory import predict, settle_recomputation
+from harness.records.events import Silence
+from harness.spec.plan import Plan
+from harness.train.job import TrainJob
+from harness.train.path import train
+from harness.train.schedule import schedule
+from harness.train.together.loop import Member, train_together
+from harness.train.together.start import Start
+from harness.weights.shape import count_plan
+
+FAST = {"speed": "fast", "packing": False}
+PACKED = {"speed": "fast", "packing": True}
+MANY = 8
+GIB = 2**30
+
+
+def job_of(plan: Plan, model: Any, rows: TrainingRows) -> TrainJob:
+    """The plan's steps over the rows."""
+    tokens = [len(row.input_ids) for row in rows.rows]
+    return TrainJob(model, rows.rows, schedule(len(rows.rows), plan.budget, 0, tokens), plan, 2)
+
+
+def with_rate(plan: Plan, rate: float) -> Plan:
+    """The plan at another learning rate."""
+    return plan.model_copy(
+        update={"training": plan.training.model_copy(update={"learning_rate": rate})}
+    )
+
+
+def peak() -> float | None:
+    """Peak of allocated memory since the last call, GiB."""
+    if not torch.cuda.is_available():
+        return None
+    found = torch.cuda.max_memory_allocated() / GIB
+    torch.cuda.reset_peak_memory_stats()
+    return found
+
+
+def empty() -> None:
+    """Give memory back."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def median_step(seconds: list[float]) -> float:
+    """Median over the steps after the first five."""
+    steady = sorted(seconds[5:] or seconds)
+    return steady[len(steady) // 2]
+
+
+def one(plan: Plan, case: Case, rows: TrainingRows) -> dict[str, Any]:
+    """The plan alone, on the fast path."""
+    model = random_model(plan)
+    empty()
+    started = time.perf_counter()
+    result = train(job_of(plan, model, rows), Silence())
+    return {
+        "step_seconds": median_step([point.seconds for point in result.losses]),
+        "tokens_per_second": result.throughput.median,
+        "first_loss": result.losses[0].loss,
+        "last_loss": result.losses[-1].loss,
+        "peak_gib": peak(),
+        "wall_seconds": time.perf_counter() - started,
+        "rows": case.rows,
+    }
+
+
+def many(plan: Plan, count: int, rows: TrainingRows) -> dict[str, Any]:
+    """``count`` plans of one data order, at learning rates of their own."""
+    model = random_model(plan)
+    start = Start.of(model)
+    rates = [plan.training.learning_rate * 1.5**index for index in range(count)]
+    members = [
+        Member(job_of(with_rate(plan, rate), model, rows), start, Silence()) for rate in rates
+    ]
+    empty()
+    started = time.perf_counter()
+    found = train_together(members)
+    results = [outcome.result for outcome in found if outcome.result is not None]
+    first = results[0]
+    step = median_step([point.seconds for point in first.losses]) * count
+    return {
+        "adapters": count,
+        "step_seconds": step,
+        "tokens_per_second_of_all": sum(r.throughput.median or 0.0 for r in results) / count,
+        "first_loss": first.losses[0].loss,
+        "last_loss": first.losses[-1].loss,
+        "last_losses": [round(result.losses[-1].loss, 4) for result in results],
+        "peak_gib": peak(),
+        "wall_seconds": time.perf_counter() - started,
+    }
+
+
+TOGETHER = {
+    "smol_nf4_8x512": Case(SMOL, NF4, 8, 512, FAST, steps=150),
+    "smol_bf16_8x512": Case(SMOL, "lora_bf16", 8, 512, FAST, steps=150),
+    "smol_nf4_packed_8x512": Case(SMOL, NF4, 8, 512, PACKED, steps=60),
+    "phi_dq_1x1024": Case(PHI, DQ, 1, 1024, FAST, steps=30),
+    "phi_dq_packed_1x1024": Case(PHI, DQ, 1, 1024, PACKED, steps=30),
+}
+
+
+def together(sequences: list[Any], arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """One adapter alone, one through the loop for several, two, four and eight."""
+    for name, full in TOGETHER.items():
+        if arguments.cases and name not in arguments.cases.split(","):
+            continue
+        case = dataclasses.replace(full, steps=3) if arguments.tiny else full
+        plan = make_plan_of(case, arguments.tiny)
+        rows = make_training_rows(sequences, plan.training)
+        alone = one(plan, case, rows)
+        yield {"case": name, "adapters": "alone", **alone}
+        for count in (1, 4, MANY):
+            empty()
+            found = many(plan, count, rows)
+            found["times_one_alone"] = found["step_seconds"] / alone["step_seconds"]
+            yield {"case": name, **found}
+        empty()
+
+
+def profile(sequences: list[Any], arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Where the device's time goes with eight adapters: kernels by their share."""
+    kinds = [torch.profiler.ProfilerActivity.CUDA, torch.profiler.ProfilerActivity.CPU]
+    for name in ("smol_bf16_8x512", "phi_dq_1x1024"):
+        case = dataclasses.replace(TOGETHER[name], steps=3 if arguments.tiny else 12)
+        plan = make_plan_of(case, arguments.tiny)
+        rows = make_training_rows(sequences, plan.training)
+        with torch.profiler.profile(activities=kinds) as found:
+            many(plan, MANY, rows)
+        events = found.key_averages()
+        whole = sum(event.self_device_time_total for event in events) or 1.0
+        ordered = sorted(events, key=lambda event: -event.self_device_time_total)
+        kernels = [
+            [event.key[:90], event.count, round(event.self_device_time_total / whole, 4)]
+            for event in ordered[:45]
+            if event.self_device_time_total
+        ]
+        yield {"case": name, "device_seconds": whole / 1e6, "kernels": kernels}
+        empty()
+
+
+def budget(sequences: list[Any], arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Speed and peak for several memories, between all layers recomputed and none."""
+    case = Case(PHI, DQ, 8, 2048, PACKED, steps=2 if arguments.tiny else 9)
+    auto: dict[str, Any] = {"gradient_checkpointing": "auto"}
+    limits = [(gib, False) for gib in (6, 8, 10, 12, 16, 20, 24, 28)]
+    for gib, host in [*limits, (6, True), (8, True), (12, True), (16, True)]:
+        more = {**auto, "memory_gib": gib, "activation_offload": host}
+        asked = make_plan_of(dataclasses.replace(case, training={**PACKED, **more}), arguments.tiny)
+        plan = settle_recomputation(asked, count_plan(asked))
+        rows = make_training_rows(sequences, plan.training)
+        model = random_model(plan)
+        empty()
+        result = train(job_of(plan, model, rows), Silence())
+        prediction = predict(plan)
+        yield {
+            "memory_gib": gib,
+            "inputs_in_host_memory": host,
+            "kept_layers": plan.training.kept_layers,
+            "tokens_per_second": result.throughput.median,
+            "peak_gib": peak(),
+            "predicted_gib": prediction and prediction.by_phase["train"] / GIB,
+            "last_loss": result.losses[-1].loss,
+        }
+        del model
+        empty()
+
+
+PARTS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
+    "together": together,
+    "budget": budget,
+    "profile": profile,
+}
+
+
+def main() -> None:
+    """Run the chosen parts."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--tokenizer", required=True)
+    parser.add_argument("--parts", default="together,budget")
+    parser.add_argument("--cases", default="")
+    parser.add_argument("--tiny", action="store_true")
+    arguments = parser.parse_args()
+    sequences = make_data(arguments)
+    if arguments.tiny:
+        sequences = sorted(sequences, key=lambda one: len(one.input_ids))[:40]
+    print(json.dumps({"gpu": torch.cuda.is_available() and torch.cuda.get_device_name()}))
+    for name in arguments.parts.split(","):
+        try:
+            for found in PARTS[name](sequences, arguments):
+                print(json.dumps({"part": name, **found}), flush=True)
+        except Exception as error:  # a failing part must not cost the others
+            traceback.print_exc(limit=-6)
+            print(json.dumps({"part": name, "error": f"{type(error).__name__}: {error}"[:400]}))
+            empty()
+
+
+if __name__ == "__main__":
+    main()

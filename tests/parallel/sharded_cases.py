@@ -1,0 +1,49 @@
+"""Sharded cases: a tiny base, and what it gives, whole or spread over devices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from harness.quantize.scheme import Target
+from tests.planned import planned
+
+VARIANTS = ("lora_bf16", "qlora_nf4", "qlora_nf4_dq", "qlora_fp4")
+LAYERS = 4
+SHAPE = {
+    "vocab_size": 100,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+
+
+def base() -> Any:
+    """The same for everyone, in float32."""
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LlamaConfig(**SHAPE)).eval()
+
+
+def target(variant: str, *, storage: bool = False) -> Target:
+    """What the base becomes; ``storage``: packed weights as numbers of the compute dtype."""
+    kept = torch.float32 if storage else None
+    return Target(planned(variant).quantization, torch.float32, "cpu", kept)
+
+
+def logits(model: Any) -> torch.Tensor:
+    """As scores are taken."""
+    with torch.inference_mode():
+        found: torch.Tensor = model(input_ids=torch.arange(20)[None]).logits
+    return found
+
+
+def slopes(model: Any) -> torch.Tensor:
+    """The gradient of the inputs, through every layer."""
+    inputs = model.get_input_embeddings()(torch.arange(20)[None]).detach().requires_grad_()
+    model(inputs_embeds=inputs, use_cache=False).logits.logsumexp(-1).mean().backward()
+    assert inputs.grad is not None
+    return inputs.grad

@@ -1,0 +1,74 @@
+"""Two devices that share the layers of a base compute what one does with whole layers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from harness.quantize.scheme import find_scheme
+from harness.records.record import Census
+from harness.weights.by_layer import Filling, as_read, build_by_layer
+from harness.weights.census import take_census
+from tests.parallel.pair import run_pair
+from tests.parallel.sharded_cases import VARIANTS, base, logits, slopes, target
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """What two processes found, each."""
+    folder = tmp_path_factory.mktemp("pair")
+    run_pair("tests.parallel.sharded_pair", str(folder))
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def whole(variant: str) -> Any:
+    """The base on one device."""
+    model, wanted = base(), target(variant)
+    build_by_layer(model, find_scheme(wanted.quantization), wanted, Filling(as_read))
+    return model
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_logits_and_gradients_are_those_of_one_device(pair: list[Any], variant: str) -> None:
+    model = whole(variant)
+    for found in pair:
+        ours = found[variant]
+        assert ours["layers"]
+        torch.testing.assert_close(torch.tensor(ours["logits"]), logits(model).clone())
+        torch.testing.assert_close(torch.tensor(ours["slopes"]), slopes(model))
+        assert ours["again"] == ours["logits"], "after a backward pass"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_first_layers_are_compared_before_anything_is_made_of_them(
+    pair: list[Any], variant: str
+) -> None:
+    assert all(found[variant]["difference"] <= 1e-5 for found in pair)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_device_holds_half_of_the_layers_between_passes(pair: list[Any], variant: str) -> None:
+    layers = whole(variant).model.layers
+    total = sum(one.nbytes for one in layers.parameters())
+    for found in pair:
+        assert found[variant]["held"] <= total / 2 + 64 * len(layers)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_census_counts_the_whole_model(pair: list[Any], variant: str) -> None:
+    expected = take_census(whole(variant))
+    for found in pair:
+        census = Census.model_validate_json(found[variant]["census"])
+        assert census.total == expected.total
+        assert census.weight_bytes == expected.weight_bytes
+        labels = {row.quantization for row in census.rows}
+        assert labels == {row.quantization for row in expected.rows}
+
+
+def test_layers_that_lose_their_numbers_are_noticed_before_the_first_step(pair: list[Any]) -> None:
+    for found in pair:
+        assert "sharded layers compute something else than whole ones" in found["broken"]
+        assert "doctor --gpus" in found["broken"]

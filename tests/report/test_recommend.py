@@ -1,0 +1,130 @@
+"""Recommend: which row is chosen within limits, with what reasons, and how sure it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.report.recommend import Recommendation, recommend
+from tests.report.records import Made, build_from, write_runs
+
+GIB = 1 << 30
+
+
+def three(variant: str, log_ratio: float, memory: float = 1.0, **changes: object) -> list[Made]:
+    """Three seeds of a variant."""
+    return [
+        Made(variant, seed=seed, log_ratio=log_ratio, memory=memory, **changes)  # type: ignore[arg-type]
+        for seed in range(3)
+    ]
+
+
+def choice(root: Path, runs: list[Made], **wishes: object) -> Recommendation:
+    write_runs(root, runs)
+    found = recommend(build_from(root, **wishes).evidence)
+    assert found is not None
+    return found
+
+
+def label(found: Recommendation) -> str | None:
+    return found.row.label if found.row else None
+
+
+def test_the_best_is_taken_where_nothing_else_is_near_it(tmp_path: Path) -> None:
+    runs = [*three("lora_bf16", -0.2), *three("qlora_nf4", 0.2, memory=0.5)]
+    found = choice(tmp_path, runs)
+    assert label(found) == "lora_bf16"
+    assert found.reasons[0].startswith("It has the best perplexity,")
+    assert found.sureness == ("lora_bf16 is the best of the 2 trained variants (95 % confidence).",)
+
+
+def test_what_is_shown_to_be_as_good_and_needs_less_memory_is_taken(tmp_path: Path) -> None:
+    runs = [*three("lora_bf16", -0.2), *three("qlora_nf4", -0.199, memory=0.5)]
+    found = choice(tmp_path, runs, margin=0.05)
+    assert label(found) == "qlora_nf4"
+    assert "shown to lie within 5 % of the best variant" in found.reasons[0]
+    assert "The best perplexity is that of lora_bf16" in found.reasons[0]
+
+
+def test_single_trainings_are_ranked_and_nothing_is_shown_of_them(tmp_path: Path) -> None:
+    found = choice(tmp_path, [Made("lora_bf16", log_ratio=-0.2), Made("qlora_nf4")])
+    assert label(found) == "lora_bf16"
+    assert "of these runs" in found.reasons[0]
+    assert "single trainings" in found.sureness[0]
+    assert "--seeds 0..2" in found.sureness[0]
+
+
+def test_a_single_training_beside_others_is_not_judged(tmp_path: Path) -> None:
+    runs = [*three("lora_bf16", -0.2), *three("qlora_nf4", 0.1), Made("qlora_fp4", log_ratio=-0.5)]
+    found = choice(tmp_path, runs)
+    assert label(found) == "lora_bf16", "however good one training came out"
+    assert found.sureness[-1].endswith("on too few items: qlora_fp4.")
+
+
+def test_an_untrained_base_is_recommended_only_where_nothing_was_trained(tmp_path: Path) -> None:
+    runs = [Made("base", log_ratio=-1.0), *three("lora_bf16", 0.1), *three("qlora_nf4", 0.3)]
+    assert label(choice(tmp_path / "both", runs)) == "lora_bf16"
+    assert (
+        label(choice(tmp_path / "alone", [Made("base"), Made("base_nf4", log_ratio=0.18)]))
+        == "base"
+    )
+
+
+@pytest.mark.parametrize(
+    ("budget", "chosen", "words"),
+    [
+        (3 * GIB, "lora_bf16", "2 of 2 scored rows fit into 3.00 GiB."),
+        (int(1.5 * GIB), "qlora_nf4", "1 of 2 scored rows fit into 1.50 GiB."),
+        (GIB // 2, None, "0 of 2 scored rows fit into 512 MiB; the smallest needs"),
+    ],
+)
+def test_a_memory_limit_comes_first(
+    tmp_path: Path, budget: int, chosen: str | None, words: str
+) -> None:
+    runs = [*three("lora_bf16", -0.2), *three("qlora_nf4", 0.2, memory=0.5)]
+    found = choice(tmp_path, runs, budget_memory_bytes=budget)
+    assert label(found) == chosen
+    assert found.reasons[0].startswith(words)
+
+
+def test_the_least_memory_of_those_that_surely_lose_little(tmp_path: Path) -> None:
+    runs = [*three("lora_bf16", -0.2), *three("qlora_nf4", -0.195, memory=0.5)]
+    found = choice(tmp_path, runs, max_loss=0.05)
+    assert label(found) == "qlora_nf4"
+    (reason,) = found.reasons
+    assert reason.startswith("2 variants lose at most 5 % against lora_bf16 (95 % confidence);")
+    assert "the one that needs the least memory is qlora_nf4, " in reason
+
+
+def test_one_variant_within_the_loss_is_named_at_once(tmp_path: Path) -> None:
+    runs = [*three("lora_bf16", -0.2), *three("qlora_nf4", 0.2, memory=0.5)]
+    (reason,) = choice(tmp_path, runs, max_loss=0.01).reasons
+    assert reason.startswith("One variant loses at most 1 % against lora_bf16 (95 % confidence):")
+
+
+def test_a_loss_that_is_not_sure_recommends_nothing_and_says_how_large_it_may_be(
+    tmp_path: Path,
+) -> None:
+    runs = [
+        *three("lora_bf16", -0.2, memory=4.0),
+        *three("qlora_nf4", -0.19, memory=0.5, seed_noise=0.05),
+    ]
+    limits = {"max_loss": 0.02, "budget_memory_bytes": 2 * GIB}
+    found = choice(tmp_path, runs, **limits)
+    assert found.row is None
+    assert "No variant is shown to lose at most 2 % against lora_bf16." in found.reasons
+    if found.sureness:
+        assert "its true loss may be as large as" in found.sureness[0]
+
+
+def test_one_training_has_no_known_loss(tmp_path: Path) -> None:
+    runs = [Made("lora_bf16", memory=4.0), Made("qlora_nf4", log_ratio=0.001, memory=0.5)]
+    found = choice(tmp_path, runs, max_loss=0.05, budget_memory_bytes=2 * GIB)
+    assert found.row is None
+    assert found.sureness[0].endswith("with one training each its true loss is unknown.")
+
+
+def test_nothing_scored_recommends_nothing(tmp_path: Path) -> None:
+    write_runs(tmp_path, [Made("lora_bf16", status="oom")])
+    assert recommend(build_from(tmp_path).evidence) is None

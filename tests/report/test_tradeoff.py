@@ -1,0 +1,88 @@
+"""Tradeoff: who is on the front of quality against a cost, and what the picture says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.report.blocks import Figure
+from harness.report.figures.scatter import Scatter
+from harness.report.tradeoff import looks, tradeoff_section
+from tests.report.records import GPU, Made, build_from, write_runs
+from tests.report.tables import said
+
+GOOD_AND_LARGE = Made("lora_bf16", log_ratio=-0.3, memory=2.0)
+WORSE_AND_SMALL = Made("qlora_nf4", log_ratio=0.0, memory=1.0)
+WORST_AND_LARGEST = Made("qlora_fp4", log_ratio=0.3, memory=3.0)
+
+
+def drawings(root: Path, *runs: Made, **wishes: object) -> dict[str, Scatter]:
+    write_runs(root, runs)
+    section = tradeoff_section(build_from(root, **wishes).evidence)
+    figures = [] if section is None else [b for b in section.blocks if isinstance(b, Figure)]
+    return {
+        figure.name: figure.drawing for figure in figures if isinstance(figure.drawing, Scatter)
+    }
+
+
+def test_what_is_worse_and_dearer_is_behind_the_front(tmp_path: Path) -> None:
+    drawn = drawings(tmp_path, GOOD_AND_LARGE, WORSE_AND_SMALL, WORST_AND_LARGEST)
+    points = {point.label: point for point in drawn["quality-memory"].points}
+    assert {label for label, point in points.items() if point.on_front} == {
+        "lora_bf16",
+        "qlora_nf4",
+    }
+    assert points["lora_bf16"].recommended
+    assert not points["qlora_nf4"].recommended
+
+
+def test_a_cost_that_tells_no_rows_apart_has_no_picture(tmp_path: Path) -> None:
+    drawn = drawings(tmp_path, GOOD_AND_LARGE, WORSE_AND_SMALL)
+    assert set(drawn) == {"quality-memory"}, "all took the same time, and no energy was measured"
+
+
+def test_energy_is_drawn_where_it_was_measured(tmp_path: Path) -> None:
+    runs = [
+        Made("lora_bf16", log_ratio=-0.3, memory=2.0, seconds=100, device=GPU),
+        Made("qlora_nf4", memory=1.0, seconds=300, device=GPU),
+    ]
+    drawn = drawings(tmp_path, *runs)
+    assert set(drawn) == {"quality-memory", "quality-time", "quality-energy"}
+    assert drawn["quality-time"].x.title == "training time, minutes"
+    energy = {point.label: point.x for point in drawn["quality-energy"].points}
+    assert energy["lora_bf16"] == 100 * 300 * 2 / 3600, "watt-hours"
+
+
+def test_your_own_limit_is_drawn_into_the_picture_of_memory(tmp_path: Path) -> None:
+    drawn = drawings(tmp_path, GOOD_AND_LARGE, WORSE_AND_SMALL, budget_memory_bytes=3 << 30)[
+        "quality-memory"
+    ]
+    assert drawn.limit == 3.0
+    assert drawn.limit_label == "your limit, 3.00 GiB"
+
+
+def test_a_point_tells_its_value_difference_and_cost(tmp_path: Path) -> None:
+    drawn = drawings(tmp_path, GOOD_AND_LARGE, WORSE_AND_SMALL)["quality-memory"]
+    (point,) = [one for one in drawn.points if one.label == "qlora_nf4"]
+    assert point.said.startswith("qlora_nf4: perplexity ")
+    assert ", +" in point.said
+    assert point.said.endswith("; 1.96 GiB")
+    assert point.low is None, "one training has no interval"
+
+
+def test_the_note_says_how_close_a_tie_is_and_what_shapes_mean(tmp_path: Path) -> None:
+    write_runs(tmp_path, [GOOD_AND_LARGE, WORSE_AND_SMALL, Made("base", memory=0.5)])
+    found = build_from(tmp_path).evidence
+    text = said(tradeoff_section(found))
+    assert "memory up to 25 %" in text, "of a processor without repeated runs"
+    assert looks(found.rows) in text
+    assert "○ lora, ◇ untrained." in looks(found.rows)
+
+
+def test_methods_without_a_shape_of_their_own_share_one(tmp_path: Path) -> None:
+    write_runs(tmp_path, [Made("lora_bf16", settings=("adapter.type=VERA", "adapter.r=4"))])
+    found = build_from(tmp_path).evidence
+    assert "✚ other methods" in looks(found.rows)
+
+
+def test_without_a_score_there_is_no_trade_off(tmp_path: Path) -> None:
+    assert drawings(tmp_path, Made("lora_bf16", status="oom")) == {}

@@ -1,0 +1,97 @@
+"""Runs travel through a store that fsspec reaches: a folder's URL, and one in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from harness.errors import InvalidFile, StorageError, UserError
+from harness.records.record import RunRecord
+from harness.records.store import RunStore
+from harness.runs.bucket import Bucket
+from harness.runs.listener import RunResult
+from harness.spec.plan import Plan
+from tests.planned import planned
+from tests.runs.results import files
+from tests.studies.stub import StubExecutor, World
+
+PLAN = planned()
+NAME = PLAN.run_name
+
+
+@pytest.fixture(params=["file", "memory"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty store."""
+    there = tmp_path / "bucket" if request.param == "file" else Path(f"/{uuid4().hex}")
+    return f"{request.param}://{there}"
+
+
+def made(folder: Path, plan: Plan = PLAN) -> tuple[RunStore, RunRecord]:
+    """A store with one run, which has items and a log."""
+    store = RunStore(folder)
+    record = StubExecutor(store, World()).run(plan)
+    store.folder(plan).log.write_text("what it printed")
+    return store, record
+
+
+def test_a_run_comes_back_whole(url: str, tmp_path: Path) -> None:
+    here, record = made(tmp_path / "here")
+    Bucket(url, here).result(RunResult(PLAN, record))
+    there = RunStore(tmp_path / "there")
+    bucket = Bucket(url, there)
+    assert bucket.exchange([NAME, "quick/other/0-1"], []) == 1
+    assert there.find(PLAN) == record
+    assert files(there, PLAN) == files(here, PLAN)
+    assert files(there, PLAN)
+    assert there.folder(PLAN).log.read_text() == "what it printed"
+    assert not list(there.root.rglob(".fetched"))
+    assert bucket.exchange([NAME], []) == 0, "once is enough"
+
+
+def test_what_this_machine_had_alone_is_sent(url: str, tmp_path: Path) -> None:
+    here, record = made(tmp_path / "here")
+    Bucket(url, here).exchange([], [NAME])
+    there = RunStore(tmp_path / "there")
+    Bucket(url, there).exchange([NAME], [])
+    assert there.find(PLAN) == record
+
+
+def test_half_a_run_is_not_there(tmp_path: Path) -> None:
+    here, _ = made(tmp_path / "here")
+    url = f"file://{tmp_path / 'bucket'}"
+    Bucket(url, here).exchange([], [NAME])
+    (tmp_path / "bucket" / NAME / "record.json").rename(
+        tmp_path / "bucket" / NAME / "record.json.part"
+    )
+    there = RunStore(tmp_path / "there")
+    assert Bucket(url, there).exchange([NAME], []) == 0
+    assert there.find(PLAN) is None
+
+
+def test_what_does_not_belong_there_is_refused(tmp_path: Path) -> None:
+    here, _ = made(tmp_path / "here")
+    url = f"file://{tmp_path / 'bucket'}"
+    Bucket(url, here).exchange([], [NAME])
+    other = PLAN.model_copy(update={"seed": 7})
+    (tmp_path / "bucket" / NAME).rename(tmp_path / "bucket" / other.run_name)
+    there = RunStore(tmp_path / "there")
+    with pytest.raises(InvalidFile, match="it holds the run"):
+        Bucket(url, there).exchange([other.run_name], [])
+    (tmp_path / "bucket" / other.run_name).rename(tmp_path / "bucket" / NAME)
+    (item,) = (tmp_path / "bucket" / NAME).rglob("*.parquet")
+    item.unlink()
+    with pytest.raises(InvalidFile, match="items are not those of its record"):
+        Bucket(url, there).exchange([NAME], [])
+    assert not list(there.root.rglob("record.json"))
+
+
+def test_a_store_that_cannot_be_used_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--store nowhere://x") as caught:
+        Bucket("nowhere://x", RunStore(tmp_path))
+    assert "s3fs" in str(caught.value.hint)
+    here, _ = made(tmp_path / "here")
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(StorageError, match="cannot be used"):
+        Bucket(f"file://{tmp_path}/file", here).exchange([], [NAME])

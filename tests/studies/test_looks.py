@@ -1,0 +1,189 @@
+"""Looks: what is decided at which number of seeds, and what keeps a comparison open."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from harness.records.record import Score
+from harness.report.pairing import Aligned
+from harness.report.sample import make_scale
+from harness.studies.looks import Family, Following, Rule, follow, restrict
+
+CLUSTERS = 40
+ALPHA = 0.05
+SCALE = make_scale(
+    [
+        Score(
+            task="held_out",
+            metric="perplexity",
+            stage="after",
+            value=8.0,
+            standard_error=None,
+            n=CLUSTERS,
+            unit="per token",
+            direction="lower",
+            transform="exp",
+        )
+    ],
+    0.01,
+)
+
+
+def made(
+    worse: dict[str, float],
+    seeds: int,
+    seed_sd: float = 0.002,
+    item_sd: float = 0.01,
+    own_sd: float = 0.0,
+) -> Aligned:
+    """Runs of a reference and of variants that are so much worse, with noise of all kinds.
+
+    ``own_sd`` is how differently two variants take the same items, whatever the seed.
+    """
+    random = np.random.default_rng(11)
+    trees = 2.0 + 0.3 * random.standard_normal(CLUSTERS)
+    labels, columns, numbers = [], [], []
+    for label, more in {"reference": 0.0, **worse}.items():
+        own = more + own_sd * random.standard_normal(CLUSTERS)
+        for seed in range(seeds):
+            labels.append(label)
+            numbers.append(seed)
+            noise = item_sd * random.standard_normal(CLUSTERS)
+            columns.append(trees + own + seed_sd * random.standard_normal() + noise)
+    return Aligned(
+        labels=tuple(labels),
+        seeds=tuple(numbers),
+        trains=(True,) * len(labels),
+        numerator=np.column_stack(columns),
+        denominator=np.ones((CLUSTERS, len(labels))),
+        group=np.arange(CLUSTERS),
+    )
+
+
+def rule(*counts: int, alpha: float = ALPHA) -> Rule:
+    return Rule(((counts, alpha),))
+
+
+def followed(
+    aligned: Aligned | None,
+    labels: tuple[str, ...],
+    ready: dict[str, int],
+    looks: Rule,
+    dropped: frozenset[str] = frozenset(),
+) -> Following:
+    return follow(Family(aligned, SCALE, "reference", labels, ready, dropped), looks)
+
+
+def test_a_clear_difference_is_decided_at_an_early_look() -> None:
+    found = followed(made({"a": 0.2}, 6), ("a",), {"reference": 6, "a": 6}, rule(2, 3, 4, 5, 6))
+    conclusion = found.conclusions["a"]
+    assert conclusion.decided
+    assert conclusion.difference is not None
+    assert conclusion.difference.verdict == "worse"
+    assert conclusion.seeds < 6, "no more seeds are spent on it"
+    assert found.looks[-1] == conclusion.seeds
+    assert found.wanted == {}
+
+
+def test_equal_variants_are_shown_to_be_equal_within_the_margin() -> None:
+    aligned = made({"a": 0.0}, 6, seed_sd=0.0005, item_sd=0.002)
+    found = followed(aligned, ("a",), {"reference": 6, "a": 6}, rule(2, 3, 4, 5, 6))
+    difference = found.conclusions["a"].difference
+    assert difference is not None
+    assert difference.verdict == "equivalent"
+
+
+def test_the_levels_of_all_looks_stay_within_the_error() -> None:
+    """Errors of looks at growing data add up to at most the error of the whole."""
+    used = [level(1)[0] for _, level in rule(2, 3, 4, 5, 6).looks()]
+    assert used == sorted(used), "little at first"
+    assert used[-1] < ALPHA
+    shared = [level(2)[0] for _, level in rule(2, 3, 4, 5, 6).looks()]
+    assert all(two < one for one, two in zip(used, shared, strict=True))
+
+
+def test_a_variant_that_is_decided_leaves_its_error_to_the_others() -> None:
+    aligned = made({"a": 0.3, "b": 0.004}, 6, seed_sd=0.02)
+    ready = {"reference": 6, "a": 6, "b": 6}
+    together = followed(aligned, ("a", "b"), ready, rule(6))
+    alone = followed(aligned, ("b",), ready, rule(6))
+    assert together.conclusions["a"].decided
+    assert together.conclusions["b"].level == pytest.approx(alone.conclusions["b"].level)
+
+
+def test_runs_that_are_missing_are_wanted_and_the_comparison_waits() -> None:
+    found = followed(made({"a": 0.0}, 2), ("a",), {"reference": 2, "a": 1}, rule(2, 3))
+    assert found.looks == []
+    assert found.wanted == {"a": 2}
+    assert found.conclusions["a"].limit == "waiting"
+    assert found.conclusions["a"].difference is None
+
+
+def test_the_reference_is_wanted_too() -> None:
+    found = followed(made({"a": 0.0}, 3), ("a",), {"reference": 2, "a": 3}, rule(2, 3))
+    assert found.looks in ([2], [])
+    assert found.wanted == {"reference": 3}
+
+
+def test_a_dropped_variant_is_waited_for_no_longer() -> None:
+    found = followed(
+        made({"a": 0.001, "b": 0.001}, 2, item_sd=0.1, seed_sd=0.05),
+        ("a", "b"),
+        {"reference": 3, "a": 2, "b": 3},
+        rule(3),
+        frozenset({"a"}),
+    )
+    assert found.conclusions["a"].limit == "dropped"
+    assert "a" not in found.wanted
+
+
+def test_what_is_still_open_at_the_last_look_is_limited_by_seeds() -> None:
+    aligned = made({"a": 0.012}, 3, seed_sd=0.03, item_sd=0.001)
+    found = followed(aligned, ("a",), {"reference": 3, "a": 3}, rule(2, 3))
+    assert found.looks == [2, 3]
+    assert found.conclusions["a"].limit == "seeds"
+    assert not found.conclusions["a"].decided
+
+
+def test_where_items_are_the_noise_no_number_of_seeds_is_spent() -> None:
+    aligned = made({"a": 0.003}, 6, seed_sd=0.0001, item_sd=0.001, own_sd=0.05)
+    found = followed(aligned, ("a",), {"reference": 6, "a": 6}, rule(2, 3, 4, 5, 6))
+    conclusion = found.conclusions["a"]
+    assert conclusion.limit == "items"
+    assert conclusion.seeds == 2
+    assert not conclusion.decided
+
+
+def test_a_variant_whose_runs_failed_is_told_from_a_reference_whose_did() -> None:
+    ready = {"reference": 2, "a": 2}
+    failed = restrict(made({"a": 0.0}, 2), {"reference": 2})
+    assert followed(failed, ("a",), ready, rule(2)).conclusions["a"].limit == "failed"
+    alone = restrict(made({"a": 0.0}, 2), {"a": 2})
+    assert followed(alone, ("a",), ready, rule(2)).conclusions["a"].limit == "reference"
+    assert followed(None, ("a",), ready, rule(2)).conclusions["a"].limit == "failed"
+
+
+def test_later_stretches_of_looks_come_after_the_planned_ones() -> None:
+    longer = Rule((((2, 3), 0.04), ((4, 5), 0.005)))
+    assert longer.last == 5
+    assert [count for count, _ in longer.looks()] == [2, 3, 4, 5]
+    levels = [level(1)[0] for _, level in longer.looks()]
+    assert max(levels[2:]) < 0.005 + 1e-9, "what was kept for them"
+
+
+def test_only_first_seeds_of_named_arms_are_kept() -> None:
+    aligned = made({"a": 0.1, "b": 0.2}, 4)
+    part = restrict(aligned, {"reference": 2, "b": 3})
+    assert part.labels == ("reference",) * 2 + ("b",) * 3
+    assert part.seeds == (0, 1, 0, 1, 2)
+    np.testing.assert_array_equal(part.numerator[:, 2:], aligned.numerator[:, 8:11])
+    assert part.numerator.flags.c_contiguous
+
+
+def test_an_untrained_arm_is_kept_whatever_its_seed() -> None:
+    aligned = made({"a": 0.1}, 2)
+    untrained = Aligned(
+        **{**vars(aligned), "trains": (False, False, True, True), "seeds": (5, 6, 0, 1)}
+    )
+    assert restrict(untrained, {"reference": 1, "a": 1}).seeds == (5, 6, 0)

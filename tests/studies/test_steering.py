@@ -1,0 +1,76 @@
+"""Steering: a log of decisions that several terminals may write to, read in its order."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from harness.errors import InvalidFile, StorageError
+from harness.studies.steering import Decision, Steering, decide, read_steering
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "study" / "decisions.jsonl"
+
+
+def test_without_a_log_nothing_was_decided(log: Path) -> None:
+    assert read_steering(log) == Steering()
+    assert Steering().dropped == frozenset()
+
+
+def test_decisions_are_read_in_the_order_in_which_they_were_taken(log: Path) -> None:
+    decide(log, "drop", "qlora_fp4")
+    decide(log, "add", "qlora_nf4")
+    decide(log, "more_seeds", "2")
+    decide(log, "add", "lora_r64")
+    decide(log, "give_up", "quick/lora_bf16/0-abc")
+    found = read_steering(log)
+    assert [one.kind for one in found.decisions] == ["drop", "add", "more_seeds", "add", "give_up"]
+    assert found.dropped == {"qlora_fp4"}
+    assert found.added == ("qlora_nf4", "lora_r64")
+    assert found.given_up == {"quick/lora_bf16/0-abc"}
+    assert all(one.time.endswith("+00:00") for one in found.decisions)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["{", '{"time": "t", "kind": "explode", "value": "x"}', '{"kind": "drop", "value": "x"}', "[]"],
+)
+def test_a_line_that_is_no_decision_is_named_with_its_number(log: Path, line: str) -> None:
+    decide(log, "drop", "a")
+    with log.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+    with pytest.raises(InvalidFile, match="line 2 is no decision") as caught:
+        read_steering(log)
+    assert str(log) in str(caught.value)
+    assert "remove the line" in str(caught.value)
+
+
+def test_lines_of_several_writers_do_not_mix(log: Path) -> None:
+    def write(name: str) -> None:
+        for number in range(25):
+            decide(log, "drop", f"{name}{number}")
+
+    writers = [threading.Thread(target=write, args=(name,)) for name in "abcd"]
+    for one in writers:
+        one.start()
+    for one in writers:
+        one.join()
+    found = read_steering(log)
+    assert len(found.decisions) == 100
+    assert found.dropped == {f"{name}{number}" for name in "abcd" for number in range(25)}
+
+
+def test_a_log_that_cannot_be_written_is_said_to_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(StorageError, match="cannot write"):
+        decide(tmp_path / "file" / "decisions.jsonl", "drop", "a")
+
+
+def test_a_value_with_line_breaks_stays_one_decision(log: Path) -> None:
+    decide(log, "drop", "a\nb")
+    assert read_steering(log).dropped == {"a\nb"}
+    assert isinstance(read_steering(log).decisions[0], Decision)

@@ -106,7 +106,7 @@ def places(model: Any) -> Iterator[TensorPlace]:
             yield TensorPlace(parameter, tensor, _Interleave(heads), _Separate(heads))
 
 
-def _names(family: Family, layers: int) -> Any:
+def _names(family: ModelFamily, layers: int) -> Any:
     """The ``gguf`` package's names of an architecture's tensors."""
     import gguf
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from harness import numbers
+from harness.report.cells import REASONS as OBSTACLES
 from harness.report.cells import difference_text, show_limit
 from harness.report.judging import Difference
 from harness.report.scoring import Scoring
@@ -81,7 +82,10 @@ def shown(standing: Standing, difference: Difference) -> str:
     if difference.high is not None and difference.high > USELESS:
         difference = replace(difference, low=None, high=None)
         return difference_text(scoring, difference) + ", no useful interval yet"
-    return difference_text(scoring, difference)
+    text = difference_text(scoring, difference)
+    if difference.low is None and difference.obstacle:
+        text += f", no interval: {OBSTACLES[difference.obstacle]}"
+    return text
 
 
 def value_of(standing: Standing, label: str) -> float | None:

@@ -214,6 +214,13 @@ def test_the_page_says_that_the_base_is_itself_dequantized(tmp_path: Path) -> No
     assert "int4 rounds to the grid" in str(make_page(bench.agenda(), bench.steering).sections[0])
 
 
+def test_without_an_interval_the_answer_says_why(tmp_path: Path) -> None:
+    bench = Bench.of(tmp_path, World(worse={"qlora_nf4": 0.05}, trees=3))
+    (told,) = answer(bench.finish()).conclusions
+    assert "2 seeds" in told
+    assert "no interval: fewer than" in told
+
+
 def test_an_arm_dropped_before_it_was_tuned_has_no_best_rate(tmp_path: Path) -> None:
     """Its runs at the default rate are not told under "best"."""
     bench = Bench.of(tmp_path, WORSE)

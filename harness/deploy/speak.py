@@ -20,6 +20,7 @@ from harness.records.events import Progress
 from harness.records.store import StoredRun
 from harness.spec.device import Device
 from harness.spec.form import Form
+from harness.spec.model import context_of
 from harness.spec.storage import write_bytes
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Speaker:
         from harness.score.probe import soft_prompt_tokens
 
         ids = torch.tensor([self.renderer.prompt_ids(messages)], device=self.model.device)
-        limit = getattr(self.model.config, "max_position_embeddings", None)
+        limit = context_of(self.model.config)
         limit = None if limit is None else limit - soft_prompt_tokens(self.model)
         if limit is not None and ids.shape[1] >= limit:
             raise CorpusError(

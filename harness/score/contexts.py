@@ -14,6 +14,7 @@ from harness.score.forgetting import CONFIG, DATA_SET, read_pages
 from harness.score.items import Items, Metric, Place
 from harness.score.perplexity import negative_log_likelihoods
 from harness.score.subject import Scores, Taking
+from harness.spec.model import context_of
 
 if TYPE_CHECKING:
     from harness.score.likelihood import Likelihood
@@ -30,8 +31,8 @@ def longer_contexts(taking: Taking) -> Scores:
     """
     subject = taking.subject
     taking.progress.note("scoring longer contexts")
-    original = subject.plan.model.config.get("max_position_embeddings")
-    if not isinstance(original, int):
+    original = context_of(subject.plan.model.config)
+    if original is None:
         raise UserError(
             "the model does not say for what context it was made",
             where=f"model {subject.plan.model.name}, [config]",

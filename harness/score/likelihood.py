@@ -22,9 +22,11 @@ from harness.score.prefixes import (
     SideBySide,
     Tree,
     distinct_rows,
+    foreign_tokens,
     lay_out,
 )
 from harness.score.probe import find_ways, is_exact, soft_prompt_tokens, stretches_after
+from harness.spec.model import context_of
 
 FloatArray = npt.NDArray[np.float64]
 CPU_BUDGET = 512  # more gains no speed on a CPU and costs memory
@@ -50,6 +52,14 @@ class TargetScores:
 
     log_probs: FloatArray
     greedy: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Deepest:
+    """The query with the most tokens of others before it in its pass, and how many there are."""
+
+    foreign: int
+    query: int
 
 
 @dataclass
@@ -84,12 +94,13 @@ class Likelihood:
         self._stretches_after = stretches_after(model)
         self._exact = is_exact(model)
         self._compared = 0
+        self._foreign = 0
         self._cpu = self._body.device.type == "cpu"
         self.batch_tokens = batch_tokens
         self._budget = min(batch_tokens, CPU_BUDGET) if self._cpu else batch_tokens
         self._progress = progress
         self._virtual_tokens = soft_prompt_tokens(model)
-        limit = getattr(model.config, "max_position_embeddings", None)
+        limit = context_of(model.config)
         self.context: int | None = None if limit is None else limit - self._virtual_tokens
         self.computed_tokens = 0
 
@@ -130,24 +141,29 @@ class Likelihood:
         return sorted((i for i, size in sizes.items() if size >= limit), key=sizes.__getitem__)
 
     def _answer_compared(self, queries: Sequence[Query], answers: Sequence[TargetScores]) -> None:
-        """Fill in answers; with less sharing if the longest differs from the model's own."""
-        self._fill(self._body, queries, answers)
-        while self._others and (longest := self._due(queries)) is not None:
-            if self._agreed(self._is_own(queries[longest], answers[longest])):
-                self._compared = len(queries[longest].tokens)
+        """Fill in answers; with less sharing if some differ from the model's own.
+
+        The longest is compared, and the one that lies deepest in a tree.
+        """
+        deepest = self._fill(self._body, queries, answers)
+        while self._others and (due := self._due(queries, deepest)):
+            if self._agreed(all(self._is_own(queries[one], answers[one]) for one in due)):
+                self._compared = max(self._compared, *(len(queries[one].tokens) for one in due))
+                self._foreign = max(self._foreign, deepest.foreign)
                 return
             self._reason = (
                 f"{self._body.way} differ from the model's own forward pass at "
-                f"{len(queries[longest].tokens)} tokens"
+                f"{max(len(queries[one].tokens) for one in due)} tokens"
             )
             self._body = self._others.pop(0)
-            self._fill(self._body, queries, answers)
+            deepest = self._fill(self._body, queries, answers)
 
-    def _due(self, queries: Sequence[Query]) -> int | None:
-        """The longest query, where it is longer than what was compared before."""
+    def _due(self, queries: Sequence[Query], deepest: _Deepest) -> list[int]:
+        """The longest query and the deepest, where they go beyond what was compared before."""
         sizes = [len(query.tokens) for query in queries]
         longest = int(np.argmax(sizes)) if sizes else 0
-        return longest if sizes and sizes[longest] > LONGER * self._compared else None
+        due = [longest] if sizes and sizes[longest] > LONGER * self._compared else []
+        return [*due, deepest.query] if deepest.foreign > LONGER * self._foreign else due
 
     def _is_own(self, query: Query, answer: TargetScores) -> bool:
         """Whether an answer is that of the model's own forward pass over the query alone."""
@@ -179,11 +195,14 @@ class Likelihood:
         for query, answer in zip(queries, answers, strict=True):
             self._fill(whole, [query], [answer])
 
-    def _fill(self, body: Body, queries: Sequence[Query], answers: Sequence[TargetScores]) -> None:
+    def _fill(
+        self, body: Body, queries: Sequence[Query], answers: Sequence[TargetScores]
+    ) -> _Deepest:
         """Fill in answers by passes over the distinct inputs of all queries."""
         inputs, members = distinct_rows([query.tokens[:-1] for query in queries])
         first = [min(int(queries[q].targets[0]) - 1 for q in asked) for asked in members]
-        steps, total = self._chosen(self._steps(body, inputs, first), inputs)
+        every = list(self._steps(body, inputs, first))
+        steps, total = self._chosen(every, inputs)
         done, told = 0, 0.0
         cache, filled = None, list[int]()
         for step in steps:
@@ -201,6 +220,8 @@ class Likelihood:
                 told = time.monotonic()
                 self._progress.advance(min(done, total), total)
         self._complete(answers, filled)
+        foreign, member = max(foreign_tokens(every, inputs), default=(0, 0))
+        return _Deepest(foreign, members[member][0] if members else 0)
 
     def _chosen(
         self, steps: Iterable[Extend | Tree | SideBySide], inputs: Sequence[IntArray]

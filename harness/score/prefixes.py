@@ -121,6 +121,21 @@ def common_prefix(left: IntArray, right: IntArray) -> int:
     return int(differ[0]) if differ.size else size
 
 
+def foreign_tokens(
+    steps: Iterable[Extend | Tree | SideBySide], inputs: Sequence[IntArray]
+) -> Iterator[tuple[int, int]]:
+    """Of each member of a tree, the tokens of other branches that lie before it; and the member."""
+    for step in steps:
+        if not isinstance(step, Tree):
+            continue
+        size, previous = step.base, None
+        for member in step.members:
+            row = inputs[member]
+            shared = step.base if previous is None else common_prefix(previous, row)
+            yield size - shared, member
+            size, previous = size + len(row) - shared, row
+
+
 @dataclass(frozen=True)
 class Layout:
     """A tree laid flat.

@@ -39,8 +39,20 @@ def find_ways(model: Any) -> Ways:
         return Ways((whole,), reason)
     if soft_prompt_tokens(model):
         return Ways((rows, whole), "a soft prompt precedes every sequence")
+    if _has_masks_of_its_own(model):
+        return Ways((rows, whole), "the model has attention masks of its own, made for rows")
     tree, reason = _try(lambda: TreeBody(model), lambda body: _as_tree(body, inputs), own)
     return Ways((rows, whole), reason) if tree is None else Ways((tree, rows, whole))
+
+
+def _has_masks_of_its_own(model: Any) -> bool:
+    """Whether a layer keeps a mask of (1, 1, positions, positions), as those of GPT-Neo do.
+
+    It counts tokens as they lie in the pass, where branches of a tree stand one after the other,
+    and it ends where the context does. Short sequences would not show it.
+    """
+    shapes = [buffer.shape for buffer in model.buffers() if buffer.ndim == 4]
+    return any(shape[:2] == (1, 1) and shape[2] == shape[3] > 1 for shape in shapes)
 
 
 def same(ours: torch.Tensor, theirs: torch.Tensor, *, exact: bool) -> bool:

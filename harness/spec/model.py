@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
 from harness.spec.schema import Frozen
 from harness.spec.variant import Name, Positive
+
+# What architectures call the number of positions that they take (GPT-2 and MPT have own names).
+CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "max_seq_len")
+
+
+def context_of(config: object) -> int | None:
+    """Positions that a model takes, as its configuration or a ``[config]`` says; None: it does not.
+
+    ``config`` is a table, or transformers' object.
+    """
+    for name in CONTEXT_FIELDS:
+        found = config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
+        if type(found) is int:
+            return found
+    return None
 
 
 class WheelSource(Frozen):

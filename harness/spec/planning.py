@@ -7,7 +7,7 @@ from typing import Any
 from harness.errors import UserError
 from harness.spec.device import Device
 from harness.spec.methods import needs_of, virtual_tokens
-from harness.spec.model import Model
+from harness.spec.model import Model, context_of
 from harness.spec.parallel import parallel_refusal
 from harness.spec.plan import Plan, Substitution
 from harness.spec.plan_digests import corpus_sha256, data_sha256, model_sha256
@@ -33,6 +33,7 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
     training = _fit_training(variant, suite, model, found)
     training = _fit_device(training, device, found)
     _tell_context(variant, model, found)
+    _tell_router_loss(variant, model, found)
     order: dict[str, Any] = {"order": suite.order, "order_seed": suite.order_seed}
     if variant.method == "none":
         shared = {"devices": training.devices, "parallel": training.parallel}
@@ -123,10 +124,18 @@ def _fit_training(
     return training
 
 
+def _tell_router_loss(variant: Variant, model: Model, found: list[Substitution]) -> None:
+    """What transformers would add to the loss of a model of experts is no loss of tokens."""
+    key = "output_router_logits"
+    if variant.method != "none" and model.config.get(key) is True:
+        reason = "the loss counts assistant tokens; the term that balances experts is left out"
+        found.append(Substitution(key=f"model.{key}", asked=True, used=False, reason=reason))
+
+
 def _context(variant: Variant, model: Model) -> int | None:
     """Positions that the model takes under the variant; None where its TOML does not say."""
-    limit = model.config.get("max_position_embeddings")
-    return limit * variant.interpolation if isinstance(limit, int) else None
+    limit = context_of(model.config)
+    return None if limit is None else limit * variant.interpolation
 
 
 def _tell_context(variant: Variant, model: Model, found: list[Substitution]) -> None:

@@ -67,6 +67,16 @@ def _unreadable_task(folder: Path) -> list[str]:
         (lambda _: ["--set", "corpus.held_out_limit=1"], ["1 held-out conversation"]),
         (_few, ["task held_out_replies", "of 3 held-out", "4 or more", "held_out_fraction"]),
         (lambda _: ["--set", "corpus.policy=best"], ["policy"]),
+        (lambda _: ["--set", "adapter.rank=4"], ["rank", "did you mean", "lora_bf16"]),
+        (lambda _: ["--set", "adapter.type=LORAX"], ["LORAX", "LORA"]),
+        (lambda _: ["--set", "adapter.target_modules=(("], ["target_modules"]),
+        (lambda _: ["--set", 'adapter.target_modules=["wq"]'], ["wq", "target_modules"]),
+        (lambda _: ["--set", "training.optimizer=adan"], ["adan", "adamw"]),
+        (lambda _: ["--set", "budget.steps=-1"], ["budget.steps"]),
+        (lambda _: ["--set", "score.data_folder=nowhere"], ["nowhere"]),
+        (lambda _: ["--set", 'score.forms=["gguf:Q9"]'], ["Q9", "Q8_0"]),
+        (lambda _: ["--seeds", "0,x"], ["0,x"]),
+        (lambda _: ["--track", "tensorbord"], ["tensorbord", "tensorboard"]),
     ],
 )
 def test_a_mistake_leaves_nothing_behind(

@@ -157,6 +157,56 @@ def test_repeated_short_replies_are_no_leak(tmp_path: Path) -> None:
     assert build(path, on_leak="drop").train == corpus.train
 
 
+LABELS = ("good", "bad")
+REPEATED = {
+    "turns": lambda n, label: {
+        "messages": [
+            {"role": "user", "content": f"Review {n}?"},
+            {"role": "assistant", "content": label},
+            {"role": "user", "content": f"Sure of {n}?"},
+            {"role": "assistant", "content": "Yes."},
+        ]
+    },
+    "one question about many texts": lambda n, label: {
+        "instruction": "Is it good?", "context": f"Text {n}.", "response": label,
+    },
+    "a system message that is the same": lambda n, label: {
+        "system": "Answer with one word.", "prompt": f"Review {n}?", "response": label,
+    },
+    "preferences": lambda n, label: {
+        "prompt": f"Review {n}?", "chosen": label, "rejected": LABELS[label == "good"],
+    },
+    "text with markers": lambda n, label: {"text": f"### Human: Rate {n} ### Assistant: {label}"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", REPEATED)
+def test_class_labels_are_no_leak_in_any_layout(tmp_path: Path, layout: str) -> None:
+    records = [REPEATED[layout](number, LABELS[number % 2]) for number in range(60)]
+    path = tmp_path / "labels.jsonl"
+    path.write_text("\n".join(json.dumps(record) for record in records))
+    corpus = build(path)
+    assert len(corpus.train) + len(corpus.held_out) == 60
+    assert build(path, on_leak="drop").train == corpus.train
+
+
+def test_another_reply_to_the_same_prompt_is_no_leak_and_the_same_one_is(tmp_path: Path) -> None:
+    def write(name: str, reply: str) -> Path:
+        records = [
+            {"prompt": f"Sum of {n // 2}?", "response": reply.format(n=n, half=n // 2)}
+            for n in range(120)
+        ]
+        (tmp_path / name).write_text("\n".join(json.dumps(record) for record in records))
+        return tmp_path / name
+
+    assert build(write("other.jsonl", "By way {n}.")).held_out
+    alike = build(write("alike.jsonl", "It is {half}."))
+    texts = [
+        {m.text for one in side for m in one.messages} for side in (alike.train, alike.held_out)
+    ]
+    assert not texts[0] & texts[1]
+
+
 def test_three_sides_share_no_tree_and_validation_moves_no_held_out_tree(oasst: Path) -> None:
     two, three = build(oasst / TREES), build(oasst / TREES, validation_fraction=0.2)
     assert three.held_out == two.held_out

@@ -87,10 +87,13 @@ def test_threads_and_determinism_are_those_of_this_process() -> None:
     [
         ("ATEN_CPU_CAPABILITY", "default"),
         ("BLIS_NUM_THREADS", "2"),
+        ("BNB_CUDA_VERSION", "126"),
         ("CUBLAS_WORKSPACE_CONFIG", ":4096:8"),
         ("CUBLASLT_WORKSPACE_SIZE", "1024"),
         ("CUDA_LAUNCH_BLOCKING", "1"),
         ("CUDNN_DETERMINISTIC", "1"),
+        ("DISABLE_ADDMM_CUDA_LT", "1"),
+        ("DISABLE_KERNEL_MAPPING", "1"),
         ("DNNL_MAX_CPU_ISA", "AVX2"),
         ("GLIBC_TUNABLES", "glibc.cpu.hwcaps=-AVX2_Usable"),
         ("GOMP_CPU_AFFINITY", "0-3"),
@@ -106,8 +109,12 @@ def test_threads_and_determinism_are_those_of_this_process() -> None:
         ("PYTHONHASHSEED", "0"),
         ("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True"),
         ("TOKENIZERS_PARALLELISM", "false"),
+        ("TORCHAO_FORCE_SKIP_LOADING_SO_FILES", "1"),
+        ("TORCHDYNAMO_DISABLE", "1"),
+        ("TORCHINDUCTOR_MAX_AUTOTUNE", "1"),
         ("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "1"),
         ("TRITON_F32_DEFAULT", "ieee"),
+        ("USE_HUB_KERNELS", "1"),
     ],
 )
 def test_settings_that_change_arithmetic_are_kept(

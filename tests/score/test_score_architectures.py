@@ -10,7 +10,10 @@ import pytest
 import torch
 from lm_eval.api.instance import Instance
 
+from harness.records.events import Silence
+from harness.score import probe
 from harness.score.engine import PlainLM
+from harness.score.likelihood import Likelihood, Query
 from tests.architectures import ARCHITECTURES, GROUPED, POSITIONS, VOCABULARY, Architecture
 from tests.score.conftest import fast_engine
 
@@ -68,11 +71,11 @@ MORE = {
 ALL = {**ARCHITECTURES, **MORE}
 
 
-def build(name: str) -> Any:
+def build(name: str, **changes: Any) -> Any:
     """A tiny random model whose answers depend on all of a long prompt."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    written = ALL[name].written()
+    written = {**ALL[name].written(), **changes}
     config = AutoConfig.for_model(written.pop("model_type"), **written)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -129,6 +132,55 @@ def test_the_answers_are_those_of_lm_eval_s_own_backend(name: str, words: Any) -
     np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-4)
     assert our_greedy == their_greedy
     assert np.ptp(theirs) > 1  # endings are told apart
+
+
+WINDOWED = {"window_size": 64, "max_position_embeddings": 1024}
+LOCAL = {**WINDOWED, "attention_types": [[["local", "local"], 1]]}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("gpt_neo", WINDOWED),
+        ("gpt_neo", LOCAL),
+        ("gpt_neo", {"window_size": 200}),  # more tokens in a tree than the model has positions
+        ("mistral", {"sliding_window": 64}),
+        ("gemma3_text", {"sliding_window": 64}),
+        ("mpt", {}),
+        ("llama", {}),
+    ],
+)
+def test_the_last_of_many_branches_is_scored_as_the_first(
+    name: str, changes: dict[str, Any]
+) -> None:
+    """The longest comes first, as it would alone: no comparison of it shows what happens later."""
+    check_many_branches(build(name, **changes))
+
+
+@pytest.mark.parametrize("changes", [WINDOWED, LOCAL])
+def test_what_only_deep_branches_show_is_noticed(
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for a model whose mask nobody knows of."""
+    monkeypatch.setattr(probe, "_has_masks_of_its_own", lambda _: False)
+    likelihood = check_many_branches(build("gpt_neo", **changes))
+    assert "differ from the model's own forward pass" in str(likelihood.details["passes_reason"])
+
+
+def check_many_branches(model: Any) -> Likelihood:
+    """Score 41 texts that share their beginning, and hold each to the model's own forward pass."""
+    drawn = np.random.default_rng(0)
+    stem = drawn.integers(4, VOCABULARY, 60)
+    rows = [np.concatenate([stem, [3], drawn.integers(4, VOCABULARY, 60)])]
+    rows += [np.concatenate([stem, [n], drawn.integers(4, VOCABULARY, 12)]) for n in range(4, 44)]
+    likelihood = Likelihood(model, 4096, Silence())
+    found = likelihood.answer([Query(row, np.arange(61, len(row))) for row in rows])
+    for row, answer in zip(rows, found, strict=True):
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor(row[:-1])[None]).logits[0].log_softmax(-1)
+        own = logits[np.arange(60, len(row) - 1), row[61:]]
+        np.testing.assert_allclose(answer.log_probs, own, rtol=2e-5, atol=2e-4)
+    return likelihood
 
 
 def test_positions_end_before_the_context_does() -> None:

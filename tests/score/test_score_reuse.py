@@ -138,5 +138,8 @@ def test_scores_under_other_arithmetic_are_other_scores() -> None:
         ("ONEDNN_DEFAULT_FPMATH_MODE", "BF16"),
         ("MKL_CBWR", "COMPATIBLE"),
         ("NVIDIA_TF32_OVERRIDE", "1"),
+        ("OPENBLAS_CORETYPE", "Haswell"),
+        ("DNNL_MAX_CPU_ISA", "AVX2"),
+        ("OMP_NUM_THREADS", "3"),
     ):
         assert key_with(**{name: value}) != plain, name

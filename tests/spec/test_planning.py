@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.errors import UserError
 from harness.spec.device import Device
+from harness.spec.model import context_of
 from harness.spec.plan import Plan
 from harness.spec.planning import make_plan
 from harness.spec.registry import build_variant, load_model, load_suite
-from tests.planned import CPU
+from tests.architectures import POSITIONS, model_toml, tiny_config
+from tests.planned import CPU, planned
 
 GPU = Device(kind="cuda", name="Some GPU", memory_bytes=24 << 30, bfloat16=True)
 SMALL = load_model("smollm2_135m_instruct")
@@ -52,6 +55,23 @@ def test_a_length_within_the_model_stays() -> None:
     made = plan(sequence_length=512, positions=512)
     assert made.training.sequence_length == 512
     assert "training.sequence_length" not in replaced(made)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gptj", "codegen", "gpt_bigcode", "mpt", "llama", "opt"])
+def test_the_context_is_the_model_s_whatever_it_calls_it(tmp_path: Path, name: str) -> None:
+    """GPT-2 has no row for a later position, so a longer row would end in an IndexError."""
+    path = model_toml(name, tmp_path / f"{name}.toml", tmp_path)
+    made = planned("lora_bf16", f"model={path}", "training.sequence_length=512")
+    assert made.training.sequence_length == POSITIONS
+    assert replaced(made)["training.sequence_length"][:2] == (512, POSITIONS)
+    assert context_of(tiny_config(name)) == POSITIONS
+
+
+def test_what_balances_experts_is_left_out_of_the_loss_and_that_is_said(tmp_path: Path) -> None:
+    path = model_toml("mixtral", tmp_path / "m.toml", tmp_path, output_router_logits=True)
+    found = replaced(planned("lora_bf16", f"model={path}"))
+    assert found["model.output_router_logits"][:2] == (True, False)
+    assert "model.output_router_logits" not in replaced(planned("base", f"model={path}"))
 
 
 def test_a_soft_prompt_takes_its_tokens_off_the_length_and_the_context() -> None:

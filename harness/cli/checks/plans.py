@@ -53,7 +53,7 @@ def check_adapter(planned: Plan) -> None:
     asked = planned.request
     variant, settings = (planned.variant, ()) if asked is None else (asked.variant, asked.settings)
     check_fields(planned.adapter, variant, settings)
-    if planned.adapter.type != "LORA":
+    if not _usual(planned.adapter):
         from harness.weights.shape import count_plan
 
         with _naming(variant, settings), suppress(Unpredicted):
@@ -61,11 +61,8 @@ def check_adapter(planned: Plan) -> None:
 
 
 def check_fields(adapter: Adapter, variant: str, settings: tuple[str, ...] = ()) -> None:
-    """Refuse what PEFT would; LoRA's defaults with other whole numbers above 0 need no look."""
-    usual = {"type": "LORA", **registry.LORA_DEFAULTS}
-    given = {"type": adapter.type, **adapter.fields}
-    changed = {name: value for name, value in given.items() if value != usual.get(name)}
-    if all(type(n) is int and n > 0 and type(usual.get(k)) is int for k, n in changed.items()):
+    """Refuse what PEFT would."""
+    if _usual(adapter):
         return
     from harness.weights.adapter import adapter_config
 
@@ -75,6 +72,14 @@ def check_fields(adapter: Adapter, variant: str, settings: tuple[str, ...] = ())
         if isinstance(rank, int) and rank < 1:  # PEFT finds this out layer by layer
             what = f"{adapter.type} adapter field r = {rank}"
             raise InvalidFile(what, where="[adapter] r", expected="1 or more")
+
+
+def _usual(adapter: Adapter) -> bool:
+    """Whether it is LoRA by default but for whole numbers above 0, which needs no look."""
+    usual = {"type": "LORA", **registry.LORA_DEFAULTS}
+    given = {"type": adapter.type, **adapter.fields}
+    changed = {name: value for name, value in given.items() if value != usual.get(name)}
+    return all(type(n) is int and n > 0 and type(usual.get(k)) is int for k, n in changed.items())
 
 
 @contextmanager

@@ -251,7 +251,7 @@ def _save_beside_shards(model: Any, folder: Path) -> None:
     """Write the adapter alone: PEFT would have every device's layers gathered for it.
 
     PEFT finds an adapter's weights by the names of layers, which sharding has lengthened; in the
-    file they have those of a plain model.
+    files, the configuration's list of layers included, they have those of a plain model.
     """
     from safetensors.torch import load_file, save_file
 
@@ -266,6 +266,8 @@ def _save_beside_shards(model: Any, folder: Path) -> None:
             hint="this is a defect of the harness or of a library version; please report it",
         )
     save_file(found, path, metadata={"format": "pt"})
+    config = folder / "adapter_config.json"
+    config.write_text(plain_name(config.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def hold_still(model: nn.Module, named: str | None) -> None:

@@ -64,7 +64,7 @@ def examine_together(count: int = 0) -> Iterator[Check]:
     Raises:
         UserError: there are not so many GPUs.
     """
-    from harness.runs.trial import try_devices
+    from harness.runs.self_test import try_devices
 
     found = visible_gpus()
     if len(found) > 1 and count > len(found):

@@ -14,7 +14,7 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from harness import numbers
-from harness.cli.frame import Frame, bar
+from harness.cli.frame import TerminalFrame, bar
 from harness.records.events import (
     Advanced,
     Event,
@@ -57,7 +57,7 @@ class Display(Listener):
         self._console = console
         self._views: dict[str, RunView] = {}
         self._live: Live | None = None
-        self._frame = Frame(console)
+        self._frame = TerminalFrame(console)
 
     def hear(self, plan: Plan, event: Event) -> None:
         """Show what has happened."""

@@ -12,7 +12,7 @@ from rich.text import Text
 BAR = 40  # columns
 
 
-class Frame:
+class TerminalFrame:
     """The frame on the terminal: where that has become narrower, its lines have been broken.
 
     rich moves up by as many lines as it wrote, so that parts of a broken frame would stay above.

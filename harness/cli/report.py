@@ -155,7 +155,7 @@ def write_suite_report(
         if publish is not None:
             path = publish_report(runs, asked, publish)
         elif file_format is ReportFormat.pages:
-            path = write_report(built, folder, items_page(built))
+            path = write_report(built, folder, items_page(built), linked=True)
         else:
             path = _write_data(built, folder, file_format)
     out.print(ranking_table(built, out.width))

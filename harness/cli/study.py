@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from harness.spec.study import Spending
     from harness.studies.agenda import Agenda
     from harness.studies.drive import Shard
-    from harness.studies.look import Look
     from harness.studies.open import OpenStudy
+    from harness.studies.status import StudyStatus
     from harness.trackers.tracker import Tracker
 
 
@@ -107,8 +107,8 @@ def study(
 ) -> None:
     """Answer a question about variants: tune each, add seeds until it is decided, report."""
     from harness.runs.options import RunOptions
-    from harness.studies.look import Look
     from harness.studies.open import StudyRequest, open_study
+    from harness.studies.status import StudyStatus
     from harness.trackers.choose import make_trackers
 
     decides = bool(drop or add or more_seeds)
@@ -125,13 +125,13 @@ def study(
     )
     opened = open_study(request, runner.device(device.value), reports, spending)
     trackers = make_trackers(track, reports)
-    look = Look(opened, store, mix_versions=mix_versions)
+    found = StudyStatus(opened, store, mix_versions=mix_versions)
     if decides:
         opened.steer(drop, add, more_seeds)
         say("noted; a command that is running this study follows it from its next run on")
     elif not (plan or status):
-        _run(look, runner, part, trackers)
-    agenda = look.agenda()
+        _run(found, runner, part, trackers)
+    agenda = found.agenda()
     if plan:
         _show_plan(opened, agenda)
         return
@@ -196,28 +196,28 @@ def _parse_budget(texts: list[str]) -> Spending | None:
         raise
 
 
-def _run(look: Look, executor: Executor, shard: Shard, trackers: list[Tracker]) -> None:
+def _run(status: StudyStatus, executor: Executor, shard: Shard, trackers: list[Tracker]) -> None:
     """Run all that the study wants; the page is written on every ending, an interrupt too."""
     from harness.cli.board import Board
     from harness.cli.notices import Notices
     from harness.runs.warm_start import warm_start
     from harness.studies.drive import Driver
 
-    opened = look.opened
-    shared = [look.bucket] if look.bucket is not None else []
+    opened = status.opened
+    shared = [status.bucket] if status.bucket is not None else []
 
     def listeners(agenda: Agenda) -> list[Listener]:
         say(_round_line(agenda))
         return [Board(out), Notices(opened.findings.store), *shared, *trackers]
 
-    if look.before_running().jobs:
+    if status.before_running().jobs:
         plans = [arm.plan for arm in opened.comparison().arms]
         check_plans(plans)
         check_run(plans, opened.reports)
         opened.keep_request()
     try:
         with closing(warm_start()):
-            driver = Driver(look.before_running, opened.findings, executor, listeners, say)
+            driver = Driver(status.before_running, opened.findings, executor, listeners, say)
             driver.drive(shard, opened.study.together)
     except KeyboardInterrupt:
         say(f"interim page: {opened.write_page(opened.agenda())}")

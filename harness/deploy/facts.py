@@ -24,6 +24,7 @@ HUB_LICENSES = (
     *("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0"),
     *("gemma", "llama2", "llama3", "llama3.1", "llama3.2", "llama3.3", "openrail"),
 )
+UNSTATED = "und"  # the language of data whose rows name none
 RELATIONS = {"training": "adapter", "merged": "merge", "merged_dequantized": "merge"}
 
 
@@ -88,7 +89,7 @@ def metadata(facts: ResultFacts) -> ModelCardData:
         base_model=None if base is None else base.repository,
         base_model_relation=None if base is None else RELATIONS.get(facts.form.kind, "quantized"),
         datasets=None if data is None else [data["repository"]],
-        language=[name for name, _, _ in record.corpus.languages] if record.corpus else None,
+        language=_languages(record),
         library_name=_library(facts.form),
         license=license_ if named else "other",
         license_name=None if named else plan.model.license,
@@ -96,6 +97,12 @@ def metadata(facts: ResultFacts) -> ModelCardData:
         tags=["finetune-harness", method],
         eval_results=[_eval_result(facts, item) for item in facts.measured] or None,
     )
+
+
+def _languages(record: RunRecord) -> list[str] | None:
+    """Languages of the training data, where its rows name any."""
+    found = [name for name, _, _ in record.corpus.languages] if record.corpus else []
+    return [name for name in found if name != UNSTATED] or None
 
 
 def _library(form: Form) -> str:

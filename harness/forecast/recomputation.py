@@ -42,6 +42,6 @@ def keeping(plan: Plan, layers: int) -> Plan:
 
 def _room(plan: Plan) -> float | None:
     """Bytes that may be used; None where nobody knows."""
-    if plan.training.memory_gib is not None:
+    if plan.training.memory_gib:
         return USABLE * plan.training.memory_gib * 2**30
     return None if plan.device.memory_bytes is None else USABLE * plan.device.memory_bytes

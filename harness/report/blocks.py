@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 from harness.report.figures.canvas import Drawing
@@ -41,12 +42,17 @@ class Caveat:
 
 @dataclass(frozen=True)
 class Cell:
-    """One table cell: what is read, and what it sorts by (None sorts last)."""
+    """One table cell: what is read, and what it sorts by (None sorts last).
+
+    ``files`` are those that the text names, each with its words; a page on the same machine links
+    them.
+    """
 
     text: str
     sort: float | str | None = None
     tone: Tone = ""
     style: Literal["", "code", "strong"] = ""
+    files: tuple[tuple[str, Path], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -108,20 +108,22 @@ def _files(evidence: Evidence, row: Row) -> Table:
             Cell(str(run.record.plan.seed), run.record.plan.seed),
             Cell(run.record.status),
             Cell("/".join(run.folder.path.parts[-3:]), style="code"),
-            Cell(_kept(run)),
+            _kept(run),
         )
         for run in row.runs
     )
     return Table(f"files-{anchor(evidence, row)}", columns, rows)
 
 
-def _kept(run: StoredRun) -> str:
-    """Names of the files of a run that are there."""
+def _kept(run: StoredRun) -> Cell:
+    """The files of a run that are there."""
     folder = run.folder
     named = (
         (folder.record, "record"),
         (folder.log, "log"),
+        (folder.attempt.log, "log of an attempt that did not end well"),
         (folder.items, "items"),
         (folder.adapter, "adapter"),
     )
-    return ", ".join(f"{path.name} ({what})" for path, what in named if path.exists())
+    files = tuple((f"{path.name} ({what})", path) for path, what in named if path.exists())
+    return Cell(", ".join(words for words, _ in files), files=files)

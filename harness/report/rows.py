@@ -211,7 +211,10 @@ def alpha_over_rank(plan: Plan) -> float | None:
 
 
 def bits_of(plan: Plan) -> int:
-    """Bits of a stored base weight: what the scheme's name says, 16 where nothing is quantized."""
+    """Bits of a stored base weight: a setting or the scheme's name says them; else 16."""
+    stated = plan.quantization.settings.get("bits")
+    if isinstance(stated, int):
+        return stated
     found = re.search(r"[a-z](\d+)", plan.quantization.type)
     return 16 if plan.quantization.type == "none" or found is None else int(found[1])
 

@@ -6,11 +6,13 @@ import base64
 import hashlib
 import html
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote
 
 from harness.report import markdown
 from harness.report.blocks import Block, Details, Figure, Section
@@ -40,11 +42,14 @@ METHODS = "statistics.md"
 ITEMS = "items.html"
 
 
-def write_report(report: Page, folder: Path, items: str | None = None) -> Path:
+def write_report(
+    report: Page, folder: Path, items: str | None = None, *, linked: bool = False
+) -> Path:
     """Write ``report.md``, ``report.html``, ``statistics.md`` and ``figures/`` below ``folder``.
 
     With ``items``, made by :func:`harness.report.browse.items_page`, ``items.html`` is written
-    and linked too; it holds text of the data. Figures of an earlier report that this one does not
+    and linked too; it holds text of the data. ``linked``: the page links files of runs, such as
+    logs, where they lie on this machine. Figures of an earlier report that this one does not
     have are removed, and so is such a page.
 
     Returns:
@@ -66,7 +71,8 @@ def write_report(report: Page, folder: Path, items: str | None = None) -> Path:
             old.unlink()
     vectors = {name: vector for name, (vector, _) in drawn.items()}
     links = () if items is None else (("Items", ITEMS),)
-    page = html_page(report, _pictures(report, vectors), links=links)
+    place = folder if linked else None
+    page = html_page(report, _pictures(report, vectors), links=links, place=place)
     write_bytes(folder / "report.html", page.encode())
     if items is None:
         (folder / ITEMS).unlink(missing_ok=True)
@@ -129,14 +135,25 @@ def markdown_page(report: Page) -> str:
 
 
 def html_page(
-    report: Page, pictures: Mapping[str, str], version: str = "", links: Links = ()
+    report: Page,
+    pictures: Mapping[str, str],
+    version: str = "",
+    links: Links = (),
+    place: Path | None = None,
 ) -> str:
     """The report as one file that needs no network.
 
     ``pictures`` holds inline SVG by name, ``links`` titles and addresses of pages beside it. With
     a ``version`` the page asks its server for it, and loads itself anew when that has changed.
+    ``place`` is the folder that the page is for, from which files of runs are linked.
     """
-    own = {"report": report, "pictures": pictures, "version": version, "links": links}
+    own = {
+        "report": report,
+        "pictures": pictures,
+        "version": version,
+        "links": links,
+        "place": place,
+    }
     return fill_page("report.html.j2", ("page.css",), ("theme.js", "axes.js", "page.js"), own)
 
 
@@ -195,11 +212,18 @@ def _environment() -> Environment:
         kind=lambda block: type(block).__name__,
         script=lambda value: as_script(asdict(value)),
         halves=_halves,
+        address=_address,
         choices=_choices,
         tagged=lambda tags: "|".join(f"{kind}={value}" for kind, value in tags),
         attribute=lambda text: html.escape(" ".join(text.split()), quote=True),
     )
     return environment
+
+
+def _address(path: Path, place: Path) -> str:
+    """Where ``path`` lies, for a page in the folder ``place``."""
+    way = os.path.relpath(path.absolute(), place.absolute())
+    return quote(Path(way).as_posix())
 
 
 def _halves(text: str) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError, Future
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from queue import Empty, SimpleQueue
 
@@ -32,21 +32,20 @@ def run_batch(
     Up to ``together`` plans whose adapters can share one base train in one process, where the
     executor can do that (:class:`harness.runs.executor.TogetherExecutor`).
 
-    A plan that cannot be run is a result too, and the others go on. ``enough`` is asked after
-    each result: once it says so, runs under way are finished and no more are begun, apart from
-    those that a cluster has already been given. Close the iterator (``contextlib.closing``) where
-    it is not read to its end: that ends the runs under way.
+    A plan that cannot be run is a result too, and the others go on. ``enough`` is asked whenever
+    a run says something: once it is true, runs under way are finished and no more are begun,
+    apart from those that a cluster has already been given.
+
+    Close the iterator (``contextlib.closing``) where it is not read to its end: that ends the
+    runs under way.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP, after the runs under way have written their
             records. A second one does not wait for that.
     """
     batch = _Batch(executor, _Audience(listeners), together)
-    with interrupts(), closing(batch.run(plans)) as results:
-        for result in results:
-            yield result
-            if enough():
-                batch.begin_no_more()
+    with interrupts():
+        yield from batch.run(plans, enough)
 
 
 class _Audience:
@@ -78,7 +77,7 @@ class _Batch:
         self._news: SimpleQueue[tuple[Plan, News]] = SimpleQueue()
         self._pending: set[Future[RunRecord]] = set()
 
-    def run(self, plans: Sequence[Plan]) -> Generator[RunResult]:
+    def run(self, plans: Sequence[Plan], enough: Callable[[], bool]) -> Generator[RunResult]:
         self._audience.each(lambda listener: listener.begin(plans))
         try:
             with getattr(self._executor, "gathering", nullcontext)():
@@ -86,13 +85,15 @@ class _Batch:
                     self._submit(group)
             while self._pending:
                 result = self._next()
+                if enough():
+                    self._begin_no_more()
                 if result is not None:
                     yield result
         finally:
             self._wind_up()
             self._audience.each(lambda listener: listener.end())
 
-    def begin_no_more(self) -> None:
+    def _begin_no_more(self) -> None:
         """Give up the plans that have not begun."""
         for future in list(self._pending):
             future.cancel()

@@ -110,13 +110,13 @@ class Training(Frozen):
         description="compute layers again in the backward pass instead of keeping what they "
         'computed; "auto": only as many as memory asks for, planned beforehand',
     )
-    kept_layers: Annotated[int, Field(ge=0)] | None = Field(
-        default=None,
+    kept_layers: Annotated[int, Field(ge=0)] = Field(
+        default=0,
         description="with gradient_checkpointing: so many of the last layers are kept all the same",
     )
-    memory_gib: Annotated[float, Field(gt=0)] | None = Field(
-        default=None,
-        description='what gradient_checkpointing = "auto" may fill; null: the whole device',
+    memory_gib: Annotated[float, Field(ge=0)] = Field(
+        default=0.0,
+        description='what gradient_checkpointing = "auto" may fill; 0: the whole device',
     )
     attention: Literal["full", "shifted"] = Field(
         default="full",

@@ -138,5 +138,12 @@ class Ledger:
             throughput=throughput(self.points, plan, assistant / max(non_padding, 1)),
             compile_seconds=compile_seconds,
             trainer=trainer,
-            kept_layers=None if plan is None else plan.training.kept_layers,
+            kept_layers=_kept_layers(plan),
         )
+
+
+def _kept_layers(plan: Plan | None) -> int | None:
+    """Layers that kept what they computed, where others are computed again."""
+    if plan is None or not plan.training.gradient_checkpointing:
+        return None
+    return plan.training.kept_layers if plan.training.speed == "fast" else None

@@ -166,9 +166,9 @@ def _all_or_none(asked: Training, used: str) -> Iterator[Substitution]:
     if asked.gradient_checkpointing == "auto":
         key = "training.gradient_checkpointing"
         yield Substitution(key=key, asked="auto", used=True, reason=reason)
-    if asked.kept_layers is not None:
+    if asked.kept_layers:
         key = "training.kept_layers"
-        yield Substitution(key=key, asked=asked.kept_layers, used=None, reason=reason)
+        yield Substitution(key=key, asked=asked.kept_layers, used=0, reason=reason)
 
 
 def _path_that_takes(plan: Plan) -> tuple[str, list[str]]:

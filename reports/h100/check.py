@@ -256,7 +256,7 @@ def check_decoding() -> None:
     """Recorded greedy decoding against transformers' own loop, in float32."""
     from transformers import GenerationConfig
 
-    from harness.score.decode import Prompts, decodes, greedy
+    from harness.score.decode import PaddedPrompts, decodes, greedy
 
     model = tiny_llama(torch.float32)
     assert decodes(model)
@@ -269,7 +269,7 @@ def check_decoding() -> None:
     )
     with torch.inference_mode():
         wanted = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
-    found = greedy(model, Prompts(ids, mask, 64, 511), lambda _: None)
+    found = greedy(model, PaddedPrompts(ids, mask, 64, 511), lambda _: None)
     wrong = 0
     for ours, theirs in zip(found.tolist(), wanted[:, 40:].tolist(), strict=True):
         end = theirs.index(511) if 511 in theirs else len(theirs)

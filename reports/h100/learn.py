@@ -250,10 +250,10 @@ def main() -> None:
     chosen = parser.parse_args()
     folder, out = Path(chosen.model), Path(chosen.out)
     if chosen.gguf and not folder.exists():
-        from harness.weights.fetch import _convert_gguf
+        from harness.weights.convert import convert_gguf
 
         folder.mkdir(parents=True)
-        _convert_gguf(Path(chosen.gguf), folder)
+        convert_gguf(Path(chosen.gguf), folder)
     known = cases(chosen.seeds)
     if chosen.case:
         ground = Ground.open(folder, chosen.data, chosen.steps)

@@ -1,8 +1,8 @@
 """Speed: adapters trained together on one base, and recomputation by budget, on one GPU.
 
 Run from the repository root: ``python reports/h100/speed.py --data TREES --tokenizer FOLDER
-[--parts together,budget,profile] [--tiny]``. Prints one line of JSON a measurement; random weights
-of the models' shapes, real conversations, no network.
+[--parts together,budget,profile,norms] [--tiny]``. Prints one line of JSON a measurement; random
+weights of the models' shapes, real conversations, no network.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def median_step(seconds: list[float]) -> float:
 
 
 def one(plan: Plan, case: Case, rows: TrainingRows) -> dict[str, Any]:
-    """The plan alone, on the fast path."""
+    """The plan alone."""
     model = random_model(plan)
     empty()
     started = time.perf_counter()
@@ -194,10 +194,31 @@ def budget(sequences: list[Any], arguments: argparse.Namespace) -> Iterator[dict
         empty()
 
 
+def norms(sequences: list[Any], arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The recorded path with norms written out, as models have them, and as one kernel."""
+    from contextlib import nullcontext
+
+    import harness.train.recorded.train as recorded
+
+    fused = recorded.fused_norms
+    loose = {"speed": "recorded", "packing": False}
+    for variant in ("full_finetune", NF4):
+        case = Case(SMOL, variant, 8, 512, loose, steps=3 if arguments.tiny else 40)
+        plan = make_plan_of(case, arguments.tiny)
+        rows = make_training_rows(sequences, plan.training)
+        for way, how in (("written out", nullcontext), ("one kernel", fused)):
+            recorded.fused_norms = how
+            found = one(plan, case, rows)
+            yield {"variant": variant, "norms": way, **found}
+            empty()
+    recorded.fused_norms = fused
+
+
 PARTS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
     "together": together,
     "budget": budget,
     "profile": profile,
+    "norms": norms,
 }
 
 

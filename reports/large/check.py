@@ -1,6 +1,8 @@
 """Check: a model of 70 billion parameters on one device, through the harness itself.
 
-``python reports/large/check.py --out FOLDER [--rows 4] [--steps 7] [--tiny]``, without network.
+``python reports/large/check.py --out FOLDER [--rows 4] [--steps 7] [--tiny]``, without network;
+``--memory-gib 72`` keeps what layers computed as far as that goes, ``--devices 2`` with
+``--parallel sharded`` or ``data`` uses two GPUs.
 Llama-3.3-70B's shape in random weights, NF4 with double quantization, the fast path with inputs
 of layers in host memory. Prints speed, memory and every step, and writes check.json; exits with 1
 if anything is off.
@@ -43,7 +45,7 @@ policy = "all_paths"
 held_out_limit = 2
 [budget]
 steps = {steps}
-batch_size = {rows}
+batch_size = {batch}
 [training]
 sequence_length = {length}
 packing = true
@@ -75,9 +77,26 @@ def write_files(out: Path, options: argparse.Namespace) -> Path:
     model.write_text(text)
     suite = out / "large_suite.toml"
     suite.write_text(
-        SUITE.format(model=model, steps=options.steps, rows=options.rows, length=length)
+        SUITE.format(
+            model=model,
+            steps=options.steps,
+            rows=options.rows,
+            batch=options.rows * options.devices,
+            length=length,
+        )
     )
     return suite
+
+
+def settings_of(options: argparse.Namespace) -> list[str]:
+    """What the options add to the suite."""
+    found = []
+    if options.memory_gib is not None:
+        found += ["training.gradient_checkpointing=auto"]
+        found += [f"training.memory_gib={options.memory_gib}"]
+    if options.devices > 1:
+        found += [f"training.devices={options.devices}", f"training.parallel={options.parallel}"]
+    return found
 
 
 def show(record: RunRecord) -> list[str]:
@@ -105,12 +124,15 @@ def main() -> int:
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--rows", type=int, default=4)
     parser.add_argument("--steps", type=int, default=7)
+    parser.add_argument("--memory-gib", type=float, help="keep as many layers as fit")
+    parser.add_argument("--devices", type=int, default=1)
+    parser.add_argument("--parallel", default="data", choices=["data", "sharded"])
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     suite = write_files(out, options)
-    asked = Request(("qlora_nf4_dq",), str(suite), seeds=(0,))
+    asked = Request(("qlora_nf4_dq",), str(suite), tuple(settings_of(options)), seeds=(0,))
     (plan,) = resolve(asked, detect_device())
     print("substitutions", [item.model_dump() for item in plan.substitutions], flush=True)
     foreseen = predict(plan)

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console, Group
 
 from harness.cli.display import Display, Notes, RunView, title_of
-from harness.cli.frame import Frame, broken_lines
+from harness.cli.frame import TerminalFrame, broken_lines
 from harness.records.events import (
     Advanced,
     Event,
@@ -133,7 +133,7 @@ def test_a_frame_broken_by_a_resize_is_erased_whole() -> None:
     """A terminal that breaks lines anew, as most do, played on a list of its lines."""
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=100, color_system=None)
-    frame = Frame(console)
+    frame = TerminalFrame(console)
     frame.follow(Group("x" * 90, "short"))
     console.width = 60
     frame.follow(Group("x" * 60, "short"))

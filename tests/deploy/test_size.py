@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.deploy.size import GGUF_BITS, export_bytes, folder_bytes, stored_elements
+from harness.deploy.size import export_bytes, folder_bytes, stored_shapes
 from harness.errors import InvalidFile
 from harness.spec.form import parse_form
 
@@ -41,19 +41,19 @@ def adapter(tmp_path: Path) -> Path:
     return folder
 
 
-def test_elements_are_counted_by_shape_over_all_shards(model: Path) -> None:
-    assert stored_elements(model) == {"a.weight": 800, "a.bias": 20, "b.weight": 180}
+def test_shapes_are_read_over_all_shards(model: Path) -> None:
+    assert stored_shapes(model) == {"a.weight": (20, 40), "a.bias": (20,), "b.weight": (18, 10)}
 
 
 def test_a_folder_without_weights_has_none(tmp_path: Path) -> None:
-    assert stored_elements(tmp_path) == {}
+    assert stored_shapes(tmp_path) == {}
 
 
 @pytest.mark.parametrize("content", [b"", b"\x05\x00\x00\x00\x00\x00\x00\x00{", b"\xff" * 40])
 def test_what_is_no_safetensors_file_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "broken.safetensors").write_bytes(content)
     with pytest.raises(InvalidFile, match="not a safetensors file") as caught:
-        stored_elements(tmp_path)
+        stored_shapes(tmp_path)
     assert "broken.safetensors" in str(caught.value)
 
 
@@ -69,8 +69,7 @@ def test_files_are_counted_at_any_depth(adapter: Path) -> None:
         ("merged", "float32", 4000),
         ("merged_dequantized", "float16", 2000),
         ("merged_4bit", "bfloat16", 4000),
-        ("gguf:Q8_0", "bfloat16", 1062),
-        ("gguf:Q4_K_M", "bfloat16", 750),
+        ("int8_again", "bfloat16", 4000),
     ],
 )
 def test_a_form_takes_its_bits_a_weight(
@@ -79,7 +78,28 @@ def test_a_form_takes_its_bits_a_weight(
     assert export_bytes(parse_form(form), model, adapter, dtype) == expected  # type: ignore[arg-type]
 
 
-def test_smaller_types_are_not_thought_larger() -> None:
-    order = ["F32", "F16", "Q8_0", "Q5_K_M", "Q5_0", "Q4_K_M", "Q4_0"]
-    bits = [GGUF_BITS[name] for name in order]
-    assert bits == sorted(bits, reverse=True)
+@pytest.mark.parametrize(
+    ("quant", "expected"),
+    [
+        ("F16", 256 * 64 * 2 + 128 * 64 * 2 + 64 * 4),
+        ("Q8_0", (256 + 128) * 64 // 32 * 34 + 64 * 4),
+        ("Q4_0", 256 * 64 // 32 * 34 + 128 * 64 // 32 * 18 + 64 * 4),
+        ("Q4_K_M", 256 * 64 // 32 * 34 + 128 * 64 // 32 * 22 + 64 * 4),  # rows below 256
+    ],
+)
+def test_a_gguf_file_takes_what_the_types_of_its_tensors_take(
+    quant: str, expected: int, tmp_path: Path, adapter: Path
+) -> None:
+    """Words stay at 8 bits, vectors in float32, and short rows take no K type."""
+    shapes = {
+        "model.embed_tokens.weight": (256, 64),
+        "model.layers.0.mlp.up_proj.weight": (128, 64),
+        "model.norm.weight": (64,),
+    }
+    safetensors(tmp_path / "a.safetensors", shapes)
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "num_hidden_layers": 1}')
+    form = parse_form(f"gguf:{quant}")
+    assert export_bytes(form, tmp_path, adapter, "bfloat16") == expected
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(InvalidFile, match="not a model's configuration"):
+        export_bytes(form, tmp_path, adapter, "bfloat16")

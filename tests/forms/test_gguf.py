@@ -8,12 +8,21 @@ from typing import Any
 
 import pytest
 import torch
+from gguf import GGUFReader
 
 from harness.errors import UserError
 from harness.forms.check import check_form
-from harness.forms.gguf.families import FAMILIES, places
+from harness.forms.gguf.families import FAMILIES, file_bytes, places
 from harness.forms.gguf.read import read_weights
-from harness.forms.gguf.types import NARROW, Type, check_library, encode, tensor_type
+from harness.forms.gguf.types import (
+    FILE_TYPES,
+    NARROW,
+    Type,
+    check_library,
+    encode,
+    needs_library,
+    tensor_type,
+)
 from harness.forms.gguf.vocabulary import read_vocabulary
 from harness.forms.gguf.write import Speech, write_gguf
 from harness.forms.make import merged
@@ -83,6 +92,21 @@ def test_a_tied_head_is_stored_once(tmp_path: Path) -> None:
     apart, _ = load(write_model(tmp_path / "apart", "llama", tie_word_embeddings=False))
     assert "output.weight" not in {place.tensor for place in places(tied)}
     assert "output.weight" in {place.tensor for place in places(apart)}
+
+
+@pytest.mark.parametrize("quant", FILE_TYPES)
+@pytest.mark.parametrize("family", ["llama", "phi"])
+def test_the_bytes_of_a_file_are_known_from_shapes(family: str, quant: str, tmp_path: Path) -> None:
+    """Rows of 64 and 96 take larger types than those that the file is named after."""
+    from harness.deploy.size import stored_shapes
+
+    if needs_library(quant):
+        pytest.importorskip("xllamacpp", reason="llama.cpp's library is not installed")
+    source = write_model(tmp_path / "m", family, intermediate_size=96)
+    model, tokenizer = load(source)
+    write_gguf(tmp_path / "model.gguf", model, Speech(tokenizer), quant)
+    written = sum(int(tensor.n_bytes) for tensor in GGUFReader(tmp_path / "model.gguf").tensors)
+    assert file_bytes(stored_shapes(source), model.config.to_dict(), quant) == written
 
 
 def test_types_as_llama_cpp_mixes_them() -> None:

@@ -76,6 +76,8 @@ def test_what_a_row_opens_to_tells_its_differences_and_files(seven_runs: Path, l
     assert "quantization.type" in settings
     assert not any(name.startswith(("training.", "adapter.")) for name in settings)
     assert files.rows[0][2].text.startswith(f"quick/{label}/0-")
+    (record,) = [path for words, path in files.rows[0][3].files if words == "record.json (record)"]
+    assert record.is_file()
 
 
 def test_an_untrained_model_that_comes_next_is_named(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from markdown_it import MarkdownIt
@@ -12,7 +13,7 @@ from markdown_it import MarkdownIt
 from harness.report import markdown
 from harness.report.blocks import Cell, Span
 from harness.report.write import write_report
-from tests.report.records import Made, build_from, write_runs
+from tests.report.records import Made, build_from, write_run, write_runs
 
 HOSTILE = (
     "</code></pre><script>alert(1)</script> | a | ``` ```` <img src=x onerror=alert(1)> "
@@ -180,3 +181,18 @@ def test_names_are_code_only_where_that_is_safe() -> None:
     assert "`" not in markdown.inline_code("a`b").replace("\\`", "")
     assert markdown.cell(Cell("a|b", style="code")) == "a\\|b"
     assert markdown.span(Span("x ", "strong")) == "**x** "
+
+
+def test_files_of_a_run_are_linked_from_where_the_page_lies(tmp_path: Path) -> None:
+    made = Made("lora_bf16")
+    log = write_run(tmp_path / "a folder" / "runs", made) / "log.txt"
+    log.write_text("what was said")
+    report = build_from(tmp_path / "a folder" / "runs")
+    local, published = tmp_path / "a folder" / "quick", tmp_path / "published"
+    write_report(report, local, linked=True)
+    write_report(report, published)
+    addresses = re.findall(r'href="(\.\./[^"]+)"', (local / "report.html").read_text())
+    found = {(local / unquote(address)).resolve() for address in addresses}
+    assert log.resolve() in found
+    assert all(path.exists() for path in found)
+    assert 'href="../' not in (published / "report.html").read_text()

@@ -166,6 +166,8 @@ def test_the_memory_that_most_rows_have_is_shown(tmp_path: Path) -> None:
         ("lora_bf16", ("adapter.r=64", "adapter.use_rslora=true"), "rslora", 16, 4.0),
         ("lora_bf16", ("adapter.use_dora=true",), "dora", 16, 2.0),
         ("qlora_nf4", (), "lora", 4, 2.0),
+        ("lora_hqq3", (), "lora", 3, 2.0),
+        ("lora_torchao_float8", (), "lora", 8, 2.0),
     ],
 )
 def test_the_method_of_a_plan_in_a_word(

@@ -13,6 +13,7 @@ from harness.corpus.sequences import IGNORED
 from harness.records.events import Silence
 from harness.spec.device import Device
 from harness.train.path import choose_path, train
+from harness.train.recorded.norms import fused_norms
 from harness.train.recorded.padded import PaddedSize, make_padded_batch
 from harness.train.recorded.path import RECORDED
 from harness.train.recorded.train import AutogradStep
@@ -45,6 +46,17 @@ def test_full_fine_tuning_is_that_of_the_plain_path(name: str) -> None:
         model.requires_grad_(requires_grad=True)
         numbers.append(trained(speed, model)[0])
     assert numbers[1] == pytest.approx(numbers[0], abs=2e-5)
+
+
+@pytest.mark.parametrize(("name", "fused"), [("llama", 5), ("qwen3", 9), ("gemma2", 0), ("mpt", 0)])
+def test_norms_are_one_kernel_where_that_is_what_they_compute(name: str, fused: int) -> None:
+    model = tiny_causal(name).eval()
+    ids = torch.arange(12).view(1, -1)
+    plain = model(ids).logits
+    with fused_norms(model) as count:
+        assert torch.allclose(model(ids).logits, plain, atol=1e-5)
+    assert count == fused
+    assert torch.equal(model(ids).logits, plain)
 
 
 @pytest.mark.parametrize("recompute", [False, True])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Family:
+class ModelFamily:
     """How one ``model_type`` of transformers is written.
 
     ``architecture`` is the name in ``gguf.MODEL_ARCH_NAMES``. ``interleaved`` says that rotary
@@ -48,18 +48,18 @@ class Family:
             )
 
 
-FAMILIES: dict[str, Family] = {
-    "llama": Family("llama", interleaved=True, factors=True),
-    "mistral": Family("llama", interleaved=True, factors=True),
-    "qwen2": Family("qwen2"),
-    "qwen3": Family("qwen3"),
-    "phi": Family("phi2"),
-    "phi3": Family("phi3", windows=True),
+FAMILIES: dict[str, ModelFamily] = {
+    "llama": ModelFamily("llama", interleaved=True, factors=True),
+    "mistral": ModelFamily("llama", interleaved=True, factors=True),
+    "qwen2": ModelFamily("qwen2"),
+    "qwen3": ModelFamily("qwen3"),
+    "phi": ModelFamily("phi2"),
+    "phi3": ModelFamily("phi3", windows=True),
 }
 """By transformers' ``model_type``; Mistral is a llama to llama.cpp."""
 
 
-def family_of(model_type: str) -> Family:
+def family_of(model_type: str) -> ModelFamily:
     """The family of a transformers configuration.
 
     Raises:
@@ -90,11 +90,8 @@ def places(model: Any) -> Iterator[TensorPlace]:
     Raises:
         UserError: a parameter that the ``gguf`` package has no name for.
     """
-    import gguf
-
     config, family = model.config, family_of(model.config.model_type)
-    kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
-    names = gguf.get_tensor_name_map(kinds[family.architecture], config.num_hidden_layers)
+    names = _names(family, config.num_hidden_layers)
     for parameter in _stored(model):
         tensor = names.get_name(parameter, try_suffixes=(".weight", ".bias"))
         if tensor is None:
@@ -107,6 +104,31 @@ def places(model: Any) -> Iterator[TensorPlace]:
             yield TensorPlace(parameter, tensor, _same, _same)
         else:
             yield TensorPlace(parameter, tensor, _Interleave(heads), _Separate(heads))
+
+
+def _names(family: ModelFamily, layers: int) -> Any:
+    """The ``gguf`` package's names of an architecture's tensors."""
+    import gguf
+
+    kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
+    return gguf.get_tensor_name_map(kinds[family.architecture], layers)
+
+
+def file_bytes(shapes: Mapping[str, Sequence[int]], config: Mapping[str, Any], quant: str) -> int:
+    """Bytes of all tensors in a file of type ``quant``, from the shapes of the parameters.
+
+    A parameter without a name there, which would be refused, counts as one of the largest type.
+    """
+    from harness.forms.gguf.types import tensor_bytes, tensor_type
+
+    layers = int(config["num_hidden_layers"])
+    names = _names(family_of(str(config["model_type"])), layers)
+    total = 0
+    for parameter, shape in shapes.items():
+        tensor = names.get_name(parameter, try_suffixes=(".weight", ".bias"))
+        kind = tensor_type(tensor or "output.weight", shape, quant, layers)
+        total += tensor_bytes(kind, shape)
+    return total
 
 
 def _stored(model: Any) -> Iterator[str]:

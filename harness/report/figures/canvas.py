@@ -133,9 +133,13 @@ def name_rows(axes: Any, names: Sequence[str]) -> None:
 
 def name_axes(axes: Any, x: Axis, y: Axis | None) -> None:
     """Titles of the axes, and which way is better."""
+    from matplotlib.ticker import AutoLocator
+
     text = _axis_text(x)
     if width_of(axes.figure) <= NARROW:
         text = "\n".join(textwrap.wrap(text, NARROW_TITLE))
+        if isinstance(axes.xaxis.get_major_locator(), AutoLocator):
+            axes.locator_params(axis="x", nbins=3 if x.percent else 5)
     axes.set_xlabel(text, fontsize=8 if "\n" in text else 9)
     if x.percent:
         axes.xaxis.set_major_formatter(lambda value, _: _percent_tick(value))

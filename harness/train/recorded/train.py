@@ -13,6 +13,7 @@ from harness.records.events import Progress
 from harness.records.record import TrainResult
 from harness.train.job import TrainJob
 from harness.train.loop import Loop
+from harness.train.recorded.norms import fused_norms
 from harness.train.recorded.padded import PaddedBatch, PaddedSize, make_padded_batch
 from harness.train.sft.logits import OwnLogits
 from harness.train.sft.loss import loss_of
@@ -37,7 +38,8 @@ def _training(model: Any, *, recompute: bool) -> Iterator[None]:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how)
     model.train()
     try:
-        yield
+        with fused_norms(model):
+            yield
     finally:
         if recompute:
             model.gradient_checkpointing_disable()

@@ -64,7 +64,7 @@ def host_bytes(plan: Plan, tokens: int) -> int | None:
 
 def layers_kept(training: Training) -> int | None:
     """How many of the last layers keep what they computed; None: all."""
-    return (training.kept_layers or 0) if training.gradient_checkpointing else None
+    return training.kept_layers if training.gradient_checkpointing else None
 
 
 def _kept_per_token(config: Any, unit: int) -> int:

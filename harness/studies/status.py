@@ -1,4 +1,4 @@
-"""Look: how a study stands, in its folder and in the store that it shares with other machines."""
+"""Status: how a study stands, in its folder and in the store that it shares with other machines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.studies.open import OpenStudy
 from harness.studies.versions import refuse_others
 
 
-class Look:
+class StudyStatus:
     """How a study stands, in its folder and in the store that it shares with other machines."""
 
     def __init__(self, opened: OpenStudy, url: str = "", *, mix_versions: bool = False) -> None:

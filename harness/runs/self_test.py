@@ -1,4 +1,4 @@
-"""Trial: tiny trainings by several devices and by one, to see what this machine computes right."""
+"""Self-test: tiny trainings by several devices and by one, to see what each computes right."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from harness.spec.request import Request
 if TYPE_CHECKING:
     from harness.corpus.sequences import TrainingRow
 
-MODULE = "harness.runs.trial"
+MODULE = "harness.runs.self_test"
 SECONDS = 600  # for everything, the import of libraries included
 SILENCE_SECONDS = 60.0
 STEPS, ROWS, WORDS, TOKENS = 4, 4, 128, 48
@@ -115,7 +115,7 @@ def _run(count: int, device: Device, folder: Path) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """One of the processes: ``python -m harness.runs.trial FOLDER COUNT KIND``."""
+    """One of the processes: ``python -m harness.runs.self_test FOLDER COUNT KIND``."""
     folder, count, kind = Path(arguments[0]), int(arguments[1]), arguments[2]
     device = detect_device("cuda" if kind == "cuda" else "cpu")
     if device.kind == "cpu":  # single precision shows more

@@ -125,7 +125,7 @@ def study(
     )
     opened = open_study(request, runner.device(device.value), reports, spending)
     trackers = make_trackers(track, reports)
-    found = StudyStatus(opened, store, mix_versions=mix_versions)
+    found = StudyStatus(opened, "" if plan else store, mix_versions=mix_versions)
     if decides:
         opened.steer(drop, add, more_seeds)
         say("noted; a command that is running this study follows it from its next run on")

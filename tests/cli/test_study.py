@@ -102,6 +102,8 @@ def test_machines_without_common_disks_share_a_store(made_up: World, tmp_path: P
             list((tmp_path / "bucket").rglob("record.json"))
         )
     own = ("--reports", str(tmp_path / "new"))
+    shown(*SMALL, *own, *there, "--plan")
+    assert not (tmp_path / "new").exists()
     assert "next: nothing" in shown(*SMALL, *own, *there, "--status"), "somebody else looks"
 
 

@@ -69,9 +69,16 @@ def changes_of(table: Mapping[str, Any], prefix: str = "") -> list[str]:
         if isinstance(value, Mapping):
             lines += changes_of(value, f"{prefix}{key}.")
         else:
-            text = _shown(value)
-            lines.append(prefix + key + "=" + re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-"))
+            lines.append(f"{prefix}{key}={_plain(value)}")
     return lines
+
+
+def _plain(value: Any) -> str:
+    """A value in the characters of a folder's name; numbers keep their sign and exponent."""
+    text = _shown(value)
+    if isinstance(value, int | float):
+        return text.replace("e+", "e")
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-")
 
 
 def _shown(value: Any) -> str:

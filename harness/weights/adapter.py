@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
-from harness.errors import InvalidFile, UnknownName
+from harness.errors import InvalidFile, RunError, UnknownName
 from harness.quantize.scheme import quiet_schemes
 from harness.spec.methods import (
     TAKES_START_OUT,
@@ -27,7 +27,7 @@ from harness.spec.methods import (
 from harness.spec.peft_files import DECIDED
 from harness.spec.plan import Plan
 from harness.spec.variant import Adapter
-from harness.weights.sharded import is_sharded, own_parameters, weights_in_sight
+from harness.weights.sharded import is_sharded, plain_name, weights_in_sight
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -226,9 +226,8 @@ def save_adapter(model: Any, folder: Path) -> None:
         OSError, SafetensorError: the folder cannot be written.
     """
     start = getattr(model, START, None)
-    if is_sharded(model):  # its own state would be gathered from all devices
-        state = {name: one for name, one, _ in own_parameters(model) if one.requires_grad}
-        model.save_pretrained(folder, safe_serialization=True, state_dict=state)
+    if is_sharded(model):
+        _save_beside_shards(model, folder)
         return
     if start is None:
         model.save_pretrained(folder, safe_serialization=True)
@@ -246,6 +245,29 @@ def save_adapter(model: Any, folder: Path) -> None:
             )
         finally:
             model.peft_config["default"] = config
+
+
+def _save_beside_shards(model: Any, folder: Path) -> None:
+    """Write the adapter alone: PEFT would have every device's layers gathered for it.
+
+    PEFT finds an adapter's weights by the names of layers, which sharding has lengthened; in the
+    files, the configuration's list of layers included, they have those of a plain model.
+    """
+    from safetensors.torch import load_file, save_file
+
+    state = {name: one.detach() for name, one in model.named_parameters() if one.requires_grad}
+    model.save_pretrained(folder, safe_serialization=True, state_dict=state)
+    path = folder / "adapter_model.safetensors"
+    found = {plain_name(name): weight for name, weight in load_file(path).items()}
+    if len(found) != len(state):
+        raise RunError(
+            f"PEFT writes {len(found)} of {len(state)} weights of the adapter",
+            where="saving the adapter of a sharded model",
+            hint="this is a defect of the harness or of a library version; please report it",
+        )
+    save_file(found, path, metadata={"format": "pt"})
+    config = folder / "adapter_config.json"
+    config.write_text(plain_name(config.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def hold_still(model: nn.Module, named: str | None) -> None:

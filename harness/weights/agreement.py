@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness.errors import InvalidFile
+from harness.errors import HarnessError, InvalidFile
 from harness.spec.model import FolderSource, Model
 
 SHOWN = 6
@@ -56,7 +56,7 @@ def check_folder(model: Model, folder: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     check_config(model, folder)
-    with as_unreadable(folder):
+    with as_unreadable(folder, whatever=True):
         check_shapes(model, folder)
         _, info = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -70,14 +70,29 @@ def check_folder(model: Model, folder: Path) -> None:
 
 
 @contextmanager
-def as_unreadable(folder: Path) -> Iterator[None]:
-    """Say of transformers' errors that the model in ``folder`` cannot be loaded."""
+def as_unreadable(
+    folder: Path, what: str = "model", *, expected: str | None = None, whatever: bool = False
+) -> Iterator[None]:
+    """Say of transformers' errors that ``what`` is in ``folder`` cannot be loaded.
+
+    ``whatever``: of every error. A damaged file ends in one of any kind (tokenizers raises a bare
+    Exception); a model that is loaded for good may also run out of memory, which is no such error.
+    """
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
+    kinds = (
+        (Exception,) if whatever else (OSError, ValueError, SafetensorError, StrictDataclassError)
+    )
     try:
         yield
-    except (OSError, ValueError, SafetensorError) as error:
-        raise InvalidFile(f"transformers cannot load the model: {error}", where=folder) from error
+    except HarnessError:
+        raise
+    except kinds as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise InvalidFile(
+            f"transformers cannot load the {what}: {said:.600}", where=folder, expected=expected
+        ) from error
 
 
 def check_shapes(model: Model, folder: Path, *, trust_remote_code: bool = False) -> None:

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import InvalidFile
 from harness.quantize.scheme import Target, find_scheme
 from harness.spec.model import DrawnSource
 from harness.spec.plan import Plan
@@ -26,14 +25,9 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
     """
     from transformers import AutoTokenizer
 
-    try:
+    files = "tokenizer.json and tokenizer_config.json"
+    with as_unreadable(folder, "tokenizer", expected=files, whatever=True):
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise InvalidFile(
-            f"transformers cannot load the tokenizer: {error}",
-            where=folder,
-            expected="tokenizer.json and tokenizer_config.json",
-        ) from error
 
 
 def load_base(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.spec.derived_names import long_suite_name
+from harness.spec.derived_names import changes_of, long_suite_name
 from harness.spec.overrides import parse_settings
 from harness.spec.registry import (
     load_suite,
@@ -27,6 +27,14 @@ def test_settings_derive_a_name_that_tells_what_was_set() -> None:
     assert suite == {}
     made = load_variant("qlora_nf4", quick(), variant)
     assert made.name == "qlora_nf4+adapter.r=32+training.sequence_length=1024"
+
+
+def test_numbers_that_differ_have_names_that_differ() -> None:
+    values = [1e30, 1e-30, -1, 1, -0.5, 0.5, 1e16, 1e-16]
+    names = {tuple(changes_of({"adapter": {"scale": value}})) for value in values}
+    assert len(names) == len(values)
+    assert changes_of({"a": 1e30}) == ["a=1e30"]
+    assert changes_of({"a": -1}) == ["a=-1"]
 
 
 def test_a_long_list_of_settings_still_makes_a_name_that_a_folder_can_have() -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from harness.errors import InvalidFile, UserError
 from harness.spec.registry import load_model
 from harness.weights.agreement import check_tokens
-from harness.weights.load import load_base
+from harness.weights.load import load_base, load_tokenizer
 from tests.planned import planned
 from tests.weights.tiny_llama import write_model_file
 
@@ -150,3 +150,25 @@ def test_a_token_without_a_row_in_the_embedding_is_refused(
     with pytest.raises(InvalidFile, match=f"padding has id {token}") as caught:
         check_tokens(model, folder, {"padding": token, "end of turn": 2})
     assert hint in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("tokenizer.json", ('": 7,', '": -7,'), "the tokenizer: "),
+        ("config.json", ('"hidden_size": 64', '"hidden_size": 66'), "not a multiple"),
+        ("tokenizer_config.json", ("{", "["), "the tokenizer"),
+        ("tokenizer.json", ('"merges": [', '"merges": [7,'), "the tokenizer: "),
+    ],
+)
+def test_a_damaged_file_of_the_folder_is_a_mistake_and_not_a_crash(
+    folder: Path, name: str, change: tuple[str, str], said: str
+) -> None:
+    path = folder / name
+    text = path.read_text()
+    assert change[0] in text
+    path.write_text(text.replace(*change, 1))
+    with pytest.raises(InvalidFile, match="transformers cannot load") as caught:
+        load_tokenizer(folder)
+    assert said in str(caught.value)
+    assert str(folder) in str(caught.value)

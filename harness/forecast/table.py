@@ -13,6 +13,7 @@ from harness.forecast.memory import largest_batch, predict, room_needed
 from harness.records.record import MemoryPrediction
 from harness.spec.gpus import parse_memory
 from harness.spec.plan import Plan
+from harness.spec.variant import Quantization
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -28,6 +29,7 @@ PHASES = {
 }
 """Phases that are predicted, and the headings of their columns."""
 UNKNOWN = "–"
+SHORTEST = 64  # tokens: shorter rows hold hardly a question with its answer
 
 
 @dataclass(frozen=True)
@@ -159,30 +161,60 @@ def _remarks(forecasts: Sequence[Forecast]) -> Iterator[str]:
 
 
 def hint(plan: Plan, room: int) -> str:
-    """The mildest change after which a training step of ``plan`` fits into ``room`` bytes."""
+    """The mildest change after which a training step of ``plan`` fits into ``room`` bytes.
+
+    Each change is predicted before it is named.
+    """
     if not plan.trains:
-        return "Try a variant on a quantized base."
-    training = plan.training
-    lean = plan.model_copy(
-        update={"training": training.model_copy(update={"gradient_checkpointing": True})}
-    )
-    for tried, settings in ((plan, ""), (lean, "--set training.gradient_checkpointing=true ")):
-        rows = largest_batch(tried, room)
+        smaller = "a quantized base" if plan.quantization.type == "none" else "a smaller model"
+        return f"Try {smaller}."
+    for change in _changes(plan):
+        rows = largest_batch(change.plan, room)
         if rows is None:
             return ""
         divisors = [n for n in range(1, rows + 1) if plan.device_rows % n == 0]
-        if divisors:
-            micro = min(max(divisors), training.micro_batch_size)
-            less = f"--set training.micro_batch_size={micro}" if _smaller(micro, plan) else ""
-            if settings or less:
-                return f"A training step fits with {settings}{less}".strip() + "."
-    if plan.quantization.type == "none":
-        return "Try a variant on a 4-bit base, such as qlora_nf4, or shorter sequences."
-    return "Try --set training.sequence_length with half the tokens, or a smaller model."
+        if not divisors:
+            continue
+        micro = min(max(divisors), plan.training.micro_batch_size)
+        lower = micro < plan.training.micro_batch_size
+        less = (f"--set training.micro_batch_size={micro}",) if lower else ()
+        if words := " ".join((*change.settings, *less)):
+            return f"A training step fits {change.base}with {words}."
+        if change.base:
+            return f"A training step fits {change.base.strip()}."
+    lighter = " an adapter such as lora_bf16, or" if plan.method == "full" else ""
+    return f"Try{lighter} a smaller model: shorter sequences are not enough."
 
 
-def _smaller(micro: int, plan: Plan) -> bool:
-    return micro < plan.training.micro_batch_size
+@dataclass(frozen=True)
+class _Change:
+    """A plan that needs less, and what has to be set for it; ``base`` names another base."""
+
+    plan: Plan
+    settings: tuple[str, ...] = ()
+    base: str = ""
+
+
+def _changes(plan: Plan) -> Iterator[_Change]:
+    """Mildest first: checkpointing, a 4-bit base, then shorter and shorter sequences."""
+    yield _Change(plan)
+    lean, settings = plan, tuple[str, ...]()
+    if not plan.training.gradient_checkpointing:
+        lean = _with_training(plan, gradient_checkpointing=True)
+        settings = ("--set training.gradient_checkpointing=true",)
+        yield _Change(lean, settings)
+    if plan.method == "adapter" and plan.quantization.type == "none":
+        four_bits = lean.model_copy(update={"quantization": Quantization(type="nf4")})
+        yield _Change(four_bits, settings, "on a 4-bit base, such as that of qlora_nf4, ")
+    length = plan.training.sequence_length // 2
+    while length >= SHORTEST:
+        shorter = _with_training(lean, sequence_length=length)
+        yield _Change(shorter, (*settings, f"--set training.sequence_length={length}"))
+        length //= 2
+
+
+def _with_training(plan: Plan, **changes: object) -> Plan:
+    return plan.model_copy(update={"training": plan.training.model_copy(update=changes)})
 
 
 def _number(size: int | None) -> str:

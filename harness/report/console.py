@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 BORDER = 3  # a line and a space on each side
 ALWAYS = 2  # the variant and the score that ranks
+WORDY = 20  # characters in which a column of words is still read well
 STYLES = {"good": "green", "bad": "red", "muted": "dim", "": ""}
 
 
@@ -70,11 +71,10 @@ def _fitting(table: Table, width: int | None) -> list[int]:
     kept: list[int] = []
     room = width - 1
     for index in order:
-        room -= _natural_width(table, index) + BORDER
-        if room >= 0 or index < ALWAYS:
+        needed = _natural_width(table, index) + BORDER
+        if needed <= room or index < ALWAYS:
             kept.append(index)
-        else:
-            break
+            room -= needed
     return sorted(kept)
 
 
@@ -86,9 +86,12 @@ def _rank(table: Table, index: int) -> tuple[int, int]:
 
 
 def _natural_width(table: Table, index: int) -> int:
-    """Width without breaking a cell; a title may break between words."""
-    cells = [len(row[index].text) for row in table.rows]
-    return max([len(word) for word in table.columns[index].title.split()] + cells)
+    """Width without breaking a cell; a title, and words such as a verdict's, may wrap."""
+    column = table.columns[index]
+    texts = [row[index].text for row in table.rows]
+    words = [len(word) for text in (column.title, *texts) for word in text.split()]
+    longest = max(map(len, texts), default=0)
+    return max([*words, longest if column.number or index < ALWAYS else min(longest, WORDY)])
 
 
 def comparison_table(comparison: Comparison) -> RichTable:

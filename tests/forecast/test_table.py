@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from harness.forecast.memory import largest_batch
+from harness.forecast.memory import largest_batch, room_needed
 from harness.forecast.table import forecast, forecast_table, hint, reference_of
 from harness.spec.plan import Plan
 from tests.planned import GPU, planned
@@ -50,3 +50,14 @@ def table_of(*plans: Plan) -> str:
     with console.capture() as captured:
         console.print(forecast_table([forecast(plan) for plan in plans]))
     return captured.get()
+
+
+def test_what_a_hint_advises_is_predicted_to_fit() -> None:
+    plan = planned("qlora_nf4", device=GPU)
+    asked = ("training.gradient_checkpointing=true", "training.sequence_length=128")
+    shorter = planned("qlora_nf4", *asked, device=GPU)
+    needed = forecast(shorter).prediction
+    assert needed is not None
+    text = hint(plan, room_needed(shorter, needed.by_phase["train"]))
+    assert all(f"--set {setting}" in text for setting in asked)
+    assert "shorter sequences are not enough" in hint(plan, 1 << 20)

@@ -49,6 +49,17 @@ def test_a_narrow_terminal_keeps_what_matters_and_names_the_rest(root: Path, wid
     assert len(titles) < 12
 
 
+def test_a_long_verdict_wraps_and_takes_no_other_column_away(tmp_path: Path) -> None:
+    """Of single trainings the verdict is a sentence; memory has to stay beside it."""
+    write_runs(tmp_path, [Made("lora_bf16"), Made("qlora_nf4", log_ratio=0.1)])
+    table = ranking_table(build_from(tmp_path), 80)
+    titles = [str(column.header).replace("\n", " ") for column in table.columns]
+    assert {"verdict", "peak memory", "tokens/s"} <= set(titles)
+    text = printed(table, 80)
+    assert "differs on these items" in text
+    assert "…" not in text
+
+
 def test_wider_terminals_show_more(root: Path) -> None:
     report = build_from(root)
     counts = [len(ranking_table(report, width).columns) for width in (50, 80, 120, 200, 300)]

@@ -41,7 +41,7 @@ def keeping(plan: Plan, layers: int) -> Plan:
 
 
 def _room(plan: Plan) -> float | None:
-    """Bytes that may be used; None where nobody knows."""
-    if plan.training.memory_gib:
-        return USABLE * plan.training.memory_gib * 2**30
-    return None if plan.device.memory_bytes is None else USABLE * plan.device.memory_bytes
+    """Bytes that may be used, of what was given and of what there is; None where nobody knows."""
+    given = plan.training.memory_gib * 2**30 if plan.training.memory_gib else None
+    known = [size for size in (given, plan.device.memory_bytes) if size is not None]
+    return USABLE * min(known) if known else None

@@ -59,6 +59,11 @@ class Row:
         return not self.plan.trains and self.plan.quantization.type == "none"
 
     @property
+    def measured(self) -> tuple[RunRecord, ...]:
+        """Finished runs whose costs are their own, not shares of several that trained together."""
+        return tuple(record for record in self.finished if record.together == 1)
+
+    @property
     def seeds(self) -> tuple[int, ...]:
         """Seeds of the finished runs."""
         return tuple(record.plan.seed for record in self.finished)
@@ -94,17 +99,18 @@ class Row:
     def tokens_per_second(self) -> float | None:
         """Median non-padding tokens per second of steady training steps."""
         return self.median(
-            lambda record: record.training.throughput.median if record.training else None
+            lambda record: record.training.throughput.median if record.training else None,
+            self.measured,
         )
 
     @property
     def seconds(self) -> float | None:
         """Wall time of a whole run."""
-        return self.median(lambda record: record.seconds)
+        return self.median(lambda record: record.seconds, self.measured)
 
     def times(self, name: str) -> tuple[float, ...]:
         """Seconds of one phase in every run that did its work, shortest first."""
-        records = self.finished or self.records
+        records = self.measured if self.finished else self.records
         return tuple(
             sorted(cost.seconds for r in records for cost in _worked(r) if cost.name == name)
         )
@@ -126,7 +132,7 @@ class Row:
 
     def energies(self) -> tuple[float, ...]:
         """Energy of the training phase (of all phases for an untrained reference), by run."""
-        found = (_energy(record) for record in self.finished)
+        found = (_energy(record) for record in self.measured)
         return tuple(value for value in found if value is not None)
 
     def energy_joules(self) -> float | None:
@@ -141,7 +147,7 @@ class Row:
         Empty where a phase was taken over from another run by every one.
         """
         wanted = self._fitting_phases() if phases is None else tuple(phases)
-        records = self.finished if phases is None else self.finished or self.records
+        records = self.measured if phases is None or self.finished else self.records
         done = {cost.name for record in records for cost in _worked(record)}
         if any(self.reused(name) for name in set(wanted) - done):
             return ()

@@ -206,8 +206,9 @@ def caveats(evidence: Evidence) -> Iterator[str]:
         )
     if any(record.together > 1 for row in evidence.rows for record in row.records):
         yield (
-            "Some runs trained together on one base: their times, energy and memory are shares "
-            "of what all of them took, and less than each would take alone."
+            "Some runs trained together on one base. What all of them took is recorded in equal "
+            "shares, which do not say what one takes alone: times, energy and memory here are "
+            "those of the other runs."
         )
     yield from _broken(evidence)
 

@@ -51,9 +51,10 @@ class Attempt:
     the lock of the run's folder.
     """
 
-    def __init__(self, plan: Plan, folder: RunFolder) -> None:
-        """Take the plan and the folder of its run."""
+    def __init__(self, plan: Plan, folder: RunFolder, together: int = 1) -> None:
+        """Take the plan, the folder of its run, and how many plans its process carries out."""
         self.plan = plan
+        self._together = together
         self.ending = ABANDONED  # unless something else is known
         self._result = folder
         self.folder = folder.attempt
@@ -177,6 +178,7 @@ class Attempt:
         started_at, seconds = account.started_at, account.seconds
         if started_at is None:  # it never said anything
             started_at, seconds = self._started_at, self._seconds
+        seconds /= self._together  # as its phases, of which it was told its share
         message = self.ending.message
         if account.skipped:
             lines = "1 line" if account.skipped == 1 else f"{account.skipped} lines"
@@ -188,6 +190,7 @@ class Attempt:
             started_at=started_at.isoformat(timespec="seconds"),
             seconds=seconds,
             environment=None,
+            together=self._together,
             phases=account.costs,
             problem=Problem(
                 kind=self.ending.kind, phase=account.phase, step=account.step, message=message

@@ -13,6 +13,7 @@ from harness.records.store import RunFolder, RunStore, is_whole
 from harness.runs.listener import Listener, RunResult
 from harness.runs.lock import held
 from harness.runs.stop import Stop
+from harness.spec.digests import file_sha256
 from harness.spec.storage import read_json
 
 RECORD = "record.json"
@@ -116,12 +117,14 @@ class Bucket(Listener):
         return True
 
     def _check(self, name: str, back: Path) -> None:
-        record = read_json(back / RECORD, RunRecord)
-        found = ""
+        record, folder = read_json(back / RECORD, RunRecord), RunFolder(back)
+        adapter, found = record.adapter_sha256.items(), ""
         if record.plan.run_name != name:
             found = f"it holds the run {record.plan.run_name}"
         elif not all(is_whole(score, back) for score in record.scores):
             found = "its items are not those of its record"
+        elif not all(_is_whole(folder.adapter / part, sha256) for part, sha256 in adapter):
+            found = "its adapter is not that of its record"  # two machines may have sent one run
         if found:
             raise InvalidFile(
                 found,
@@ -143,3 +146,7 @@ class Bucket(Listener):
                 where=self._url,
                 hint="check that you may read and write there",
             ) from error
+
+
+def _is_whole(path: Path, sha256: str) -> bool:
+    return path.is_file() and file_sha256(path) == sha256

@@ -94,10 +94,14 @@ def run_children(paths: Sequence[Path]) -> int:
             )
             log.emit(ProcessStarted.now(pid=os.getpid()))
             opened.enter_context(_pulse(runs[-1]))
-        for run, ending in _endings(TogetherRun(runs)):
-            share = (time.monotonic() - clock) / len(runs)
+        group, settled = TogetherRun(runs), clock
+        for run, ending in _endings(group):
+            now = time.monotonic()
+            parted = group.trained_at or now
+            seconds = (parted - clock) / len(runs) + now - max(settled, parted)
+            settled = now
             started_at = started.isoformat(timespec="seconds")
-            record = run.draft.record(run.plan, run.log, ending, started_at, share)
+            record = run.draft.record(run.plan, run.log, ending, started_at, seconds)
             write_json(run.folder.record, record)
             codes.append(0 if ending is None else 130 if ending.status == "interrupted" else 1)
             if ending is None:

@@ -69,7 +69,7 @@ def _carry_out(
         left = [plan for plan in plans if not _is_done(plan, store, options)]
         if len(left) < 2:
             return {}
-        attempts = [Attempt(plan, store.folder(plan)) for plan in left]
+        attempts = [Attempt(plan, store.folder(plan), together=len(left)) for plan in left]
         _run(attempts, hear, options, stop)
         known = {plan.fingerprint: store.find(plan) for plan in left}
         found = {}
@@ -104,7 +104,10 @@ def _run(attempts: Sequence[Attempt], hear: HearOf, options: RunOptions, stop: S
             attempt.prepare(options)
         command = child_command(*(attempt.folder for attempt in attempts))
         start = in_fresh_process(command)
-        ending = run_process(start, first.folder, hear_all, options.timeout_seconds, stop)
+        timeout = options.timeout_seconds  # of one run
+        if timeout is not None:
+            timeout *= len(attempts)
+        ending = run_process(start, first.folder, hear_all, timeout, stop)
         pass_on()
     except OSError as error:
         raise StorageError(

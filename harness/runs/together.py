@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -31,6 +32,8 @@ class TogetherRun:
         self.runs = tuple(runs)
         self._lead = self.runs[0]
         self._outcomes: dict[str, Outcome] = {}
+        self.trained_at: float | None = None
+        """On the clock of time.monotonic, when they stopped being one; None before that."""
         for run in self.runs:
             run.draft.together = len(self.runs)
 
@@ -83,6 +86,7 @@ class TogetherRun:
         self._outcomes = {
             run.plan.fingerprint: outcome for run, outcome in zip(self.runs, outcomes, strict=True)
         }
+        self.trained_at = time.monotonic()
 
     def _subject_of(self, run: Run) -> Subject:
         return replace(self._base, plan=run.plan)

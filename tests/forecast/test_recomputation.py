@@ -56,6 +56,13 @@ def test_the_device_is_the_limit_where_none_is_given() -> None:
     assert settled(on_small).training.kept_layers == in_12.training.kept_layers
 
 
+def test_more_than_the_device_has_is_not_to_be_had() -> None:
+    small = GPU.model_copy(update={"memory_bytes": 12 * GIB})
+    more = planned("qlora_nf4_dq", *BIG, AUTO, "training.memory_gib=40", device=small)
+    there = planned("qlora_nf4_dq", *BIG, AUTO, device=small)
+    assert settled(more).training.kept_layers == settled(there).training.kept_layers
+
+
 def test_a_step_that_fits_in_no_way_recomputes_everything() -> None:
     assert settled(of(AUTO, "training.memory_gib=1")).training.kept_layers == 0
 

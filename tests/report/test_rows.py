@@ -47,6 +47,26 @@ def change_phases(folder: Path, name: str, **changes: object) -> None:
     write_json(folder / "record.json", record.model_copy(update={"phases": phases}))
 
 
+def test_shares_of_runs_that_trained_together_are_no_costs_of_a_variant(tmp_path: Path) -> None:
+    """An eighth of what eight needed would let a variant into a budget that holds none."""
+    write_runs(tmp_path, [Made("lora_bf16", seed=seed) for seed in (0, 1)])
+    first, second = read(tmp_path)
+    (alone,) = make_rows([first])
+    write_json(second.folder.record, second.record.model_copy(update={"together": 8}))
+    (both,) = make_rows(read(tmp_path))
+    assert both.seeds == (0, 1)
+    assert both.peaks("peak_resident_bytes") == alone.peaks("peak_resident_bytes") != ()
+    assert both.times("train") == alone.times("train")
+    assert both.energies() == alone.energies()
+    assert both.tokens_per_second == alone.tokens_per_second
+    write_json(first.folder.record, first.record.model_copy(update={"together": 8}))
+    (none,) = make_rows(read(tmp_path))
+    assert none.seeds == (0, 1)
+    assert (none.peak_bytes("peak_resident_bytes"), none.training_seconds, none.seconds) == (
+        None,
+    ) * 3
+
+
 def test_the_seeds_of_a_variant_are_one_row(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, *(Made("lora_bf16", seed=seed) for seed in (2, 0, 1)), Made("base"))
     assert list(rows) == ["base", "lora_bf16"], "in name order"

@@ -12,7 +12,9 @@ from harness.records.record import RunRecord
 from harness.records.store import RunStore
 from harness.runs.bucket import Bucket
 from harness.runs.listener import RunResult
+from harness.spec.digests import file_sha256
 from harness.spec.plan import Plan
+from harness.spec.storage import write_json
 from tests.planned import planned
 from tests.runs.results import files
 from tests.studies.stub import StubExecutor, World
@@ -68,6 +70,25 @@ def test_half_a_run_is_not_there(tmp_path: Path) -> None:
     there = RunStore(tmp_path / "there")
     assert Bucket(url, there).exchange([NAME], []) == 0
     assert there.find(PLAN) is None
+
+
+def test_the_adapter_of_another_machine_s_run_is_refused(tmp_path: Path) -> None:
+    here, record = made(tmp_path / "here")
+    folder, url = here.folder(PLAN), f"file://{tmp_path / 'bucket'}"
+    folder.adapter.mkdir()
+    weights = folder.adapter / "adapter_model.safetensors"
+    weights.write_bytes(b"mine")
+    digests = {weights.name: file_sha256(weights)}
+    write_json(folder.record, record.model_copy(update={"adapter_sha256": digests}))
+    Bucket(url, here).exchange([], [NAME])
+    there = RunStore(tmp_path / "there")
+    sent = tmp_path / "bucket" / NAME / "adapter" / weights.name
+    sent.write_bytes(b"theirs")
+    with pytest.raises(InvalidFile, match="its adapter is not that of its record"):
+        Bucket(url, there).exchange([NAME], [])
+    assert there.find(PLAN) is None
+    sent.write_bytes(b"mine")
+    assert Bucket(url, there).exchange([NAME], []) == 1
 
 
 def test_what_does_not_belong_there_is_refused(tmp_path: Path) -> None:

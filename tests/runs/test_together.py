@@ -64,8 +64,13 @@ def test_each_leaves_the_record_that_it_would_have_left_alone(
         phases = {cost.name: cost for cost in record.phases}
         assert phases.keys() == {cost.name for cost in other.phases}
         assert store.folder(plan).adapter.is_dir()
-    shares = [{cost.name: cost for cost in one.phases}["train"] for one in found.values() if one]
+    records = [one for one in found.values() if one is not None]
+    shares = [{cost.name: cost for cost in one.phases}["train"] for one in records]
     assert len({share.seconds for share in shares}) == 1
+    for record in records:  # its share of what all did, and all of its own scoring
+        assert record.seconds >= sum(cost.seconds for cost in record.phases) - 0.1
+    compiled = {one.training.compile_seconds for one in records if one.training}
+    assert len(compiled) == 1
 
 
 def test_one_that_diverges_ends_alone_and_a_kill_is_gone_on_from(
@@ -80,6 +85,7 @@ def test_one_that_diverges_ends_alone_and_a_kill_is_gone_on_from(
 
     cut = supervise_together(plans, store, hear, options)
     assert [record.problem.kind for record in cut if record.problem] == ["killed", "killed"]
+    assert [record.together for record in cut] == [2, 2]
     good, bad = supervise_together(plans, store, hear, options)
 
     assert bad.status == "diverged"

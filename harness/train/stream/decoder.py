@@ -86,7 +86,7 @@ class Decoder:
         return make_stream_batch(rows, size, pad_id)
 
     def reserve(self, tokens: int) -> None:
-        """See :class:`harness.train.step.Step`; page-locking memory takes a second for each GiB."""
+        """See :class:`harness.train.micro_step.MicroStep`; to page-lock a GiB takes a second."""
         shape = (tokens, self._embed.embedding_dim)
         self._store.reserve(len(self.blocks), torch.empty(shape, dtype=self._dtype, device="meta"))
 

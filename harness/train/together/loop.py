@@ -52,11 +52,11 @@ class Outcome:
 
 
 def train_together(members: Sequence[Member]) -> list[Outcome]:
-    """Train all of ``members`` in one loop; what each finds is what it would find alone.
+    """Train all of ``members`` in one loop; each finds what it would find alone, up to rounding.
 
-    All have as many steps, and plans that :func:`harness.train.together.group.together` lets
-    join. The seconds of a step are divided among them. A member whose loss is not finite leaves,
-    and the others go on.
+    All have as many steps, and plans that :func:`harness.train.together.group.groups` puts into
+    one group. The seconds of a step are divided among them. A member whose loss is not finite
+    leaves, and the others go on.
 
     Raises:
         RunError: the fast path does not take the model.
@@ -172,10 +172,13 @@ class _Loop:
         self._restore()
 
     def _restore(self) -> None:
-        """Go on where all members have been; a step that only some have saved is done again."""
+        """Go on from the step that all have saved; where they saved different ones, begin anew."""
         states = [lane.saved() for lane in self._lanes]
         found = [state for state in states if state is not None]
         if len(found) < len(states) or len({len(state.points) for state in found}) > 1:
+            if found:
+                note = "not all have a checkpoint of the same step: training begins anew"
+                self._members[0].progress.note(note)
             return
         for lane, state in zip(self._lanes, found, strict=True):
             lane.restore(state)
@@ -233,6 +236,8 @@ class _Loop:
         if lane.error is not None:
             return Outcome(weights, error=lane.error)
         job = lane.member.job
+        if compile_seconds is not None:
+            compile_seconds /= len(self._members)
         result = lane.ledger.result("fast", job.truncated_tokens, compile_seconds, job.plan)
         return Outcome(weights, result)
 

@@ -86,7 +86,7 @@ def _events(case: Path, world: World) -> Shown:
     attempt = RunStore(world.folder / "runs").folder(plan).attempt
     attempt.path.mkdir(parents=True)
     write_json(attempt.plan, plan)
-    write_json(attempt.order, DEFAULT_OPTIONS)
+    write_json(attempt.options, DEFAULT_OPTIONS)
     shutil.copy(case, attempt.events)
     listed = harness("list", "runs", "--reports", str(world.folder))
     assert "interrupted" in listed.stdout, listed.stdout

@@ -64,7 +64,7 @@ def test_a_batch_goes_on_past_a_run_that_fails(small: Small, tmp_path: Path) -> 
     assert ended == {"base": "ok", "lora_bf16": "diverged"}
     report = next(tmp_path.glob("*/report.md")).read_text(encoding="utf-8")
     assert "diverged" in report
-    for words in ("load model", "score the base", "loss", "tokens/s", "resident", "GiB"):
+    for words in ("load model", "score the base", "loss", "tokens/s", "resident", "iB"):
         assert words in shown
     assert "diverged in phase train, step 2: the loss at step 2 is" in shown
     assert "Traceback" not in shown

@@ -47,7 +47,7 @@ def carry_out(plan: Plan, folder: Path) -> Trial:
     run = RunFolder(folder / plan.run_name / "0")
     run.path.mkdir(parents=True)
     write_json(run.plan, plan)
-    write_json(run.order, DEFAULT_OPTIONS)
+    write_json(run.options, DEFAULT_OPTIONS)
     gc.freeze()  # a run collects garbage at every phase: let it not look at what stays
     handler, threads = signal.getsignal(signal.SIGINT), torch.get_num_threads()
     try:

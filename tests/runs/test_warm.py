@@ -217,7 +217,7 @@ def test_the_driver_is_asked_by_a_process_that_ends(monkeypatch: pytest.MonkeyPa
     found = warm.asked_of_a_fork()
     assert found == [(9, 0), (8, 6)]
     assert asked == []
-    driver = warm.Driver(found)
+    driver = warm.CudaAnswers(found)
     assert driver.device_count() == 2
     assert driver.get_device_capability(1) == (8, 6)
     assert driver.get_device_capability() == (9, 0)
@@ -226,4 +226,4 @@ def test_the_driver_is_asked_by_a_process_that_ends(monkeypatch: pytest.MonkeyPa
 def test_a_driver_that_fails_leaves_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warm, "visible_capabilities", lambda: 1 / 0)
     assert warm.asked_of_a_fork() == []
-    assert not warm.Driver([]).is_available()
+    assert not warm.CudaAnswers([]).is_available()

@@ -123,9 +123,10 @@ def what_would_change(evidence: Evidence, found: Recommendation | None) -> list[
         return []
     chosen = found.row
     texts = []
-    contest = evidence.contest
-    rivals = [] if contest is None else [n for n in contest.may_be_best if n != chosen.label]
-    rivals = [label for label in rivals if evidence.by_label[label].plan.trains]
+    near = found.rivals
+    if near is None:
+        near = () if evidence.contest is None else evidence.contest.may_be_best
+    rivals = [n for n in near if n != chosen.label and evidence.by_label[n].plan.trains]
     if rivals:
         more = "more seeds or items may show one of them to be better"
         named = numbers.some_of(rivals, MANY_CHANGES)

@@ -19,11 +19,16 @@ NAMED = 4
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The answer: a row (None when nothing fits), the reasons, and what is not known."""
+    """The answer: a row (None when nothing fits), the reasons, and what is not known.
+
+    ``rivals`` may be as good as the row, by the comparison that led to it; None where rows were
+    ranked without one.
+    """
 
     row: Row | None
     reasons: tuple[str, ...]
     sureness: tuple[str, ...]
+    rivals: tuple[str, ...] | None = None
 
 
 def recommend(evidence: Evidence) -> Recommendation | None:
@@ -173,7 +178,9 @@ def _near_best(
             f"(95 % confidence), and of those it needs the least memory, {needs}. The best "
             f"{main.key.title} is that of {best.label}, {value}."
         )
-    return Recommendation(chosen, tuple(reasons), _sureness(contest, rows, chosen, tie))
+    sureness = _sureness(contest, rows, chosen, tie)
+    rivals = tuple(label for label in contest.may_be_best if label != chosen.label)
+    return Recommendation(chosen, tuple(reasons), sureness, rivals)
 
 
 def _unsure(evidence: Evidence, rows: list[Row]) -> tuple[str, ...]:

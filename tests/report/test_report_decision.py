@@ -127,3 +127,18 @@ def test_a_row_of_unknown_peak_fits_into_no_memory_limit(tmp_path: Path) -> None
     found = runner_up(evidence, evidence.by_label["qlora_nf4"])
     assert found is not None
     assert found.label == "qlora_nf4_dq"
+
+
+def test_a_variant_that_is_shown_to_be_worse_is_no_rival(tmp_path: Path) -> None:
+    """An untrained row beside them widens all comparisons, but not the one that chose."""
+    surely = 0
+    for number, ratio in enumerate((0.004, 0.006, 0.008, 0.01, 0.012, 0.014)):
+        runs = [Made("lora_bf16", seed=seed) for seed in range(3)]
+        runs += [Made("qlora_nf4", seed=seed, log_ratio=ratio) for seed in range(3)]
+        runs += [Made(f"base{kind}", log_ratio=0.3) for kind in ("", "_nf4", "_nf4_dq")]
+        write_runs(tmp_path / str(number), runs)
+        text = said(build_from(tmp_path / str(number)))
+        best = "lora_bf16 is the best of the 2 trained variants" in text
+        assert not (best and "qlora_nf4 may be as good or better" in text), ratio
+        surely += best
+    assert surely

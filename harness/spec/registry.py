@@ -97,7 +97,11 @@ def load_model(name: str) -> Model:
             return model_of_folder(name)
         if is_hub_id(name):
             return model_of_hub(name)
-    path = _locate("model", name, MODELS)
+    try:
+        path = _locate("model", name, MODELS)
+    except UnknownName as unknown:
+        unknown.expected = f"a folder (there is none of that name here), or {unknown.expected}"
+        raise
     model = parse(Model, {"name": path.stem, **read_toml(path)}, where=path)
     if isinstance(model.source, RandomSource | DrawnSource):
         _locate("model", model.source.tokenizer, MODELS, f"{path}, source.tokenizer")

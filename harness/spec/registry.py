@@ -85,6 +85,15 @@ def _locate(kind: str, name: str, folder: Path, where: object = None) -> Path:
     return folder / f"{name}.toml"
 
 
+def _locate_model(name: str, where: object = None) -> Path:
+    """As `_locate`, where a folder may have been meant."""
+    try:
+        return _locate("model", name, MODELS, where)
+    except UnknownName as unknown:
+        unknown.expected = f"a folder (there is none of that name here), or {unknown.expected}"
+        raise
+
+
 def load_model(name: str) -> Model:
     """Read one model: a registered name, a TOML file, a model folder, or ``org/name@commit``.
 
@@ -97,11 +106,7 @@ def load_model(name: str) -> Model:
             return model_of_folder(name)
         if is_hub_id(name):
             return model_of_hub(name)
-    try:
-        path = _locate("model", name, MODELS)
-    except UnknownName as unknown:
-        unknown.expected = f"a folder (there is none of that name here), or {unknown.expected}"
-        raise
+    path = _locate_model(name)
     model = parse(Model, {"name": path.stem, **read_toml(path)}, where=path)
     if isinstance(model.source, RandomSource | DrawnSource):
         _locate("model", model.source.tokenizer, MODELS, f"{path}, source.tokenizer")
@@ -139,7 +144,7 @@ def load_suite(name: str, overrides: Mapping[str, Any] | None = None) -> Suite:
     where = _blame(path, overrides)
     suite = parse(Suite, data, where=where)
     if not (is_folder(suite.model) or is_hub_id(suite.model)):
-        _locate("model", suite.model, MODELS, f"{where}, model")
+        _locate_model(suite.model, f"{where}, model")
     # A variant is read with these below its own: a mistake in them would be blamed on its file.
     parse(SuiteProtocol, {"training": suite.training, "precision": suite.precision}, where=where)
     return suite

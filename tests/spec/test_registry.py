@@ -56,9 +56,10 @@ def quick(**overrides: object) -> Suite:
 
 
 def test_a_model_that_is_nowhere_may_have_been_meant_as_a_folder() -> None:
-    with pytest.raises(UnknownName, match="unknown model 'modle'") as caught:
-        load_model("modle")
-    assert "a folder (there is none of that name here), or one of" in str(caught.value)
+    for load in (lambda: load_model("modle"), lambda: load_suite("quick", {"model": "modle"})):
+        with pytest.raises(UnknownName, match="unknown model 'modle'") as caught:
+            load()
+        assert "a folder (there is none of that name here), or one of" in str(caught.value)
 
 
 def test_every_promised_variant_is_registered() -> None:

@@ -123,10 +123,7 @@ def what_would_change(evidence: Evidence, found: Recommendation | None) -> list[
         return []
     chosen = found.row
     texts = []
-    near = found.rivals
-    if near is None:
-        near = () if evidence.contest is None else evidence.contest.may_be_best
-    rivals = [n for n in near if n != chosen.label and evidence.by_label[n].plan.trains]
+    rivals = [label for label in found.rivals if evidence.by_label[label].plan.trains]
     if rivals:
         more = "more seeds or items may show one of them to be better"
         named = numbers.some_of(rivals, MANY_CHANGES)

@@ -21,14 +21,13 @@ NAMED = 4
 class Recommendation:
     """The answer: a row (None when nothing fits), the reasons, and what is not known.
 
-    ``rivals`` may be as good as the row, by the comparison that led to it; None where rows were
-    ranked without one.
+    ``rivals`` may be as good as the row: among the rows that could be chosen, none beats them.
     """
 
     row: Row | None
     reasons: tuple[str, ...]
     sureness: tuple[str, ...]
-    rivals: tuple[str, ...] | None = None
+    rivals: tuple[str, ...] = ()
 
 
 def recommend(evidence: Evidence) -> Recommendation | None:
@@ -115,7 +114,8 @@ def _within_loss(
         reasons.append(
             f"{counted} at most {shown} against {reference} (95 % confidence){name}, {needs}."
         )
-        return Recommendation(chosen, tuple(reasons), (tie,) if tie else ())
+        rivals = _rivals(_contest(main, rows), chosen)
+        return Recommendation(chosen, tuple(reasons), (tie,) if tie else (), rivals)
     close = [row for row in rows if (loss := lost[row.label]) is not None and loss[0] <= limit]
     reasons.append(f"No variant is shown to lose at most {shown} against {reference}.")
     if not close:
@@ -158,10 +158,7 @@ def _near_best(
 ) -> Recommendation:
     best = rows[0]
     value = numbers.number(main.values[best.label].value)
-    contest = None
-    if main.sample is not None:
-        labels = [row.label for row in rows if main.sample.columns(row.label)]
-        contest = hold_contest(main.sample, main.scale, labels)
+    contest = _contest(main, rows)
     if contest is None or not contest.may_be_best:
         reasons.append(f"It has the best {main.key.title} of these runs, {value}.")
         return Recommendation(best, tuple(reasons), _unsure(evidence, rows))
@@ -179,8 +176,20 @@ def _near_best(
             f"{main.key.title} is that of {best.label}, {value}."
         )
     sureness = _sureness(contest, rows, chosen, tie)
-    rivals = tuple(label for label in contest.may_be_best if label != chosen.label)
-    return Recommendation(chosen, tuple(reasons), sureness, rivals)
+    return Recommendation(chosen, tuple(reasons), sureness, _rivals(contest, chosen))
+
+
+def _contest(main: Scoring, rows: list[Row]) -> Contest | None:
+    """The contest of the rows that could be chosen; None where nothing was scored alike."""
+    if main.sample is None:
+        return None
+    labels = [row.label for row in rows if main.sample.columns(row.label)]
+    return hold_contest(main.sample, main.scale, labels)
+
+
+def _rivals(contest: Contest | None, chosen: Row) -> tuple[str, ...]:
+    found = () if contest is None else contest.may_be_best
+    return tuple(label for label in found if label != chosen.label)
 
 
 def _unsure(evidence: Evidence, rows: list[Row]) -> tuple[str, ...]:

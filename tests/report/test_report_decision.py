@@ -137,7 +137,9 @@ def test_a_variant_that_is_shown_to_be_worse_is_no_rival(tmp_path: Path) -> None
         runs += [Made("qlora_nf4", seed=seed, log_ratio=ratio) for seed in range(3)]
         runs += [Made(f"base{kind}", log_ratio=0.3) for kind in ("", "_nf4", "_nf4_dq")]
         write_runs(tmp_path / str(number), runs)
+        limited = said(build_from(tmp_path / str(number), max_loss=0.01))
         text = said(build_from(tmp_path / str(number)))
+        assert ("may be as good" in limited) == ("may be as good" in text), "asked in either way"
         best = "lora_bf16 is the best of the 2 trained variants" in text
         assert not (best and "qlora_nf4 may be as good or better" in text), ratio
         surely += best

@@ -8,8 +8,7 @@ from pathlib import Path
 from harness import numbers
 from harness.errors import HarnessError, InvalidFile, UserError
 from harness.records.record import RunRecord
-from harness.records.store import RunFolder, RunStore, StoredRun
-from harness.spec.digests import file_sha256
+from harness.records.store import RunFolder, RunStore, StoredRun, altered_part
 from harness.spec.plan import Plan
 from harness.spec.plan_digests import model_sha256
 from harness.spec.storage import read_json
@@ -114,19 +113,15 @@ def check_deployable(run: StoredRun) -> Plan:
 
 
 def _check_adapter(run: StoredRun) -> None:
-    """Refuse an adapter that is not the one whose scores the record holds.
-
-    Older records hold no digests.
-    """
-    for name, written in run.record.adapter_sha256.items():
-        path = run.folder.adapter / name
-        if not path.is_file() or file_sha256(path) != written:
-            raise InvalidFile(
-                "the adapter's file is " + ("missing" if not path.is_file() else "not as written"),
-                where=path,
-                expected=f"SHA-256 {written}",
-                hint="restore the file from a copy, or run the variant again with --force",
-            )
+    """Refuse an adapter that is not the one whose scores the record holds."""
+    path = altered_part(run.record, run.folder)
+    if path is not None:
+        raise InvalidFile(
+            "the adapter's file is " + ("not as written" if path.is_file() else "missing"),
+            where=path,
+            expected=f"SHA-256 {run.record.adapter_sha256[path.name]}",
+            hint="restore the file from a copy, or run the variant again with --force",
+        )
 
 
 def _digest(plan: Plan) -> str | None:

@@ -169,6 +169,21 @@ def is_whole(score: Score, folder: Path) -> bool:
         return False
 
 
+def altered_part(record: RunRecord, folder: RunFolder) -> Path | None:
+    """The first file of the adapter in ``folder`` that is not as ``record`` says, if any.
+
+    Older records hold no digests.
+
+    Raises:
+        StorageError: a file cannot be read.
+    """
+    for name, written in record.adapter_sha256.items():
+        path = folder.adapter / name
+        if not path.is_file() or file_sha256(path) != written:
+            return path
+    return None
+
+
 @dataclass(frozen=True)
 class StoredRun:
     """A record and where it lies."""

@@ -9,11 +9,10 @@ from pathlib import Path
 
 from harness.errors import HarnessError, InvalidFile, RunInUse, StorageError, UserError
 from harness.records.record import RunRecord
-from harness.records.store import RunFolder, RunStore, is_whole
+from harness.records.store import RunFolder, RunStore, altered_part, is_whole
 from harness.runs.listener import Listener, RunResult
 from harness.runs.lock import held
 from harness.runs.stop import Stop
-from harness.spec.digests import file_sha256
 from harness.spec.storage import read_json
 
 RECORD = "record.json"
@@ -117,13 +116,13 @@ class Bucket(Listener):
         return True
 
     def _check(self, name: str, back: Path) -> None:
-        record, folder = read_json(back / RECORD, RunRecord), RunFolder(back)
-        adapter, found = record.adapter_sha256.items(), ""
+        record = read_json(back / RECORD, RunRecord)
+        found = ""
         if record.plan.run_name != name:
             found = f"it holds the run {record.plan.run_name}"
         elif not all(is_whole(score, back) for score in record.scores):
             found = "its items are not those of its record"
-        elif not all(_is_whole(folder.adapter / part, sha256) for part, sha256 in adapter):
+        elif altered_part(record, RunFolder(back)) is not None:
             found = "its adapter is not that of its record"  # two machines may have sent one run
         if found:
             raise InvalidFile(
@@ -146,7 +145,3 @@ class Bucket(Listener):
                 where=self._url,
                 hint="check that you may read and write there",
             ) from error
-
-
-def _is_whole(path: Path, sha256: str) -> bool:
-    return path.is_file() and file_sha256(path) == sha256

@@ -62,6 +62,7 @@ class Driver:
         self._told = ""
         self._tries: Counter[str] = Counter()
         self._together = 1
+        self._read: tuple[tuple[int, int] | None, tuple[Decision, ...]] | None = None
 
     def drive(self, shard: Shard = WHOLE, together: int = 1) -> Agenda:
         """Run until nothing of ``shard`` is left; returns how the study then stands.
@@ -108,9 +109,13 @@ class Driver:
         return ran
 
     def _decisions(self) -> tuple[Decision, ...]:
-        """Those that persons have taken."""
-        found = read_steering(self._findings.log).decisions
-        return tuple(one for one in found if one.kind != "give_up")
+        """Those that persons have taken; asked at every event, so a known log is not read again."""
+        log = self._findings.log
+        state = (log.stat().st_mtime_ns, log.stat().st_size) if log.is_file() else None
+        if self._read is None or self._read[0] != state:
+            found = read_steering(log).decisions
+            self._read = state, tuple(one for one in found if one.kind != "give_up")
+        return self._read[1]
 
     def _take(self, job: Job, result: RunResult) -> bool:
         """Look at a result; whether the run was carried out here.

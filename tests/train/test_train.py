@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,11 @@ from harness.train.path import train
 from harness.train.stream.blocks import LlamaBlock
 from tests.train.tiny import tiny_job, tiny_model, tiny_plan, tiny_rows
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def losses(result: TrainResult) -> list[float]:
     return [point.loss for point in result.losses]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(

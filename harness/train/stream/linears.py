@@ -151,13 +151,7 @@ class Linears:
         if self.riders:
             torch.mm(h[:, : self.inputs], self._a.t(), out=h[:, self.inputs :])
             low = h[:, self.inputs :].contiguous()
-        weight = self.weight().t()
-        if onto is not None:
-            out = onto.addmm_(h, weight)
-        elif self.bias is not None:
-            out = torch.addmm(self.bias, h, weight)
-        else:
-            out = h @ weight
+        out = self._frozen(h, onto)
         if not self.riders:
             low = self.low(h)
         if low is not None and not self.riders:
@@ -165,6 +159,15 @@ class Linears:
                 if b is not None:
                     part.addmm_(of_low, b.t())
         return out, low
+
+    def _frozen(self, h: Tensor, onto: Tensor | None) -> Tensor:
+        """The product with the frozen weights, and the bias; in place in ``onto``, if given."""
+        weight = self.weight().t()
+        if onto is not None:
+            return onto.addmm_(h, weight)
+        if self.bias is not None:
+            return torch.addmm(self.bias, h, weight)
+        return h @ weight
 
     def low(self, h: Tensor) -> Tensor | None:
         """Product h Aᵀ of every adapter, side by side: (tokens, sum of ranks)."""

@@ -66,14 +66,7 @@ class TogetherLinears(Linears):
 
     def forward(self, h: Tensor, onto: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """As `Linears.forward`; h Aᵀ is (plans, tokens, ranks)."""
-        weight = self.weight().t()
-        if onto is not None:
-            out = onto.addmm_(h, weight)
-        elif self.bias is not None:
-            out = torch.addmm(self.bias, h, weight)
-        else:
-            out = h @ weight
-        low = self.low(h)
+        out, low = self._frozen(h, onto), self.low(h)
         if low is not None:
             for part, of_low, b, _ in self._blocks_of(self._apart(out), low):
                 part.baddbmm_(of_low, b.transpose(1, 2))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -44,10 +44,10 @@ class Member:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What has become of a member: its trained weights and result, or why it did not go on."""
+    """What has become of a member: its result and trained weights, or why it did not go on."""
 
-    weights: dict[str, Tensor]
     result: TrainResult | None = None
+    weights: dict[str, Tensor] = field(default_factory=dict)
     error: DivergedError | None = None
 
 
@@ -232,14 +232,13 @@ class _Loop:
                 lane.ledger.start_step()
 
     def _outcome(self, row: int, lane: _Lane, compile_seconds: float | None) -> Outcome:
-        weights = self._decoder.bank.take(row, lane.member.start.weights)
         if lane.error is not None:
-            return Outcome(weights, error=lane.error)
+            return Outcome(error=lane.error)
         job = lane.member.job
         if compile_seconds is not None:
             compile_seconds /= len(self._members)
         result = lane.ledger.result("fast", job.truncated_tokens, compile_seconds, job.plan)
-        return Outcome(weights, result)
+        return Outcome(result, self._decoder.bank.take(row, lane.member.start.weights))
 
 
 def _key(members: Sequence[Member]) -> str:

@@ -245,5 +245,9 @@ def test_scores_of_a_task_are_the_same_and_say_how_it_was_answered(
         found.append((table["answer"], [score.value for score in scores]))
         assert scores[0].details["answers"] == lm.answer_details["answers"]
         assert "passes" not in scores[0].details
+        assert {score.metric for score in scores} == {
+            "exact_match@strict-match",
+            "exact_match@flexible-extract",
+        }
     assert found[0] == found[1]
     assert len(set(found[0][0])) > 1

@@ -39,9 +39,7 @@ def tokens() -> torch.Tensor:
     return torch.randint(0, 128, (LENGTH,), generator=torch.Generator().manual_seed(1))
 
 
-def test_upset_single_positions_are_rounding(
-    model: LlamaForCausalLM, tokens: torch.Tensor
-) -> None:
+def test_upset_single_positions_are_rounding(model: LlamaForCausalLM, tokens: torch.Tensor) -> None:
     own = logits(model, tokens)
     noise = torch.randn(own.shape, generator=torch.Generator().manual_seed(2))
     size = torch.full((LENGTH, 1), 0.06)

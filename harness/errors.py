@@ -144,3 +144,8 @@ class LostDevice(RunError):  # noqa: N818 - the tree names conditions
 def user_mistakes() -> set[str]:
     """Names of the errors that are the user's to mend, as a record's problem names them."""
     return {"UserError", *(kind.__name__ for kind in UserError.__subclasses__())}
+
+
+def machine_troubles() -> set[str]:
+    """Names of the errors that a network or a disk causes: they say nothing about a variant."""
+    return {FetchError.__name__, StorageError.__name__}

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.app import out
+from harness.cli.app import out, say
 from harness.cli.checks.plans import check_plans
 from harness.cli.devices import DevicesOption, GpusOption, check_devices, with_devices
-from harness.cli.naming import NameOption, named, said_changes
+from harness.cli.naming import NameOption, named, said_changes, said_seeds
 from harness.cli.options import (
     DeviceKind,
     DeviceOption,
@@ -64,6 +64,8 @@ def plan(
         return
     if changes := said_changes(plans[0]):
         out.print(changes, markup=False, highlight=False)
+    for line in said_seeds(plans, seeds):
+        say(line)
     _print_forecasts(plans, memory, reports)
     _print_funnel(plans[0])
 

@@ -88,15 +88,21 @@ def _print_json(plans: list[Plan]) -> None:
 
 def _print_forecasts(plans: list[Plan], memory: str, reports: Path) -> None:
     """Each variant once, since seeds cost the same: one in full, several side by side."""
+    from harness.forecast.rows import largest_of_each
     from harness.forecast.wording import plan_report
 
-    once = list({planned.variant: planned for planned in reversed(plans)}.values())[::-1]
+    first: dict[str, Plan] = {}
+    for planned in plans:
+        first.setdefault(planned.variant, planned)
+    once = list(first.values())
+    rows, runs = largest_of_each(once), reports / "runs"
     if len(once) > 1:
         from harness.forecast.table import forecast, forecast_table
 
-        out.print(forecast_table([forecast(one, memory, reports / "runs") for one in once]))
+        found = [forecast(one, memory, runs, row) for one, row in zip(once, rows, strict=True)]
+        out.print(forecast_table(found))
         return
-    out.print(plan_report(once[0], memory, reports / "runs"))
+    out.print(plan_report(once[0], memory, runs, rows[0]))
     if once[0].training.devices > 1:
         from harness.forecast.dividing import dividing_report
 

@@ -151,5 +151,10 @@ def user_mistakes() -> set[str]:
     return {kind.__name__ for kind in _with_subclasses(UserError)}
 
 
+def machine_troubles() -> set[str]:
+    """Names of the errors that a network or a disk causes: they say nothing about a variant."""
+    return {FetchError.__name__, StorageError.__name__}
+
+
 def _with_subclasses(kind: type[HarnessError]) -> set[type[HarnessError]]:
     return {kind}.union(*map(_with_subclasses, kind.__subclasses__()))

@@ -8,7 +8,7 @@ import numpy as np
 
 from harness import numbers
 from harness.report.claims.compared import Sides, not_run, out_of_reach, sides_of
-from harness.report.claims.decide import Leaning, lean, regions
+from harness.report.claims.decide import LEANINGS, Leaning, lean, regions
 from harness.report.claims.ground import Ground
 from harness.report.pairing import Aligned, ScoreKey, read_items
 from harness.report.sample import Scale, make_sample, make_scale
@@ -23,6 +23,8 @@ def compare_scores(check: ScoreCheck, ground: Ground) -> Leaning:
     if isinstance(sides, Leaning):
         return sides
     found = _scored(check, ground, sides)
+    if sides.wanting and found.outcome in LEANINGS:
+        return Leaning("undecided", 1.0, found.text, sides.wanting)
     if not sides.tuned or check.rates or found.outcome == "out of reach":
         return found
     before = sides_of(check.model_copy(update={"rates": "default"}), ground)

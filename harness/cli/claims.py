@@ -35,7 +35,7 @@ def claims(
     ] = [],  # noqa: B006
     publish: Annotated[
         Path | None,
-        typer.Option(help="Write findings.md here, with records that hold no data text."),
+        typer.Option(help="Write FINDINGS.md here, with records that hold no data text."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdicts as JSON.")] = False,
 ) -> None:
@@ -51,7 +51,7 @@ def claims(
     if publish is not None:
         from harness.report.claims.publish import publish_findings
 
-        say(f"findings: {publish_findings(asked, found, publish)}")
+        say(f"findings: {publish_findings(asked, found, publish, runs)}")
 
 
 def _read(folders: Sequence[Path]) -> list[StoredRun]:

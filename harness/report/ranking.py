@@ -168,6 +168,7 @@ def ranking(evidence: Evidence) -> Table:
     opens = tuple(f"variant-{place + 1}" for place in range(len(rows)))
     found = recommend(evidence)
     marked = found.row.label if found is not None and found.row is not None else ""
+    marked = marked if len(rows) > 1 else ""
     made = Table("ranking", tuple(columns), rows, _caption(evidence), tags, opens, marked)
     return without_empty_columns(made)
 

@@ -25,7 +25,7 @@ def test_what_is_well_what_is_missing_and_what_to_do(
     assert ENVIRONMENT_VARIABLE in text
 
 
-ALL = ("none", "nf4", "nf4+dq", "fp4", "int8", "int4")
+ALL = ("none", "nf4", "nf4+dq", "fp4", "int8", "int4", "every weight")
 
 
 @pytest.mark.parametrize("names", [("nf4", "int8"), pytest.param(ALL, marks=pytest.mark.slow)])

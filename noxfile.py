@@ -204,5 +204,5 @@ def docs(session: nox.Session) -> None:
         text = page.read_text(encoding="utf-8").replace("](docs/", "](")
         name = "index.md" if page.name == "README.md" else page.name
         (pages / name).write_text(text, encoding="utf-8")
-    session.run("mkdocs", "build", "--quiet", "-f", "docs/mkdocs.yml")
+    session.run("mkdocs", "build", "--quiet", "--strict", "-f", "docs/mkdocs.yml")
     session.log("build/site/index.html")

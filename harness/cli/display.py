@@ -27,7 +27,7 @@ class Display(Listener):
         """Show on ``console``."""
         self._console = console
         self._views: dict[str, RunView] = {}
-        self._live: Live | None = None
+        self.live: Live | None = None
         self._frame = TerminalFrame(console)
 
     def hear(self, plan: Plan, event: Event) -> None:
@@ -54,20 +54,20 @@ class Display(Listener):
     def _start(self) -> None:
         if not self._console.is_terminal:
             return
-        if self._live is None:
-            self._live = Live(
+        if self.live is None:
+            self.live = Live(
                 get_renderable=self.render,
                 console=self._console,
                 refresh_per_second=FRAMES_PER_SECOND,
                 transient=True,
             )
-            self._live.start()
-        self._live.refresh()
+            self.live.start()
+        self.live.refresh()
 
     def _stop(self) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        if self.live is not None:
+            self.live.stop()
+            self.live = None
             self._frame.forget()
 
     def render(self) -> Group:

@@ -140,7 +140,7 @@ def study(
     trackers = make_trackers(track, reports)
     found = StudyStatus(opened, "" if plan else store, mix_versions=mix_versions)
     if decides:
-        opened.steer(drop, add, more_seeds)
+        found.steer(drop, add, more_seeds)
         say("noted; a command that is running this study follows it from its next run on")
     elif not (plan or status):
         _run(found, runner, part, trackers)

@@ -29,8 +29,8 @@ def why_not_merged(adapter: Adapter, model: Model) -> str | None:
     Raises:
         UnknownName, InvalidFile: as :func:`harness.weights.adapter.wrap`.
     """
-    from harness.weights.adapter import adapter_config
     from harness.weights.shape import meta_model, wrapped_shapes
+    from harness.weights.wrapping import adapter_config
 
     if adapter_config(adapter).is_prompt_learning:
         return f"{adapter.type} adds virtual tokens to the input and changes no weight"

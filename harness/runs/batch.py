@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError, Future
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from queue import Empty, SimpleQueue
 
 from harness.errors import HarnessError
 from harness.records.events import Event
 from harness.records.record import RunRecord
-from harness.runs.executor import Executor, TogetherExecutor
+from harness.runs.executor import Executor, GatheringExecutor, TogetherExecutor
 from harness.runs.listener import Listener, RunResult
 from harness.runs.stop import interrupts
 from harness.spec.plan import Plan
@@ -80,7 +80,7 @@ class _Batch:
     def run(self, plans: Sequence[Plan], enough: Callable[[], bool]) -> Generator[RunResult]:
         self._audience.each(lambda listener: listener.begin(plans))
         try:
-            with getattr(self._executor, "gathering", nullcontext)():
+            with self._gathering():
                 for group in groups(plans, self._together):
                     self._submit(group)
             while self._pending:
@@ -92,6 +92,10 @@ class _Batch:
         finally:
             self._wind_up()
             self._audience.each(lambda listener: listener.end())
+
+    def _gathering(self) -> AbstractContextManager[None]:
+        executor = self._executor
+        return executor.gathering() if isinstance(executor, GatheringExecutor) else nullcontext()
 
     def _begin_no_more(self) -> None:
         """Give up the plans that have not begun."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ RECORD = "record.json"
 
 
 class Bucket(Listener):
-    """Run folders below a URL, laid out as below ``reports/runs``.
+    """Run folders below a URL, laid out as below ``reports/runs``, and texts that machines share.
 
     The record is written last, and under another name first: a run is there whole or not at all.
     """
@@ -36,6 +37,7 @@ class Bucket(Listener):
         self._store = store
         self._there: set[str] = set()
         self._fetched: set[str] = set()
+        self._texts: dict[str, str] = {}  # by path: what `share` has laid down or found
         try:
             self._files, root = url_to_fs(url)
         except (ImportError, ValueError) as error:
@@ -62,6 +64,30 @@ class Bucket(Listener):
                 self._send(name)
         new = [name for name in wanted if name in self._there and name not in self._fetched]
         return sum(self._fetch(name) for name in new)
+
+    def share(self, folder: str, own: Collection[str]) -> list[str]:
+        """Lay short texts of this machine down in ``folder``; returns those of all machines.
+
+        Each is a file that is named by its digest, so that nothing is ever written over.
+
+        Raises:
+            StorageError: the store cannot be read or written.
+        """
+        place = f"{self._root}/{folder}"
+        with self._explained():
+            self._files.invalidate_cache()
+            there = {path.rpartition("/")[2] for path in self._files.glob(f"{place}/*.json")}
+            for text in own:
+                name = f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+                self._texts[f"{place}/{name}"] = text
+                if name not in there:
+                    self._files.makedirs(place, exist_ok=True)
+                    self._files.pipe_file(f"{place}/{name}.part", text.encode())
+                    self._files.mv(f"{place}/{name}.part", f"{place}/{name}")
+            for path in (f"{place}/{name}" for name in there):
+                if path not in self._texts:
+                    self._texts[path] = self._files.cat_file(path).decode()
+        return list(self._texts.values())
 
     def result(self, result: RunResult) -> None:
         """Send a run as soon as it has ended well."""

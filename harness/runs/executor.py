@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Protocol, runtime_checkable
 
@@ -26,8 +26,7 @@ class Executor(Protocol):
     """Takes plans and has them run somewhere; each becomes a record in the store.
 
     A plan is pure data, and with the options that the executor was made with it is all that a run
-    needs, so both can be sent to another machine. An executor that can send many plans at once
-    may also have ``gathering()``, a context in which ``submit`` only gathers them.
+    needs, so both can be sent to another machine.
     """
 
     def device(self, kind: DeviceChoice) -> Device:
@@ -50,6 +49,14 @@ class Executor(Protocol):
 
         Called again, it does not wait for the records. Nothing is submitted afterwards.
         """
+
+
+@runtime_checkable
+class GatheringExecutor(Protocol):
+    """An executor that can also send many plans at once."""
+
+    def gathering(self) -> AbstractContextManager[None]:
+        """A context in which ``submit`` only gathers plans; they are sent at its end."""
 
 
 @runtime_checkable
@@ -111,7 +118,7 @@ class LocalExecutor:
         ):
             host = socket.gethostname()
             hear(RunStarted.now(host=f"{host}, GPU {gpus}" if gpus else host))
-            options = self._options.model_copy(update={"gpus": gpus, "warm": self._is_warm(plan)})
+            options = self._options.model_copy(update={"gpus": gpus, "warm": self.forks(plan)})
             return supervise(plan, self._store, hear, options, self._stop)
 
     def submit_together(self, plans: Sequence[Plan], hear: HearOf) -> list[Future[RunRecord]]:
@@ -140,7 +147,7 @@ class LocalExecutor:
             options = self._options.model_copy(update={"gpus": gpus, "warm": False})
             return supervise_together(plans, self._store, hear, options, self._stop)
 
-    def _is_warm(self, plan: Plan) -> bool:
+    def forks(self, plan: Plan) -> bool:
         """Whether a run is forked: not the first, which may be the only one and would wait."""
         first, self._is_first = self._is_first, False
         return self._options.warm and not first and plan.device.kind in self.forks_on

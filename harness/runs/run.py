@@ -324,7 +324,7 @@ class Run:
             truncated_tokens=rows.truncated_tokens,
             checkpoint_seconds=self.options.checkpoint_seconds,
             ranks=self._ranks,
-            validate=self._validator(subject),
+            validate=self.validator(subject),
         )
 
     def _with_recomputation(self, order: list[int], rows: TrainingRows) -> Plan:
@@ -339,7 +339,7 @@ class Run:
         self.log.note(f"{plan.training.kept_layers} layers are kept, the others computed again")
         return plan
 
-    def _validator(self, subject: Subject) -> Validator | None:
+    def validator(self, subject: Subject) -> Validator | None:
         """What validates the training, where the plan asks for it; it sees no held-out data."""
         from harness.score.validation import ValidationLoss
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import subprocess
@@ -73,10 +74,11 @@ def try_devices(count: int, device: Device) -> list[Tried]:
 
     A process that dies takes the combinations after it along; they are said to be not tried.
     """
+    quantizations = tuple(VARIANTS)
     with tempfile.TemporaryDirectory() as scratch:
-        said = _run(count, device, Path(scratch))
+        said = _run(count, device, Path(scratch), quantizations)
         found = [Tried(**json.loads(line)) for line in _lines(Path(scratch) / "found.jsonl")]
-    missing = [(way, name) for way in WAYS for name in VARIANTS][len(found) :]
+    missing = [(way, name) for way in WAYS for name in quantizations][len(found) :]
     words = f"not tried: the processes ended early ({said})"
     return [*found, *(Tried(way, name, right=False, words=words) for way, name in missing)]
 
@@ -85,7 +87,7 @@ def _lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def _run(count: int, device: Device, folder: Path) -> str:
+def _run(count: int, device: Device, folder: Path, quantizations: Sequence[str]) -> str:
     """Start the processes and wait for them; returns the last line of the first that failed."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -93,7 +95,7 @@ def _run(count: int, device: Device, folder: Path) -> str:
     told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count)}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", MODULE, str(folder), str(count), device.kind],
+            [sys.executable, "-m", MODULE, str(folder), str(count), device.kind, *quantizations],
             env={**os.environ, **told, "RANK": str(rank)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -117,48 +119,56 @@ def _run(count: int, device: Device, folder: Path) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """One of the processes: ``python -m harness.runs.self_test FOLDER COUNT KIND``."""
+    """One of the processes: ``python -m harness.runs.self_test FOLDER COUNT KIND LABEL…``."""
     folder, count, kind = Path(arguments[0]), int(arguments[1]), arguments[2]
     device = detect_device("cuda" if kind == "cuda" else "cpu")
     if device.kind == "cpu":  # single precision shows more
         device = device.model_copy(update={"bfloat16": False})
     set_up_torch(_plan("none", "data", (count, count), device))
     ranks = Joined(cuda=device.kind == "cuda", silence_seconds=SILENCE_SECONDS)
-    for found in _try_all(ranks, folder, device):
+    for found in _try_all(ranks, folder, device, arguments[3:]):
         if ranks.index == 0:
             with (folder / "found.jsonl").open("a") as file:
                 file.write(json.dumps(asdict(found)) + "\n")
     return 0
 
 
-def _try_all(ranks: Ranks, folder: Path, device: Device) -> Iterator[Tried]:
+def _try_all(
+    ranks: Ranks, folder: Path, device: Device, quantizations: Sequence[str]
+) -> Iterator[Tried]:
+    alone: dict[str, list[float]] = {}  # by quantization: what one device computes
     for way in WAYS:
-        for name in VARIANTS:
-            yield _try(ranks, folder, device, (way, name))
+        for name in quantizations:
+            try:
+                plan = _plan(name, way, (ranks.count, ranks.count), device)
+                one = _plan(name, "none", (1, ranks.count), device)
+            except HarnessError as refused:
+                yield Tried(way, name, right=None, words=refused.what)
+                continue
+            gap, said = _gap(plan, one, folder, ranks, alone.setdefault(name, []))
+            right = not said and gap <= TOLERANCE[plan.precision.compute]
+            yield Tried(way, name, right, said or f"losses within {gap:.0e} of one device's")
 
 
-def _try(ranks: Ranks, folder: Path, device: Device, case: tuple[str, str]) -> Tried:
-    way, name = case
-    try:
-        plan = _plan(name, way, (ranks.count, ranks.count), device)
-        one = _plan(name, "none", (1, ranks.count), device)
-    except HarnessError as refused:
-        return Tried(way, name, right=None, words=refused.what)
+def _gap(
+    plan: Plan, one: Plan, folder: Path, ranks: Ranks, alone: list[float]
+) -> tuple[float, str]:
+    """How far the losses of all devices are from those of one, or what went wrong anywhere.
+
+    ``alone`` holds the losses of ``one``, which are filled in if it is empty.
+    """
+    together: list[float] = []
+    said = ""
     try:
         together = _losses(plan, folder, ranks)
-        alone = _losses(one, folder, ALONE)
+        alone += [] if alone else _losses(one, folder, ALONE)
     except (HarnessError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        words = f"{type(error).__name__}: {error}".splitlines()[0]
-        together, alone, said = [], [], words
-    else:
-        said = ""
+        said = f"{type(error).__name__}: {error}".splitlines()[0]
     said = "; ".join(sorted({one for one in ranks.gather(said) if one}))
     if said:
-        return Tried(way, name, right=False, words=said)
+        return math.inf, said
     gap = max(abs(a - b) for a, b in zip(together, alone, strict=True))
-    gap = max(ranks.gather(gap))
-    words = f"losses within {gap:.0e} of one device's"
-    return Tried(way, name, right=gap <= TOLERANCE[plan.precision.compute], words=words)
+    return max(ranks.gather(gap)), ""
 
 
 def _plan(name: str, way: str, ranks: tuple[int, int], device: Device) -> Plan:

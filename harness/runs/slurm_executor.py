@@ -143,7 +143,7 @@ class SlurmExecutor:
         try:
             if not job.done(force_check=ask):
                 return
-            error = job.exception()
+            error = self._error_of(job)
             found: Any = job.result() if error is None else None
         except Exception as caught:  # noqa: BLE001 - handed on to whoever waits
             error, found = caught, None
@@ -157,6 +157,13 @@ class SlurmExecutor:
             future.set_exception(found)
         else:
             future.set_result(RunRecord.model_validate_json(found))
+
+    def _error_of(self, job: Any) -> BaseException | None:
+        """How a job that has ended failed. submitit waits 15 s for what a cancelled one left."""
+        if self._cancelled and not job.paths.result_pickle.exists():
+            return CancelledError()
+        found: BaseException | None = job.exception()
+        return found
 
     def _end(self, plan: Plan, future: Future[RunRecord], error: BaseException) -> None:
         """A job ended without an answer: what it has left behind says how its run ended."""

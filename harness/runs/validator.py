@@ -18,7 +18,7 @@ class Validator:
 
     def __init__(self, loss: ValidationLoss, meter: Meter, log: RunLog) -> None:
         """Take ``loss`` at the cost of the phase "validate", and tell ``log``."""
-        self._loss = loss
+        self.loss = loss
         self._meter = meter
         self._log = log
 
@@ -27,7 +27,7 @@ class Validator:
         self._log.start_validation(step)
         with self._meter.aside("validate"):
             started = time.perf_counter()
-            loss = self._loss.take()
+            loss = self.loss.take()
             seconds = time.perf_counter() - started
         point = ValidationPoint(step=step, tokens=tokens, loss=loss, seconds=seconds)
         self._log.end_validation(point)

@@ -44,12 +44,12 @@ def known_sha256(path: Path) -> str:
     before = _state(path)
     if before.st_size < SMALL_BYTES:
         return file_sha256(path)
-    memory = _memory(path, before)
+    memory = memory_of(path, before)
     with suppress(InvalidFile, StorageError):
         return read_json(memory, KnownDigest).sha256
     found = file_sha256(path)
     after = _state(path)
-    if _memory(path, after) == memory and time.time() - after.st_ctime > SETTLED_SECONDS:
+    if memory_of(path, after) == memory and time.time() - after.st_ctime > SETTLED_SECONDS:
         with suppress(StorageError):  # it is hashed again where nothing can be written
             write_json(memory, KnownDigest(path=str(path), sha256=found))
     return found
@@ -58,7 +58,7 @@ def known_sha256(path: Path) -> str:
 def forget_digest(path: Path) -> None:
     """Forget the digest of a file that was found to be another."""
     with suppress(StorageError, OSError):
-        _memory(path, _state(path)).unlink(missing_ok=True)
+        memory_of(path, _state(path)).unlink(missing_ok=True)
 
 
 def _state(path: Path) -> os.stat_result:
@@ -68,7 +68,7 @@ def _state(path: Path) -> os.stat_result:
         raise StorageError(f"cannot read: {error.strerror}", where=path) from None
 
 
-def _memory(path: Path, state: os.stat_result) -> Path:
+def memory_of(path: Path, state: os.stat_result) -> Path:
     """Where the digest of the file in this state is remembered."""
     place = (path.resolve(), state.st_dev, state.st_ino)
     parts = (*place, state.st_size, state.st_mtime_ns, state.st_ctime_ns)

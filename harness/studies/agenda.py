@@ -18,8 +18,9 @@ from harness.studies.budget import Spent, spent_on, within
 from harness.studies.findings import Job
 from harness.studies.looks import FAR, Conclusion, Family, Following, follow
 from harness.studies.rules import Rules
-from harness.studies.search import Find, Search, search
+from harness.studies.search import Find, Search
 from harness.studies.steering import Steering
+from harness.studies.tuning import search
 
 Setting = Literal["default", "best"]
 PERPLEXITY = ("held_out", "perplexity")

@@ -51,17 +51,6 @@ class Search:
         return tuple(sorted(whole, key=lambda trial: trial.rate))
 
 
-def search(arm: Arm, tune: Tune, find: Find) -> Search:
-    """What is known of ``arm``'s learning rate, and which trials are to be run now."""
-    if tune.trials == 1 or not arm.trains:
-        return Search(arm.default, best=arm.default)
-    if tune.method == "tpe":
-        from harness.studies.tpe import search_by_tpe
-
-        return search_by_tpe(arm, tune, find)
-    return _Grid(arm, tune, find).search()
-
-
 def rungs(tune: Tune) -> list[tuple[float, int]]:
     """The shares of the budget that a search gives, each with the number of its trials."""
     if tune.method == "tpe":
@@ -102,7 +91,7 @@ def best_of(trials: Sequence[Trial], default: float) -> Trial | None:
     return min(fine, key=key, default=None)
 
 
-class _Grid:
+class GridSearch:
     """Powers of a factor around the default, cut by successive halving, widened at an edge.
 
     Source of the halving: Jamieson and Talwalkar, "Non-stochastic best arm identification and
@@ -115,6 +104,7 @@ class _Grid:
         self._places = grid(arm.default, tune)
 
     def search(self) -> Search:
+        """What is known by now, and which trials are to be run next."""
         places = list(self._places)
         for rung in range(self._tune.rungs):
             tried, missing = self._try(places, _share(self._tune, rung))

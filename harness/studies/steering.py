@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,6 +55,8 @@ class Steering:
 def read_steering(path: Path) -> Steering:
     """Decisions in the order in which they were taken; none where there is no file.
 
+    Those of other machines stand in the file where they arrived, so the order is that of times.
+
     Raises:
         InvalidFile: a line is no decision.
     """
@@ -72,7 +74,7 @@ def read_steering(path: Path) -> Steering:
                 where=path,
                 hint="remove the line, or take the decision again",
             ) from None
-    return Steering(tuple(decisions))
+    return Steering(tuple(sorted(decisions, key=lambda one: one.time)))
 
 
 def decide(path: Path, kind: Kind, value: str) -> None:
@@ -81,11 +83,36 @@ def decide(path: Path, kind: Kind, value: str) -> None:
     Raises:
         StorageError: the file cannot be written.
     """
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    line = Decision(time=now, kind=kind, value=value).model_dump_json() + "\n"
+    now = datetime.now(UTC).isoformat(timespec="microseconds")
+    _append(path, [Decision(time=now, kind=kind, value=value)])
+
+
+def take_over(path: Path, lines: Iterable[str], where: str) -> None:
+    """Append decisions of other machines, as JSON from ``where``, that are not there yet.
+
+    Raises:
+        InvalidFile: one of them is no decision; none is appended then.
+        StorageError: the file cannot be written.
+    """
+    try:
+        found = [Decision.model_validate_json(line) for line in sorted(lines)]
+    except ValidationError as error:
+        raise InvalidFile(
+            f"there is what is no decision: {error.errors()[0]['msg']}",
+            where=where,
+            hint="remove it there, or use another store",
+        ) from None
+    known = set(read_steering(path).decisions)
+    _append(path, [one for one in found if one not in known])
+
+
+def _append(path: Path, decisions: Sequence[Decision]) -> None:
+    lines = "".join(one.model_dump_json() + "\n" for one in decisions)
+    if not lines:
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab", buffering=0) as file:
-            file.write(line.encode())  # one call, so that lines of two terminals do not mix
+            file.write(lines.encode())  # one call, so that lines of two terminals do not mix
     except OSError as error:
         raise StorageError(f"cannot write: {error.strerror}", where=path) from None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import RunError
 from harness.spec.methods import initialisation
 from harness.spec.plan import Plan
-from harness.weights.adapter import adapter_config, wrap
+from harness.weights.wrapping import adapter_config, wrap
 
 if TYPE_CHECKING:
     import torch

@@ -17,7 +17,8 @@ from harness.spec.methods import held_still, plainly_initialised, shares_ranks
 from harness.spec.model import Model
 from harness.spec.plan import Plan
 from harness.spec.variant import Adapter, Method, Quantization
-from harness.weights.adapter import hold_still, wrap
+from harness.weights.adapter import hold_still
+from harness.weights.wrapping import wrap
 
 if TYPE_CHECKING:
     from torch import nn

@@ -109,8 +109,8 @@ def test_a_line_printed_above_a_panel_leaves_its_styles_alone() -> None:
 def test_a_terminal_gets_no_more_frames_than_a_slow_line_carries() -> None:
     display = Display(Console(file=io.StringIO(), force_terminal=True))
     display.hear(PLAN, EVENTS[0])
-    assert display._live is not None
-    assert display._live.refresh_per_second <= 4
+    assert display.live is not None
+    assert display.live.refresh_per_second <= 4
     display.end()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.cache import ENVIRONMENT_VARIABLE
+from harness.runs import self_test
 from tests.cli.terminal import refused, shown
 
 
@@ -24,14 +25,23 @@ def test_what_is_well_what_is_missing_and_what_to_do(
     assert ENVIRONMENT_VARIABLE in text
 
 
-def test_what_two_devices_compute_together_is_tried_on_this_machine() -> None:
+ALL = ("none", "nf4", "nf4+dq", "fp4", "int8", "int4", "every weight")
+
+
+@pytest.mark.parametrize("names", [("nf4", "int8"), pytest.param(ALL, marks=pytest.mark.slow)])
+def test_what_two_devices_compute_together_is_tried_on_this_machine(
+    names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tuple(self_test.VARIANTS) == ALL
+    tried = {name: self_test.VARIANTS[name] for name in names}
+    monkeypatch.setattr(self_test, "VARIANTS", tried)
     lines = shown("doctor", "--gpus", "--devices", "2").splitlines()
     marks = {}
     for way in ("data", "sharded"):
-        for name in ("none", "nf4", "nf4+dq", "fp4", "int8", "int4", "every weight"):
+        for name in names:
             (line,) = [line for line in lines if f" {way}, {name} " in line]
             marks[way, name] = line.split()[1]
-    refused_ones = {("sharded", "int8"), ("sharded", "int4")}
+    refused_ones = {("sharded", name) for name in ("int8", "int4") if name in names}
     assert {case for case, mark in marks.items() if mark == "note"} == refused_ones
     assert {mark for case, mark in marks.items() if case not in refused_ones} == {"ok"}
 

@@ -14,9 +14,10 @@ from harness.records.store import RunStore
 from harness.runs.options import RunOptions
 from harness.spec.storage import read_json, write_json
 from harness.studies.open import StudyRequest, open_study
+from harness.studies.steering import read_steering
 from tests import rebuild
 from tests.cli.terminal import refused, shown
-from tests.extend.test_added_task import write_own
+from tests.extend.scores import write_own
 from tests.planned import CPU
 from tests.runs.small_run import Small
 from tests.studies.stub import StubExecutor, World
@@ -102,9 +103,21 @@ def test_machines_without_common_disks_share_a_store(made_up: World, tmp_path: P
             list((tmp_path / "bucket").rglob("record.json"))
         )
     own = ("--reports", str(tmp_path / "new"))
-    shown(*SMALL, *own, *there, "--plan")
-    assert not (tmp_path / "new").exists()
     assert "next: nothing" in shown(*SMALL, *own, *there, "--status"), "somebody else looks"
+
+
+def test_decisions_travel_through_the_store(made_up: World, tmp_path: Path) -> None:
+    """One machine drops what another has added; a third, which decided nothing, follows both."""
+    there = ("--store", f"file://{tmp_path / 'bucket'}")
+    own = [(*SMALL, "--reports", str(tmp_path / str(number)), *there) for number in range(3)]
+    shown(*own[0], "--add", "qlora_nf4_r64")
+    shown(*own[1], "--drop", "qlora_nf4_r64", "--more-seeds", "1")
+    answers = [shown(*one).partition("page:")[0].splitlines()[-5:] for one in own]
+    assert answers[0] == answers[1] == answers[2]
+    logs = [tmp_path / str(number) / "studies" / FOLDER / "decisions.jsonl" for number in range(3)]
+    decisions = [read_steering(log).decisions for log in logs]
+    assert decisions[0] == decisions[1] == decisions[2]
+    assert [one.kind for one in decisions[2]] == ["add", "drop", "more_seeds"]
 
 
 def test_another_version_adds_no_runs_unless_it_is_allowed(

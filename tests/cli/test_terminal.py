@@ -131,19 +131,14 @@ def test_any_encoding_will_do(encoding: str, command: tuple[str, ...]) -> None:
     assert b"Error" not in done.stderr.replace(b"UserError", b"")
 
 
-def test_a_plan_in_ascii(tmp_path: Path) -> None:
-    done = in_process("plan", "-v", "qlora_nf4", "--device", "cpu", PYTHONIOENCODING="ascii")
-    assert done.code == 0, done.stderr
-    assert done.stderr == "", "and no library has advice to give"
-
-
 C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
 def test_a_plan_in_a_locale_that_is_not_utf8() -> None:
     """Torch reads its own files, which are UTF-8, in the encoding of the locale."""
-    done = in_process("plan", "-v", "lora_bf16", "--device", "cpu", **C_LOCALE)
+    done = in_process("plan", "-v", "qlora_nf4", "--device", "cpu", **C_LOCALE)
     assert done.code == 0, done.stderr
+    assert done.stderr == "", "and no library has advice to give"
     assert done.stdout.isascii(), "what the terminal is sent stays in its own encoding"
 
 
@@ -163,9 +158,7 @@ def test_files_are_read_as_utf8_in_every_locale(environment: dict[str, str], enc
     assert done.stdout.split() == ["utf-8", encoding, "-c", "own"]
 
 
-@pytest.mark.parametrize(
-    "command", [("list",), ("list", "runs"), ("show", "base"), ("plan", "-v", "base"), ("doctor",)]
-)
+@pytest.mark.parametrize("command", [("list",), ("list", "runs"), ("show", "base"), ("doctor",)])
 def test_a_full_disk_for_the_output_is_the_machines_fault(command: tuple[str, ...]) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")

@@ -13,9 +13,9 @@ import pytest
 from harness.errors import UserError
 from harness.forecast.memory import predict
 from harness.records.store import RunStore
-from harness.runs.supervise import supervise
 from harness.spec.request import Request
 from harness.train.path import load_path, path_names, resolve
+from tests.runs.forked import supervise
 from tests.runs.small_run import CPU, Heard, make_small
 
 PACKAGE = '''

@@ -14,6 +14,7 @@ from harness.records.store import RunStore, StoredRun
 from tests.runs.small_run import Small, make_small
 
 ADDED = Path(__file__).parent / "added"
+SPEEDS = ("plain", "fast")
 VARIANT = 'description = "mine"\nquantization = { type = "rounded", shrink = 0.9 }\n'
 
 
@@ -47,27 +48,30 @@ def harness(site: Path, *arguments: str, cache: Path) -> subprocess.CompletedPro
     )
 
 
-@pytest.fixture(scope="module", params=["plain", "fast"])
-def record(
-    request: pytest.FixtureRequest,
-    small: Small,
-    site: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> RunRecord:
-    """The record of a whole run, as the command line makes it."""
+@pytest.fixture(scope="module")
+def records(
+    small: Small, site: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, RunRecord]:
+    """The records of whole runs by their path, as the command line makes them."""
     folder = tmp_path_factory.mktemp("run")
-    variant = folder / "mine.toml"
-    variant.write_text(VARIANT)
+    chosen = []
+    for speed in SPEEDS:
+        (folder / f"{speed}.toml").write_text(VARIANT + f'training = {{ speed = "{speed}" }}\n')
+        chosen += ["-v", str(folder / f"{speed}.toml")]
     done = harness(
-        site, "run", "-v", str(variant), "-s", str(small.suite), "--device", "cpu",
-        "--set", f"training.speed={request.param}", "--set", "training.learning_rate=0.01",
+        site, "run", *chosen, "-s", str(small.suite), "--device", "cpu",
+        "--set", "training.learning_rate=0.01",
         "--set", 'score.precisions=["training", "16bit"]', "--reports", str(folder),
         cache=folder / "cache",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr + done.stdout
-    (run,) = RunStore(folder / "runs").scan()
-    assert isinstance(run, StoredRun)
-    return run.record
+    runs = [run for run in RunStore(folder / "runs").scan() if isinstance(run, StoredRun)]
+    return {run.record.plan.training.speed: run.record for run in runs}
+
+
+@pytest.fixture(params=SPEEDS)
+def record(request: pytest.FixtureRequest, records: dict[str, RunRecord]) -> RunRecord:
+    return records[request.param]
 
 
 def test_the_plan_names_the_scheme_with_all_its_settings(record: RunRecord) -> None:

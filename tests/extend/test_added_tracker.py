@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from harness.records.events import Advanced, Event, PhaseEnded, ProcessStarted, RunStarted
 from harness.records.record import PHASES
 from harness.records.store import RunStore
@@ -13,6 +15,7 @@ from harness.runs.batch import run_batch
 from harness.runs.executor import LocalExecutor
 from harness.runs.listener import Listener, RunResult
 from harness.spec.plan import Plan
+from tests.runs import forked
 from tests.runs.small_run import Small
 
 
@@ -44,8 +47,9 @@ class Curves(Listener):
 
 
 def test_an_added_tracker_hears_every_run_from_its_start_to_its_scores(
-    small: Small, tmp_path: Path
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("harness.runs.executor.supervise", forked.supervise)
     curves = Curves()
     store = RunStore(tmp_path / "runs")
     plans = [small.plan(), small.plan(seed=1)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.records.store import RunStore
-from harness.runs.supervise import supervise
+from tests.runs.forked import supervise
 from tests.runs.small_run import Heard, make_small
 
 slow = pytest.mark.slow

@@ -26,6 +26,7 @@ from harness.runs.supervise import supervise
 from harness.spec.plan import Plan
 from harness.spec.storage import write_json
 from tests.planned import GPU, planned
+from tests.runs import forked
 from tests.runs.results import files, results
 from tests.runs.small_run import Heard, Small, make_small, trains
 
@@ -94,7 +95,7 @@ def test_two_devices_learn_and_score_what_one_does(
 ) -> None:
     _, together = unbroken
     fast = ("training.speed=fast", "adapter.lora_dropout=0.0")
-    alone = supervise(longer.plan(*fast), RunStore(tmp_path), Heard(), OPTIONS)
+    alone = forked.supervise(longer.plan(*fast), RunStore(tmp_path), Heard(), OPTIONS)
     assert alone.training is not None
     assert together.training is not None
     losses = [[p.loss for p in run.training.losses[:20]] for run in (alone, together)]  # type: ignore[union-attr]
@@ -105,26 +106,43 @@ def test_two_devices_learn_and_score_what_one_does(
     assert after[1] == pytest.approx(after[0], rel=1e-4)
 
 
-def test_killed_processes_leave_no_trace(
+def test_an_interrupt_and_a_kill_leave_no_trace(
     longer: Small, unbroken: tuple[RunStore, RunRecord], tmp_path: Path
 ) -> None:
-    """First that of the second device, then torchrun itself; a slow test kills the first's too."""
+    """Torchrun itself is killed; slow tests kill each device's process, as do sharded runs."""
     plan, store = shared(longer), RunStore(tmp_path)
     attempt = store.folder(plan).attempt
-    problems = []
-    for step, rank in ((15, 1), (15, -1)):
-        heard = at_step(step, lambda rank=rank: os.kill(pid_of(attempt, rank), signal.SIGKILL))  # type: ignore[misc]
-        record = supervise(plan, store, heard, OPTIONS)
-        assert record.problem is not None
-        problems.append((record.problem.kind, record.problem.phase, record.problem.message))
-    assert [kind for kind, _, _ in problems] == ["killed"] * 2
-    assert [phase for _, phase, _ in problems] == ["train"] * 2
-    assert problems[0][2].startswith("device 1: ")
+    pids = interrupt(plan, store)
+    record = store.find(plan)
+    assert record is not None
+    assert record.problem is not None
+    assert (record.status, record.problem.phase) == ("interrupted", "train")
+    assert record.environment is not None, "the first device wrote it"
+    assert [pid for pid in pids if psutil.pid_exists(pid)] == []
+
+    heard = at_step(15, lambda: os.kill(pid_of(attempt, -1), signal.SIGKILL))
+    record = supervise(plan, store, heard, OPTIONS)
+    assert record.problem is not None
+    assert (record.problem.kind, record.problem.phase) == ("killed", "train")
     record = supervise(plan, store, Heard(), OPTIONS)
     assert record.status == "ok", record.problem
     assert record.resumed == 2
     assert results(record) == results(unbroken[1])
     assert files(store, plan) == files(unbroken[0], plan)
+
+
+def interrupt(plan: Plan, store: RunStore) -> list[int]:
+    """Press Ctrl-C while it trains; the processes that it had."""
+    attempt = store.folder(plan).attempt
+    pids: list[int] = []
+
+    def press() -> None:
+        pids.extend(pid_of(attempt, rank) for rank in (-1, 0, 1))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        supervise(plan, store, at_step(5, press), OPTIONS)
+    return pids
 
 
 @pytest.mark.slow
@@ -162,25 +180,6 @@ def test_a_device_that_hangs_ends_the_run(longer: Small, tmp_path: Path) -> None
     assert (record.status, record.problem.kind) == ("failed", "LostDevice")
     assert "does not answer" in record.problem.message
     assert not psutil.pid_exists(stopped[0])
-
-
-def test_an_interrupted_run_leaves_one_record_and_no_process(longer: Small, tmp_path: Path) -> None:
-    plan, store = shared(longer), RunStore(tmp_path)
-    attempt = store.folder(plan).attempt
-    pids: list[int] = []
-
-    def interrupt() -> None:
-        pids.extend(pid_of(attempt, rank) for rank in (-1, 0, 1))
-        os.kill(os.getpid(), signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        supervise(plan, store, at_step(5, interrupt), OPTIONS)
-    record = store.find(plan)
-    assert record is not None
-    assert record.problem is not None
-    assert (record.status, record.problem.phase) == ("interrupted", "train")
-    assert record.environment is not None, "the first device wrote it"
-    assert [pid for pid in pids if psutil.pid_exists(pid)] == []
 
 
 def left(folder: RunFolder, *endings: tuple[int, float, str]) -> Ending | None:

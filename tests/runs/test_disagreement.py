@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
 
 from harness.records.store import RunStore, StoredRun
-from tests.runs.small_run import Small
-
-
-def harness(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command line in a process of its own."""
-    command = [sys.executable, "-m", "harness", *arguments]
-    wide = os.environ | {"COLUMNS": "200"}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=wide)
+from tests.cli.terminal import refused
+from tests.runs.forked import supervise
+from tests.runs.small_run import Heard, Small
 
 
 @pytest.fixture
@@ -51,10 +43,10 @@ def test_a_missing_matrix_leaves_no_number(damaged: Small, tmp_path: Path) -> No
     del weights["model.layers.0.self_attn.o_proj.weight"]
     save_file(weights, path, metadata={"format": "pt"})
     arguments = ("run", "-v", "base", "-v", "lora_bf16", "-s", str(damaged.suite))
-    done = harness(*arguments, "--device", "cpu", "--reports", str(tmp_path / "reports"))
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert "missing from the files: model.layers.0.self_attn.o_proj.weight" in done.stderr
-    runs = RunStore(tmp_path / "reports" / "runs").scan()
+    reports = tmp_path / "reports"
+    message = refused(*arguments, "--device", "cpu", "--reports", str(reports))
+    assert "missing from the files: model.layers.0.self_attn.o_proj.weight" in message
+    runs = RunStore(reports / "runs").scan()
     assert all(not run.record.scores for run in runs if isinstance(run, StoredRun))
 
 
@@ -64,21 +56,19 @@ def test_a_pad_token_without_a_row_is_refused_with_the_number_to_add(
 ) -> None:
     give_pad_token(tmp_path / "weights")
     options = ["--reports", str(tmp_path / "reports")]
-    done = harness(
+    message = refused(
         command, "-v", "lora_bf16", "-s", str(damaged.suite), "--device", "cpu", *options
     )
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert "padding has id 260" in done.stderr
-    assert "set added_tokens = 1" in done.stderr
+    assert "padding has id 260" in message
+    assert "set added_tokens = 1" in message
 
 
 def test_with_the_row_added_it_is_trained(damaged: Small, tmp_path: Path) -> None:
     give_pad_token(tmp_path / "weights")
     model = tmp_path / "small.toml"
     model.write_text(f"added_tokens = 1\n{model.read_text()}")
-    done = harness("run", "-v", "lora_bf16", "-s", str(damaged.suite), "--device", "cpu",
-                   "--set", "budget.steps=2", "--reports", str(tmp_path / "reports"))  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    record = supervise(damaged.plan("budget.steps=2"), RunStore(tmp_path / "runs"), Heard())
+    assert record.status == "ok", record.problem
 
 
 @pytest.mark.parametrize("command", ["plan", "run"])
@@ -88,7 +78,6 @@ def test_a_model_file_of_another_shape_is_refused_at_once(
     path = tmp_path / "weights" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": 3}))
     options = ["--reports", str(tmp_path / "reports")]
-    done = harness(command, "-v", "base", "-s", str(damaged.suite), "--device", "cpu", *options)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert "num_hidden_layers = 2 there, 3 in config.json" in done.stderr
+    message = refused(command, "-v", "base", "-s", str(damaged.suite), "--device", "cpu", *options)
+    assert "num_hidden_layers = 2 there, 3 in config.json" in message
     assert not (tmp_path / "reports" / "runs").exists()

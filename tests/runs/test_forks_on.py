@@ -19,4 +19,4 @@ def test_a_cpu_run_is_not_forked_for_its_resident_memory_would_read_too_low(
 ) -> None:
     executor = LocalExecutor(RunStore(tmp_path), RunOptions(warm=True))
     plan = planned("lora_bf16", device=device)
-    assert [executor._is_warm(plan) for _ in expected] == expected
+    assert [executor.forks(plan) for _ in expected] == expected

@@ -81,7 +81,7 @@ def test_a_bit_that_no_time_tells_of_is_found_before_it_is_trained_on(
     good = known_sha256(weights)
     data[7 << 20] ^= 1
     weights.write_bytes(data)
-    memory = known_digests._memory(weights, weights.stat())
+    memory = known_digests.memory_of(weights, weights.stat())
     write_json(memory, KnownDigest(path=str(weights), sha256=good))
     plan = planned("base", f"model={model}")
     with pytest.raises(InvalidFile, match="the model folder has changed"):

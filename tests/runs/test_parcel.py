@@ -22,10 +22,11 @@ from harness.runs.parcel import (
     unpack_sources,
     versions,
 )
-from harness.runs.supervise import shrunk, supervise
+from harness.runs.supervise import shrunk
 from harness.score.reuse import kept_base
 from harness.spec.model import FolderSource
 from harness.spec.plan import Plan
+from tests.runs.forked import supervise
 from tests.runs.results import files, results
 from tests.runs.small_run import Heard, Small, make_small
 from tests.store_records import record_of

@@ -19,6 +19,7 @@ from harness.records.store import RunStore
 from harness.runs.options import RunOptions
 from harness.runs.supervise import supervise
 from harness.spec.plan import Plan
+from tests.runs import forked
 from tests.runs.results import files, results
 from tests.runs.small_run import Heard, Small, make_small
 from tests.runs.test_devices import at_step, pid_of
@@ -58,12 +59,13 @@ def test_killed_and_resumed_it_learns_and_scores_what_one_device_does(
     killed = kill(plan, store, 7, rank=1)
     assert killed.problem is not None
     assert (killed.problem.kind, killed.problem.phase) == ("killed", "train")
+    assert killed.problem.message.startswith("device 1: ")
     both = supervise(plan, store, Heard(), OPTIONS)
     assert both.status == "ok", both.problem
     assert both.resumed == 1
 
     one, whole = small.plan(*PLAIN, variant="qlora_nf4_dq"), RunStore(tmp_path / "alone")
-    alone = supervise(one, whole, Heard(), OPTIONS)
+    alone = forked.supervise(one, whole, Heard(), OPTIONS)
     assert alone.training is not None
     assert both.training is not None
     losses = [[point.loss for point in run.training.losses] for run in (alone, both)]  # type: ignore[union-attr]

@@ -151,7 +151,7 @@ def test_plans_of_a_round_are_one_array(
     executor.cancel()
     for future in futures:
         with pytest.raises(CancelledError):
-            future.result(timeout=60)
+            future.result(timeout=30)  # submitit would wait 15 s for each of the four
 
 
 def test_what_was_gathered_is_not_sent_after_an_interrupt(

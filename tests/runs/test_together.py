@@ -13,11 +13,11 @@ from harness.records.store import RunStore
 from harness.runs.batch import run_batch
 from harness.runs.executor import LocalExecutor
 from harness.runs.options import RunOptions
-from harness.runs.supervise import supervise
 from harness.runs.supervise_together import supervise_together
 from harness.spec.plan import Plan
 from harness.train.together.group import groups
 from tests.planned import planned
+from tests.runs.forked import supervise
 from tests.runs.results import results
 from tests.runs.small_run import Heard, Small, trains
 

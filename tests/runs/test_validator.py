@@ -17,7 +17,7 @@ from harness.records.store import RunFolder, RunStore
 from harness.runs.draft import RunLog
 from harness.runs.options import DEFAULT_OPTIONS, RunOptions
 from harness.runs.run import Run
-from harness.runs.supervise import supervise
+from tests.runs.forked import supervise
 from tests.runs.results import files, results
 from tests.runs.small_run import Heard, Small, make_small, tree
 
@@ -120,14 +120,14 @@ def prepared(small: Small, folder: Path, *settings: str) -> tuple[Run, Any]:
 
 def test_what_validates_holds_no_held_out_conversation(roomy: Small, tmp_path: Path) -> None:
     run, subject = prepared(roomy, tmp_path, *VALIDATED)
-    validator = run._validator(subject)
+    validator = run.validator(subject)
     assert validator is not None
     held_out = {one.id for one in subject.corpus.held_out}
-    validated = {one.conversation_id for one in validator._loss.sequences}
+    validated = {one.conversation_id for one in validator.loss.sequences}
     assert held_out
     assert validated == {one.id for one in subject.corpus.validation}
     assert not validated & held_out
-    assert not {one.tree_id for one in validator._loss.sequences} & {
+    assert not {one.tree_id for one in validator.loss.sequences} & {
         one.tree_id for one in subject.corpus.held_out
     }
 

@@ -19,8 +19,8 @@ from harness.runs import forkable
 from harness.runs.executor import LocalExecutor
 from harness.runs.options import RunOptions
 from harness.runs.stop import Stop
-from harness.runs.supervise import supervise
 from harness.runs.warm_start import ColdStart, WarmStart, warm_start
+from tests.runs import forked
 from tests.runs.results import files, results
 from tests.runs.small_run import Heard, Small, trains
 
@@ -37,7 +37,7 @@ def server() -> Iterator[None]:
 
 
 def run(small: Small, folder: Path, options: RunOptions, heard: Heard | None = None) -> RunRecord:
-    return supervise(small.plan(), RunStore(folder), heard or Heard(), options)
+    return forked.supervise(small.plan(), RunStore(folder), heard or Heard(), options)
 
 
 def parent_of(pid: int) -> int:
@@ -59,10 +59,11 @@ def wait_for(condition: object, seconds: float = 60.0) -> None:
         time.sleep(0.05)
 
 
-def test_a_forked_run_ends_as_one_in_a_fresh_process(small: Small, tmp_path: Path) -> None:
-    plans = [small.plan(seed=seed) for seed in (1, 0)]
-    plan = plans[1]
-    cold = run(small, tmp_path / "cold", RunOptions())
+def test_a_forked_run_ends_as_one_in_a_fresh_process(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.runs.executor.supervise", forked.in_one_environment)
+    plan, store = small.plan(), RunStore(tmp_path)
     parents: list[int] = []
 
     def look(event: object) -> None:
@@ -70,16 +71,17 @@ def test_a_forked_run_ends_as_one_in_a_fresh_process(small: Small, tmp_path: Pat
             parents.append(parent_of(heard.pid))
 
     heard = Heard(act=look)
-    executor = LocalExecutor(RunStore(tmp_path / "warm"), WARM)
+    executor = LocalExecutor(store, RunOptions(warm=True, force=True))
     executor.forks_on = ("cpu",)
-    first = executor.submit(plans[0], Heard()).result()
+    cold = executor.submit(plan, Heard()).result()
+    kept = files(store, plan)
     found = executor.submit(plan, heard).result()
-    assert (first.status, first.warm) == ("ok", False), "it may be the only one"
+    assert (cold.status, cold.warm) == ("ok", False), "it may be the only one"
     assert found.status == "ok", found.problem
     assert "starting afresh" not in " ".join(heard.notes)
     assert parents == [os.getpid()], "it is a child of the process that ordered it"
     assert results(found) == results(cold)
-    assert files(RunStore(tmp_path / "warm"), plan) == files(RunStore(tmp_path / "cold"), plan)
+    assert files(store, plan) == kept
     assert found.environment == cold.environment
     assert (found.warm, cold.warm) == (True, False)
     assert cold.environment is not None

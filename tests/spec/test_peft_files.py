@@ -51,7 +51,7 @@ def test_a_lora_of_peft_is_not_given_the_harness_defaults_where_it_says_otherwis
 
 
 def test_what_a_written_config_leaves_out_is_pefts_default(tmp_path: Path) -> None:
-    from harness.weights.adapter import adapter_config
+    from harness.weights.wrapping import adapter_config
 
     write(tmp_path / "mine", {"peft_type": "LORA", "r": 4})
     adapter = load_variant(str(tmp_path / "mine"), load_suite("quick")).adapter

@@ -12,7 +12,8 @@ from harness.records.store import RunFolder, StoredRun
 from harness.spec.study import Tune
 from harness.studies.arms import Arm
 from harness.studies.findings import Job
-from harness.studies.search import Search, Trial, best_of, grid, rate_at, rungs, search
+from harness.studies.search import Search, Trial, best_of, grid, rate_at, rungs
+from harness.studies.tuning import search
 from tests.planned import planned
 from tests.store_records import record_of
 

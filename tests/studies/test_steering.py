@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import InvalidFile, StorageError
-from harness.studies.steering import Decision, Steering, decide, read_steering
+from harness.studies.steering import Decision, Steering, decide, read_steering, take_over
 
 
 @pytest.fixture
@@ -74,3 +74,22 @@ def test_a_value_with_line_breaks_stays_one_decision(log: Path) -> None:
     decide(log, "drop", "a\nb")
     assert read_steering(log).dropped == {"a\nb"}
     assert isinstance(read_steering(log).decisions[0], Decision)
+
+
+def test_decisions_from_elsewhere_are_taken_over_once_and_stand_where_they_were_taken(
+    log: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.jsonl"
+    decide(log, "add", "lora_r64")
+    decide(other, "add", "qlora_nf4")
+    decide(log, "drop", "lora_r64")
+    lines = [one.model_dump_json() for one in read_steering(other).decisions]
+    for _ in range(2):
+        take_over(log, lines, "s3://store")
+    found = read_steering(log)
+    assert [one.value for one in found.decisions] == ["lora_r64", "qlora_nf4", "lora_r64"]
+    assert found.added == ("lora_r64", "qlora_nf4")
+    with pytest.raises(InvalidFile, match="no decision") as caught:
+        take_over(log, ["{}"], "s3://store")
+    assert "s3://store" in str(caught.value)
+    assert read_steering(log) == found

@@ -11,7 +11,7 @@ from harness.records.events import Silence
 from harness.train.collate import collate
 from harness.train.optimizer import silence_base_dropout
 from harness.train.path import train
-from harness.weights.adapter import wrap
+from harness.weights.wrapping import wrap
 from tests.architectures import ARCHITECTURES, tiny_causal
 from tests.train.tiny import tiny_job, tiny_plan, tiny_rows
 

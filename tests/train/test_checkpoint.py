@@ -6,14 +6,16 @@ import random
 import resource
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 import torch
 
 from harness.records.events import Silence
-from harness.train.checkpoint import TrainingState, load_state, save_state
+from harness.train.checkpoint import TrainingState, load_state, save_state, saved_state
 from harness.train.job import TrainJob
 from harness.train.path import train
 from tests.train.tiny import tiny_job, tiny_model, tiny_plan, tiny_rows
@@ -44,11 +46,21 @@ def job(folder: Path, speed: str = "plain", steps: int = 5) -> TrainJob:
     return tiny_job(tiny_model(), ROWS, plan, checkpoint=folder, checkpoint_seconds=0.0)
 
 
+@cache
+def _left(speed: str) -> tuple[str, bytes]:
+    """Name and content of the checkpoint that a training of five steps leaves in its third."""
+    with TemporaryDirectory() as folder:
+        with pytest.raises(KeyboardInterrupt):
+            train(job(Path(folder), speed), Notes(3))
+        (path,) = Path(folder).glob("training-*.pt")
+        return path.name, path.read_bytes()
+
+
 def interrupted(folder: Path, speed: str = "plain") -> Path:
-    """The checkpoint that a training of five steps leaves when it is cut short in the third."""
-    with pytest.raises(KeyboardInterrupt):
-        train(job(folder, speed), Notes(3))
-    (path,) = folder.glob("training-*.pt")
+    """The checkpoint of a training that was cut short, as it is found in ``folder``."""
+    name, content = _left(speed)
+    path = folder / name
+    path.write_bytes(content)
     return path
 
 
@@ -70,26 +82,25 @@ def test_what_is_whole_is_gone_on_from(tmp_path: Path, unbroken: list[float]) ->
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_flipped_bit_anywhere_is_noticed(
-    tmp_path: Path, unbroken: list[float], seed: int
-) -> None:
+def test_a_flipped_bit_anywhere_is_noticed(tmp_path: Path, seed: int) -> None:
     path = interrupted(tmp_path)
     data = bytearray(path.read_bytes())
     chance = random.Random(seed)
     data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
     path.write_bytes(data)
     notes = Notes()
-    assert losses(train(job(tmp_path), notes)) == unbroken
-    assert notes.steps == 5, "every step again"
+    assert saved_state(job(tmp_path), notes) is None
     (note,) = notes.texts
     assert note.endswith("training starts anew: its file has changed since it was written")
 
 
 @pytest.mark.parametrize("cut", [0, 1, 1000])
-def test_a_cut_file_is_noticed(tmp_path: Path, unbroken: list[float], cut: int) -> None:
+def test_a_cut_file_is_noticed(tmp_path: Path, cut: int) -> None:
     path = interrupted(tmp_path)
     path.write_bytes(path.read_bytes()[:cut])
-    assert losses(train(job(tmp_path), Notes())) == unbroken
+    notes = Notes()
+    assert saved_state(job(tmp_path), notes) is None
+    assert len(notes.texts) == 1
 
 
 def without_one(state: TrainingState) -> TrainingState:
@@ -149,19 +160,31 @@ CHANGES: list[Callable[[TrainingState], TrainingState]] = [
 
 @pytest.mark.parametrize("speed", ["plain", "fast"])
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_state_that_does_not_fit_is_refused_once_and_training_starts_anew(
-    tmp_path: Path, unbroken: list[float], change: Callable[..., TrainingState], speed: str
+def test_a_state_that_does_not_fit_is_refused(
+    tmp_path: Path, change: Callable[..., TrainingState], speed: str
 ) -> None:
     interrupted(tmp_path, speed)
-    state = load_state(tmp_path, job(tmp_path, speed).plan.fingerprint, tiny_model(), Silence())
+    whole = saved_state(job(tmp_path, speed), Silence())
+    assert whole is not None
+    save_state(tmp_path, change(whole))
+    notes = Notes()
+    assert saved_state(job(tmp_path, speed), notes) is None
+    (note,) = notes.texts
+    assert note.startswith("a checkpoint is not used, and training starts anew: ")
+
+
+@pytest.mark.parametrize("speed", ["plain", "fast"])
+def test_after_a_refusal_training_starts_anew_and_leaves_a_state_of_its_own(
+    tmp_path: Path, unbroken: list[float], speed: str
+) -> None:
+    interrupted(tmp_path, speed)
+    state = saved_state(job(tmp_path, speed), Silence())
     assert state is not None
-    save_state(tmp_path, change(state))
+    save_state(tmp_path, turned(state))
     notes = Notes()
     found = losses(train(job(tmp_path, speed), notes))
     assert found == pytest.approx(unbroken, abs=1e-4)
-    assert notes.steps == 5
-    (note,) = notes.texts
-    assert note.startswith("a checkpoint is not used, and training starts anew: ")
+    assert (notes.steps, len(notes.texts)) == (5, 1), "every step again"
     again = Notes()
     assert losses(train(job(tmp_path, speed), again)) == found
     assert (again.texts, again.steps) == ([], 0), "the new state has taken its place"

@@ -10,8 +10,9 @@ from harness.errors import InvalidFile, UnknownName
 from harness.spec.plan import Plan
 from harness.spec.schema import parse
 from harness.spec.variant import Adapter
-from harness.weights.adapter import adapter_config, attach_adapter
+from harness.weights.adapter import attach_adapter
 from harness.weights.load import load_base
+from harness.weights.wrapping import adapter_config
 from tests.planned import planned
 from tests.weights.tiny_llama import write_model_file
 

@@ -64,7 +64,7 @@ def check_fields(adapter: Adapter, variant: str, settings: tuple[str, ...] = ())
     """Refuse what PEFT would."""
     if _usual(adapter):
         return
-    from harness.weights.adapter import adapter_config
+    from harness.weights.wrapping import adapter_config
 
     with _naming(variant, settings):
         adapter_config(adapter)

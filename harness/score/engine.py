@@ -16,7 +16,7 @@ from pydantic import JsonValue
 
 from harness.errors import RunError, UserError
 from harness.score.likelihood import Likelihood, Query
-from harness.score.probe import soft_prompt_tokens
+from harness.score.probe import sees_all, soft_prompt_tokens
 
 Encoded = tuple[tuple[str, str], list[int], list[int]]
 GENERATED_AT_ONCE = 16
@@ -90,6 +90,7 @@ class FastLM(PlainLM):
         super().__init__(model, tokenizer)
         self._likelihood = likelihood
         self._encodings: dict[str, list[int]] | None = None
+        self._answered_at_once = GENERATED_AT_ONCE if sees_all(model) is None else 1
 
     @property
     def details(self) -> dict[str, JsonValue]:
@@ -152,7 +153,7 @@ class FastLM(PlainLM):
                 distinct.append(request)
             owners.append(places[key])
         longest = max(len(self.tok_encode(request.args[0])) for request in distinct)
-        size = max(1, min(GENERATED_AT_ONCE, self._likelihood.batch_tokens // longest))
+        size = max(1, min(self._answered_at_once, self._likelihood.batch_tokens // longest))
         found = self._answered(distinct, size, disable_tqdm)
         return [found[owner] for owner in owners]
 

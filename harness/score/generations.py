@@ -73,10 +73,14 @@ def generate(
 ) -> list[tuple[list[int], bool]]:
     """Greedy answers of at most ``limit`` tokens: (token ids without the end, whether it ended).
 
-    Prompts are padded on the left and answered together.
+    Prompts are padded on the left and answered together, or each alone where an adapter would
+    look at the others.
     """
     from harness.score.decode import decodes, greedy
+    from harness.score.probe import sees_all
 
+    if len(prompts) > 1 and sees_all(model) is not None:
+        return [generate(model, renderer, [one], limit, progress)[0] for one in prompts]
     asked = padded([renderer.prompt_ids(prompt.messages) for prompt in prompts], limit, renderer)
     asked = replace(asked, ids=asked.ids.to(model.device), mask=asked.mask.to(model.device))
 

@@ -87,7 +87,7 @@ def _fit_precision(variant: Variant, device: Device, found: list[Substitution]) 
 def _fit_training(
     variant: Variant, suite: Suite, model: Model, found: list[Substitution]
 ) -> Training:
-    training = _fit_attention(_fit_soft_prompt(variant, found), found)
+    training = _fit_attention(_fit_method(variant, found), found)
     taken = virtual_tokens(variant.adapter)
     limit = _context(variant, model)
     if limit is not None and training.sequence_length > limit - taken:
@@ -174,15 +174,20 @@ def _fit_attention(training: Training, found: list[Substitution]) -> Training:
     return training.model_copy(update={"packing": False})
 
 
-def _fit_soft_prompt(variant: Variant, found: list[Substitution]) -> Training:
-    """What a soft prompt cannot be trained with is switched off, and said."""
+def _fit_method(variant: Variant, found: list[Substitution]) -> Training:
+    """What the adapter cannot be trained with is switched off, and said."""
     training = variant.training
     needs = needs_of(variant.adapter)
     kind = variant.adapter.type if variant.adapter is not None else ""
+    together = (
+        f"{kind} looks at every token of a row"
+        if needs.sees_all
+        else f"{kind} numbers positions anew"
+    )
     unable = {
         "packing": (
-            needs.virtual_tokens is not None,
-            f"{kind} numbers positions anew, so packed conversations would see each other",
+            needs.virtual_tokens is not None or needs.sees_all,
+            f"{together}, so packed conversations would see each other",
         ),
         "gradient_checkpointing": (
             needs.holds_cache,

@@ -30,7 +30,7 @@ class Needs:
     draws: bool = False
     """Draws random numbers in every forward pass of training."""
     sees_all: bool = False
-    """What it adds to a token depends on every token of the pass: later ones, other rows, padding."""
+    """What it adds to a token depends on every token of the pass: later, padded, of other rows."""
     refused: str | None = None
     """Why no run can train it."""
 
@@ -94,7 +94,7 @@ READS_BASE = (
 STARTS_FROM_BASE = ("mica", "orthogonal")  # initialisations of LoRA, likewise
 # Other schemes than these cannot carry a type: PEFT has no code for their weights, or it fails.
 FOUR_BITS, BITSANDBYTES = ("nf4", "fp4"), ("nf4", "fp4", "int8")
-GROUPED = (*BITSANDBYTES, "int4", "hqq")
+GROUPED = (*BITSANDBYTES, "int4", "hqq", "nvfp4", "mxfp4")
 CARRIED: dict[str, tuple[str, ...]] = {
     "HIRA": BITSANDBYTES,
     "SHIRA": BITSANDBYTES,

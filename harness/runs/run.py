@@ -385,12 +385,15 @@ class Run:
         from safetensors import SafetensorError
 
         from harness.weights.adapter import save_adapter
+        from harness.weights.interpolation import save_positions
 
         self.log.note("saving the adapter")
         scratch = self.folder.path / ".adapter.part"
         shutil.rmtree(scratch, ignore_errors=True)
         try:
             save_adapter(model, scratch)
+            if self.plan.interpolation > 1:
+                save_positions(model.config, scratch)
             for path in scratch.iterdir():
                 _sync(path)
             written = {path.name: file_sha256(path) for path in sorted(scratch.iterdir())}

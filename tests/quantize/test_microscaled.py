@@ -82,7 +82,7 @@ def test_a_cast_of_the_model_does_not_round_scales() -> None:
     layer = layer_of("mxfp4", weight, torch.bfloat16)
     before = layer.dequantized()
     assert before.dtype == torch.bfloat16
-    assert torch.equal(nn.Sequential(layer).half()[0].dequantized(), before)
+    assert torch.equal(layer.half().dequantized(), before)
 
 
 def test_a_weight_beyond_a_block_of_small_ones_costs_nvfp4_less() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from pydantic import JsonValue
 
 from harness.errors import UserError
 from harness.spec.device import Device
@@ -34,6 +37,8 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
     training = _fit_device(training, device, found)
     _tell_context(variant, model, found)
     _tell_router_loss(variant, model, found)
+    decided = _decided(suite, model)
+    _tell_left(variant, {**decided, "seed": seed, "warmup": training.warmup_steps}, found)
     order: dict[str, Any] = {"order": suite.order, "order_seed": suite.order_seed}
     if variant.method == "none":
         shared = {"devices": training.devices, "parallel": training.parallel}
@@ -130,6 +135,32 @@ def _tell_router_loss(variant: Variant, model: Model, found: list[Substitution])
     if variant.method != "none" and model.config.get(key) is True:
         reason = "the loss counts assistant tokens; the term that balances experts is left out"
         found.append(Substitution(key=f"model.{key}", asked=True, used=False, reason=reason))
+
+
+def _decided(suite: Suite, model: Model) -> dict[str, JsonValue]:
+    """What the suite says of what PEFT's experiments set themselves, under their names."""
+    return {
+        "model_id": model.name,
+        "max_steps": suite.budget.steps,
+        "batch_size": suite.budget.batch_size,
+    }
+
+
+def _tell_left(
+    variant: Variant, decided: Mapping[str, JsonValue], found: list[Substitution]
+) -> None:
+    """What another tool's file asks for and a suite decides, so that all variants have the same."""
+    for name in sorted(variant.left.keys() & decided.keys()):
+        asked, used = variant.left[name], decided[name]
+        if asked != used:
+            reason = "the suite decides it for all variants alike"
+            found.append(Substitution(key=name, asked=asked, used=used, reason=reason))
+    others = sorted(variant.left.keys() - decided.keys())
+    if others:
+        reason = "runs are scored and computed in the harness's own way"
+        found.append(
+            Substitution(key=", ".join(others), asked="as written", used=None, reason=reason)
+        )
 
 
 def _context(variant: Variant, model: Model) -> int | None:

@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from harness.report.claims.publish import FINDINGS, findings_of
+from harness.report.claims.publish import FINDINGS, write_findings
 from harness.report.publish import RECORDS, is_published, rebuild_report
 from harness.studies.published import is_published as is_published_study
 from harness.studies.published import rebuild_study
@@ -25,7 +25,7 @@ def rebuild(folder: Path, scratch: Path) -> None:
     else:
         rebuild_report(folder, scratch)
     if (folder / FINDINGS).is_file():
-        (scratch / FINDINGS).write_bytes(findings_of(folder).encode())
+        write_findings(folder, scratch)
 
 
 def report_files(folder: Path) -> dict[str, bytes]:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import numbers
-from harness.cli.display import RunView, title_of
+from harness.cli.run_view import RunView, title_of
 from harness.records.events import Event, RunStarted
 from harness.records.record import RunRecord
 from harness.runs.listener import Listener, RunResult

@@ -35,7 +35,7 @@ def claims(
     ] = [],  # noqa: B006
     publish: Annotated[
         Path | None,
-        typer.Option(help="Write findings.md here, with records that hold no data text."),
+        typer.Option(help="Write FINDINGS.md here, with records that hold no data text."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdicts as JSON.")] = False,
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from harness.cli.app import complain, say
-from harness.cli.display import title_of
+from harness.cli.run_view import title_of
 from harness.records.events import Event, RunStarted
 from harness.records.record import RunRecord
 from harness.records.store import RunStore

@@ -22,8 +22,8 @@ from harness.corpus.splits import (
 )
 from harness.corpus.trees import MessageTree, TreeGrower, prune
 from harness.errors import CorpusError
+from harness.records.corpus_result import CorpusResult
 from harness.records.events import SILENCE, Progress
-from harness.records.record import CorpusResult
 from harness.spec.suite import CorpusSpec
 
 PROGRESS_TREES = 500

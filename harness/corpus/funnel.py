@@ -10,7 +10,7 @@ from harness.corpus.conversation import Conversation
 from harness.corpus.sequences import TrainingRows
 from harness.corpus.tokens import TokenSequence
 from harness.corpus.trees import MessageTree, walk
-from harness.records.record import CorpusResult, FunnelRow
+from harness.records.corpus_result import CorpusResult, FunnelRow
 
 CountTokens = Callable[[Sequence[str]], Sequence[int]]
 

@@ -21,8 +21,8 @@ from harness.corpus.sources import find_source
 from harness.corpus.tokens import TokenSequence
 from harness.errors import HarnessError
 from harness.origin import package_versions, sources_digest
+from harness.records.corpus_result import CorpusResult
 from harness.records.events import Progress
-from harness.records.record import CorpusResult
 from harness.spec.digests import canonical_json
 from harness.spec.storage import read_json, write_json
 from harness.spec.suite import CorpusSpec

@@ -21,8 +21,8 @@ from harness.corpus.sequences import make_training_rows
 from harness.corpus.splits import share_of
 from harness.corpus.tokenised import Tokenised, tokenised_corpus
 from harness.corpus.tokens import TokenSequence
+from harness.records.corpus_result import CorpusResult
 from harness.records.events import SILENCE, Progress
-from harness.records.record import CorpusResult
 from harness.spec.schema import parse
 from harness.spec.suite import Suite
 from harness.spec.variant import Training

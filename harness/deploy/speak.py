@@ -156,7 +156,7 @@ def open_speaker(run: StoredRun, wanted: Wanted, scratch: Path, progress: Progre
     Raises:
         UserError: the run has nothing to deploy, or its method refuses the form.
     """
-    from harness.score.decode import own_settings
+    from harness.score.settings import own_settings
     from harness.weights.fetch import fetch, quiet_libraries
 
     plan = check_deployable(run)

@@ -40,10 +40,11 @@ class Parts:
         """The base model, quantized as planned unless told otherwise, on the plan's device."""
         from harness.weights.load import load_base
 
-        plan = self.plan
+        # a form is what is used elsewhere, with ordinary products
+        precision = self.plan.precision.model_copy(update={"products": "compute"})
         if dtype is not None:
-            precision = plan.precision.model_copy(update={"compute": dtype})
-            plan = plan.model_copy(update={"precision": precision})
+            precision = precision.model_copy(update={"compute": dtype})
+        plan = self.plan.model_copy(update={"precision": precision})
         return load_base(plan, self.source, quantization, trust_remote_code=self.trusted)
 
     def of(self, folder: Path) -> Parts:

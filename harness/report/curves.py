@@ -14,8 +14,9 @@ from harness.report.figures.canvas import Axis, Drawing
 from harness.report.figures.lines import Curves, Line
 from harness.report.figures.multiples import Multiples
 from harness.report.figures.panels import Panels
-from harness.report.rows import Row, flatten, settings
+from harness.report.rows import Row
 from harness.report.scoring import Scoring
+from harness.report.settings import flatten, settings
 from harness.report.validation import validation_blocks
 
 NAMED = 12

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 
 from harness import numbers
-from harness.records.record import CorpusResult, Generation
+from harness.records.corpus_result import CorpusResult
+from harness.records.record import Generation
 from harness.report.blocks import (
     Block,
     Caveat,

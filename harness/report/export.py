@@ -12,8 +12,8 @@ from harness.records.record import RunRecord
 from harness.report.build import Report
 from harness.report.evidence import Evidence
 from harness.report.judging import Difference
-from harness.report.rows import flatten
 from harness.report.scoring import Scoring
+from harness.report.settings import flatten
 
 Format = Literal["json", "csv", "parquet"]
 

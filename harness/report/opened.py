@@ -14,7 +14,8 @@ from harness.report.figures.canvas import PALETTE
 from harness.report.figures.spark import SparkLine, spark
 from harness.report.provenance import flat_plan
 from harness.report.reproduce import commands
-from harness.report.rows import Row, plain
+from harness.report.rows import Row
+from harness.report.settings import plain
 
 LONGEST = 60
 

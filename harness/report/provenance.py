@@ -22,7 +22,8 @@ from harness.report.blocks import (
 )
 from harness.report.cells import ending
 from harness.report.evidence import Evidence
-from harness.report.rows import BESIDE_SETTINGS, Row, alpha_over_rank, flatten, plain
+from harness.report.rows import Row
+from harness.report.settings import BESIDE_SETTINGS, alpha_over_rank, flatten, plain
 
 UNSHOWN = {"schema_version", "variant", "suite", *BESIDE_SETTINGS}
 OF_TRAINING = ("adapter", "budget.", "order", "training.")

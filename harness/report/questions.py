@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.report.judging import Difference, make_difference
-from harness.report.rows import Row, alpha_over_rank, twins, without
+from harness.report.rows import Row, twins
 from harness.report.sample import Sample, Scale
+from harness.report.settings import alpha_over_rank, without
 from harness.report.statistics.effects import Effect
 
 GAIN = "what training gains on the same weights"

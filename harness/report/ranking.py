@@ -31,8 +31,9 @@ from harness.report.cells import (
 )
 from harness.report.evidence import Evidence
 from harness.report.judging import Difference
-from harness.report.rows import MEMORY_KINDS, Row, bits_of, method_of, plain
+from harness.report.rows import MEMORY_KINDS, Row
 from harness.report.scoring import Scoring
+from harness.report.settings import bits_of, method_of, plain
 from harness.report.statistics.effects import FEWEST_CLUSTERS
 from harness.spec.plan import Plan
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 from harness.records.record import PhaseCost, RunRecord
 from harness.records.store import StoredRun
 from harness.report.figures.canvas import Mark
+from harness.report.settings import bits_of, flatten, method_of, plain, settings, without
 from harness.spec.plan import Plan
 
 MARKERS = 8
@@ -26,7 +25,6 @@ MEMORY_KINDS = {
     "peak_resident_bytes": "resident memory of the process",
 }
 TRAINING_PHASES = ("load", "prepare", "train", "validate")
-BESIDE_SETTINGS = frozenset({"seed", "substitutions", "request"})
 
 
 @dataclass(frozen=True)
@@ -192,39 +190,6 @@ def _energy(record: RunRecord) -> float | None:
     return sum(known) if known and whole else None
 
 
-def method_of(plan: Plan) -> str:
-    """How a plan trains, in a word: untrained, full, or the kind of its adapter."""
-    if plan.method == "none":
-        return "untrained"
-    if plan.adapter is None:
-        return plan.method
-    fields = plan.adapter.fields
-    for flag, name in (("use_dora", "dora"), ("use_rslora", "rslora")):
-        if fields.get(flag):
-            return name
-    return plan.adapter.type.lower()
-
-
-def alpha_over_rank(plan: Plan) -> float | None:
-    """The scale LoRA multiplies its product with: alpha/r, or alpha/sqrt(r) with rsLoRA."""
-    if plan.adapter is None:
-        return None
-    fields = plan.adapter.fields
-    alpha, rank = fields.get("lora_alpha"), fields.get("r")
-    if not isinstance(alpha, int | float) or not isinstance(rank, int) or rank <= 0:
-        return None
-    return alpha / (rank**0.5 if fields.get("use_rslora") else rank)
-
-
-def bits_of(plan: Plan) -> int:
-    """Bits of a stored base weight: a setting or the scheme's name says them; else 16."""
-    stated = plan.quantization.settings.get("bits")
-    if isinstance(stated, int):
-        return stated
-    found = re.search(r"[a-z](\d+)", plan.quantization.type)
-    return 16 if plan.quantization.type == "none" or found is None else int(found[1])
-
-
 def memory_kind(rows: Sequence[Row]) -> str:
     """The memory measure that most rows have: the whole device on a GPU, resident on a CPU."""
     for kind in MEMORY_KINDS:
@@ -276,13 +241,6 @@ def _setting(plan: Plan) -> str:
     return json.dumps(settings(plan), sort_keys=True)
 
 
-def settings(plan: Plan, *beside: str) -> dict[str, Any]:
-    """The plan as data without what two runs of a row may differ in, and without ``beside``."""
-    data = plan.model_dump(mode="json", exclude={*BESIDE_SETTINGS, *beside})
-    data["score"].pop("primary")
-    return data
-
-
 def _labels(variant: str, groups: Sequence[Sequence[StoredRun]]) -> list[str]:
     if len(groups) == 1:
         return [variant]
@@ -304,32 +262,9 @@ def _labels(variant: str, groups: Sequence[Sequence[StoredRun]]) -> list[str]:
     ]
 
 
-def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys to leaf values; lists are leaves."""
-    flat: dict[str, Any] = {}
-    for key, value in data.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
-def plain(value: object) -> str:
-    """A plan value as a person would write it; a path shows its last part only."""
-    if isinstance(value, str):
-        return value.rsplit("/", 1)[-1] if "/" in value and not value.startswith("hub:") else value
-    return "–" if value is None else json.dumps(value, ensure_ascii=False)
-
-
 def twins(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
     """Ordered pairs of rows whose plans differ in quantization only."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(without(row.plan, "quantization"), []).append(row)
     return [(a, b) for members in groups.values() for a in members for b in members if a is not b]
-
-
-def without(plan: Plan, *keys: str) -> str:
-    """A plan's settings but for the variant's name and some keys, as one text."""
-    return json.dumps(settings(plan, "variant", *keys), sort_keys=True)

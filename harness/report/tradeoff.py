@@ -13,8 +13,9 @@ from harness.report.evidence import Evidence
 from harness.report.figures.canvas import Axis
 from harness.report.figures.scatter import Point, Scatter
 from harness.report.recommend import recommend
-from harness.report.rows import MEMORY_KINDS, Row, method_of
+from harness.report.rows import MEMORY_KINDS, Row
 from harness.report.scoring import Scoring
+from harness.report.settings import method_of
 from harness.report.ties import CostOrder, energy_order, memory_order, time_order
 
 

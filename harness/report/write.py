@@ -58,18 +58,10 @@ def write_report(
     Raises:
         StorageError: the folder cannot be written.
     """
-    drawn = {figure.name: draw.draw(figure.drawing, figure.alt) for figure in _figures(report)}
-    files: dict[str, bytes] = {}
-    for name, (vector, raster) in drawn.items():
-        files[f"{name}.svg"] = vector
-        files[f"{name}.dark.svg"] = draw.darken(vector)
-        files[f"{name}.png"] = raster
-    for name, data in files.items():
-        write_bytes(folder / "figures" / name, data)
+    vectors = {figure.name: write_figure(figure, folder) for figure in _figures(report)}
     for old in (folder / "figures").glob("*.*"):
-        if old.suffix in (".svg", ".png") and old.name not in files:
+        if old.suffix in (".svg", ".png") and old.name.partition(".")[0] not in vectors:
             old.unlink()
-    vectors = {name: vector for name, (vector, _) in drawn.items()}
     links = () if items is None else (("Items", ITEMS),)
     place = folder if linked else None
     page = html_page(report, _pictures(report, vectors), links=links, place=place)
@@ -81,6 +73,15 @@ def write_report(
     write_bytes(folder / "report.md", markdown_page(report).encode())
     write_bytes(folder / METHODS, _methods().read_bytes())
     return folder / "report.md"
+
+
+def write_figure(figure: Figure, folder: Path) -> bytes:
+    """Write a figure below ``figures/`` as SVG for light and dark pages and as PNG; the SVG."""
+    vector, raster = draw.draw(figure.drawing, figure.alt)
+    files = {"svg": vector, "dark.svg": draw.darken(vector), "png": raster}
+    for ending, data in files.items():
+        write_bytes(folder / "figures" / f"{figure.name}.{ending}", data)
+    return vector
 
 
 class Gallery:

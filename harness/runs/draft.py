@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.records.corpus_result import CorpusResult
 from harness.records.events import (
     EventLog,
     PhaseEnded,
@@ -14,7 +15,6 @@ from harness.records.events import (
 )
 from harness.records.record import (
     Census,
-    CorpusResult,
     Environment,
     Generation,
     MemoryPrediction,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.cache import Reuse
-from harness.errors import StorageError, Unpredicted
+from harness.errors import Unpredicted
 from harness.parallel.ranks import ALONE, Ranks, first, told_index
 from harness.records.record import PhaseName
 from harness.records.store import RunFolder
@@ -21,7 +19,6 @@ from harness.runs.draft import Draft, RunLog
 from harness.runs.kept import Kept, PhaseResult
 from harness.runs.options import RunOptions
 from harness.runs.validator import Validator
-from harness.spec.digests import file_sha256
 from harness.spec.plan import Plan
 
 if TYPE_CHECKING:
@@ -382,32 +379,9 @@ class Run:
         """Leave the adapter in the run's folder."""
         if self.plan.method != "adapter":
             return
-        from safetensors import SafetensorError
-
-        from harness.weights.adapter import save_adapter
-        from harness.weights.interpolation import save_positions
+        from harness.runs.saving import save_whole
 
         self.log.note("saving the adapter")
-        scratch = self.folder.path / ".adapter.part"
-        shutil.rmtree(scratch, ignore_errors=True)
-        try:
-            save_adapter(model, scratch)
-            if self.plan.interpolation > 1:
-                save_positions(model.config, scratch)
-            for path in scratch.iterdir():
-                _sync(path)
-            written = {path.name: file_sha256(path) for path in sorted(scratch.iterdir())}
-            shutil.rmtree(self.folder.adapter, ignore_errors=True)
-            scratch.replace(self.folder.adapter)
-        except (OSError, SafetensorError) as error:
-            shutil.rmtree(scratch, ignore_errors=True)
-            raise StorageError(f"cannot write the adapter: {error}", where=scratch) from error
-        weights = self.folder.adapter.glob("*.safetensors")
-        self.draft.adapter_bytes = sum(path.stat().st_size for path in weights)
-        self.draft.adapter_sha256 = written
-
-
-def _sync(path: Path) -> None:
-    """Have the system write the file to the disk now."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+        self.draft.adapter_sha256, self.draft.adapter_bytes = save_whole(
+            model, self.folder, interpolated=self.plan.interpolation > 1
+        )

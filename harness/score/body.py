@@ -237,6 +237,18 @@ class TreeBody(RowsBody):
         )
         return cache
 
+    @property
+    def attention(self) -> str:
+        """Transformers' name of the attention that the model runs."""
+        return str(self._config.get_text_config()._attn_implementation)  # noqa: SLF001
+
+    def continued(self, ids: torch.Tensor, positions: torch.Tensor, cache: Any) -> torch.Tensor:
+        """Hidden states [rows, 1, width] of one more token [rows, 1] of each row of a cache."""
+        states: torch.Tensor = self._decoder(
+            input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True
+        ).last_hidden_state
+        return states
+
     def run_tree(self, cache: Any, base: int, layout: Layout) -> torch.Tensor:
         """See :class:`Body`.
 
@@ -248,7 +260,7 @@ class TreeBody(RowsBody):
         cache = DynamicCache() if cache is None else cache
         _crop(cache, base)
         tree = TreeMask(base, layout, self.device)
-        with tree_masks(self._config.get_text_config()._attn_implementation, tree):  # noqa: SLF001
+        with tree_masks(self.attention, tree):
             states: torch.Tensor = self._decoder(
                 input_ids=_ids(layout.tokens, self.device)[None],
                 position_ids=_ids(layout.depths, self.device)[None],

@@ -17,10 +17,13 @@ from pydantic import JsonValue
 from harness.errors import RunError, UserError
 from harness.score.likelihood import Likelihood, Query
 from harness.score.probe import sees_all, soft_prompt_tokens
+from harness.score.together import Together
+from harness.score.until import Wanted
 
 Encoded = tuple[tuple[str, str], list[int], list[int]]
 GENERATED_AT_ONCE = 16
 TOKENISED_AT_ONCE = 256  # texts
+OWN = "lm-eval's own"
 
 
 class PlainLM(HFLM):  # type: ignore[misc]  # lm_eval is untyped
@@ -41,11 +44,12 @@ class PlainLM(HFLM):  # type: ignore[misc]  # lm_eval is untyped
         self.batch_size_per_gpu: int = 1
         self.cut_requests = 0
         self.cut_tokens = 0
+        self.answer_details: dict[str, JsonValue] = {"answers": OWN}
 
     @property
     def details(self) -> dict[str, JsonValue]:
         """How log-likelihoods were computed, for the details of a score."""
-        found: dict[str, JsonValue] = {"passes": "lm-eval's own"}
+        found: dict[str, JsonValue] = {"passes": OWN}
         return found | ({"virtual_tokens": self._virtual_tokens} if self._virtual_tokens else {})
 
     @property
@@ -60,6 +64,58 @@ class PlainLM(HFLM):  # type: ignore[misc]  # lm_eval is untyped
         found: list[tuple[float, bool]] = super()._loglikelihood_tokens(
             requests, disable_tqdm=disable_tqdm, override_bs=override_bs
         )
+        return found
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        """See lm-eval's; prompts that it cuts are counted."""
+        self._count_cut_prompts(requests)
+        found: list[str] = super().generate_until(requests, disable_tqdm)
+        return found
+
+    def wanted(self, settings: dict[str, Any]) -> Wanted:
+        """What a request's settings ask for."""
+        end = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
+        return Wanted.of(settings, self.max_gen_toks, end)
+
+    def prompts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokens of prompts to be continued, as lm-eval has them of each alone."""
+        marked = [
+            has_bos_prefix(text, getattr(self.tokenizer, "bos_token", None)) for text in texts
+        ]
+        found = self._tokenised(texts, marked)
+        return [found[text] for text in texts]
+
+    def _count_cut_prompts(self, requests: Sequence[Any]) -> None:
+        texts = list(dict.fromkeys(request.args[0] for request in requests))
+        sizes = dict(zip(texts, map(len, self.prompts(texts)), strict=True))
+        for context, settings in (request.args for request in requests):
+            limit = self.wanted(settings).limit
+            if limit >= self.max_length:
+                raise UserError(
+                    f"an answer of up to {limit} tokens",
+                    expected=f"fewer than {self.max_length}, the model's context",
+                    hint="leave the task out, or take a model with a longer context",
+                )
+            surplus = sizes[context] + limit - self.max_length
+            if surplus > 0:
+                self.cut_requests += 1
+                self.cut_tokens += surplus
+
+    def _tokenised(self, texts: Sequence[str], marked: Sequence[bool]) -> dict[str, list[int]]:
+        """Tokens of each text, many at a time; marked ones begin with a token of their own.
+
+        The tokenizer works on a batch in parallel. What it keeps of a text beside its tokens is
+        large, so a batch is small.
+        """
+        usual = {} if self.add_bos_token is None else {"add_special_tokens": self.add_bos_token}
+        found: dict[str, list[int]] = {}
+        for chosen, settings in ((False, usual), (True, {"add_special_tokens": False})):
+            group = [text for text, mark in zip(texts, marked, strict=True) if mark is chosen]
+            for first in range(0, len(group), TOKENISED_AT_ONCE):
+                part = group[first : first + TOKENISED_AT_ONCE]
+                with _parallel_tokenizer():
+                    encoded = self.tokenizer(part, return_attention_mask=False, **settings)
+                found.update(zip(part, encoded["input_ids"], strict=True))
         return found
 
     def _count_cuts(self, requests: Sequence[Encoded]) -> None:
@@ -90,7 +146,6 @@ class FastLM(PlainLM):
         super().__init__(model, tokenizer)
         self._likelihood = likelihood
         self._encodings: dict[str, list[int]] | None = None
-        self._answered_at_once = GENERATED_AT_ONCE if sees_all(model) is None else 1
 
     @property
     def details(self) -> dict[str, JsonValue]:
@@ -109,25 +164,9 @@ class FastLM(PlainLM):
         return found
 
     def _encode_all(self, texts: list[str]) -> dict[str, list[int]]:
-        """Tokens of each text as lm-eval's ``tok_encode`` has them, many at a time.
-
-        The tokenizer works on a batch in parallel. What it keeps of a text beside its tokens is
-        large, so a batch is small.
-        """
+        """Tokens of each text as lm-eval's ``tok_encode`` has them."""
         start = self.tokenizer.decode(self.prefix_token_id)
-        usual = {} if self.add_bos_token is None else {"add_special_tokens": self.add_bos_token}
-        marked = {text for text in texts if has_bos_prefix(text, start)}
-        found: dict[str, list[int]] = {}
-        for settings, group in (
-            (usual, [text for text in texts if text not in marked]),
-            ({"add_special_tokens": False}, sorted(marked)),
-        ):
-            for first in range(0, len(group), TOKENISED_AT_ONCE):
-                part = group[first : first + TOKENISED_AT_ONCE]
-                with _parallel_tokenizer():
-                    encoded = self.tokenizer(part, return_attention_mask=False, **settings)
-                found.update(zip(part, encoded["input_ids"], strict=True))
-        return found
+        return self._tokenised(texts, [has_bos_prefix(text, start) for text in texts])
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
         """Log-likelihood of each whole text; the windows of all texts are batched together."""
@@ -152,19 +191,28 @@ class FastLM(PlainLM):
                 places[key] = len(distinct)
                 distinct.append(request)
             owners.append(places[key])
+        self._count_cut_prompts(requests)
         longest = max(len(self.tok_encode(request.args[0])) for request in distinct)
-        size = max(1, min(self._answered_at_once, self._likelihood.batch_tokens // longest))
+        size = max(1, min(GENERATED_AT_ONCE, self._likelihood.batch_tokens // longest))
+        # padding would lie between a soft prompt and the text, and some adapters look at all rows
+        if self._virtual_tokens or sees_all(self.model) is not None:
+            size = 1
         found = self._answered(distinct, size, disable_tqdm)
         return [found[owner] for owner in owners]
 
     def _answered(self, requests: list[Any], size: int, disable_tqdm: bool) -> list[str]:
-        """Continuations of distinct prompts, ``size`` at a time."""
+        """Continuations of distinct prompts; where lm-eval answers them, ``size`` at a time."""
+        together = Together(self, self._likelihood)
+        found = together.answers([request.args for request in requests])
+        self.answer_details = together.details
+        if found is not None:
+            return found
         kept, self.batch_size_per_gpu = self.batch_size_per_gpu, size
         try:
-            found: list[str] = super().generate_until(requests, disable_tqdm)
+            left: list[str] = HFLM.generate_until(self, requests, disable_tqdm)
         finally:
             self.batch_size_per_gpu = kept
-        return found
+        return left
 
     def tok_encode(
         self,

@@ -88,7 +88,8 @@ def evaluate(task: Task, loaded: Loaded, lm: Any, details: dict[str, JsonValue])
     _check_finite(results["samples"])
     details = {
         **details,
-        **(lm.details if _asks_likelihoods(loaded) else {}),
+        **(lm.details if "loglikelihood" in _asked_types(loaded) else {}),
+        **(lm.answer_details if "generate_until" in _asked_types(loaded) else {}),
         "lm_eval": version("lm-eval"),
         "limit": task.limit,
         "chat_template": task.apply_chat_template,
@@ -98,8 +99,11 @@ def evaluate(task: Task, loaded: Loaded, lm: Any, details: dict[str, JsonValue])
     return Evaluated(task, loaded, results, details)
 
 
-def _asks_likelihoods(loaded: Loaded) -> bool:
-    return any(leaf.OUTPUT_TYPE != "generate_until" for leaf in loaded.tasks.values())
+def _asked_types(loaded: Loaded) -> set[str]:
+    """Whether a task asks for answers, for log-likelihoods or for both."""
+    kinds = {leaf.OUTPUT_TYPE for leaf in loaded.tasks.values()}
+    answers = {"generate_until"} & kinds
+    return answers | ({"loglikelihood"} if kinds - answers else set())
 
 
 def _check_finite(samples: dict[str, list[Sample]]) -> None:

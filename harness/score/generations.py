@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from harness.score.subject import Scores, Taking
 from harness.spec.suite import CorpusSpec
 
 if TYPE_CHECKING:
-    from harness.score.decode import PaddedPrompts
+    from harness.score.likelihood import Likelihood
 
 TASK = "generations"
 CHRF = Metric(TASK, "chrf", "points", "higher")
@@ -39,7 +39,7 @@ class Prompt:
 
 def answered_prompts(taking: Taking) -> Scores:
     """Answers to prompts of the held-out part of the corpus, or of the bundled sample."""
-    from harness.score.decode import own_settings
+    from harness.score.settings import own_settings
 
     subject, spec = taking.subject, taking.subject.plan.score
     taking.progress.note("answering prompts")
@@ -47,7 +47,7 @@ def answered_prompts(taking: Taking) -> Scores:
     corpus = subject.corpus if own else build_corpus(CorpusSpec(source="sample"))
     prompts = choose_prompts(corpus.held_out, spec.generations)
     limit = spec.max_new_tokens
-    answers = generate(subject.model, subject.renderer, prompts, limit, taking.progress)
+    answers = generate(subject.model, subject.renderer, prompts, limit, taking.likelihood)
     settings = own_settings(subject.model)
     how = {
         "prompts": spec.prompts,
@@ -69,53 +69,58 @@ def choose_prompts(conversations: Sequence[Conversation], count: int) -> list[Pr
 
 
 def generate(
-    model: Any, renderer: Renderer, prompts: Sequence[Prompt], limit: int, progress: Progress
+    model: Any,
+    renderer: Renderer,
+    prompts: Sequence[Prompt],
+    limit: int,
+    likelihood: Likelihood,
 ) -> list[tuple[list[int], bool]]:
     """Greedy answers of at most ``limit`` tokens: (token ids without the end, whether it ended).
 
-    Prompts are padded on the left and answered together, or each alone where an adapter would
-    look at the others.
+    ``likelihood`` runs the model; what it cannot run is left to transformers.
     """
-    from harness.score.decode import decodes, greedy
-    from harness.score.probe import sees_all
+    from harness.score.answers import Answers, Ask
+    from harness.score.probe import sees_all, soft_prompt_tokens
+    from harness.score.together import why_not
 
-    if len(prompts) > 1 and sees_all(model) is not None:
-        return [generate(model, renderer, [one], limit, progress)[0] for one in prompts]
-    asked = padded([renderer.prompt_ids(prompt.messages) for prompt in prompts], limit, renderer)
-    asked = replace(asked, ids=asked.ids.to(model.device), mask=asked.mask.to(model.device))
+    rows = [renderer.prompt_ids(prompt.messages) for prompt in prompts]
+    end, tree = renderer.end_of_turn_id, likelihood.tree
 
-    def tell(done: int) -> None:
-        progress.advance(done, limit)
+    def over(tokens: list[int], _: int) -> int | None:
+        return tokens.index(end) + 1 if end in tokens else None
 
-    # On a CPU launches cost nothing, and a cache that grows is never longer than it needs to be.
-    if asked.ids.is_cuda and decodes(model):
-        out = greedy(model, asked, tell)
-    else:
-        out = _generate(model, asked, renderer.pad_id, tell)
-    return [_until_end(row, asked.end) for row in out.tolist()]
+    found: list[list[int]] | None = None
+    if tree is not None and why_not(model, likelihood, max(map(len, rows)) + limit) is None:
+        answers = Answers(tree, likelihood.pass_tokens, likelihood.progress)
+        asks = [Ask(np.array(row, np.int64), limit, over) for row in rows]
+        found = answers.answered(asks)
+    if found is None:
+        # Padding would lie between a soft prompt and the text, and some adapters look at all rows.
+        alone = soft_prompt_tokens(model) or sees_all(model) is not None
+        groups = [[row] for row in rows] if alone else [rows]
+        found = []
+        for group in groups:
+            found += _generate(model, group, limit, renderer, likelihood.progress)
+    return [_until_end(row, end) for row in found]
 
 
-def padded(rows: Sequence[Sequence[int]], limit: int, renderer: Renderer) -> PaddedPrompts:
-    """Prompts of unequal length, padded on the left."""
+def _generate(
+    model: Any,
+    rows: Sequence[Sequence[int]],
+    limit: int,
+    renderer: Renderer,
+    progress: Progress,
+) -> list[list[int]]:
+    """Answers by transformers' own loop, which takes every model; padded on the left."""
     import torch
+    from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
-    from harness.score.decode import PaddedPrompts
-
-    width = max(len(row) for row in rows)
+    width = max(map(len, rows))
     ids = torch.full((len(rows), width), renderer.pad_id)
     mask = torch.zeros_like(ids)
     for index, row in enumerate(rows):
         ids[index, width - len(row) :] = torch.tensor(row)
         mask[index, width - len(row) :] = 1
-    return PaddedPrompts(ids, mask, limit, renderer.end_of_turn_id)
-
-
-def _generate(model: Any, asked: PaddedPrompts, pad_id: int, tell: Callable[[int], None]) -> Any:
-    """Answers by transformers' own loop, which takes every model."""
-    import torch
-    from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
-
-    width = asked.ids.shape[1]
 
     class Teller(StoppingCriteria):  # type: ignore[misc]  # transformers is untyped
         """Reports each token; never stops."""
@@ -125,25 +130,26 @@ def _generate(model: Any, asked: PaddedPrompts, pad_id: int, tell: Callable[[int
         def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:  # noqa: ARG002
             if time.monotonic() - self.told > 0.5:
                 self.told = time.monotonic()
-                tell(input_ids.shape[1] - width)
+                progress.advance(input_ids.shape[1] - width, limit)
             return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
     settings = GenerationConfig(
-        max_new_tokens=asked.limit,
+        max_new_tokens=limit,
         do_sample=False,
         num_beams=1,
-        eos_token_id=asked.end,
-        pad_token_id=pad_id,
+        eos_token_id=renderer.end_of_turn_id,
+        pad_token_id=renderer.pad_id,
         use_cache=True,
     )
     with torch.inference_mode():
         out = model.generate(
-            input_ids=asked.ids,
-            attention_mask=asked.mask,
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
             generation_config=settings,
             stopping_criteria=StoppingCriteriaList([Teller()]),
         )
-    return out[:, width:]
+    found: list[list[int]] = out[:, width:].tolist()
+    return found
 
 
 def _until_end(tokens: list[int], end: int) -> tuple[list[int], bool]:

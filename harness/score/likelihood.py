@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from harness.errors import DivergedError
 from harness.records.events import Progress
-from harness.score.body import Body, RowsBody, WholeBody
+from harness.score.body import Body, RowsBody, TreeBody, WholeBody
 from harness.score.prefixes import (
     Extend,
     IntArray,
@@ -111,6 +111,31 @@ class Likelihood:
         if self._virtual_tokens:
             found["virtual_tokens"] = self._virtual_tokens
         return found if self._reason is None else {**found, "passes_reason": self._reason}
+
+    @property
+    def tree(self) -> TreeBody | None:
+        """The model as what runs shared prefixes; None where it does not."""
+        return self._body if isinstance(self._body, TreeBody) else None
+
+    @property
+    def reason(self) -> str | None:
+        """Why sequences are run with more work than others."""
+        return self._reason
+
+    @property
+    def pass_tokens(self) -> int:
+        """Tokens of one pass at most, as this device runs them."""
+        return self._budget
+
+    @property
+    def stretches_after(self) -> int | None:
+        """See :func:`harness.score.probe.stretches_after`."""
+        return self._stretches_after
+
+    @property
+    def progress(self) -> Progress:
+        """Whom to tell how far it is."""
+        return self._progress
 
     @torch.inference_mode()
     def answer(self, queries: Sequence[Query]) -> list[TargetScores]:

@@ -63,18 +63,26 @@ def tree_masks(implementation: str, tree: TreeMask) -> Iterator[None]:
     Raises:
         ValueError: transformers makes no mask tensors for this implementation.
     """
-    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
     if implementation not in ("sdpa", "eager"):
         msg = f"attention {implementation!r} takes no mask of its own"
         raise ValueError(msg)
     before = ALL_MASK_ATTENTION_FUNCTIONS[implementation]
-    local = AttentionMaskInterface()[implementation] is not before
-    ALL_MASK_ATTENTION_FUNCTIONS[implementation] = tree.wrap(before)
+    with replaced(ALL_MASK_ATTENTION_FUNCTIONS, implementation, tree.wrap(before)):
+        yield
+
+
+@contextmanager
+def replaced(interface: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
+    """While this is open, one of transformers' interfaces has ``function`` under ``name``."""
+    overlaid = interface._local_mapping  # noqa: SLF001 - what stands before the registered ones
+    before = overlaid.get(name)
+    overlaid[name] = function
     try:
         yield
     finally:
-        if local:
-            ALL_MASK_ATTENTION_FUNCTIONS[implementation] = before
+        if before is None:
+            del overlaid[name]
         else:
-            del ALL_MASK_ATTENTION_FUNCTIONS[implementation]
+            overlaid[name] = before

@@ -15,7 +15,12 @@ from harness.spec.methods import needs_of
 from harness.spec.variant import Adapter
 
 TOLERANCE = 2e-4  # of float32 logits, relative to the largest; a wrong mask is off by far more
-ROUGH = 0.1  # of 16-bit logits: root mean square of the difference over that of the logits
+# Of 16-bit logits, the median over a stretch of positions of |difference| / |own logits|, both
+# without their mean over the words. On random tokens rounding alone makes it 0.03 to 0.12
+# (SmolLM2 in bfloat16, NF4 and FP4 against float32, single positions up to 0.55); a branch that
+# sees its neighbour makes it 0.3 to 1.2, positions off by eight 0.3 to 0.5.
+ROUGH = 0.25
+SHARED, BRANCH = 16, 8  # tokens that the first two inputs of a trial share, and their rest
 CANNOT = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError,
           ValueError)  # fmt: skip
 
@@ -35,8 +40,9 @@ def find_ways(model: Any) -> Ways:
     if (mixing := sees_all(model)) is not None:
         return Ways((whole,), f"what {mixing} adds to a token depends on every token of the pass")
     words = int(model.config.get_text_config().vocab_size)
-    drawn = np.random.default_rng(0).integers(0, words, 24)
-    inputs = [drawn[:16], np.concatenate([drawn[:12], drawn[16:20]]), drawn[4:]]
+    drawn = np.random.default_rng(0).integers(0, words, SHARED + 2 * BRANCH)
+    second = np.concatenate([drawn[:SHARED], drawn[-BRANCH:]])
+    inputs = [drawn[: SHARED + BRANCH], second, drawn[BRANCH:]]
     own = torch.cat([whole.run_rows([row]) for row in inputs]).float()
     rows, reason = _try(lambda: RowsBody(model), lambda body: _side_by_side(body, inputs), own)
     if rows is None:
@@ -60,14 +66,20 @@ def _has_masks_of_its_own(model: Any) -> bool:
 
 
 def same(ours: torch.Tensor, theirs: torch.Tensor, *, exact: bool) -> bool:
-    """Whether logits [m, words] agree to rounding; ``exact`` for float32 arithmetic."""
+    """Whether logits [m, words] agree to rounding; ``exact`` for float32 arithmetic.
+
+    In 16 bits every stretch of ``BRANCH`` positions is judged by its median: rounding can upset
+    single positions, a wrong mask or wrong positions upset all that follow.
+    """
     ours, theirs = ours.float(), theirs.float()
-    apart = ours - theirs
     if exact:
         largest = max(1.0, float(theirs.abs().max()))
-        return bool(apart.abs().max() <= TOLERANCE * largest)
-    spread = (theirs - theirs.mean(dim=-1, keepdim=True)).square().mean().sqrt()
-    return bool(apart.square().mean().sqrt() <= ROUGH * spread)
+        return bool((ours - theirs).abs().max() <= TOLERANCE * largest)
+    spread = theirs - theirs.mean(dim=-1, keepdim=True)
+    apart = ours - theirs
+    apart = apart - apart.mean(dim=-1, keepdim=True)
+    relative = apart.norm(dim=-1) / spread.norm(dim=-1).clamp_min(torch.finfo(spread.dtype).tiny)
+    return all(bool(part.median() <= ROUGH) for part in relative.split(BRANCH))
 
 
 def soft_prompt_tokens(model: Any) -> int:

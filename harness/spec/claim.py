@@ -131,6 +131,13 @@ AnyCheck = Annotated[
 ]
 
 
+class Advice(Frozen):
+    """What to do where a claim holds, and where it does not."""
+
+    reproduced: str = ""
+    contradicted: str = ""
+
+
 class Claim(Frozen):
     """A published sentence, its source and numbers, and what would show it to be true or false.
 
@@ -148,6 +155,7 @@ class Claim(Frozen):
         description="it says what can happen: runs in which it does not leave it undecided",
     )
     note: str = Field(default="", description="what a reader of the verdict must know")
+    advice: Advice = Field(default=Advice(), description="what follows from a verdict, in practice")
 
 
 def holds(condition: str, settings: Mapping[str, Any]) -> bool:

@@ -14,6 +14,8 @@ from pydantic import Field
 from harness.errors import UserError
 from harness.spec.schema import Frozen
 
+FLOAT8_CAPABILITY = (8, 9)  # from this compute capability on, GPUs multiply eight-bit floats
+
 
 class Device(Frozen):
     """The device of a plan. Part of the fingerprint, since results differ between devices."""
@@ -22,6 +24,7 @@ class Device(Frozen):
     name: str
     memory_bytes: int | None = Field(default=None, description="of the GPU, or of the machine")
     bfloat16: bool = Field(description="fast in hardware: AVX512-BF16, AMX, SVE-BF16, Ampere on")
+    float8: bool = Field(default=False, description="products of eight-bit floats: Ada on")
     threads: int | None = Field(default=None, description="torch threads; CPU only")
 
 
@@ -209,12 +212,13 @@ def _described(handle: Any) -> Device | None:
     import pynvml
 
     try:
-        major, _ = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+        capability = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
         return Device(
             kind="cuda",
             name=str(pynvml.nvmlDeviceGetName(handle)),
             memory_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
-            bfloat16=major >= 8,
+            bfloat16=tuple(capability) >= (8, 0),
+            float8=tuple(capability) >= FLOAT8_CAPABILITY,
         )
     except pynvml.NVMLError:
         return None

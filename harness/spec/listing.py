@@ -33,6 +33,8 @@ def variants_markdown() -> str:
         base: str = variant.precision.compute
         if variant.quantization.type != "none":
             base = variant.quantization.label
+        if variant.precision.products != "compute":
+            base += f", {variant.precision.products} products"
         adapter = variant.adapter
         trained = {"none": "nothing", "full": "every weight"}.get(variant.method)
         if adapter is not None:

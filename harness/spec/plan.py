@@ -128,6 +128,8 @@ class Plan(Versioned):
             base["device"] = {**base["device"], "threads": self.threads}
         if self.interpolation > 1:
             base["interpolation"] = self.interpolation
+        if self.precision.products != "compute":
+            base["products"] = self.precision.products
         base["compute"], base["stored"] = self.precision.compute, self.stored
         return data_fingerprint(base)
 
@@ -150,6 +152,7 @@ UNDECIDING = (
     "score.data_folder",
     "score.include_path",
     "score.primary",
+    "device.float8",
 )
 
 # Settings that came after the first records. Each is left out while it is at its default, which is
@@ -165,6 +168,7 @@ NEWER = (
     "score.also",
     "score.split",
     "interpolation",
+    "precision.products",
     "training.attention",
     "training.attention_groups",
     "training.kept_layers",

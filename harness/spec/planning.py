@@ -14,6 +14,7 @@ from harness.spec.model import Model, context_of
 from harness.spec.parallel import parallel_refusal
 from harness.spec.plan import Plan, Substitution
 from harness.spec.plan_digests import corpus_sha256, data_sha256, model_sha256
+from harness.spec.products import products_refusal
 from harness.spec.schemes import check_usable
 from harness.spec.suite import Budget, Suite, Validation
 from harness.spec.variant import Precision, Training, Variant
@@ -30,6 +31,13 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
     check_usable(variant.quantization, device)
     found: list[Substitution] = []
     precision = _fit_precision(variant, device, found)
+    refused = products_refusal(variant, precision, device)
+    if refused is not None:
+        raise UserError(
+            f"no products of eight-bit floats for variant {variant.name}: {refused}",
+            where="precision.products",
+            hint='use precision.products = "compute"',
+        )
     refused = parallel_refusal(variant, suite.score.forms)
     if refused is not None:
         raise UserError(refused, where=f"[training] of variant {variant.name}")

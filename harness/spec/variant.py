@@ -67,6 +67,12 @@ class Precision(Frozen):
 
     compute: Dtype = "bfloat16"
     trainable: Dtype = "float32"
+    products: Literal["compute", "float8"] = Field(
+        default="compute",
+        description="of frozen linear layers, forwards and for the gradient of their input: in "
+        '"compute", or of inputs and weights rounded to eight-bit floats. Scores of the trained '
+        "model are taken with the same; merged and exported forms have ordinary products",
+    )
 
 
 class Adapter(Frozen):

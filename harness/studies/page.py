@@ -21,8 +21,9 @@ from harness.report.blocks import (
     strong,
     unknown,
 )
-from harness.report.figures.canvas import Axis, Mark
+from harness.report.figures.canvas import Axis, Drawing, Mark
 from harness.report.figures.lines import Curves, Line
+from harness.report.figures.multiples import SHOWN_ABOVE_BEST, Multiples
 from harness.report.ranking import packed_base
 from harness.report.rows import COLOURS, MARKERS
 from harness.studies.agenda import Agenda, Standing
@@ -33,6 +34,7 @@ from harness.studies.steering import Steering
 from harness.studies.versions import mixture
 
 TONES: dict[str, Tone] = {"better": "good", "worse": "bad", "undecided": "muted"}
+MOST_CURVES = 8  # in one plane; more are drawn in panels of their own
 SHARED_ERROR = (
     "Error is shared between looks by Lan and DeMets's spending function and between variants by "
     "Holm's method; nine tenths of it are planned, one tenth is kept for decisions taken while "
@@ -184,23 +186,34 @@ def _rates_section(agenda: Agenda) -> Section | None:
         alt = "Validation perplexity by learning rate: " + "; ".join(
             f"{label} best at {found.best:g}" for label, found in searches.items() if found.best
         )
-        drawing = Curves(
-            Axis("learning rate, power of ten"),
-            Axis("validation perplexity", "lower"),
-            drawn,
-            marked=True,
-        )
+        drawing = _rates_drawing(drawn, agenda.comparison.study.reference)
         blocks.append(Figure("rates", "Validation perplexity by learning rate", alt, drawing))
     blocks.append(_trials_table(searches))
     return Section("rates", "Quality by learning rate", tuple(blocks))
 
 
+def _rates_drawing(drawn: tuple[Line, ...], reference: str) -> Drawing:
+    """Curves in one plane, or in panels where they are too many to be told apart."""
+    x = Axis("learning rate, power of ten")
+    if len(drawn) <= MOST_CURVES:
+        return Curves(x, Axis("validation perplexity", "lower"), drawn, marked=True)
+    highest = max(min(line.y) for line in drawn) * SHOWN_ABOVE_BEST
+    y = Axis(f"validation perplexity (cut off at {numbers.number(highest)})")
+    return Multiples(x, y, drawn, reference, marked=True, highest=highest)
+
+
 def _widened(searches: dict[str, Search]) -> Iterator[str]:
-    for label, found in searches.items():
-        if found.widened:
-            rates = ", ".join(f"{rate:g}" for rate in found.widened)
-            end = "it is still at the edge" if found.edge else "it then lay inside"
-            yield f"{label}: the best rate lay at the edge, so {rates} was tried too; {end}."
+    """Whose best rate lay at the edge of the grid, and whether it still does."""
+    for edge, end in ((False, "it then lay inside"), (True, "it is still at the edge")):
+        found = {
+            name: one for name, one in searches.items() if one.widened and bool(one.edge) == edge
+        }
+        if found:
+            tried = ", ".join(
+                f"{name} ({', '.join(f'{rate:g}' for rate in one.widened)})"
+                for name, one in found.items()
+            )
+            yield f"The best rate lay at the edge, so one beyond it was tried, and {end}: {tried}."
 
 
 def _trials_table(searches: dict[str, Search]) -> Table:

@@ -27,6 +27,8 @@ def take_census(model: nn.Module) -> Census:
     (:meth:`harness.quantize.scheme.Scheme.weigh`). A model that several devices share is counted
     whole.
     """
+    from harness.quantize.float8 import rounds
+
     elements: dict[Key, int] = defaultdict(int)
     size: dict[Key, int] = defaultdict(int)
     compute: set[str] = set()
@@ -35,6 +37,7 @@ def take_census(model: nn.Module) -> Census:
         (_name(one.dtype), _weigh(one, module, known), one.requires_grad)
         for _, one, module in own_parameters(model)
     ]
+    rounding = any(rounds(module) for module in model.modules())
     spread = [(one.dtype, one.weighed, False) for one in held_parameters(model)]
     for dtype, found, trainable in (*whole, *spread):
         key = (dtype, found.quantization, trainable)
@@ -52,6 +55,7 @@ def take_census(model: nn.Module) -> Census:
         )
         for key in sorted(elements)
     )
+    compute = {"float8"} if rounding else compute
     return Census(rows=rows, compute_dtype="+".join(sorted(compute)) or None)
 
 
@@ -91,8 +95,10 @@ def _differences(census: Census, plan: Plan) -> Iterator[str]:
     planned = set() if plan.quantization.type == "none" else {plan.quantization.label}
     if found != planned:
         yield f"quantization {sorted(found) or 'none'}, planned {sorted(planned) or 'none'}"
-    if census.compute_dtype not in (None, plan.precision.compute):
-        yield f"compute dtype {census.compute_dtype}, planned {plan.precision.compute}"
+    rounded = plan.precision.products == "float8"
+    planned_dtype = "float8" if rounded else plan.precision.compute
+    if census.compute_dtype not in ((planned_dtype,) if rounded else (None, planned_dtype)):
+        yield f"compute dtype {census.compute_dtype}, planned {planned_dtype}"
     dtypes = {row.dtype for row in census.rows if row.trainable}
     if plan.trains and dtypes != {plan.precision.trainable}:
         yield f"trainable parameters in {sorted(dtypes)}, planned {plan.precision.trainable}"

@@ -69,6 +69,10 @@ def load_base(
         check_shapes(plan.model, folder, trust_remote_code=trust_remote_code)
         model = _load(plan, folder, open_model, target)
     model.requires_grad_(requires_grad=False)  # whatever is to be trained asks for it later
+    if plan.precision.products == "float8":
+        from harness.quantize.float8 import round_products
+
+        round_products(model)
     return model.eval()
 
 

@@ -256,10 +256,15 @@ def check_decoding() -> None:
     """Recorded greedy decoding against transformers' own loop, in float32."""
     from transformers import GenerationConfig
 
-    from harness.score.decode import PaddedPrompts, decodes, greedy
+    from harness.records.events import SILENCE
+    from harness.score.answers import Answers, Ask
+    from harness.score.likelihood import Likelihood
+    from harness.score.steps import is_recordable
 
     model = tiny_llama(torch.float32)
-    assert decodes(model)
+    likelihood = Likelihood(model, 4096, SILENCE)
+    assert likelihood.tree is not None
+    assert is_recordable(model)
     ids = torch.randint(3, 512, (5, 40), device="cuda")
     mask = torch.ones_like(ids)
     for row in range(5):
@@ -269,9 +274,14 @@ def check_decoding() -> None:
     )
     with torch.inference_mode():
         wanted = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
-    found = greedy(model, PaddedPrompts(ids, mask, 64, 511), lambda _: None)
+    prompts = [row[keep.bool()].cpu().numpy() for row, keep in zip(ids, mask, strict=True)]
+    asks = [
+        Ask(prompt, 64, lambda tokens, _: tokens.index(511) + 1 if 511 in tokens else None)
+        for prompt in prompts
+    ]
+    found = Answers(likelihood.tree, 4096, SILENCE).answer(asks)
     wrong = 0
-    for ours, theirs in zip(found.tolist(), wanted[:, 40:].tolist(), strict=True):
+    for ours, theirs in zip(found, wanted[:, 40:].tolist(), strict=True):
         end = theirs.index(511) if 511 in theirs else len(theirs)
         wrong += ours[:end] != theirs[:end]
     show("answers that differ", wrong, 0)

@@ -1,8 +1,8 @@
 """Speed: adapters trained together on one base, and recomputation by budget, on one GPU.
 
 Run from the repository root: ``python reports/h100/speed.py --data TREES --tokenizer FOLDER
-[--parts together,budget,profile,norms] [--tiny]``. Prints one line of JSON a measurement; random
-weights of the models' shapes, real conversations, no network.
+[--parts products,together,budget,profile,norms] [--brief] [--seconds N] [--tiny]``. Prints one line
+of JSON a measurement; random weights of the models' shapes, real conversations, no network.
 """
 
 from __future__ import annotations
@@ -13,22 +13,23 @@ import gc
 import json
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
-from bench import DQ, NF4, PHI, SMOL, Case, make_data, make_plan_of, random_model
+from bench import DQ, LLAMA, NF4, PHI, SMOL, Case, make_data, make_plan_of, random_model
+from trials import each_in_a_process
 
 from harness.corpus.sequences import TrainingRows, make_training_rows
 from harness.forecast.memory import predict, settle_recomputation
 from harness.records.events import Silence
 from harness.spec.plan import Plan
 from harness.train.job import TrainJob
-from harness.train.path import train
+from harness.train.path import choose_path, train
 from harness.train.schedule import schedule
 from harness.train.together.loop import Member, train_together
 from harness.train.together.start import Start
@@ -138,7 +139,7 @@ def together(sequences: list[Any], arguments: argparse.Namespace) -> Iterator[di
         rows = make_training_rows(sequences, plan.training)
         alone = one(plan, case, rows)
         yield {"case": name, "adapters": "alone", **alone}
-        for count in (1, 4, MANY):
+        for count in (MANY,) if arguments.brief else (1, 4, MANY):
             empty()
             found = many(plan, count, rows)
             found["times_one_alone"] = found["step_seconds"] / alone["step_seconds"]
@@ -146,24 +147,34 @@ def together(sequences: list[Any], arguments: argparse.Namespace) -> Iterator[di
         empty()
 
 
+PROFILED = {
+    "smol_bf16_8x512, eight together": (TOGETHER["smol_bf16_8x512"], MANY),
+    "phi_dq_8x2048": (Case(PHI, DQ, 8, 2048, PACKED), 1),
+    "smol_nf4_packed_8x512": (TOGETHER["smol_nf4_packed_8x512"], 1),
+    "smol_full_8x512": (Case(SMOL, "full_finetune", 8, 512, FAST), 1),
+    "phi_dq_1x1024, eight together": (TOGETHER["phi_dq_1x1024"], MANY),
+}
+
+
 def profile(sequences: list[Any], arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Where the device's time goes with eight adapters: kernels by their share."""
-    kinds = [torch.profiler.ProfilerActivity.CUDA, torch.profiler.ProfilerActivity.CPU]
-    for name in ("smol_bf16_8x512", "phi_dq_1x1024"):
-        case = dataclasses.replace(TOGETHER[name], steps=3 if arguments.tiny else 12)
-        plan = make_plan_of(case, arguments.tiny)
+    """Where the device's time goes: kernels by their share, warm-up included."""
+    activity = torch.profiler.ProfilerActivity
+    kind = activity.CUDA if torch.cuda.is_available() else activity.CPU
+    for name, (full, count) in PROFILED.items():
+        case = dataclasses.replace(full, steps=3 if arguments.tiny else 10)
+        plan = choose_path(make_plan_of(case, arguments.tiny))
         rows = make_training_rows(sequences, plan.training)
-        with torch.profiler.profile(activities=kinds) as found:
-            many(plan, MANY, rows)
+        with torch.profiler.profile(activities=[kind]) as found:
+            measured = many(plan, count, rows) if count > 1 else one(plan, case, rows)
         events = found.key_averages()
         whole = sum(event.self_device_time_total for event in events) or 1.0
         ordered = sorted(events, key=lambda event: -event.self_device_time_total)
         kernels = [
             [event.key[:90], event.count, round(event.self_device_time_total / whole, 4)]
-            for event in ordered[:45]
+            for event in ordered[:40]
             if event.self_device_time_total
         ]
-        yield {"case": name, "device_seconds": whole / 1e6, "kernels": kernels}
+        yield {"case": name, **measured, "device_seconds": whole / 1e6, "kernels": kernels}
         empty()
 
 
@@ -172,7 +183,8 @@ def budget(sequences: list[Any], arguments: argparse.Namespace) -> Iterator[dict
     case = Case(PHI, DQ, 8, 2048, PACKED, steps=2 if arguments.tiny else 9)
     auto: dict[str, Any] = {"gradient_checkpointing": "auto"}
     limits = [(gib, False) for gib in (6, 8, 10, 12, 16, 20, 24, 28)]
-    for gib, host in [*limits, (6, True), (8, True), (12, True), (16, True)]:
+    hosted = [(gib, True) for gib in (12, 8, 16, 6)]
+    for gib, host in hosted if arguments.brief else [*limits, *hosted]:
         more = {**auto, "memory_gib": gib, "activation_offload": host}
         asked = make_plan_of(dataclasses.replace(case, training={**PACKED, **more}), arguments.tiny)
         plan = settle_recomputation(asked, count_plan(asked))
@@ -196,13 +208,11 @@ def budget(sequences: list[Any], arguments: argparse.Namespace) -> Iterator[dict
 
 def norms(sequences: list[Any], arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The recorded path with norms written out, as models have them, and as one kernel."""
-    from contextlib import nullcontext
-
     import harness.train.recorded.train as recorded
 
     fused = recorded.fused_norms
     loose = {"speed": "recorded", "packing": False}
-    for variant in ("full_finetune", NF4):
+    for variant in ("full_finetune",) if arguments.brief else ("full_finetune", NF4):
         case = Case(SMOL, variant, 8, 512, loose, steps=3 if arguments.tiny else 40)
         plan = make_plan_of(case, arguments.tiny)
         rows = make_training_rows(sequences, plan.training)
@@ -214,7 +224,35 @@ def norms(sequences: list[Any], arguments: argparse.Namespace) -> Iterator[dict[
     recorded.fused_norms = fused
 
 
+SHORT = 10
+PRODUCTS = {
+    "phi_dq_8x2048": Case(PHI, DQ, 8, 2048, PACKED, steps=SHORT),
+    "phi_fp8_8x2048": Case(PHI, "qlora_nf4_fp8", 8, 2048, PACKED, steps=SHORT),
+    "phi_lora_fp8_8x2048": Case(PHI, "lora_fp8", 8, 2048, PACKED, steps=SHORT),
+    "phi_lora_bf16_8x2048": Case(PHI, "lora_bf16", 8, 2048, PACKED, steps=SHORT),
+    "llama_fp8_4x2048": Case(LLAMA, "qlora_nf4_fp8", 4, 2048, PACKED, steps=SHORT),
+    "smol_fp8_packed_8x512": Case(SMOL, "qlora_nf4_fp8", 8, 512, PACKED, steps=60),
+}
+
+
+def products(sequences: list[Any], arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Frozen products in bfloat16 and in float8: the same rows, one after another."""
+    for name, full in PRODUCTS.items():
+        case = dataclasses.replace(full, steps=2 if arguments.tiny else full.steps)
+        plan = make_plan_of(case, arguments.tiny)
+        rows = make_training_rows(sequences, plan.training)
+        found = one(plan, case, rows)
+        prediction = predict(plan)
+        yield {
+            "case": name,
+            **found,
+            "predicted_gib": prediction and prediction.by_phase["train"] / GIB,
+        }
+        empty()
+
+
 PARTS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
+    "products": products,
     "together": together,
     "budget": budget,
     "profile": profile,
@@ -223,26 +261,33 @@ PARTS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
 
 
 def main() -> None:
-    """Run the chosen parts."""
+    """Run the chosen parts; several are a process each."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", required=True)
     parser.add_argument("--tokenizer", required=True)
-    parser.add_argument("--parts", default="together,budget")
+    parser.add_argument("--parts", default="products,together,budget")
     parser.add_argument("--cases", default="")
     parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--brief", action="store_true", help="fewer rows of a part")
+    parser.add_argument("--seconds", type=float, default=3600.0, help="begin nothing after that")
     arguments = parser.parse_args()
+    parts = arguments.parts.split(",")
+    if len(parts) > 1:
+        names = ("data", "tokenizer", "cases")
+        more = [f"--{name}={getattr(arguments, name)}" for name in names]
+        more += [f"--{name}" for name in ("tiny", "brief") if getattr(arguments, name)]
+        each_in_a_process(__file__, parts, more, arguments.seconds)
+        return
+    started = time.perf_counter()
     sequences = make_data(arguments)
     if arguments.tiny:
         sequences = sorted(sequences, key=lambda one: len(one.input_ids))[:40]
     print(json.dumps({"gpu": torch.cuda.is_available() and torch.cuda.get_device_name()}))
-    for name in arguments.parts.split(","):
-        try:
-            for found in PARTS[name](sequences, arguments):
-                print(json.dumps({"part": name, **found}), flush=True)
-        except Exception as error:  # a failing part must not cost the others
-            traceback.print_exc(limit=-6)
-            print(json.dumps({"part": name, "error": f"{type(error).__name__}: {error}"[:400]}))
-            empty()
+    for found in PARTS[parts[0]](sequences, arguments):
+        seconds = time.perf_counter() - started
+        print(json.dumps({"part": parts[0], "at": round(seconds), **found}), flush=True)
+        if seconds > arguments.seconds:
+            break
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def test_with_runs_it_judges_each(folder: Path) -> None:
 def test_the_findings_are_published_with_their_records(folder: Path, tmp_path: Path) -> None:
     text = shown("claims", str(folder), "--claim", "nf4_beats_fp4", "--publish", str(tmp_path))
     assert "findings:" in text
-    assert "NF4 loses less quality than FP4" in (tmp_path / "findings.md").read_text()
+    assert "NF4 loses less quality than FP4" in (tmp_path / "FINDINGS.md").read_text()
     again = json.loads(shown("claims", str(tmp_path), "--claim", "nf4_beats_fp4", "--json"))
     assert again[0]["verdict"] == "reproduced"
 

@@ -7,8 +7,9 @@ import io
 import pytest
 from rich.console import Console, Group
 
-from harness.cli.display import Display, Notes, RunView, title_of
+from harness.cli.display import Display, Notes
 from harness.cli.frame import TerminalFrame, broken_lines
+from harness.cli.run_view import RunView, title_of
 from harness.records.events import (
     Advanced,
     Event,
@@ -180,7 +181,7 @@ def test_runs_at_the_same_time_have_a_panel_each_until_they_end() -> None:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds, in a list of one, as the display sees them."""
     now = [0.0]
-    monkeypatch.setattr("harness.cli.display.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("harness.cli.run_view.time.monotonic", lambda: now[0])
     return now
 
 

@@ -20,7 +20,7 @@ from harness.corpus.funnel import (
 )
 from harness.corpus.sequences import TrainingRows
 from harness.corpus.trees import MessageTree, Node
-from harness.records.record import CorpusResult
+from harness.records.corpus_result import CorpusResult
 
 
 def node(name: str, text: str, role: str = "user", *replies: Node) -> Node:

@@ -12,7 +12,7 @@ from harness.corpus.conversation import Conversation, Message
 from harness.corpus.fields import escaped
 from harness.corpus.render import Renderer
 from harness.corpus.view import corpus_report, funnel_table, trained_text
-from harness.records.record import CorpusResult, FunnelRow
+from harness.records.corpus_result import CorpusResult, FunnelRow
 from harness.spec.registry import load_suite
 from harness.spec.suite import Budget, CorpusSpec, Suite
 

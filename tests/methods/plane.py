@@ -65,6 +65,7 @@ def method_names() -> list[str]:
 
 def _is_method(variant: Variant) -> bool:
     plain = variant.quantization.type == "none" and variant.precision.compute == "bfloat16"
+    plain = plain and variant.precision.products == "compute"
     twin = variant.name.startswith("lora_bf16_r")
     return variant.method != "none" and plain and not twin
 

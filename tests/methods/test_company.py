@@ -12,6 +12,7 @@ from harness.corpus.conversation import Message
 from harness.corpus.render import Renderer
 from harness.records.events import Silence
 from harness.score.generations import Prompt, generate
+from harness.score.likelihood import Likelihood
 from harness.score.probe import find_ways, sees_all
 from harness.spec.model import FolderSource
 from harness.weights.load import load_tokenizer
@@ -57,8 +58,9 @@ def test_each_prompt_is_answered_alone(lily: Any, bench: Bench) -> None:
     renderer = Renderer(tokenizer, plan.model.chat_template)
     told = ("the cat sat", "one two three four five", "a dog")
     prompts = [Prompt(None, (Message("user", text, "m"),), "") for text in told]  # type: ignore[arg-type]
-    together = generate(lily, renderer, prompts, 8, Silence())
-    assert together == [generate(lily, renderer, [one], 8, Silence())[0] for one in prompts]
+    likelihood = Likelihood(lily, 512, Silence())
+    together = generate(lily, renderer, prompts, 8, likelihood)
+    assert together == [generate(lily, renderer, [one], 8, likelihood)[0] for one in prompts]
 
 
 def test_conversations_are_not_packed_and_recorded_steps_are_not_used(bench: Bench) -> None:

@@ -11,13 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harness.records.corpus_result import CorpusResult, FunnelRow
 from harness.records.record import (
     PHASES,
     Census,
     CensusRow,
-    CorpusResult,
     Environment,
-    FunnelRow,
     Generation,
     LossPoint,
     MemoryPrediction,

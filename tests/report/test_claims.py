@@ -18,7 +18,7 @@ from harness.report.claims.ground import make_grounds
 from harness.report.claims.judge import Judgement, judge
 from harness.report.claims.measures import measure
 from harness.report.claims.page import claims_page, evidence
-from harness.report.claims.publish import findings_of, publish_findings
+from harness.report.claims.publish import publish_findings, write_findings
 from harness.report.pairing import ScoreKey
 from harness.report.sides import read_runs
 from harness.report.statistics.noise import Noise
@@ -241,6 +241,54 @@ def test_rates_are_those_of_a_studys_trials_and_scores_those_at_the_best_rate(
     assert found.ground.looks > 1, "a study looks more than once, and pays for it"
 
 
+def test_where_rates_were_tuned_a_shared_default_settles_nothing(tmp_path: Path) -> None:
+    """An interrupted study has some variants at their best rates and others not yet."""
+    world = World(worse={"full_finetune": 0.05}, rates={"full_finetune": 5e-5})
+    bench = Bench.of(tmp_path, world, variants=["lora_bf16", "full_finetune"])
+    bench.finish()
+    runs, _ = read_runs(tmp_path / "runs")
+    missing = [
+        run
+        for run in runs
+        if not (
+            run.record.plan.variant.startswith("lora_bf16+")
+            and run.record.plan.score.split == "held_out"
+        )
+    ]
+    assert len(missing) < len(runs)
+    better = claim(says="better", variant=["lora_bf16"], against=["full_finetune"])
+    assert of_one(judge([better], runs)).outcome == "reproduced"
+    found = of_one(judge([better], missing))
+    assert found.outcome == "undecided"
+    assert "held-out runs of lora_bf16 at " in evidence(found)
+    at_default = claim(
+        says="better", variant=["lora_bf16"], against=["full_finetune"], rates="default"
+    )
+    assert of_one(judge([at_default], missing)).outcome != "undecided"
+
+
+def test_a_best_rate_at_the_edge_settles_nothing(tmp_path: Path) -> None:
+    world = World(worse={"full_finetune": 0.05}, rates={"full_finetune": 5e-5})
+    bench = Bench.of(tmp_path, world, variants=["lora_bf16", "full_finetune"])
+    agenda = bench.finish()
+    edge = max(trial.rate for trial in agenda.searches["full_finetune"].trials) / 2
+    runs, _ = read_runs(tmp_path / "runs")
+    best = agenda.searches["full_finetune"].best
+    assert best is not None
+    assert best < edge
+    cut = [
+        run
+        for run in runs
+        if run.record.plan.score.split == "held_out"
+        or run.record.plan.method != "full"
+        or run.record.plan.training.learning_rate <= best
+    ]
+    better = claim(says="better", variant=["lora_bf16"], against=["full_finetune"])
+    found = of_one(judge([better], cut))
+    assert found.outcome == "undecided"
+    assert "rates beyond the edge for full_finetune" in evidence(found)
+
+
 LONG = {"training.schedule": "linear", "training.warmup_steps": 1, "training.max_grad_norm": 0.5}
 
 
@@ -265,13 +313,17 @@ def test_a_tuned_arm_keeps_what_else_was_set(tmp_path: Path, more: dict[str, obj
 
 
 def test_findings_stand_beside_a_published_study_and_are_made_again_with_it(tmp_path: Path) -> None:
-    world = World(worse={"qlora_nf4": 0.05})
-    bench = Bench.of(tmp_path / "there", world)
+    world = World(worse={"qlora_nf4": 0.05, "qlora_nf4_dq": 0.05})
+    variants = ["lora_bf16", "qlora_nf4", "qlora_nf4_dq"]
+    bench = Bench.of(tmp_path / "there", world, variants=variants)
     folder = tmp_path / "reports" / "made_up"
     publish_study(bench.finish(), bench.steering, folder)
     runs, _ = read_runs(folder)
     path = publish_findings([load_claim(name) for name in claim_names()], runs, folder)
     assert rebuild.differences(folder) == []
+    page = path.read_text()
+    assert "(figures/findings-rates.png)" in page
+    assert "Keep the base in 16 bits where it fits" in page, "advice follows from a verdict"
     path.write_text(path.read_text().replace("out of reach", "reproduced"))
     assert rebuild.differences(folder) == [str(path)]
 
@@ -305,6 +357,6 @@ def test_published_findings_are_what_their_records_give(tmp_path: Path) -> None:
     path = publish_findings(claims, runs, tmp_path / "out")
     assert (tmp_path / "out" / "records").is_dir()
     text = path.read_text()
-    assert text == findings_of(tmp_path / "out")
+    assert write_findings(tmp_path / "out", tmp_path / "again").read_text() == text
     assert "Published claims, judged from these runs" in text
     assert "NF4 loses less quality than FP4" in text

@@ -8,18 +8,8 @@ import pytest
 
 from harness.records.record import PhaseCost, RunRecord
 from harness.records.store import RunStore, StoredRun
-from harness.report.rows import (
-    Row,
-    alpha_over_rank,
-    bits_of,
-    flatten,
-    make_rows,
-    memory_kind,
-    method_of,
-    plain,
-    twins,
-    without,
-)
+from harness.report.rows import Row, make_rows, memory_kind, twins
+from harness.report.settings import alpha_over_rank, bits_of, flatten, method_of, plain, without
 from harness.spec.storage import read_json, write_json
 from tests.planned import planned
 from tests.report.records import GPU, Made, write_run, write_runs

@@ -15,7 +15,7 @@ import pytest
 
 from harness.records.record import RunRecord
 from harness.records.store import RunFolder, RunStore
-from harness.runs import warm
+from harness.runs import forkable
 from harness.runs.executor import LocalExecutor
 from harness.runs.options import RunOptions
 from harness.runs.stop import Stop
@@ -170,18 +170,18 @@ def test_the_server_ends_with_its_parent() -> None:
 def test_a_process_with_an_open_device_or_threads_is_unfit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(warm, "DEVICES", (str(tmp_path / "nvidia"),))
-    monkeypatch.setattr(warm, "other_threads", list)
-    assert warm.unfit() is None
+    monkeypatch.setattr(forkable, "DEVICES", (str(tmp_path / "nvidia"),))
+    monkeypatch.setattr(forkable, "other_threads", list)
+    assert forkable.unfit() is None
     with (tmp_path / "nvidia0").open("w"):
-        assert warm.unfit() == f"a device is open: {tmp_path / 'nvidia0'}"
-    assert warm.unfit() is None
+        assert forkable.unfit() == f"a device is open: {tmp_path / 'nvidia0'}"
+    assert forkable.unfit() is None
 
 
 def test_threads_make_a_process_unfit() -> None:
     code = (
         "import threading, time\n"
-        "from harness.runs.warm import unfit\n"
+        "from harness.runs.forkable import unfit\n"
         "before = unfit()\n"
         "threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n"
         "print(before, unfit(), sep='\\n')"
@@ -213,17 +213,17 @@ def test_the_driver_is_asked_by_a_process_that_ends(monkeypatch: pytest.MonkeyPa
         asked.append(os.getpid())
         return [(9, 0), (8, 6)]
 
-    monkeypatch.setattr(warm, "visible_capabilities", find)
-    found = warm.asked_of_a_fork()
+    monkeypatch.setattr(forkable, "visible_capabilities", find)
+    found = forkable.asked_of_a_fork()
     assert found == [(9, 0), (8, 6)]
     assert asked == []
-    driver = warm.CudaAnswers(found)
+    driver = forkable.CudaAnswers(found)
     assert driver.device_count() == 2
     assert driver.get_device_capability(1) == (8, 6)
     assert driver.get_device_capability() == (9, 0)
 
 
 def test_a_driver_that_fails_leaves_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warm, "visible_capabilities", lambda: 1 / 0)
-    assert warm.asked_of_a_fork() == []
-    assert not warm.CudaAnswers([]).is_available()
+    monkeypatch.setattr(forkable, "visible_capabilities", lambda: 1 / 0)
+    assert forkable.asked_of_a_fork() == []
+    assert not forkable.CudaAnswers([]).is_available()

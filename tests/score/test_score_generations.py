@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -15,9 +15,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig
 from harness.corpus.corpus import Corpus
 from harness.corpus.render import Renderer
 from harness.records.events import Silence
-from harness.score.decode import PaddedPrompts, decodes, greedy, own_settings
-from harness.score.generations import choose_prompts, generate, padded, score_generations
+from harness.score.answers import Answers, Ask
+from harness.score.generations import choose_prompts, generate, score_generations
 from harness.score.items import Place
+from harness.score.likelihood import Likelihood
+from harness.score.settings import own_settings
+from harness.score.steps import is_recordable
+from harness.score.together import why_not
 from tests.score.conftest import make_model
 
 
@@ -31,7 +35,7 @@ def test_prompts_are_the_same_for_every_order(corpus: Corpus) -> None:
 def test_answers_are_greedy_and_padding_changes_nothing(corpus: Corpus, tokenizer: Any) -> None:
     renderer, model = Renderer(tokenizer, "chatml"), make_model()
     prompts = choose_prompts(corpus.held_out, 3)
-    found = generate(model, renderer, prompts, 12, Silence())
+    found = generate(model, renderer, prompts, 12, likelihood_of(model))
     for prompt, (tokens, ended) in zip(prompts, found, strict=True):
         ids = renderer.prompt_ids(prompt.messages)
         for token in tokens:
@@ -95,48 +99,67 @@ def small_model(family: str) -> Any:
     return model.eval()
 
 
-def asked_of(
-    renderer: Renderer, corpus: Corpus, count: int, end: int | None = None
-) -> PaddedPrompts:
-    prompts = choose_prompts(corpus.held_out, count)
-    asked = padded([renderer.prompt_ids(p.messages) for p in prompts], 40, renderer)
-    return asked if end is None else replace(asked, end=end)
+def likelihood_of(model: Any) -> Likelihood:
+    return Likelihood(model, 4096, Silence())
 
 
 @pytest.mark.parametrize("family", ["llama", "phi", "gpt2"])
-def test_a_cache_of_fixed_size_answers_the_same(
+def test_answers_are_those_of_transformers_own_loop(
     family: str, corpus: Corpus, tokenizer: Any
 ) -> None:
     renderer, model = Renderer(tokenizer, "chatml"), small_model(family)
-    prompts, told = choose_prompts(corpus.held_out, 3), list[int]()
-    expected = generate(model, renderer, prompts, 40, Silence())
-    asked = asked_of(renderer, corpus, 3)
-
-    assert decodes(model)
-    found = greedy(model, asked, told.append)
-    for (tokens, ended), row in zip(expected, found.tolist(), strict=True):
-        assert row[: len(tokens)] == tokens
-        assert not ended or row[len(tokens)] == asked.end
-    assert told == sorted(told)
+    prompts = choose_prompts(corpus.held_out, 3)
+    likelihood = likelihood_of(model)
+    assert why_not(model, likelihood, 2048) is None
+    assert is_recordable(model)
+    found = generate(model, renderer, prompts, 40, likelihood)
+    model.generation_config.min_length = 1  # leaves the work to transformers
+    assert "min_length" in str(why_not(model, likelihood, 2048))
+    assert found == generate(model, renderer, prompts, 40, likelihood)
 
 
-def test_answers_that_have_all_ended_are_not_gone_on_with(corpus: Corpus, tokenizer: Any) -> None:
-    renderer, model = Renderer(tokenizer, "chatml"), small_model("llama")
-    first = greedy(model, asked_of(renderer, corpus, 1, end=-1), lambda _: None)
-    told: list[int] = []
-    greedy(model, asked_of(renderer, corpus, 1, end=int(first[0, 3])), told.append)
-    assert told == [8]
+def test_padding_does_not_part_a_soft_prompt_from_the_text(corpus: Corpus, tokenizer: Any) -> None:
+    renderer, prompts = Renderer(tokenizer, "chatml"), choose_prompts(corpus.held_out, 3)
+    settings = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    model = get_peft_model(small_model("llama"), settings).eval()
+    likelihood = likelihood_of(model)
+    found = generate(model, renderer, prompts, 12, likelihood)
+    assert found == [generate(model, renderer, [p], 12, likelihood)[0] for p in prompts]
+    assert len(set(map(str, found))) == 3
+
+
+def test_answers_that_have_all_ended_are_not_gone_on_with() -> None:
+    model = small_model("llama")
+    tree = likelihood_of(model).tree
+    assert tree is not None
+    prompt = np.arange(30)
+    (tokens,) = Answers(tree, 512, Silence()).answer([Ask(prompt, 60, lambda *_: None)])
+    assert len(tokens) == 60
+    calls: list[int] = []
+    hook = model.model.register_forward_hook(lambda *_: calls.append(1))
+    ask = Ask(prompt, 60, lambda found, _: 3 if len(found) > 2 else None)
+    (ended,) = Answers(tree, 512, Silence()).answer([ask])
+    hook.remove()
+    assert ended == tokens[:3]
+    assert len(calls) < 30  # two a token
 
 
 def test_models_that_decode_otherwise_are_left_to_transformers() -> None:
-    sliding = AutoModelForCausalLM.from_config(
-        MistralConfig(**SMALL, num_key_value_heads=2, sliding_window=8)
-    )
     repeating = small_model("llama")
     repeating.generation_config.repetition_penalty = 1.3
     soft = get_peft_model(
         small_model("llama"), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
     )
-    assert not any(decodes(model) for model in (sliding, repeating, soft))
+    stretching = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    dynamic = make_model(rope_parameters=stretching, max_position_embeddings=64)
+    for model in (repeating, soft, dynamic):
+        assert why_not(model, likelihood_of(model), 64), type(model)
+    assert not is_recordable(dynamic)
+    sliding = AutoModelForCausalLM.from_config(
+        MistralConfig(**SMALL, num_key_value_heads=2, sliding_window=8)
+    )
     lora = LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear")
-    assert decodes(get_peft_model(small_model("llama"), lora))
+    adapted = get_peft_model(small_model("llama"), lora)
+    for model in (sliding.eval(), adapted.eval()):
+        assert why_not(model, likelihood_of(model), 64) is None
+        assert is_recordable(model)

@@ -356,6 +356,7 @@ SET = {
     "score.also": ["other"],
     "score.split": "validation",
     "interpolation": 4,
+    "precision.products": "float8",
     "training.attention": "shifted",
     "training.attention_groups": 8,
     "training.kept_layers": 3,

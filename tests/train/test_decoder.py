@@ -10,9 +10,11 @@ from peft import LoraConfig, get_peft_model
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PhiConfig
 
+from harness.quantize.float8 import round_products
 from harness.train.collate import StreamSize, make_stream_batch
 from harness.train.stream import ops
 from harness.train.stream.decoder import Decoder
+from harness.train.stream.float8 import Float8Decoder
 from harness.train.stream.linears import UnsupportedLayer
 from tests.train.tiny import SHAPE, tiny_model, tiny_rows
 
@@ -130,3 +132,23 @@ def test_the_loss_of_16_bit_logits_is_taken_in_float32() -> None:
     torch.testing.assert_close(losses.double(), expected, rtol=1e-5, atol=1e-5)
     assert slope.dtype == torch.bfloat16
     torch.testing.assert_close(slope.float().sum(dim=1), torch.zeros(64), rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("family", ["llama", "phi"])
+def test_products_in_float8_round_as_the_layers_of_the_model_do(family: str) -> None:
+    rows = tiny_rows(count=3, conversations=2)
+    exact, _ = autograd(tiny_model(family).eval(), rows)
+    model = tiny_model(family).eval()
+    round_products(model.get_base_model())
+    loss, grads = autograd(model, rows)
+    decoder = Float8Decoder(tiny_model(family).eval(), torch.float32)
+    decoder.refresh()
+    batch = make_stream_batch(rows)
+    found = decoder.accumulate(batch, decoder.stream(batch), torch.ones(()))
+    groups = [group for block in decoder.blocks for group in block.linears]
+    written = [p.grad for group in groups for p in group.trained if p.grad is not None]
+
+    assert found.item() == pytest.approx(loss, rel=1e-3)
+    assert abs(loss - exact) > abs(found.item() - loss), "float8 is not what it was"
+    norm, wanted = (sum(float(g.norm()) for g in found) for found in (written, grads.values()))
+    assert norm == pytest.approx(wanted, rel=0.05)

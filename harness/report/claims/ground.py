@@ -11,7 +11,8 @@ from typing import Any
 
 from harness.records.store import StoredRun
 from harness.records.validation import validation_loss
-from harness.report.rows import Row, flatten, make_rows
+from harness.report.rows import Row, make_rows
+from harness.report.settings import flatten
 from harness.spec.claim import holds
 from harness.spec.derived_names import derived_name
 from harness.spec.overrides import parse_settings

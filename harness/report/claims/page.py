@@ -13,13 +13,14 @@ from harness.report.blocks import (
     Cell,
     Column,
     Details,
+    Figure,
     Section,
     Table,
     Tone,
     prose,
     strong,
 )
-from harness.report.claims.decide import ALPHA, Outcome
+from harness.report.claims.decide import ALPHA, LEANINGS, Outcome
 from harness.report.claims.judge import Judgement
 from harness.report.ranking import packed_base
 from harness.report.rows import Row
@@ -41,19 +42,36 @@ class ClaimsPage:
     sections: tuple[Section, ...]
 
 
-def claims_page(judged: Sequence[Judgement]) -> ClaimsPage:
-    """The table of verdicts, then what each rests on."""
+def claims_page(judged: Sequence[Judgement], figures: Sequence[Figure] = ()) -> ClaimsPage:
+    """The table of verdicts, what to do, figures of all variants, then what each rests on."""
     judged = by_verdict(judged)
     reached = [one for one in judged if one.ground is not None]
     blocks: list[Block] = [prose(summary(judged))]
     if reached:
         blocks.append(_table(reached))
     blocks += _notes(reached)
-    sections = (
-        Section("findings", "Findings", tuple(blocks)),
-        Section("evidence", "Each claim", tuple(map(_details, judged))),
-    )
-    return ClaimsPage("Published claims, judged from these runs", sections)
+    sections = [Section("findings", "Findings", tuple(blocks))]
+    advised = tuple(_advice(reached))
+    if advised:
+        sections.append(Section("advice", "What to do", advised))
+    if figures:
+        sections.append(Section("figures", "All variants together", tuple(figures)))
+    sections.append(Section("evidence", "Each claim", tuple(map(_details, judged))))
+    return ClaimsPage("Published claims, judged from these runs", tuple(sections))
+
+
+def _advice(reached: Sequence[Judgement]) -> Iterator[Block]:
+    """What follows in practice from the claims that are settled."""
+    told = {
+        text: one
+        for one in reached
+        if one.outcome in LEANINGS and (text := getattr(one.claim.advice, one.outcome))
+    }
+    if told:
+        sizes = " and ".join(dict.fromkeys(size_here(one) for one in told.values()))
+        yield prose(f"For models and budgets like these ({sizes}), from the settled claims alone:")
+    for text, one in told.items():
+        yield prose(text, f" ({one.claim.sentence}: {one.outcome}.)", bullet=True)
 
 
 def by_verdict(judged: Sequence[Judgement]) -> list[Judgement]:

@@ -8,6 +8,7 @@ from typing import Any
 from harness.report.figures.canvas import (
     FAINT,
     INK,
+    MARKERS,
     NARROW,
     Axis,
     colour,
@@ -18,16 +19,22 @@ from harness.report.figures.canvas import (
 from harness.report.figures.lines import Line
 
 PANEL = 1.25
+SHOWN_ABOVE_BEST = 1.15  # times the highest of the curves' least values: a sensible ``highest``
 
 
 @dataclass(frozen=True)
 class Multiples:
-    """A panel per curve on common axes; ``reference`` is the label of the one drawn in all."""
+    """A panel per curve on common axes; ``reference`` is the label of the one drawn in all.
+
+    ``marked`` draws a marker at each point; what lies above ``highest`` is cut off.
+    """
 
     x: Axis
     y: Axis
     lines: tuple[Line, ...]
     reference: str | None = None
+    marked: bool = False
+    highest: float | None = None
 
     def paint(self, figure: Any) -> None:
         """Panels in rows, the reference's curve faint behind each."""
@@ -49,15 +56,23 @@ class Multiples:
             axes.set_title(names[line.label], fontsize=8.5, loc="left", color=INK, pad=3)
             if behind is not None and behind is not line:
                 axes.plot(behind.x, behind.y, color=FAINT, lw=1.0, zorder=1)
-            _curve(axes, line)
+            _curve(axes, line, MARKERS[line.mark.marker] if self.marked else "")
+            if self.highest is not None:
+                axes.set_ylim(_lowest(self.lines), self.highest)
             below = place + columns >= len(self.lines)
             axes.tick_params(labelleft=across == 0, labelbottom=below)
         figure.text(0.65 / width, 0.08 / height, self.x.title, fontsize=9)
         figure.text(0.08 / width, 0.5, self.y.title, fontsize=9, rotation=90, va="center")
 
 
-def _curve(axes: Any, line: Line) -> None:
-    (curve,) = axes.plot(line.x, line.y, color=colour(line.mark), zorder=3)
+def _lowest(lines: tuple[Line, ...]) -> float:
+    """A little below the lowest point of all curves."""
+    lowest = min(min(line.y) for line in lines)
+    return lowest - 0.02 * abs(lowest)
+
+
+def _curve(axes: Any, line: Line, marker: str) -> None:
+    (curve,) = axes.plot(line.x, line.y, color=colour(line.mark), marker=marker, ms=4, zorder=3)
     said = f"{line.label}: {line.y[0]:.4g} at {line.x[0]:g}, {line.y[-1]:.4g} at {line.x[-1]:g}"
     tag(curve, line.label, said)
     if line.low:

@@ -47,6 +47,8 @@ def training_peaks(plan: Plan, tokens: int, trainable: int) -> TrainingPeaks:
     loss = kept + min(tokens, 2 * chunk) * vocabulary * unit + 4 * stream
     # what was kept is gone before the first layer is computed again
     backward = inputs + max(whole, 1) * layer + tokens * inner * unit + 3 * stream
+    if plan.precision.products == "float8":  # the codes of the widest gradient
+        backward += tokens * (_kept_per_token(config, 1) - 4 * int(config.num_attention_heads))
     return TrainingPeaks(saved=kept, loss=loss, backward=backward)
 
 

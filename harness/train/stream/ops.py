@@ -42,10 +42,15 @@ def _kernels() -> Any:
 def dequantize_into(out: Tensor, layer: Any, scheme: Scheme) -> None:
     """Write the weight of ``layer`` into ``out``, whose rows may be strided."""
     state = getattr(layer.weight, "quant_state", None)
-    if out.is_cuda and state is not None and state.blocksize == 64 and out.shape[1] % 64 == 0:
+    if out.is_cuda and fits_kernel(state, out.shape[1]):
         _kernels().dequantize_into(out, layer.weight.data, state)
     else:
         out.copy_(scheme.dequantize(layer))
+
+
+def fits_kernel(state: Any, inputs: int) -> bool:
+    """Whether kernels read such 4-bit weights: blocks of 64, a whole number of them in a row."""
+    return state is not None and state.blocksize == 64 and inputs % 64 == 0
 
 
 def rotate_(x: Tensor, stream: Stream, *, back: bool = False) -> None:

@@ -8,7 +8,7 @@ from functools import cache
 import torch
 
 from harness.spec.plan import Plan
-from harness.train.stream.decoder import Decoder
+from harness.train.stream.float8 import decoder_of
 from harness.train.stream.linears import UnsupportedLayer
 from harness.weights.phantom import phantom_model
 from harness.weights.shape import transformers_config
@@ -18,7 +18,7 @@ def refusal(plan: Plan) -> str | None:
     """What in ``plan`` the fast path does not know, or None.
 
     The planned model is built on the meta device, with its quantized layers and adapters, and
-    handed to the very :class:`Decoder` that would train it.
+    handed to the very decoder that would train it.
 
     Raises:
         InvalidFile: the model's TOML states no shape, or PEFT refuses the adapter.
@@ -43,7 +43,7 @@ def _probe(plan: Plan) -> str | None:
     model = phantom_model(plan, depth)
     dtype = getattr(torch, plan.precision.compute)
     try:
-        Decoder(model, dtype, on_gpu=plan.device.kind == "cuda")
+        decoder_of(plan)(model, dtype, on_gpu=plan.device.kind == "cuda")
     except UnsupportedLayer as reason:
         return str(reason)
     return None

@@ -9,7 +9,7 @@ from harness.records.events import Progress
 from harness.records.record import TrainResult
 from harness.train.job import TrainJob
 from harness.train.loop import Loop
-from harness.train.stream.decoder import Decoder
+from harness.train.stream.float8 import decoder_of
 from harness.train.stream.footprint import layers_kept
 from harness.train.stream.linears import UnsupportedLayer
 
@@ -24,7 +24,7 @@ def train(job: TrainJob, progress: Progress) -> TrainResult:
     training = job.plan.training
     on_gpu = job.plan.device.kind == "cuda"
     try:
-        decoder = Decoder(
+        decoder = decoder_of(job.plan)(
             job.model,
             getattr(torch, job.plan.precision.compute),
             kept=layers_kept(training),

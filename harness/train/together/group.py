@@ -60,6 +60,7 @@ def _needs_its_own_loop(plan: Plan) -> bool:
         or plan.training.devices > 1
         or plan.training.gradient_checkpointing == "auto"
         or plan.precision.compute not in COMPUTED
+        or plan.precision.products != "compute"
         or plan.validation.every > 0
         or initialisation(plan.adapter) not in ("", "gaussian")
         or any(fields.get(key) for key in UNEVEN)

@@ -1,0 +1,89 @@
+"""Compared: the two variants of a ground that a claim compares, or why there are none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.report.claims.decide import Leaning
+from harness.report.claims.ground import Ground, VariantRuns
+from harness.report.rows import Row
+from harness.spec.claim import PairCheck
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Two variants of a ground, each at its best rate where both were tuned.
+
+    ``wanting`` says what is missing for a comparison at best rates, where one was sought.
+    """
+
+    own: Row
+    other: Row
+    tuned: bool
+    wanting: str = ""
+
+    @property
+    def where(self) -> str:
+        """Which rates were compared."""
+        trained = self.own.plan.trains or self.other.plan.trains
+        return "" if not trained else " at best rates" if self.tuned else " at default rates"
+
+
+def sides_of(check: PairCheck, ground: Ground) -> Sides | Leaning:
+    """The rows to compare: at best rates where both were tuned, else at default rates."""
+    own = ground.find(check.variant, check.conditions)
+    other = ground.find(check.against, check.conditions)
+    if own is None or other is None or own.row is None or other.row is None:
+        return not_run([check.variant, check.against], check.conditions, [own, other])
+    rates = getattr(check, "rates", "")
+    if rates != "default" and own.best is not None and other.best is not None:
+        tuned = own.rates or other.rates
+        return Sides(own.best, other.best, bool(tuned), _at_edge(own, other))
+    if own.default is None or other.default is None or rates == "best":
+        return out_of_reach("not run at the same kind of rate")
+    wanting = "" if rates == "default" else _wanting(own, other)
+    return Sides(own.default, other.default, tuned=False, wanting=wanting)
+
+
+def _at_edge(*arms: VariantRuns) -> str:
+    """Which searches may have missed the best rate, since it lies at the end of what was tried."""
+    open_ended = [
+        f"{arm.name} (best at {arm.best_rate:g})"
+        for arm in arms
+        if arm.best_rate is not None and arm.best_rate in (min(arm.rates), max(arm.rates))
+    ]
+    return f"rates beyond the edge for {', '.join(open_ended)}" if open_ended else ""
+
+
+def _wanting(*arms: VariantRuns) -> str:
+    """Which runs a study that tunes still lacks: at one rate for all, a ranking can be wrong."""
+    if not any(arm.rates for arm in arms):
+        return ""
+    missing = [arm for arm in arms if arm.best is None]
+    untuned = [arm.name for arm in missing if not arm.rates]
+    unrun = [f"{arm.name} at {arm.best_rate:g}" for arm in missing if arm.best_rate is not None]
+    found = []
+    if untuned:
+        found.append(f"a search of learning rates for {', '.join(untuned)}")
+    if unrun:
+        found.append(f"held-out runs of {', '.join(unrun)}, its best rate")
+    return " and ".join(found)
+
+
+def not_run(
+    sides: Sequence[Sequence[str]],
+    conditions: Sequence[str],
+    found: Sequence[VariantRuns | None] = (),
+) -> Leaning:
+    """That variants were not run; ``found`` says which of them were."""
+    missing = [
+        names[0] for place, names in enumerate(sides) if place >= len(found) or found[place] is None
+    ]
+    given = f" with {', '.join(conditions)}" if conditions else ""
+    return out_of_reach(f"not run{given}: {', '.join(dict.fromkeys(missing))}")
+
+
+def out_of_reach(why: str) -> Leaning:
+    """That a claim cannot be judged here."""
+    return Leaning("out of reach", 1.0, why)

@@ -1,0 +1,189 @@
+"""Figures: what the runs of the largest ground show about all methods and schemes together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from harness import numbers
+from harness.report.blocks import Figure
+from harness.report.claims.ground import Ground, VariantRuns
+from harness.report.figures.canvas import Axis
+from harness.report.figures.lines import Line
+from harness.report.figures.multiples import SHOWN_ABOVE_BEST, Multiples
+from harness.report.figures.scatter import Point, Scatter
+from harness.report.pairing import ScoreKey
+from harness.report.rows import Row
+from harness.report.scoring import Scoring, make_scoring
+
+QUALITY = ScoreKey("held_out", "perplexity", "training")
+FORGETTING = ScoreKey("wikitext2", "bits_per_byte", "training")
+REFERENCES = ("lora_bf16", "lora")
+FULL = "full_finetune"
+BASE = "base"
+MARGIN = 0.01
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """Rows of a ground named by variant, and what they scored."""
+
+    rows: Mapping[str, Row]
+    quality: Scoring
+
+
+def findings_figures(ground: Ground) -> Iterator[Figure]:
+    """Quality against bytes, quality over learning rate, forgetting against learning."""
+    rows = {name: replace(arm.row, label=name) for name, arm in ground.arms.items() if arm.row}
+    reference = next((name for name in REFERENCES if name in rows), None)
+    if reference is None:
+        return
+    quality = make_scoring(list(rows.values()), QUALITY, reference, MARGIN)
+    compared = _Compared(rows, quality)
+    for found in (_bytes(compared), _rates(ground.arms, rows), _forgetting(compared)):
+        if found is not None:
+            yield found
+
+
+def _bytes(compared: _Compared) -> Figure | None:
+    """Held-out perplexity against the bytes of all weights, the adapter's with them."""
+    known = {
+        name: size
+        for name, row in compared.rows.items()
+        if name in compared.quality.values and (size := row.weight_bytes) is not None
+    }
+    if len(set(known.values())) < 2:
+        return None
+    values = compared.quality.values
+    points = tuple(
+        Point(
+            label=name,
+            mark=compared.rows[name].mark,
+            x=size / 2**20,
+            y=values[name].value,
+            low=compared.quality.compared_interval(name)[0],
+            high=compared.quality.compared_interval(name)[1],
+            said=f"{name}: perplexity {numbers.number(values[name].value)}, {numbers.size(size)}",
+        )
+        for name, size in sorted(known.items())
+    )
+    best = min(points, key=lambda point: point.y)
+    return Figure(
+        "findings-bytes",
+        "Held-out perplexity against the bytes of all weights, at the best rate where it was "
+        f"run; bars are 95 % intervals of the difference from {_reference(compared.quality)}",
+        f"Held-out perplexity of {len(points)} variants against the bytes of their weights; "
+        f"lowest: {best.label} ({numbers.number(best.y)})",
+        Scatter(Axis("weights, MiB", "lower"), Axis("held-out perplexity", "lower"), points),
+    )
+
+
+def _reference(quality: Scoring) -> str:
+    """The variant that all others are compared with: the one without a difference."""
+    return next(name for name in quality.values if name not in quality.differences)
+
+
+def _rates(arms: Mapping[str, VariantRuns], rows: Mapping[str, Row]) -> Figure | None:
+    """A panel for each variant: validation perplexity by rate, full fine-tuning's behind it."""
+    lines = tuple(
+        Line(
+            label=name,
+            mark=rows[name].mark,
+            x=tuple(math.log10(rate) for rate in tried),
+            y=tuple(math.exp(loss) for loss in tried.values()),
+        )
+        for name, arm in sorted(arms.items())
+        if name in rows and len(tried := _finite(arm.rates)) > 2
+    )
+    if len(lines) < 2:
+        return None
+    told = "; ".join(f"{line.label} best at {arms[line.label].best_rate:g}" for line in lines)
+    reference = FULL if any(line.label == FULL for line in lines) else None
+    behind = "; full fine-tuning's curve is grey in every panel" if reference else ""
+    highest = max(min(line.y) for line in lines) * SHOWN_ABOVE_BEST
+    return Figure(
+        "findings-rates",
+        f"Validation perplexity by learning rate, one seed a rate{behind}. What lies above "
+        f"{numbers.number(highest)} is cut off",
+        f"Validation perplexity by learning rate: {told}",
+        Multiples(
+            Axis("learning rate, power of ten"),
+            Axis("validation perplexity"),
+            lines,
+            reference,
+            marked=True,
+            highest=highest,
+        ),
+    )
+
+
+def _finite(rates: Mapping[float, float]) -> dict[float, float]:
+    return {rate: loss for rate, loss in sorted(rates.items()) if math.isfinite(loss)}
+
+
+def _forgetting(compared: _Compared) -> Figure | None:
+    """How much worse unrelated text became, against how much better held-out replies did."""
+    other = {name: _mean(row, FORGETTING) for name, row in compared.rows.items()}
+    own = {name: value.value for name, value in compared.quality.values.items()}
+    points = tuple(
+        Point(
+            label=name,
+            mark=row.mark,
+            x=100 * (1 - own[name] / own[base]),
+            y=100 * (after / before - 1),
+        )
+        for name, row in sorted(compared.rows.items())
+        if (base := _base_of(row, compared.rows)) is not None
+        and (after := other[name]) is not None
+        and (before := other[base]) is not None
+        and name in own
+        and base in own
+    )
+    if len(points) < 2:
+        return None
+    points = tuple(
+        replace(
+            point,
+            said=f"{point.label}: perplexity of replies {-point.x:+.1f} %, "
+            f"loss on unrelated text {point.y:+.2f} %",
+        )
+        for point in points
+    )
+    most = max(points, key=lambda point: point.x)
+    return Figure(
+        "findings-forgetting",
+        "What training cost on unrelated text (WikiText-2) against what it brought on held-out "
+        "replies, each variant against its own untrained base",
+        f"Forgetting against learning for {len(points)} variants; {most.label} learned most "
+        f"({numbers.number(most.x, digits=3)} %)",
+        Scatter(
+            Axis("perplexity of replies, % lower than the base's", "higher"),
+            Axis("loss on unrelated text, % above the base's", "lower"),
+            points,
+        ),
+    )
+
+
+def _base_of(row: Row, rows: Mapping[str, Row]) -> str | None:
+    """The untrained variant whose weights a trained one started from."""
+    if not row.plan.trains:
+        return None
+    return next(
+        (
+            name
+            for name, other in rows.items()
+            if not other.plan.trains and other.plan.quantization == row.plan.quantization
+        ),
+        None,
+    )
+
+
+def _mean(row: Row, key: ScoreKey) -> float | None:
+    found = [score.value for record in row.finished if (score := key.find(record))]
+    return sum(found) / len(found) if found else None
+
+
+def figures_of(grounds: Sequence[Ground]) -> list[Figure]:
+    """The figures of the ground with the most variants; none without runs."""
+    return list(findings_figures(grounds[0])) if grounds else []

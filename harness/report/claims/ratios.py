@@ -1,0 +1,151 @@
+"""Ratios: a claim about what two variants cost, store, or how fast they learn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from harness.report.claims.compared import out_of_reach, sides_of
+from harness.report.claims.decide import Leaning, Regions, lean, within
+from harness.report.claims.ground import Ground
+from harness.report.rows import Row, memory_kind
+from harness.report.statistics.noise import Floats, Noise
+from harness.spec.claim import BitsCheck, CostCheck, SpeedCheck
+
+SMOOTHED = 5  # steps of a running mean
+FEWEST_RUNS = 2
+ALLOCATED = "peak_allocated_bytes"
+
+
+def compare_costs(check: CostCheck, ground: Ground) -> Leaning:
+    """The ratio of a cost of two variants, over the seeds that both have."""
+    sides = sides_of(check, ground)
+    if isinstance(sides, Leaning):
+        return sides
+    shared = any(record.shared for row in (sides.own, sides.other) for record in row.finished)
+    if shared and check.cost in ("time", "throughput", "energy"):
+        return out_of_reach(f"the runs shared their device, so their {check.cost} is not their own")
+    if any(record.together > 1 for row in (sides.own, sides.other) for record in row.finished):
+        why = f"runs trained together, so their {check.cost} is a share of all of theirs"
+        return out_of_reach(why)
+    read = _cost_reader(check.cost, (sides.own, sides.other))
+    costs = [_by_seed(row, read) for row in (sides.own, sides.other)]
+    logs = _logs(costs[0], costs[1])
+    if not len(logs):
+        return out_of_reach(f"{check.cost} was not measured for both")
+    where = within(*map(math.log, check.ratio))
+    if check.cost == "weights":
+        return _exact_ratio(f"{check.cost} × ", float(logs.mean()), where)
+    return _ratio(f"{check.cost} × ", logs, where, ground.looks)
+
+
+def _cost_reader(cost: str, rows: Sequence[Row]) -> Callable[[Row], float | None]:
+    # What PyTorch allocated is a run's own, also where several share a device.
+    allocated = all(row.peak_bytes(ALLOCATED) for row in rows)
+    kind = ALLOCATED if allocated else memory_kind(rows)
+    readers: dict[str, Callable[[Row], float | None]] = {
+        "memory": lambda row: row.peak_bytes(kind),
+        "weights": lambda row: row.weight_bytes,
+        "time": lambda row: row.phase_seconds("train"),
+        "throughput": lambda row: row.tokens_per_second,
+        "energy": lambda row: row.energy_joules(),
+    }
+    return readers[cost]
+
+
+def _by_seed(row: Row, read: Callable[[Row], float | None]) -> dict[int, float]:
+    """A cost of each seed's run."""
+    found: dict[int, float] = {}
+    for run in row.runs:
+        value = read(replace(row, runs=(run,))) if run.record.status == "ok" else None
+        if value:
+            found[run.record.plan.seed] = value
+    return found
+
+
+def _logs(own: dict[int, float], other: dict[int, float]) -> Floats:
+    """Log ratios on common seeds."""
+    common = sorted(set(own) & set(other))
+    return np.array([math.log(own[seed] / other[seed]) for seed in common])
+
+
+def _exact_ratio(name: str, log: float, where: Regions) -> Leaning:
+    """A ratio without noise."""
+    inside = where.fits[0] <= log <= where.fits[1]
+    return Leaning("reproduced" if inside else "contradicted", 0.0, f"{name}{math.exp(log):.3g}")
+
+
+def _ratio(name: str, logs: Floats, where: Regions, looks: int) -> Leaning:
+    """A ratio over seeds: the runs are the items, so Student's interval of their mean."""
+    mean = float(logs.mean())
+    text = f"{name}{math.exp(mean):.3g}"
+    if len(logs) >= FEWEST_RUNS and float(np.ptp(logs)) == 0:
+        return _exact_ratio(name, mean, where)
+    if len(logs) < FEWEST_RUNS:
+        return Leaning("undecided", 1.0, f"{text} (one run each)", "three seeds or more")
+    noise = Noise(float(logs.var(ddof=1)) / len(logs), len(logs) - 1.0)
+
+    def interval(alpha: float) -> tuple[float, float]:
+        half = noise.half_width(alpha)
+        return mean - half, mean + half
+
+    low, high = interval(0.05)
+    outcome, p = lean(interval, where, looks)
+    text += f" [{math.exp(low):.3g}, {math.exp(high):.3g}], {len(logs)} seeds"
+    return Leaning(outcome, p, text, "more seeds")
+
+
+def compare_bits(check: BitsCheck, ground: Ground) -> Leaning:
+    """The difference of the stored bits of a quantized parameter, which are counted: no noise."""
+    sides = sides_of(check, ground)
+    if isinstance(sides, Leaning):
+        return sides
+    own, other = _bits(sides.own), _bits(sides.other)
+    if own is None or other is None:
+        return out_of_reach("one of them has no quantized parameters")
+    inside = check.difference[0] <= own - other <= check.difference[1]
+    text = f"{own:.3f} bits against {other:.3f}: {own - other:+.3f} a quantized parameter, counted"
+    return Leaning("reproduced" if inside else "contradicted", 0.0, text)
+
+
+def _bits(row: Row) -> float | None:
+    """Stored bits of a quantized parameter, quantization state included."""
+    census = next((record.census for record in row.finished if record.census), None)
+    packed = [] if census is None else [one for one in census.rows if one.quantization != "none"]
+    elements = sum(one.elements for one in packed)
+    return 8 * sum(one.bytes for one in packed) / elements if elements else None
+
+
+def compare_speed(check: SpeedCheck, ground: Ground) -> Leaning:
+    """How many times as fast one variant comes to the training loss at which the other ends."""
+    sides = sides_of(check, ground)
+    if isinstance(sides, Leaning):
+        return sides
+    own, other = _curves(sides.own), _curves(sides.other)
+    common = [seed for seed in own if seed in other]
+    logs = np.array([math.log(_times_as_fast(own[seed], other[seed])) for seed in common])
+    if not len(logs):
+        return out_of_reach("no training losses on common seeds")
+    return _ratio("speed × ", logs, within(*map(math.log, check.ratio)), ground.looks)
+
+
+def _curves(row: Row) -> dict[int, Floats]:
+    """Smoothed training losses by seed."""
+    found = {}
+    for record in row.finished:
+        losses = [point.loss for point in record.training.losses] if record.training else []
+        if len(losses) >= 2 * SMOOTHED:
+            found[record.plan.seed] = np.convolve(losses, np.ones(SMOOTHED) / SMOOTHED, "valid")
+    return found
+
+
+def _times_as_fast(
+    own: Floats,
+    other: Floats,
+) -> float:
+    """Steps of the other over the steps in which this one comes as low as the other ends."""
+    reached = np.flatnonzero(own <= other[-1])
+    return len(other) / float(reached[0] + 1 if len(reached) else len(own) + 1)

@@ -1,0 +1,122 @@
+"""Scores: a claim about the scores of two variants, or of two forms of one, paired on items."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from harness import numbers
+from harness.report.claims.compared import Sides, not_run, out_of_reach, sides_of
+from harness.report.claims.decide import LEANINGS, Leaning, lean, regions
+from harness.report.claims.ground import Ground
+from harness.report.pairing import Aligned, ScoreKey, read_items
+from harness.report.sample import Scale, make_sample, make_scale
+from harness.report.statistics.effects import Effect
+from harness.report.statistics.power import needed
+from harness.spec.claim import FormCheck, ScoreCheck
+
+
+def compare_scores(check: ScoreCheck, ground: Ground) -> Leaning:
+    """The difference of two variants on a score, where both were tuned also at default rates."""
+    sides = sides_of(check, ground)
+    if isinstance(sides, Leaning):
+        return sides
+    found = _scored(check, ground, sides)
+    if sides.wanting and found.outcome in LEANINGS:
+        return Leaning("undecided", 1.0, found.text, sides.wanting)
+    if not sides.tuned or check.rates or found.outcome == "out of reach":
+        return found
+    before = sides_of(check.model_copy(update={"rates": "default"}), ground)
+    if isinstance(before, Leaning):
+        return found
+    shared = _scored(check, ground, before)
+    return replace(found, text=f"{found.text}; {shared.text}")
+
+
+def _scored(check: ScoreCheck, ground: Ground, sides: Sides) -> Leaning:
+    """The difference of two rows on the score of a check."""
+    key = ScoreKey.named(check.score)
+    rows = (replace(sides.own, label="own"), replace(sides.other, label="other"))
+    scores = [found for row in rows for r in row.finished if (found := key.find(r))]
+    aligned = read_items(rows, key).aligned
+    if aligned is None or len(set(aligned.labels)) < len(rows):
+        return out_of_reach(f"{check.score} was not taken by both on the same items")
+    scale = make_scale(scores, check.margin)
+    effect = make_sample(aligned, scale).paired("own", "other")
+    if effect is None:
+        return out_of_reach("no seed in common")
+    return _judged(check, effect, scale, ground.looks, sides)
+
+
+def _judged(
+    check: ScoreCheck | FormCheck, effect: Effect, scale: Scale, looks: int, sides: Sides | None
+) -> Leaning:
+    worse_by = effect if scale.sign > 0 else effect.negated()
+    shown = numbers.percent if scale.relative else _points
+    text = f"{check.score} {shown(scale.difference(effect.estimate), signed=True)}"
+    where = "" if sides is None else sides.where
+    if effect.obstacle:
+        why = "one training each" if effect.obstacle == "one training" else effect.obstacle
+        decides = "three seeds or more" if effect.obstacle == "one training" else "more items"
+        return Leaning("undecided", 1.0, f"{text} ({why}){where}", decides)
+    low, high = (scale.difference(end) for end in effect.interval())
+    text += f" [{shown(low, signed=True)}, {shown(high, signed=True)}]{where}"
+    text += f", {effect.seeds} seeds" if effect.noise.seeds is not None else ", items alone"
+    outcome, p = lean(worse_by.interval, regions(check.says, scale.bound), looks)
+    return Leaning(outcome, p, text, _settles(worse_by, scale.bound))
+
+
+def _settles(effect: Effect, bound: float) -> str:
+    """What would show variants without a difference to be equal within the margin."""
+    found = needed(effect, bound)
+    ways = []
+    if found.seeds is not None:
+        ways.append(f"about {found.seeds} seeds")
+    if found.more_items is not None:
+        ways.append(f"about {found.more_items:.1f} times the items")
+    return " or ".join(ways) or "more seeds and more items"
+
+
+def _points(share: float, *, signed: bool) -> str:
+    text = numbers.number(abs(share) * 100, digits=2)
+    return f"{'−' if share < 0 else '+' if signed else ''}{text} points"
+
+
+def compare_forms(check: FormCheck, ground: Ground) -> Leaning:
+    """The difference of a variant's score in one form from that of the weights as trained."""
+    arm = ground.find(check.variant, check.conditions)
+    if arm is None or arm.row is None:
+        return not_run([check.variant], check.conditions)
+    key = ScoreKey.named(check.score)
+    parts = [
+        read_items([replace(arm.row, label=name)], replace(key, precision=form)).aligned
+        for name, form in (("own", check.form), ("other", "training"))
+    ]
+    joined = None if parts[0] is None or parts[1] is None else _beside(parts[0], parts[1])
+    if joined is None:
+        return out_of_reach(f"{arm.name} was not scored as {check.form}")
+    scores = [found for record in arm.row.finished if (found := key.find(record))]
+    scale = make_scale(scores, check.margin)
+    effect = make_sample(joined, scale).paired("own", "other")
+    if effect is None:
+        return out_of_reach("no seed in common")
+    return _judged(check, effect, scale, ground.looks, None)
+
+
+def _beside(first: Aligned, second: Aligned) -> Aligned | None:
+    """The runs of both, where they have the same items."""
+    if first.items != second.items or not np.array_equal(first.group, second.group):
+        return None
+    answers = None
+    if first.answers is not None and second.answers is not None:
+        answers = np.hstack([first.answers, second.answers])
+    return Aligned(
+        labels=(*first.labels, *second.labels),
+        seeds=(*first.seeds, *second.seeds),
+        trains=(*first.trains, *second.trains),
+        numerator=np.hstack([first.numerator, second.numerator]),
+        denominator=np.hstack([first.denominator, second.denominator]),
+        group=first.group,
+        answers=answers,
+    )

@@ -7,6 +7,7 @@
     │   ├── UnknownName          no variant, suite, model, task or key of that name
     │   ├── InvalidFile          a TOML or JSON file, or a --set value, that does not fit its type
     │   └── CorpusError          a data file that is cut, empty, malformed or holds nothing usable
+    │       └── TooFew           too few conversations for what is asked of them
     ├── FetchError               a download failed or its bytes are not the expected ones
     ├── StorageError             a folder or file that cannot be read or written
     │   └── RunInUse             another process is running this plan
@@ -105,6 +106,10 @@ class CorpusError(UserError):
     """Conversation data that cannot be used as it is."""
 
 
+class TooFew(CorpusError):  # noqa: N818 - the tree names conditions
+    """Too few conversations on one side for what is asked of them."""
+
+
 class FetchError(HarnessError):
     """A download that failed, or bytes that are not the ones expected."""
 
@@ -143,4 +148,13 @@ class LostDevice(RunError):  # noqa: N818 - the tree names conditions
 
 def user_mistakes() -> set[str]:
     """Names of the errors that are the user's to mend, as a record's problem names them."""
-    return {"UserError", *(kind.__name__ for kind in UserError.__subclasses__())}
+    return {kind.__name__ for kind in _with_subclasses(UserError)}
+
+
+def machine_troubles() -> set[str]:
+    """Names of the errors that a network or a disk causes: they say nothing about a variant."""
+    return {FetchError.__name__, StorageError.__name__}
+
+
+def _with_subclasses(kind: type[HarnessError]) -> set[type[HarnessError]]:
+    return {kind}.union(*map(_with_subclasses, kind.__subclasses__()))

@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 
 from harness.cli.app import say
-from harness.cli.options import FormOption, QuantOption, ReportsOption, RunArgument, full_form
+from harness.cli.options import (
+    FormOption,
+    QuantOption,
+    ReportsOption,
+    RunArgument,
+    full_form,
+    runs_folder,
+)
 from harness.errors import UserError
 from harness.spec.form import parse_form
 
@@ -32,7 +39,7 @@ def card(
 
     if to is not None and (to / "README.md").exists():
         raise UserError("there is a card already", where=to / "README.md", hint="delete it first")
-    made = make_card(find_result(run, reports / "runs"), wanted)
+    made = make_card(find_result(run, runs_folder(reports)), wanted)
     if to is None:
         say(made.text)
     else:

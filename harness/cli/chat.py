@@ -22,6 +22,7 @@ from harness.cli.options import (
     TemperatureOption,
     TrustOption,
     full_form,
+    runs_folder,
 )
 from harness.cli.terminal import NO_TEXT
 from harness.errors import CorpusError
@@ -37,7 +38,7 @@ def chat(
         list[str],
         typer.Argument(
             metavar="RUN...",
-            help="One or more: a run's folder, SUITE/VARIANT or SUITE/VARIANT/SEED.",
+            help="One or more: SUITE/VARIANT, SUITE/VARIANT/SEED or a run's folder.",
         ),
     ],
     form: FormOption = "adapter",
@@ -56,7 +57,7 @@ def chat(
     from harness.deploy.speak import AnswerStyle, Wanted, open_speaker
     from harness.spec.device import detect_device
 
-    found = [find_result(name, reports / "runs") for name in runs]
+    found = [find_result(name, runs_folder(reports)) for name in runs]
     decoding = AnswerStyle(max_new_tokens, temperature, seed)
     wanted = Wanted(wanted_form, detect_device(device.value), decoding, trust_remote_code)
     with tempfile.TemporaryDirectory() as scratch:

@@ -51,7 +51,7 @@ def claims(
     if publish is not None:
         from harness.report.claims.publish import publish_findings
 
-        say(f"findings: {publish_findings(asked, found, publish)}")
+        say(f"findings: {publish_findings(asked, found, publish, runs)}")
 
 
 def _read(folders: Sequence[Path]) -> list[StoredRun]:

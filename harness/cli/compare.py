@@ -30,11 +30,19 @@ class ComparisonFormat(StrEnum):
 
 def compare(
     before: Annotated[
-        str, typer.Argument(metavar="A", help="A run's folder, a variant, or a folder of records.")
+        str,
+        typer.Argument(
+            metavar="A",
+            help="A variant, SUITE/VARIANT, SUITE/VARIANT/SEED, a run's folder, or a folder of "
+            "records.",
+        ),
     ],
     after: Annotated[str, typer.Argument(metavar="B", help="What to compare with A.")],
     suite: Annotated[
-        str, typer.Option("--suite", "-s", help="Look for variants in this suite's runs only.")
+        str,
+        typer.Option(
+            "--suite", "--name", "-s", help="Look for variants in the runs of this name only."
+        ),
     ] = "",
     fail_if: Annotated[
         list[str],

@@ -19,6 +19,7 @@ from harness.cli.options import (
     RunArgument,
     TrustOption,
     full_form,
+    runs_folder,
 )
 from harness.spec.form import parse_form
 from harness.spec.variant import Dtype
@@ -68,5 +69,5 @@ def export(
         trust_remote_code=trust_remote_code,
     )
     with Notes(out) as notes:
-        done = write_export(find_result(run, reports / "runs"), order, notes)
+        done = write_export(find_result(run, runs_folder(reports)), order, notes)
     say(f"{done.form.name}: {done.folder} ({numbers.size(done.bytes)})")

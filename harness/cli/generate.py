@@ -21,6 +21,7 @@ from harness.cli.options import (
     TemperatureOption,
     TrustOption,
     full_form,
+    runs_folder,
 )
 from harness.errors import UserError
 from harness.spec.form import parse_form
@@ -54,7 +55,7 @@ def generate(
     if to.exists():
         raise UserError("the target already exists", where=to)
     asked = read_prompts(prompts)
-    found = find_result(run, reports / "runs")
+    found = find_result(run, runs_folder(reports))
     decoding = AnswerStyle(max_new_tokens, temperature, seed)
     wanted = Wanted(wanted_form, detect_device(device.value), decoding, trust_remote_code)
     with tempfile.TemporaryDirectory() as scratch, Notes(out) as notes:

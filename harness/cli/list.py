@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from itertools import groupby
 from pathlib import Path
@@ -16,7 +16,7 @@ from rich.text import Text
 from harness.cli.app import out
 from harness.cli.options import ReportsOption, runs_folder
 from harness.cli.terminal import visible
-from harness.errors import UserError
+from harness.errors import UnknownName, UserError
 from harness.spec.listing import descriptions, variants_markdown
 
 if TYPE_CHECKING:
@@ -42,22 +42,28 @@ class Kind(StrEnum):
 def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.")] = Kind.variants,
     reports: ReportsOption = Path("reports"),
+    suite: Annotated[
+        str, typer.Option("--suite", "--name", "-s", help="List the runs of this name only.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print variants or methods as a Markdown table.")
     ] = False,
 ) -> None:
     """List variants, suites, models, studies, tasks, runs, or which methods work on which bases."""
+    if suite and kind is not Kind.runs:
+        raise UserError(f"--suite {suite} does not go with {kind.value}", expected="list runs")
+    found = _lines(reports, suite) if kind is Kind.runs else iter(())
     if kind is Kind.tasks and not markdown:
         _print_tasks(as_json=as_json)
     elif as_json:
-        typer.echo(visible(json.dumps(_data(kind, reports), indent=1)))
+        typer.echo(visible(json.dumps(_data(kind, found), indent=1)))
     elif markdown:
         typer.echo(_markdown(kind))
     elif kind is Kind.methods:
         out.print(_methods_table())
     else:
-        out.print(_runs_table(reports) if kind is Kind.runs else _names_table(kind))
+        out.print(_runs_table(found) if kind is Kind.runs else _names_table(kind))
 
 
 def _markdown(kind: Kind) -> str:
@@ -94,28 +100,30 @@ def _methods_table() -> Table:
     return table
 
 
-def _data(kind: Kind, reports: Path) -> list[dict[str, Any]]:
+def _data(kind: Kind, runs: Iterable[RunLine | BrokenRun]) -> list[dict[str, Any]]:
     if kind is Kind.methods:
         from harness.spec.plane import read_plane
 
         return [row.model_dump(mode="json") for row in read_plane().rows]
     if kind is not Kind.runs:
         return [{"name": name, "description": text} for name, text in _described(kind)]
-    return [_run_data(run) for run in _lines(reports)]
+    return [_run_data(run) for run in runs]
 
 
 def _described(kind: Kind) -> list[tuple[str, str]]:
     return descriptions(kind.value)
 
 
-def _lines(reports: Path) -> Iterator[RunLine | BrokenRun]:
-    """Every run, after what was given up has become a record too."""
+def _lines(reports: Path, suite: str) -> Iterator[RunLine | BrokenRun]:
+    """Every run (under one name), after what was given up has become a record too."""
     from harness.records.store import RunStore
     from harness.runs.supervise import settle
 
     store = RunStore(runs_folder(reports))
-    settle(store)
-    return store.lines()
+    if suite and suite not in store.suites():
+        raise UnknownName("name of runs", suite, store.suites(), where=store.root)
+    settle(store, suite or None)
+    return store.lines(suite or None)
 
 
 def _run_data(run: RunLine | BrokenRun) -> dict[str, Any]:
@@ -134,15 +142,15 @@ def _names_table(kind: Kind) -> Table:
     return table
 
 
-def _runs_table(reports: Path) -> Table:
+def _runs_table(runs: Iterable[RunLine | BrokenRun]) -> Table:
     from harness.records.store import RunLine
 
     titles = ["suite", "variant", "seed", "status", "minutes", "started"]
     if out.width < NARROW:  # what tells runs apart stays
         titles = titles[:4]
     table = Table(*titles, title_justify="left")
-    for readable, runs in groupby(_lines(reports), lambda run: isinstance(run, RunLine)):
-        rows = [_run_cells(run) for run in runs]
+    for readable, alike in groupby(runs, lambda run: isinstance(run, RunLine)):
+        rows = [_run_cells(run) for run in alike]
         if readable:
             # Drawing a row costs rich as much as drawing a dozen lines in one row's cells.
             rows = [["\n".join(column) for column in zip(*_shortened(rows), strict=True)]]

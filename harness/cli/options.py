@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -22,25 +23,44 @@ class DeviceKind(StrEnum):
 
 
 VariantOption = Annotated[
-    list[str], typer.Option("--variant", "-v", help="A registered variant or a TOML file.")
+    list[str],
+    typer.Option(
+        "--variant",
+        "-v",
+        help="A registered variant or a TOML file; several: repeated, or with commas.",
+    ),
 ]
-SuiteOption = Annotated[str, typer.Option("--suite", "-s", help="A built-in suite or a TOML file.")]
+SuiteOption = Annotated[
+    str,
+    typer.Option(
+        "--suite",
+        "-s",
+        help="A built-in suite, a TOML file, or the name that runs were given with --name.",
+    ),
+]
 SetOption = Annotated[
     list[str],
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
         help="Change one setting: adapter.r=32, or suite.training.speed=fast for all variants; "
-        "`none` clears an optional setting, as in budget.steps=none.",
+        "`none` clears an optional setting or empties a list, as in score.tasks=none.",
     ),
 ]
 TaskOption = Annotated[
     list[str],
-    typer.Option("--task", help="Another lm-eval task or group to score; may be repeated."),
+    typer.Option(
+        "--task",
+        help="Another lm-eval task or group to score, or a task file; several: repeated, or with "
+        "commas.",
+    ),
 ]
 ReportsOption = Annotated[Path, typer.Option("--reports", help="Folder for runs/ and reports.")]
 SeedsOption = Annotated[
-    str, typer.Option("--seeds", help="Seeds to run: 0, 0,1,2 or 0..4. Default: the suite's.")
+    str,
+    typer.Option(
+        "--seeds", help="Which seeds to run: 0..2 or 0,1,2 are three of them. Default: the suite's."
+    ),
 ]
 DeviceOption = Annotated[DeviceKind, typer.Option("--device", help="Device to run on.")]
 MarginOption = Annotated[
@@ -58,7 +78,8 @@ TrustOption = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run Python code from the model's repository.")
 ]
 RunArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run's folder, SUITE/VARIANT, or SUITE/VARIANT/SEED.")
+    str,
+    typer.Argument(metavar="RUN", help="SUITE/VARIANT, SUITE/VARIANT/SEED, or a run's folder."),
 ]
 QuantOption = Annotated[
     str, typer.Option(help="GGUF type: F16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0, …")
@@ -82,7 +103,23 @@ def make_request(
     name: str = "",
 ) -> Request:
     """The options that say what to run, as one value."""
-    return Request(tuple(variants), suite, tuple(settings), tuple(tasks), parse_seeds(seeds), name)
+    return Request(
+        tuple(separate(variants)),
+        suite,
+        tuple(settings),
+        tuple(separate(tasks)),
+        parse_seeds(seeds),
+        name,
+    )
+
+
+def separate(names: Iterable[str]) -> list[str]:
+    """``a,b`` as two names, unless there is a file of that name."""
+    found: list[str] = []
+    for text in names:
+        whole = "," not in text or Path(text).exists()
+        found += [text] if whole else filter(None, map(str.strip, text.split(",")))
+    return found
 
 
 def full_form(form: str, quant: str = "") -> str:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.app import out
+from harness.cli.app import out, say
 from harness.cli.checks.plans import check_plans
 from harness.cli.devices import DevicesOption, GpusOption, check_devices, with_devices
-from harness.cli.naming import NameOption, named, said_changes
+from harness.cli.naming import NameOption, named, said_changes, said_seeds
 from harness.cli.options import (
     DeviceKind,
     DeviceOption,
@@ -64,6 +64,8 @@ def plan(
         return
     if changes := said_changes(plans[0]):
         out.print(changes, markup=False, highlight=False)
+    for line in said_seeds(plans, seeds):
+        say(line)
     _print_forecasts(plans, memory, reports)
     _print_funnel(plans[0])
 
@@ -86,15 +88,21 @@ def _print_json(plans: list[Plan]) -> None:
 
 def _print_forecasts(plans: list[Plan], memory: str, reports: Path) -> None:
     """Each variant once, since seeds cost the same: one in full, several side by side."""
+    from harness.forecast.rows import largest_of_each
     from harness.forecast.wording import plan_report
 
-    once = list({planned.variant: planned for planned in reversed(plans)}.values())[::-1]
+    first: dict[str, Plan] = {}
+    for planned in plans:
+        first.setdefault(planned.variant, planned)
+    once = list(first.values())
+    rows, runs = largest_of_each(once), reports / "runs"
     if len(once) > 1:
         from harness.forecast.table import forecast, forecast_table
 
-        out.print(forecast_table([forecast(one, memory, reports / "runs") for one in once]))
+        found = [forecast(one, memory, runs, row) for one, row in zip(once, rows, strict=True)]
+        out.print(forecast_table(found))
         return
-    out.print(plan_report(once[0], memory, reports / "runs"))
+    out.print(plan_report(once[0], memory, runs, rows[0]))
     if once[0].training.devices > 1:
         from harness.forecast.dividing import dividing_report
 

@@ -18,6 +18,7 @@ from harness.cli.options import (
     RunArgument,
     TrustOption,
     full_form,
+    runs_folder,
 )
 from harness.spec.form import parse_form
 
@@ -51,7 +52,7 @@ def push(
 
     check_repository(to)
     token = token_of_environment() if yes else ""
-    found = find_result(run, reports / "runs")
+    found = find_result(run, runs_folder(reports))
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch) / "result"
         order = ExportOrder(

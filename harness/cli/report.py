@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from harness.cli.app import out, say, warn
-from harness.cli.naming import named
-from harness.cli.options import MarginOption, ReportsOption, SetOption, SuiteOption, parse_share
+from harness.cli.naming import NamedOption, named
+from harness.cli.options import MarginOption, ReportsOption, SetOption, parse_share
 from harness.errors import UserError
 from harness.spec.request import Request, requested_suite
 
@@ -34,7 +34,7 @@ class ReportFormat(StrEnum):
 
 
 def report(
-    suite: SuiteOption = "quick",
+    suite: NamedOption = "quick",
     settings: SetOption = [],  # noqa: B006 - typer copies it
     reports: ReportsOption = Path("reports"),
     reference: Annotated[str, typer.Option(help="Variant that the others are compared with.")] = "",

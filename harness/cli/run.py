@@ -14,7 +14,7 @@ from harness.cli.app import complain, out, say
 from harness.cli.checks.data import check_run
 from harness.cli.checks.plans import check_plans
 from harness.cli.devices import DevicesOption, GpusOption, check_devices, with_devices
-from harness.cli.naming import NameOption, named, said_changes
+from harness.cli.naming import NameOption, named, said_changes, said_seeds
 from harness.cli.options import (
     DeviceKind,
     DeviceOption,
@@ -119,6 +119,8 @@ def run(
     trackers = make_trackers(track, reports)
     if changes := said_changes(plans[0]):
         say(changes)
+    for line in said_seeds(plans, seeds):
+        say(line)
     records = _records(_carry_out(plans, runner, store, trackers, together))
     called = plans[0].suite
     if any(store.folder(record.plan).record.is_file() for record in records):

@@ -12,6 +12,7 @@ from harness import numbers
 from harness.cli.app import out, say
 from harness.cli.checks.data import check_run
 from harness.cli.checks.plans import check_plans
+from harness.cli.naming import study_as_asked
 from harness.cli.options import (
     DeviceKind,
     DeviceOption,
@@ -19,6 +20,7 @@ from harness.cli.options import (
     SetOption,
     TaskOption,
     TrustOption,
+    separate,
 )
 from harness.cli.placing import (
     AddressOption,
@@ -53,10 +55,19 @@ if TYPE_CHECKING:
 
 
 def study(
-    name: Annotated[str, typer.Argument(help="A built-in study or a TOML file.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="A built-in study, a TOML file, or the name that --name gave to one."),
+    ],
     settings: SetOption = [],  # noqa: B006 - typer copies it
     suite: Annotated[
-        str, typer.Option("--suite", "-s", help="Suite to use instead of the study's own.")
+        str,
+        typer.Option(
+            "--suite",
+            "-s",
+            help="Suite to use instead of the study's own: also a TOML file, or the name that runs "
+            "were given with --name.",
+        ),
     ] = "",
     task: TaskOption = [],  # noqa: B006
     model: ModelOption = "",
@@ -120,9 +131,11 @@ def study(
         _store(reports), RunOptions(wait=False, trust_remote_code=trust_remote_code)
     )
     settings = with_sources(settings, model, data, include_path)
-    request = StudyRequest(
-        study=name, settings=tuple(settings), suite=suite, tasks=tuple(task), called=called
+    tasks = tuple(separate(task))
+    typed = StudyRequest(
+        study=name, settings=tuple(settings), suite=suite, tasks=tasks, called=called
     )
+    request = study_as_asked(typed, reports)
     opened = open_study(request, runner.device(device.value), reports, spending)
     trackers = make_trackers(track, reports)
     found = StudyStatus(opened, "" if plan else store, mix_versions=mix_versions)

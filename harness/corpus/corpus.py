@@ -21,7 +21,7 @@ from harness.corpus.splits import (
     without_leaks,
 )
 from harness.corpus.trees import MessageTree, TreeGrower, prune
-from harness.errors import CorpusError
+from harness.errors import TooFew
 from harness.records.corpus_result import CorpusResult
 from harness.records.events import SILENCE, Progress
 from harness.spec.suite import CorpusSpec
@@ -214,7 +214,7 @@ def _check_sides(
     """Refuse a corpus of which a side is empty; ``trees`` is what there was to split.
 
     Raises:
-        CorpusError: with every step, and with what to change.
+        TooFew: with every step, and with what to change.
     """
     wanted = {"training": sides.train, "held-out": sides.held_out}
     if spec.validation_fraction:
@@ -226,7 +226,7 @@ def _check_sides(
         f"{row.step}: {row.messages} messages left ({row.removed or 'nothing removed'})"
         for row in funnel.rows
     )
-    raise CorpusError(
+    raise TooFew(
         f"no {missing[0]} conversations are left",
         where=source.name,
         expected=f"conversations on every side; the steps were\n            {steps}",

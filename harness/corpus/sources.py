@@ -15,6 +15,7 @@ from harness.corpus.trees import MessageTree, TreeGrower
 from harness.errors import CorpusError, FetchError
 from harness.spec.digests import file_sha256
 from harness.spec.plan_digests import SAMPLE
+from harness.spec.storage import meant
 from harness.spec.suite import HUB_SOURCE, CorpusSpec
 
 TABLES = (".parquet", ".arrow")
@@ -86,6 +87,7 @@ def find_source(spec: CorpusSpec) -> CorpusSource:
             "no such corpus",
             where=f"source = {spec.source!r}",
             expected='"sample", a file, a folder, or "hub:OpenAssistant/oasst1@<commit>"',
+            hint=meant(path),
         )
     return CorpusSource(path.name, (path,))
 

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from harness import numbers
 from harness.errors import HarnessError, InvalidFile, UserError
+from harness.records.address import RunAddress
 from harness.records.record import RunRecord
 from harness.records.store import RunFolder, RunStore, StoredRun, altered_part
 from harness.spec.plan import Plan
 from harness.spec.plan_digests import model_sha256
 from harness.spec.storage import read_json
-
-
-@dataclass(frozen=True)
-class _Named:
-    """A run as typed: suite, variant and, where given, the start of its folder's name."""
-
-    suite: str
-    variant: str
-    rest: str
-
-    def fits(self, folder: RunFolder) -> bool:
-        """Whether ``<seed>-<digest>`` is meant by ``rest``: a seed, or the start of the name."""
-        name = folder.path.name
-        seed = name.partition("-")[0]
-        return (
-            not self.rest or self.rest == seed or ("-" in self.rest and name.startswith(self.rest))
-        )
 
 
 def find_result(name: str, root: Path) -> StoredRun:
@@ -52,22 +35,18 @@ def find_result(name: str, root: Path) -> StoredRun:
 
 
 def _below(name: str, root: Path) -> StoredRun:
-    parts = name.strip("/").split("/")
     store = RunStore(root)
-    if len(parts) not in (2, 3) or parts[0] not in store.suites():
+    address = RunAddress.read(name, store)
+    if address is None:
         raise UserError(
             f"no such run: {name}",
             where=root,
             expected="a run's folder, or SUITE/VARIANT/SEED",
             hint="python -m harness list runs",
         )
-    named = _Named(parts[0], parts[1], parts[2] if len(parts) == 3 else "")
-    folders = [RunFolder(path.parent) for path in sorted(root.glob(f"{parts[0]}/*/*/record.json"))]
-    found = [
-        folder
-        for folder in folders
-        if folder.path.parent.name == named.variant and named.fits(folder)
-    ]
+    records = sorted(root.glob(f"{address.suite}/*/*/record.json"))
+    folders = [RunFolder(path.parent) for path in records]
+    found = [folder for folder in folders if address.names(folder)]
     if len(found) != 1:
         raise _not_one(name, found, folders, root)
     return StoredRun(found[0], read_json(found[0].record, RunRecord))

@@ -21,7 +21,7 @@ from harness.records.store import StoredRun
 from harness.spec.device import Device
 from harness.spec.form import Form
 from harness.spec.model import context_of
-from harness.spec.storage import write_bytes
+from harness.spec.storage import meant, write_bytes
 
 if TYPE_CHECKING:
     from harness.corpus.render import Renderer
@@ -189,7 +189,8 @@ def read_prompts(path: Path) -> list[str]:
     try:
         lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except OSError as error:
-        raise UserError(f"cannot read the prompts: {error.strerror}", where=path) from None
+        what = f"cannot read the prompts: {error.strerror}"
+        raise UserError(what, where=path, hint=meant(path)) from None
     except UnicodeDecodeError as error:
         raise UserError(
             f"cannot read the prompts: byte {error.start} is not UTF-8",

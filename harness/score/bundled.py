@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from harness.corpus.conversation import Message
 from harness.corpus.corpus import Corpus
 from harness.corpus.render import Renderer
-from harness.errors import UnknownName, UserError
+from harness.errors import TooFew, UnknownName
 from harness.spec.storage import write_bytes
 
 TASKS = Path(__file__).parent / "tasks"
@@ -30,7 +30,7 @@ def write_documents(kind: str, corpus: Corpus, renderer: Renderer, folder: Path)
 
     Raises:
         UnknownName: there is no such kind.
-        UserError: the corpus has none.
+        TooFew: the corpus has none.
     """
     write_bytes(folder / f"{kind}.jsonl", _lines(_documents(kind, corpus, renderer)))
 
@@ -40,7 +40,7 @@ def check_documents(kind: str, corpus: Corpus) -> None:
 
     Raises:
         UnknownName: there is no such kind.
-        UserError: it has not.
+        TooFew: it has not.
     """
     _documents(kind, corpus, _Unrendered())
 
@@ -66,11 +66,11 @@ def _documents(kind: str, corpus: Corpus, renderer: _Renders) -> list[dict[str, 
     needs, make = DOCUMENTS[kind]
     rows = list(make(corpus, renderer))
     if not rows:
-        raise UserError(
+        raise TooFew(
             f"no {kind} can be made of {len(corpus.held_out)} held-out conversations",
             where=corpus.result.name,
             expected=needs,
-            hint="more data, --set corpus.held_out_fraction=0.4, or --set score.tasks=[]",
+            hint="more data, or --set score.tasks=none",
         )
     return rows
 

@@ -14,6 +14,7 @@ from harness.errors import UnknownName, UserError
 from harness.score.bundled import TASKS, task_names
 from harness.score.local_data import read_from
 from harness.score.stock import declared_in, folders_around, is_whole, leaves, look_for
+from harness.spec.storage import meant
 from harness.spec.suite import ScoreSpec, Task
 
 
@@ -129,6 +130,7 @@ def _source(name: str, include_path: str | None) -> _Source:
             "no such folder",
             where=f"score.include_path = {folder}",
             expected="a folder with lm-eval task files",
+            hint=meant(folder),
         )
     own = {found for path in folder.rglob("*.yaml") for found in declared_in(path)}
     return _Source(name, folder if name in own else None)

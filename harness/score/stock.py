@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
+from harness.spec.storage import meant
 
 DECLARES = re.compile(
     r"""^["']?(?:task|group)["']?:[ \t]*["']?([\w.:/-]+)["']?[ \t]*$""", re.MULTILINE
@@ -21,7 +22,8 @@ def declared_in(path: Path) -> list[str]:
         found: list[str] = DECLARES.findall(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise UserError(f"cannot read the task file: {reason}", where=path) from None
+        what = f"cannot read the task file: {reason}"
+        raise UserError(what, where=path, hint=meant(path)) from None
     return found
 
 

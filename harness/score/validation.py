@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import UserError
+from harness.errors import TooFew, UserError
 from harness.parallel.ranks import ALONE, Ranks
 from harness.records.events import SILENCE
 from harness.score.perplexity import negative_log_likelihoods, sequences_of, window_of
@@ -23,10 +23,10 @@ def check_validation(plan: Plan, corpus: Corpus) -> None:
     """Refuse a corpus without the conversations that training would be validated on.
 
     Raises:
-        UserError: there are none.
+        TooFew: there are none.
     """
     if plan.validation.every and plan.trains and not corpus.validation:
-        raise UserError(
+        raise TooFew(
             "no validation conversations, and validation.every asks for their loss",
             where=corpus.result.name,
             expected="one or more",

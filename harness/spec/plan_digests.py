@@ -10,6 +10,7 @@ from harness.errors import CorpusError, StorageError, UserError
 from harness.spec.digests import data_fingerprint, file_sha256
 from harness.spec.known_digests import known_sha256
 from harness.spec.model import FolderSource, Model
+from harness.spec.storage import meant
 from harness.spec.suite import CorpusSpec, ScoreSpec
 
 
@@ -31,6 +32,7 @@ def corpus_sha256(corpus: CorpusSpec) -> str | None:
             "no such corpus",
             where=f"corpus.source = {corpus.source}",
             expected='"sample", a file, a folder, or "hub:OpenAssistant/oasst1@<revision>"',
+            hint=meant(path),
         )
     return _sha256(path)
 
@@ -43,6 +45,7 @@ def data_sha256(score: ScoreSpec) -> str | None:
             "no such data folder",
             where=f"score.data_folder = {folder}",
             expected="a folder that mirrors hub data sets as <org>/<name>",
+            hint=meant(Path(folder)),
         )
     data = None if folder is None else _sha256(Path(folder))
     own = _task_files(score)

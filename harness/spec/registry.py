@@ -16,7 +16,7 @@ from harness.spec.own_model import is_folder, is_hub_id, model_of_folder, model_
 from harness.spec.peft_files import CONFIG, peft_file, read_peft_variant
 from harness.spec.schema import parse, with_nulls
 from harness.spec.schemes import resolve_quantization
-from harness.spec.storage import read_toml
+from harness.spec.storage import meant, read_toml
 from harness.spec.study import Study
 from harness.spec.suite import Suite
 from harness.spec.variant import SuiteProtocol, Variant
@@ -79,7 +79,8 @@ def _locate(kind: str, name: str, folder: Path, where: object = None) -> Path:
     if name.endswith(".toml"):
         if Path(name).is_file():
             return Path(name)
-        raise UserError(f"no such {kind} file: {name}", where=where)
+        hint = meant(Path(name))
+        raise UserError(f"no such {kind} file: {name}", where=where, hint=hint)
     if not NAME.fullmatch(name) or not (folder / f"{name}.toml").is_file():
         raise UnknownName(kind, name, _stems(folder), where=where)
     return folder / f"{name}.toml"
@@ -91,6 +92,7 @@ def _locate_model(name: str, where: object = None) -> Path:
         return _locate("model", name, MODELS, where)
     except UnknownName as unknown:
         unknown.expected = f"a folder (there is none of that name here), or {unknown.expected}"
+        unknown.hint = meant(Path(name)) or unknown.hint
         raise
 
 

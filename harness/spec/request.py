@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from harness.spec.planning import make_plan
 from harness.spec.registry import load_model, load_suite, load_variant, model_names
 from harness.spec.schema import parse
 from harness.spec.suite import Suite
+from harness.spec.variant import Variant
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ def suite_changes(request: RunRequest) -> list[str]:
 def resolve(request: Request, device: Device) -> list[Plan]:
     """Plans of all requested variants and seeds (the suite's, if none are given) on ``device``.
 
-    ``request.tasks`` are scored in addition to the suite's own.
+    ``request.tasks`` are scored in addition to the suite's own. A variant that trains nothing has
+    one plan, since no score of it depends on a seed.
     """
     variant_overrides, _ = parse_settings(request.settings)
     suite = requested_suite(request)
@@ -77,8 +79,7 @@ def resolve(request: Request, device: Device) -> list[Plan]:
     chosen = [load_variant(name, suite, variant_overrides) for name in request.variants]
     made = [
         (name, make_plan(variant, suite, model, seed, device))
-        for seed in (request.seeds or suite.seeds)
-        for name, variant in zip(request.variants, chosen, strict=True)
+        for seed, name, variant in _seeded(request, chosen, request.seeds or suite.seeds)
     ]
     found = tuple(_own_substitutions(suite.model, model))
     return [
@@ -90,6 +91,22 @@ def resolve(request: Request, device: Device) -> list[Plan]:
         )
         for name, plan in made
     ]
+
+
+# Whatever seeds others have, so that it is found again when more are run.
+UNTRAINED_SEED = 0
+
+
+def _seeded(
+    request: Request, variants: Sequence[Variant], seeds: Sequence[int]
+) -> Iterator[tuple[int, str, Variant]]:
+    """Every variant with every seed, as it was named; one that trains nothing comes once."""
+    for place, seed in enumerate(seeds):
+        for name, variant in zip(request.variants, variants, strict=True):
+            if variant.method != "none":
+                yield seed, name, variant
+            elif place == 0:
+                yield UNTRAINED_SEED, name, variant
 
 
 def _own_substitutions(asked: str, model: Model) -> Iterator[Substitution]:

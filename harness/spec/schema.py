@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import to_jsonable_python
@@ -147,7 +147,8 @@ def default_of(kind: type[BaseModel], key: str) -> Any:
 def with_nulls(kind: type[BaseModel], data: Mapping[str, Any]) -> dict[str, Any]:
     """``data`` with null for every ``"none"`` that stands where ``kind`` allows null.
 
-    Elsewhere it is a value like any other: ``quantization.type`` may be ``"none"``.
+    Where ``kind`` has a list, ``"none"`` is the empty one. Elsewhere it is a value like any other:
+    ``quantization.type`` may be ``"none"``.
     """
     found = dict(data)
     for key, value in data.items():
@@ -155,6 +156,8 @@ def with_nulls(kind: type[BaseModel], data: Mapping[str, Any]) -> dict[str, Any]
         inner = None if field is None else model_in(field.annotation)
         if field is not None and value == "none" and type(None) in get_args(field.annotation):
             found[key] = None
+        elif field is not None and value == "none" and get_origin(field.annotation) is tuple:
+            found[key] = []
         elif inner is not None and isinstance(value, Mapping):
             found[key] = with_nulls(inner, value)
     return found

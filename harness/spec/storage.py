@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import shutil
@@ -20,6 +21,16 @@ from harness.spec.seal import sealed, unsealed
 
 DEEPEST = 50
 SHALLOW = f"at most {DEEPEST} lists or tables within each other"
+
+
+def meant(path: Path) -> str | None:
+    """What to ask a person who named a path that is not there: is it one with a like name?"""
+    try:
+        there = [entry.name for entry in path.parent.iterdir() if not entry.name.startswith(".")]
+    except OSError:
+        return None
+    close = [path.with_name(name) for name in difflib.get_close_matches(path.name, there)]
+    return f"did you mean {' or '.join(map(str, close))}?" if close else None
 
 
 def read_toml(path: Path) -> dict[str, Any]:

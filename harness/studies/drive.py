@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from harness.errors import RunInUse, UserError, user_mistakes
+from harness.errors import RunInUse, UserError, machine_troubles, user_mistakes
+from harness.records.record import Problem
 from harness.runs.batch import run_batch
 from harness.runs.executor import Executor
 from harness.runs.listener import Listener, RunResult
@@ -61,6 +62,7 @@ class Driver:
         self._tell = tell
         self._told = ""
         self._tries: Counter[str] = Counter()
+        self._troubles = 0
         self._together = 1
         self._read: tuple[tuple[int, int] | None, tuple[Decision, ...]] | None = None
 
@@ -130,6 +132,10 @@ class Driver:
         problem = result.record.problem if result.record is not None else None
         if problem is not None and problem.kind in user_mistakes():
             raise UserError(f"{job.arm}, seed {job.plan.seed}: {problem.message}")
+        if problem is not None and problem.kind in machine_troubles():
+            self._bear(problem)
+            return True
+        self._troubles = 0
         if result.record is not None and is_killed(result.record):
             self._tries[job.key] += 1
             if self._tries[job.key] >= MOST_TRIES:
@@ -139,3 +145,17 @@ class Driver:
                     f"tried again, remove its line from {self._findings.log}"
                 )
         return True
+
+    def _bear(self, problem: Problem) -> None:
+        """Go on after a network or a disk failed a run, which is tried again, but not for ever.
+
+        Raises:
+            UserError: several runs after each other ended so.
+        """
+        self._troubles += 1
+        if self._troubles >= MOST_TRIES:
+            raise UserError(
+                f"{MOST_TRIES} runs after each other failed for the same kind of reason: "
+                f"{problem.message}",
+                hint="when it is mended, type the command again: these runs are tried again",
+            )

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from harness.errors import HarnessError, user_mistakes
+from harness.errors import HarnessError, machine_troubles, user_mistakes
 from harness.records.record import Environment, RunRecord
 from harness.records.store import RunFolder, RunStore, StoredRun
 from harness.runs.ending import ABANDONED
@@ -120,4 +120,5 @@ def is_settled(record: RunRecord) -> bool:
     """Whether the record says something about its variant, also that it failed."""
     if record.status == "interrupted":
         return False
-    return record.problem is None or record.problem.kind not in (*STOPPED, *user_mistakes())
+    others = (*STOPPED, *user_mistakes(), *machine_troubles())
+    return record.problem is None or record.problem.kind not in others

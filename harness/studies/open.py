@@ -12,7 +12,7 @@ from harness.report.write import write_report
 from harness.spec.derived_names import derived_name
 from harness.spec.device import Device
 from harness.spec.overrides import merge, parse_setting
-from harness.spec.registry import load_study
+from harness.spec.registry import load_study, study_names
 from harness.spec.schema import Frozen, parse
 from harness.spec.storage import read_json, write_json
 from harness.spec.study import Spending, Study
@@ -132,6 +132,18 @@ class OpenStudy:
     def publish(self, agenda: Agenda, folder: Path) -> Path:
         """Write the page into ``folder``, with the records that it can be made from again."""
         return publish_study(agenda, self.steering(), folder)
+
+
+def known_as(typed: StudyRequest, reports: Path) -> StudyRequest | None:
+    """The request of the study that was given the name ``typed.study``, where nothing else is said.
+
+    None where that is a study of the harness or a file, or no study was given the name.
+    """
+    path = reports / "studies" / typed.study / REQUEST
+    own = typed.study.endswith(".toml") or typed.study in study_names()
+    if own or typed != StudyRequest(study=typed.study) or not path.is_file():
+        return None
+    return read_json(path, StudyRequest)
 
 
 def open_study(

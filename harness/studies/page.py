@@ -89,8 +89,7 @@ def _variants_section(agenda: Agenda) -> Section:
             Column(f"{name} rate"),
             Column(f"{standing.key.title} at {name}"),
             Column(f"difference at {name}"),
-            Column(f"verdict at {name}", number=False),
-            Column("seeds"),
+            Column(f"verdict at {name}, seeds", number=False),
         ]
     rows = tuple(
         (
@@ -118,19 +117,28 @@ def _cells(agenda: Agenda, standing: Standing, label: str) -> Iterator[Cell]:
     value = value_of(standing, label)
     yield unknown() if value is None else Cell(numbers.number(value), value)
     found = standing.conclusion(label)
+    count = len(standing.runs.get(label, ()))
+    seeds = f", {count}\N{NO-BREAK SPACE}seed" + ("s" if count != 1 else "")
     if label == agenda.comparison.reference:
         yield Cell("reference", 0, "muted")
-        yield Cell("reference", "", "muted")
+        yield Cell(f"reference{seeds}", "", "muted")
     elif found is None or found.difference is None:
-        yield unknown()
-        yield unknown() if found is None else Cell(REASONS[found.limit], found.limit, "muted")
+        yield _so_far(standing, value, value_of(standing, agenda.comparison.reference))
+        why = "" if found is None else REASONS[found.limit]
+        yield Cell(f"{why}{seeds}".removeprefix(", "), why, "muted")
     else:
         word = found.difference.verdict
         limit = f" ({REASONS[found.limit]})" if found.limit and not found.decided else ""
         yield Cell(shown(standing, found.difference), found.difference.estimate)
-        yield Cell(word + limit, word, TONES.get(word, ""))
-    seeds = len(standing.runs.get(label, ()))
-    yield Cell(str(seeds), seeds)
+        yield Cell(f"{word}{limit}{seeds}", word, TONES.get(word, ""))
+
+
+def _so_far(standing: Standing, value: float | None, reference: float | None) -> Cell:
+    """A difference that no look has judged yet, where the score is compared by ratios."""
+    if value is None or reference is None or standing.scale is None or not standing.scale.relative:
+        return unknown()
+    ratio = value / reference - 1
+    return Cell(f"{numbers.percent(ratio, signed=True)} so far", ratio, "muted")
 
 
 def _rate_cell(rate: float | None, arm: Arm) -> Cell:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harness.corpus.sequences import TrainingRows
 from harness.errors import CorpusError
 from harness.parallel.divide import equal_parts
 from harness.spec.plan import Plan
@@ -66,6 +67,13 @@ def schedule(
         order += step
         seen += sum(int(tokens_per_row[row]) for row in step)
     return order
+
+
+def planned_order(plan: Plan, rows: TrainingRows) -> list[int]:
+    """Indices of the rows that ``plan`` trains on, in order."""
+    seed = plan.seed if plan.order_seed is None else plan.order_seed
+    rows_of = rows.of_conversation if plan.order == "conversations" else None
+    return schedule(len(rows.rows), plan.budget, seed, rows.tokens_per_row, rows_of)
 
 
 def divided(order: Sequence[int], tokens_per_row: Sequence[int], plan: Plan) -> list[int]:

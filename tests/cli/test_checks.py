@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.checks.data import check_space
-from harness.errors import StorageError
+from harness.cli.checks.data import check_division, check_space
+from harness.errors import StorageError, TooFew
 from tests.cli.terminal import refused
+from tests.planned import planned
 from tests.runs.small_run import Small
 from tests.weights.test_agreement import edit_config, edit_weights
 from tests.weights.tiny_llama import write_folder
@@ -55,6 +56,41 @@ def _unreadable_task(folder: Path) -> list[str]:
     return ["--task", str(folder / "mine.yaml")]
 
 
+def _eight(folder: Path) -> str:
+    said = [(f"Where is river {n}?", f"North of town {n * n}.") for n in range(8)]
+    turns = [zip(("user", "assistant"), both, strict=True) for both in said]
+    lines = [
+        json.dumps({"messages": [{"role": role, "content": text} for role, text in one]})
+        for one in turns
+    ]
+    (folder / "eight.jsonl").write_text("\n".join(lines))
+    return f"corpus.source={folder / 'eight.jsonl'}"
+
+
+def test_what_is_advised_for_few_conversations_is_enough(tmp_path: Path) -> None:
+    source = _eight(tmp_path)
+    plan = planned("lora_bf16", source)
+    assert [task.name for task in plan.score.tasks] == ["held_out_replies"]
+    with pytest.raises(TooFew) as caught:
+        check_division(plan.corpus, [plan])
+    ways = str(caught.value.hint).split(", or ")
+    assert [way.startswith("--set score.tasks=none") for way in ways] == [False, True, False]
+    assert ways[-1] == "more data"
+    for way in ways[:2]:
+        settings = way.partition(" (")[0].removeprefix("--set ").split(" --set ")
+        changed = planned("lora_bf16", source, *settings)
+        check_division(changed.corpus, [changed])
+
+
+def test_no_division_is_advised_where_none_would_do(tmp_path: Path) -> None:
+    plan = planned("lora_bf16", _eight(tmp_path))
+    file = tmp_path / "eight.jsonl"
+    file.write_text(file.read_text().splitlines()[0])
+    with pytest.raises(TooFew, match="left") as caught:
+        check_division(plan.corpus, [plan])
+    assert "--set" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("mistake", "words"),
     [
@@ -65,7 +101,7 @@ def _unreadable_task(folder: Path) -> list[str]:
         (lambda _: ["--task", "arc_eazy"], ["unknown task 'arc_eazy'", "arc_easy"]),
         (lambda _: ["--task", "mine", "--include-path", "nowhere"], ["no such folder"]),
         (lambda _: ["--set", "corpus.held_out_limit=1"], ["1 held-out conversation"]),
-        (_few, ["task held_out_replies", "of 3 held-out", "4 or more", "held_out_fraction"]),
+        (_few, ["task held_out_replies", "of 3 held-out", "4 or more", "held_out_limit=none"]),
         (lambda _: ["--set", "corpus.policy=best"], ["policy"]),
         (lambda _: ["--set", "adapter.rank=4"], ["rank", "did you mean", "lora_bf16"]),
         (lambda _: ["--set", "adapter.type=LORAX"], ["LORAX", "LORA"]),

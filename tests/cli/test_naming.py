@@ -7,15 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.naming import named, said_changes
-from harness.errors import UserError
+from harness.cli.naming import named, said_changes, said_seeds
+from harness.errors import UnknownName, UserError
 from harness.records.store import RunStore
 from harness.spec.derived_names import long_suite_name
 from harness.spec.overrides import parse_settings
+from harness.spec.plan import Plan
 from harness.spec.request import Request, resolve
+from tests.cli.terminal import refused, shown
 from tests.planned import CPU, planned
 from tests.store_records import record_of
 
+CALLED = "lora_bf16+adapter.r=8"
 CHANGED = Request(("base",), settings=("budget.steps=3", "corpus.held_out_limit=8"))
 
 
@@ -49,6 +52,74 @@ def test_a_name_of_ones_own_holds_one_protocol(tmp_path: Path) -> None:
     assert named(replace(mine, variants=("qlora_nf4",)), store).name == "my-exp"
     with pytest.raises(UserError, match="already holds runs with other settings"):
         named(replace(mine, settings=("budget.steps=4",)), store)
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Plan:
+    """A run below ``tmp_path/runs`` that was asked for with settings, a task and a name."""
+    request = replace(CHANGED, settings=(*CHANGED.settings, "adapter.r=8"), tasks=("boolq",))
+    (plan,) = resolve(replace(request, name="my-exp", variants=("lora_bf16",)), CPU)
+    RunStore(tmp_path / "runs").write(record_of(plan))
+    return plan
+
+
+@pytest.mark.parametrize("asked", [{"suite": "my-exp"}, {"name": "my-exp"}])
+def test_the_name_of_runs_stands_for_their_settings(
+    mine: Plan, tmp_path: Path, asked: dict[str, str]
+) -> None:
+    (other,) = resolve(named(Request(("base",), **asked), RunStore(tmp_path / "runs")), CPU)
+    assert (other.suite, other.variant) == ("my-exp", "base"), "r = 8 was one variant's own"
+    assert (other.score, other.corpus) == (mine.score, mine.corpus)
+    assert other.request is not None
+    assert other.request.suite == "quick"
+
+
+def test_what_is_changed_of_named_runs_has_a_name_of_its_own(mine: Plan, tmp_path: Path) -> None:
+    more = Request(("lora_bf16",), suite="my-exp", settings=("budget.steps=4",))
+    (plan,) = resolve(named(more, RunStore(tmp_path / "runs")), CPU)
+    assert plan.suite.startswith("quick@")
+    assert (plan.budget.steps, plan.corpus) == (4, mine.corpus)
+
+
+def test_an_unknown_name_is_answered_with_suites_and_names_of_runs(
+    mine: Plan, tmp_path: Path
+) -> None:
+    assert mine.suite == "my-exp"
+    with pytest.raises(UnknownName) as caught:
+        named(Request(("base",), suite="my-exq"), RunStore(tmp_path / "runs"))
+    assert "did you mean my-exp?" in str(caught.value)
+    assert "quick" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("plan", "--name", "my-exp", "-v", "base", "--device", "cpu"),
+        ("plan", "--suite", "my-exp", "-v", "base", "--device", "cpu"),
+        ("report", "--name", "my-exp"),
+        ("report", "--suite", "my-exp"),
+        ("list", "runs", "--name", "my-exp"),
+        ("compare", f"my-exp/{CALLED}/0", CALLED, "--name", "my-exp"),
+        ("study", "quantization", "--suite", "my-exp", "--plan", "--device", "cpu"),
+    ],
+)
+def test_every_command_knows_the_name_of_runs(
+    mine: Plan, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    assert shown(*command, "--reports", str(tmp_path))
+    mistyped = [word.replace("my-exp", "my-exq") for word in command]
+    if command[:2] != ("plan", "--name"):  # a name that is not there yet is a new one
+        assert refused(*mistyped, "--reports", str(tmp_path))
+
+
+def test_seeds_that_may_surprise_are_told() -> None:
+    many = resolve(Request(("base", "lora_bf16"), seeds=(0, 1, 2)), CPU)
+    assert said_seeds(many, "0..2") == [
+        "base trains nothing and is run once: such scores do not depend on the seed"
+    ]
+    one = resolve(Request(("lora_bf16",), seeds=(3,)), CPU)
+    assert said_seeds(one, "3") == ["--seeds 3 is one seed, number 3; 3 seeds are --seeds 0..2"]
+    assert said_seeds(resolve(Request(("lora_bf16",)), CPU), "") == []
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "a b"])

@@ -41,3 +41,11 @@ def test_the_options_of_a_run_are_one_request() -> None:
     assert (made.seeds, made.tasks, made.settings) == ((0, 1, 2), ("piqa",), ("adapter.r=4",))
     one = made.of_run("base")
     assert (one.variant, one.suite, one.name) == ("base", "quick", "mine")
+
+
+def test_names_may_be_separated_by_commas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a,b.toml").touch()
+    made = make_request(["base, lora_bf16", "a,b.toml"], "quick", [], "", ["piqa,boolq"])
+    assert made.variants == ("base", "lora_bf16", "a,b.toml")
+    assert made.tasks == ("piqa", "boolq")

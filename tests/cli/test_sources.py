@@ -99,3 +99,27 @@ def test_the_same_thing_said_twice_is_refused(model: Path) -> None:
 )
 def test_what_is_not_there_is_said(arguments: tuple[str, str], words: str) -> None:
     assert words in refused("plan", "-v", "base", "--device", "cpu", *arguments)
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ("plan", "-v", "base", "--data", "./chta.jsonl"),
+        ("plan", "-v", "base", "--model", "modle"),
+        ("plan", "-v", "base", "--model", "my.tml.toml"),
+        ("plan", "-v", "myvar.toml"),
+        ("plan", "-v", "base", "--task", "mytask.yaml"),
+        ("plan", "-v", "base", "--task", "x", "--include-path", "task"),
+    ],
+)
+def test_a_mistyped_path_is_answered_with_the_one_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("model", "tasks"):
+        Path(name).mkdir()
+    for name in ("chat.jsonl", "my_var.toml", "my_task.yaml", "my.toml"):
+        Path(name).touch()
+    message = refused(*typed, "--device", "cpu")
+    offered = {"chat.jsonl", "model", "tasks", "my_var.toml", "my_task.yaml", "my.toml"}
+    assert any(f"did you mean {name}" in message for name in offered), message

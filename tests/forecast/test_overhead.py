@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from harness.forecast.overhead import (
     CUBLAS_BYTES,
@@ -12,9 +16,10 @@ from harness.forecast.overhead import (
     overhead,
     unread_bytes,
 )
+from harness.spec.model import FolderSource
 from harness.spec.plan import Plan
 from harness.weights.shape import count_plan
-from tests.planned import GPU, planned
+from tests.planned import CPU, GPU, planned
 
 
 def test_a_gpu_holds_one_layer_twice_while_it_loads() -> None:
@@ -52,6 +57,19 @@ def test_weights_that_are_converted_while_they_load_are_read_as_they_are_stored(
     )
     assert overhead(plain, counts).loading == LIBRARIES_BYTES
     assert overhead(half, counts).loading == LIBRARIES_BYTES + 4 * counts.total
+
+
+@pytest.mark.parametrize(("dtype", "converted"), [("float32", 4), ("bfloat16", 0)])
+def test_a_folder_s_files_say_what_is_converted(tmp_path: Path, dtype: str, converted: int) -> None:
+    weights = {"a": torch.zeros(1000, dtype=getattr(torch, dtype))}
+    save_file(weights, tmp_path / "model.safetensors")
+    plan = planned("lora_bf16", device=CPU.model_copy(update={"bfloat16": True}))
+    source = FolderSource(kind="folder", path=str(tmp_path))
+    plan = plan.model_copy(update={"model": plan.model.model_copy(update={"source": source})})
+    assert plan.precision.compute == "bfloat16"
+    found = overhead(plan, count_plan(plan))
+    assert found.loading == LIBRARIES_BYTES + converted * 1000
+    assert unread_bytes(plan, 2000) == (0 if converted else 2000)
 
 
 @pytest.mark.parametrize(

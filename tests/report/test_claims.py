@@ -18,7 +18,7 @@ from harness.report.claims.ground import make_grounds
 from harness.report.claims.judge import Judgement, judge
 from harness.report.claims.measures import measure
 from harness.report.claims.page import claims_page, evidence
-from harness.report.claims.publish import publish_findings, write_findings
+from harness.report.claims.publish import is_beside, publish_findings, write_findings
 from harness.report.pairing import ScoreKey
 from harness.report.sides import read_runs
 from harness.report.statistics.noise import Noise
@@ -360,3 +360,18 @@ def test_published_findings_are_what_their_records_give(tmp_path: Path) -> None:
     assert write_findings(tmp_path / "out", tmp_path / "again").read_text() == text
     assert "Published claims, judged from these runs" in text
     assert "NF4 loses less quality than FP4" in text
+
+
+def test_findings_can_rest_on_other_reports_beside(tmp_path: Path) -> None:
+    runs = runs_of(tmp_path / "runs", seven())
+    half = [run for run in runs if run.record.plan.quantization.type == "none"]
+    rest = [run for run in runs if run.record.plan.quantization.type != "none"]
+    claims = [load_claim("nf4_beats_fp4"), load_claim("qlora_reaches_lora")]
+    publish_findings(claims, rest, tmp_path / "other")
+    alone = publish_findings(claims, half, tmp_path / "own").read_text()
+    path = publish_findings(claims, half, tmp_path / "own", [tmp_path / "other", tmp_path / "own"])
+    assert "2 claims; verdicts: 2 out of reach." in alone
+    assert "2 out of reach" not in path.read_text()
+    again = write_findings(tmp_path / "own", tmp_path / "scratch" / "own", claims)
+    assert again.read_text() == path.read_text()
+    assert not is_beside(tmp_path / "runs", tmp_path / "own")

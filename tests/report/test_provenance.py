@@ -80,7 +80,7 @@ def test_resumed_runs_are_listed_by_seed(tmp_path: Path) -> None:
 
 def test_environments_that_differ_are_a_caveat_with_what_differs(tmp_path: Path) -> None:
     found = provenance_section(evidence(tmp_path, Made("base"), Made("lora_bf16", device=GPU)))
-    assert "The runs come from 2 different environments." in said(found)
+    assert "Not all runs were made under the same conditions." in said(found)
     rows = table_of(found, "environments")
     assert {row["rows"]: row["gpu"] for row in rows} == {"base": "–", "lora_bf16": "Example GPU"}
     assert found is not None

@@ -96,7 +96,7 @@ def test_numbers_do_not_depend_on_the_order_of_runs_or_items(
         ),
         ([Made("qlora_nf4", is_sample=True)], "it is not OASST itself"),
         ([Made("qlora_nf4", trees=6)], "Only 6 groups of held-out items: too few for an interval"),
-        ([Made("qlora_nf4"), Made("base", device=GPU)], "2 different environments"),
+        ([Made("qlora_nf4"), Made("base", device=GPU)], "They differ in gpu"),
         ([Made("lora_bf16")], "Settings were replaced (precision.compute)"),
         (
             [Made("lora_bf16"), Made("qlora_nf4")],

@@ -29,6 +29,20 @@ def test_a_variant_is_all_its_seeds(runs: Path) -> None:
     assert (side.name, row.seeds) == ("lora_bf16", (0, 1))
 
 
+@pytest.mark.parametrize(
+    ("name", "seeds"), [("quick/lora_bf16", (0, 1)), ("quick/lora_bf16/1", (1,))]
+)
+def test_a_variant_may_be_named_as_for_export(runs: Path, name: str, seeds: tuple[int]) -> None:
+    (row,) = find_side(name, runs).rows
+    assert (row.label, row.seeds) == ("lora_bf16", seeds)
+
+
+def test_a_mistyped_variant_is_offered_in_the_form_that_was_typed(runs: Path) -> None:
+    with pytest.raises(UnknownName, match="quick/lora_bf17") as caught:
+        find_side("quick/lora_bf17", runs)
+    assert "did you mean quick/lora_bf16" in str(caught.value)
+
+
 def test_a_folder_is_every_record_below_it(runs: Path) -> None:
     side = find_side(str(runs / "quick"), Path("/nowhere"))
     assert {row.variant for row in side.rows} == {"lora_bf16", "qlora_nf4"}

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from harness.errors import InvalidFile, UnknownName
+from harness.report.settings import flatten
 from harness.spec.claim import BeyondCheck, FormCheck, holds
 from harness.spec.form import parse_form
 from harness.spec.registry import claim_names, load_claim, load_study, variant_names
 from harness.spec.study import Contender
+from tests.planned import planned
 
 WRITTEN = """
 sentence = "A is better than B"
@@ -42,6 +45,15 @@ def test_a_claim_that_ships_names_variants_that_exist(name: str) -> None:
             assert any(one.partition("+")[0] in variant_names() for one in names), names
         if isinstance(check, FormCheck):
             assert parse_form(check.form)
+
+
+@pytest.mark.parametrize("name", claim_names())
+def test_the_conditions_of_a_claim_name_settings_that_plans_have(name: str) -> None:
+    """A condition on a key that no plan has never holds, and the claim is out of reach for ever."""
+    for check in load_claim(name).checks:
+        for condition in getattr(check, "conditions", ()):
+            known = flatten(planned(check.variant[0]).model_dump(mode="json"))
+            assert re.split(r"\s*(?:!=|>=|<=|=)\s*", condition)[0] in known, condition
 
 
 def test_all_claims_that_the_harness_was_asked_for_ship() -> None:

@@ -18,13 +18,28 @@ def quick(**overrides: object) -> Suite:
 
 
 def test_variants_and_seeds_make_a_plan_each() -> None:
-    plans = resolve(Request(("base", "qlora_nf4"), seeds=(0, 1)), CPU)
+    plans = resolve(Request(("lora_bf16", "qlora_nf4"), seeds=(0, 1)), CPU)
     assert [(plan.variant, plan.seed) for plan in plans] == [
-        ("base", 0),
+        ("lora_bf16", 0),
         ("qlora_nf4", 0),
-        ("base", 1),
+        ("lora_bf16", 1),
         ("qlora_nf4", 1),
     ]
+
+
+def test_what_trains_nothing_has_one_plan_whatever_the_seeds() -> None:
+    plans = resolve(Request(("base", "qlora_nf4"), seeds=(3, 4)), CPU)
+    assert [(plan.variant, plan.seed) for plan in plans] == [
+        ("base", 0),
+        ("qlora_nf4", 3),
+        ("qlora_nf4", 4),
+    ]
+    assert plans[0].fingerprint == resolve(Request(("base",)), CPU)[0].fingerprint
+
+
+def test_none_empties_a_list_of_the_suite() -> None:
+    (plan,) = resolve(Request(("base",), settings=("score.tasks=none",), tasks=("boolq",)), CPU)
+    assert [task.name for task in plan.score.tasks] == ["boolq"]
 
 
 def test_tasks_are_scored_besides_the_suites_own_and_named() -> None:
@@ -37,13 +52,14 @@ def test_tasks_are_scored_besides_the_suites_own_and_named() -> None:
 
 def test_every_plan_keeps_its_part_of_the_request_as_typed(tmp_path: Path) -> None:
     own = tmp_path / "mine.toml"
-    own.write_text('description = "mine"\nmethod = "none"\n')
+    own.write_text('description = "mine"\n')
     settings = ("budget.steps = 3", "score.tasks=[]")
-    request = Request((str(own), "base"), settings=settings, tasks=("arc_easy",), seeds=(0, 1))
+    asked = (str(own), "lora_bf16")
+    request = Request(asked, settings=settings, tasks=("arc_easy",), seeds=(0, 1))
     kept = {"suite": "quick", "settings": settings, "tasks": ("arc_easy",)}
     assert [plan.request for plan in resolve(request, CPU)] == [
         RunRequest(variant=str(own), **kept),
-        RunRequest(variant="base", **kept),
+        RunRequest(variant="lora_bf16", **kept),
     ] * 2
 
 

@@ -173,6 +173,30 @@ def test_a_mistake_that_every_run_would_make_ends_the_study_at_once(tmp_path: Pa
     assert bench.findings().find(bench.agenda().jobs[0]) is None
 
 
+class Unreachable(Ends):
+    """Weights that cannot be fetched until the network is back."""
+
+    kind = "FetchError"
+    back = False
+
+    def run(self, plan: Plan) -> RunRecord:
+        return StubExecutor.run(self, plan) if self.back else super().run(plan)
+
+
+def test_a_network_that_fails_every_run_ends_the_study_and_no_variant(tmp_path: Path) -> None:
+    bench = Bench.of(tmp_path)
+    executor = Unreachable(bench.executor.store, WORSE)
+    first_round = len(bench.agenda().jobs)
+    with pytest.raises(UserError, match="3 runs after each other failed") as told:
+        driver(bench, executor).drive()
+    assert "for a reason" in str(told.value)
+    assert len(executor.ran) == first_round, "no other round is begun"
+    executor.back = True
+    agenda = driver(bench, executor).drive()
+    assert agenda.finished
+    assert agenda.spent.failed == 0, "what the network failed is tried again"
+
+
 class OneSlot(StubExecutor, Listener):
     """Begins a run when the one before it has ended; a decision is taken during the second."""
 

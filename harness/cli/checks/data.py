@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import numbers
-from harness.errors import CorpusError, StorageError, UserError
+from harness.cli.checks.division import advise
+from harness.errors import StorageError, TooFew, UserError
 from harness.spec.storage import free_bytes
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from harness.spec.suite import CorpusSpec
 
 FEWEST_TREES = 2  # one tree has no spread, so nothing could be said of its score
+SMALL = 2 << 20  # bytes of a corpus that is read dozens of times to find a division that would do
 LEAST_FREE = 64 << 20  # bytes: records, items, logs and pages of a small run
 
 
@@ -29,17 +31,43 @@ def check_run(plans: Sequence[Plan], reports: Path) -> None:
     """
     if not plans:
         return
-    from harness.score.validation import check_validation
-
     check_space(reports, LEAST_FREE)
     for corpus in dict.fromkeys(planned.corpus for planned in plans):
         if not corpus.source.startswith("hub:"):
-            found = check_corpus(corpus)
-            for planned in plans:
-                if planned.corpus == corpus:
-                    check_validation(planned, found)
-                    check_bundled(planned, found)
+            check_division(corpus, [planned for planned in plans if planned.corpus == corpus])
     check_tasks(plans[0])
+
+
+def check_division(spec: CorpusSpec, plans: Sequence[Plan]) -> None:
+    """Refuse a corpus of which a side is too small for ``plans``, with a division that would do.
+
+    Raises:
+        TooFew: with what to set, where something was found that can be.
+    """
+    try:
+        _divided(spec, plans)
+    except TooFew as error:
+        if _size(spec) <= SMALL:
+            error.hint = advise(spec, plans, _divided) or error.hint
+        raise
+
+
+def _size(spec: CorpusSpec) -> int:
+    """Bytes of a corpus on this machine."""
+    from harness.corpus.sources import find_source
+
+    return sum(path.stat().st_size for path in find_source(spec).files)
+
+
+def _divided(spec: CorpusSpec, plans: Sequence[Plan]) -> Corpus:
+    """A corpus on this machine that has what the plans ask for."""
+    from harness.score.validation import check_validation
+
+    corpus = check_corpus(spec)
+    for planned in plans:
+        check_validation(planned, corpus)
+        check_bundled(planned, corpus)
+    return corpus
 
 
 def check_corpus(spec: CorpusSpec) -> Corpus:
@@ -49,11 +77,11 @@ def check_corpus(spec: CorpusSpec) -> Corpus:
     corpus = build_corpus(spec)
     trees = {one.tree_id for one in corpus.held_out}
     if len(trees) < FEWEST_TREES:
-        raise CorpusError(
+        raise TooFew(
             f"{len(trees)} held-out conversation: one gives no interval",
             where=corpus.result.name,
             expected=f"{FEWEST_TREES} or more independent held-out conversations",
-            hint="--set corpus.held_out_fraction=0.3, no held_out_limit of 1, or more data",
+            hint="a larger corpus.held_out_fraction, no held_out_limit of 1, or more data",
         )
     return corpus
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,18 +19,32 @@ from harness.spec.registry import claim_names, load_claim
 from harness.spec.storage import write_bytes
 
 FINDINGS = "FINDINGS.md"
+BESIDE = "beside.json"  # names of the other reports whose records the findings rest on
 
 
-def publish_findings(claims: Sequence[Claim], runs: Sequence[StoredRun], folder: Path) -> Path:
+def publish_findings(
+    claims: Sequence[Claim], runs: Sequence[StoredRun], folder: Path, others: Sequence[Path] = ()
+) -> Path:
     """Write the findings of ``runs`` into ``folder``, with the records if it holds none yet.
+
+    ``others`` are published reports in the same parent folder whose records count too: their
+    names are kept in ``beside.json``, the records stay where they are.
 
     Returns:
         The path of ``FINDINGS.md``; :func:`write_findings` makes it again from the records.
     """
     if not (folder / RECORDS).is_dir():
         publish(runs, folder)
+    beside = sorted(other.name for other in others if is_beside(other, folder))
+    write_bytes(folder / BESIDE, (json.dumps(beside) + "\n").encode())
     write_bytes(folder / METHODS, methods_page())
     return write_findings(folder, folder, claims)
+
+
+def is_beside(other: Path, folder: Path) -> bool:
+    """Whether ``other`` is a published report that lies in the same folder as ``folder``."""
+    own, its = folder.resolve(), other.resolve()
+    return its != own and its.parent == own.parent and (its / RECORDS).is_dir()
 
 
 def write_findings(published: Path, folder: Path, claims: Sequence[Claim] = ()) -> Path:
@@ -38,7 +53,9 @@ def write_findings(published: Path, folder: Path, claims: Sequence[Claim] = ()) 
     All built-in claims are judged by default.
     """
     asked = claims or [load_claim(name) for name in claim_names()]
-    runs, _ = read_runs(published / RECORDS)
+    beside = json.loads((published / BESIDE).read_bytes())
+    places = [published, *(published.parent / name for name in beside)]
+    runs = [run for place in places for run in read_runs(place / RECORDS)[0]]
     figures = figures_of(make_grounds(runs))
     for figure in figures:
         write_figure(figure, folder)

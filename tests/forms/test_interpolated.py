@@ -11,9 +11,10 @@ from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness.forms.make import Parts, open_form, write_form
+from harness.records.store import RunFolder
+from harness.runs.saving import save_whole
 from harness.spec.form import parse_form
 from harness.spec.model import FolderSource
-from harness.weights.adapter import save_adapter
 from tests.methods.bench import Bench
 from tests.methods.conftest import bench
 from tests.methods.trial import carry_out, train_again
@@ -27,10 +28,11 @@ def trained(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> tuple[Par
     """A LongLoRA for four times the context, and its logits."""
     plan = bench.plan("longlora", "llama")
     model = train_again(plan).model
-    adapter = tmp_path_factory.mktemp("adapter")
-    save_adapter(model, adapter)
+    run = RunFolder(tmp_path_factory.mktemp("run"))
+    written, _ = save_whole(model, run, interpolated=True)
+    assert "config.json" in written
     assert isinstance(plan.model.source, FolderSource)
-    return Parts(plan, Path(plan.model.source.path), adapter), logits(model)
+    return Parts(plan, Path(plan.model.source.path), run.adapter), logits(model)
 
 
 def logits(model: Any) -> torch.Tensor:
@@ -77,6 +79,7 @@ def test_an_adapter_names_the_positions_that_its_base_needs(
         AutoModelForCausalLM.from_pretrained(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_leaves_the_positions_beside_its_adapter(bench: Bench, tmp_path: Path) -> None:
     run = carry_out(bench.plan("longlora", "llama", 'score.forms=["merged"]'), tmp_path)
     config = AutoConfig.from_pretrained(run.folder.adapter)

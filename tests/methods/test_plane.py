@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from harness.spec.listing import variants_markdown
 from harness.spec.methods import refusal
@@ -15,6 +16,8 @@ from harness.spec.variant import Adapter, Quantization
 from tests.cli.terminal import shown
 from tests.methods.bench import FAMILIES, Bench
 from tests.methods.plane import PAGE, find_pair, method_names
+from tests.methods.promises import check_foresight, check_resumed
+from tests.methods.trial import check_pair
 from tests.parallel.pair import run_pair
 
 ROOT = Path(__file__).parents[2]
@@ -109,6 +112,13 @@ ASKED = [
     "full_galore",
     "full_apollo",
 ]
+IN_BFLOAT16 = [
+    *(
+        (method, "none")
+        for method in ("ia3", "prefix_tuning", "vera", "ln_tuning", "full_finetune")
+    ),
+    *(("lora_rs", scheme) for scheme in ("hqq", "int4", "nvfp4", "mxfp4", "torchao_int8")),
+]
 NOT_ON_A_CPU = {"lora_loftq", "full_adamw_8bit", "full_paged_adamw_8bit"}
 
 
@@ -162,6 +172,27 @@ def test_a_cell_is_made_again(bench: Bench, method: str, scheme: str) -> None:
     assert found.model_copy(update={"gpus": written.gpus}).cells == written.cells
 
 
+@pytest.mark.parametrize(
+    ("method", "scheme"),
+    [
+        ("lora_rs", "nf4"),
+        *(pytest.param(*pair, marks=pytest.mark.slow) for pair in IN_BFLOAT16),
+    ],
+)
+def test_a_sample_works_in_bfloat16(bench: Bench, method: str, scheme: str) -> None:
+    """Products in bfloat16, adapters in float32, as on a GPU; scores are compared elsewhere."""
+    base = () if scheme == "none" else (f"quantization.type={scheme}",)
+    plan = bench.plan(method, FAMILIES[0], *base)
+    precision = plan.precision.model_copy(update={"compute": "bfloat16"})
+    plan = plan.model_copy(update={"precision": precision})
+    trained = check_pair(plan)
+    assert trained.model.dtype == torch.bfloat16
+    assert trained.last_loss < trained.own_loss
+    check_resumed(plan, trained)
+    check_foresight(plan, trained.model)
+
+
+@pytest.mark.slow
 def test_two_devices_are_tried_again(bench: Bench, tmp_path: Path) -> None:
     """Of the cells that say so: an adapter, a start from rows, a soft prompt, four bits."""
     pairs = [("ia3", "none"), ("lora_eva", "none"), ("prompt_tuning", "none"), ("lora_rs", "nf4")]

@@ -9,13 +9,20 @@ from typing import TYPE_CHECKING
 from harness import numbers
 from harness.errors import Unpredicted
 from harness.forecast.duration import expected_seconds, scaled_seconds, validation_seconds
-from harness.forecast.memory import largest_batch, predict, room_needed
+from harness.forecast.memory import (
+    NotRehearsed,
+    largest_batch,
+    predict,
+    room_needed,
+    settle_recomputation,
+)
+from harness.forecast.recomputation import keeps_what_fits
 from harness.records.events import Silence
 from harness.records.record import MemoryPrediction
 from harness.spec.gpus import parse_memory
 from harness.spec.plan import Plan
 from harness.train.schedule import MicroBatch
-from harness.weights.shape import ParameterCount, count_plan
+from harness.weights.shape import ParameterCount, count_plan, transformers_config
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -43,8 +50,10 @@ def plan_report(
 
     room = parse_memory(memory) if memory else plan.device.memory_bytes
     lines = list(_substitutions(plan))
+    plan = _within(plan, room if memory else None)
     try:
-        lines += _counts(plan, count_plan(plan))
+        counts = count_plan(plan)
+        lines += [*_counts(plan, counts), *_recomputation(plan, counts)]
     except Unpredicted as unknown:
         lines.append(f"parameters: not known before the run, since {unknown.what}")
     heard = _Heard()
@@ -72,6 +81,26 @@ def _counts(plan: Plan, counts: ParameterCount) -> Iterator[str]:
             f"quantized: {counts.modules} linear layers, {counts.quantized:,} parameters at "
             f"{bits:.2f} bits ({plan.quantization.label}); {rest:,} of the base are not"
         )
+
+
+def _within(plan: Plan, room: int | None) -> Plan:
+    """``plan`` with ``room`` as what recomputation may fill, unless the plan says it itself."""
+    if room is None or not keeps_what_fits(plan) or plan.training.memory_gib:
+        return plan
+    changes = {"memory_gib": room / 2**30}
+    return plan.model_copy(update={"training": plan.training.model_copy(update=changes)})
+
+
+def _recomputation(plan: Plan, counts: ParameterCount) -> Iterator[str]:
+    """How many layers are computed again, where the plan leaves it to what there is room for."""
+    if not (keeps_what_fits(plan) and plan.trains):
+        return
+    try:
+        kept = settle_recomputation(plan, counts).training.kept_layers
+    except NotRehearsed:
+        return
+    depth = int(transformers_config(plan.model).num_hidden_layers)
+    yield f"recomputation: {kept} of {depth} layers are kept, the others computed again"
 
 
 def _rows(plan: Plan, count: int) -> str:

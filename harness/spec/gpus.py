@@ -27,6 +27,7 @@ class Gpu(Frozen):
     other: tuple[str, ...] = ()
     memory_mib: Annotated[int, Field(gt=0)]
     bfloat16: bool
+    float8: bool = False
     tflops: Annotated[float, Field(gt=0)] | None = None
     source: str
 
@@ -47,7 +48,11 @@ def planned_gpu(name: str) -> Device:
     if gpu is None:
         raise UnknownName("GPU", name, gpus, where="--gpu")
     return Device(
-        kind="cuda", name=gpu.name, memory_bytes=gpu.memory_mib * MIB, bfloat16=gpu.bfloat16
+        kind="cuda",
+        name=gpu.name,
+        memory_bytes=gpu.memory_mib * MIB,
+        bfloat16=gpu.bfloat16,
+        float8=gpu.float8,
     )
 
 

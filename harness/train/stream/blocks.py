@@ -7,7 +7,7 @@ what recomputation does not need (the last projection) and reuse memory; tests h
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,12 @@ class Inside:
 
 
 class Block(Protocol):
-    """One decoder layer on a stream of (tokens, channels)."""
+    """One decoder layer on a stream of (tokens, channels).
+
+    ``has_middle``: attention comes before the MLP, with a sum between them.
+    """
+
+    has_middle: ClassVar[bool]
 
     @property
     def linears(self) -> list[Linears]:
@@ -47,8 +52,8 @@ class Block(Protocol):
     def forward(self, x: Tensor, stream: Stream) -> tuple[Tensor, Inside]:
         """The output, and what `backward_` needs."""
 
-    def recompute(self, x: Tensor, stream: Stream) -> Inside:
-        """What `forward` would keep, without the output."""
+    def recompute(self, x: Tensor, stream: Stream, middle: Tensor | None = None) -> Inside:
+        """What `forward` would keep, without the output; ``middle`` if it has been kept."""
 
     def backward_(
         self, slope: Tensor, x: Tensor, inside: Inside, stream: Stream, *, further: bool
@@ -113,6 +118,8 @@ def _check_activation(config: Any) -> None:
 class PhiBlock:
     """Attention and MLP side by side on one norm: y = x + dense(attend(h)) + fc2(gelu(fc1(h)))."""
 
+    has_middle: ClassVar[bool] = False
+
     def __init__(self, layer: Any, dtype: torch.dtype, linears: type[Linears] = Linears) -> None:
         """Take a transformers ``PhiDecoderLayer``, with or without adapters."""
         attention, mlp = layer.self_attn, layer.mlp
@@ -134,7 +141,12 @@ class PhiBlock:
     def _inner(self, wide: Tensor) -> Tensor:
         return wide[:, -self._up.widths[-1] :]
 
-    def recompute(self, x: Tensor, stream: Stream) -> Inside:
+    def recompute(
+        self,
+        x: Tensor,
+        stream: Stream,
+        middle: Tensor | None = None,  # noqa: ARG002 - there is none
+    ) -> Inside:
         """What `forward` would keep, without the output."""
         wide, low = self._up.forward(_normed(self._norm, self._up, x))
         mixed, kept = self._attention.forward_(wide, stream)
@@ -175,6 +187,8 @@ class PhiBlock:
 class LlamaBlock:
     """Attention, then a gated MLP: m = x + o(attend(n1(x))), y = m + down(silu(g) · u)."""
 
+    has_middle: ClassVar[bool] = True
+
     def __init__(self, layer: Any, dtype: torch.dtype, linears: type[Linears] = Linears) -> None:
         """Take a transformers ``LlamaDecoderLayer`` (or one of its shape)."""
         attention, mlp = layer.self_attn, layer.mlp
@@ -195,12 +209,17 @@ class LlamaBlock:
         """Its groups of linear layers."""
         return [self._qkv, self._out, self._up, self._down]
 
-    def recompute(self, x: Tensor, stream: Stream) -> Inside:
-        """What `forward` would keep, without the output."""
+    def recompute(self, x: Tensor, stream: Stream, middle: Tensor | None = None) -> Inside:
+        """What `forward` would keep, without the output.
+
+        With ``middle``, the sum between attention and MLP, one product less is computed again.
+        """
         wide, low_qkv = self._qkv.forward(_normed(self._norms[0], self._qkv, x))
         mixed, kept = self._attention.forward_(wide, stream)
-        middle, low_out = self._out.forward(mixed)
-        middle.add_(x)
+        low_out: Tensor | None = None
+        if middle is None:
+            middle, low_out = self._out.forward(mixed)
+            middle.add_(x)
         gated, low_up = self._up.forward(_normed(self._norms[1], self._up, middle))
         return Inside(wide, mixed, kept, [low_qkv, low_out, low_up], middle, gated)
 
@@ -218,7 +237,9 @@ class LlamaBlock:
         """Turn ``slope`` of the output into that of ``x`` (if ``further``); collect gradients."""
         self._mlp_backward_(slope, inside)
         mixed_slope, low_slope = self._out.backward(slope)
-        self._out.collect(slope, inside.mixed, inside.lows[1], low_slope)
+        low_out = inside.lows[1]
+        low_out = self._out.low(inside.mixed) if low_out is None else low_out
+        self._out.collect(slope, inside.mixed, low_out, low_slope)
         self._attention.backward_(mixed_slope, inside.wide, inside, stream)
         del mixed_slope
         h_slope, low_slope = self._qkv.backward(inside.wide, further=further)

@@ -32,6 +32,9 @@ class StreamPath:
             return "shifted attention and interpolated positions"
         if plan.training.optimizer not in OPTIMIZERS:
             return f"the optimizer {plan.training.optimizer}"
+        from harness.quantize.scheme import quiet_schemes
+
+        quiet_schemes()  # transformers imports what it finds of their packages
         from harness.train.stream.refusal import refusal
 
         return refusal(plan)

@@ -112,11 +112,9 @@ ASKED = [
     "full_galore",
     "full_apollo",
 ]
+# Not VeRA and trained norms: plain PEFT loads their float32 weights in the base's 16 bits.
 IN_BFLOAT16 = [
-    *(
-        (method, "none")
-        for method in ("ia3", "prefix_tuning", "vera", "ln_tuning", "full_finetune")
-    ),
+    *((method, "none") for method in ("ia3", "prefix_tuning")),
     *(("lora_rs", scheme) for scheme in ("hqq", "int4", "nvfp4", "mxfp4", "torchao_int8")),
 ]
 NOT_ON_A_CPU = {"lora_loftq", "full_adamw_8bit", "full_paged_adamw_8bit"}

@@ -48,9 +48,16 @@ class Parts:
         return load_base(plan, self.source, quantization, trust_remote_code=self.trusted)
 
     def of(self, folder: Path) -> Parts:
-        """The same for a folder that a form was written to; its vocabulary has grown already."""
+        """The same for a folder that a form was written to.
+
+        Its vocabulary has grown already, and its configuration has the plan's positions.
+        """
+        from harness.weights.interpolation import interpolated
+
         grown = self.plan.model.model_copy(update={"added_tokens": 0})
-        return replace(self, plan=self.plan.model_copy(update={"model": grown}), source=folder)
+        model = interpolated(grown, self.plan.interpolation)
+        plan = self.plan.model_copy(update={"model": model, "interpolation": 1})
+        return replace(self, plan=plan, source=folder)
 
 
 def merged(parts: Parts, dtype: Dtype | None = None) -> PreTrainedModel:
@@ -98,6 +105,8 @@ def write_form(parts: Parts, form: Form, folder: Path, making: Making | None = N
     if not form.merges:
         for name in ADAPTER_FILES:
             shutil.copyfile(parts.adapter / name, folder / name)
+        if parts.plan.interpolation > 1:
+            _write_positions(parts, folder, how)
         return
     if form.kind == "merged_dequantized":
         how.note("merging into the weights that training saw")
@@ -118,6 +127,18 @@ def write_form(parts: Parts, form: Form, folder: Path, making: Making | None = N
         model = merged(parts, how.dtype)
         how.note(f"quantizing again: {form.name}")
         write_again(parts, form, model, folder)
+
+
+def _write_positions(parts: Parts, folder: Path, how: Making) -> None:
+    from harness.weights.interpolation import save_positions
+    from harness.weights.load import base_config
+
+    factor = parts.plan.interpolation
+    save_positions(base_config(parts.source, factor, trusted=parts.trusted), folder)
+    how.note(
+        f"the adapter was trained with positions divided by {factor}: load the base with "
+        "config=AutoConfig.from_pretrained(this folder)"
+    )
 
 
 def gguf_file(folder: Path, form: Form) -> Path:

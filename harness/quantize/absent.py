@@ -40,10 +40,23 @@ class Absent(Scheme):
 
 
 CALIBRATED = (
-    "its codes are fitted to data, which no scheme of the harness sees yet, and its package "
-    "gptqmodel asks for torch 2.14 or newer"
+    "gptqmodel fits its codes to rows of data and asks for torch 2.14.1 or newer, with which the "
+    "harness is not tested; use hqq or int4, which need no data"
 )
 GPTQ = Absent("gptq", CALIBRATED)
 AWQ = Absent("awq", CALIBRATED)
-AQLM = Absent("aqlm", "its weights are quantized beforehand; the harness starts from 16 bits")
-EETQ = Absent("eetq", "pip finds no distribution of its package for this Python")
+AQLM = Absent(
+    "aqlm",
+    "its weights are quantized beforehand, in hours, and the harness starts from 16 bits; "
+    "use hqq with bits = 2 for as few bits",
+)
+EETQ = Absent(
+    "eetq",
+    "pip finds no distribution of its package for this Python; "
+    "use torchao_int8, whose codes are the same: eight bits and a scale for each output",
+)
+TORCHAO_INT4 = Absent(
+    "torchao_int4",
+    "torchao's four-bit kernels have no backward pass, and PEFT refuses their layers; "
+    "use int4, which rounds alike: a scale and a zero for each group of weights",
+)

@@ -31,33 +31,28 @@ class Codes:
     bits: int
 
 
-class GroupedLinear(nn.Linear):
-    """A frozen linear layer whose weight is computed from codes whenever it is needed.
+class PackedLinear(nn.Linear):
+    """A frozen linear layer whose weight is computed from packed codes whenever it is needed.
 
-    Consecutive weights of the flattened matrix make a group. The dequantized weight is not kept
-    for the backward pass but computed again.
+    The dequantized weight is not kept for the backward pass but computed again.
     """
 
-    scale: Tensor
-    zero: Tensor
-
-    def __init__(self, linear: nn.Linear, found: Codes, target: Target) -> None:
-        """Take the shape and bias of ``linear``, and what its weight became."""
+    def __init__(self, linear: nn.Linear, packed: Tensor, target: Target) -> None:
+        """Take the shape and bias of ``linear``, and the codes of its weight."""
         with torch.device("meta"):
             super().__init__(linear.in_features, linear.out_features, bias=False)
-        self.weight = nn.Parameter(pack(found.codes, found.bits), requires_grad=False)
+        self.weight = nn.Parameter(packed, requires_grad=False)
         self.bias = linear.bias
-        self.register_buffer("scale", found.scale.to(CONSTANT))
-        self.register_buffer("zero", found.zero.to(CONSTANT))
-        self.bits, self.group = found.bits, int(found.codes.shape[1])
         self.compute, self.quantization = target.compute, target.quantization
 
     def dequantized(self) -> Tensor:
         """The (outputs, inputs) weight in the compute dtype."""
-        codes = unpack(self.weight, self.bits).view(-1, self.group).to(self.compute)
-        groups = (codes - self.zero.to(self.compute)) * self.scale.to(self.compute)
+        raise NotImplementedError
+
+    def shaped(self, values: Tensor) -> Tensor:
+        """``values`` in order as (outputs, inputs), less those that filled up the last group."""
         count = self.out_features * self.in_features
-        return groups.flatten()[:count].view(self.out_features, self.in_features)
+        return values.flatten()[:count].view(self.out_features, self.in_features)
 
     def forward(self, x: Tensor) -> Tensor:
         """X Wᵀ + b in the compute dtype, given back in that of ``x``."""
@@ -67,9 +62,28 @@ class GroupedLinear(nn.Linear):
         return out.to(x.dtype)
 
 
+class GroupedLinear(PackedLinear):
+    """Whole numbers; consecutive weights of the flattened matrix make a group."""
+
+    scale: Tensor
+    zero: Tensor
+
+    def __init__(self, linear: nn.Linear, found: Codes, target: Target) -> None:
+        """Take the shape and bias of ``linear``, and what its weight became."""
+        super().__init__(linear, pack(found.codes, found.bits), target)
+        self.register_buffer("scale", found.scale.to(CONSTANT))
+        self.register_buffer("zero", found.zero.to(CONSTANT))
+        self.bits, self.group = found.bits, int(found.codes.shape[1])
+
+    def dequantized(self) -> Tensor:
+        """(codes - zero) * scale in the compute dtype."""
+        codes = unpack(self.weight, self.bits).view(-1, self.group).to(self.compute)
+        return self.shaped((codes - self.zero.to(self.compute)) * self.scale.to(self.compute))
+
+
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: GroupedLinear) -> Tensor:
+    def forward(ctx: Any, x: Tensor, layer: PackedLinear) -> Tensor:
         ctx.layer = layer
         return functional.linear(x, layer.dequantized())
 
@@ -95,14 +109,14 @@ def empty_codes(linear: nn.Linear, bits: int, size: int) -> Codes:
     return Codes(codes, constants, constants, bits)
 
 
-def weigh_grouped(name: str, parameter: nn.Parameter, module: nn.Module) -> Weighed | None:
+def weigh_packed(name: str, parameter: nn.Parameter, module: nn.Module) -> Weighed | None:
     """What ``parameter`` is if it is the weight of a layer of scheme ``name``."""
-    if not isinstance(module, GroupedLinear) or parameter is not module.weight:
+    if not isinstance(module, PackedLinear) or parameter is not module.weight:
         return None
     if module.quantization.type != name:
         return None
-    stored = sum(part.numel() * part.element_size() for part in (
-        parameter, module.scale, module.zero))  # fmt: skip
+    parts = (parameter, *module.buffers(recurse=False))
+    stored = sum(part.numel() * part.element_size() for part in parts)
     compute = str(module.compute).removeprefix("torch.")
     elements = module.in_features * module.out_features
     return Weighed(module.quantization.label, elements, stored, compute)

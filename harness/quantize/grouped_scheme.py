@@ -29,9 +29,9 @@ class GroupedScheme(Scheme):
 
     def weigh(self, parameter: nn.Parameter, module: nn.Module) -> Weighed | None:
         """Codes, scales and zeros."""
-        from harness.quantize.grouped import weigh_grouped
+        from harness.quantize.grouped import weigh_packed
 
-        return weigh_grouped(self.name, parameter, module)
+        return weigh_packed(self.name, parameter, module)
 
     def dequantize(self, layer: nn.Module) -> Tensor:
         """(codes - zero) * scale."""

@@ -15,6 +15,7 @@ from harness.report.ranking import packed_base
 from harness.report.recommend import Recommendation, recommend
 from harness.report.rows import Row
 from harness.report.statistics.effects import FEWEST_CLUSTERS
+from harness.spec.methods import needs_of
 from harness.spec.request import suite_changes
 
 FEW_TREES = 20
@@ -181,6 +182,7 @@ def caveats(evidence: Evidence) -> Iterator[str]:
     yield from _corpus_caveats(evidence)
     yield from _seed_caveats(evidence)
     yield from _rate_caveats(evidence)
+    yield from _foresight_caveats(evidence)
     packed = packed_base(row.plan for row in evidence.rows)
     if packed:
         yield packed
@@ -256,6 +258,16 @@ def _seed_caveats(evidence: Evidence) -> Iterator[str]:
         yield (
             "Two seeds give a poor estimate of seed noise, so these intervals are very wide: "
             f"{_named(two)}."
+        )
+
+
+def _foresight_caveats(evidence: Evidence) -> Iterator[str]:
+    """A model that sees what it is asked to predict has a likelihood that is no prediction."""
+    seeing = [row.label for row in evidence.rows if needs_of(row.plan.adapter).sees_all]
+    if seeing:
+        yield (
+            f"What these variants add to a token depends on later tokens too: {_named(seeing)}. "
+            "Their perplexities and log-likelihoods are no predictions; compare their answers."
         )
 
 

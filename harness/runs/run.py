@@ -377,4 +377,6 @@ class Run:
         from harness.runs.saving import save_whole
 
         self.log.note("saving the adapter")
-        self.draft.adapter_sha256, self.draft.adapter_bytes = save_whole(model, self.folder)
+        self.draft.adapter_sha256, self.draft.adapter_bytes = save_whole(
+            model, self.folder, interpolated=self.plan.interpolation > 1
+        )

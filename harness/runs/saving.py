@@ -13,11 +13,13 @@ from harness.errors import StorageError
 from harness.records.store import RunFolder
 from harness.spec.digests import file_sha256
 from harness.weights.adapter import save_adapter
+from harness.weights.interpolation import save_positions
 
 
-def save_whole(model: Any, folder: RunFolder) -> tuple[dict[str, str], int]:
+def save_whole(model: Any, folder: RunFolder, *, interpolated: bool) -> tuple[dict[str, str], int]:
     """Write the adapter of ``model``, on the disk before anybody sees it.
 
+    ``interpolated``: positions are divided, so the base's configuration lies beside the adapter.
     Returns the SHA-256 of each of its files by name, and the bytes of its weights.
 
     Raises:
@@ -27,6 +29,8 @@ def save_whole(model: Any, folder: RunFolder) -> tuple[dict[str, str], int]:
     shutil.rmtree(scratch, ignore_errors=True)
     try:
         save_adapter(model, scratch)
+        if interpolated:
+            save_positions(model.config, scratch)
         for path in scratch.iterdir():
             _sync(path)
         written = {path.name: file_sha256(path) for path in sorted(scratch.iterdir())}

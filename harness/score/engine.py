@@ -16,7 +16,7 @@ from pydantic import JsonValue
 
 from harness.errors import RunError, UserError
 from harness.score.likelihood import Likelihood, Query
-from harness.score.probe import soft_prompt_tokens
+from harness.score.probe import sees_all, soft_prompt_tokens
 from harness.score.together import Together
 from harness.score.until import Wanted
 
@@ -194,7 +194,8 @@ class FastLM(PlainLM):
         self._count_cut_prompts(requests)
         longest = max(len(self.tok_encode(request.args[0])) for request in distinct)
         size = max(1, min(GENERATED_AT_ONCE, self._likelihood.batch_tokens // longest))
-        if self._virtual_tokens:  # padding would lie between a soft prompt and the text
+        # padding would lie between a soft prompt and the text, and some adapters look at all rows
+        if self._virtual_tokens or sees_all(self.model) is not None:
             size = 1
         found = self._answered(distinct, size, disable_tqdm)
         return [found[owner] for owner in owners]

@@ -80,7 +80,7 @@ def generate(
     ``likelihood`` runs the model; what it cannot run is left to transformers.
     """
     from harness.score.answers import Answers, Ask
-    from harness.score.probe import soft_prompt_tokens
+    from harness.score.probe import sees_all, soft_prompt_tokens
     from harness.score.together import why_not
 
     rows = [renderer.prompt_ids(prompt.messages) for prompt in prompts]
@@ -95,8 +95,9 @@ def generate(
         asks = [Ask(np.array(row, np.int64), limit, over) for row in rows]
         found = answers.answered(asks)
     if found is None:
-        # Padding would lie between a soft prompt and the text, and move them apart.
-        groups = [[row] for row in rows] if soft_prompt_tokens(model) else [rows]
+        # Padding would lie between a soft prompt and the text, and some adapters look at all rows.
+        alone = soft_prompt_tokens(model) or sees_all(model) is not None
+        groups = [[row] for row in rows] if alone else [rows]
         found = []
         for group in groups:
             found += _generate(model, group, limit, renderer, likelihood.progress)

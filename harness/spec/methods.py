@@ -29,6 +29,8 @@ class Needs:
     """Writes into what the base layer gives, which autograd forbids for some quantized layers."""
     draws: bool = False
     """Draws random numbers in every forward pass of training."""
+    sees_all: bool = False
+    """What it adds to a token depends on every token of the pass: later, padded, of other rows."""
     refused: str | None = None
     """Why no run can train it."""
 
@@ -45,6 +47,7 @@ TYPES: dict[str, Needs] = {
     "GRALORA": Needs(adds_in_place=True),
     "PVERA": Needs(draws=True),
     "C3A": Needs(adds_in_place=True),
+    "LILY": Needs(sees_all=True),  # its router's mean
     "MULTITASK_PROMPT_TUNING": Needs(refused="it tells tasks apart, and a run has one task"),
     "POLY": Needs(refused="it tells tasks apart, and a run has one task"),
     "XLORA": Needs(refused="it mixes adapters that other runs have trained"),
@@ -91,7 +94,7 @@ READS_BASE = (
 STARTS_FROM_BASE = ("mica", "orthogonal")  # initialisations of LoRA, likewise
 # Other schemes than these cannot carry a type: PEFT has no code for their weights, or it fails.
 FOUR_BITS, BITSANDBYTES = ("nf4", "fp4"), ("nf4", "fp4", "int8")
-GROUPED = (*BITSANDBYTES, "int4", "hqq")
+GROUPED = (*BITSANDBYTES, "int4", "hqq", "nvfp4", "mxfp4")
 CARRIED: dict[str, tuple[str, ...]] = {
     "HIRA": BITSANDBYTES,
     "SHIRA": BITSANDBYTES,

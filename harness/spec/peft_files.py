@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import InvalidFile, StorageError
+from harness.spec.methods import TYPES, Needs
+
+Sections = dict[str, dict[str, Any]]
+"""Of a variant's file, and their fields."""
 
 CONFIG, TRAINING = "adapter_config.json", "training_params.json"
 
@@ -33,21 +37,48 @@ LORA: dict[str, Any] = {
     "target_modules": None,
 }
 
+# What PEFT reads off the base where it is not given; another base than the author's has others.
+OF_THE_BASE = ("token_dim", "num_layers", "num_attention_heads")
+
 # Fields of an experiment of PEFT's method_comparison, and the variant's for them.
 SETTINGS = {
     "max_seq_length": ("training", "sequence_length"),
     "grad_norm_clip": ("training", "max_grad_norm"),
-    "dtype": ("precision", "compute"),
+    "use_gc": ("training", "gradient_checkpointing"),
 }
-OPTIMIZERS = {"AdamW": "adamw", "lora+": "loraplus", "lora-fa": "lorafa", "lora_fa": "lorafa"}
+# Fields with few values, and what a variant says for each; int4 is bitsandbytes' own default.
+CHOICES: dict[str, dict[Any, Sections]] = {
+    "dtype": {
+        **{name: {"precision": {"compute": name}} for name in ("float32", "float16", "bfloat16")},
+        "int8": {"quantization": {"type": "int8"}},
+        "int4": {"quantization": {"type": "fp4"}, "precision": {"compute": "float32"}},
+    },
+    "optimizer_type": {
+        theirs: {"training": {"optimizer": ours}}
+        for theirs, ours in (
+            ("AdamW", "adamw"), ("lora+", "loraplus"), ("lora-fa", "lorafa"), ("lora_fa", "lorafa")
+        )
+    },
+    "lr_scheduler": {
+        None: {"training": {"schedule": "constant"}},
+        "linear": {"training": {"schedule": "linear"}},
+        "cosine": {"training": {"schedule": "cosine"}, "left": {"warmup": "a tenth of the steps"}},
+    },
+    "use_amp": {False: {}},
+}  # fmt: skip
 RATES = {"lr": "learning_rate", "weight_decay": "weight_decay"}
-SCHEDULES = {None: "constant", "cosine": "cosine", "linear": "linear"}
-SUITES = {
-    "model_id": "model",
-    "max_steps": "budget.steps",
-    "batch_size": "budget.batch_size",
-    "seed": "seeds",
-}
+# What the suite decides for all variants alike, and what is scored or computed otherwise here.
+SUITES = ("model_id", "max_steps", "batch_size", "seed")
+OTHERWISE = (
+    "eval_steps",
+    "batch_size_eval",
+    "max_generation_length",
+    "generation_kwargs",
+    "query_template",
+    "compile",
+    "attn_implementation",
+)
+DEFAULTS = "default_training_params.json"  # of all experiments, two folders above each
 
 
 def peft_file(name: str) -> Path | None:
@@ -68,7 +99,9 @@ def read_peft_variant(path: Path) -> tuple[str, dict[str, Any]]:
     """Name and contents of the variant that PEFT's files describe.
 
     The name is the folder's. Fields that are null or empty are PEFT's defaults; the base model
-    that the file names is left to the suite. ``training_params.json`` beside it is read too.
+    that the file names is left to the suite. ``training_params.json`` beside it is read too, and
+    the defaults of all experiments where it lies among PEFT's. What these say and the suite
+    decides is the variant's ``left``.
 
     Raises:
         StorageError: a file cannot be read.
@@ -79,19 +112,30 @@ def read_peft_variant(path: Path) -> tuple[str, dict[str, Any]]:
     kind = config.get("peft_type")
     if not isinstance(kind, str):
         raise InvalidFile("no peft_type", where=path, expected="PEFT's own adapter_config.json")
+    ours = (*DECIDED, *(OF_THE_BASE if TYPES.get(kind, Needs()).virtual_tokens else ()))
     fields = {
         name: value
         for name, value in config.items()
-        if name not in DECIDED and value not in (None, {}, [])
+        if name not in ours
+        and value not in (None, {}, [])
+        and (name, value) != ("fan_in_fan_out", False)  # what every type does, named or not
     }
     written: dict[str, Any] = {
         "description": f"{kind} as written in {path.parent.name}/{CONFIG}",
         "adapter": {"type": kind, **(LORA if kind == "LORA" else {}), **fields},
     }
     beside = path.with_name(TRAINING)
-    if beside.is_file():
-        written |= _settings(_read(beside), beside)
+    sources = [file for file in (*_shared(path), beside) if file.is_file()]
+    given = {name: value for source in sources for name, value in _read(source).items()}
+    if sources:
+        written |= _settings(given, fields, sources[-1])
     return path.resolve().parent.name, written
+
+
+def _shared(path: Path) -> list[Path]:
+    """Where the defaults of an experiment lie that is kept as PEFT keeps its own."""
+    above = path.resolve().parents
+    return [above[3] / DEFAULTS] if len(above) > 3 and above[2].name == "experiments" else []
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -106,30 +150,48 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
-def _settings(given: dict[str, Any], where: Path) -> dict[str, Any]:
+def _settings(given: dict[str, Any], adapter: dict[str, Any], where: Path) -> Sections:
     """The variant's sections for an experiment's training parameters."""
-    found: dict[str, dict[str, Any]] = {"training": {}, "precision": {}}
+    found: Sections = {}
     for name, value in given.items():
-        if name in SETTINGS:
-            section, key = SETTINGS[name]
-            found[section][key] = value
-        elif (
-            name == "optimizer_kwargs" and isinstance(value, dict) and value.keys() <= RATES.keys()
-        ):
-            found["training"] |= {RATES[key]: number for key, number in value.items()}
-        elif name == "optimizer_type" and value in OPTIMIZERS:
-            found["training"]["optimizer"] = OPTIMIZERS[value]
-        elif name == "lr_scheduler" and value in SCHEDULES:
-            found["training"]["schedule"] = SCHEDULES[value]
-        else:
+        meant = _meaning(name, given, adapter)
+        if meant is None:
             raise _homeless(name, value, where)
-    return {section: values for section, values in found.items() if values}
+        for section, values in meant.items():
+            found.setdefault(section, {}).update(values)
+    return found
+
+
+def _meaning(name: str, given: dict[str, Any], adapter: dict[str, Any]) -> Sections | None:
+    """What one parameter is in a variant; None: it has no place there."""
+    value = given[name]
+    if name in SETTINGS:
+        section, key = SETTINGS[name]
+        return {section: {key: value}}
+    if name in CHOICES:
+        return CHOICES[name].get(value) if isinstance(value, str | bool | None) else None
+    if name == "autocast_adapter_dtype" and isinstance(value, bool):
+        dtype = str(given.get("dtype"))
+        kept = "float32" if value or dtype not in ("float16", "bfloat16") else dtype
+        return {"precision": {"trainable": kept}}
+    if name == "optimizer_kwargs" and _is_known(value, adapter):
+        return {"training": {RATES[key]: rate for key, rate in value.items() if key in RATES}}
+    if name in (*SUITES, *OTHERWISE):
+        return {} if value is None else {"left": {name: value}}
+    return None
+
+
+def _is_known(value: object, adapter: dict[str, Any]) -> bool:
+    """Whether an optimizer's arguments are rates, or repeat what the adapter says (LoRA-FA's)."""
+    return isinstance(value, dict) and all(
+        key in RATES or (key in ("r", "lora_alpha") and adapter.get(key) == number)
+        for key, number in value.items()
+    )
 
 
 def _homeless(name: str, value: object, where: Path) -> InvalidFile:
-    known = sorted((*SETTINGS, "optimizer_kwargs", "optimizer_type", "lr_scheduler"))
-    if name in SUITES:
-        what, hint = f"{name} belongs to the suite", f"take it out, and set {SUITES[name]}"
-    else:
-        what, hint = f"{name} = {value!r:.60} has no place in a variant", "take it out"
-    return InvalidFile(what, where=where, expected=", ".join(known), hint=hint)
+    known = sorted(
+        (*SETTINGS, *CHOICES, *SUITES, *OTHERWISE, "autocast_adapter_dtype", "optimizer_kwargs")
+    )
+    what = f"{name} = {value!r:.60} has no place in a variant"
+    return InvalidFile(what, where=where, expected=", ".join(known), hint="take it out")

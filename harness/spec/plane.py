@@ -20,10 +20,12 @@ Each row is a method on the kinds of base for which the same holds. What *works*
 on tiny models of the named architectures, and on each of them: the census agreed with what was
 predicted, only the method's parameters moved, the first loss was that of PEFT's own forward pass,
 the loss fell, plain PEFT loaded what was saved with the same logits, training that was killed and
-resumed ended in the same bits, and lm-eval's own backend gave each item the same score. Where no
-architecture is named, this was held on Llama, but for the falling loss, resuming and lm-eval's
-scores. What is *refused* is refused when the plan is made, for the reason with that number; *not
-offered* is what the harness does not have. Found on a processor with {versions}.
+resumed ended in the same bits, lm-eval's own backend gave each item the same score, and no logits
+depended on later tokens or other rows, but where the method is said to look at them. On int8
+bases scores are compared without LLM.int8's outliers, which depend on what is in a pass. What is
+*refused* is refused when the plan is made, for the reason with that number; *not offered* is what
+the harness does not have. Found on a processor with {versions}: {methods} methods
+work, and {schemes} kinds of base carry at least one.
 
 This page is made by `nox -s methods` from `harness/plane.json`; `harness list methods` prints the
 same.
@@ -99,7 +101,12 @@ def plane_markdown(plane: Plane) -> str:
         lines.append(f"| `{row.method}` | {', '.join(row.schemes)} | " + " | ".join(shown) + " |")
     titles = [TITLES.get(name, name) for name in FACETS]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(plane.versions.items()))
-    head = PREFACE.format(versions=versions)
+    working = [row for row in plane.rows if row.plain.state == "works"]
+    head = PREFACE.format(
+        versions=versions,
+        methods=len({row.method for row in working}),
+        schemes=len({scheme for row in working for scheme in row.schemes}),
+    )
     titles.append("architectures")
     table = ["| method | base | " + " | ".join(titles) + " |", "|---|---|" + "---|" * len(titles)]
     notes = [f"{number}. {reason}" for reason, number in reasons.items()]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from pydantic import JsonValue
 
 from harness.errors import UserError
 from harness.spec.device import Device
@@ -42,6 +45,8 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
     training = _fit_device(training, device, found)
     _tell_context(variant, model, found)
     _tell_router_loss(variant, model, found)
+    decided = _decided(suite, model)
+    _tell_left(variant, {**decided, "seed": seed, "warmup": training.warmup_steps}, found)
     order: dict[str, Any] = {"order": suite.order, "order_seed": suite.order_seed}
     if variant.method == "none":
         shared = {"devices": training.devices, "parallel": training.parallel}
@@ -95,7 +100,7 @@ def _fit_precision(variant: Variant, device: Device, found: list[Substitution]) 
 def _fit_training(
     variant: Variant, suite: Suite, model: Model, found: list[Substitution]
 ) -> Training:
-    training = _fit_attention(_fit_soft_prompt(variant, found), found)
+    training = _fit_attention(_fit_method(variant, found), found)
     taken = virtual_tokens(variant.adapter)
     limit = _context(variant, model)
     if limit is not None and training.sequence_length > limit - taken:
@@ -140,6 +145,32 @@ def _tell_router_loss(variant: Variant, model: Model, found: list[Substitution])
         found.append(Substitution(key=f"model.{key}", asked=True, used=False, reason=reason))
 
 
+def _decided(suite: Suite, model: Model) -> dict[str, JsonValue]:
+    """What the suite says of what PEFT's experiments set themselves, under their names."""
+    return {
+        "model_id": model.name,
+        "max_steps": suite.budget.steps,
+        "batch_size": suite.budget.batch_size,
+    }
+
+
+def _tell_left(
+    variant: Variant, decided: Mapping[str, JsonValue], found: list[Substitution]
+) -> None:
+    """What another tool's file asks for and a suite decides, so that all variants have the same."""
+    for name in sorted(variant.left.keys() & decided.keys()):
+        asked, used = variant.left[name], decided[name]
+        if asked != used:
+            reason = "the suite decides it for all variants alike"
+            found.append(Substitution(key=name, asked=asked, used=used, reason=reason))
+    others = sorted(variant.left.keys() - decided.keys())
+    if others:
+        reason = "runs are scored and computed in the harness's own way"
+        found.append(
+            Substitution(key=", ".join(others), asked="as written", used=None, reason=reason)
+        )
+
+
 def _context(variant: Variant, model: Model) -> int | None:
     """Positions that the model takes under the variant; None where its TOML does not say."""
     limit = context_of(model.config)
@@ -182,15 +213,20 @@ def _fit_attention(training: Training, found: list[Substitution]) -> Training:
     return training.model_copy(update={"packing": False})
 
 
-def _fit_soft_prompt(variant: Variant, found: list[Substitution]) -> Training:
-    """What a soft prompt cannot be trained with is switched off, and said."""
+def _fit_method(variant: Variant, found: list[Substitution]) -> Training:
+    """What the adapter cannot be trained with is switched off, and said."""
     training = variant.training
     needs = needs_of(variant.adapter)
     kind = variant.adapter.type if variant.adapter is not None else ""
+    together = (
+        f"{kind} looks at every token of a row"
+        if needs.sees_all
+        else f"{kind} numbers positions anew"
+    )
     unable = {
         "packing": (
-            needs.virtual_tokens is not None,
-            f"{kind} numbers positions anew, so packed conversations would see each other",
+            needs.virtual_tokens is not None or needs.sees_all,
+            f"{together}, so packed conversations would see each other",
         ),
         "gradient_checkpointing": (
             needs.holds_cache,

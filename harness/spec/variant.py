@@ -181,6 +181,9 @@ class Variant(Frozen):
     adapter: Adapter | None = None
     interpolation: Positive = INTERPOLATION
     training: Training = Training()
+    left: dict[str, JsonValue] = Field(
+        default={}, description="what another tool's file asks for and the suite decides here"
+    )
 
     @model_validator(mode="after")
     def _adapter_fits_method(self) -> Variant:

@@ -96,7 +96,7 @@ def _load(plan: Plan, folder: Path, open_model: partial[PreTrainedModel], target
     if isinstance(source, DrawnSource):
         options = open_model.keywords
         trusted = options["trust_remote_code"]
-        config = _read_config(folder, options["interpolation"], trusted=trusted)
+        config = base_config(folder, options["interpolation"], trusted=trusted)
         model: Any = empty_model(config, options["dtype"])
         fill = drawn_weights(model, source.seed, target.device)
     else:  # its pages are the system's until a layer is taken to the device
@@ -133,7 +133,7 @@ def _open_whole(folder: Path, *, interpolation: int, **options: Any) -> PreTrain
 
     if interpolation > 1:
         trusted = options["trust_remote_code"]
-        options["config"] = _read_config(folder, interpolation, trusted=trusted)
+        options["config"] = base_config(folder, interpolation, trusted=trusted)
     model, info = AutoModelForCausalLM.from_pretrained(
         folder, output_loading_info=True, ignore_mismatched_sizes=True, **options
     )
@@ -142,7 +142,8 @@ def _open_whole(folder: Path, *, interpolation: int, **options: Any) -> PreTrain
     return found
 
 
-def _read_config(folder: Path, interpolation: int, *, trusted: bool) -> Any:
+def base_config(folder: Path, interpolation: int, *, trusted: bool) -> Any:
+    """The configuration in ``folder`` with the positions of a plan."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=trusted)

@@ -6,8 +6,8 @@ import dataclasses
 import difflib
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -151,9 +151,30 @@ def count_parameters(
         Unpredicted: the adapter's shapes depend on the weights.
         UnknownName, InvalidFile: the model or the adapter is not one that can be built.
     """
-    quiet_schemes()
+    parts = (model, adapter, quantization)
+    written = tuple("" if part is None else part.model_dump_json() for part in parts)
+    return _count(_Asked(written, method, still, model, adapter, quantization))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is counted; equal where its parts, as JSON, are."""
+
+    written: tuple[str, ...]
+    method: Method
+    still: str | None
+    model: Model = field(compare=False)
+    adapter: Adapter | None = field(compare=False)
+    quantization: Quantization = field(compare=False)
+
+
+@lru_cache(maxsize=256)
+def _count(asked: _Asked) -> ParameterCount:
+    """Models are built for it, and planning and a run ask for the same several times."""
     from harness.quantize.layers import linear_layers, taken_layers, weight_shape
 
+    model, adapter, quantization = asked.model, asked.adapter, asked.quantization
+    quiet_schemes()
     built = meta_model(model)
     scheme = find_scheme(quantization)
     linear = sum(prod(weight_shape(layer)) for _, layer in linear_layers(built))
@@ -167,9 +188,9 @@ def count_parameters(
         )
     if adapter is not None:
         built = wrapped_shapes(partial(meta_model, model), adapter)
-    elif method == "none":
+    elif asked.method == "none":
         built.requires_grad_(requires_grad=False)
-    hold_still(built, still)
+    hold_still(built, asked.still)
     return ParameterCount(
         total=sum(parameter.numel() for parameter in built.parameters()),
         trainable=sum(item.numel() for item in built.parameters() if item.requires_grad),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import json
 import logging
 import multiprocessing
 import os
@@ -40,11 +41,13 @@ from harness.train.stream.path import STREAM
 from tests.methods.bench import FAMILIES, Bench, make_bench
 from tests.methods.promises import check_cell
 from tests.methods.trial import start_shift
+from tests.parallel.pair import run_pair
 
 PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
 WORKS = MethodCell(state="works")
+SHARED = ("none", "nf4")  # bases that are tried on two devices
 ONE_DEVICE = MethodCell(
-    state="not offered", reason="only LoRA and full fine-tuning are tried on several devices"
+    state="not offered", reason="several devices are tried on bases of none and nf4 alone"
 )
 NO_PLAN = MethodCell(state="refused", reason="there is no plan")
 WHOLE = MethodCell(
@@ -172,8 +175,36 @@ def find_plane(
             else:
                 defects.append(found)
                 print("defect:", found, flush=True)
+    rows = on_two_devices(folder, rows, defects)
     versions = {name: version(name) for name in PACKAGES}
     return Plane(versions=versions, rows=drawn_together(rows)), defects
+
+
+def on_two_devices(folder: Path, rows: list[MethodRow], defects: list[str]) -> list[MethodRow]:
+    """``rows`` with what two processes found of the pairs that work; flaws go to ``defects``."""
+    asked = [
+        (row.method, *row.schemes)
+        for row in rows
+        if row.plain.state == "works" and row.schemes[0] in SHARED
+    ]
+    if asked:
+        run_pair(
+            "tests.parallel.methods_pair",
+            *(str(folder), str(folder), json.dumps(asked)),
+            timeout=60 + 30 * len(asked),
+        )
+    found = json.loads((folder / "0.json").read_text()) if asked else {}
+    said = {pair: f"{pair} on two devices: {flaw}" for pair, flaw in found.items() if flaw}
+    defects += said.values()
+    made = []
+    for row in rows:
+        pair = f"{row.method} on {row.schemes[0]}"
+        if row.plain.state != "works":
+            cell = NO_PLAN
+        else:
+            cell = WORKS if pair in found and pair not in said else ONE_DEVICE
+        made.append(row.model_copy(update={"gpus": cell}))
+    return made
 
 
 def _prepare() -> None:
@@ -199,15 +230,27 @@ def _bench(folder: Path) -> Bench:
     return Bench(folder, {family: folder / f"{family}_suite.toml" for family in FAMILIES})
 
 
+def _again_on_two_devices(folder: Path, plane: Plane) -> tuple[Plane, list[str]]:
+    """``plane`` with what two devices do found anew, and what went wrong."""
+    make_bench(folder)
+    defects: list[str] = []
+    rows = on_two_devices(folder, _apart(plane), defects)
+    return plane.model_copy(update={"rows": drawn_together(rows)}), defects
+
+
+def _apart(plane: Plane) -> list[MethodRow]:
+    """A row for each scheme."""
+    return [
+        row.model_copy(update={"schemes": (scheme,)})
+        for row in plane.rows
+        for scheme in row.schemes
+    ]
+
+
 def joined(found: Plane, before: Plane) -> Plane:
     """The rows of ``found``, and those of ``before`` for pairs that it does not have."""
     again = {(row.method, scheme) for row in found.rows for scheme in row.schemes}
-    kept = [
-        row.model_copy(update={"schemes": (scheme,)})
-        for row in before.rows
-        for scheme in row.schemes
-        if (row.method, scheme) not in again
-    ]
+    kept = [row for row in _apart(before) if (row.method, *row.schemes) not in again]
     return found.model_copy(update={"rows": drawn_together([*found.rows, *kept])})
 
 
@@ -217,6 +260,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--page", action="store_true", help="only write the page again")
     parser.add_argument("--methods", nargs="+", help="only these rows; the others are kept")
     parser.add_argument("--schemes", nargs="+", help="only these bases; the others are kept")
+    parser.add_argument("--gpus", action="store_true", help="only try two devices again")
     parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
     chosen = parser.parse_args(arguments)
     if chosen.page:
@@ -227,7 +271,10 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["FINETUNE_HARNESS_CACHE"] = str(Path(scratch) / "cache")
         methods, schemes = chosen.methods or method_names(), chosen.schemes or scheme_names()
-        plane, defects = find_plane(Path(scratch), chosen.workers, methods, schemes)
+        if chosen.gpus:
+            plane, defects = _again_on_two_devices(Path(scratch), read_plane())
+        else:
+            plane, defects = find_plane(Path(scratch), chosen.workers, methods, schemes)
     if chosen.methods or chosen.schemes:
         plane = joined(plane, read_plane())
     write_json(FILE, plane)

@@ -17,12 +17,26 @@ from tests.methods.trial import carry_out, check_trial
 SUITE = load_suite("quick")
 ADAPTERS = [name for name in variant_names() if load_variant(name, SUITE).method == "adapter"]
 # The cheapest of each kind run always, the rest in the session of their own.
-OFTEN = ("prompt_tuning", "prefix_tuning", "adalora", "lora_pissa", "lora_embeddings", "ia3")
+OFTEN = ("prompt_tuning", "prefix_tuning", "adalora", "lora_pissa", "lora_embeddings")
 
 
 @pytest.mark.parametrize("variant", OFTEN)
 def test_a_method_of_each_kind_works(bench: Bench, tmp_path: Path, variant: str) -> None:
     check_trial(carry_out(bench.plan(variant), tmp_path))
+
+
+def test_what_peft_has_saved_is_a_variant_that_works(bench: Bench, tmp_path: Path) -> None:
+    from peft import IA3Config
+
+    IA3Config(
+        task_type="CAUSAL_LM", target_modules=["q_proj", "down_proj"],
+        feedforward_modules=["down_proj"],
+    ).save_pretrained(tmp_path / "mine")  # fmt: skip
+    (tmp_path / "mine" / "training_params.json").write_text('{"max_steps": 9}')
+    plan = bench.plan(str(tmp_path / "mine"))
+    assert plan.variant.startswith("mine")
+    assert [item.asked for item in plan.substitutions if item.key == "max_steps"] == [9]
+    check_trial(carry_out(plan, tmp_path / "runs"))
 
 
 @pytest.mark.slow

@@ -112,7 +112,8 @@ def begin(plan: Plan, **more: Any) -> Any:
     from harness.weights.adapter import attach_adapter
 
     base = base_model(plan)
-    rows = make_job(plan, base)
+    alone = plan.training.model_copy(update={"devices": 1, "parallel": "none"})
+    rows = make_job(plan.model_copy(update={"training": alone}), base)
     first = first_batches([rows.rows[index] for index in rows.order], rows.pad_id, base.device)
     return make_job(plan, attach_adapter(base, plan, plan.budget.steps, first), **more)
 
@@ -144,11 +145,12 @@ def make_job(plan: Plan, model: Any, **more: Any) -> Any:
     """The job that a run of ``plan`` would give its path."""
     from harness.corpus.sequences import make_training_rows
     from harness.train.job import TrainJob
-    from harness.train.schedule import schedule
+    from harness.train.schedule import divided, schedule
 
     found, pad_id = _tokenised(plan.model.model_dump_json(), plan.corpus.model_dump_json())
     rows = make_training_rows(found.train, plan.training)
     order = schedule(len(rows.rows), plan.budget, plan.seed, rows.tokens_per_row)
+    order = divided(order, rows.tokens_per_row, plan)
     return TrainJob(model, rows.rows, order, plan, pad_id, **more)
 
 

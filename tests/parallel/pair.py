@@ -18,7 +18,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def run_pair(module: str, *arguments: str, count: int = 2) -> None:
+def run_pair(module: str, *arguments: str, count: int = 2, timeout: int = 240) -> None:
     """Run ``python -m module arguments`` as ranks 0 and 1; all must end well."""
     told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(count)}
     processes = [
@@ -31,5 +31,5 @@ def run_pair(module: str, *arguments: str, count: int = 2) -> None:
         )
         for rank in range(count)
     ]
-    said = [process.communicate(timeout=240)[0] for process in processes]
+    said = [process.communicate(timeout=timeout)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * count, "\n".join(said)

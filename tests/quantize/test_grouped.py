@@ -16,7 +16,7 @@ from harness.quantize.grouped import (
     grouped,
     pack,
     unpack,
-    weigh_grouped,
+    weigh_packed,
 )
 from harness.quantize.scheme import Target
 from harness.spec.variant import Quantization
@@ -101,7 +101,7 @@ def test_inputs_keep_their_dtype_and_products_are_computed_in_the_target_s() -> 
 
 def test_what_it_weighs_is_what_it_stores() -> None:
     layer = layer_of(linear(64, 6, bias=False))
-    weighed = weigh_grouped("int4", layer.weight, layer)
+    weighed = weigh_packed("int4", layer.weight, layer)
     assert weighed is not None
     assert weighed.elements == 64 * 6
     groups = 64 * 6 // 32
@@ -112,11 +112,11 @@ def test_what_it_weighs_is_what_it_stores() -> None:
 
 def test_only_its_own_weight_is_weighed() -> None:
     layer = layer_of(linear(32, 4))
-    assert weigh_grouped("hqq", layer.weight, layer) is None, "of another scheme"
+    assert weigh_packed("hqq", layer.weight, layer) is None, "of another scheme"
     assert layer.bias is not None
-    assert weigh_grouped("int4", layer.bias, layer) is None
+    assert weigh_packed("int4", layer.bias, layer) is None
     plain = linear(32, 4)
-    assert weigh_grouped("int4", plain.weight, plain) is None
+    assert weigh_packed("int4", plain.weight, plain) is None
     assert INT4.holds(layer)
     assert not INT4.holds(plain)
 

@@ -39,6 +39,8 @@ SCHEMES: dict[str, tuple[dict[str, Any], float]] = {
     "hqq3": ({"type": "hqq", "bits": 3}, 3.5),
     "hqq2_group16": ({"type": "hqq", "bits": 2, "group_size": 16}, 4.0),
     "hqq8": ({"type": "hqq", "bits": 8, "group_size": 128}, 8.25),
+    "nvfp4": ({"type": "nvfp4"}, 4.5),
+    "mxfp4": ({"type": "mxfp4"}, 4.25),
     "torchao_int8": ({"type": "torchao_int8"}, 8.0156),
     "torchao_float8": ({"type": "torchao_float8"}, 8.0156),
 }
@@ -168,11 +170,24 @@ def test_equal_weights_and_a_last_block_that_is_not_full_are_kept() -> None:
     assert torch.equal(layer.dequantized(), torch.full((5, 9), 0.25))
 
 
-@pytest.mark.parametrize("name", ["gptq", "awq", "aqlm", "eetq"])
+@pytest.mark.parametrize("name", ["gptq", "awq", "aqlm", "eetq", "torchao_int4"])
 def test_what_is_not_offered_is_refused_with_the_reason(name: str) -> None:
     with pytest.raises(UserError, match=f"quantization {name} cannot be used: ") as caught:
         planned("qlora_nf4", f"quantization.type={name}")
-    assert find_scheme(Quantization(type=name)).reason in str(caught.value)  # type: ignore[attr-defined]
+    reason = find_scheme(Quantization(type=name)).reason  # type: ignore[attr-defined]
+    assert reason in str(caught.value)
+    assert "; use " in reason, "what to do instead"
+
+
+def test_torchaos_four_bits_cannot_be_trained_on() -> None:
+    """Its refusal's reason: should this fail, a newer library has learned it."""
+    packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(
+        torch.randint(0, 15, (16, 32), dtype=torch.int32), 1
+    )
+    x = torch.randn(2, 32, requires_grad=True)
+    out = torch.ops.aten._weight_int4pack_mm_for_cpu(x, packed, 32, torch.ones(1, 16, 2))
+    with pytest.raises(RuntimeError, match="derivative"):
+        out.sum().backward()
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,14 @@ def test_runs_that_shared_a_device_are_said_to_have(tmp_path: Path) -> None:
     assert any("Some runs shared their device with others" in text for text in found)
 
 
+def test_likelihoods_of_what_sees_later_tokens_are_said_to_be_no_predictions(
+    tmp_path: Path,
+) -> None:
+    text = " ".join(caveats(evidence(tmp_path, Made("lily"), Made("lora_bf16"))))
+    assert "depends on later tokens too: lily. Their perplexities" in text
+    assert "later tokens" not in " ".join(caveats(evidence(tmp_path / "2", Made("lora_bf16"))))
+
+
 def test_many_single_trainings_are_counted_not_named(tmp_path: Path) -> None:
     single = ("qlora_nf4", "qlora_nf4_dq", "qlora_fp4", "lora_bf16_r8", "lora_bf16_r64")
     found = evidence(tmp_path, *three("lora_bf16", 0.0), *map(Made, single))

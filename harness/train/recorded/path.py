@@ -18,6 +18,8 @@ def _unsteady(adapter: Adapter) -> str | None:
         return f"{adapter.type} adapters, whose ranks move"
     if needs_of(adapter).draws:
         return f"{adapter.type} adapters, which draw random numbers at every step"
+    if needs_of(adapter).sees_all:
+        return f"{adapter.type} adapters, for which padding counts"
     rates = {key: rate for key, rate in adapter.model_dump().items() if "dropout" in key}
     drops = any(isinstance(rate, (int, float)) and rate > 0 for rate in rates.values())
     return "adapter dropout" if drops else None

@@ -159,3 +159,11 @@ def test_time_left_follows_from_runs_that_took_time() -> None:
     tally.start("d")
     clock.now += 15
     assert tally.left() == (6 * 20 + 5) / 2
+
+
+def test_a_frame_of_the_board_that_a_narrower_terminal_broke_is_erased_whole() -> None:
+    shown, console = board(terminal=True, clock=Clock())
+    shown.render()
+    console.width = 10
+    shown.render()
+    assert "\x1b[1A" in console.file.getvalue()  # type: ignore[attr-defined]

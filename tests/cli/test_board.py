@@ -167,3 +167,14 @@ def test_a_frame_of_the_board_that_a_narrower_terminal_broke_is_erased_whole() -
     console.width = 10
     shown.render()
     assert "\x1b[1A" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_an_interrupted_run_says_nothing_of_the_time_left() -> None:
+    clock = Clock()
+    tally = Tally(clock)
+    tally.begin(3)
+    tally.start("a")
+    clock.now += 5
+    tally.finish("a", record_of(PLANS[0], status="interrupted", started_at=FUTURE))
+    assert tally.left() is None
+    assert "1 not well" in tally.text()

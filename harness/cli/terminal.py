@@ -40,13 +40,14 @@ class Door(Console):
 
     def set_live(self, live: Live) -> bool:
         """A frame is drawn from now on."""
+        topmost = super().set_live(live)
         self.drawing += 1
-        return super().set_live(live)
+        return topmost
 
     def clear_live(self) -> None:
         """The frame is gone."""
-        self.drawing -= 1
         super().clear_live()
+        self.drawing -= 1
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None

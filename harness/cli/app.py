@@ -43,8 +43,13 @@ def _options(
 
 
 def complain(text: str, style: str = "red") -> None:
-    """Print a problem to standard error, as it is."""
-    err.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    """Print a problem to standard error, as it is.
+
+    Where a frame is drawn on the same terminal, it goes through the frame's own door: rich would
+    not know of the lines, and draw over some of them.
+    """
+    door = out if out.drawing and err.is_terminal else err
+    door.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def warn(text: str) -> None:

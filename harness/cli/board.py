@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import numbers
+from harness.cli.frame import TerminalFrame
 from harness.cli.run_view import RunView, title_of
 from harness.records.events import Event, RunStarted
 from harness.records.record import RunRecord
@@ -43,6 +44,7 @@ class Board(Listener):
         self._said = clock()
         self._stopping = False
         self._live: Live | None = None
+        self._frame = TerminalFrame(console)
 
     def begin(self, plans: Sequence[Plan]) -> None:
         """Draw the board."""
@@ -93,6 +95,7 @@ class Board(Listener):
         if self._live is not None:
             self._live.stop()
             self._live = None
+            self._frame.forget()
 
     def _is_due(self, pause: float = LINE_SECONDS) -> bool:
         return self._clock() - self._said >= pause
@@ -112,6 +115,12 @@ class Board(Listener):
         self._console.print(self._tally.text(), markup=False, highlight=False, soft_wrap=True)
 
     def render(self) -> Group:
+        """What is drawn; where the terminal has become narrower, the frame before goes wholly."""
+        made = self._made()
+        self._frame.follow(made)
+        return made
+
+    def _made(self) -> Group:
         """Every run under way, and how far all are."""
         views = list(self._views.values())
         head = Text(self._tally.text(), style="bold")

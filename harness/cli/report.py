@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
@@ -203,11 +204,14 @@ def _find_runs(reports: Path, suite: str) -> tuple[list[StoredRun], list[BrokenR
     if broken and not runs:  # what is wrong with them says more than that there are none
         raise broken[0].error
     if not runs:
+        there = store.suites()
+        close = difflib.get_close_matches(suite, there)
+        asked = f"did you mean {' or '.join(close)}?" if close else None
         raise UserError(
             f"no runs of suite {suite}",
             where=reports / "runs",
-            expected=f"one of {', '.join(store.suites()) or 'none yet'}",
-            hint=None if store.suites() else "python -m harness run --variant qlora_nf4",
+            expected=f"one of {', '.join(there) or 'none yet'}",
+            hint=asked if there else "python -m harness run --variant qlora_nf4",
         )
     return runs, broken
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.live import Live
 from rich.segment import Segment
 
 # Characters that steer a terminal or turn the order of a line round, and lone surrogates, which
@@ -33,6 +34,20 @@ def _picture(code: int) -> str:
 
 class Door(Console):
     """A console that draws colours and tables itself, and shows all other commands as text."""
+
+    drawing = 0
+    """How many frames are drawn again and again below what is printed."""
+
+    def set_live(self, live: Live) -> bool:
+        """A frame is drawn from now on."""
+        topmost = super().set_live(live)
+        self.drawing += 1
+        return topmost
+
+    def clear_live(self) -> None:
+        """The frame is gone."""
+        super().clear_live()
+        self.drawing -= 1
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None

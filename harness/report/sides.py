@@ -42,6 +42,8 @@ def find_side(target: str, runs: Path, suite: str | None = None) -> Side:
             raise UserError("no record in this folder", where=path, expected="record.json below it")
         return Side(target, make_rows(found), broken)
     store = RunStore(runs)
+    if suite is not None and suite not in store.suites():
+        raise UnknownName("name of runs", suite, store.suites(), where=runs)
     address = RunAddress.read(target, store)
     found, broken = _sorted_out(trusted(store.scan(address.suite if address else suite)))
     if address is None:

@@ -6,9 +6,12 @@ import io
 import re
 import time
 
+import pytest
 from rich.console import Console
 
+from harness.cli.app import complain
 from harness.cli.board import FRAMES, Board, Tally
+from harness.cli.terminal import Door
 from harness.records.events import Advanced, Note, PhaseStarted, RunStarted
 from harness.records.record import Score
 from harness.runs.listener import RunResult
@@ -161,6 +164,14 @@ def test_time_left_follows_from_runs_that_took_time() -> None:
     assert tally.left() == (6 * 20 + 5) / 2
 
 
+def test_a_frame_of_the_board_that_a_narrower_terminal_broke_is_erased_whole() -> None:
+    shown, console = board(terminal=True, clock=Clock())
+    shown.render()
+    console.width = 10
+    shown.render()
+    assert "\x1b[1A" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
 def test_an_interrupted_run_says_nothing_of_the_time_left() -> None:
     clock = Clock()
     tally = Tally(clock)
@@ -170,3 +181,22 @@ def test_an_interrupted_run_says_nothing_of_the_time_left() -> None:
     tally.finish("a", record_of(PLANS[0], status="interrupted", started_at=FUTURE))
     assert tally.left() is None
     assert "1 not well" in tally.text()
+
+
+def test_a_problem_is_printed_through_the_door_of_the_frame(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Written beside it, rich would draw over it and leave lines of the frame behind."""
+    doors = {
+        name: Door(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
+        for name in ("out", "err")
+    }
+    for name, door in doors.items():
+        monkeypatch.setitem(complain.__globals__, name, door)
+    shown = Board(doors["out"])
+    shown.begin(PLANS)
+    complain("something is wrong")
+    shown.end()
+    complain("afterwards")
+    assert "something is wrong" in written(doors["out"])
+    assert written(doors["err"]) == "afterwards\n"

@@ -109,7 +109,8 @@ def test_every_command_knows_the_name_of_runs(
     assert shown(*command, "--reports", str(tmp_path))
     mistyped = [word.replace("my-exp", "my-exq") for word in command]
     if command[:2] != ("plan", "--name"):  # a name that is not there yet is a new one
-        assert refused(*mistyped, "--reports", str(tmp_path))
+        message = refused(*mistyped, "--reports", str(tmp_path))
+        assert "did you mean" in message, message
 
 
 def test_seeds_that_may_surprise_are_told() -> None:

@@ -24,7 +24,7 @@ An error says what is wrong, where, what was expected and what to do next. Only 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 SHOWN_NAMES = 70
 """A message spells out at most so many names: there are 14,000 tasks."""
@@ -82,13 +82,20 @@ class UserError(HarnessError):
     exit_code = 2
 
 
+def _close_to(name: str, names: Sequence[str]) -> list[str]:
+    """The likeliest of ``names``: those of which the typed one is a part, then those alike."""
+    around = [one for one in names if name in one.split("_")] if name else []
+    alike = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return list(dict.fromkeys([*sorted(around, key=len)[:2], *alike]))[:3]
+
+
 class UnknownName(UserError):  # noqa: N818 - the tree names conditions, not "...Error" throughout
     """A name that is not in its list; the message offers close matches and the valid names."""
 
     def __init__(self, kind: str, name: str, valid: Iterable[str], *, where: object = None) -> None:
         """Describe an unknown ``name`` of ``kind`` ("variant", "suite", …) among ``valid`` ones."""
         names = sorted(set(valid))
-        close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        close = _close_to(name, names)
         hint = f"did you mean {' or '.join(close)}?" if close else None
         expected = f"one of {', '.join(names)}"
         if len(names) > SHOWN_NAMES:

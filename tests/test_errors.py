@@ -38,6 +38,12 @@ def test_an_unknown_name_offers_close_matches_and_the_valid_names() -> None:
     ]
 
 
+def test_a_name_that_holds_the_typed_word_is_offered_first() -> None:
+    names = ["adalora", "delora", "lora_dora", "lora_dora_r64", "randlora"]
+    message = str(UnknownName("variant", "dora", names))
+    assert "did you mean lora_dora or lora_dora_r64 or delora?" in message
+
+
 def test_an_unknown_name_far_from_all_others_gets_no_guess() -> None:
     assert "did you mean" not in str(UnknownName("suite", "zzz", ["quick"]))
 

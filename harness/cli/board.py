@@ -153,7 +153,8 @@ class Tally:
         began = self._started.pop(name, None)
         self._done += 1
         self._bad += record is None or record.status != "ok"
-        if began is not None and record is not None and not self.is_older(record):
+        whole = record is not None and record.status != "interrupted"
+        if began is not None and whole and not self.is_older(record):
             self._took.append(self._clock() - began)
 
     def is_older(self, record: RunRecord | None) -> bool:

@@ -54,6 +54,13 @@ def _below(name: str, root: Path) -> StoredRun:
 
 def _not_one(name: str, found: list[RunFolder], there: list[RunFolder], root: Path) -> UserError:
     offered = [str(folder.path.relative_to(root)) for folder in found or there]
+    if not offered:
+        return UserError(
+            f"no such run: {name}",
+            where=root,
+            expected="a run that has ended",
+            hint="python -m harness list runs",
+        )
     what = f"{name} names {len(found)} runs" if found else f"no such run: {name}"
     return UserError(what, where=root, expected=f"one of {numbers.some_of(offered, 20)}")
 

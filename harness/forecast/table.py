@@ -166,6 +166,8 @@ def _remarks(forecasts: Sequence[Forecast]) -> Iterator[str]:
     if trained:
         rows = said_rows(trained[0].plan, max(item.longest or 0 for item in trained))
         yield f"train is predicted for {rows}"
+    if any(item.seconds is None for item in trained):
+        yield "time is not known before a run of the same kind has ended on a device like this"
     replaced = {str(item): None for one in forecasts for item in one.plan.substitutions}
     yield from replaced
     for one in forecasts:

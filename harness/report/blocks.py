@@ -74,7 +74,8 @@ class Table:
     """A table; ``name`` is unique in the report.
 
     ``tags`` are what a page filters by, as (kind, value) of each row, such as ("bits", "4").
-    ``opens`` names the :class:`Details` that tell more of each row.
+    ``opens`` names the :class:`Details` that tell more of each row. ``marked`` is what the first
+    cell of the row says that is recommended.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Table:
     caption: str = ""
     tags: tuple[tuple[tuple[str, str], ...], ...] = ()
     opens: tuple[str, ...] = ()
+    marked: str = ""
 
 
 def without_empty_columns(table: Table) -> Table:

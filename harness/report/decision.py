@@ -76,7 +76,7 @@ def _quality(evidence: Evidence, chosen: Row, other: Row | None) -> Fact | None:
     if effect is not None:
         found = make_difference(chosen.label, effect, None, main.scale)
         kind = "paired" if found.low is None else "paired, 95 % interval"
-        note += f"; {difference_text(main, found)} ({kind})"
+        note = f"{difference_text(main, found)} against the runner-up's {theirs} ({kind})"
     return Fact(main.key.title, value, note)
 
 
@@ -127,8 +127,9 @@ def _fact(
     if not theirs:
         return Fact(title, show(own))
     change = numbers.percent(own / theirs - 1, signed=True, digits=0)
-    same = SAME if show(own) == show(theirs) else change
-    return Fact(title, show(own), f"runner-up {show(theirs)}; {same}")
+    if show(own) == show(theirs):
+        return Fact(title, show(own), f"runner-up {show(theirs)}; {SAME}")
+    return Fact(title, show(own), f"{change} against the runner-up's {show(theirs)}")
 
 
 def what_would_change(evidence: Evidence, found: Recommendation | None) -> list[str]:

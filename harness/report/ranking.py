@@ -32,6 +32,7 @@ from harness.report.cells import (
 )
 from harness.report.evidence import Evidence
 from harness.report.judging import Difference
+from harness.report.recommend import recommend
 from harness.report.rows import DONE, MEMORY_KINDS, PASSING, Row
 from harness.report.scoring import Scoring
 from harness.report.settings import bits_of, method_of, plain
@@ -165,7 +166,10 @@ def ranking(evidence: Evidence) -> Table:
     rows = tuple(_cells(evidence, headline, row) for row in evidence.ranked)
     tags = tuple(tags_of(row) for row in evidence.ranked)
     opens = tuple(f"variant-{place + 1}" for place in range(len(rows)))
-    made = Table("ranking", tuple(columns), rows, _caption(evidence), tags, opens)
+    found = recommend(evidence)
+    marked = found.row.label if found is not None and found.row is not None else ""
+    marked = marked if len(rows) > 1 else ""
+    made = Table("ranking", tuple(columns), rows, _caption(evidence), tags, opens, marked)
     return without_empty_columns(made)
 
 

@@ -213,6 +213,7 @@ def _environment() -> Environment:
         kind=lambda block: type(block).__name__,
         script=lambda value: as_script(asdict(value)),
         halves=_halves,
+        bound=bound,
         address=_address,
         choices=_choices,
         tagged=lambda tags: "|".join(f"{kind}={value}" for kind, value in tags),
@@ -231,6 +232,14 @@ def _halves(text: str) -> tuple[str, str]:
     """A value, and the interval or spread that stands smaller below it."""
     found = re.fullmatch(r"([^(\[]*\S) ([\[(].*[\])])", text)
     return (found[1], found[2]) if found else (text, "")
+
+
+UNIT = re.compile(r"(?<=\d) (?=(?:%|[KMGT]iB|B|ms|s|min|h|k?J|k?Wh)(?!\w))")
+
+
+def bound(text: str) -> str:
+    """``text`` with numbers bound to their units, so that no line ends between them."""
+    return UNIT.sub("\u00a0", text)
 
 
 def _choices(tags: Sequence[Sequence[tuple[str, str]]]) -> list[tuple[str, list[str]]]:

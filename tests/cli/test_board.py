@@ -159,3 +159,14 @@ def test_time_left_follows_from_runs_that_took_time() -> None:
     tally.start("d")
     clock.now += 15
     assert tally.left() == (6 * 20 + 5) / 2
+
+
+def test_an_interrupted_run_says_nothing_of_the_time_left() -> None:
+    clock = Clock()
+    tally = Tally(clock)
+    tally.begin(3)
+    tally.start("a")
+    clock.now += 5
+    tally.finish("a", record_of(PLANS[0], status="interrupted", started_at=FUTURE))
+    assert tally.left() is None
+    assert "1 not well" in tally.text()

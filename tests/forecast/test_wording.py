@@ -171,15 +171,9 @@ def test_memory_while_training_pauses_is_foreseen() -> None:
     assert after.by_phase["train"] == before.by_phase["train"] + best
 
 
-def test_recomputation_by_budget_says_how_many_layers_are_kept_in_which_memory() -> None:
+def test_recomputation_by_budget_says_how_many_layers_the_given_memory_keeps() -> None:
     settings = ("training.speed=fast", "training.gradient_checkpointing=auto")
     plan = planned("qlora_nf4_dq", "suite.model=phi2_shape", *settings, device=planned_gpu("h100"))
 
-    def kept(one: Plan, memory: str = "") -> int:
-        (line,) = [line for line in said(one, memory).splitlines() if "recomputation:" in line]
-        return int(line.split()[1])
-
-    assert 0 < kept(plan, "4GiB") < 32
-    limited = plan.training.model_copy(update={"memory_gib": 2.0})
-    own = plan.model_copy(update={"training": limited})
-    assert kept(own, "4GiB") == 0, "the plan's own limit counts"
+    (line,) = [line for line in said(plan, "4GiB").splitlines() if "recomputation:" in line]
+    assert 0 < int(line.split()[1]) < 32, "of a whole H100 it would be all"

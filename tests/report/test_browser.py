@@ -432,3 +432,13 @@ def test_the_page_of_items_never_scrolls_sideways(items: Any, width: int) -> Non
     wide = items.execute_script("return document.documentElement.scrollWidth")
     items.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     assert wide <= width
+
+
+def test_every_row_of_the_ranking_is_shown_and_one_is_marked(page: Any) -> None:
+    rows = page.find_elements("css selector", f"#{RANKING} tbody tr")
+    assert len(rows) == 8
+    assert all(row.is_displayed() for row in rows)
+    marked = [row for row in rows if row.get_attribute("class") == "recommended"]
+    assert [row.text.split()[0] for row in marked] == ["lora_bf16"]
+    cell = marked[0].find_element("css selector", "th")
+    assert "inset" in cell.value_of_css_property("box-shadow")

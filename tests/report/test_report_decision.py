@@ -29,7 +29,7 @@ def test_each_price_stands_beside_the_runner_ups(seven_runs: Path) -> None:
     facts = {fact.title: fact for fact in found.facts}
     assert set(facts) == {"perplexity", "peak memory", "training time", "bytes to ship"}
     assert "paired, 95 % interval" in facts["perplexity"].note
-    assert facts["peak memory"].note == "runner-up 1.17 GiB; +67 %"
+    assert facts["peak memory"].note == "+67 % against the runner-up's 1.17 GiB"
     assert facts["training time"].note.endswith("the same")
 
 

@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 
 from harness.report import markdown
 from harness.report.blocks import Cell, Span
-from harness.report.write import write_report
+from harness.report.write import bound, write_report
 from tests.report.records import Made, build_from, write_run, write_runs
 
 HOSTILE = (
@@ -196,3 +196,21 @@ def test_files_of_a_run_are_linked_from_where_the_page_lies(tmp_path: Path) -> N
     assert log.resolve() in found
     assert all(path.exists() for path in found)
     assert 'href="../' not in (published / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("1.71 GiB, −4.00 % [−1 %, 2 %]", "1.71~GiB, −4.00~% [−1~%, 2~%]"),
+        ("3 min 50 s and 2 seeds, 4 steps", "3~min 50~s and 2 seeds, 4 steps"),
+        ("1.97 kJ in 28 B", "1.97~kJ in 28~B"),
+    ],
+)
+def test_no_line_ends_between_a_number_and_its_unit(text: str, shown: str) -> None:
+    assert bound(text) == shown.replace("~", "\u00a0")
+
+
+def test_the_recommended_row_is_marked_in_the_ranking(seven_written: Path) -> None:
+    page = (seven_written / "report.html").read_text(encoding="utf-8")
+    (row,) = re.findall(r'<tr class="recommended".*?</th>', page)
+    assert "<code>lora_bf16</code>" in row

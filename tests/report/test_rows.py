@@ -258,7 +258,7 @@ def test_a_peak_that_loading_sets_is_said_wherever_it_decides(tmp_path: Path) ->
     (facts,) = price(evidence, chosen)
     assert isinstance(facts, Facts)
     (memory,) = [fact for fact in facts.facts if fact.title == "peak memory"]
-    assert memory.note == "runner-up 6.00 GiB; −50 %; loading, not training, sets both"
+    assert memory.note == "−50 % against the runner-up's 6.00 GiB; loading, not training, sets both"
 
 
 def test_a_peak_that_training_sets_needs_no_words(tmp_path: Path) -> None:

@@ -13,16 +13,10 @@ from dataclasses import dataclass, field
 
 from harness.measure.energy import EnergyCounter, energy_counter
 from harness.measure.gauges import CudaGauge, HostGauge
-from harness.records.record import PhaseCost, PhaseName
+from harness.records.record import PEAKS, PhaseCost, PhaseName
 from harness.spec.device import Device
 
 SAMPLE_SECONDS = 0.02
-PEAKS = (
-    "peak_resident_bytes",
-    "peak_allocated_bytes",
-    "peak_reserved_bytes",
-    "peak_device_bytes",
-)
 
 
 class Meter:

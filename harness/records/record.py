@@ -37,6 +37,9 @@ class DeviceCost(Frozen):
     energy_joules: float | None = None
 
 
+PEAKS = tuple(name for name in DeviceCost.model_fields if name.startswith("peak_"))
+
+
 class PhaseCost(Frozen):
     """What one phase cost, by the Meter. Unknown is null, never 0.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.errors import HarnessError
 from harness.records.events import EventTail, PhaseEnded
-from harness.records.record import DeviceCost, PhaseCost, RunRecord, Status
+from harness.records.record import PEAKS, DeviceCost, PhaseCost, RunRecord, Status
 from harness.records.store import RunFolder
 from harness.runs.ending import Ending
 from harness.spec.plan import Plan
@@ -13,12 +13,6 @@ from harness.spec.storage import read_json
 
 # Endings of processes that were made to end because of another one, or lost it.
 MADE_TO_END, LOST = "interrupted", "LostDevice"
-PEAKS = (
-    "peak_resident_bytes",
-    "peak_allocated_bytes",
-    "peak_reserved_bytes",
-    "peak_device_bytes",
-)
 
 
 class DeviceEnding(Frozen):

@@ -9,19 +9,12 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from harness.records.record import PhaseCost, PhaseName
+from harness.records.record import PEAKS, PhaseCost, PhaseName
 from harness.runs.run import Run
 
 if TYPE_CHECKING:
     from harness.score.subject import Subject
     from harness.train.together.loop import Outcome
-
-PEAKS = (
-    "peak_resident_bytes",
-    "peak_allocated_bytes",
-    "peak_reserved_bytes",
-    "peak_device_bytes",
-)
 
 
 class TogetherRun:

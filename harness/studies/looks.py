@@ -14,7 +14,7 @@ from harness.report.judging import Difference, Multiplicity, compare_all, make_d
 from harness.report.pairing import Aligned
 from harness.report.sample import Scale, make_sample
 from harness.report.statistics.effects import Effect
-from harness.studies.spending import levels
+from harness.studies.error_spending import levels
 
 FAR = 1000  # seeds that stand for any number of them
 SMALLEST_LEVEL = 1e-8

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from harness.studies.spending import levels, spent
+from harness.studies.error_spending import levels, spent
 
 FIVE = (0.2, 0.4, 0.6, 0.8, 1.0)
 

@@ -1,0 +1,139 @@
+"""The figures beside the findings: what they place where, and what they leave out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.records.record import Score
+from harness.records.store import StoredRun
+from harness.report.blocks import Figure
+from harness.report.claims.figures import figures_of, findings_figures
+from harness.report.claims.ground import Ground, make_grounds
+from harness.report.figures.draw import draw, draw_narrow
+from harness.report.figures.multiples import SHOWN_ABOVE_BEST, Multiples
+from harness.report.figures.scatter import Scatter
+from harness.report.sides import read_runs
+from tests.report.records import seven, write_runs
+from tests.studies.stub import Bench, World
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[StoredRun]:
+    root = tmp_path_factory.mktemp("runs")
+    write_runs(root, seven())
+    return read_runs(root)[0]
+
+
+def by_name(ground: Ground) -> dict[str, Figure]:
+    return {figure.name: figure for figure in findings_figures(ground)}
+
+
+def with_unrelated_text(run: StoredRun, bits: float) -> StoredRun:
+    """The run with a score on WikiText-2."""
+    score = Score(
+        task="wikitext2",
+        metric="bits_per_byte",
+        stage="after",
+        value=bits,
+        standard_error=None,
+        n=10,
+        unit="per byte",
+        direction="lower",
+        headline=False,
+    )
+    record = run.record.model_copy(update={"scores": (*run.record.scores, score)})
+    return replace(run, record=record)
+
+
+def test_quality_stands_against_the_bytes_of_the_weights(runs: list[StoredRun]) -> None:
+    (ground,) = make_grounds(runs)
+    drawing = by_name(ground)["findings-bytes"].drawing
+    assert isinstance(drawing, Scatter)
+    points = {point.label: point for point in drawing.points}
+    assert points.keys() == ground.arms.keys()
+    for name, point in points.items():
+        row = ground.arms[name].row
+        assert row is not None
+        assert row.weight_bytes is not None
+        assert point.x == pytest.approx(row.weight_bytes / 2**20)
+    assert points["lora_bf16"].low is None, "the reference has no difference from itself"
+    nf4 = points["qlora_nf4"]
+    assert nf4.low is not None
+    assert nf4.high is not None
+    assert nf4.low < nf4.y < nf4.high
+    assert points["lora_bf16"].y < nf4.y
+
+
+def test_without_a_search_there_are_no_curves_over_the_rate(runs: list[StoredRun]) -> None:
+    (ground,) = make_grounds(runs)
+    assert "findings-rates" not in by_name(ground)
+
+
+def test_without_unrelated_text_nothing_is_said_of_forgetting(runs: list[StoredRun]) -> None:
+    (ground,) = make_grounds(runs)
+    assert "findings-forgetting" not in by_name(ground)
+
+
+def test_forgetting_is_counted_from_each_ones_own_base(runs: list[StoredRun]) -> None:
+    bits = {"base": 1.0, "base_nf4": 1.2, "lora_bf16": 1.05, "qlora_nf4": 1.08}
+    scored = [
+        with_unrelated_text(run, bits[run.record.plan.variant])
+        for run in runs
+        if run.record.plan.variant in bits
+    ]
+    (ground,) = make_grounds(scored)
+    drawing = by_name(ground)["findings-forgetting"].drawing
+    assert isinstance(drawing, Scatter)
+    points = {point.label: point for point in drawing.points}
+    assert set(points) == {"lora_bf16", "qlora_nf4"}, "bases stand for zero"
+    assert points["lora_bf16"].y == pytest.approx(5.0)
+    assert points["qlora_nf4"].y == pytest.approx(100 * (1.08 / 1.2 - 1))
+    assert points["lora_bf16"].x > 0, "it learned the replies"
+    assert "loss on unrelated text +5.00 %" in points["lora_bf16"].said
+
+
+def test_runs_without_lora_have_no_figures(runs: list[StoredRun]) -> None:
+    bases = [run for run in runs if run.record.plan.variant.startswith("base")]
+    (ground,) = make_grounds(bases)
+    assert by_name(ground) == {}
+    assert figures_of([]) == []
+
+
+def test_each_search_has_a_panel_and_full_fine_tuning_stands_in_all(tmp_path: Path) -> None:
+    world = World(worse={"full_finetune": 0.05}, rates={"full_finetune": 5e-5})
+    bench = Bench.of(tmp_path, world, variants=["lora_bf16", "full_finetune"])
+    agenda = bench.finish()
+    (ground,) = make_grounds(read_runs(tmp_path / "runs")[0])
+    figure = by_name(ground)["findings-rates"]
+    drawing = figure.drawing
+    assert isinstance(drawing, Multiples)
+    assert drawing.reference == "full_finetune"
+    for line in drawing.lines:
+        trials = sorted(agenda.searches[line.label].trials, key=lambda one: one.rate)
+        assert line.x == pytest.approx([math.log10(trial.rate) for trial in trials])
+        assert line.y == pytest.approx([math.exp(trial.loss) for trial in trials])
+    highest = max(min(line.y) for line in drawing.lines) * SHOWN_ABOVE_BEST
+    assert drawing.highest == pytest.approx(highest)
+    assert "grey in every panel" in figure.caption
+    vector, raster = draw(drawing, figure.alt)
+    assert vector.count(b"<title>") >= 1 + len(drawing.lines)
+    assert raster.startswith(b"\x89PNG")
+    assert draw_narrow(drawing, figure.alt) != vector
+
+
+def test_a_diverged_rate_is_left_out_of_the_curve(tmp_path: Path) -> None:
+    bench = Bench.of(tmp_path, World(), variants=["lora_bf16", "full_finetune"])
+    bench.finish()
+    (ground,) = make_grounds(read_runs(tmp_path / "runs")[0])
+    arm = ground.arms["lora_bf16"]
+    diverged = replace(arm, rates={**arm.rates, 0.5: math.inf})
+    changed = replace(ground, arms={**ground.arms, "lora_bf16": diverged})
+    drawing = by_name(changed)["findings-rates"].drawing
+    assert isinstance(drawing, Multiples)
+    (line,) = (line for line in drawing.lines if line.label == "lora_bf16")
+    assert len(line.x) == len(arm.rates)
+    assert max(line.x) < math.log10(0.5)

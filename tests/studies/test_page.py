@@ -1,0 +1,98 @@
+"""A study's page: its table, what an unfinished one shows, and its curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.report.blocks import Block, Figure, Prose, Table
+from harness.report.figures.lines import Curves
+from harness.report.figures.multiples import Multiples
+from harness.studies.page import MOST_CURVES, StudyPage, make_page
+from tests.studies.stub import Bench, World
+
+WORSE = World(worse={"qlora_nf4": 0.05})
+
+
+def page_of(bench: Bench) -> StudyPage:
+    return make_page(bench.agenda(), bench.steering)
+
+
+def blocks_of(page: StudyPage, key: str) -> tuple[Block, ...]:
+    (section,) = (section for section in page.sections if section.key == key)
+    return section.blocks
+
+
+def cells_of(page: StudyPage, label: str) -> dict[str, str]:
+    """A row of the table of variants, by column."""
+    (table,) = (block for block in blocks_of(page, "variants") if isinstance(block, Table))
+    (row,) = (row for row in table.rows if row[0].text == label)
+    return {column.title: cell.text for column, cell in zip(table.columns, row, strict=True)}
+
+
+def test_the_table_has_four_columns_for_each_setting(tmp_path: Path) -> None:
+    bench = Bench.of(tmp_path, WORSE)
+    bench.finish()
+    found = cells_of(page_of(bench), "qlora_nf4")
+    assert list(found) == [
+        "variant",
+        *(
+            column.format(setting)
+            for setting in ("default", "best")
+            for column in (
+                "{} rate",
+                "perplexity at {}",
+                "difference at {}",
+                "verdict at {}, seeds",
+            )
+        ),
+    ]
+    assert found["verdict at best, seeds"].startswith("worse, ")
+    assert "\N{NO-BREAK SPACE}seed" in found["verdict at best, seeds"]
+    assert "so far" not in found["difference at best"]
+
+
+def test_an_unfinished_study_shows_differences_without_a_verdict(tmp_path: Path) -> None:
+    """Two of three variants have all runs of the first look; the third is still at its own."""
+    bench = Bench.of(
+        tmp_path, WORSE, variants=["lora_bf16", "qlora_nf4", "full_finetune"], tune={"trials": 1}
+    )
+    for job in bench.agenda().jobs:
+        if job.arm != "full_finetune":
+            bench.executor.run(job.plan)
+    agenda = bench.agenda()
+    assert not agenda.finished
+    found = cells_of(page_of(bench), "qlora_nf4")
+    (difference,) = (text for name, text in found.items() if name.startswith("difference at def"))
+    assert difference.endswith(" so far")
+    assert difference.startswith("+")
+    (verdict,) = (text for name, text in found.items() if name.startswith("verdict at def"))
+    assert verdict.startswith("more runs are to come, ")
+    waiting = cells_of(page_of(bench), "full_finetune")
+    assert "so far" not in " ".join(waiting.values()), "without a run there is no difference"
+
+
+@pytest.mark.parametrize("more", [0, MOST_CURVES - 1])
+def test_many_curves_have_panels_of_their_own(tmp_path: Path, more: int) -> None:
+    ranks = [{"variant": "lora_bf16", "settings": {"adapter.r": 2 + r}} for r in range(more)]
+    variants = ["lora_bf16", "qlora_nf4", *ranks]
+    bench = Bench.of(tmp_path, WORSE, variants=variants, tune={"trials": 2})
+    bench.finish()
+    (figure,) = (b for b in blocks_of(page_of(bench), "rates") if isinstance(b, Figure))
+    assert isinstance(figure.drawing, Multiples if more else Curves)
+    if isinstance(figure.drawing, Multiples):
+        assert figure.drawing.reference == "lora_bf16"
+        assert len(figure.drawing.lines) == 2 + more
+
+
+def test_widened_searches_stand_in_one_sentence(tmp_path: Path) -> None:
+    """All whose best rate lay at the edge are told at once, each with the rate tried beyond it."""
+    world = World(rates={"lora_bf16": 1e-2, "qlora_nf4": 1e-2})
+    bench = Bench.of(tmp_path, world)
+    bench.finish()
+    texts = [b.text for b in blocks_of(page_of(bench), "rates") if isinstance(b, Prose)]
+    told = [text for text in texts if "lay at the edge" in text]
+    assert len(told) == 1
+    assert "lora_bf16 (" in told[0]
+    assert "qlora_nf4 (" in told[0]

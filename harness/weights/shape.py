@@ -171,10 +171,10 @@ class _Asked:
 @lru_cache(maxsize=256)
 def _count(asked: _Asked) -> ParameterCount:
     """Models are built for it, and planning and a run ask for the same several times."""
+    quiet_schemes()  # before transformers' quantizers, which load torchao where it is installed
     from harness.quantize.layers import linear_layers, taken_layers, weight_shape
 
     model, adapter, quantization = asked.model, asked.adapter, asked.quantization
-    quiet_schemes()
     built = meta_model(model)
     scheme = find_scheme(quantization)
     linear = sum(prod(weight_shape(layer)) for _, layer in linear_layers(built))

@@ -19,7 +19,8 @@ from harness.spec.variant import Quantization
 from tests.forms.tiny_results import Tiny, logits, make_plan, make_result
 
 AGAIN = [name for scheme in schemes() if (name := scheme.name) != "none"]
-DISTANT = {"nf4", "fp4", "int4", "hqq"}  # four bits: further from the merged weights than eight
+# Four bits lie further from the merged weights than eight.
+DISTANT = {"nf4", "fp4", "int4", "hqq", "nvfp4", "mxfp4"}
 
 
 @pytest.fixture(scope="module")

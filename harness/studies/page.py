@@ -35,6 +35,7 @@ from harness.studies.versions import mixture
 
 TONES: dict[str, Tone] = {"better": "good", "worse": "bad", "undecided": "muted"}
 MOST_CURVES = 8  # in one plane; more are drawn in panels of their own
+MOST_PANELS = 40
 SHARED_ERROR = (
     "Error is shared between looks by Lan and DeMets's spending function and between variants by "
     "Holm's method; nine tenths of it are planned, one tenth is kept for decisions taken while "
@@ -201,10 +202,15 @@ def _rates_section(agenda: Agenda) -> Section | None:
 
 
 def _rates_drawing(drawn: tuple[Line, ...], reference: str) -> Drawing:
-    """Curves in one plane, or in panels where they are too many to be told apart."""
+    """Curves in one plane, or in panels where they are too many to be told apart.
+
+    Of very many the best have panels, and the reference.
+    """
     x = Axis("learning rate, power of ten")
     if len(drawn) <= MOST_CURVES:
         return Curves(x, Axis("validation perplexity", "lower"), drawn, marked=True)
+    kept = sorted(drawn, key=lambda line: (line.label != reference, min(line.y)))[:MOST_PANELS]
+    drawn = tuple(line for line in drawn if line in kept)
     highest = max(min(line.y) for line in drawn) * SHOWN_ABOVE_BEST
     y = Axis(f"validation perplexity (cut off at {numbers.number(highest)})")
     return Multiples(x, y, drawn, reference, marked=True, highest=highest)

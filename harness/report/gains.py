@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from statistics import fmean
+from statistics import fmean, geometric_mean
 
 from harness import numbers
 from harness.report.pairing import ScoreKey
 from harness.report.rows import Row
+from harness.report.sample import make_scale
 
 
 def gains(row: Row) -> Iterator[str]:
     """Each headline score of a row before and after training, the mean over its seeds."""
     for key in _headlines(row):
-        after = _values(row, key)
-        before = _values(row, ScoreKey(key.task, key.metric, key.precision, "before"))
-        value = fmean(after)
+        value = _mean(row, key)
+        before = _mean(row, ScoreKey(key.task, key.metric, key.precision, "before"))
+        if value is None:
+            continue
         if not row.plan.trains:
             yield f"{key.title} {numbers.number(value)} (not trained)"
-        elif before:
-            yield f"{key.title} {numbers.number(fmean(before))} → {_moved(fmean(before), value)}"
+        elif before is not None:
+            yield f"{key.title} {numbers.number(before)} → {_moved(before, value)}"
         else:
             yield f"{key.title} {numbers.number(value)} after training"
 
@@ -35,9 +37,14 @@ def _headlines(row: Row) -> list[ScoreKey]:
     return list(dict.fromkeys(keys))
 
 
-def _values(row: Row, key: ScoreKey) -> list[float]:
-    found = (key.find(record) for record in row.finished)
-    return [score.value for score in found if score is not None]
+def _mean(row: Row, key: ScoreKey) -> float | None:
+    """The mean over seeds as the ranking takes it: of logarithms where ratios are compared."""
+    scores = [found for record in row.finished if (found := key.find(record)) is not None]
+    if not scores:
+        return None
+    values = [score.value for score in scores]
+    relative = make_scale(scores, margin=0.0).relative and min(values) > 0
+    return geometric_mean(values) if relative else fmean(values)
 
 
 def _moved(before: float, after: float) -> str:

@@ -14,8 +14,8 @@ from harness.report.sample import make_scale
 def gains(row: Row) -> Iterator[str]:
     """Each headline score of a row before and after training, the mean over its seeds."""
     for key in _headlines(row):
-        value = _mean(row, key)
-        before = _mean(row, ScoreKey(key.task, key.metric, key.precision, "before"))
+        value = mean_score(row, key)
+        before = mean_score(row, ScoreKey(key.task, key.metric, key.precision, "before"))
         if value is None:
             continue
         if not row.plan.trains:
@@ -37,7 +37,7 @@ def _headlines(row: Row) -> list[ScoreKey]:
     return list(dict.fromkeys(keys))
 
 
-def _mean(row: Row, key: ScoreKey) -> float | None:
+def mean_score(row: Row, key: ScoreKey) -> float | None:
     """The mean over seeds as the ranking takes it: of logarithms where ratios are compared."""
     scores = [found for record in row.finished if (found := key.find(record)) is not None]
     if not scores:

@@ -313,14 +313,21 @@ def _of(
     return [queries[index] for index in chosen], [answers[index] for index in chosen]
 
 
+def rough_nats(count: int) -> float:
+    """How far ``count`` log-probabilities in 16 bits may be from the model's own, on average.
+
+    Logits between 16 and 32 are rounded by up to 1/16, and so is what they are made of.
+    """
+    return float(0.1 + 0.4 / np.sqrt(count))
+
+
 def _agree(ours: FloatArray, own: FloatArray, *, exact: bool) -> bool:
     """Whether log-probabilities agree to the rounding of float32, or else of 16 bits."""
     if exact:
         return bool(np.allclose(ours, own, rtol=NATS, atol=NATS, equal_nan=True))
     if not np.isfinite(own).all():
         return True
-    # 16-bit logits between 16 and 32 are rounded by up to 1/16, and so is what they are made of.
-    return bool(np.abs(ours - own).mean() <= 0.1 + 0.4 / np.sqrt(len(own)))
+    return bool(np.abs(ours - own).mean() <= rough_nats(len(own)))
 
 
 def _gather(

@@ -23,7 +23,7 @@ from harness.report.blocks import (
 )
 from harness.report.figures.canvas import Axis, Drawing, Mark
 from harness.report.figures.lines import Curves, Line
-from harness.report.figures.multiples import SHOWN_ABOVE_BEST, Multiples
+from harness.report.figures.rates import X, rate_line, rate_panels
 from harness.report.ranking import packed_base
 from harness.report.rows import COLOURS, MARKERS
 from harness.studies.agenda import Agenda, Standing
@@ -182,11 +182,10 @@ def _rates_section(agenda: Agenda) -> Section | None:
     blocks: list[Block] = [prose(text)]
     blocks += [prose(line) for line in _widened(searches)]
     lines = tuple(
-        Line(
-            label=label,
-            mark=Mark(index % COLOURS, (index // COLOURS) % MARKERS),
-            x=tuple(math.log10(trial.rate) for trial in found.curve if trial.loss < math.inf),
-            y=tuple(math.exp(trial.loss) for trial in found.curve if trial.loss < math.inf),
+        rate_line(
+            label,
+            Mark(index % COLOURS, (index // COLOURS) % MARKERS),
+            ((trial.rate, trial.loss) for trial in found.curve),
         )
         for index, (label, found) in enumerate(searches.items())
     )
@@ -206,14 +205,10 @@ def _rates_drawing(drawn: tuple[Line, ...], reference: str) -> Drawing:
 
     Of very many the best have panels, and the reference.
     """
-    x = Axis("learning rate, power of ten")
     if len(drawn) <= MOST_CURVES:
-        return Curves(x, Axis("validation perplexity", "lower"), drawn, marked=True)
+        return Curves(X, Axis("validation perplexity", "lower"), drawn, marked=True)
     kept = sorted(drawn, key=lambda line: (line.label != reference, min(line.y)))[:MOST_PANELS]
-    drawn = tuple(line for line in drawn if line in kept)
-    highest = max(min(line.y) for line in drawn) * SHOWN_ABOVE_BEST
-    y = Axis(f"validation perplexity (cut off at {numbers.number(highest)})")
-    return Multiples(x, y, drawn, reference, marked=True, highest=highest)
+    return rate_panels([line for line in drawn if line in kept], reference)
 
 
 def _widened(searches: dict[str, Search]) -> Iterator[str]:

@@ -14,7 +14,8 @@ from harness.report.blocks import Figure
 from harness.report.claims.figures import figures_of, findings_figures
 from harness.report.claims.ground import Ground, make_grounds
 from harness.report.figures.draw import draw, draw_narrow
-from harness.report.figures.multiples import SHOWN_ABOVE_BEST, Multiples
+from harness.report.figures.multiples import Multiples
+from harness.report.figures.rates import SHOWN_ABOVE_BEST
 from harness.report.figures.scatter import Scatter
 from harness.report.sides import read_runs
 from tests.report.records import seven, write_runs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,9 +9,9 @@ from harness import numbers
 from harness.report.blocks import Figure
 from harness.report.claims.ground import Ground, VariantRuns
 from harness.report.figures.canvas import Axis
-from harness.report.figures.lines import Line
-from harness.report.figures.multiples import SHOWN_ABOVE_BEST, Multiples
+from harness.report.figures.rates import rate_line, rate_panels
 from harness.report.figures.scatter import Point, Scatter
+from harness.report.gains import mean_score
 from harness.report.pairing import ScoreKey
 from harness.report.rows import Row
 from harness.report.scoring import Scoring, make_scoring
@@ -21,16 +20,16 @@ QUALITY = ScoreKey("held_out", "perplexity", "training")
 FORGETTING = ScoreKey("wikitext2", "bits_per_byte", "training")
 REFERENCES = ("lora_bf16", "lora")
 FULL = "full_finetune"
-BASE = "base"
 MARGIN = 0.01
 
 
 @dataclass(frozen=True)
 class _Compared:
-    """Rows of a ground named by variant, and what they scored."""
+    """Rows of a ground named by variant, and what they scored against the reference."""
 
     rows: Mapping[str, Row]
     quality: Scoring
+    reference: str
 
 
 def findings_figures(ground: Ground) -> Iterator[Figure]:
@@ -40,7 +39,7 @@ def findings_figures(ground: Ground) -> Iterator[Figure]:
     if reference is None:
         return
     quality = make_scoring(list(rows.values()), QUALITY, reference, MARGIN)
-    compared = _Compared(rows, quality)
+    compared = _Compared(rows, quality, reference)
     for found in (_bytes(compared), _rates(ground.arms, rows), _forgetting(compared)):
         if found is not None:
             yield found
@@ -72,59 +71,37 @@ def _bytes(compared: _Compared) -> Figure | None:
     return Figure(
         "findings-bytes",
         "Held-out perplexity against the bytes of all weights, at the best rate where it was "
-        f"run; bars are 95 % intervals of the difference from {_reference(compared.quality)}",
+        f"run; bars are 95 % intervals of the difference from {compared.reference}",
         f"Held-out perplexity of {len(points)} variants against the bytes of their weights; "
         f"lowest: {best.label} ({numbers.number(best.y)})",
         Scatter(Axis("weights, MiB", "lower"), Axis("held-out perplexity", "lower"), points),
     )
 
 
-def _reference(quality: Scoring) -> str:
-    """The variant that all others are compared with: the one without a difference."""
-    return next(name for name in quality.values if name not in quality.differences)
-
-
 def _rates(arms: Mapping[str, VariantRuns], rows: Mapping[str, Row]) -> Figure | None:
     """A panel for each variant: validation perplexity by rate, full fine-tuning's behind it."""
-    lines = tuple(
-        Line(
-            label=name,
-            mark=rows[name].mark,
-            x=tuple(math.log10(rate) for rate in tried),
-            y=tuple(math.exp(loss) for loss in tried.values()),
-        )
+    every = [
+        rate_line(name, rows[name].mark, sorted(arm.rates.items()))
         for name, arm in sorted(arms.items())
-        if name in rows and len(tried := _finite(arm.rates)) > 2
-    )
+        if name in rows
+    ]
+    lines = [line for line in every if len(line.x) > 2]
     if len(lines) < 2:
         return None
     told = "; ".join(f"{line.label} best at {arms[line.label].best_rate:g}" for line in lines)
     reference = FULL if any(line.label == FULL for line in lines) else None
     behind = "; full fine-tuning's curve is grey in every panel" if reference else ""
-    highest = max(min(line.y) for line in lines) * SHOWN_ABOVE_BEST
     return Figure(
         "findings-rates",
-        f"Validation perplexity by learning rate, one seed a rate{behind}. What lies above "
-        f"{numbers.number(highest)} is cut off",
+        f"Validation perplexity by learning rate, one seed a rate{behind}",
         f"Validation perplexity by learning rate: {told}",
-        Multiples(
-            Axis("learning rate, power of ten"),
-            Axis("validation perplexity"),
-            lines,
-            reference,
-            marked=True,
-            highest=highest,
-        ),
+        rate_panels(lines, reference),
     )
-
-
-def _finite(rates: Mapping[float, float]) -> dict[float, float]:
-    return {rate: loss for rate, loss in sorted(rates.items()) if math.isfinite(loss)}
 
 
 def _forgetting(compared: _Compared) -> Figure | None:
     """How much worse unrelated text became, against how much better held-out replies did."""
-    other = {name: _mean(row, FORGETTING) for name, row in compared.rows.items()}
+    other = {name: mean_score(row, FORGETTING) for name, row in compared.rows.items()}
     own = {name: value.value for name, value in compared.quality.values.items()}
     points = tuple(
         Point(
@@ -177,11 +154,6 @@ def _base_of(row: Row, rows: Mapping[str, Row]) -> str | None:
         ),
         None,
     )
-
-
-def _mean(row: Row, key: ScoreKey) -> float | None:
-    found = [score.value for record in row.finished if (score := key.find(record))]
-    return sum(found) / len(found) if found else None
 
 
 def figures_of(grounds: Sequence[Ground]) -> list[Figure]:

@@ -19,7 +19,6 @@ from harness.report.figures.canvas import (
 from harness.report.figures.lines import Line
 
 PANEL = 1.25
-SHOWN_ABOVE_BEST = 1.15  # times the highest of the curves' least values: a sensible ``highest``
 
 
 @dataclass(frozen=True)

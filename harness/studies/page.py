@@ -23,6 +23,7 @@ from harness.report.blocks import (
 )
 from harness.report.figures.canvas import Axis, Drawing, Mark
 from harness.report.figures.lines import Curves, Line
+from harness.report.figures.multiples import Multiples
 from harness.report.figures.rates import X, rate_line, rate_panels
 from harness.report.ranking import packed_base
 from harness.report.rows import COLOURS, MARKERS
@@ -194,8 +195,14 @@ def _rates_section(agenda: Agenda) -> Section | None:
         alt = "Validation perplexity by learning rate: " + "; ".join(
             f"{label} best at {found.best:g}" for label, found in searches.items() if found.best
         )
-        drawing = _rates_drawing(drawn, agenda.comparison.study.reference)
-        blocks.append(Figure("rates", "Validation perplexity by learning rate", alt, drawing))
+        reference = agenda.comparison.study.reference
+        drawing = _rates_drawing(drawn, reference)
+        caption = "Validation perplexity by learning rate"
+        if isinstance(drawing, Multiples):
+            caption += f"; the curve of {reference} is grey in every panel"
+            if len(drawing.lines) < len(drawn):
+                caption += f"; the best {len(drawing.lines)} of {len(drawn)} are drawn"
+        blocks.append(Figure("rates", caption, alt, drawing))
     blocks.append(_trials_table(searches))
     return Section("rates", "Quality by learning rate", tuple(blocks))
 

@@ -63,6 +63,13 @@ def pid_of(folder: RunFolder, rank: int) -> int:
     return next(event.pid for event in events if isinstance(event, ProcessStarted))
 
 
+def starve(folder: RunFolder, rank: int) -> None:
+    """Leave the process of a device half of the address space that it has."""
+    pid = pid_of(folder, rank)
+    size = psutil.Process(pid).memory_info().vms
+    resource.prlimit(pid, resource.RLIMIT_AS, (size // 2, size // 2))
+
+
 def at_step(number: int, act: Callable[[], None]) -> Heard:
     """Do something once, when that many optimizer steps have been heard of."""
     heard, seen = Heard(), 0
@@ -150,12 +157,7 @@ def test_a_device_without_memory_is_an_oom_of_the_run(longer: Small, tmp_path: P
     plan, store = shared(longer), RunStore(tmp_path)
     attempt = store.folder(plan).attempt
 
-    def starve() -> None:
-        pid = pid_of(attempt, 1)
-        size = psutil.Process(pid).memory_info().vms
-        resource.prlimit(pid, resource.RLIMIT_AS, (size // 2, size // 2))
-
-    record = supervise(plan, store, at_step(5, starve), OPTIONS)
+    record = supervise(plan, store, at_step(5, lambda: starve(attempt, 1)), OPTIONS)
     assert record.problem is not None
     assert (record.status, record.problem.kind, record.problem.phase) == (
         "oom",

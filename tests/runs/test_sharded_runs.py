@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import random
-import resource
 import signal
 from pathlib import Path
 
-import psutil
 import pytest
 from peft import PeftModel
 from safetensors.torch import load_file
@@ -22,7 +20,7 @@ from harness.spec.plan import Plan
 from tests.runs import forked
 from tests.runs.results import files, results
 from tests.runs.small_run import Heard, Small, make_small
-from tests.runs.test_devices import at_step, pid_of
+from tests.runs.test_devices import at_step, pid_of, starve
 
 OPTIONS = RunOptions(checkpoint_seconds=0.05, silence_seconds=20)
 PLAIN = ("training.speed=plain", "adapter.lora_dropout=0.0")
@@ -125,16 +123,11 @@ def test_a_device_that_hangs_or_has_no_memory_ends_the_run(
     def stop() -> None:
         os.kill(pid_of(attempt, 1), signal.SIGSTOP)
 
-    def starve() -> None:
-        pid = pid_of(attempt, 1)
-        size = psutil.Process(pid).memory_info().vms
-        resource.prlimit(pid, resource.RLIMIT_AS, (size // 2, size // 2))
-
     hung = supervise(plan, store, at_step(3, stop), OPTIONS)
     assert hung.problem is not None
     assert (hung.status, hung.problem.kind) == ("failed", "LostDevice")
     assert "does not answer" in hung.problem.message
-    starved = supervise(plan, store, at_step(3, starve), OPTIONS)
+    starved = supervise(plan, store, at_step(3, lambda: starve(attempt, 1)), OPTIONS)
     assert starved.problem is not None
     assert (starved.status, starved.problem.kind) == ("oom", "host_oom")
     assert starved.problem.message.startswith("device 1: ")

@@ -83,6 +83,7 @@ def test_many_curves_have_panels_of_their_own(tmp_path: Path, more: int) -> None
     assert isinstance(figure.drawing, Multiples if more else Curves)
     if isinstance(figure.drawing, Multiples):
         assert figure.drawing.reference == "lora_bf16"
+        assert figure.caption.endswith("; the curve of lora_bf16 is grey in every panel")
         assert len(figure.drawing.lines) == 2 + more
 
 

@@ -22,6 +22,7 @@ from harness.spec.plan import Plan, RunRequest
 from harness.spec.storage import read_json, write_bytes, write_json
 
 ABSOLUTE_PATH = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?(?:[/\\][\w.@+~-]+)+[/\\](?=[\w.@+~-])")
+NUMBER = re.compile(r"\d{1,9}")
 RECORDS = "records"
 REQUEST = "request.json"
 
@@ -62,7 +63,7 @@ def publish(
 ) -> Path:
     """Copy what a report needs of ``runs`` to ``folder/records``; earlier copies are replaced.
 
-    Item and cluster names become hashes, other columns of the items are dropped, generations are
+    Item and cluster names become hashes unless they are numbers, other columns of the items are dropped, generations are
     kept only where their prompt belongs to the bundled corpus, logs are dropped, and absolute
     paths are cut to their last part. Scores taken before training keep their value only, and so
     do those of runs for which ``has_items`` is false.
@@ -111,19 +112,31 @@ def _items_bytes(table: dict[str, list[Any]]) -> bytes:
 
     clean = pa.table(
         {
-            "item": [_digest(name) for name in table["item"]],
-            "cluster": [_digest(name) for name in table["cluster"]],
+            "item": [_nameless(name) for name in table["item"]],
+            "cluster": [_nameless(name) for name in table["cluster"]],
             "numerator": pa.array(table["numerator"], pa.float64()),
             "denominator": pa.array(table["denominator"], pa.float64()),
         }
     ).select(COLUMNS)
     buffer = io.BytesIO()
-    pq.write_table(clean, buffer, compression="zstd")
+    # A study has thousands of these files of a few hundred rows.
+    pq.write_table(
+        clean,
+        buffer,
+        compression="zstd",
+        compression_level=19,
+        use_dictionary=["cluster", "denominator"],
+        column_encoding={"item": "DELTA_BYTE_ARRAY"},
+        write_statistics=False,
+        store_schema=False,
+    )
     return buffer.getvalue()
 
 
-def _digest(name: object) -> str:
-    return hashlib.sha256(str(name).encode()).hexdigest()[:16]
+def _nameless(name: object) -> str:
+    """A number as it is; a hash of any other name, which may come from the data."""
+    text = str(name)
+    return text if NUMBER.fullmatch(text) else hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _clean(record: RunRecord, scores: tuple[Score, ...]) -> RunRecord:

@@ -14,11 +14,12 @@ import pytest
 
 from harness.records.store import StoredRun
 from harness.records.validation import ValidationPoint, ValidationResult
+from harness.report.claims.brief import findings_brief
 from harness.report.claims.decide import Interval, Leaning, corrected, lean, regions
 from harness.report.claims.ground import make_grounds
 from harness.report.claims.judge import Judgement, judge
 from harness.report.claims.measures import measure
-from harness.report.claims.page import claims_page, evidence
+from harness.report.claims.page import claims_page, evidence, measured
 from harness.report.claims.publish import is_beside, publish_findings, write_findings
 from harness.report.pairing import ScoreKey
 from harness.report.sides import read_runs
@@ -404,8 +405,68 @@ def test_published_findings_are_what_their_records_give(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "records").is_dir()
     text = path.read_text()
     assert write_findings(tmp_path / "out", tmp_path / "again").read_text() == text
-    assert "Published claims, judged from these runs" in text
+    assert "Published claims about fine-tuning, judged from these runs" in text
     assert "NF4 loses less quality than FP4" in text
+
+
+def test_the_page_says_what_it_rests_on_and_what_it_cost(tmp_path: Path) -> None:
+    made = [
+        Made(name, seed=seed, log_ratio=ratio, device=GPU)
+        for name, ratio in (("lora_bf16", 0.0), ("qlora_nf4_dq", 0.1))
+        for seed in range(4)
+    ]
+    folder = tmp_path / "reports" / "own"
+    folder.mkdir(parents=True)
+    (folder / "about.md").write_text("Links between messages\nare those of the data.\n\nNo more.\n")
+    (folder / "spent.json").write_text('{"gpus": 2, "kwh": 0.35}')
+    claims = [load_claim("qlora_reaches_lora"), load_claim("nf4_beats_fp4")]
+    runs = runs_of(tmp_path / "runs", made)
+    text = publish_findings(claims, runs, folder).read_text()
+    wanted = (
+        "\nLinks between messages are those of the data.\n",
+        "**Seeds.** 4 of every trained variant and rate.",
+        "2 variants compared with themselves at other seeds",
+        "8 runs (0 of them trials; none failed)",
+        "at once on 2 × ",
+        "0.35 kWh by the GPUs' own meters.",
+    )
+    for words in wanted:
+        assert words in text, words
+    (folder / "spent.json").unlink()
+    assert "kWh by" not in write_findings(folder, tmp_path / "again", claims).read_text()
+
+
+def test_readme_s_part_is_what_the_records_give(tmp_path: Path) -> None:
+    folder = tmp_path / "reports" / "own"
+    publish_findings([], runs_of(tmp_path / "runs", seven()), folder)
+    brief = findings_brief(folder)
+    assert "| NF4 loses less quality than FP4 | reproduced |" in brief
+    assert "(reports/own/FINDINGS.md)" in brief
+    assert "undecided |" not in brief, "only what is settled"
+    readme = tmp_path / "README.md"
+    start = "<!-- findings: made by `harness claims reports/own --markdown` -->"
+    readme.write_text(f"# Project\n\n{start}\n{brief}<!-- /findings -->\n")
+    assert rebuild.brief_differs(readme, tmp_path / "reports") == []
+    readme.write_text(readme.read_text().replace("reproduced", "contradicted"))
+    assert rebuild.brief_differs(readme, tmp_path / "reports") == [f"{readme}: own"]
+
+
+def test_a_claim_of_many_parts_shows_one_that_decides(tmp_path: Path) -> None:
+    made = [
+        Made(name, seed=seed, log_ratio=ratio)
+        for name, ratio in (("lora_bf16", 0.0), ("lora_rs", 0.0), ("lora_dora", 0.1))
+        for seed in range(3)
+    ]
+    parts = [
+        {"kind": "score", "variant": [name], "against": ["lora_bf16"], "says": "equal"}
+        for name in ("lora_rs", "lora_dora", "miss")
+    ]
+    data = claim(says="equal").model_dump(mode="json") | {"checks": parts}
+    asked = parse(Claim, data, where="made_up.toml")
+    found = of_one(judge([asked], runs_of(tmp_path, made)))
+    assert found.outcome == "contradicted"
+    assert measured(found).startswith("lora_dora: perplexity +10")
+    assert measured(found).endswith("(1 of 3 parts)")
 
 
 def test_findings_can_rest_on_other_reports_beside(tmp_path: Path) -> None:

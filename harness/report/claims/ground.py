@@ -84,7 +84,8 @@ class Ground:
     """Runs on one model, corpus, budget and device.
 
     ``billions`` counts the model's parameters, ``tokens`` what its runs were trained on (their
-    median; None where nothing was trained). ``tuned`` says that a study searched learning rates.
+    median; None where nothing was trained), ``batch`` the conversations of a step. ``tuned`` says
+    that a study searched learning rates.
     """
 
     title: str
@@ -92,6 +93,7 @@ class Ground:
     arms: Mapping[str, VariantRuns]
     tuned: bool = False
     tokens: float | None = None
+    batch: int | None = None
 
     def find(self, names: Sequence[str], conditions: Sequence[str]) -> VariantRuns | None:
         """The first of these variants that was run, in runs that meet the conditions."""
@@ -160,6 +162,7 @@ def _ground(runs: Sequence[StoredRun]) -> Ground:
         if (record := run.record).census
     ]
     trained = [run.record.training for run in runs if run.record.training]
+    batches = [run.record.plan.budget.batch_size for run in runs if run.record.plan.trains]
     plan = runs[0].record.plan
     return Ground(
         title=f"{plan.model.name} on {plan.device.name}, suite {plan.suite.partition('+')[0]}",
@@ -167,6 +170,7 @@ def _ground(runs: Sequence[StoredRun]) -> Ground:
         arms=arms,
         tuned=bool(trials),
         tokens=median(one.tokens.non_padding for one in trained) if trained else None,
+        batch=max(batches, default=None),
     )
 
 

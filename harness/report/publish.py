@@ -81,8 +81,20 @@ def publish(
             shutil.rmtree(root)
     except OSError as error:
         raise StorageError(f"cannot replace: {error.strerror}", where=root) from None
+    return add_records(chosen, folder, has_items)
+
+
+def add_records(
+    runs: Iterable[StoredRun], folder: Path, has_items: Callable[[StoredRun], bool] = lambda _: True
+) -> Path:
+    """Copy runs to ``folder/records`` as :func:`publish` does, beside what is there.
+
+    Returns:
+        The folder of the copies.
+    """
+    root = folder / RECORDS
     store = RunStore(root)
-    for run in chosen:
+    for run in runs:
         target = store.folder(run.record.plan)
         keep = has_items(run)
         scores = tuple(

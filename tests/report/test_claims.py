@@ -344,6 +344,10 @@ def test_findings_stand_beside_a_published_study_and_are_made_again_with_it(tmp_
     assert "Keep the base in 16 bits where it fits" in page, "advice follows from a verdict"
     path.write_text(path.read_text().replace("out of reach", "reproduced"))
     assert rebuild.differences(folder) == [str(path)]
+    more = runs_of(tmp_path / "more", [Made("qlora_fp4"), Made("lora_rs", status="interrupted")])
+    publish_findings([], [*runs, *more], folder)
+    assert len(read_runs(folder)[0]) == len(runs) + 1, "a run that ended joins the study's"
+    assert rebuild.differences(folder) == []
 
 
 def test_speed_is_read_off_the_loss_curves(tmp_path: Path) -> None:

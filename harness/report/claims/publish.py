@@ -12,7 +12,7 @@ from harness.report.claims.figures import figures_of
 from harness.report.claims.ground import Ground, make_grounds
 from harness.report.claims.judge import Judgement, judge
 from harness.report.claims.page import claims_page
-from harness.report.publish import RECORDS, publish
+from harness.report.publish import RECORDS, add_records
 from harness.report.sides import read_runs
 from harness.report.write import METHODS, markdown_page, methods_page, write_figure
 from harness.spec.claim import Claim
@@ -27,7 +27,10 @@ ABOUT, SPENT = "about.md", "spent.json"
 def publish_findings(
     claims: Sequence[Claim], runs: Sequence[StoredRun], folder: Path, others: Sequence[Path] = ()
 ) -> Path:
-    """Write the findings of ``runs`` into ``folder``, with the records if it holds none yet.
+    """Write the findings of ``runs`` into ``folder``, with those records that it does not hold yet.
+
+    So the findings of a published study can take in further runs on the same ground. Trials keep
+    the value of their scores alone.
 
     ``others`` are published reports in the same parent folder whose records count too: their
     names are kept in ``beside.json``, the records stay where they are.
@@ -35,12 +38,25 @@ def publish_findings(
     Returns:
         The path of ``FINDINGS.md``; :func:`write_findings` makes it again from the records.
     """
-    if not (folder / RECORDS).is_dir():
-        publish(runs, folder)
-    beside = sorted(other.name for other in others if is_beside(other, folder))
-    write_bytes(folder / BESIDE, (json.dumps(beside) + "\n").encode())
+    beside = [other for other in others if is_beside(other, folder)]
+    add_records(_new(runs, [folder, *beside]), folder, lambda run: not _is_trial(run))
+    names = sorted(other.name for other in beside)
+    write_bytes(folder / BESIDE, (json.dumps(names) + "\n").encode())
     write_bytes(folder / METHODS, methods_page())
     return write_findings(folder, folder, claims)
+
+
+def _new(runs: Sequence[StoredRun], published: Sequence[Path]) -> list[StoredRun]:
+    """The runs that ended, well or not, and are in none of these folders' records."""
+    held = {
+        run.record.plan.run_name for place in published for run in read_runs(place / RECORDS)[0]
+    }
+    ended = [run for run in runs if run.record.status != "interrupted"]
+    return [run for run in ended if run.record.plan.run_name not in held]
+
+
+def _is_trial(run: StoredRun) -> bool:
+    return run.record.plan.score.split == "validation"
 
 
 def is_beside(other: Path, folder: Path) -> bool:

@@ -114,8 +114,10 @@ def test_what_was_not_run_is_out_of_reach_with_its_name(tmp_path: Path) -> None:
         claim(says="better", variant=["lora_dora"]),
         claim(says="better", score="mmlu acc"),
         claim(says="better", conditions=["budget.batch_size >= 64"]),
+        claim(says="better", conditions=["budget.batch_size >= 64"], unmet="too small a batch"),
     ]
-    for one, reason in zip(asked, ("lora_dora", "mmlu acc", "budget.batch_size"), strict=True):
+    reasons = ("lora_dora", "mmlu acc", "budget.batch_size", "too small a batch")
+    for one, reason in zip(asked, reasons, strict=True):
         found = of_one(judge([one], runs))
         assert (found.outcome, found.ground) == ("out of reach", None)
         assert reason in evidence(found)

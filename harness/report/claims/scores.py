@@ -49,7 +49,9 @@ def _scored(check: ScoreCheck, ground: Ground, sides: Sides) -> Leaning:
     scores = [found for row in rows for r in row.finished if (found := key.find(r))]
     aligned = read_items(rows, key).aligned
     if aligned is None or len(set(aligned.labels)) < len(rows):
-        return out_of_reach(f"{check.score} was not taken by both on the same items")
+        return out_of_reach(
+            f"{ScoreKey.named(check.score).title} was not taken by both on the same items"
+        )
     scale = make_scale(scores, check.margin)
     effect = make_sample(aligned, scale).paired("own", "other")
     if effect is None:

@@ -218,18 +218,22 @@ def test_a_comparison_of_forms_pays_for_the_looks(tmp_path: Path) -> None:
 
 
 def test_a_form_may_be_scored_in_runs_of_their_own(tmp_path: Path) -> None:
-    """The most runs of the variant have no such score, and are passed over."""
+    """They have more seeds than the others, and stand for the variant in nothing else."""
     made = [Made("qlora_nf4", seed=seed) for seed in range(3)]
-    more = [Made("qlora_nf4", ("score.stride=256",), seed=seed) for seed in range(2)]
+    more = [Made("qlora_nf4", ("score.stride=256",), seed=seed) for seed in range(4)]
     runs = runs_of(tmp_path, [*made, *more])
     runs = [with_form(r, "merged") if r.record.plan.score.stride == 256 else r for r in runs]
+    runs += runs_of(tmp_path / "others", seven())
     (ground,) = make_grounds(runs)
-    assert len(ground.arms["qlora_nf4"].rows) == 2
+    arm = ground.arms["qlora_nf4"]
+    assert len(arm.rows) == 2
+    assert arm.row is not None
+    assert arm.row.plan.score.stride != 256, "it is scored as the others are"
     data = claim(says="worse").model_dump(mode="json")
     check = {"kind": "form", "variant": ["qlora_nf4"], "form": "merged", "says": "worse"}
     (one,) = parse(Claim, data | {"checks": [check]}, where="made_up.toml").checks
     found = measure(one, ground)
-    assert (found.outcome, "2 seeds" in found.text) == ("reproduced", True), found
+    assert (found.outcome, "4 seeds" in found.text) == ("reproduced", True), found
 
 
 def test_what_can_happen_is_not_refuted_where_it_does_not(tmp_path: Path) -> None:

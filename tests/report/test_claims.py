@@ -476,7 +476,7 @@ def test_a_claim_of_many_parts_shows_one_that_decides(tmp_path: Path) -> None:
     found = of_one(judge([asked], runs_of(tmp_path, made)))
     assert found.outcome == "contradicted"
     assert measured(found).startswith("lora_dora: perplexity +10")
-    assert measured(found).endswith("(1 of 3 parts)")
+    assert measured(found).endswith("(1 of 3)")
 
 
 def test_findings_can_rest_on_other_reports_beside(tmp_path: Path) -> None:

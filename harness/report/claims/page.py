@@ -32,7 +32,7 @@ TONES: dict[Outcome, Tone] = {
     "undecided": "muted",
     "out of reach": "muted",
 }
-FEW_PARTS = 2  # are all named in a cell of the table
+FEW_PARTS = 2  # of a claim: the one that decides needs no name
 ORDER: tuple[Outcome, ...] = ("reproduced", "contradicted", "undecided", "out of reach")
 
 
@@ -53,7 +53,8 @@ def claims_page(
     blocks: list[Block] = [prose(summary(judged))]
     if reached:
         blocks.append(prose(f"Here: {ground_here(reached)}."))
-    blocks.append(verdicts(judged))
+        blocks.append(verdicts(reached))
+    blocks += _out_of_reach(judged)
     blocks += _notes(reached)
     sections = [Section("findings", "Findings", tuple(blocks))]
     advised = tuple(advice(reached))
@@ -84,8 +85,17 @@ def by_verdict(judged: Sequence[Judgement]) -> list[Judgement]:
     return sorted(judged, key=lambda one: ORDER.index(one.outcome))
 
 
+def _out_of_reach(judged: Sequence[Judgement]) -> Iterator[Block]:
+    """What was not judged, and why, in a line each."""
+    found = [one for one in judged if one.ground is None]
+    if found:
+        yield prose("Out of reach here:")
+    for one in found:
+        yield prose(f"{one.claim.sentence}: {measured(one)}", bullet=True)
+
+
 def verdicts(judged: Sequence[Judgement]) -> Table:
-    """A line for each claim and ground: the verdict and what was measured, in a few words."""
+    """A line for each claim and ground: the verdict and the measurement that it rests on."""
     columns = (
         Column("claim", number=False),
         Column("verdict", number=False),
@@ -135,12 +145,12 @@ def _elsewhere(ground: Ground | None, main: Ground | None) -> str:
 def measured(one: Judgement) -> str:
     """What the verdict of a claim rests on, in a few words: of many parts, one that decides."""
     parts = [found.measured.short or found.measured.text for found in one.findings]
-    if len(parts) <= FEW_PARTS:
-        return "; ".join(dict.fromkeys(parts))
     places = [at for at, found in enumerate(one.findings) if found.outcome == one.outcome] or [0]
+    text = parts[places[0]]
+    if len(parts) <= FEW_PARTS:
+        return text
     names = getattr(one.claim.checks[places[0]], "variant", ("",))
-    text = f"{names[0]}: {parts[places[0]]}"
-    return f"{text} ({len(places)} of {len(parts)} parts)" if len(places) < len(parts) else text
+    return f"{names[0]}: {text} ({len(places)} of {len(parts)})"
 
 
 def _notes(reached: Sequence[Judgement]) -> Iterator[Caveat]:
@@ -163,8 +173,7 @@ CAPTION = (
     f"are corrected together (Holm), so the chance of any wrong verdict is at most {ALPHA:.0%}; "
     "where a study may have stopped at several looks, they are multiplied by their number. "
     "Stored bits are counted and best rates read off a grid, so they have no p-value. Intervals "
-    "are 95 %, each by itself; the evidence for each claim stands at the end. Out of reach: not "
-    "run, not measured, or not to be judged on such weights."
+    "are 95 %, each by itself; all that was measured for a claim stands at the end."
 ).replace("5%", "5 %")
 
 

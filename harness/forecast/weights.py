@@ -49,7 +49,7 @@ def standing_bytes(plan: Plan, counts: ParameterCount) -> LastingBytes:
     )
 
 
-# Sharded layers that are whole at a time: the one in use, and the next or the last.
+# Layers that are whole at a time: of trained ones the one in use, and the next or the last.
 GATHERED = 2
 
 
@@ -73,8 +73,8 @@ class SpreadWeights:
         the layer before is gathered; embeddings are whole through all of the backward pass.
         """
         layer = max(self.layers, default=0)
-        if not trained:
-            return GATHERED * layer
+        if not trained:  # embeddings are let go of before a layer has computed anything
+            return layer
         return max(2 * self.after, self.before + GATHERED * layer + 2 * layer)
 
 
@@ -90,7 +90,7 @@ NOTHING_SPREAD = SpreadWeights()
 
 
 def _spread_weights(plan: Plan) -> SpreadWeights:
-    """The layers, but for quantization constants; where all is trained, also what is around them.
+    """The layers, but for quantization constants, and embeddings; where all is trained, all.
 
     Raises:
         RunError: the model does not say what its layers are.
@@ -98,6 +98,7 @@ def _spread_weights(plan: Plan) -> SpreadWeights:
     from harness.quantize.layers import taken_layers
     from harness.weights.by_layer import decoder_layers
     from harness.weights.shape import meta_model
+    from harness.weights.sharded import spread_embeddings
 
     model: Any = meta_model(plan.model)
     taken = {id(module.weight) for _, module in taken_layers(model, find_scheme(plan.quantization))}
@@ -110,7 +111,8 @@ def _spread_weights(plan: Plan) -> SpreadWeights:
         for _, layer in decoder_layers(model)
     )
     if plan.method != "full":
-        return SpreadWeights(layers)
+        name = spread_embeddings(model, plan.adapter)
+        return SpreadWeights(layers, model.get_submodule(name).weight.numel() * unit if name else 0)
     head = {id(one): one.numel() * unit for one in model.get_output_embeddings().parameters()}
     around = {id(one): one.numel() * unit for one in model.parameters()}
     for _, layer in decoder_layers(model):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from harness.errors import Unpredicted
@@ -89,8 +90,24 @@ def _kept_casts(plan: Plan, spread: SpreadWeights) -> int:
 NOTHING_SPREAD = SpreadWeights()
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A plan; equal to others whose parts that matter here are equal, as JSON."""
+
+    written: str
+    plan: Plan = field(compare=False)
+
+
 def _spread_weights(plan: Plan) -> SpreadWeights:
+    parts = {"model", "method", "adapter", "quantization", "precision"}
+    return _count_spread(_Asked(plan.model_dump_json(include=parts), plan))
+
+
+@lru_cache(maxsize=64)
+def _count_spread(asked: _Asked) -> SpreadWeights:
     """The layers, but for quantization constants, and embeddings; where all is trained, all.
+
+    A model is built for it, and ways of dividing a plan ask for the same several times.
 
     Raises:
         RunError: the model does not say what its layers are.
@@ -100,6 +117,7 @@ def _spread_weights(plan: Plan) -> SpreadWeights:
     from harness.weights.shape import meta_model
     from harness.weights.sharded import spread_embeddings
 
+    plan = asked.plan
     model: Any = meta_model(plan.model)
     taken = {id(module.weight) for _, module in taken_layers(model, find_scheme(plan.quantization))}
     unit = DTYPE_BYTES[plan.stored]

@@ -34,6 +34,8 @@ from harness.cli.placing import (
     PartitionOption,
     Placing,
     TogetherOption,
+    said_alone,
+    warn_of_load,
 )
 from harness.cli.report import write_suite_report
 from harness.cli.sources import DataOption, IncludePathOption, ModelOption, with_sources
@@ -115,12 +117,17 @@ def run(
     plans = resolve(request, runner.device(device.value))
     check_devices(plans)
     check_plans(plans)
-    check_run(to_be_run(plans, store, options), reports)
+    missing = to_be_run(plans, store, options)
+    check_run(missing, reports)
     trackers = make_trackers(track, reports)
     if changes := said_changes(plans[0]):
         say(changes)
     for line in said_seeds(plans, seeds):
         say(line)
+    if missing and executor == "local":
+        warn_of_load()
+    if alone := said_alone(plans, together):
+        say(alone)
     records = _records(_carry_out(plans, runner, store, trackers, together))
     called = plans[0].suite
     if any(store.folder(record.plan).record.is_file() for record in records):

@@ -89,6 +89,17 @@ def study(
     plan: Annotated[
         bool, typer.Option("--plan", help="Show what would run, without running anything.")
     ] = False,
+    gpu: Annotated[
+        str, typer.Option(help="With --plan: for this GPU, which need not be here: rtx4090, h100.")
+    ] = "",
+    peak_share: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="With --gpu: the share of its peak that training reaches, for its time.",
+        ),
+    ] = 0.0,
     status: Annotated[
         bool, typer.Option("--status", help="Show how far the study has come.")
     ] = False,
@@ -123,6 +134,7 @@ def study(
 ) -> None:
     """Answer a question about variants: tune each, add seeds until it is decided, report."""
     from harness.runs.options import RunOptions
+    from harness.spec.gpus import planned_gpu
     from harness.studies.open import StudyRequest, open_study
     from harness.studies.status import StudyStatus
     from harness.trackers.choose import make_trackers
@@ -130,6 +142,8 @@ def study(
     decides = bool(drop or add or more_seeds)
     looks = decides or status or publish is not None
     _refuse_with_look(plan=plan, status=status, decides=decides, publish=publish)
+    if gpu and not plan:
+        raise UserError("--gpu without --plan", hint="a study runs on the devices of this machine")
     part = _parse_shard(shard)
     spending = _parse_budget(budget)
     placing = Placing(executor, jobs, gpus, address, partition)
@@ -142,7 +156,7 @@ def study(
         study=name, settings=tuple(settings), suite=suite, tasks=tasks, called=called
     )
     request = study_as_asked(typed, reports)
-    here = _device(runner, device, looks=looks)
+    here = planned_gpu(gpu) if gpu else _device(runner, device, looks=looks)
     opened = open_study(request, here, reports, spending)
     trackers = make_trackers(track, reports)
     found = StudyStatus(opened, "" if plan else store, mix_versions=mix_versions)
@@ -157,7 +171,7 @@ def study(
         _run(found, runner, part, trackers, local=executor == "local")
     agenda = found.agenda()
     if plan:
-        _show_plan(opened, agenda)
+        _show_plan(opened, agenda, peak_share)
         return
     if status:
         _show_status(opened, agenda)
@@ -308,17 +322,19 @@ def _show_status(opened: OpenStudy, agenda: Agenda) -> None:
     say(_round_line(agenda))
 
 
-def _show_plan(opened: OpenStudy, agenda: Agenda) -> None:
+def _show_plan(opened: OpenStudy, agenda: Agenda, peak_share: float) -> None:
     """What the study will need, by stage; nothing is written."""
+    from harness.forecast.arithmetic import training_seconds_by_peak
     from harness.forecast.duration import whole_run_seconds
     from harness.runs.shared_devices import predicted_bytes
     from harness.studies.outlook import outlook
 
     runs = opened.findings.store.root
     say(opened.study.question, style="bold")
-    stages = outlook(agenda, whole_run_seconds(runs), predicted_bytes)
+    tell = training_seconds_by_peak(peak_share) if peak_share else whole_run_seconds(runs)
+    stages = outlook(agenda, tell, predicted_bytes)
     out.print(plan_table(stages))
-    for line in plan_remarks(agenda):
+    for line in plan_remarks(agenda, peak_share):
         say(line)
     say(_round_line(agenda))
     if agenda.stopped:

@@ -145,7 +145,7 @@ def run(
         raise typer.Exit(code)
 
 
-def _make_ready(missing: Sequence[Plan], executor: str) -> None:
+def _make_ready(missing: list[Plan], executor: str) -> None:
     """End the process that waits if there is nothing to run; say so if the machine is busy."""
     from harness.runs.early_start import early_start
 

@@ -30,6 +30,7 @@ from harness.cli.placing import (
     Placing,
     SpreadOption,
     StoreOption,
+    warn_of_load,
 )
 from harness.cli.sources import DataOption, IncludePathOption, ModelOption, with_sources
 from harness.cli.study_tables import (
@@ -167,7 +168,7 @@ def study(
         found.steer(drop, add, more_seeds)
         say("noted; a command that is running this study follows it from its next run on")
     elif not (plan or status or elsewhere):
-        _run(found, runner, part, trackers)
+        _run(found, runner, part, trackers, local=executor == "local")
     agenda = found.agenda()
     if plan:
         _show_plan(opened, agenda, peak_share)
@@ -245,7 +246,14 @@ def _parse_budget(texts: list[str]) -> Spending | None:
         raise
 
 
-def _run(status: StudyStatus, executor: Executor, shard: Shard, trackers: list[Tracker]) -> None:
+def _run(
+    status: StudyStatus,
+    executor: Executor,
+    shard: Shard,
+    trackers: list[Tracker],
+    *,
+    local: bool,
+) -> None:
     """Run all that the study wants; the page is written on every ending, an interrupt too."""
     from harness.cli.board import Board
     from harness.cli.notices import Notices
@@ -267,6 +275,8 @@ def _run(status: StudyStatus, executor: Executor, shard: Shard, trackers: list[T
         check_plans(plans)
         check_run(plans, opened.reports)
         opened.keep_request()
+        if local:
+            warn_of_load()
     try:
         with closing(warm_start()):
             driver = Driver(status.next_round, opened.findings, executor, listeners, say)

@@ -7,13 +7,13 @@ what recomputation does not need (the last projection) and reuse memory; tests h
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from harness.train.stream import ops
-from harness.train.stream.linears import Linears, UnsupportedLayer
+from harness.train.stream.linears import Linears, UnsupportedLayer, sum_of
 from harness.train.stream.ops import Norm, Stream
 
 # Model types with the activations that their blocks have.
@@ -27,7 +27,10 @@ ACTIVATIONS = {
 
 @dataclass
 class Inside:
-    """What a layer's forward pass computed and its backward pass needs."""
+    """What a layer's forward pass computed and its backward pass needs.
+
+    ``lows`` are h Aᵀ of the groups of layers in their order, of all but the last: ``last_low``.
+    """
 
     wide: Tensor
     mixed: Tensor
@@ -35,10 +38,16 @@ class Inside:
     lows: list[Tensor | None]
     middle: Tensor | None = None
     gated: Tensor | None = None
+    last_low: Tensor | None = None
 
 
 class Block(Protocol):
-    """One decoder layer on a stream of (tokens, channels)."""
+    """One decoder layer on a stream of (tokens, channels).
+
+    ``has_middle``: attention comes before the MLP, with a sum between them.
+    """
+
+    has_middle: ClassVar[bool]
 
     @property
     def linears(self) -> list[Linears]:
@@ -47,8 +56,8 @@ class Block(Protocol):
     def forward(self, x: Tensor, stream: Stream) -> tuple[Tensor, Inside]:
         """The output, and what `backward_` needs."""
 
-    def recompute(self, x: Tensor, stream: Stream) -> Inside:
-        """What `forward` would keep, without the output."""
+    def recompute(self, x: Tensor, stream: Stream, middle: Tensor | None = None) -> Inside:
+        """What `forward` would keep, without the output; ``middle`` if it has been kept."""
 
     def backward_(
         self, slope: Tensor, x: Tensor, inside: Inside, stream: Stream, *, further: bool
@@ -113,6 +122,8 @@ def _check_activation(config: Any) -> None:
 class PhiBlock:
     """Attention and MLP side by side on one norm: y = x + dense(attend(h)) + fc2(gelu(fc1(h)))."""
 
+    has_middle: ClassVar[bool] = False
+
     def __init__(self, layer: Any, dtype: torch.dtype, linears: type[Linears] = Linears) -> None:
         """Take a transformers ``PhiDecoderLayer``, with or without adapters."""
         attention, mlp = layer.self_attn, layer.mlp
@@ -134,7 +145,12 @@ class PhiBlock:
     def _inner(self, wide: Tensor) -> Tensor:
         return wide[:, -self._up.widths[-1] :]
 
-    def recompute(self, x: Tensor, stream: Stream) -> Inside:
+    def recompute(
+        self,
+        x: Tensor,
+        stream: Stream,
+        middle: Tensor | None = None,  # noqa: ARG002 - there is none
+    ) -> Inside:
         """What `forward` would keep, without the output."""
         wide, low = self._up.forward(_normed(self._norm, self._up, x))
         mixed, kept = self._attention.forward_(wide, stream)
@@ -143,23 +159,24 @@ class PhiBlock:
     def forward(self, x: Tensor, stream: Stream) -> tuple[Tensor, Inside]:
         """The output, and what `backward_` needs."""
         inside = self.recompute(x, stream)
-        y, low = self._dense.forward(inside.mixed)
-        inside.lows.append(low)
-        _, low = self._down.forward(ops.gelu(self._inner(inside.wide)), onto=y)
-        inside.lows.append(low)
-        return y.add_(x), inside
+        h, low = self._down.activate(self._inner(inside.wide), gated=False)
+        parts = [(self._dense, inside.mixed, None), (self._down, h, low)]
+        y, (low_dense, inside.last_low) = sum_of(parts, x)
+        inside.lows.append(low_dense)
+        return y, inside
 
     def backward_(
         self, slope: Tensor, x: Tensor, inside: Inside, stream: Stream, *, further: bool
     ) -> Tensor:
         """Turn ``slope`` of the output into that of ``x`` (if ``further``); collect gradients."""
         wide, mixed = inside.wide, inside.mixed
-        low_up, low_dense, low_down = (*inside.lows, None, None)[:3]
-        inner, low_slope = self._down.backward(slope)
-        ops.gelu_back_(self._inner(wide), inner)
-        low_down = self._down.low(inner) if low_down is None else low_down
-        self._down.collect(slope, inner, low_down, low_slope)
-        del inner
+        low_up, low_dense = (*inside.lows, None)[:2]
+        slopes = self._down.backward(slope)
+        inner, low_down = self._down.activate_back_(
+            self._inner(wide), slopes, inside.last_low, gated=False
+        )
+        self._down.collect(slope, inner, low_down, slopes[1])
+        del inner, slopes
         mixed_slope, low_slope = self._dense.backward(slope)
         low_dense = self._dense.low(mixed) if low_dense is None else low_dense
         self._dense.collect(slope, mixed, low_dense, low_slope)
@@ -174,6 +191,8 @@ class PhiBlock:
 
 class LlamaBlock:
     """Attention, then a gated MLP: m = x + o(attend(n1(x))), y = m + down(silu(g) · u)."""
+
+    has_middle: ClassVar[bool] = True
 
     def __init__(self, layer: Any, dtype: torch.dtype, linears: type[Linears] = Linears) -> None:
         """Take a transformers ``LlamaDecoderLayer`` (or one of its shape)."""
@@ -195,12 +214,16 @@ class LlamaBlock:
         """Its groups of linear layers."""
         return [self._qkv, self._out, self._up, self._down]
 
-    def recompute(self, x: Tensor, stream: Stream) -> Inside:
-        """What `forward` would keep, without the output."""
+    def recompute(self, x: Tensor, stream: Stream, middle: Tensor | None = None) -> Inside:
+        """What `forward` would keep, without the output.
+
+        With ``middle``, the sum between attention and MLP, one product less is computed again.
+        """
         wide, low_qkv = self._qkv.forward(_normed(self._norms[0], self._qkv, x))
         mixed, kept = self._attention.forward_(wide, stream)
-        middle, low_out = self._out.forward(mixed)
-        middle.add_(x)
+        low_out: Tensor | None = None
+        if middle is None:
+            middle, (low_out,) = sum_of([(self._out, mixed, None)], x)
         gated, low_up = self._up.forward(_normed(self._norms[1], self._up, middle))
         return Inside(wide, mixed, kept, [low_qkv, low_out, low_up], middle, gated)
 
@@ -208,9 +231,9 @@ class LlamaBlock:
         """The output, and what `backward_` needs."""
         inside = self.recompute(x, stream)
         assert inside.gated is not None and inside.middle is not None  # noqa: S101, PT018
-        y, low = self._down.forward(ops.silu_mul(inside.gated))
-        inside.lows.append(low)
-        return y.add_(inside.middle), inside
+        h, low = self._down.activate(inside.gated, gated=True)
+        y, (inside.last_low,) = sum_of([(self._down, h, low)], inside.middle)
+        return y, inside
 
     def backward_(
         self, slope: Tensor, x: Tensor, inside: Inside, stream: Stream, *, further: bool
@@ -218,7 +241,9 @@ class LlamaBlock:
         """Turn ``slope`` of the output into that of ``x`` (if ``further``); collect gradients."""
         self._mlp_backward_(slope, inside)
         mixed_slope, low_slope = self._out.backward(slope)
-        self._out.collect(slope, inside.mixed, inside.lows[1], low_slope)
+        low_out = inside.lows[1]
+        low_out = self._out.low(inside.mixed) if low_out is None else low_out
+        self._out.collect(slope, inside.mixed, low_out, low_slope)
         self._attention.backward_(mixed_slope, inside.wide, inside, stream)
         del mixed_slope
         h_slope, low_slope = self._qkv.backward(inside.wide, further=further)
@@ -230,11 +255,10 @@ class LlamaBlock:
     def _mlp_backward_(self, slope: Tensor, inside: Inside) -> None:
         gated, middle = inside.gated, inside.middle
         assert gated is not None and middle is not None  # noqa: S101, PT018
-        inner, low_slope = self._down.backward(slope)
-        ops.silu_mul_back_(gated, inner)
-        low = inside.lows[3] if len(inside.lows) > 3 else self._down.low(inner)
-        self._down.collect(slope, inner, low, low_slope)
-        del inner
+        slopes = self._down.backward(slope)
+        inner, low = self._down.activate_back_(gated, slopes, inside.last_low, gated=True)
+        self._down.collect(slope, inner, low, slopes[1])
+        del inner, slopes
         h_slope, low_slope = self._up.backward(gated)
         self._up.collect(gated, self._norms[1].forward(middle), inside.lows[2], low_slope)
         inside.gated = None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -13,9 +12,10 @@ from torch import Tensor, nn
 from harness.train.collate import StreamBatch, StreamSize, make_stream_batch
 from harness.train.stream import ops
 from harness.train.stream.blocks import ACTIVATIONS, Block, Inside, frozen_norm, make_blocks
-from harness.train.stream.footprint import ON_DEVICE, logit_chunk
+from harness.train.stream.footprint import logit_chunk
 from harness.train.stream.linears import Linears, UnsupportedLayer, refresh
 from harness.train.stream.ops import Stream
+from harness.train.stream.store import DeviceStore, HostStore
 
 if TYPE_CHECKING:
     from harness.corpus.sequences import TrainingRow
@@ -26,13 +26,14 @@ class Decoder:
 
     With ``kept`` only that many of the last layers keep all they computed, the others only their
     input, and compute the rest again; ``offload`` moves inputs to page-locked host memory
-    meanwhile.
+    meanwhile, and what a layer has between attention and MLP too, which is not computed again then.
     """
 
     name: ClassVar[str] = "fast"
     pads: ClassVar[bool] = False
     unrecordable: ClassVar[tuple[type[Exception], ...]] = ()
     linears: ClassVar[type[Linears]] = Linears
+    host_store: ClassVar[Callable[[int], DeviceStore]] = HostStore
 
     def __init__(
         self,
@@ -67,7 +68,10 @@ class Decoder:
         self.blocks: list[Block] = make_blocks(body.layers, dtype, self.linears)
         self._check_all_taken(model)
         self._recomputed = 0 if kept is None else max(0, len(self.blocks) - kept)
-        self._store = _HostStore() if offload else _DeviceStore()
+        # On the device it would be one more tensor a layer; on the host there is room.
+        self._keeps_between = offload and all(block.has_middle for block in self.blocks)
+        ahead = 2 if self._keeps_between else 1
+        self._store = type(self).host_store(ahead) if offload else DeviceStore()
 
     def _check_all_taken(self, model: nn.Module) -> None:
         taken = {id(p) for block in self.blocks for group in block.linears for p in group.trained}
@@ -88,7 +92,7 @@ class Decoder:
     def reserve(self, tokens: int) -> None:
         """See :class:`harness.train.micro_step.MicroStep`; to page-lock a GiB takes a second."""
         shape = (tokens, self._embed.embedding_dim)
-        self._store.reserve(len(self.blocks), torch.empty(shape, dtype=self._dtype, device="meta"))
+        self._store.reserve(self._places, torch.empty(shape, dtype=self._dtype, device="meta"))
 
     def refresh(self) -> None:
         """Take the adapters' present values. Call after every optimizer step."""
@@ -122,23 +126,43 @@ class Decoder:
         ``scale`` is a float32 scalar on the device.
         """
         x = self._embed(batch.ids).to(self._dtype)
-        kept: list[Inside | None] = []
-        self._store.open(len(self.blocks), x)
+        kept: list[Inside | Tensor | None] = []
+        self._store.open(self._places, x)
         for index, block in enumerate(self.blocks):
             y, inside = block.forward(x, stream)
-            self._store.put(index, x)
-            kept.append(None if index < self._recomputed else inside)
+            place, between = self._place(index)
+            self._store.put(place, x)
+            if between is not None and inside.middle is not None:
+                self._store.put(between, inside.middle)
+            kept.append(_last_low(block, inside) if index < self._recomputed else inside)
             del inside
             x = y
         loss, slope = self._head_loss(x, batch, scale)
         del x, y
         for index in reversed(range(len(self.blocks))):
             block, saved = self.blocks[index], kept.pop()
-            x = self._store.take(index)
-            saved = block.recompute(x, stream) if saved is None else saved
+            place, between = self._place(index)
+            middle = None if between is None else self._store.take(between)
+            x = self._store.take(place)
+            if not isinstance(saved, Inside):
+                low, saved = saved, block.recompute(x, stream, middle)
+                saved.last_low = low
             slope = block.backward_(slope, x, saved, stream, further=index > 0)
-            del x, saved
+            del x, middle, saved
         return loss
+
+    @property
+    def _places(self) -> int:
+        """How many tensors are stored in a micro-batch."""
+        return len(self.blocks) + (self._recomputed if self._keeps_between else 0)
+
+    def _place(self, index: int) -> tuple[int, int | None]:
+        """Where the input of a layer is stored, and what it has between attention and MLP."""
+        if not self._keeps_between:
+            return index, None
+        if index >= self._recomputed:
+            return index + self._recomputed, None
+        return 2 * index, 2 * index + 1
 
     @torch.no_grad()
     def losses(self, batch: StreamBatch) -> Tensor:
@@ -175,6 +199,11 @@ class Decoder:
         return torch.cat(losses), slope
 
 
+def _last_low(block: Block, inside: Inside) -> Tensor | None:
+    """What a recomputed layer keeps: little, and without it two products would be apart."""
+    return inside.last_low if block.linears[-1].fused else None
+
+
 def _check_kernels(dtype: torch.dtype, rotary: Any) -> None:
     """Refuse what the GPU's kernels cannot do."""
     if dtype == torch.float32:
@@ -184,98 +213,3 @@ def _check_kernels(dtype: torch.dtype, rotary: Any) -> None:
     half = int(rotary.inv_freq.numel())
     if half & (half - 1):
         raise UnsupportedLayer(f"{2 * half} rotary channels, which are no power of two")
-
-
-class _DeviceStore:
-    """Keeps layer inputs where they are."""
-
-    def __init__(self) -> None:
-        self._held: dict[int, Tensor] = {}
-
-    def reserve(self, count: int, like: Tensor) -> None:
-        """Nothing is needed beforehand."""
-
-    def open(self, count: int, like: Tensor) -> None:  # noqa: ARG002 - the other store's needs
-        """Start with nothing held."""
-        self._held = {}
-
-    def put(self, index: int, x: Tensor) -> None:
-        """Hold the input of layer ``index``."""
-        self._held[index] = x
-
-    def take(self, index: int) -> Tensor:
-        """Give it back and forget it."""
-        return self._held.pop(index)
-
-
-class _HostStore(_DeviceStore):
-    """Moves layer inputs to page-locked host memory on a CUDA stream of its own.
-
-    Computation waits for the copy before the last one, after which that input's memory may be
-    used again: at most three inputs are on the device at a time.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._host: list[Tensor] = []
-        self._like = torch.empty(0)
-        self._count = 0
-        self._copies: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        self._leaving: deque[tuple[Tensor, Any]] = deque()
-        self._arriving: dict[int, Any] = {}
-
-    def reserve(self, count: int, like: Tensor) -> None:
-        """Make room on the host for ``count`` tensors like ``like``.
-
-        A tensor for each, since torch rounds page-locked memory up to a power of two.
-        """
-        kept = max(0, count - ON_DEVICE)
-        if len(self._host) < kept or any(room.numel() < like.numel() for room in self._host):
-            self._host = []
-            for _ in range(kept):
-                room = torch.empty(like.numel(), dtype=like.dtype, pin_memory=True)
-                self._host.append(room)
-
-    def open(self, count: int, like: Tensor) -> None:
-        """Begin a micro-batch of ``count`` tensors like ``like``."""
-        super().open(count, like)
-        self._leaving.clear()
-        self._count, self._like = count, torch.empty_like(like, device="meta")
-        self.reserve(count, like)
-
-    def _place(self, index: int) -> Tensor:
-        return self._host[index][: self._like.numel()].view(self._like.shape)
-
-    def put(self, index: int, x: Tensor) -> None:
-        """Start the copy of ``x`` to the host; the last two stay on the device."""
-        if index >= self._count - ON_DEVICE:
-            super().put(index, x)
-            return
-        self._copies.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._copies):
-            self._place(index).copy_(x, non_blocking=True)
-            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            event.record()
-        self._leaving.append((x, event))
-        if len(self._leaving) > 2:
-            torch.cuda.current_stream().wait_event(self._leaving.popleft()[1])
-
-    def take(self, index: int) -> Tensor:
-        """The input of layer ``index``; the one before it starts on its way back."""
-        while self._leaving:
-            torch.cuda.current_stream().wait_event(self._leaving.popleft()[1])
-        for ahead in (index, index - 1):
-            if ahead >= 0 and ahead not in self._held:
-                self._fetch(ahead)
-        if index in self._arriving:
-            torch.cuda.current_stream().wait_event(self._arriving.pop(index))
-        return super().take(index)
-
-    def _fetch(self, index: int) -> None:
-        back = torch.empty_like(self._like, device="cuda")
-        self._copies.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._copies):
-            back.copy_(self._place(index), non_blocking=True)
-            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            event.record()
-        self._held[index], self._arriving[index] = back, event

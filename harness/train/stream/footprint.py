@@ -55,13 +55,16 @@ def training_peaks(plan: Plan, tokens: int, trainable: int) -> TrainingPeaks:
 def host_bytes(plan: Plan, tokens: int) -> int | None:
     """Page-locked host memory for the inputs of layers; None where they stay on the device.
 
+    Of layers that are computed again it also holds what stands between attention and MLP.
     Torch rounds page-locked memory up to a power of two.
     """
     if not (plan.training.activation_offload and plan.training.gradient_checkpointing):
         return None
     config: Any = transformers_config(plan.model)
     one = tokens * int(config.hidden_size) * DTYPE_BYTES[plan.precision.compute]
-    return (int(config.num_hidden_layers) - ON_DEVICE) * (1 << (one - 1).bit_length())
+    depth = int(config.num_hidden_layers)
+    again = 0 if config.model_type == "phi" else depth - min(layers_kept(plan.training) or 0, depth)
+    return (depth + again - ON_DEVICE) * (1 << (one - 1).bit_length())
 
 
 def layers_kept(training: Training) -> int | None:

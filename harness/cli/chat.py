@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich import box
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
 from harness.cli.app import out, say
 from harness.cli.options import (
@@ -31,6 +37,8 @@ from harness.spec.form import parse_form
 if TYPE_CHECKING:
     from harness.corpus.conversation import Message
     from harness.deploy.speak import Speaker
+
+NARROWEST = 30  # letters of a column that can still be read
 
 
 def chat(
@@ -89,27 +97,77 @@ def _talk(speakers: Sequence[Speaker]) -> None:
         if text == "/new":
             histories = [[] for _ in speakers]
             continue
-        histories = [
-            _one_turn(speaker, history, text)
-            for speaker, history in zip(speakers, histories, strict=True)
+        histories = answer_all(speakers, histories, text, out)
+
+
+def answer_all(
+    speakers: Sequence[Speaker],
+    histories: Sequence[list[Message]],
+    text: str,
+    console: Console,
+) -> list[list[Message]]:
+    """Print every answer as it comes, in columns where there is room; all conversations after it.
+
+    Without a terminal the answers stand below each other.
+    """
+    paired = list(zip(speakers, histories, strict=True))
+    wide = console.is_terminal and console.width >= NARROWEST * len(speakers)
+    if len(speakers) == 1 or not wide:
+        return [_below(speaker, history, text, console) for speaker, history in paired]
+    columns = Columns([speaker.name for speaker in speakers])
+    with Live(columns, console=console, refresh_per_second=4, vertical_overflow="visible"):
+        return [
+            _one_turn(speaker, history, text, partial(columns.write, index))
+            for index, (speaker, history) in enumerate(paired)
         ]
 
 
-def _one_turn(speaker: Speaker, history: list[Message], text: str) -> list[Message]:
-    """Print the answer as it comes; the conversation with both turns."""
+class Columns:
+    """Answers side by side, each below the name of who gives it."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        """Take the names from left to right."""
+        self._names = list(names)
+        self._texts = ["" for _ in names]
+
+    def write(self, index: int, piece: str) -> None:
+        """Add to the answer of one column."""
+        self._texts[index] += piece
+
+    def __rich__(self) -> Table:
+        """The table as it stands."""
+        table = Table(box=box.SIMPLE, expand=True)
+        for name in self._names:
+            table.add_column(Text(name), ratio=1, overflow="fold")
+        table.add_row(*(Text(text.strip()) for text in self._texts))
+        return table
+
+
+def _below(speaker: Speaker, history: list[Message], text: str, console: Console) -> list[Message]:
+    def write(piece: str) -> None:
+        console.print(piece, end="", markup=False, highlight=False, soft_wrap=True)
+
+    console.print(f"{speaker.name}: ", style="bold", end="", markup=False, highlight=False)
+    after = _one_turn(speaker, history, text, write)
+    console.print()
+    return after
+
+
+def _one_turn(
+    speaker: Speaker, history: list[Message], text: str, write: Callable[[str], None]
+) -> list[Message]:
+    """Write the answer as it comes; the conversation with both turns."""
     from harness.corpus.conversation import Message
     from harness.deploy.speak import user_says
 
     asked = user_says(text, history)
-    out.print(f"{speaker.name}: ", style="bold", end="", markup=False, highlight=False)
     pieces = []
     try:
         for piece in speaker.stream(asked):
-            out.print(piece, end="", markup=False, highlight=False, soft_wrap=True)
+            write(piece)
             pieces.append(piece)
     except CorpusError as error:
-        say(str(error), style="yellow")
+        write(str(error))
         return history
-    out.print()
     reply = "".join(pieces).strip() or "…"
     return [*asked, Message(role="assistant", text=reply, id=f"turn-{len(asked)}")]

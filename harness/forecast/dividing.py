@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 GIB = 1 << 30
 UNKNOWN = "–"
 WORDS = {"none": "one device", "data": "data", "sharded": "sharded"}
-# Of a device's weights, whole layers are gathered for the forward pass and again for the backward.
-GATHERS = 2
+# Whole layers are gathered for the forward pass and again for the backward; of trained ones the
+# gradients are added up too.
+GATHERS, SUMS = 2, 1
 
 
 @dataclass(frozen=True)
@@ -82,16 +83,21 @@ def exchanged(plan: Plan) -> int:
     """Bytes that a device gets from the others in one optimizer step.
 
     A ring's sum of gradients passes them twice, less one share; a gathered layer's other shares
-    are received once for each forward and backward pass of a micro-batch.
+    are received once for each forward and backward pass of a micro-batch, and the sums of a trained
+    layer's gradients once.
     """
     count = plan.training.devices
     if count == 1 or not plan.trains:
         return 0
     standing = standing_bytes(plan, count_plan(plan))
-    received = 2 * standing.gradients * (count - 1) // count
+    gradients = standing.gradients
+    if plan.spreads_training:  # stored as weights are
+        gradients -= -(-standing.spread // count)
+    received = 2 * gradients * (count - 1) // count
     if plan.sharded:
         passes = plan.device_rows // plan.training.micro_batch_size
-        received += GATHERS * passes * standing.spread * (count - 1) // count
+        times = GATHERS + (SUMS if plan.spreads_training else 0)
+        received += times * passes * standing.spread * (count - 1) // count
     return received
 
 

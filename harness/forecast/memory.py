@@ -163,7 +163,7 @@ def _training_parts(
     path = path_of(plan)
     with _rehearsal(plan):
         step = path.footprint(plan, largest or MicroBatch.full(plan), standing.trainable)
-    kept = path.keeps_gradients or plan.device_rows > rows
+    kept = path.keeps_gradients or plan.device_rows > rows or plan.spreads_training
     before = max(step.saved, step.loss)
     best = standing.gradients if plan.validation.keep == "best" else 0  # of the same shapes
     copied = {"best weights": best} if best and plan.device.kind == "cpu" else {}  # on the host

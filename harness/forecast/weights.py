@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from harness.errors import Unpredicted
 from harness.quantize.scheme import find_scheme
@@ -34,15 +35,17 @@ def standing_bytes(plan: Plan, counts: ParameterCount) -> LastingBytes:
     plain = counts.total - adapter - counts.quantized
     size = DTYPE_BYTES[plan.precision.trainable]
     base = plain * DTYPE_BYTES[plan.stored] + counts.quantized_bytes
-    layers = _flat_layers(plan) if plan.sharded else []
+    spread = _spread_weights(plan) if plan.sharded else NOTHING_SPREAD
+    own = base - spread.bytes + -(-spread.bytes // plan.training.devices)
+    share = own / base if plan.method == "full" else 1.0  # of what stands beside each weight
     return LastingBytes(
         trainable=trainable,
-        base=base - sum(layers) + -(-sum(layers) // plan.training.devices),
-        spread=sum(layers),
-        gathered=GATHERED * max(layers, default=0),
+        base=own,
+        spread=spread.bytes,
+        gathered=spread.gathered(trained=plan.method == "full") + _kept_casts(plan, spread),
         adapter=adapter * size,
-        gradients=trainable * size,
-        optimizer=_optimizer_bytes(plan, counts, size) if trainable else 0,
+        gradients=round(share * trainable * size),
+        optimizer=round(share * _optimizer_bytes(plan, counts, size)) if trainable else 0,
     )
 
 
@@ -50,8 +53,44 @@ def standing_bytes(plan: Plan, counts: ParameterCount) -> LastingBytes:
 GATHERED = 2
 
 
-def _flat_layers(plan: Plan) -> list[int]:
-    """Bytes of each layer that devices share: all but quantization constants.
+@dataclass(frozen=True)
+class SpreadWeights:
+    """Bytes of what devices share: each layer, and what stands before and after them."""
+
+    layers: tuple[int, ...] = ()
+    before: int = 0
+    after: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """All of it, on all devices together."""
+        return sum(self.layers) + self.before + self.after
+
+    def gathered(self, *, trained: bool) -> int:
+        """What is whole for a while on each device, gradients on their way included.
+
+        Of a trained layer that is its gradients and the tensor that they are added up in, while
+        the layer before is gathered; embeddings are whole through all of the backward pass.
+        """
+        layer = max(self.layers, default=0)
+        if not trained:
+            return GATHERED * layer
+        return max(2 * self.after, self.before + GATHERED * layer + 2 * layer)
+
+
+def _kept_casts(plan: Plan, spread: SpreadWeights) -> int:
+    """Of trained layers cast for their products: what the backward pass is left with of all."""
+    stored, compute = DTYPE_BYTES[plan.stored], DTYPE_BYTES[plan.precision.compute]
+    if plan.method != "full" or plan.training.gradient_checkpointing or stored == compute:
+        return 0
+    return sum(spread.layers) * compute // stored
+
+
+NOTHING_SPREAD = SpreadWeights()
+
+
+def _spread_weights(plan: Plan) -> SpreadWeights:
+    """The layers, but for quantization constants; where all is trained, also what is around them.
 
     Raises:
         RunError: the model does not say what its layers are.
@@ -60,16 +99,26 @@ def _flat_layers(plan: Plan) -> list[int]:
     from harness.weights.by_layer import decoder_layers
     from harness.weights.shape import meta_model
 
-    model = meta_model(plan.model)
+    model: Any = meta_model(plan.model)
     taken = {id(module.weight) for _, module in taken_layers(model, find_scheme(plan.quantization))}
     unit = DTYPE_BYTES[plan.stored]
-    return [
+    layers = tuple(
         sum(
             -(-one.numel() // 2) if id(one) in taken else one.numel() * unit
             for one in layer.parameters()
         )
         for _, layer in decoder_layers(model)
-    ]
+    )
+    if plan.method != "full":
+        return SpreadWeights(layers)
+    head = {id(one): one.numel() * unit for one in model.get_output_embeddings().parameters()}
+    around = {id(one): one.numel() * unit for one in model.parameters()}
+    for _, layer in decoder_layers(model):
+        for one in layer.parameters():
+            around.pop(id(one), None)
+    tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    after = 0 if tied else sum(head.values())
+    return SpreadWeights(layers, sum(around.values()) - sum(head.values()), after)
 
 
 # Bytes of state per trained parameter: Adam's two moments, in 8 bits a byte each and a float32

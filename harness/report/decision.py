@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from harness import numbers
 from harness.report.blocks import Block, Fact, Facts
@@ -10,7 +11,7 @@ from harness.report.cells import difference_text
 from harness.report.evidence import Evidence
 from harness.report.judging import make_difference
 from harness.report.recommend import Recommendation
-from harness.report.rows import Row
+from harness.report.rows import DONE, PASSING, Row
 from harness.report.scoring import Scoring
 from harness.report.ties import CostOrder, memory_order, time_order
 
@@ -82,7 +83,21 @@ def _quality(evidence: Evidence, chosen: Row, other: Row | None) -> Fact | None:
 def _memory(evidence: Evidence, chosen: Row, other: Row | None) -> Fact | None:
     kind = evidence.memory_kind
     fact = _fact("peak memory", chosen, other, lambda row: row.peak_bytes(kind), numbers.size)
-    return _tied(fact, memory_order(evidence.rows, kind), chosen, other)
+    fact = _tied(fact, memory_order(evidence.rows, kind), chosen, other)
+    if fact is None:
+        return None
+    return replace(fact, note="; ".join(filter(None, (fact.note, _set_by(kind, chosen, other)))))
+
+
+def _set_by(kind: str, chosen: Row, other: Row | None) -> str:
+    """Which of the peaks another phase than training sets, in words; empty where none."""
+    phases = [None if row is None else row.peak_phase(kind) for row in (chosen, other)]
+    named = [DONE[phase] if phase in PASSING else "" for phase in phases]
+    if named[0] and named[0] == named[1]:
+        return f"{named[0]}, not training, sets both"
+    texts = [f"{named[0]} sets it"] if named[0] else []
+    texts += [f"{named[1]} sets the runner-up's"] if named[1] else []
+    return ", ".join(texts)
 
 
 def _time(evidence: Evidence, chosen: Row, other: Row | None) -> Fact | None:

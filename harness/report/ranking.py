@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Literal
 
 from harness import numbers
@@ -31,7 +32,7 @@ from harness.report.cells import (
 )
 from harness.report.evidence import Evidence
 from harness.report.judging import Difference
-from harness.report.rows import MEMORY_KINDS, Row
+from harness.report.rows import DONE, MEMORY_KINDS, PASSING, Row
 from harness.report.scoring import Scoring
 from harness.report.settings import bits_of, method_of, plain
 from harness.report.statistics.effects import FEWEST_CLUSTERS
@@ -187,6 +188,11 @@ def _caption(evidence: Evidence) -> str:
         "lowest and the highest. – means not measured."
     )
     parts = [INTERVALS, text]
+    if any(row.peak_phase(evidence.memory_kind) in PASSING for row in evidence.rows):
+        parts.append(
+            "“Loading” beside a peak: the weights' files set it while they were read, and what "
+            "runs afterwards needs less (see memory by phase)."
+        )
     if evidence.main is not None:
         anchored = [label for label, score in evidence.main.values.items() if score.anchored]
         if anchored:
@@ -241,13 +247,20 @@ def _cells(evidence: Evidence, headline: list[Scoring], row: Row) -> tuple[Cell,
         verdict_cell(evidence, row, difference),
         _plain(numbers.count(row.trainable), row.trainable),
         _plain(numbers.size(row.weight_bytes), row.weight_bytes),
-        memory_cell(row.peaks(evidence.memory_kind)),
+        _memory(evidence, row),
         _plain(numbers.number(row.tokens_per_second, digits=3), row.tokens_per_second),
         spread_cell(row.times("train"), numbers.duration),
         _plain(numbers.duration(row.seconds), row.seconds),
         _seeds(row),
     ]
     return tuple(cells)
+
+
+def _memory(evidence: Evidence, row: Row) -> Cell:
+    """The peak, and which phase set it where that is soon over."""
+    cell = memory_cell(row.peaks(evidence.memory_kind))
+    phase = row.peak_phase(evidence.memory_kind)
+    return cell if phase not in PASSING else replace(cell, text=f"{cell.text} {DONE[phase]}")
 
 
 def _seeds(row: Row) -> Cell:

@@ -110,7 +110,7 @@ def _within_loss(
         counted = "One variant loses" if len(sure) == 1 else f"{len(sure)} variants lose"
         least = "" if len(sure) == 1 else "; the one that needs the least memory is "
         name = f": {chosen.label}" if len(sure) == 1 else f"{least}{chosen.label}"
-        needs = numbers.size(memory(evidence, chosen))
+        needs = chosen.needed_said(evidence.memory_kind)
         reasons.append(
             f"{counted} at most {shown} against {reference} (95 % confidence){name}, {needs}."
         )
@@ -124,7 +124,7 @@ def _within_loss(
     loss = lost[chosen.label] or (0.0, None)
     text = (
         f"{chosen.label} loses {show_difference(main, loss[0])} on these data and needs "
-        f"{numbers.size(memory(evidence, chosen))}"
+        f"{chosen.needed_said(evidence.memory_kind)}"
     )
     if loss[1] is None:
         text += ", but with one training each its true loss is unknown."
@@ -166,7 +166,7 @@ def _near_best(
     best = next(row for row in rows if row.label not in contest.unjudged)
     value = numbers.number(main.values[best.label].value)
     chosen, tie = _least(evidence, [best, *(row for row in near if row is not best)])
-    needs = numbers.size(memory(evidence, chosen))
+    needs = chosen.needed_said(evidence.memory_kind)
     if chosen is best:
         reasons.append(f"It has the best {main.key.title}, {value}, and needs {needs}.")
     else:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from harness import numbers
 from harness.records.record import PhaseCost, RunRecord
 from harness.records.store import StoredRun
 from harness.report.figures.canvas import Mark
@@ -25,6 +26,9 @@ MEMORY_KINDS = {
     "peak_resident_bytes": "resident memory of the process",
 }
 TRAINING_PHASES = ("load", "prepare", "train", "validate")
+# A peak of these says little of what a larger model would need: file pages count in it.
+PASSING = ("load", "prepare")
+DONE = {"load": "loading", "prepare": "preparing", "train": "training", "score": "scoring"}
 
 
 @dataclass(frozen=True)
@@ -156,6 +160,24 @@ class Row:
         """Median of the peaks of all runs, so that a row with more seeds gets no higher one."""
         found = self.peaks(kind, phases)
         return round(statistics.median(found)) if found else None
+
+    def peak_phase(self, kind: str) -> str | None:
+        """The phase that sets the peak in most runs; None where no peak is known."""
+        peak = self.peak_bytes(kind)
+        if peak is None:
+            return None
+        by_phase = {name: self.peak_bytes(kind, (name,)) or 0 for name in self._fitting_phases()}
+        return max(by_phase, key=lambda name: by_phase[name])
+
+    def needed_said(self, kind: str) -> str:
+        """The peak in words; where training does not set it, what does and what training needs."""
+        text, phase = numbers.size(self.peak_bytes(kind)), self.peak_phase(kind)
+        if phase not in PASSING:
+            return text
+        later = "train" if self.plan.trains else "score"
+        alone = self.peak_bytes(kind, (later,))
+        rest = "" if alone is None else f"; {DONE[later]} alone peaks at {numbers.size(alone)}"
+        return f"{text} ({DONE[phase]} sets it{rest})"
 
     @property
     def predicted_bytes(self) -> int | None:

@@ -281,7 +281,7 @@ class Run:
             renderer=renderer,
             corpus=corpus,
             plan=self.plan,
-            ranks=ALONE if self.plan.sharded else self._ranks,
+            ranks=self._ranks,
         )
 
     def _train(self, subject: Subject, rows: TrainingRows | None, order: list[int]) -> Any:

@@ -31,6 +31,7 @@ SILENCE_SECONDS = 60.0
 STEPS, ROWS, WORDS, TOKENS = 4, 4, 128, 48
 # Largest difference of a step's loss from one device's: sums in another order, nothing more.
 TOLERANCE = {"float32": 1e-5, "bfloat16": 5e-3, "float16": 5e-3}
+EVERY_WEIGHT = "every weight"  # trained, and no adapter
 VARIANTS = {
     "none": "lora_bf16",
     "nf4": "qlora_nf4",
@@ -38,6 +39,7 @@ VARIANTS = {
     "fp4": "qlora_fp4",
     "int8": "lora_int8",
     "int4": "lora_int4",
+    EVERY_WEIGHT: "full_finetune",
 }
 WAYS = ("data", "sharded")
 SHAPE: dict[str, Any] = {
@@ -165,7 +167,8 @@ def _plan(name: str, way: str, ranks: tuple[int, int], device: Device) -> Plan:
 
     count, batch = ranks[0], ROWS * ranks[1]
     settings = [f"budget.steps={STEPS}", f"budget.batch_size={batch}"]
-    settings += [f"training.micro_batch_size={ROWS}", "adapter.r=4", "adapter.lora_dropout=0.0"]
+    settings += [f"training.micro_batch_size={ROWS}"]
+    settings += [] if name == EVERY_WEIGHT else ["adapter.r=4", "adapter.lora_dropout=0.0"]
     settings += ["training.speed=plain", "training.learning_rate=1e-2", "score.tasks=[]"]
     settings += ["training.gradient_checkpointing=false", "validation.every=0"]
     settings += [f"training.devices={count}", f"training.parallel={way}"] if count > 1 else []

@@ -12,17 +12,24 @@ from harness.parallel.divide import spans
 from harness.parallel.ranks import Ranks
 from harness.records.events import SILENCE, Progress
 from harness.score.likelihood import Likelihood, Query, TargetScores
-from harness.score.prefixes import Extend, IntArray, SideBySide, Tree, common_prefix
+from harness.score.prefixes import Extend, Idle, IntArray, SideBySide, Tree, common_prefix
 from harness.score.subject import Subject
 from harness.score.undisturbed import undisturbed
+from harness.weights.sharded import is_sharded
+from harness.weights.trained_shards import around_whole
 
 Pass = Extend | Tree | SideBySide
 OPEN = "open"  # what the first device says when it looks a model over
 
 
 def make_likelihood(subject: Subject, progress: Progress) -> Likelihood:
-    """What answers queries about the model of ``subject``; other devices help (help_score)."""
+    """What answers queries about the model of ``subject``.
+
+    Other devices help (help_score), or ask the same where each has a part of the model.
+    """
     tokens = subject.plan.score.batch_tokens
+    if subject.plan.sharded:
+        return likelihood_of(subject.model, tokens, progress, subject.ranks)
     if subject.ranks.count == 1:
         return Likelihood(subject.model, tokens, progress)
     subject.ranks.hand_out(OPEN)
@@ -61,6 +68,8 @@ class DividedLikelihood(Likelihood):
     The passes are those of one device, of the same tokens in the same shapes, so the answers are
     the same bit for bit. The first device asks, and the others wait in :func:`help_score`; or,
     ``asked_by_all``, every device makes the same calls.
+
+    Layers of a sharded model are gathered in every pass of any device, so there all run as many.
     """
 
     def __init__(
@@ -74,7 +83,8 @@ class DividedLikelihood(Likelihood):
     ) -> None:
         """Look the model over, each device for itself; the first one's view of it counts."""
         super().__init__(model, batch_tokens, progress)
-        self._ranks = ranks
+        self._ranks, self._model = ranks, model
+        self._in_step = is_sharded(model)
         self._hands_out = ranks.index == 0 and not asked_by_all
         way = ranks.hand_out((self._body.way, self._reason))
         while self._body.way != way[0] and self._others:
@@ -86,18 +96,21 @@ class DividedLikelihood(Likelihood):
         """See :meth:`Likelihood.answer`; what the first device is asked, all answer."""
         if self._hands_out:
             self._ranks.hand_out(list(queries))
-        return super().answer(queries)
+        with around_whole(self._model):
+            return super().answer(queries)
 
     def _chosen(
         self, steps: Iterable[Pass], inputs: Sequence[IntArray]
-    ) -> tuple[Iterable[Pass], int]:
+    ) -> tuple[Iterable[Pass | Idle], int]:
         """This device's share of the passes, by the tokens that they compute."""
         every = list(steps)
         asked = [index for index, step in enumerate(every) if not isinstance(step, Extend)]
         parts = spans(costs(every, inputs), self._ranks.count)
-        chosen = with_prefixes(every, [asked[place] for place in parts[self._ranks.index]])
+        shares = [with_prefixes(every, [asked[place] for place in part]) for part in parts]
+        chosen = shares[self._ranks.index]
         members = [m for step in chosen if not isinstance(step, Extend) for m in step.members]
-        return chosen, sum(len(inputs[member]) for member in members)
+        missing = max(map(len, shares)) - len(chosen) if self._in_step else 0
+        return [*chosen, *([Idle()] * missing)], sum(len(inputs[member]) for member in members)
 
     def _complete(self, answers: Sequence[TargetScores], filled: Sequence[int]) -> None:
         """Exchange what each device has found."""

@@ -53,7 +53,7 @@ def language_model(subject: Subject, likelihood: Likelihood) -> Any:
     tokenizer.chat_template = subject.renderer.chat_template
     if subject.plan.score.engine == "hf":
         return PlainLM(subject.model, tokenizer)
-    if subject.ranks.count > 1:
+    if subject.ranks.count > 1 and not subject.plan.sharded:
         return DividedLM(subject.model, tokenizer, likelihood, subject.ranks)
     return FastLM(subject.model, tokenizer, likelihood)
 

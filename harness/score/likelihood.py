@@ -17,6 +17,7 @@ from harness.records.events import Progress
 from harness.score.body import Body, RowsBody, TreeBody, WholeBody
 from harness.score.prefixes import (
     Extend,
+    Idle,
     IntArray,
     PrefixPasses,
     SideBySide,
@@ -32,6 +33,7 @@ FloatArray = npt.NDArray[np.float64]
 CPU_BUDGET = 512  # more gains no speed on a CPU and costs memory
 LONGER = 1.25  # times the longest sequence compared so far: then one is compared again
 COMPARED = 16  # targets of it
+ANY_TOKEN = np.zeros(1, np.int64)
 NATS = 1e-3  # by which its float32 log-probabilities may differ
 
 
@@ -235,6 +237,8 @@ class Likelihood:
                 cache = body.extend(cache if step.keep else None, step.keep, step.tokens)
                 self.computed_tokens += len(step.tokens)
                 done += len(step.tokens)
+            elif isinstance(step, Idle):
+                body.run_rows([ANY_TOKEN])
             else:
                 hidden, paths = self._run(body, step, inputs, cache)
                 wanted = _gather(step, paths, members, queries)
@@ -250,7 +254,7 @@ class Likelihood:
 
     def _chosen(
         self, steps: Iterable[Extend | Tree | SideBySide], inputs: Sequence[IntArray]
-    ) -> tuple[Iterable[Extend | Tree | SideBySide], int]:
+    ) -> tuple[Iterable[Extend | Tree | SideBySide | Idle], int]:
         """The passes to run here, and the tokens of all inputs in them."""
         return steps, sum(len(row) for row in inputs)
 

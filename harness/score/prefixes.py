@@ -36,6 +36,11 @@ class SideBySide:
     members: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Idle:
+    """Run a token that nobody asks for, because other devices need this one's part of a model."""
+
+
 @dataclass
 class PrefixPasses:
     """Passes over ``inputs`` (sorted, distinct) that need hidden states from ``first[i]`` on.

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 class Subject:
     """What is scored: a live model with all that its scores depend on.
 
-    ``ranks`` are the processes that have the same model and help to score it.
+    ``ranks`` are the processes that have the same model and help to score it, or each a part of
+    the model; the latter all make the same calls.
     """
 
     model: Any

@@ -28,6 +28,13 @@ READS_WEIGHTS = (
     "#1737, #1984)"
 )
 MERGES = "a merged or written form needs the whole model on one device"
+EIGHT_BITS = ("adamw_8bit", "paged_adamw_8bit")
+BLOCKS = (
+    "its moments are kept in blocks of 8-bit numbers, which do not end where a device's part of a "
+    "weight does (bitsandbytes #89)"
+)
+WHOLE_MATRICES = "it reads whole matrices, of which every device has only a part"
+SCALED = "each device would scale its part of the gradients by itself"
 FOUR_BITS = ("nf4", "fp4")
 # Fields of LoRA that leave the base's weights alone, whatever their value.
 PLAIN_FIELDS = frozenset(
@@ -77,11 +84,23 @@ def _mismatch(training: Training) -> str | None:
 def _unsharded_base(asked: Variant | Plan) -> str | None:
     quantization = asked.quantization
     if asked.method == "full":
-        return "full fine-tuning: only frozen weights are sharded"
+        return _unsharded_training(asked)
     if quantization.type in ("none", *FOUR_BITS):
         return None
     reason = INT8 if quantization.type == "int8" else INTEGERS
     return f"{quantization.label} weights: {reason}"
+
+
+def _unsharded_training(asked: Variant | Plan) -> str | None:
+    """Optimizers of the kind that treats every number by itself can be given a part of them."""
+    optimizer = asked.training.optimizer
+    if optimizer in EIGHT_BITS:
+        return f"the optimizer {optimizer}: {BLOCKS}"
+    if optimizer != "adamw":
+        return f"the optimizer {optimizer}: {WHOLE_MATRICES}"
+    if asked.precision.compute == "float16":
+        return f"full fine-tuning in float16: {SCALED}"
+    return None
 
 
 def _unsharded_adapter(adapter: Adapter | None) -> str | None:

@@ -92,8 +92,13 @@ class Plan(Versioned):
 
     @property
     def sharded(self) -> bool:
-        """Whether the frozen weights are spread over the devices."""
+        """Whether the base's weights are spread over the devices."""
         return self.training.parallel == "sharded"
+
+    @property
+    def spreads_training(self) -> bool:
+        """Whether they are trained too, so that gradients and optimizer state are spread."""
+        return self.sharded and self.method == "full"
 
     @property
     def stored(self) -> Dtype:

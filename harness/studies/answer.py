@@ -15,11 +15,12 @@ from harness.report.judging import Difference
 from harness.report.scoring import Scoring
 from harness.studies.agenda import Agenda, Standing
 from harness.studies.budget import Spent
-from harness.studies.looks import Conclusion
+from harness.studies.looks import Conclusion, Limit
 
 USELESS = (
     10.0  # an interval that reaches so far, in relative terms or the score's own, says nothing
 )
+NAMED = 4
 WORDS = {
     "better": "better than",
     "worse": "worse than",
@@ -106,8 +107,15 @@ def _conclusions(agenda: Agenda, main: Standing, known: list[Conclusion]) -> Ite
         yield "Nothing can be said yet."
     order = {"better": 0, "equivalent": 1, "worse": 2}
     reference = agenda.comparison.reference
-    for found in sorted(known, key=lambda one: order.get(_verdict(one), 3)):
+    compared = [one for one in known if one.difference is not None]
+    for found in sorted(compared, key=lambda one: order.get(_verdict(one), 3)):
         yield _sentence(main, reference, found)
+    others: dict[Limit, list[str]] = {}
+    for found in known:
+        if found.difference is None:
+            others.setdefault(found.limit, []).append(found.label)
+    for limit, labels in others.items():
+        yield f"{numbers.some_of(labels, NAMED)}: {REASONS[limit]}."
 
 
 def _verdict(found: Conclusion) -> str:
@@ -115,8 +123,7 @@ def _verdict(found: Conclusion) -> str:
 
 
 def _sentence(main: Standing, reference: str, found: Conclusion) -> str:
-    if found.difference is None:
-        return f"{found.label}: {REASONS[found.limit]}."
+    assert found.difference is not None  # noqa: S101 - the caller has looked
     text = f"{found.label} is {WORDS[found.difference.verdict]} {reference}: "
     text += f"{main.key.title} {shown(main, found.difference)}, {found.seeds} seeds"
     return text + (f" ({REASONS[found.limit]})." if found.limit else ".")

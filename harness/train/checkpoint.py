@@ -124,12 +124,14 @@ def trainable_weights(model: nn.Module) -> dict[str, Any]:
 
 
 def restore_weights(model: nn.Module, weights: dict[str, Any]) -> None:
-    """Write saved trainable parameters back, in place."""
+    """Write saved trainable parameters back, in place; of spread ones this device's part."""
     import torch
+
+    from harness.weights.trained_shards import own_part
 
     with torch.no_grad():
         for name, parameter in trainable_weights(model).items():
-            parameter.copy_(weights[name])
+            own_part(parameter).copy_(weights[name])
 
 
 def save_state(folder: Path, state: TrainingState) -> None:

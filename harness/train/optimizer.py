@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import RunError
@@ -21,15 +21,19 @@ LORA_PLUS_RATIO = 16.0  # of the learning rates of B and A: Hayou et al., 2024, 
 RANDOM = ("drop", "jitter")
 
 
-def make_optimizer(model: nn.Module, plan: Plan) -> Optimizer:
+def make_optimizer(
+    model: nn.Module, plan: Plan, trained: Sequence[nn.Parameter] | None = None
+) -> Optimizer:
     """The optimizer of ``plan`` over the trainable parameters of ``model``.
+
+    ``trained`` stand for them where the model's own are spread over devices.
 
     Raises:
         RunError: nothing is trainable, or a bitsandbytes optimizer is asked for without a GPU.
     """
     import torch
 
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trainable = [one for one in trained or model.parameters() if one.requires_grad]
     if not trainable:
         raise RunError("no trainable parameters", hint="check adapter.target_modules")
     training = plan.training

@@ -10,6 +10,7 @@ from harness.train.allocation import Allocation
 from harness.train.checkpoint import TrainingState, restore_weights, trainable_weights
 from harness.train.job import TrainJob
 from harness.train.ledger import Ledger
+from harness.weights.trained_shards import own_part
 
 
 class Validations:
@@ -60,12 +61,12 @@ class Validations:
         self._ledger.start_step()
 
     def _keep(self) -> None:
-        """Copy the weights to the host; into the earlier copy where there is one."""
+        """Copy this device's weights to the host; into the earlier copy where there is one."""
         for name, weight in trainable_weights(self._job.model).items():
             if name in self._best:
-                self._best[name].copy_(weight)
+                self._best[name].copy_(own_part(weight))
             else:
-                self._best[name] = weight.to("cpu", copy=True)
+                self._best[name] = own_part(weight).to("cpu", copy=True)
         if self._allocation is not None:
             self._best_ranks = deepcopy(self._allocation.ranks)
 

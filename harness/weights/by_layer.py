@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from harness.weights.sharded import Shards
+    from harness.weights.trained_shards import TrainedShards
 
 Fill = Callable[[Iterable["nn.Module"]], None]
 
@@ -35,7 +36,7 @@ def build_by_layer(
     scheme: Scheme,
     target: Target,
     filling: Filling,
-    shards: Shards | None = None,
+    shards: Shards | TrainedShards | None = None,
 ) -> None:
     """Put ``model`` on the target's device, never more than one layer of it unquantized.
 

@@ -91,6 +91,7 @@ def _load(plan: Plan, folder: Path, open_model: partial[PreTrainedModel], target
         empty_model,
     )
     from harness.weights.sharded import Shards
+    from harness.weights.trained_shards import TrainedShards
 
     if isinstance(source, DrawnSource):
         options = open_model.keywords
@@ -100,7 +101,8 @@ def _load(plan: Plan, folder: Path, open_model: partial[PreTrainedModel], target
         fill = drawn_weights(model, source.seed, target.device)
     else:  # its pages are the system's until a layer is taken to the device
         model, fill = open_model(device_map={"": "cpu"}), as_read
-    shards = Shards(target.device) if plan.sharded else None
+    kind = TrainedShards if plan.spreads_training else Shards
+    shards: Any = kind(target.device) if plan.sharded else None
     filling = Filling(fill, partial(_add_rows, count=plan.model.added_tokens))
     build_by_layer(model, scheme, target, filling, shards)
     return model

@@ -60,9 +60,9 @@ class Shards:
         if self._whole:
             _shard(model, name, self._device)
             return
-        layers = model.get_submodule(_container(name))
+        layers = model.get_submodule(container(name))
         if len(self._names) == min(COMPARED, len(layers)):
-            self._whole = _probe(model, layers[:COMPARED], layers, name)
+            self._whole = probe(model, layers[:COMPARED], layers, name)
             for one in self._names:
                 _shard(model, one, self._device)
 
@@ -75,8 +75,8 @@ class Shards:
         Raises:
             RunError: they compute something else.
         """
-        layers = model.get_submodule(_container(self._names[0]))
-        caller = _container(_container(self._names[0]))
+        layers = model.get_submodule(container(self._names[0]))
+        caller = container(container(self._names[0]))
         module = model.get_submodule(caller)
         inside = {id(weight) for weight in layers.parameters()}
         others = [weight for weight in module.parameters() if id(weight) not in inside]
@@ -84,12 +84,13 @@ class Shards:
         model.set_submodule(caller, wrapped)
         # Room is made at the first call otherwise: maybe in inference mode, of no use to training.
         wrapped.check_is_root()
-        found = _probe(model, layers[:COMPARED], layers, self._names[0], within=module)
-        self.difference = _compare(self._whole, found, model.dtype)
+        found = probe(model, layers[:COMPARED], layers, self._names[0], within=module)
+        self.difference = compare(self._whole, found, model.dtype)
         self._whole = []
 
 
-def _container(name: str) -> str:
+def container(name: str) -> str:
+    """The name of what holds the module ``name``."""
     return name.rpartition(".")[0]
 
 
@@ -143,8 +144,10 @@ def held_parameters(model: nn.Module) -> list[Held]:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether any layer of ``model`` is."""
-    return any(HELD in module.__dict__ for module in model.modules())
+    """Whether each device has only a part of ``model``, whether frozen or trained."""
+    return any(HELD in module.__dict__ for module in model.modules()) or any(
+        hasattr(weight, "device_mesh") for weight in model.parameters()
+    )
 
 
 def own_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Module]]:
@@ -213,7 +216,7 @@ def _nothing(module: Any) -> Tensor:
     return torch.empty((0, 1), dtype=module.quant_storage, device=module.quant_state.absmax.device)
 
 
-def _probe(
+def probe(
     model: Any, first: nn.Module, layers: nn.Module, name: str, within: nn.Module | None = None
 ) -> list[Tensor]:
     """Logits of a few tokens by the layers ``first`` alone, and the gradient of their inputs.
@@ -230,8 +233,8 @@ def _probe(
         inputs.append(output.detach().requires_grad_())
         return inputs[-1]
 
-    parent = model.get_submodule(_container(_container(name))) if within is None else within
-    attribute = _container(name).rpartition(".")[2]
+    parent = model.get_submodule(container(container(name))) if within is None else within
+    attribute = container(name).rpartition(".")[2]
     hook = model.get_input_embeddings().register_forward_hook(keep)
     setattr(parent, attribute, first)
     try:
@@ -245,7 +248,7 @@ def _probe(
     return [logits.detach(), slope]
 
 
-def _compare(whole: list[Tensor], sharded: list[Tensor], dtype: torch.dtype) -> float:
+def compare(whole: list[Tensor], sharded: list[Tensor], dtype: torch.dtype) -> float:
     """The largest difference, of the largest number.
 
     Raises:

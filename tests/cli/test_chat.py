@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from harness.cli.chat import answer_all
+from harness.corpus.conversation import Message
 from harness.deploy.speak import AnswerStyle, Wanted, open_speaker, user_says
 from harness.errors import CorpusError
 from harness.records.events import Silence
@@ -79,3 +83,30 @@ def test_two_results_talk_side_by_side(tiny: Tiny) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(f"{tiny.run.record.plan.variant}, seed 0: ") == 4
+
+
+def answered(tiny: Tiny, tmp_path: Path, width: int) -> str:
+    """What a terminal of this width shows of two answers."""
+    speakers = [speaker(tiny, tmp_path / str(n)) for n in range(2)]
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=width, color_system=None)
+    before: list[list[Message]] = [[], []]
+    after = answer_all(speakers, before, "Where do otters sleep?", console)
+    assert [len(history) for history in after] == [2, 2]
+    return screen.getvalue()
+
+
+def test_answers_stand_in_columns_where_the_terminal_is_wide(tiny: Tiny, tmp_path: Path) -> None:
+    name = f"{tiny.run.record.plan.variant}, seed 0"
+    last = answered(tiny, tmp_path, 100).split("\x1b[2K")[-1]
+    assert any(line.count(name) == 2 for line in last.splitlines()), last
+    narrow = answered(tiny, tmp_path, 50)
+    assert narrow.count(f"{name}: ") == 2
+
+
+def test_a_conversation_that_is_too_long_is_said_in_its_place(tiny: Tiny, tmp_path: Path) -> None:
+    speakers = [speaker(tiny, tmp_path)]
+    screen = io.StringIO()
+    console = Console(file=screen, width=80)
+    assert answer_all(speakers, [[]], "otter " * 200, console) == [[]]
+    assert "the conversation has" in screen.getvalue()

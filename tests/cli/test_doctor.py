@@ -28,7 +28,7 @@ def test_what_two_devices_compute_together_is_tried_on_this_machine() -> None:
     lines = shown("doctor", "--gpus", "--devices", "2").splitlines()
     marks = {}
     for way in ("data", "sharded"):
-        for name in ("none", "nf4", "nf4+dq", "fp4", "int8", "int4"):
+        for name in ("none", "nf4", "nf4+dq", "fp4", "int8", "int4", "every weight"):
             (line,) = [line for line in lines if f" {way}, {name} " in line]
             marks[way, name] = line.split()[1]
     refused_ones = {("sharded", "int8"), ("sharded", "int4")}

@@ -32,6 +32,33 @@ def test_a_device_has_its_share_of_the_layers_and_all_that_is_around_them() -> N
     assert (two.adapter, two.optimizer) == (one.adapter, one.optimizer), "adapters stay whole"
 
 
+def test_where_all_is_trained_gradients_and_optimizer_are_shared_too() -> None:
+    full = ("suite.model=phi2_shape", "training.gradient_checkpointing=true")
+    whole = plan_of("h100", *full, variant="full_finetune")
+    shared = plan_of("h100", *full, *SHARDED, variant="full_finetune")
+    one, two = (standing_bytes(plan, count_plan(plan)) for plan in (whole, shared))
+    assert two.spread == one.base, "no embedding of Phi is its output layer"
+    for name in ("base", "gradients", "optimizer"):
+        assert getattr(two, name) == pytest.approx(getattr(one, name) / 2, rel=1e-6), name
+    layer, embeddings = 78_653_440 * 4, 51_200 * 2_560 * 4
+    assert two.gathered == pytest.approx(4 * layer + embeddings, rel=0.01)
+    every = plan_of("h100", full[0], *SHARDED, variant="full_finetune")
+    casts = standing_bytes(every, count_plan(every)).gathered - two.gathered
+    assert casts == pytest.approx(16 * layer, rel=0.01), (
+        "of all layers, for the products of the backward pass"
+    )
+    passes = shared.device_rows // shared.training.micro_batch_size
+    assert exchanged(shared) == pytest.approx(3 * passes * two.spread / 2, rel=0.01)
+
+
+def test_an_embedding_that_is_the_output_layer_stays_whole() -> None:
+    plan = planned("full_finetune", *SHARDED)
+    found = standing_bytes(plan, count_plan(plan))
+    embedding = 49_152 * 576 * 4
+    total = count_plan(plan).total * 4
+    assert found.base == pytest.approx(embedding + (total - embedding) / 2, abs=4)
+
+
 def test_two_devices_may_hold_what_one_cannot() -> None:
     room = 36 * GIB
     plan = plan_of("h100", *LARGE, *SHARDED, "training.micro_batch_size=1")
@@ -82,7 +109,7 @@ def test_layer_inputs_on_the_host_are_predicted() -> None:
     rows = ("training.micro_batch_size=4", "budget.batch_size=4")
     found = predict(plan_of("h100", *LARGE, *settings, *size, *rows))
     assert found is not None
-    assert found.host_bytes == 78 * 4 * 2048 * 8192 * 2
+    assert found.host_bytes == (2 * 80 - 2) * 4 * 2048 * 8192 * 2
     other = predict(plan_of("h100"))
     assert other is not None
     assert other.host_bytes is None

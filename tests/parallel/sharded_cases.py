@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from harness.quantize.scheme import Target
+from harness.score.likelihood import Query
 from tests.planned import planned
 
 VARIANTS = ("lora_bf16", "qlora_nf4", "qlora_nf4_dq", "qlora_fp4")
 LAYERS = 4
+BATCH_TOKENS = 64
 SHAPE = {
     "vocab_size": 100,
     "hidden_size": 64,
@@ -26,6 +29,12 @@ def base() -> Any:
     """The same for everyone, in float32."""
     torch.manual_seed(0)
     return LlamaForCausalLM(LlamaConfig(**SHAPE)).eval()
+
+
+def full() -> Any:
+    """A model of which every weight is trained; its sizes do not divide by two."""
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LlamaConfig(**{**SHAPE, "vocab_size": 101})).eval()
 
 
 def target(variant: str, *, storage: bool = False) -> Target:
@@ -47,3 +56,15 @@ def slopes(model: Any) -> torch.Tensor:
     model(inputs_embeds=inputs, use_cache=False).logits.logsumexp(-1).mean().backward()
     assert inputs.grad is not None
     return inputs.grad
+
+
+def queries() -> list[Query]:
+    """Preambles of which each is gone on with in several ways, of very unlike lengths."""
+    rng = np.random.default_rng(1)
+    found = []
+    for size in (60, 9, 30):
+        preamble = rng.integers(0, 100, size)
+        for _ in range(7):
+            tokens = np.concatenate([preamble, rng.integers(0, 100, int(rng.integers(2, 20)))])
+            found.append(Query(tokens, np.arange(len(tokens) - 2, len(tokens))))
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,28 @@ import torch
 import torch.distributed
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from harness.errors import RunError
-from harness.parallel.ranks import Joined
+from harness.errors import LostDevice, RunError
+from harness.parallel.ranks import Joined, noticing_lost
 from harness.quantize.scheme import find_scheme
-from harness.weights import sharded
+from harness.records.events import Silence
+from harness.score.divided import likelihood_of
+from harness.weights import sharded, trained_shards
 from harness.weights.by_layer import Filling, as_read, build_by_layer
 from harness.weights.census import take_census
 from harness.weights.sharded import Shards
-from tests.parallel.sharded_cases import LAYERS, VARIANTS, base, logits, slopes, target
+from harness.weights.trained_shards import TrainedShards, own_part
+from tests.parallel.queries import as_data
+from tests.parallel.sharded_cases import (
+    BATCH_TOKENS,
+    LAYERS,
+    VARIANTS,
+    base,
+    full,
+    logits,
+    queries,
+    slopes,
+    target,
+)
 
 
 def spread(variant: str) -> tuple[Any, Shards]:
@@ -35,6 +50,14 @@ def held_bytes(model: Any) -> int:
     shares = sum(handle.flat_param._local_shard.nbytes for handle in handles)
     gathered = [handle.flat_param._full_param_padded for handle in handles]
     return shares + sum(whole.untyped_storage().nbytes() for whole in gathered)
+
+
+def scores(model: Any, ranks: Joined) -> dict[str, Any]:
+    """Answers that both compute together, and for how many tokens this one has run."""
+    likelihood = likelihood_of(model, BATCH_TOKENS, Silence(), ranks)
+    before = likelihood.computed_tokens
+    answers = as_data(likelihood.answer(queries()))
+    return {"answers": answers, "computed": likelihood.computed_tokens - before}
 
 
 def broken(variant: str) -> str:
@@ -57,6 +80,44 @@ def broken(variant: str) -> str:
     return "nothing"
 
 
+def spread_whole() -> tuple[Any, TrainedShards]:
+    """A model whose every weight two processes share."""
+    model, wanted, shards = full(), target("full_finetune"), TrainedShards("cpu")
+    build_by_layer(model, find_scheme(wanted.quantization), wanted, Filling(as_read), shards)
+    return model, shards
+
+
+def broken_gradients() -> str:
+    """What is said where gradients are averaged, not added up."""
+    spread = trained_shards.spread
+
+    def average(module: Any, device: str, **options: Any) -> None:
+        spread(module, device, **options)
+        module.set_gradient_divide_factor(2.0)
+
+    trained_shards.spread = average
+    try:
+        spread_whole()
+    except RunError as error:
+        return str(error)
+    finally:
+        trained_shards.spread = spread
+    return "nothing"
+
+
+def abandoned(model: Any, ranks: Joined) -> str:
+    """What the first device says when the process of the second has ended."""
+    torch.distributed.barrier()
+    if ranks.index == 1:
+        os._exit(0)
+    try:
+        with noticing_lost():
+            logits(model)
+    except LostDevice as error:
+        return str(error)
+    return "nothing"
+
+
 def main(out: str) -> None:
     """Load every variant, and write what its base gives."""
     torch.set_num_threads(1)
@@ -69,13 +130,25 @@ def main(out: str) -> None:
             "logits": logits(model).tolist(),
             "slopes": slopes(model).tolist(),
             "again": logits(model).tolist(),
+            "scores": scores(model, ranks),
             "held": held_bytes(model),
             "census": take_census(model).model_dump_json(),
             "layers": len(model.model.layers) == LAYERS,
         }
     found["broken"] = broken("qlora_nf4_dq")
+    model, shards = spread_whole()
+    found["full"] = {
+        "difference": shards.difference,
+        "logits": logits(model).tolist(),
+        "scores": scores(model, ranks),
+        "held": sum(own_part(weight.detach()).nbytes for weight in model.parameters()),
+        "census": take_census(model).model_dump_json(),
+    }
+    found["broken gradients"] = broken_gradients()
     Path(out, f"{ranks.index}.json").write_text(json.dumps(found))
-    torch.distributed.destroy_process_group()
+    found["abandoned"] = abandoned(model, ranks)
+    Path(out, f"{ranks.index}.json").write_text(json.dumps(found))
+    os._exit(0)  # there is nobody to take leave of
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Two devices that divide every batch learn what one does."""
+"""Two devices that divide every batch learn what one does, with whole weights or a part of each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from harness.records.events import Silence
 from harness.train.path import train
-from tests.parallel.cases import CASES
+from tests.parallel.cases import CASES, RESUMED
 from tests.parallel.pair import run_pair
 
 
@@ -34,3 +34,8 @@ def test_twenty_losses_are_those_of_one_device(pair: list[Any], name: str) -> No
 def test_both_devices_end_with_the_same_weights(pair: list[Any], name: str) -> None:
     assert pair[0][name]["weights"] == pair[1][name]["weights"]
     assert pair[0][name]["losses"] == pair[1][name]["losses"]
+
+
+def test_spread_weights_go_on_from_a_checkpoint_bit_for_bit(pair: list[Any]) -> None:
+    for found in pair:
+        assert found[f"{RESUMED}, resumed"]["losses"] == found[RESUMED]["losses"]

@@ -9,11 +9,23 @@ import pytest
 import torch
 
 from harness.quantize.scheme import find_scheme
+from harness.records.events import Silence
 from harness.records.record import Census
+from harness.score.likelihood import Likelihood
 from harness.weights.by_layer import Filling, as_read, build_by_layer
 from harness.weights.census import take_census
 from tests.parallel.pair import run_pair
-from tests.parallel.sharded_cases import VARIANTS, base, logits, slopes, target
+from tests.parallel.queries import as_data
+from tests.parallel.sharded_cases import (
+    BATCH_TOKENS,
+    VARIANTS,
+    base,
+    full,
+    logits,
+    queries,
+    slopes,
+    target,
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +52,18 @@ def test_logits_and_gradients_are_those_of_one_device(pair: list[Any], variant: 
         torch.testing.assert_close(torch.tensor(ours["logits"]), logits(model).clone())
         torch.testing.assert_close(torch.tensor(ours["slopes"]), slopes(model))
         assert ours["again"] == ours["logits"], "after a backward pass"
+
+
+@pytest.mark.parametrize("variant", [*VARIANTS, "full"])
+def test_scores_are_divided_and_are_those_of_one_device(pair: list[Any], variant: str) -> None:
+    likelihood = Likelihood(
+        full() if variant == "full" else whole(variant), BATCH_TOKENS, Silence()
+    )
+    expected = as_data(likelihood.answer(queries()))
+    for found in pair:
+        ours = found[variant]["scores"]
+        assert ours["answers"] == expected
+        assert ours["computed"] < 0.75 * likelihood.computed_tokens
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -72,3 +96,30 @@ def test_layers_that_lose_their_numbers_are_noticed_before_the_first_step(pair: 
     for found in pair:
         assert "sharded layers compute something else than whole ones" in found["broken"]
         assert "doctor --gpus" in found["broken"]
+
+
+def test_a_model_that_is_trained_whole_has_a_part_of_every_weight_on_each_device(
+    pair: list[Any],
+) -> None:
+    model = full()
+    total = sum(weight.nbytes for weight in model.parameters())
+    rows = max(weight[0].nbytes for weight in model.parameters())
+    for found in pair:
+        ours = found["full"]
+        assert ours["difference"] <= 1e-5
+        torch.testing.assert_close(torch.tensor(ours["logits"]), logits(model).clone())
+        assert abs(ours["held"] - total / 2) <= rows, "an uneven number of rows"
+        census = Census.model_validate_json(ours["census"])
+        assert census.total == take_census(model).total
+
+
+def test_gradients_that_are_not_added_up_are_noticed_before_the_first_step(
+    pair: list[Any],
+) -> None:
+    for found in pair:
+        assert "sharded layers compute something else than whole ones" in found["broken gradients"]
+
+
+def test_a_device_that_is_lost_in_a_sharded_layer_is_said_to_be(pair: list[Any]) -> None:
+    assert "another device's process has ended" in pair[0]["abandoned"]
+    assert "in a sharded layer" in pair[0]["abandoned"]

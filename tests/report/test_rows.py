@@ -8,11 +8,15 @@ import pytest
 
 from harness.records.record import PhaseCost, RunRecord
 from harness.records.store import RunStore, StoredRun
+from harness.report.blocks import Facts
+from harness.report.decision import price
+from harness.report.ranking import ranking
 from harness.report.rows import Row, make_rows, memory_kind, twins
 from harness.report.settings import alpha_over_rank, bits_of, flatten, method_of, plain, without
 from harness.spec.storage import read_json, write_json
 from tests.planned import planned
-from tests.report.records import GPU, Made, write_run, write_runs
+from tests.report.records import GPU, Made, build_from, write_run, write_runs
+from tests.report.tables import texts
 
 SHORTER = ("budget.steps=20",)
 
@@ -237,3 +241,28 @@ def test_nested_settings_become_dotted_keys_with_lists_whole() -> None:
 )
 def test_a_plan_s_value_is_written_as_a_person_would(value: object, text: str) -> None:
     assert plain(value) == text
+
+
+def test_a_peak_that_loading_sets_is_said_wherever_it_decides(tmp_path: Path) -> None:
+    for place, made in enumerate([Made("lora_bf16", log_ratio=-0.2), Made("qlora_nf4")]):
+        folder = write_run(tmp_path, made)
+        change_phases(folder, "load", peak_resident_bytes=(3 << 30) * (1 + place))
+    evidence = build_from(tmp_path).evidence
+    chosen = evidence.by_label["lora_bf16"]
+    assert chosen.peak_phase("peak_resident_bytes") == "load"
+    assert chosen.needed_said("peak_resident_bytes") == (
+        "3.00 GiB (loading sets it; training alone peaks at 1.96 GiB)"
+    )
+    rows = texts(ranking(evidence))
+    assert [row["peak memory"] for row in rows] == ["3.00 GiB loading", "6.00 GiB loading"]
+    (facts,) = price(evidence, chosen)
+    assert isinstance(facts, Facts)
+    (memory,) = [fact for fact in facts.facts if fact.title == "peak memory"]
+    assert memory.note == "runner-up 6.00 GiB; −50 %; loading, not training, sets both"
+
+
+def test_a_peak_that_training_sets_needs_no_words(tmp_path: Path) -> None:
+    (row,) = rows_of(tmp_path, Made("lora_bf16")).values()
+    assert row.peak_phase("peak_resident_bytes") == "train"
+    assert row.needed_said("peak_resident_bytes") == "1.96 GiB"
+    assert row.peak_phase("peak_device_bytes") is None

@@ -73,7 +73,7 @@ class Small:
     def plan(self, *settings: str, variant: str = "lora_bf16", seed: int = 0) -> Plan:
         """The plan that the command line would make."""
         options = ["adapter.r=2", "adapter.lora_dropout=0.1", *settings]
-        if variant.startswith("base"):
+        if variant.startswith(("base", "full")):
             options = list(settings)
         request = Request((variant,), str(self.suite), settings=tuple(options), seeds=(seed,))
         (plan,) = resolve(request, CPU)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 from peft import PeftModel
 from safetensors.torch import load_file
@@ -34,7 +36,12 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
 
 def sharded(small: Small, variant: str = "qlora_nf4_dq") -> Plan:
     """The plan for two devices that share the base."""
-    return small.plan(*PLAIN, *SHARDED, variant=variant)
+    return small.plan(*settings(variant), *SHARDED, variant=variant)
+
+
+def settings(variant: str) -> tuple[str, ...]:
+    """A rate at which a few steps of full fine-tuning are seen."""
+    return (*PLAIN[:1], "training.learning_rate=1e-3") if variant.startswith("full") else PLAIN
 
 
 def kill(plan: Plan, store: RunStore, step: int, rank: int) -> RunRecord:
@@ -84,7 +91,55 @@ def check_adapter(small: Small, found: Path, expected: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["lora_bf16", "qlora_nf4_dq"])
+def test_every_weight_trained_killed_and_resumed_it_learns_and_scores_what_one_device_does(
+    small: Small, tmp_path: Path
+) -> None:
+    plan, store = sharded(small, "full_finetune"), RunStore(tmp_path / "sharded")
+    killed = kill(plan, store, 7, rank=1)
+    assert killed.problem is not None
+    assert (killed.problem.kind, killed.problem.phase) == ("killed", "train")
+    both = supervise(plan, store, Heard(), OPTIONS)
+    assert both.status == "ok", both.problem
+    one = small.plan(*settings("full_finetune"), variant="full_finetune")
+    alone = supervise(one, RunStore(tmp_path / "alone"), Heard(), OPTIONS)
+    assert alone.training is not None
+    assert both.training is not None
+    losses = [[point.loss for point in run.training.losses] for run in (alone, both)]  # type: ignore[union-attr]
+    assert losses[1] == pytest.approx(losses[0], abs=2e-6)
+    assert losses[0][-1] < losses[0][0] - 0.5
+    scores = [[score.value for score in run.scores] for run in (alone, both)]
+    assert scores[1] == pytest.approx(scores[0], rel=1e-5)
+    assert both.census == alone.census
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["qlora_nf4_dq", "full_finetune"])
+def test_a_device_that_hangs_or_has_no_memory_ends_the_run(
+    small: Small, tmp_path: Path, variant: str
+) -> None:
+    plan, store = sharded(small, variant), RunStore(tmp_path)
+    attempt = store.folder(plan).attempt
+
+    def stop() -> None:
+        os.kill(pid_of(attempt, 1), signal.SIGSTOP)
+
+    def starve() -> None:
+        pid = pid_of(attempt, 1)
+        size = psutil.Process(pid).memory_info().vms
+        resource.prlimit(pid, resource.RLIMIT_AS, (size // 2, size // 2))
+
+    hung = supervise(plan, store, at_step(3, stop), OPTIONS)
+    assert hung.problem is not None
+    assert (hung.status, hung.problem.kind) == ("failed", "LostDevice")
+    assert "does not answer" in hung.problem.message
+    starved = supervise(plan, store, at_step(3, starve), OPTIONS)
+    assert starved.problem is not None
+    assert (starved.status, starved.problem.kind) == ("oom", "host_oom")
+    assert starved.problem.message.startswith("device 1: ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["lora_bf16", "qlora_nf4_dq", "full_finetune"])
 def test_ten_kills_leave_no_trace(small: Small, tmp_path: Path, variant: str) -> None:
     """Of either device's process, or of torchrun, at any step."""
     plan, undisturbed = sharded(small, variant), RunStore(tmp_path / "undisturbed")

@@ -62,13 +62,23 @@ def test_what_cannot_work_is_refused_with_its_reason(settings: tuple[str, ...], 
         planned("qlora_nf4", *settings)
 
 
-def test_full_fine_tuning_and_other_adapters_are_not_sharded() -> None:
-    for variant, words in (("full_finetune", "full fine-tuning"), ("ia3", "IA3 adapters")):
-        with pytest.raises(UserError, match=f"is not offered for {words}"):
-            planned(variant, *SHARDED)
+@pytest.mark.parametrize(
+    ("variant", "words"),
+    [
+        ("ia3", "IA3 adapters"),
+        ("full_adamw_8bit", "the optimizer adamw_8bit: .* [(]bitsandbytes #89[)]"),
+        ("full_muon", "the optimizer muon: it reads whole matrices"),
+        ("full_adafactor", "the optimizer adafactor: it reads whole matrices"),
+    ],
+)
+def test_other_adapters_and_optimizers_are_not_sharded(variant: str, words: str) -> None:
+    with pytest.raises(UserError, match=f"is not offered for {words}"):
+        planned(variant, *SHARDED, device=GPU)
 
 
-@pytest.mark.parametrize("variant", ["lora_bf16", "lora_rs", "qlora_nf4_dq", "base_nf4"])
+@pytest.mark.parametrize(
+    "variant", ["lora_bf16", "lora_rs", "qlora_nf4_dq", "base_nf4", "full_finetune"]
+)
 def test_a_sharded_plan_is_trained_on_the_plain_path(variant: str) -> None:
     plan = planned(variant, *SHARDED, "training.speed=fast", device=GPU)
     assert plan.sharded

@@ -283,3 +283,13 @@ def test_whose_runs_failed_is_said(
     assert [one.limit for one in found if one is not None] == limits
     told = " ".join(answer(agenda).conclusions)
     assert ("no run of the reference finished" in told) == ("reference" in limits)
+
+
+def test_what_waits_for_more_runs_is_said_once(tmp_path: Path) -> None:
+    variants = ["lora_bf16", *(f"lora_bf16_r{rank}" for rank in (4, 8, 64, 256)), "qlora_nf4"]
+    told = answer(Bench.of(tmp_path, variants=variants, tune={"trials": 1}).agenda()).conclusions
+    (line,) = [text for text in told if "more runs" in text]
+    assert line == (
+        "lora_bf16_r4, lora_bf16_r8, lora_bf16_r64, lora_bf16_r256 and 1 other: more runs are to "
+        "come."
+    )

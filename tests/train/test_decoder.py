@@ -15,7 +15,8 @@ from harness.train.collate import StreamSize, make_stream_batch
 from harness.train.stream import ops
 from harness.train.stream.decoder import Decoder
 from harness.train.stream.float8 import Float8Decoder
-from harness.train.stream.linears import UnsupportedLayer
+from harness.train.stream.linears import Linears, UnsupportedLayer
+from harness.train.stream.store import DeviceStore
 from tests.train.tiny import SHAPE, tiny_model, tiny_rows
 
 
@@ -62,6 +63,50 @@ def test_gradients_are_those_of_autograd(family: str, kept: int | None) -> None:
     assert found == pytest.approx(loss, rel=1e-6)
     for name, grad in grads.items():
         assert distance(written[name], grad) < 1e-5, name
+
+
+class HereStore(DeviceStore):
+    """In place of the host's memory, which only a GPU has another name for."""
+
+    def __init__(self, ahead: int) -> None:
+        super().__init__()
+        self.ahead = ahead
+
+
+class HereDecoder(Decoder):
+    """As with inputs of layers on the host."""
+
+    host_store = HereStore
+
+
+@pytest.mark.parametrize(("family", "fewer"), [("llama", 1), ("phi", 0)])
+@pytest.mark.parametrize("kept", [0, 2, 3])
+def test_what_lies_on_the_host_is_not_computed_again(
+    monkeypatch: pytest.MonkeyPatch, family: str, fewer: int, kept: int
+) -> None:
+    rows = tiny_rows(count=3, conversations=2)
+    products = []
+    forward = Linears.forward
+
+    def counted(linears: Linears, *given: Any, **named: Any) -> Any:
+        products.append(linears)
+        return forward(linears, *given, **named)
+
+    monkeypatch.setattr(Linears, "forward", counted)
+    found = {}
+    for kind in (Decoder, HereDecoder):
+        products.clear()
+        model = tiny_model(family).eval()
+        decoder = kind(model, torch.float32, kept=kept, offload=kind is HereDecoder)
+        decoder.refresh()
+        batch = make_stream_batch(rows)
+        loss = decoder.accumulate(batch, decoder.stream(batch), torch.ones(()))
+        grads = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+        found[kind] = (loss, grads, len(products))
+    (loss, grads, count), (same, alike, less) = found.values()
+    assert same == loss
+    assert all(torch.equal(alike[name], grad) for name, grad in grads.items())
+    assert count - less == fewer * (3 - kept), "the layers that are computed again"
 
 
 def test_filling_up_to_a_common_shape_changes_nothing() -> None:

@@ -66,9 +66,9 @@ def test_only_the_layers_that_are_not_kept_are_computed_again(
     again: list[object] = []
     recompute = LlamaBlock.recompute
 
-    def counted(block: LlamaBlock, x: Any, stream: Any) -> Any:
+    def counted(block: LlamaBlock, x: Any, stream: Any, middle: Any = None) -> Any:
         again.append(block)
-        return recompute(block, x, stream)
+        return recompute(block, x, stream, middle)
 
     monkeypatch.setattr(LlamaBlock, "recompute", counted)
     found = {}

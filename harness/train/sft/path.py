@@ -25,7 +25,8 @@ class PlainPath:
         """The step is rehearsed on the meta device, rows padded to the longest."""
         from harness.train.sft.footprint import rehearse_training
 
-        return rehearse_training(plan, plan.training.micro_batch_size, largest.longest)
+        rows, kept = plan.training.micro_batch_size, plan.spreads_training
+        return rehearse_training(plan, rows, largest.longest, keeps_gradients=kept)
 
     def train(self, job: TrainJob, progress: Progress) -> TrainResult:
         """Train in place with TRL's trainer, with checkpoints."""

@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PrinterCallback, TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from trl import SFTTrainer
 
 from harness.corpus.sequences import IGNORED
 from harness.records.events import Progress
@@ -30,23 +30,28 @@ from harness.train.job import TrainJob
 from harness.train.ledger import Ledger
 from harness.train.optimizer import make_optimizer, make_rate_schedule
 from harness.train.random_state import random_state, restore_random_state
+from harness.train.sft.arguments import no_tokenizer, sft_arguments
 from harness.train.sft.as_found import AsFound, left_as_found
 from harness.train.sft.logits import OwnLogits
 from harness.train.sft.loss import summed_loss
-from harness.train.shared import add_up_gradients, check_alike, seed_step, seed_update
+from harness.train.shared import check_alike, seed_step, seed_update
+from harness.train.shares import Shares
 from harness.train.validations import Validations
 
 
 def train(job: TrainJob, progress: Progress) -> TrainResult:
     """Train ``job`` with TRL's SFTTrainer (see :func:`harness.train.path.train`)."""
+    shares = Shares(job.model, job.ranks)
     saved = saved_state(job, progress)
+    if saved is not None and shares.spread:
+        saved = shares.own_state(saved)
     ledger = Ledger(job.step_tokens(padding=True), progress, saved.points if saved else ())
     allocation = allocation_of(job.model, job.plan)
     validations = Validations(job, ledger, saved, allocation)
     check_alike(job.model, job.ranks, ledger.done, when="before training")
     if not validations.over:
         with tempfile.TemporaryDirectory() as unused, left_as_found(job.model) as found:
-            account = _Account(ledger, validations, found, allocation)
+            account = _Account(ledger, validations, found, allocation, shares)
             _make_trainer(job, account, saved, unused, progress).train()
     elif saved is not None:
         restore_weights(job.model, saved.weights)
@@ -67,6 +72,7 @@ class _Account:
     validations: Validations
     found: AsFound
     allocation: Allocation | None
+    shares: Shares
 
     def validate(self) -> None:
         """Validate if it is time to, by the model's own forward pass."""
@@ -78,7 +84,7 @@ def _make_trainer(
     job: TrainJob, account: _Account, saved: TrainingState | None, folder: str, progress: Progress
 ) -> _PlainTrainer:
     ledger = account.ledger
-    optimizer = make_optimizer(job.model, job.plan)
+    optimizer = make_optimizer(job.model, job.plan, account.shares.parameters)
     rates = make_rate_schedule(optimizer, job.plan, job.steps)
     steps = range(ledger.done, job.steps)
     left = [index for step in steps for index in job.rank_order(step)]
@@ -86,10 +92,10 @@ def _make_trainer(
     with _adapted_head_unseen(job.model):
         trainer = _PlainTrainer(
             model=job.model,
-            args=_arguments(job, job.steps - ledger.done, folder),
+            args=sft_arguments(job.plan, job.steps - ledger.done, folder),
             data_collator=_Collator(job),
             train_dataset=Dataset.from_dict({"input_ids": [[index] for index in left]}),
-            processing_class=_no_tokenizer(job.pad_id),
+            processing_class=no_tokenizer(job.pad_id),
             optimizers=(optimizer, rates),
         )
     # SFTTrainer casts the adapters of a quantized base to bfloat16; the plan decides instead
@@ -99,6 +105,7 @@ def _make_trainer(
     trainer.ledger = ledger
     trainer.logits = OwnLogits(job.model)
     trainer.allocation = account.allocation
+    trainer.shares = account.shares
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_Bookkeeper(job, trainer, account, saved, progress))
     return trainer
@@ -125,52 +132,6 @@ def _trainable(job: TrainJob) -> dict[str, torch.nn.Parameter]:
     return {name: item for name, item in job.model.named_parameters() if item.requires_grad}
 
 
-def _arguments(job: TrainJob, steps: int, folder: str) -> SFTConfig:
-    plan = job.plan
-    compute, trainable = plan.precision.compute, plan.precision.trainable
-    return SFTConfig(
-        output_dir=folder,
-        max_steps=steps,
-        per_device_train_batch_size=plan.training.micro_batch_size,
-        gradient_accumulation_steps=plan.device_rows // plan.training.micro_batch_size,
-        max_grad_norm=plan.training.max_grad_norm,
-        **_recomputation(bool(plan.training.gradient_checkpointing)),
-        train_sampling_strategy="sequential",
-        dataset_kwargs={"skip_prepare_dataset": True},
-        remove_unused_columns=False,
-        max_length=None,
-        bf16=compute == "bfloat16" and trainable != compute,
-        fp16=compute == "float16",
-        use_cpu=plan.device.kind == "cpu",
-        seed=plan.seed,
-        report_to=[],
-        logging_strategy="no",
-        save_strategy="no",
-        disable_tqdm=True,
-        dataloader_pin_memory=plan.device.kind == "cuda",
-        logging_nan_inf_filter=False,
-    )
-
-
-def _recomputation(wanted: bool) -> dict[str, Any]:  # noqa: FBT001 - the value of a setting
-    """Gradient checkpointing under the name that this version of transformers has for it."""
-    fields = SFTConfig.__dataclass_fields__
-    name = "activation_checkpointing"
-    if name not in fields:
-        name = "gradient_checkpointing"
-    return {name: wanted, f"{name}_kwargs": {"use_reentrant": False}}
-
-
-def _no_tokenizer(pad_id: int) -> Any:
-    """A tokenizer object for SFTTrainer, which insists on one and here never uses it."""
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-
-    token = "<pad>"  # noqa: S105 - a word, not a secret
-    inner = Tokenizer(models.WordLevel({token: pad_id}, unk_token=token))
-    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token=token, eos_token=token)
-
-
 class _Collator:
     """Row numbers to tensors."""
 
@@ -188,6 +149,7 @@ class _PlainTrainer(SFTTrainer):  # type: ignore[misc]
     job: TrainJob
     ledger: Ledger
     logits: OwnLogits
+    shares: Shares
     allocation: Allocation | None = None
     step_loss: torch.Tensor | None = None
     step_norm: float | None = None
@@ -201,7 +163,8 @@ class _PlainTrainer(SFTTrainer):  # type: ignore[misc]
     ) -> Any:
         """Summed loss over the labelled tokens of the whole effective batch."""
         labels = inputs.pop("labels")
-        summed = summed_loss(self.logits.hidden(**inputs), self.logits, labels)
+        with self.shares.let_go_of_casts():
+            summed = summed_loss(self.logits.hidden(**inputs), self.logits, labels)
         count = num_items_in_batch if num_items_in_batch is not None else (labels != IGNORED).sum()
         if self.job.ranks.count > 1:  # Trainer has counted this rank's share alone
             count = self.job.step_assistant_tokens(self.ledger.done)
@@ -218,7 +181,10 @@ class _PlainTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _clip_grad_norm(self, model: Any) -> Any:
         self._add_up()
-        norm = super()._clip_grad_norm(model)
+        if self.shares.spread:
+            norm = self.shares.clip(self.job.plan.training.max_grad_norm)
+        else:
+            norm = super()._clip_grad_norm(model)
         self.step_norm = float(norm) if norm is not None else None
         return norm
 
@@ -228,7 +194,7 @@ class _PlainTrainer(SFTTrainer):  # type: ignore[misc]
         if ranks.count == 1 or loss is None:
             return
         self.step_loss = loss = loss.clone()
-        add_up_gradients(list(_trainable(self.job).values()), ranks, loss)
+        self.shares.add_up(loss)
         seed_update(self.job.plan.seed, self.ledger.done, ranks)
 
 
@@ -283,15 +249,29 @@ class _Bookkeeper(TrainerCallback):  # type: ignore[misc]
         """Enter the step; validate and write a checkpoint when they are due."""
         loss = self._trainer.step_loss
         self._trainer.step_loss = None
+        self._account.shares.let_go()
         self._ledger.finish_step(
             float(loss) if loss is not None else 0.0, self._rate, self._trainer.step_norm
         )
         self._account.validate()
         over = self._account.validations.over
-        if self._writer.due(finished=over):
-            self._writer.write(self._state())
+        if self._due(finished=over):
+            self._write()
             self._ledger.start_step()
         control.should_training_stop = control.should_training_stop or over
+
+    def _due(self, *, finished: bool) -> bool:
+        """Whether to write a checkpoint, to which all give their part of spread weights."""
+        due = self._writer.due(finished=finished)
+        return bool(self._job.ranks.hand_out(due)) if self._account.shares.spread else due
+
+    def _write(self) -> None:
+        state = self._state()
+        if self._account.shares.spread:
+            state = self._account.shares.whole_state(state)
+        self._writer.write(state)
+        if self._account.shares.spread:
+            self._job.ranks.hand_out(None)  # the others wait here, however long the disk takes
 
     def _restore(self, saved: TrainingState) -> None:
         restore_weights(self._job.model, saved.weights)

@@ -54,13 +54,14 @@ def _fitting(peaks: Tensor) -> Tensor:
 
 def scale_of(*weights: Tensor) -> Tensor:
     """The scale that ``weights`` share: float32, no dimensions."""
-    peaks = torch.stack([weight.abs().amax().float() for weight in weights])
-    return _fitting(peaks.amax())
+    ends = [torch.stack(torch.aminmax(weight)) for weight in weights]
+    return _fitting(torch.stack(ends).float().abs().amax())
 
 
 def weight_to_float8(weight: Tensor, scale: Tensor) -> Tensor:
-    """Codes of a weight."""
-    return (weight.float() / scale).to(CODES)
+    """Codes of a weight; to divide by a power of two is exact in bfloat16 too."""
+    exact = weight.float() if weight.dtype == torch.float16 else weight
+    return (exact / scale.to(exact.dtype)).to(CODES)
 
 
 def multiply(

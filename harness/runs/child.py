@@ -191,6 +191,9 @@ def set_up_torch(plan: Plan, threads: int | None = None) -> None:
     import numpy as np
     import torch
 
+    from harness.weights.late import compile_late
+
+    compile_late()
     threads = plan.threads or threads
     if threads:
         torch.set_num_threads(threads)

@@ -63,10 +63,12 @@ def _set_up() -> None:
     """What a run's own process does before it loads anything, so that it finds the same."""
     from harness.origin import RESULT_ROOMS, settings, sources_digest
     from harness.runs.child import set_library_defaults
+    from harness.weights.late import compile_late
 
     set_library_defaults()
     import_module("numpy")
     import_module("torch")
+    compile_late()
     settings()
     sources_digest(*RESULT_ROOMS)
 

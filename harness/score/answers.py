@@ -59,7 +59,7 @@ class Answers:
         self._progress = progress
         self._told = 0.0
         self.reason: str | None = None
-        self._most = MOST_ROWS.get(body.device.type, MOST_ROWS["cpu"])
+        self._most = _most_rows(body.device)
 
     def answered(self, asks: Sequence[Ask]) -> list[list[int]] | None:
         """See :meth:`answer`; None, and a ``reason``, where the model cannot be run so."""
@@ -119,6 +119,18 @@ class Answers:
             self._progress.advance(done, total)
 
 
+def _most_rows(device: torch.device) -> int:
+    return MOST_ROWS.get(device.type, MOST_ROWS["cpu"])
+
+
+def _cache_bytes(device: torch.device) -> int:
+    """Bytes that rows may take: no more than half of what a GPU has left."""
+    if device.type != "cuda":
+        return CACHE_BYTES["cpu"]
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return min(CACHE_BYTES["cuda"], (torch.cuda.mem_get_info(device)[0] + unused) // 2)
+
+
 def families(inputs: Sequence[IntArray]) -> list[Family]:
     """Divide sorted prompts so that many share a long prefix; one token of each is left over."""
     common = [0, *(common_prefix(a, b) for a, b in pairwise(inputs))]
@@ -175,7 +187,7 @@ class _Going:
                 yield from self._go_on()
 
     def _make_rows(self) -> Rows:
-        kind = self._body.device.type
+        device = self._body.device
         room = max(map(len, self._prompts)) - self._prefix + SHORT
         room += max(ask.limit for ask in self._asks)
         size = sum(
@@ -183,8 +195,8 @@ class _Going:
             for layer in self._cache.layers
             for tensor in (layer.keys, layer.values)
         )
-        fit = CACHE_BYTES.get(kind, CACHE_BYTES["cpu"]) // (size * room)
-        number = min(MOST_ROWS.get(kind, MOST_ROWS["cpu"]), len(self._asks), max(1, fit))
+        fit = _cache_bytes(device) // (size * room)
+        number = min(_most_rows(device), len(self._asks), max(1, fit))
         return Rows(self._body, self._cache, self._prefix, number, room)
 
     def _is_room(self) -> bool:

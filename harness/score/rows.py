@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ PLAIN = frozenset(  # what attention functions are told that changes nothing her
     ("cache", "dropout", "is_causal", "output_attentions", "position_ids", "scaling",
      "sliding_window", "use_cache")
 )  # fmt: skip
+
+Product = Callable[[Tensor, Tensor], Tensor]
 
 
 class Rows:
@@ -52,6 +54,7 @@ class Rows:
         self.index = torch.arange(rows, device=device)
         self._layers = [_RowLayer(self, layer, rows, room) for layer in cache.layers]
         self._cache = Cache(layers=self._layers)
+        self._product = _product_on(device, cache.layers[0].keys.dtype)
         self._attending: _RowLayer | None = None
         self._attended = 0
 
@@ -113,29 +116,26 @@ class Rows:
         from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
         name = self._body.attention
+        make_mask = self._masks_by(ALL_MASK_ATTENTION_FUNCTIONS[name])
         with (
-            replaced(ALL_MASK_ATTENTION_FUNCTIONS, name, self._make_mask),
+            replaced(ALL_MASK_ATTENTION_FUNCTIONS, name, make_mask),
             replaced(ALL_ATTENTION_FUNCTIONS, name, self._attend),
         ):
             yield
 
-    def _make_mask(
-        self, *, mask_function: Callable[..., Any], kv_length: int, use_vmap: bool, **settings: Any
-    ) -> Tensor:
-        """What each row's newest token may see (rows, 1, 1, keys), as the model's function says."""
-        from transformers.masking_utils import sdpa_mask
+    def _masks_by(self, make_mask: Callable[..., Any]) -> Callable[..., Tensor]:
+        """An entry of transformers' mask interface that asks about each row's newest token."""
 
-        depths = self.lengths[: self.count] + self.prefix
-        made: Tensor = sdpa_mask(
-            batch_size=self.count,
-            q_length=1,
-            kv_length=kv_length,
-            mask_function=lambda row, head, _, key: mask_function(row, head, depths[row], key),
-            allow_is_causal_skip=False,
-            use_vmap=use_vmap,
-            device=settings["device"],
-        )
-        return made
+        def make(*, mask_function: Callable[..., Any], **settings: Any) -> Tensor:
+            depths = self.lengths[: self.count] + self.prefix
+            settings |= {"attention_mask": None, "allow_is_causal_skip": False, "local_size": None}
+            made: Tensor = make_mask(
+                mask_function=lambda row, head, _, key: mask_function(row, head, depths[row], key),
+                **settings,
+            )
+            return made if made.dtype == torch.bool else made == 0
+
+        return make
 
     def _attend(
         self, _: Any, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, **settings: Any
@@ -153,9 +153,9 @@ class Rows:
         groups = keys.shape[1]
         scale = settings.get("scaling")
         asked = query.reshape(rows, groups, heads // groups, size)
-        scores = _product(asked, keys.transpose(-1, -2))
+        scores = self._product(asked, keys.transpose(-1, -2))
         if self.prefix:
-            scores = torch.cat([layer.prefix_scores(asked), scores], dim=-1)
+            scores = torch.cat([layer.prefix_scores(asked, self._product), scores], dim=-1)
         scores = scores * (size**-0.5 if scale is None else scale)
         scores = scores if cap is None else torch.tanh(scores / cap) * cap
         scores = scores.masked_fill(~mask, float("-inf"))
@@ -205,11 +205,11 @@ class _RowLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyp
         rows.attending(self)
         return self.keys[:count, :, :width], self.values[:count, :, :width]
 
-    def prefix_scores(self, asked: Tensor) -> Tensor:
+    def prefix_scores(self, asked: Tensor, product: Product) -> Tensor:
         """Products (rows, groups, heads of a group, prefix) of queries with the prefix's keys."""
         rows, groups, heads, size = asked.shape
         flat = asked.transpose(0, 1).reshape(groups, rows * heads, size)
-        found = _product(flat, self.prefix_keys.transpose(-1, -2))
+        found = product(flat, self.prefix_keys.transpose(-1, -2))
         return found.view(groups, rows, heads, -1).transpose(0, 1)
 
     def prefix_values_of(self, weights: Tensor) -> Tensor:
@@ -234,13 +234,17 @@ class _RowLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyp
     get_max_cache_shape = get_max_length  # its name in older versions of transformers
 
 
-def _product(left: Tensor, right: Tensor) -> Tensor:
-    """A batched product in float32, whatever its factors are."""
-    if left.dtype == torch.float32:
-        return left @ right
-    if not left.is_cuda:
-        return (left @ right).float()
-    batch = left.shape[:-2]
+def _product_on(device: torch.device, dtype: torch.dtype) -> Product:
+    """What multiplies batches of matrices into float32: without rounding where the device can."""
+    if dtype != torch.float32 and device.type == "cuda":
+        tried = torch.ones((1, 8, 8), dtype=dtype, device=device)
+        with suppress(TypeError, RuntimeError, NotImplementedError):
+            torch.bmm(tried, tried, out_dtype=torch.float32)
+            return _wide_product
+    return lambda left, right: (left @ right).float()
+
+
+def _wide_product(left: Tensor, right: Tensor) -> Tensor:
     found = torch.bmm(left.flatten(0, -3), right.flatten(0, -3), out_dtype=torch.float32)
-    shaped: Tensor = found.view(*batch, left.shape[-2], right.shape[-1])
+    shaped: Tensor = found.view(*left.shape[:-1], right.shape[-1])
     return shaped

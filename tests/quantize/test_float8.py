@@ -41,6 +41,10 @@ def test_each_row_has_a_scale_of_its_own_and_keeps_its_largest_value() -> None:
 def test_a_weight_is_rounded_once_for_both_directions() -> None:
     weights = random(32, 16), random(16, 16, seed=1) * 5
     scale = scale_of(*weights)
+    half = weights[0].bfloat16()
+    assert torch.equal(
+        weight_to_float8(half, scale).float(), weight_to_float8(half.float(), scale).float()
+    )
     least = float(weights[1].abs().max()) / LARGEST
     assert least <= float(scale) < 2 * least
     codes = weight_to_float8(weights[0], scale)

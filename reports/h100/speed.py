@@ -14,14 +14,14 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
-from bench import DQ, LLAMA, NF4, PHI, SMOL, Case, make_data, make_plan_of, random_model
+from bench import CKPT, DQ, LLAMA, NF4, PHI, SMOL, Case, make_data, make_plan_of, random_model
 from trials import each_in_a_process
 
 from harness.corpus.sequences import TrainingRows, make_training_rows
@@ -251,7 +251,57 @@ def products(sequences: list[Any], arguments: argparse.Namespace) -> Iterator[di
         empty()
 
 
+@contextmanager
+def apart() -> Iterator[None]:
+    """Without the kernels that compute activations and adapters' products together."""
+    import harness.train.together.linears as together_linears
+    from harness.train.stream import ops
+
+    before = ops.fused, together_linears.RIDING_TOKENS
+    ops.fused, together_linears.RIDING_TOKENS = (lambda _: False), 1 << 40  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        ops.fused, together_linears.RIDING_TOKENS = before  # type: ignore[assignment]
+
+
+WAYS = {
+    "phi_dq_8x2048": (Case(PHI, DQ, 8, 2048, PACKED, steps=SHORT), (True, False), 1),
+    "phi_fp8_8x2048": (Case(PHI, "qlora_nf4_fp8", 8, 2048, PACKED, steps=SHORT), (False,), 1),
+    "smol_bf16_8x512, eight": (TOGETHER["smol_bf16_8x512"], (True, False), MANY),
+    "llama_dq_4x2048": (Case(LLAMA, DQ, 4, 2048, PACKED, steps=SHORT), (True, False), 1),
+    "phi_lora_fp8_8x2048": (Case(PHI, "lora_fp8", 8, 2048, PACKED, steps=SHORT), (False,), 1),
+    "smol_nf4_packed_8x512": (TOGETHER["smol_nf4_packed_8x512"], (True, False), 1),
+    "smol_fp8_packed_8x512": (Case(SMOL, "qlora_nf4_fp8", 8, 512, PACKED, steps=60), (False,), 1),
+    "phi_ckpt_8x2048": (Case(PHI, DQ, 8, 2048, CKPT, steps=SHORT), (True, False), 1),
+}
+
+
+def ways(sequences: list[Any], arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Kernels apart and together, and products in float8: the same rows, one after another."""
+    from harness.train.stream import trial
+
+    if torch.cuda.is_available():
+        yield {"why_not_fused": trial.fused_failure(torch.bfloat16)}
+    for name, (full, how, count) in WAYS.items():
+        case = dataclasses.replace(full, steps=2 if arguments.tiny else min(full.steps, 60))
+        plan = make_plan_of(case, arguments.tiny)
+        rows = make_training_rows(sequences, plan.training)
+        for separate in how:
+            with apart() if separate else nullcontext():
+                try:
+                    found = many(plan, count, rows) if count > 1 else one(plan, case, rows)
+                except Exception as error:
+                    found = {"error": f"{type(error).__name__}: {error}"[:400]}
+            prediction = None if count > 1 else predict(plan)
+            predicted = prediction and prediction.by_phase["train"] / GIB
+            kernels = "apart" if separate else "together"
+            yield {"case": name, "kernels": kernels, **found, "predicted_gib": predicted}
+            empty()
+
+
 PARTS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
+    "ways": ways,
     "products": products,
     "together": together,
     "budget": budget,

@@ -126,7 +126,7 @@ class Decoder:
         ``scale`` is a float32 scalar on the device.
         """
         x = self._embed(batch.ids).to(self._dtype)
-        kept: list[Inside | None] = []
+        kept: list[Inside | Tensor | None] = []
         self._store.open(self._places, x)
         for index, block in enumerate(self.blocks):
             y, inside = block.forward(x, stream)
@@ -134,7 +134,7 @@ class Decoder:
             self._store.put(place, x)
             if between is not None and inside.middle is not None:
                 self._store.put(between, inside.middle)
-            kept.append(None if index < self._recomputed else inside)
+            kept.append(_last_low(block, inside) if index < self._recomputed else inside)
             del inside
             x = y
         loss, slope = self._head_loss(x, batch, scale)
@@ -144,7 +144,9 @@ class Decoder:
             place, between = self._place(index)
             middle = None if between is None else self._store.take(between)
             x = self._store.take(place)
-            saved = block.recompute(x, stream, middle) if saved is None else saved
+            if not isinstance(saved, Inside):
+                low, saved = saved, block.recompute(x, stream, middle)
+                saved.last_low = low
             slope = block.backward_(slope, x, saved, stream, further=index > 0)
             del x, middle, saved
         return loss
@@ -195,6 +197,11 @@ class Decoder:
             losses.append(ops.cross_entropy_(logits, targets, scale))
             slope[where] = logits @ weight
         return torch.cat(losses), slope
+
+
+def _last_low(block: Block, inside: Inside) -> Tensor | None:
+    """What a recomputed layer keeps: little, and without it two products would be apart."""
+    return inside.last_low if block.linears[-1].fused else None
 
 
 def _check_kernels(dtype: torch.dtype, rotary: Any) -> None:

@@ -13,6 +13,8 @@ from harness.train.stream import ops
 
 # Up to this summed rank the adapters ride along in the frozen product (see Linears).
 RIDING_RANK = 128
+# Up to this rank an adapter's products are computed with the activation that it reads.
+FUSED_RANK = 64
 
 
 class UnsupportedLayer(Exception):  # noqa: N818 - a condition, found out at planning
@@ -33,6 +35,7 @@ class Linears:
     """
 
     rides: ClassVar[bool] = True  # whether adapters may ride along
+    fuses: ClassVar[bool] = True  # whether products may be computed with the activation they read
 
     def __init__(
         self, layers: Sequence[nn.Module], dtype: torch.dtype, *, wide: bool = False
@@ -50,6 +53,7 @@ class Linears:
         self.inputs = int(self._bases[0].in_features)
         self.ranks = [0 if adapter is None else adapter.rank for adapter in self._adapters]
         self.rank = sum(self.ranks)
+        self._wide = wide
         rides = self.rides and wide and self.rank <= RIDING_RANK and self.rank % 8 == 0
         self.riders = self.rank if rides else 0
         self._schemes = [scheme for base in self._bases if (scheme := scheme_of(base))]
@@ -121,6 +125,11 @@ class Linears:
         return torch.zeros(shape, dtype=self._dtype, device=like.device)
 
     @property
+    def tall(self) -> Tensor:
+        """B of every adapter, scaled, in the dtype of products: (sum of widths, sum of ranks)."""
+        return self._b_wide
+
+    @property
     def trained(self) -> list[nn.Parameter]:
         """The adapters' parameters."""
         return [parameter for adapter in self._found for parameter in (adapter.a, adapter.b)]
@@ -142,26 +151,56 @@ class Linears:
         whole = like.new_empty((like.shape[0], self.inputs + self.riders))
         return whole, whole[:, : self.inputs]
 
-    def forward(self, h: Tensor, onto: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    @property
+    def fused(self) -> bool:
+        """Whether kernels compute the adapter's products with what stands beside them."""
+        fits = self.fuses and 0 < self.rank <= FUSED_RANK and len(self._bases) == 1
+        return fits and ops.fused(self._a)
+
+    def activate(self, x: Tensor, *, gated: bool) -> tuple[Tensor, Tensor | None]:
+        """The input of this layer, an activation of ``x``, and its product h Aᵀ."""
+        if self.fused:
+            return ops.activate(x, self._a, gated=gated)
+        h = ops.silu_mul(x) if gated else ops.gelu(x)
+        return h, self.low(h)
+
+    def activate_back_(
+        self, x: Tensor, slopes: tuple[Tensor, Tensor | None], low: Tensor | None, *, gated: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Turn ``x`` into its gradient; return the activation and h Aᵀ for `collect`.
+
+        ``slopes`` are what `backward` gave, of which the first is used up; ``low`` is h Aᵀ, where
+        it is known. No activation is returned where A has its gradient already.
+        """
+        slope, low_slope = slopes
+        if self.fused and low is not None and low_slope is not None:
+            self._a_grad.add_(ops.activate_back_(x, slope, low_slope, gated=gated))
+            return None, low
+        (ops.silu_mul_back_ if gated else ops.gelu_back_)(x, slope)
+        return slope, self.low(slope) if low is None else low
+
+    def forward(
+        self, h: Tensor, onto: Tensor | None = None, low: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """The output (added in place to ``onto``, which holds the bias) and h Aᵀ for `collect`.
 
-        ``h`` comes from `room` where the layer has riders.
+        ``h`` comes from `room` where the layer has riders; ``low`` is h Aᵀ, where it is known.
         """
-        low: Tensor | None = None
         if self.riders:
             torch.mm(h[:, : self.inputs], self._a.t(), out=h[:, self.inputs :])
             low = h[:, self.inputs :].contiguous()
-        out = self._frozen(h, onto)
-        if not self.riders:
-            low = self.low(h)
-        if low is not None and not self.riders:
+        out = self.frozen(h, onto)
+        if self.riders:
+            return out, low
+        low = self.low(h) if low is None else low
+        if low is not None:
             for b, (part, of_low) in zip(self._b, self._pairs(out, low), strict=True):
                 if b is not None:
                     part.addmm_(of_low, b.t())
         return out, low
 
-    def _frozen(self, h: Tensor, onto: Tensor | None) -> Tensor:
-        """The product with the frozen weights, and the bias; in place in ``onto``, if given."""
+    def frozen(self, h: Tensor, onto: Tensor | None = None) -> Tensor:
+        """The product with the frozen weights, and the bias; added to ``onto``, which has it."""
         weight = self.weight().t()
         if onto is not None:
             return onto.addmm_(h, weight)
@@ -210,14 +249,14 @@ class Linears:
         return spread
 
     def collect(
-        self, slope: Tensor, h: Tensor, low: Tensor | None, low_slope: Tensor | None
+        self, slope: Tensor, h: Tensor | None, low: Tensor | None, low_slope: Tensor | None
     ) -> None:
-        """Add this micro-batch's share to the adapters' gradients."""
+        """Add this micro-batch's share to the adapters' gradients; no ``h``: A has its own."""
         if low is None or low_slope is None:
             return
-        if self._a_grad.dtype == h.dtype:
+        if h is not None and self._a_grad.dtype == h.dtype:
             self._a_grad.addmm_(low_slope.t(), h)
-        else:
+        elif h is not None:
             self._a_grad.add_(low_slope.t() @ h)
         product = slope.t() @ low  # blocks off the diagonal are left unused
         for adapter, block in zip(self._adapters, self._blocks(product), strict=True):
@@ -241,6 +280,35 @@ class _Adapter:
     def __init__(self, a: nn.Parameter, b: nn.Parameter, scale: float) -> None:
         self.a, self.b, self.scale = a, b, scale
         self.rank = int(a.shape[0])
+
+
+def sum_of(
+    parts: Sequence[tuple[Linears, Tensor, Tensor | None]], other: Tensor
+) -> tuple[Tensor, list[Tensor | None]]:
+    """The sum of the outputs of layers and of ``other``, and h Aᵀ of each.
+
+    ``parts`` are layers, the input h of each, and its h Aᵀ where it is known. The first of them
+    has the biases of all.
+    """
+    together = all(layer.fused for layer, *_ in parts)
+    out: Tensor | None = None
+    lows: list[Tensor | None] = []
+    for layer, h, known in parts:
+        if together:
+            out, low = layer.frozen(h, out), layer.low(h) if known is None else known
+        else:
+            out, low = layer.forward(h, out, known)
+        lows.append(low)
+    assert out is not None  # noqa: S101
+    if not together:
+        return out.add_(other), lows
+    low, b = _side_by_side(lows), _side_by_side([layer.tall for layer, *_ in parts])
+    return ops.add_low_(out, low, b, other), lows
+
+
+def _side_by_side(parts: Sequence[Tensor | None]) -> Tensor:
+    known = [part for part in parts if part is not None]
+    return known[0] if len(known) == 1 else torch.cat(known, dim=-1)
 
 
 def refresh(groups: Sequence[Linears]) -> None:

@@ -366,8 +366,10 @@ def fused(tiny: bool) -> Iterator[Found]:
     from harness.train.stream import fused as kernels
 
     tokens, rank = (256, 16) if tiny else (TOKENS, 16)
-    for name, inner, beside, gated in (("phi", 10240, 7680, False), ("llama", 8192, 0, True)):
-        inner, beside = (256, 64 if beside else 0) if tiny else (inner, beside)
+    sizes = (("phi", 10240, 7680, False), ("llama", 8192, 0, True))
+    if tiny:
+        sizes = (("phi", 256, 64, False), ("llama", 256, 0, True))
+    for name, inner, beside, gated in sizes:
         wide = random(tokens, beside + inner * (2 if gated else 1))
         x = wide[:, beside:]
         a, low_slope = random(rank, inner, scale=0.02), random(tokens, rank)

@@ -136,6 +136,7 @@ CASES = {
 
 def make_plan_of(case: Case, tiny: bool) -> Plan:
     """The case as a plan of suite phi2_speed."""
+    case = dataclasses.replace(case, rows=2, length=128) if tiny else case
     suite = load_suite(
         "phi2_speed",
         {
@@ -406,7 +407,12 @@ def run_peers(names: list[str], arguments: argparse.Namespace) -> Iterator[tuple
         gc.collect()
         torch.cuda.empty_cache() if torch.cuda.is_available() else None
         for peer in dict.fromkeys(CASES[name].peer for name in chosen):
-            of_shape = {CASES[name].shape: name for name in chosen if CASES[name].peer == peer}
+            small = {"rows": 2, "length": 64} if arguments.tiny else {}
+            of_shape = {
+                dataclasses.replace(CASES[name], **small).shape: name
+                for name in chosen
+                if CASES[name].peer == peer
+            }
             site = sites.get(str(peer))
             seconds = arguments.peer_seconds
             for row in peers.measure(str(peer), Path(folder), list(of_shape), site, seconds):

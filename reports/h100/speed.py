@@ -251,34 +251,47 @@ def products(sequences: list[Any], arguments: argparse.Namespace) -> Iterator[di
         empty()
 
 
-@contextmanager
-def apart() -> Iterator[None]:
-    """Without the kernels that compute activations and adapters' products together."""
-    import harness.train.together.linears as together_linears
-    from harness.train.stream import ops
+def copied_one_by_one(groups: Any) -> None:
+    """The adapters' present values as they were taken before: all by one list."""
+    copies = [copy for group in groups if group.rank for copy in group.copies]
+    targets, sources, scales = (list(column) for column in zip(*copies, strict=True))
+    torch._foreach_copy_(targets, torch._foreach_mul(sources, scales))
 
-    before = ops.fused, together_linears.RIDING_TOKENS
-    ops.fused, together_linears.RIDING_TOKENS = (lambda _: False), 1 << 40  # type: ignore[assignment]
+
+@contextmanager
+def kernels_of(way: str) -> Iterator[None]:
+    """``before``: neither; ``fused``: activations with adapters' products; ``drafts``; ``both``."""
+    import harness.train.together.linears as together_linears
+    from harness.train.stream import decoder, drafts, ops
+
+    before = ops.fused, together_linears.RIDING_TOKENS, drafts.LARGEST_BYTES, decoder.refresh
+    if way in {"before", "drafts"}:
+        ops.fused, together_linears.RIDING_TOKENS = (lambda _: False), 1 << 40  # type: ignore
+    if way in {"before", "fused"}:
+        drafts.LARGEST_BYTES, decoder.refresh = -1, copied_one_by_one
     try:
         yield
     finally:
-        ops.fused, together_linears.RIDING_TOKENS = before  # type: ignore[assignment]
+        ops.fused, together_linears.RIDING_TOKENS, drafts.LARGEST_BYTES, decoder.refresh = before
 
 
+FUSED, SMALL = ("before", "fused"), ("before", "drafts", "fused", "both")
 WAYS = {
-    "phi_dq_8x2048": (Case(PHI, DQ, 8, 2048, PACKED, steps=SHORT), (True, False), 1),
-    "phi_fp8_8x2048": (Case(PHI, "qlora_nf4_fp8", 8, 2048, PACKED, steps=SHORT), (False,), 1),
-    "smol_bf16_8x512, eight": (TOGETHER["smol_bf16_8x512"], (True, False), MANY),
-    "llama_dq_4x2048": (Case(LLAMA, DQ, 4, 2048, PACKED, steps=SHORT), (True, False), 1),
-    "phi_lora_fp8_8x2048": (Case(PHI, "lora_fp8", 8, 2048, PACKED, steps=SHORT), (False,), 1),
-    "smol_nf4_packed_8x512": (TOGETHER["smol_nf4_packed_8x512"], (True, False), 1),
-    "smol_fp8_packed_8x512": (Case(SMOL, "qlora_nf4_fp8", 8, 512, PACKED, steps=60), (False,), 1),
-    "phi_ckpt_8x2048": (Case(PHI, DQ, 8, 2048, CKPT, steps=SHORT), (True, False), 1),
+    "phi_dq_8x2048": (Case(PHI, DQ, 8, 2048, PACKED, steps=SHORT), FUSED, 1),
+    "phi_fp8_8x2048": (Case(PHI, "qlora_nf4_fp8", 8, 2048, PACKED, steps=SHORT), FUSED, 1),
+    "smol_bf16_8x512, eight": (TOGETHER["smol_bf16_8x512"], FUSED, MANY),
+    "smol_nf4_packed_8x512": (TOGETHER["smol_nf4_packed_8x512"], SMALL, 1),
+    "llama_dq_4x2048": (Case(LLAMA, DQ, 4, 2048, PACKED, steps=SHORT), FUSED, 1),
+    "phi_lora_fp8_8x2048": (Case(PHI, "lora_fp8", 8, 2048, PACKED, steps=SHORT), ("fused",), 1),
+    "smol_nf4_8x512": (TOGETHER["smol_nf4_8x512"], SMALL, 1),
+    "smol_bf16_packed_8x512": (Case(SMOL, "lora_bf16", 8, 512, PACKED, steps=60), SMALL, 1),
+    "smol_fp8_packed_8x512": (Case(SMOL, "qlora_nf4_fp8", 8, 512, PACKED, steps=60), ("both",), 1),
+    "phi_ckpt_8x2048": (Case(PHI, DQ, 8, 2048, CKPT, steps=SHORT), FUSED, 1),
 }
 
 
 def ways(sequences: list[Any], arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Kernels apart and together, and products in float8: the same rows, one after another."""
+    """Kernels before and now, and products in float8: the same rows, one after another."""
     from harness.train.stream import trial
 
     if torch.cuda.is_available():
@@ -287,16 +300,15 @@ def ways(sequences: list[Any], arguments: argparse.Namespace) -> Iterator[dict[s
         case = dataclasses.replace(full, steps=2 if arguments.tiny else min(full.steps, 60))
         plan = make_plan_of(case, arguments.tiny)
         rows = make_training_rows(sequences, plan.training)
-        for separate in how:
-            with apart() if separate else nullcontext():
+        for way in how:
+            with kernels_of(way):
                 try:
                     found = many(plan, count, rows) if count > 1 else one(plan, case, rows)
                 except Exception as error:
                     found = {"error": f"{type(error).__name__}: {error}"[:400]}
             prediction = None if count > 1 else predict(plan)
             predicted = prediction and prediction.by_phase["train"] / GIB
-            kernels = "apart" if separate else "together"
-            yield {"case": name, "kernels": kernels, **found, "predicted_gib": predicted}
+            yield {"case": name, "kernels": way, **found, "predicted_gib": predicted}
             empty()
 
 

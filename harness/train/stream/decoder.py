@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from harness.train.collate import StreamBatch, StreamSize, make_stream_batch
 from harness.train.stream import ops
 from harness.train.stream.blocks import ACTIVATIONS, Block, Inside, frozen_norm, make_blocks
+from harness.train.stream.drafts import make_drafts
 from harness.train.stream.footprint import logit_chunk
 from harness.train.stream.linears import Linears, UnsupportedLayer, refresh
 from harness.train.stream.ops import Stream
@@ -67,6 +68,7 @@ class Decoder:
         self._dtype = dtype
         self.blocks: list[Block] = make_blocks(body.layers, dtype, self.linears)
         self._check_all_taken(model)
+        self._drafts = make_drafts(self._groups, dtype)
         self._recomputed = 0 if kept is None else max(0, len(self.blocks) - kept)
         # On the device it would be one more tensor a layer; on the host there is room.
         self._keeps_between = offload and all(block.has_middle for block in self.blocks)
@@ -96,11 +98,17 @@ class Decoder:
 
     def refresh(self) -> None:
         """Take the adapters' present values. Call after every optimizer step."""
-        refresh([group for block in self.blocks for group in block.linears])
+        refresh(self._groups)
+
+    @property
+    def _groups(self) -> list[Linears]:
+        return [group for block in self.blocks for group in block.linears]
 
     def join_gradients(self) -> Tensor:
         """Keep all gradients in one tensor from now on, and return it: zero, one dimension."""
-        groups = [group for block in self.blocks for group in block.linears if group.trained]
+        if self._drafts is not None:
+            return self._drafts.gradients
+        groups = [group for group in self._groups if group.trained]
         sizes = [group.gradient_size for group in groups]
         flat = groups[0].trained[0].new_zeros(sum(sizes), requires_grad=False)
         for group, part in zip(groups, torch.split(flat, sizes), strict=True):
@@ -149,6 +157,8 @@ class Decoder:
                 saved.last_low = low
             slope = block.backward_(slope, x, saved, stream, further=index > 0)
             del x, middle, saved
+        if self._drafts is not None:
+            self._drafts.add_up()
         return loss
 
     @property

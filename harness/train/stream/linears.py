@@ -36,6 +36,7 @@ class Linears:
 
     rides: ClassVar[bool] = True  # whether adapters may ride along
     fuses: ClassVar[bool] = True  # whether products may be computed with the activation they read
+    drafts: ClassVar[bool] = True  # whether gradients may be written to drafts first
 
     def __init__(
         self, layers: Sequence[nn.Module], dtype: torch.dtype, *, wide: bool = False
@@ -61,6 +62,7 @@ class Linears:
             raise UnsupportedLayer("quantized and unquantized layers side by side")
         self._dense = None if self._schemes else self._join_dense()
         self.bias = self._join_biases()
+        self.draft: tuple[Tensor, Tensor] | None = None
         self._make_room()
 
     def _join_dense(self) -> Tensor:
@@ -110,13 +112,30 @@ class Linears:
         """Keep the adapters' gradients in ``flat`` (gradient_size), each A's side by side."""
         sizes = [self.rank * self.inputs, *(adapter.b.numel() for adapter in self._found)]
         first, *others = torch.split(flat, sizes)
-        self._a_grad = first.view(self.rank, self.inputs)
+        tall = [part.view_as(one.b) for part, one in zip(others, self._found, strict=True)]
+        self.keep_gradients(first.view(self.rank, self.inputs), tall)
+
+    def keep_gradients(self, a: Tensor, b: Sequence[Tensor]) -> None:
+        """Keep the adapters' gradients in ``a`` (sum of ranks, inputs) and ``b``, one of each."""
+        self._a_grad = a
         ranks = [adapter.rank for adapter in self._found]
-        for adapter, grad, part in zip(
-            self._found, torch.split(self._a_grad, ranks), others, strict=True
-        ):
-            adapter.a.grad = grad
-            adapter.b.grad = part.view_as(adapter.b)
+        for adapter, grad, part in zip(self._found, torch.split(a, ranks), b, strict=True):
+            adapter.a.grad, adapter.b.grad = grad, part
+
+    @property
+    def scales(self) -> list[float | None]:
+        """The scale of each layer's adapter; None without one."""
+        return [None if adapter is None else adapter.scale for adapter in self._adapters]
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """What groups have in common whose gradients have the same shapes and scales."""
+        return self.inputs, tuple(self.widths), tuple(self.ranks), tuple(self.scales)
+
+    @property
+    def draft_size(self) -> int:
+        """Elements of the products that the gradients of a micro-batch are read off."""
+        return self.rank * (self.inputs + sum(self.widths))
 
     def _room_for_b(self, like: Tensor) -> Tensor:
         if self.riders and self._dense is not None:
@@ -217,7 +236,7 @@ class Linears:
         if self.riders and further:
             both = slope @ self.weight()
             out, riding = both[:, : self.inputs], both[:, self.inputs :]
-            return out.addmm_(riding, self._a), riding.contiguous()
+            return out.addmm_(riding, self._a), riding
         low_slope = self._spread(slope) if self.rank else None
         if not further:
             return slope[:0], low_slope
@@ -253,6 +272,11 @@ class Linears:
     ) -> None:
         """Add this micro-batch's share to the adapters' gradients; no ``h``: A has its own."""
         if low is None or low_slope is None:
+            return
+        if self.draft is not None:
+            if h is not None:
+                torch.mm(low_slope.t(), h, out=self.draft[0])
+            torch.mm(slope.t(), low, out=self.draft[1])
             return
         if h is not None and self._a_grad.dtype == h.dtype:
             self._a_grad.addmm_(low_slope.t(), h)
@@ -314,10 +338,11 @@ def _side_by_side(parts: Sequence[Tensor | None]) -> Tensor:
 def refresh(groups: Sequence[Linears]) -> None:
     """Take the adapters' present values, scaled and in the dtype of the products."""
     copies = [copy for group in groups if group.rank for copy in group.copies]
-    if not copies:
-        return
-    targets, sources, scales = (list(column) for column in zip(*copies, strict=True))
-    torch._foreach_copy_(targets, torch._foreach_mul(sources, scales))  # noqa: SLF001
+    for alike in (True, False):  # tensors that lie alike are copied by few kernels
+        chosen = [one for one in copies if (one[0].stride() == one[1].stride()) is alike]
+        if chosen:
+            targets, sources, scales = (list(column) for column in zip(*chosen, strict=True))
+            torch._foreach_copy_(targets, torch._foreach_mul(sources, scales))  # noqa: SLF001
 
 
 def _base_layer(layer: Any) -> Any:

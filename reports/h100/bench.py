@@ -361,7 +361,7 @@ def run_case(name: str, case: Case, sequences: list[Any], arguments: Any) -> dic
     else:
         rows = full_rows(plan) if case.full_rows else make_training_rows(sequences, plan.training)
         found = run_ours(plan, model, rows, None)
-        found["fill"] = round(rows.fill, 4)
+        found["fill"] = round(rows.tokens / (len(rows.rows) * rows.sequence_length), 4)
     if cuda:
         found["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
         found["reserved_gib"] = torch.cuda.max_memory_reserved() / 2**30

@@ -384,10 +384,12 @@ def save_model(case: Case, folder: Path, arguments: argparse.Namespace) -> None:
     from transformers import AutoModelForCausalLM
 
     plan = make_plan_of(case, arguments.tiny)
+    config = transformers_config(plan.model)
+    config.save_pretrained(folder)
+    if case.peer == "litgpt":  # it makes its own weights
+        return
     with torch.device(plan.device.kind):
-        model = AutoModelForCausalLM.from_config(
-            transformers_config(plan.model), dtype=torch.bfloat16
-        )
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder)
     for file in Path(arguments.tokenizer).iterdir():
         if file.name.startswith(
@@ -403,10 +405,11 @@ def run_peers(names: list[str], arguments: argparse.Namespace) -> Iterator[tuple
     if not chosen:
         return
     with tempfile.TemporaryDirectory() as folder:
-        save_model(CASES[chosen[0]], Path(folder), arguments)
-        gc.collect()
-        torch.cuda.empty_cache() if torch.cuda.is_available() else None
         for peer in dict.fromkeys(CASES[name].peer for name in chosen):
+            first = next(CASES[name] for name in chosen if CASES[name].peer == peer)
+            save_model(first, Path(folder), arguments)
+            gc.collect()
+            torch.cuda.empty_cache() if torch.cuda.is_available() else None
             small = {"rows": 2, "length": 64} if arguments.tiny else {}
             of_shape = {
                 dataclasses.replace(CASES[name], **small).shape: name
@@ -433,7 +436,9 @@ def main() -> None:
     parser.add_argument("--peer-seconds", type=float, default=300.0, help="for each peer")
     parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()
-    sequences = make_data(arguments)
+    names = arguments.cases.split(",")
+    needed = any(not (CASES[name].peer or CASES[name].full_rows) for name in names)
+    sequences = make_data(arguments) if needed else []
     sizes = sorted(len(s.input_ids) for s in sequences)
     out: dict[str, Any] = {
         "versions": {
@@ -441,7 +446,8 @@ def main() -> None:
             for name in ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
         },
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "corpus": {
+        "corpus": sizes
+        and {
             "conversations": len(sizes),
             "mean_tokens": sum(sizes) / len(sizes),
             "p50": sizes[len(sizes) // 2],
@@ -451,7 +457,6 @@ def main() -> None:
         "cases": {},
     }
     print(json.dumps({k: out[k] for k in ("versions", "gpu", "corpus")}))
-    names = arguments.cases.split(",")
     for name in names:
         if CASES[name].peer:
             continue

@@ -373,7 +373,7 @@ def main() -> None:
     parser.add_argument("peer", choices=PEERS)
     parser.add_argument("--model", required=True, help="folder of the model, for Unsloth to load")
     parser.add_argument("--shapes", required=True)
-    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=11)
     arguments = parser.parse_args()
     started = time.perf_counter()
     peer = PEERS[arguments.peer](arguments.model)

@@ -282,7 +282,7 @@ WAYS = {
     "smol_bf16_8x512, eight": (TOGETHER["smol_bf16_8x512"], FUSED, MANY),
     "smol_nf4_packed_8x512": (TOGETHER["smol_nf4_packed_8x512"], SMALL, 1),
     "llama_dq_4x2048": (Case(LLAMA, DQ, 4, 2048, PACKED, steps=SHORT), FUSED, 1),
-    "phi_lora_fp8_8x2048": (Case(PHI, "lora_fp8", 8, 2048, PACKED, steps=SHORT), ("fused",), 1),
+    "phi_lora_fp8_8x2048": (Case(PHI, "lora_fp8", 8, 2048, PACKED, steps=SHORT), FUSED, 1),
     "smol_nf4_8x512": (TOGETHER["smol_nf4_8x512"], SMALL, 1),
     "smol_bf16_packed_8x512": (Case(SMOL, "lora_bf16", 8, 512, PACKED, steps=60), SMALL, 1),
     "smol_fp8_packed_8x512": (Case(SMOL, "qlora_nf4_fp8", 8, 512, PACKED, steps=60), ("both",), 1),
@@ -294,13 +294,14 @@ def ways(sequences: list[Any], arguments: argparse.Namespace) -> Iterator[dict[s
     """Kernels before and now, and products in float8: the same rows, one after another."""
     from harness.train.stream import trial
 
-    if torch.cuda.is_available():
+    chosen = arguments.ways.split(",")
+    if torch.cuda.is_available() and "fused" in chosen:
         yield {"why_not_fused": trial.fused_failure(torch.bfloat16)}
     for name, (full, how, count) in WAYS.items():
         case = dataclasses.replace(full, steps=2 if arguments.tiny else min(full.steps, 60))
         plan = make_plan_of(case, arguments.tiny)
         rows = make_training_rows(sequences, plan.training)
-        for way in how:
+        for way in (way for way in how if way in chosen):
             with kernels_of(way):
                 try:
                     found = many(plan, count, rows) if count > 1 else one(plan, case, rows)
@@ -329,13 +330,14 @@ def main() -> None:
     parser.add_argument("--tokenizer", required=True)
     parser.add_argument("--parts", default="products,together,budget")
     parser.add_argument("--cases", default="")
+    parser.add_argument("--ways", default=",".join(SMALL), help="of the kernels, for part ways")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--brief", action="store_true", help="fewer rows of a part")
     parser.add_argument("--seconds", type=float, default=3600.0, help="begin nothing after that")
     arguments = parser.parse_args()
     parts = arguments.parts.split(",")
     if len(parts) > 1:
-        names = ("data", "tokenizer", "cases")
+        names = ("data", "tokenizer", "cases", "ways")
         more = [f"--{name}={getattr(arguments, name)}" for name in names]
         more += [f"--{name}" for name in ("tiny", "brief") if getattr(arguments, name)]
         each_in_a_process(__file__, parts, more, arguments.seconds)

@@ -264,15 +264,15 @@ def kernels_of(way: str) -> Iterator[None]:
     import harness.train.together.linears as together_linears
     from harness.train.stream import decoder, drafts, ops
 
-    before = ops.fused, together_linears.RIDING_TOKENS, drafts.LARGEST_BYTES, decoder.refresh
+    before = ops.fused, together_linears.RIDING_TOKENS, drafts.DRAFT_BYTES, decoder.refresh
     if way in {"before", "drafts"}:
         ops.fused, together_linears.RIDING_TOKENS = (lambda _: False), 1 << 40  # type: ignore
     if way in {"before", "fused"}:
-        drafts.LARGEST_BYTES, decoder.refresh = -1, copied_one_by_one
+        drafts.DRAFT_BYTES, decoder.refresh = -1, copied_one_by_one
     try:
         yield
     finally:
-        ops.fused, together_linears.RIDING_TOKENS, drafts.LARGEST_BYTES, decoder.refresh = before
+        ops.fused, together_linears.RIDING_TOKENS, drafts.DRAFT_BYTES, decoder.refresh = before
 
 
 FUSED, SMALL = ("before", "fused"), ("before", "drafts", "fused", "both")

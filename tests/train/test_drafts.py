@@ -19,8 +19,8 @@ def test_they_are_the_gradients_that_are_added_layer_by_layer(
     monkeypatch: pytest.MonkeyPatch, family: str, lora: dict[str, object]
 ) -> None:
     found = []
-    for most in (drafts.LARGEST_BYTES, 0):
-        monkeypatch.setattr(drafts, "LARGEST_BYTES", most)
+    for most in (drafts.DRAFT_BYTES, 0):
+        monkeypatch.setattr(drafts, "DRAFT_BYTES", most)
         model = tiny_model(family, **lora).eval()
         decoder = Decoder(model, torch.float32)
         decoder.refresh()

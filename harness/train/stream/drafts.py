@@ -12,17 +12,15 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from harness.train.stream.footprint import DRAFT_BYTES
 from harness.train.stream.linears import Linears
-
-# Where a step is bound by its many small kernels, the adapters are small too.
-LARGEST_BYTES = 1 << 25
 
 
 def make_drafts(groups: Sequence[Linears], dtype: torch.dtype) -> Drafts | None:
     """Drafts for ``groups``; None where they have none or would take much memory."""
     takers = [group for group in groups if group.rank and group.drafts]
     size = sum(group.draft_size for group in takers) * dtype.itemsize
-    return Drafts(takers, dtype) if takers and size <= LARGEST_BYTES else None
+    return Drafts(takers, dtype) if takers and size <= DRAFT_BYTES else None
 
 
 class Drafts:

@@ -6,7 +6,7 @@ import ast
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -114,8 +114,13 @@ def settings() -> dict[str, str]:
     Only the first call looks, since libraries set some of their own later. A value that could be
     a path is replaced by a digest of it: whether two are alike is all that matters.
     """
-    names = [n for n in os.environ if SETTING.fullmatch(n) and not NO_SETTING.fullmatch(n)]
-    return {name: _shown(os.environ[name]) for name in sorted(names)}
+    return settings_of(os.environ)
+
+
+def settings_of(environment: Mapping[str, str]) -> dict[str, str]:
+    """Those of its variables that change results or costs; see `settings`."""
+    names = [n for n in environment if SETTING.fullmatch(n) and not NO_SETTING.fullmatch(n)]
+    return {name: _shown(environment[name]) for name in sorted(names)}
 
 
 def _shown(value: str) -> str:

@@ -93,6 +93,10 @@ def run(
     trust_remote_code: TrustOption = False,
 ) -> None:
     """Train and score variants, then write the comparative report."""
+    from harness.runs.early_start import early_start
+
+    if executor == "local" and devices <= 1:
+        early_start().begin()
     from harness.records.store import RunStore
     from harness.runs.options import RunOptions
     from harness.trackers.choose import make_trackers
@@ -115,7 +119,10 @@ def run(
     plans = resolve(request, runner.device(device.value))
     check_devices(plans)
     check_plans(plans)
-    check_run(to_be_run(plans, store, options), reports)
+    wanted = to_be_run(plans, store, options)
+    if not wanted:
+        early_start().close()
+    check_run(wanted, reports)
     trackers = make_trackers(track, reports)
     if changes := said_changes(plans[0]):
         say(changes)

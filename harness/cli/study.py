@@ -41,6 +41,7 @@ from harness.cli.study_tables import (
 )
 from harness.cli.tracking import TrackOption, keep_report
 from harness.errors import UserError
+from harness.spec.device import Device, detect_device
 
 if TYPE_CHECKING:
     from harness.records.store import RunStore
@@ -52,6 +53,9 @@ if TYPE_CHECKING:
     from harness.studies.open import OpenStudy
     from harness.studies.status import StudyStatus
     from harness.trackers.tracker import Tracker
+
+
+NO_MORE = "To make runs here, leave out --publish and --status."
 
 
 def study(
@@ -123,6 +127,7 @@ def study(
     from harness.trackers.choose import make_trackers
 
     decides = bool(drop or add or more_seeds)
+    looks = decides or status or publish is not None
     _refuse_with_look(plan=plan, status=status, decides=decides, publish=publish)
     part = _parse_shard(shard)
     spending = _parse_budget(budget)
@@ -136,13 +141,18 @@ def study(
         study=name, settings=tuple(settings), suite=suite, tasks=tasks, called=called
     )
     request = study_as_asked(typed, reports)
-    opened = open_study(request, runner.device(device.value), reports, spending)
+    here = _device(runner, device, looks=looks)
+    opened = open_study(request, here, reports, spending)
     trackers = make_trackers(track, reports)
     found = StudyStatus(opened, "" if plan else store, mix_versions=mix_versions)
+    elsewhere = looks and not plan and found.look_where_it_ran(device.value)
+    opened = found.opened
+    if elsewhere:
+        say(f"These runs were made on {opened.device.name}; this one is {here.name}. {NO_MORE}")
     if decides:
         found.steer(drop, add, more_seeds)
         say("noted; a command that is running this study follows it from its next run on")
-    elif not (plan or status):
+    elif not (plan or status or elsewhere):
         _run(found, runner, part, trackers)
     agenda = found.agenda()
     if plan:
@@ -153,6 +163,8 @@ def study(
     page = _show(opened, agenda)
     keep_report(trackers, opened.study.name, page)
     if publish is not None:
+        if elsewhere and agenda.jobs:
+            say(f"{len(agenda.jobs)} runs are missing, which only such a device can add")
         say(f"published: {opened.publish(agenda, publish)}")
 
 
@@ -168,6 +180,16 @@ def _refuse_with_look(*, plan: bool, status: bool, decides: bool, publish: Path 
             f"--publish does not go with {'--plan' if plan else '--status'}, which only shows",
             hint="leave out one of them",
         )
+
+
+def _device(runner: Executor, kind: DeviceKind, *, looks: bool) -> Device:
+    """The device for new runs; who only ``looks`` at runs needs none of the kind."""
+    try:
+        return runner.device(kind.value)
+    except UserError:
+        if not looks:
+            raise
+        return detect_device("cpu")
 
 
 def _store(reports: Path) -> RunStore:
@@ -223,14 +245,17 @@ def _run(status: StudyStatus, executor: Executor, shard: Shard, trackers: list[T
         say(_round_line(agenda))
         return [Board(out), Notices(opened.findings.store), *shared, *trackers]
 
-    if status.before_running().jobs:
+    agenda = status.before_running()
+    if not agenda.settled and (others := opened.other_devices()):
+        say(f"Runs of this study on {', '.join(others)} are not compared with those made here.")
+    if agenda.jobs:
         plans = [arm.plan for arm in opened.comparison().arms]
         check_plans(plans)
         check_run(plans, opened.reports)
         opened.keep_request()
     try:
         with closing(warm_start()):
-            driver = Driver(status.before_running, opened.findings, executor, listeners, say)
+            driver = Driver(status.next_round, opened.findings, executor, listeners, say)
             driver.drive(shard, opened.study.together)
     except KeyboardInterrupt:
         say(f"interim page: {opened.write_page(opened.agenda())}")

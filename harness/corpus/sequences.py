@@ -64,14 +64,15 @@ def make_training_rows(sequences: Iterable[TokenSequence], training: Training) -
     Overflow ``cut`` keeps the first whole turns, or, where not even the first reply fits, the
     first tokens; ``drop`` leaves the conversation out; ``window`` takes it apart into windows
     that overlap by one token, so that every assistant token is predicted once. A piece without
-    an assistant token to learn is left out and counted.
+    an assistant token to learn is left out and counted, also where ``training.loss_on`` is
+    "everything": what is learned changes the labels and never the rows.
     """
     limit = training.sequence_length
     pieces: list[tuple[IntArray, IntArray]] = []
     pieces_of: list[range] = []
     truncated = dropped = cut = cut_replies = 0
     for sequence in sequences:
-        kept, lost = _fit(sequence, limit, training.overflow)
+        kept, lost = _fit(sequence, training)
         truncated += lost
         dropped += not kept
         pieces_of.append(range(len(pieces), len(pieces) + len(kept)))
@@ -95,10 +96,11 @@ def _ends_turn(mask: BoolArray, end: int) -> bool:
 
 
 def _fit(
-    sequence: TokenSequence, limit: int, overflow: str
+    sequence: TokenSequence, training: Training
 ) -> tuple[list[tuple[IntArray, IntArray]], int]:
     """The (ids, labels) pieces of a sequence and how many of its tokens are in none of them."""
     ids, mask = sequence.input_ids, sequence.loss_mask
+    limit, overflow = training.sequence_length, training.overflow
     if len(ids) <= limit:
         spans = [(0, len(ids))]
     elif overflow == "drop":
@@ -107,12 +109,13 @@ def _fit(
         spans = list(_windows(len(ids), limit))
     else:
         spans = [(0, _last_turn_end(mask, limit))]
-    labels = np.where(mask, ids, IGNORED).astype(np.int32)
+    everything = training.loss_on == "everything"
+    labels = np.where(mask | everything, ids, IGNORED).astype(np.int32)
     pieces, seen = [], np.zeros(len(ids), dtype=np.bool_)
     for start, end in spans:
         piece = labels[start:end].copy()
         piece[:1] = IGNORED
-        if (piece != IGNORED).any():
+        if mask[start + 1 : end].any():
             pieces.append((ids[start:end], piece))
             seen[start:end] = True
     return pieces, int((~seen).sum())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -43,7 +45,7 @@ def corpus_report(
     return Group(
         *_summary(result),
         _lengths(result, training),
-        *_tokens(found, renderer, samples),
+        *_tokens(found, renderer, samples, training),
     )
 
 
@@ -125,8 +127,10 @@ def _drawn(conversations: Sequence[Conversation], count: int) -> list[Conversati
     return sorted(conversations, key=lambda one: share_of("shown", one.id))[:count]
 
 
-def _tokens(found: Tokenised, renderer: Renderer, count: int) -> Iterator[RenderableType]:
-    sequences = {one.conversation_id: one for one in found.train}
+def _tokens(
+    found: Tokenised, renderer: Renderer, count: int, training: Training
+) -> Iterator[RenderableType]:
+    sequences = {one.conversation_id: _with_loss_on(one, training) for one in found.train}
     if count:
         yield Text.assemble(
             "Samples as the model sees them: ",
@@ -140,6 +144,15 @@ def _tokens(found: Tokenised, renderer: Renderer, count: int) -> Iterator[Render
         title = _title(conversation)
         title.append(f": {len(sequence.input_ids):,} tokens, {trained:,} trained")
         yield Panel(trained_text(sequence, renderer.tokenizer), title=title, title_align="left")
+
+
+def _with_loss_on(sequence: TokenSequence, training: Training) -> TokenSequence:
+    """The sequence with its loss mask as it is trained: all but the first token, or replies."""
+    if training.loss_on == "replies":
+        return sequence
+    mask = np.ones_like(sequence.loss_mask)
+    mask[:1] = False  # nothing predicts the first token
+    return replace(sequence, loss_mask=mask)
 
 
 def _title(conversation: Conversation) -> Text:

@@ -260,9 +260,13 @@ class RunStore:
             if path.is_dir() and not path.name.startswith(".")
         )
 
+    def records(self, suite: str | None = None) -> list[Path]:
+        """Files of all records below the root (of one suite), in name order."""
+        return self._below(suite, "record.json")
+
     def scan(self, suite: str | None = None) -> Iterator[StoredRun | BrokenRun]:
         """Every run below the root (of one suite), in name order; broken ones are named."""
-        for path in self._below(suite, "record.json"):
+        for path in self.records(suite):
             yield self.read(path)
 
     def read(self, path: Path) -> StoredRun | BrokenRun:
@@ -275,7 +279,7 @@ class RunStore:
 
     def lines(self, suite: str | None = None) -> Iterator[RunLine | BrokenRun]:
         """One line per run below the root (of one suite), in name order; faster than scanning."""
-        for path in self._below(suite, "record.json"):
+        for path in self.records(suite):
             try:
                 yield read_json(path, RunLine)
             except HarnessError as error:

@@ -25,6 +25,7 @@ from harness.records.events import (
 from harness.records.record import PhaseCost, PhaseName, Problem, RunRecord
 from harness.records.store import RunFolder
 from harness.runs.devices import cause, with_devices
+from harness.runs.early_start import early_or_afresh
 from harness.runs.ending import ABANDONED, STOPPED, Ending, without_secrets
 from harness.runs.options import RunOptions
 from harness.runs.process import (
@@ -91,8 +92,10 @@ class Attempt:
     def _start(self, options: RunOptions, hear: Hear, stop: Stop) -> Start:
         """A fork of a process that has the libraries, where the options ask for it; or afresh."""
         devices = self.plan.training.devices
-        afresh = in_fresh_process(child_command(self.folder, devices=devices))
-        if not options.warm or devices > 1:
+        if devices > 1:
+            return in_fresh_process(child_command(self.folder, devices=devices))
+        afresh = early_or_afresh(self.folder)
+        if not options.warm:
             return afresh
 
         def start(log: IO[bytes]) -> Child:

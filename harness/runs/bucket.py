@@ -87,7 +87,7 @@ class Bucket(Listener):
             for path in (f"{place}/{name}" for name in there):
                 if path not in self._texts:
                     self._texts[path] = self._files.cat_file(path).decode()
-        return list(self._texts.values())
+        return [text for path, text in self._texts.items() if path.startswith(f"{place}/")]
 
     def result(self, result: RunResult) -> None:
         """Send a run as soon as it has ended well."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import signal
@@ -14,10 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 from filelock import FileLock
 
+from harness.origin import RESULT_ROOMS, settings, sources_digest
 from harness.parallel.ranks import ALONE, Joined, Ranks, noticing_lost, told_index
 from harness.records.events import ProcessStarted, Pulse
 from harness.records.store import RunFolder
@@ -33,6 +36,15 @@ from harness.spec.plan import Plan
 from harness.spec.storage import read_json, write_json
 
 PULSE_SECONDS = 1.0
+# What every run imports before its first phase; see harness.runs.run.
+BEFORE_PHASES = (
+    "harness.measure.environment",
+    "harness.measure.meter",
+    "harness.score.check",
+    "harness.score.validation",
+    "harness.train.path",
+    "harness.weights.fetch",
+)
 
 
 def run_child(path: Path, *, warm: bool = False) -> int:
@@ -179,21 +191,28 @@ def set_library_defaults() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+def load_torch() -> None:
+    """Load what every run begins with, and note what decides its results as it is found now."""
+    set_library_defaults()
+    import_module("numpy")
+    import_module("torch")
+    import_module("harness.weights.late").compile_late()
+    settings()
+    sources_digest(*RESULT_ROOMS)
+
+
 def set_up_torch(plan: Plan, threads: int | None = None) -> None:
     """Fix everything that would make two runs of one plan differ.
 
     ``threads`` are those a run on a GPU may use of its machine's CPU; on a CPU the plan says it.
     """
     see_one_gpu(plan, told_index(plan.training.devices))
-    set_library_defaults()
+    load_torch()
     import random
 
     import numpy as np
     import torch
 
-    from harness.weights.late import compile_late
-
-    compile_late()
     threads = plan.threads or threads
     if threads:
         torch.set_num_threads(threads)
@@ -222,16 +241,53 @@ def _pulse(run: Run) -> Iterator[None]:
         thread.join()
 
 
+def told_folders() -> list[Path]:
+    """Load what every run needs, wait for the order, and go on as if started with it.
+
+    What was printed meanwhile begins the log of the first folder. Ends this process where nobody
+    orders anything.
+    """
+    load_torch()
+    for name in BEFORE_PHASES:
+        import_module(name)
+    line = b""
+    while not line.endswith(b"\n"):  # not through a buffer: what follows is for `end_with_parent`
+        read = os.read(sys.stdin.fileno(), 1)
+        if not read:
+            os._exit(0)
+        line += read
+    told = json.loads(line)
+    os.environ.update(told["environment"])
+    folders = [Path(path) for path in told["folders"]]
+    _print_to(RunFolder(folders[0]).log)
+    return folders
+
+
+def _print_to(path: Path) -> None:
+    """Print to the end of a log, what has been printed so far included."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    early = os.pread(1, os.fstat(1).st_size, 0)
+    with path.open("ab", buffering=0) as log:
+        log.write(early)
+        for place in (1, 2):
+            os.dup2(log.fileno(), place)
+
+
 def main(arguments: list[str], *, warm: bool = False) -> int:
-    """``python -m harness.runs.child FOLDER …``: several train together."""
+    """``python -m harness.runs.child FOLDER …``: several train together.
+
+    Without folders it loads what it will need, and is told them through its standard input.
+    """
     parser = argparse.ArgumentParser(prog="harness.runs.child")
-    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
+    parser.add_argument("folders", type=Path, nargs="*", metavar="FOLDER")
     folders: list[Path] = parser.parse_args(arguments).folders
     # A shell's background jobs ignore Ctrl-C, and hand that down; the parent must be heard.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # So clusters ask every process of a job to end, and torchrun those of a run whose other
     # device has failed: neither is a death.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    folders = folders or told_folders()
     end_with_parent()
     return run_child(folders[0], warm=warm) if len(folders) == 1 else run_children(folders)
 

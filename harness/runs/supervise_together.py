@@ -13,9 +13,10 @@ from harness.records.events import Event, EventTail
 from harness.records.record import RunRecord
 from harness.records.store import RunStore
 from harness.runs.attempt import Attempt
+from harness.runs.early_start import early_or_afresh
 from harness.runs.lock import held
 from harness.runs.options import DEFAULT_OPTIONS, RunOptions
-from harness.runs.process import child_command, in_fresh_process, run_process, tell
+from harness.runs.process import run_process, tell
 from harness.runs.stop import Stop
 from harness.runs.supervise import makes_running_unnecessary, supervise
 from harness.spec.plan import Plan
@@ -102,8 +103,7 @@ def _run(attempts: Sequence[Attempt], hear: HearOf, options: RunOptions, stop: S
     try:
         for attempt in attempts:
             attempt.prepare(options)
-        command = child_command(*(attempt.folder for attempt in attempts))
-        start = in_fresh_process(command)
+        start = early_or_afresh(*(attempt.folder for attempt in attempts))
         timeout = options.timeout_seconds  # of one run
         if timeout is not None:
             timeout *= len(attempts)

@@ -61,16 +61,9 @@ def load() -> str | None:
 
 def _set_up() -> None:
     """What a run's own process does before it loads anything, so that it finds the same."""
-    from harness.origin import RESULT_ROOMS, settings, sources_digest
-    from harness.runs.child import set_library_defaults
-    from harness.weights.late import compile_late
+    from harness.runs.child import load_torch
 
-    set_library_defaults()
-    import_module("numpy")
-    import_module("torch")
-    compile_late()
-    settings()
-    sources_digest(*RESULT_ROOMS)
+    load_torch()
 
 
 def serve(connection: socket.socket) -> None:

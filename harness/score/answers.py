@@ -12,9 +12,9 @@ import torch
 
 from harness.records.events import Progress
 from harness.score.body import TreeBody
-from harness.score.likelihood import COMPARED, NATS, rough_nats
+from harness.score.likelihood import COMPARED, NATS
 from harness.score.prefixes import MIN_SHARED, IntArray, Tree, common_prefix, lay_out
-from harness.score.probe import CANNOT, is_exact
+from harness.score.probe import CANNOT, ROUGH, is_exact
 from harness.score.rows import SHORT, Rows
 from harness.score.steps import Steps
 
@@ -108,7 +108,7 @@ class Answers:
         if is_exact(self._body.model):
             fine = bool((gaps <= NATS * best.abs().clamp(min=1)).all())
         else:
-            fine = bool(gaps.mean() <= rough_nats(len(chosen)))
+            fine = bool((gaps / logits.double().std(-1)).mean() <= ROUGH)
         if not fine and bool(best.isfinite().all()):
             msg = f"an answer after {len(ask.prompt)} tokens is not the model's own"
             raise ValueError(msg)

@@ -25,6 +25,16 @@ def task_names() -> list[str]:
     return sorted(path.stem for path in TASKS.glob("*.yaml"))
 
 
+def bundled_kinds(name: str) -> list[str]:
+    """Kinds of documents that a bundled task asks for, read from its file alone."""
+    import yaml
+
+    top = yaml.compose((TASKS / f"{name}.yaml").read_text(encoding="utf-8"))
+    settings = next((value for key, value in top.value if key.value == "dataset_kwargs"), None)
+    kinds = [] if settings is None else [v.value for k, v in settings.value if k.value == "kind"]
+    return sorted(kinds)
+
+
 def write_documents(kind: str, corpus: Corpus, renderer: Renderer, folder: Path) -> None:
     """Write documents that a bundled task asks for to ``folder/<kind>.jsonl``.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UnknownName, UserError
-from harness.score.bundled import TASKS, task_names
+from harness.score.bundled import TASKS, bundled_kinds, task_names
 from harness.score.local_data import read_from
 from harness.score.stock import declared_in, folders_around, is_whole, leaves, look_for
 from harness.spec.storage import meant
@@ -106,6 +106,8 @@ def document_kinds(task: Task, include_path: str | None) -> list[str]:
     source = _source(task.name, include_path)
     if source.folder is None:
         return []
+    if source.folder == TASKS:
+        return bundled_kinds(source.name)  # without lm-eval, whose import takes most of a second
     index = _manager(source, Path()).task_index
     configs = [index[leaf].cfg or {} for leaf in leaves(index, source.name) if leaf in index]
     settings = [config.get("dataset_kwargs") or {} for config in configs]

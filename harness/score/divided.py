@@ -121,7 +121,7 @@ class DividedLikelihood(Likelihood):
                 answers[query].greedy[:] = greedy
 
     def _agreed(self, found: bool) -> bool:  # noqa: FBT001 - what was found
-        return bool(self._ranks.hand_out(found))
+        return all(self._ranks.gather(found))
 
 
 def costs(steps: Sequence[Pass], inputs: Sequence[IntArray]) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,14 @@ from harness.score.prefixes import (
     foreign_tokens,
     lay_out,
 )
-from harness.score.probe import find_ways, is_exact, soft_prompt_tokens, stretches_after
+from harness.score.probe import (
+    BRANCH,
+    find_ways,
+    is_exact,
+    same,
+    soft_prompt_tokens,
+    stretches_after,
+)
 from harness.spec.model import context_of
 
 FloatArray = npt.NDArray[np.float64]
@@ -56,12 +63,17 @@ class TargetScores:
     greedy: npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class _Deepest:
-    """The query with the most tokens of others before it in its pass, and how many there are."""
+@dataclass
+class _Seen:
+    """What is seen of a set of queries while it is answered, to be compared.
+
+    ``foreign`` is the most tokens of others before a query in its pass, ``due`` are the queries to
+    be compared; ``states`` holds of each that was run here some positions and their hidden states.
+    """
 
     foreign: int
-    query: int
+    due: list[int]
+    states: dict[int, tuple[IntArray, torch.Tensor]] = field(default_factory=dict)
 
 
 @dataclass
@@ -172,38 +184,55 @@ class Likelihood:
 
         The longest is compared, and the one that lies deepest in a tree.
         """
-        deepest = self._fill(self._body, queries, answers)
-        while self._others and (due := self._due(queries, deepest)):
-            if self._agreed(all(self._is_own(queries[one], answers[one]) for one in due)):
-                self._compared = max(self._compared, *(len(queries[one].tokens) for one in due))
-                self._foreign = max(self._foreign, deepest.foreign)
+        seen = self._fill(self._body, queries, answers)
+        while self._others and seen.due:
+            # every one of them, since devices that share a model run it in step
+            found = [self._is_own(queries[q], answers[q], seen.states.get(q)) for q in seen.due]
+            if self._agreed(all(found)):
+                longest = max(len(queries[query].tokens) for query in seen.due)
+                self._compared = max(self._compared, longest)
+                self._foreign = max(self._foreign, seen.foreign)
                 return
             self._reason = (
                 f"{self._body.way} differ from the model's own forward pass at "
-                f"{max(len(queries[one].tokens) for one in due)} tokens"
+                f"{max(len(queries[query].tokens) for query in seen.due)} tokens"
             )
             self._body = self._others.pop(0)
-            deepest = self._fill(self._body, queries, answers)
+            seen = self._fill(self._body, queries, answers)
 
-    def _due(self, queries: Sequence[Query], deepest: _Deepest) -> list[int]:
+    def _due(self, queries: Sequence[Query], foreign: int, deepest: int) -> list[int]:
         """The longest query and the deepest, where they go beyond what was compared before."""
         sizes = [len(query.tokens) for query in queries]
         longest = int(np.argmax(sizes)) if sizes else 0
         due = [longest] if sizes and sizes[longest] > LONGER * self._compared else []
-        return [*due, deepest.query] if deepest.foreign > LONGER * self._foreign else due
+        return [*due, deepest] if foreign > LONGER * self._foreign else due
 
-    def _is_own(self, query: Query, answer: TargetScores) -> bool:
-        """Whether an answer is that of the model's own forward pass over the query alone."""
+    def _is_own(
+        self,
+        query: Query,
+        answer: TargetScores,
+        states: tuple[IntArray, torch.Tensor] | None,
+    ) -> bool:
+        """Whether an answer is that of the model's own forward pass over the query alone.
+
+        In 16 bits logits are compared, not the few log-probabilities that are asked for; another
+        device compares those of a query that is not run here.
+        """
         body = self._body
         if not isinstance(body, RowsBody):
             return True
         chosen = np.unique(np.linspace(0, len(query.targets) - 1, COMPARED).astype(int))
         targets = query.targets[chosen]
-        logits = body.own_logits(query.tokens[:-1], targets - 1)
-        wanted = torch.from_numpy(query.tokens[targets]).to(logits.device)
-        own = torch.log_softmax(logits.float(), dim=-1).gather(1, wanted[:, None])[:, 0]
+        places = targets - 1 if self._exact or states is None else states[0]
+        own = body.own_logits(query.tokens[:-1], places)
         self.computed_tokens += len(query.tokens) - 1
-        return _agree(answer.log_probs[chosen], own.double().cpu().numpy(), exact=self._exact)
+        if self._exact:
+            wanted = torch.from_numpy(query.tokens[targets]).to(own.device)
+            found = torch.log_softmax(own.float(), dim=-1).gather(1, wanted[:, None])[:, 0]
+            return _agree(answer.log_probs[chosen], found.double().cpu().numpy())
+        if states is None or not bool(own.isfinite().all()):
+            return True
+        return same(body.logits(states[1]), own, exact=False)
 
     def _answer_apart(self, queries: Sequence[Query], answers: Sequence[TargetScores]) -> None:
         """Fill in answers of rising length, each by a pass of its own.
@@ -222,13 +251,14 @@ class Likelihood:
         for query, answer in zip(queries, answers, strict=True):
             self._fill(whole, [query], [answer])
 
-    def _fill(
-        self, body: Body, queries: Sequence[Query], answers: Sequence[TargetScores]
-    ) -> _Deepest:
+    def _fill(self, body: Body, queries: Sequence[Query], answers: Sequence[TargetScores]) -> _Seen:
         """Fill in answers by passes over the distinct inputs of all queries."""
         inputs, members = distinct_rows([query.tokens[:-1] for query in queries])
         first = [min(int(queries[q].targets[0]) - 1 for q in asked) for asked in members]
         every = list(self._steps(body, inputs, first))
+        foreign, member = max(foreign_tokens(every, inputs), default=(0, 0))
+        deepest = members[member][0] if members else 0
+        seen = _Seen(foreign, self._due(queries, foreign, deepest))
         steps, total = self._chosen(every, inputs)
         done, told = 0, 0.0
         cache, filled = None, list[int]()
@@ -243,14 +273,14 @@ class Likelihood:
                 hidden, paths = self._run(body, step, inputs, cache)
                 wanted = _gather(step, paths, members, queries)
                 _read(body, hidden, wanted, answers)
+                _look(seen, step, paths, members, hidden)
                 filled += [query for query, _ in wanted.slots]
                 done += sum(len(inputs[member]) for member in step.members)
             if time.monotonic() - told > 0.5:
                 told = time.monotonic()
                 self._progress.advance(min(done, total), total)
         self._complete(answers, filled)
-        foreign, member = max(foreign_tokens(every, inputs), default=(0, 0))
-        return _Deepest(foreign, members[member][0] if members else 0)
+        return seen
 
     def _chosen(
         self, steps: Iterable[Extend | Tree | SideBySide], inputs: Sequence[IntArray]
@@ -313,21 +343,32 @@ def _of(
     return [queries[index] for index in chosen], [answers[index] for index in chosen]
 
 
-def rough_nats(count: int) -> float:
-    """How far ``count`` log-probabilities in 16 bits may be from the model's own, on average.
+def _two_stretches(count: int) -> IntArray:
+    """Of so many positions some from all over, then the last ones, which a wrong mask upsets."""
+    early = max(0, count - BRANCH)
+    spread = np.linspace(0, early - 1, BRANCH).astype(np.int64) if early > BRANCH else range(early)
+    return np.array([*spread, *range(early, count)], np.int64)
 
-    Logits between 16 and 32 are rounded by up to 1/16, and so is what they are made of.
-    """
-    return float(0.1 + 0.4 / np.sqrt(count))
+
+def _look(
+    seen: _Seen,
+    step: Tree | SideBySide,
+    paths: dict[int, tuple[int, IntArray]],
+    members: list[list[int]],
+    hidden: torch.Tensor,
+) -> None:
+    """Keep hidden states of the queries in a pass that are to be compared."""
+    for member in step.members:
+        for query in set(members[member]).intersection(seen.due):
+            base, path = paths[member]
+            chosen = _two_stretches(len(path))
+            rows = torch.from_numpy(path[chosen]).to(hidden.device)
+            seen.states[query] = (base + chosen, hidden[rows])
 
 
-def _agree(ours: FloatArray, own: FloatArray, *, exact: bool) -> bool:
-    """Whether log-probabilities agree to the rounding of float32, or else of 16 bits."""
-    if exact:
-        return bool(np.allclose(ours, own, rtol=NATS, atol=NATS, equal_nan=True))
-    if not np.isfinite(own).all():
-        return True
-    return bool(np.abs(ours - own).mean() <= rough_nats(len(own)))
+def _agree(ours: FloatArray, own: FloatArray) -> bool:
+    """Whether log-probabilities agree to the rounding of float32."""
+    return bool(np.allclose(ours, own, rtol=NATS, atol=NATS, equal_nan=True))
 
 
 def _gather(

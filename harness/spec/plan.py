@@ -174,6 +174,7 @@ NEWER = (
     "score.split",
     "interpolation",
     "precision.products",
+    "training.loss_on",
     "training.attention",
     "training.attention_groups",
     "training.kept_layers",

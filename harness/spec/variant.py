@@ -103,6 +103,11 @@ class Training(Frozen):
         description="a conversation over sequence_length: keep its first whole turns, leave it "
         "out, or split it into windows",
     )
+    loss_on: Literal["replies", "everything"] = Field(
+        default="replies",
+        description='"everything": prompts and the chat template\'s own tokens are learned too, on '
+        "the same rows",
+    )
     packing: bool = Field(default=False, description="several conversations per row, no leakage")
     micro_batch_size: Positive = Field(default=2, description="rows per forward pass")
     learning_rate: Annotated[float, Field(gt=0)] = 2e-4

@@ -131,7 +131,17 @@ def _suite_settings(study: Study) -> list[str]:
 
 
 def _line(key: str, value: object) -> str:
-    return f"{key}={json.dumps(value)}"
+    return f"{key}={_as_toml(value)}"
+
+
+def _as_toml(value: object) -> str:
+    """A value as ``--set`` reads it: JSON, but for tables, which TOML writes in its own way."""
+    if isinstance(value, dict):
+        inside = ", ".join(f"{json.dumps(key)} = {_as_toml(one)}" for key, one in value.items())
+        return f"{{ {inside} }}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_as_toml, value))}]"
+    return json.dumps(value)
 
 
 def _with_validation(study: Study, settings: list[str]) -> list[str]:

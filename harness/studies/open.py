@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.errors import UnknownName, UserError
@@ -21,11 +21,13 @@ from harness.studies.arms import StudyArms, Typed, compare_what
 from harness.studies.findings import Findings
 from harness.studies.page import make_page
 from harness.studies.published import publish_study
+from harness.studies.resolved import KeptArms, ResolvedArms
 from harness.studies.steering import Steering, decide, read_steering
 
 OF_STUDY = "study."
 REQUEST = "request.json"
 DECISIONS = "decisions.jsonl"
+ARMS = "arms"  # a folder
 
 
 class StudyRequest(Frozen):
@@ -60,6 +62,11 @@ class OpenStudy:
         """Decisions taken while it runs."""
         return self.findings.log
 
+    @property
+    def kept_arms(self) -> KeptArms:
+        """What it was resolved to so far, on the devices that it was run on."""
+        return KeptArms(self.folder / ARMS)
+
     def refuse_another(self) -> None:
         """Refuse a name that was given to other words before.
 
@@ -82,6 +89,21 @@ class OpenStudy:
     def keep_request(self) -> None:
         """Write down what was typed, beside the page."""
         write_json(self.folder / REQUEST, self.request)
+
+    def other_devices(self) -> list[str]:
+        """Names of the other devices on which it was run in this folder."""
+        found = {one.device for one in self.kept_arms if one.is_of(self.study)}
+        return sorted({one.name for one in found - {self.device}})
+
+    def resolved(self) -> ResolvedArms:
+        """Its arms as they are resolved here, in the form that is kept for other machines."""
+        return ResolvedArms.of(self.comparison(), self.device, self.steering().added)
+
+    def run_on(self, device: Device, kept: ResolvedArms | None = None) -> OpenStudy:
+        """The same study where it ran on ``device``, of which ``kept`` says what it compares."""
+        known = {} if kept is None else {kept.decided: kept.comparison(self.study)}
+        findings = Findings(self.findings.store, self.log)  # which know runs by their arms' names
+        return replace(self, device=device, findings=findings, _resolved=known)
 
     def steering(self) -> Steering:
         """All decisions so far, those of other terminals too."""
@@ -116,7 +138,8 @@ class OpenStudy:
                     where="--drop",
                     hint="for another reference: --set study.reference=NAME, which is a new study",
                 )
-        compare_what(self.study, self.device, self.typed, (*self.steering().added, *add))
+        if add:
+            compare_what(self.study, self.device, self.typed, (*self.steering().added, *add))
         for label in drop:
             decide(self.log, "drop", label)
         for variant in add:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from harness.errors import HarnessError, UserError
 from harness.runs.bucket import Bucket
 from harness.runs.parcel import versions
+from harness.spec.device import Device, DeviceChoice
 from harness.studies.agenda import Agenda
 from harness.studies.findings import is_settled
 from harness.studies.open import OpenStudy
+from harness.studies.resolved import devices_of
 from harness.studies.steering import take_over
 from harness.studies.versions import refuse_others
 
-DECISIONS = ".decisions"  # a folder of the store, beside those of suites
+DECISIONS = ".decisions"  # folders of the store, beside those of suites
+ARMS = ".arms"
 
 
 class StudyStatus:
@@ -27,14 +31,19 @@ class StudyStatus:
         self.opened = opened
         self.bucket = Bucket(url, opened.findings.store) if url else None
         self._mix_versions = mix_versions
+        self._kept: set[tuple[str, ...]] = set()  # variants added when its arms were last kept
 
     def agenda(self) -> Agenda:
         """Exchange what there is with the store, until nothing new is found there, and look."""
+        if self.bucket is not None:
+            self._share_decisions(self.bucket)
+        return self._look(self.opened)
+
+    def _look(self, opened: OpenStudy) -> Agenda:
         if self.bucket is None:
-            return self.opened.agenda()
-        self._share_decisions(self.bucket)
+            return opened.agenda()
         while True:
-            agenda = self.opened.agenda()
+            agenda = opened.agenda()
             had = [job.key for job, run in agenda.settled.items() if is_settled(run.record)]
             if not self.bucket.exchange([job.key for job in agenda.jobs], had):
                 return agenda
@@ -55,6 +64,81 @@ class StudyStatus:
         own = [one.model_dump_json() for one in decisions if one.kind != "give_up"]
         where = f"{DECISIONS}/{self.opened.study.name}"
         take_over(self.opened.log, bucket.share(where, own), f"--store, {where}")
+
+    def look_where_it_ran(self, kind: DeviceChoice) -> bool:
+        """Look at the runs of another device from here on, where there are none of this one.
+
+        It is one of that ``kind``; of several, the one with the most runs, since runs of
+        different devices are not compared. Returns whether there is one.
+
+        Raises:
+            HarnessError: there is none, and the study, or the kind, does not fit this machine.
+        """
+        if self.bucket is not None:
+            self._share_decisions(self.bucket)
+            self._share_arms(self.bucket)
+        trouble: HarnessError | None = None
+        try:
+            if self._has_runs_here(kind):
+                return False
+        except HarnessError as error:
+            trouble = error
+        counted: list[tuple[int, OpenStudy]] = []
+        for one in self._elsewhere(kind):
+            try:
+                counted.append((len(self._look(one).settled), one))
+            except HarnessError as error:  # it cannot be resolved for that device here
+                trouble = trouble or error
+        most, where = max(counted, key=lambda found: found[0], default=(0, self.opened))
+        if not most and trouble is not None:
+            raise trouble
+        if most:
+            self.opened = where
+        return most > 0
+
+    def _has_runs_here(self, kind: DeviceChoice) -> bool:
+        if kind in ("auto", self.opened.device.kind):
+            return bool(self._look(self.opened).settled)
+        raise UserError(
+            f"no run of this study was made on a {kind} device, and there is none here",
+            where=f"--device {kind}",
+            hint="leave it out to see the runs that there are",
+        )
+
+    def _elsewhere(self, kind: DeviceChoice) -> Iterator[OpenStudy]:
+        """The study on every other device of the kind that it, or any run of the store, was on."""
+        opened, decided = self.opened, self.opened.steering().added
+        known: set[Device] = {opened.device}
+        found: list[OpenStudy] = []
+        for kept in opened.kept_arms:
+            if kept.is_of(opened.study) and kept.decided == decided:
+                found.append(opened.run_on(kept.device, kept))
+                known.add(kept.device)
+        others = sorted(devices_of(opened.findings.store) - known, key=str)
+        found += [opened.run_on(device) for device in others]
+        for one in found:
+            if one.device != opened.device and kind in ("auto", one.device.kind):
+                yield one
+
+    def _share_arms(self, bucket: Bucket) -> None:
+        """Lay down what this study was resolved to here, and take over what it was elsewhere."""
+        own = [one.model_dump_json() for one in self.opened.kept_arms]
+        where = f"{ARMS}/{self.opened.study.name}"
+        self.opened.kept_arms.take_over(bucket.share(where, own), f"--store, {where}")
+
+    def next_round(self) -> Agenda:
+        """As :meth:`before_running`; the arms are kept, so that other machines find the runs.
+
+        Raises:
+            StorageError: they cannot be written.
+        """
+        agenda, decided = self.before_running(), self.opened.steering().added
+        if decided not in self._kept:
+            self.opened.kept_arms.keep(self.opened.resolved())
+            if self.bucket is not None:
+                self._share_arms(self.bucket)
+            self._kept.add(decided)
+        return agenda
 
     def before_running(self) -> Agenda:
         """The agenda, where this machine may add runs to those that there are.

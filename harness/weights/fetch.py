@@ -9,6 +9,7 @@ import sys
 import tempfile
 import zipfile
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 from harness import numbers
@@ -187,13 +188,20 @@ def _quiet_conversion() -> None:
 
 
 def quiet_libraries() -> None:
-    """Keep progress bars and advice of the libraries out of the harness's own output."""
-    from transformers.utils import logging as transformers_logging
+    """Keep progress bars and advice of the libraries out of the harness's own output.
 
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    # Read when datasets is imported, which takes seconds and is not always needed.
+    Those not imported yet, which takes seconds and is not always needed, read it when they are.
+    """
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    if "transformers" in sys.modules:
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()
+    elif "huggingface_hub" in sys.modules:
+        import_module("huggingface_hub.utils").disable_progress_bars()
     if "datasets" in sys.modules:
         sys.modules["datasets"].disable_progress_bars()
     quiet_schemes()

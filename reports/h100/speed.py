@@ -261,18 +261,24 @@ def copied_one_by_one(groups: Any) -> None:
 @contextmanager
 def kernels_of(way: str) -> Iterator[None]:
     """``before``: neither; ``fused``: activations with adapters' products; ``drafts``; ``both``."""
-    import harness.train.together.linears as together_linears
-    from harness.train.stream import decoder, drafts, ops
+    from harness.train.stream import decoder, drafts, linears
+    from harness.train.together import linears as together_linears
 
-    before = ops.fused, together_linears.RIDING_TOKENS, drafts.DRAFT_BYTES, decoder.refresh
+    kinds = linears.Linears, together_linears.TogetherLinears
+    fused = [kind.fuses for kind in kinds]
+    before = together_linears.RIDING_TOKENS, drafts.DRAFT_BYTES, decoder.refresh
+    for kind in kinds:
+        kind.fuses = way in {"fused", "both"}
     if way in {"before", "drafts"}:
-        ops.fused, together_linears.RIDING_TOKENS = (lambda _: False), 1 << 40  # type: ignore
+        together_linears.RIDING_TOKENS = 1 << 40
     if way in {"before", "fused"}:
         drafts.DRAFT_BYTES, decoder.refresh = -1, copied_one_by_one
     try:
         yield
     finally:
-        ops.fused, together_linears.RIDING_TOKENS, drafts.DRAFT_BYTES, decoder.refresh = before
+        for kind, fuses in zip(kinds, fused, strict=True):
+            kind.fuses = fuses
+        together_linears.RIDING_TOKENS, drafts.DRAFT_BYTES, decoder.refresh = before
 
 
 FUSED, SMALL = ("before", "fused"), ("before", "drafts", "fused", "both")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,14 @@ from harness.records.events import EventLog, PhaseStarted
 from harness.records.record import RunRecord
 from harness.records.store import RunStore
 from harness.runs.options import RunOptions
+from harness.spec.plan_digests import SAMPLE
 from harness.spec.storage import read_json, write_json
 from harness.studies.open import StudyRequest, open_study
 from harness.studies.steering import read_steering
 from tests import rebuild
 from tests.cli.terminal import refused, shown
 from tests.extend.scores import write_own
-from tests.planned import CPU
+from tests.planned import CPU, GPU
 from tests.runs.small_run import Small
 from tests.studies.stub import StubExecutor, World
 from tests.studies.test_versions import environment
@@ -104,6 +106,80 @@ def test_machines_without_common_disks_share_a_store(made_up: World, tmp_path: P
         )
     own = ("--reports", str(tmp_path / "new"))
     assert "next: nothing" in shown(*SMALL, *own, *there, "--status"), "somebody else looks"
+
+
+SHORT = ("study", "quantization", "--set", "study.tune.trials=1")
+SHORT = (*SHORT, "--set", 'study.variants=["lora_bf16", "qlora_nf4"]', "--name", "short")
+
+
+@pytest.fixture
+def made_on_gpu(made_up: World, tmp_path: Path) -> Path:
+    """A study that a machine with a GPU has finished and published, with data of its own."""
+    made_up.device = GPU
+    data = tmp_path / "trees.jsonl"
+    data.write_bytes(SAMPLE.read_bytes())
+    there = ("--reports", str(tmp_path / "there"), "--store", f"file://{tmp_path / 'bucket'}")
+    shown(*SHORT, *there, "--data", str(data), "--publish", str(tmp_path / "page"))
+    data.unlink()
+    made_up.device = CPU
+    return tmp_path
+
+
+def published(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_runs_of_a_gpu_are_looked_at_without_one(made_on_gpu: Path) -> None:
+    """Neither the device nor the data are here; nothing is run, and the page is the same."""
+    there = ("study", "short", "--reports", str(made_on_gpu / "there"))
+    records = sorted((made_on_gpu / "there").rglob("record.json"))
+    for more in ((), ("--device", "cuda")):
+        told = shown(*there, "--status", *more)
+        for words in ("made on Example GPU", "worse", "next: nothing"):
+            assert words in told, words
+    shown(*there, "--publish", str(made_on_gpu / "again"))
+    assert published(made_on_gpu / "again") == published(made_on_gpu / "page")
+    assert sorted((made_on_gpu / "there").rglob("record.json")) == records
+    assert "no such corpus" in refused(*there, "--status", "--device", "cpu")
+    nowhere = ("--reports", str(made_on_gpu / "new"), "--device", "cuda")
+    assert "no run of this study" in refused(*SHORT, *nowhere, "--status")
+
+
+def test_runs_of_a_gpu_come_from_a_store_without_one(made_on_gpu: Path) -> None:
+    there = ("--reports", str(made_on_gpu / "here"), "--store", f"file://{made_on_gpu / 'bucket'}")
+    data = ("--data", str(made_on_gpu / "trees.jsonl"))
+    assert "next: nothing" in shown(*SHORT, *data, *there, "--status")
+    shown(*SHORT, *data, *there, "--publish", str(made_on_gpu / "again"))
+    assert published(made_on_gpu / "again") == published(made_on_gpu / "page")
+
+
+def test_runs_of_a_gpu_that_kept_no_arms_are_found_by_their_records(
+    made_up: World, tmp_path: Path
+) -> None:
+    """Older harnesses kept none."""
+    made_up.device = GPU
+    there = (*SHORT, "--reports", str(tmp_path))
+    shown(*there)
+    shutil.rmtree(tmp_path / "studies" / "short" / "arms")
+    made_up.device = CPU
+    assert "made on Example GPU" in shown(*there, "--status")
+    assert "next: nothing" in shown(*there, "--status")
+
+
+def test_another_device_makes_runs_of_its_own(made_up: World, tmp_path: Path) -> None:
+    made_up.device = GPU
+    there = (*SHORT, "--reports", str(tmp_path))
+    shown(*there)
+    records = len(list(tmp_path.rglob("record.json")))
+    made_up.device = CPU
+    assert "on Example GPU are not compared with" in shown(*there)
+    assert len(list(tmp_path.rglob("record.json"))) == 2 * records
+    assert "made on" not in shown(*there, "--status")
+    assert "made on Example GPU" in shown(*there, "--status", "--device", "cuda")
 
 
 def test_decisions_travel_through_the_store(made_up: World, tmp_path: Path) -> None:

@@ -58,6 +58,28 @@ def test_a_conversation_that_fits_is_one_row() -> None:
     assert (rows.truncated_tokens, rows.dropped_conversations) == (0, 0)
 
 
+@pytest.mark.parametrize("overflow", ["cut", "drop", "window"])
+def test_prompts_in_the_loss_change_the_labels_and_not_the_rows(overflow: str) -> None:
+    given = [sequence("a", (2, 3), (4, 2)), sequence("b", (3, 20)), sequence("c", (2, 3))]
+    choices = {"sequence_length": 9, "overflow": overflow, "packing": True}
+    replies = rows_of(*given, **choices)
+    everything = rows_of(*given, **choices, loss_on="everything")
+    assert replies.rows
+    for row, same in zip(replies.rows, everything.rows, strict=True):
+        assert row.input_ids.tolist() == same.input_ids.tolist()
+        wanted = np.where(row.position_ids > 0, row.input_ids, IGNORED)
+        assert same.labels.tolist() == wanted.tolist()
+    learned = [
+        sum((row.labels != IGNORED).sum() for row in found.rows) for found in (replies, everything)
+    ]
+    assert learned[0] < learned[1]
+    counts = [
+        (r.truncated_tokens, r.dropped_conversations, r.cut_conversations, r.cut_replies)
+        for r in (replies, everything)
+    ]
+    assert counts[0] == counts[1]
+
+
 def test_cut_keeps_whole_turns() -> None:
     rows = rows_of(sequence("a", (2, 3), (2, 3)), sequence_length=9)
     assert rows.rows[0].input_ids.tolist() == [1, 2, 3, 4, 5]

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.records.store import StoredRun
+from harness.records.validation import ValidationPoint, ValidationResult
 from harness.report.claims.decide import Interval, Leaning, corrected, lean, regions
 from harness.report.claims.ground import make_grounds
 from harness.report.claims.judge import Judgement, judge
@@ -176,9 +177,9 @@ def test_every_noisy_comparison_pays_for_the_looks(
     ]
     (ground,) = make_grounds(runs_of(tmp_path, made))
     (one,) = claim(**check).checks
-    once, often = (measure(one, replace(ground, looks=looks)) for looks in (1, 3))
+    once, often = (measure(one, replace(ground, tuned=tuned)) for tuned in (False, True))
     assert once.p > 0, once
-    assert often.p == pytest.approx(3 * once.p), (once, often)
+    assert often.p == pytest.approx(2 * once.p), (once, often)  # a look at two seeds and at three
 
 
 def with_form(run: StoredRun, form: str) -> StoredRun:
@@ -208,9 +209,24 @@ def test_a_comparison_of_forms_pays_for_the_looks(tmp_path: Path) -> None:
     data = claim(says="worse").model_dump(mode="json")
     check = {"kind": "form", "variant": ["qlora_nf4"], "form": "merged", "says": "worse"}
     (one,) = parse(Claim, data | {"checks": [check]}, where="made_up.toml").checks
-    once, often = (measure(one, replace(ground, looks=looks)) for looks in (1, 3))
+    once, often = (measure(one, replace(ground, tuned=tuned)) for tuned in (False, True))
     assert once.p > 0, once
-    assert often.p == pytest.approx(3 * once.p), (once, often)
+    assert often.p == pytest.approx(2 * once.p), (once, often)  # a look at two seeds and at three
+
+
+def test_a_form_may_be_scored_in_runs_of_their_own(tmp_path: Path) -> None:
+    """The most runs of the variant have no such score, and are passed over."""
+    made = [Made("qlora_nf4", seed=seed) for seed in range(3)]
+    more = [Made("qlora_nf4", ("score.stride=256",), seed=seed) for seed in range(2)]
+    runs = runs_of(tmp_path, [*made, *more])
+    runs = [with_form(r, "merged") if r.record.plan.score.stride == 256 else r for r in runs]
+    (ground,) = make_grounds(runs)
+    assert len(ground.arms["qlora_nf4"].rows) == 2
+    data = claim(says="worse").model_dump(mode="json")
+    check = {"kind": "form", "variant": ["qlora_nf4"], "form": "merged", "says": "worse"}
+    (one,) = parse(Claim, data | {"checks": [check]}, where="made_up.toml").checks
+    found = measure(one, ground)
+    assert (found.outcome, "2 seeds" in found.text) == ("reproduced", True), found
 
 
 def test_what_can_happen_is_not_refuted_where_it_does_not(tmp_path: Path) -> None:
@@ -238,7 +254,8 @@ def test_rates_are_those_of_a_studys_trials_and_scores_those_at_the_best_rate(
     assert "at best rates" in evidence(found)
     assert "at default rates" in evidence(found), "the untuned difference stands beside it"
     assert found.ground is not None
-    assert found.ground.looks > 1, "a study looks more than once, and pays for it"
+    rows = [row for arm in found.ground.arms.values() for row in arm.rows]
+    assert found.ground.looks(*rows) > 1, "a study looks more than once, and pays for it"
 
 
 def test_where_rates_were_tuned_a_shared_default_settles_nothing(tmp_path: Path) -> None:
@@ -332,6 +349,35 @@ def test_speed_is_read_off_the_loss_curves(tmp_path: Path) -> None:
     runs = runs_of(tmp_path, seven())
     alike = claim(kind="speed", ratio=[1.5, 3.0])
     assert of_one(judge([alike], runs)).outcome == "contradicted"
+
+
+def validated(run: StoredRun, losses: Sequence[float]) -> StoredRun:
+    """The run with a validation before its first step and after every tenth."""
+    points = [
+        ValidationPoint(step=10 * place, tokens=100 * place, loss=loss, seconds=1.0)
+        for place, loss in enumerate(losses)
+    ]
+    result = ValidationResult(points=tuple(points), kept_step=30, stopped="budget")
+    training = run.record.training
+    assert training is not None
+    changed = training.model_copy(update={"validation": result})
+    return replace(run, record=run.record.model_copy(update={"training": changed}))
+
+
+def test_speed_is_read_off_validation_losses_where_both_have_them(tmp_path: Path) -> None:
+    """One is at 1.6 after 30 steps, the other half way between its tenth and its twentieth."""
+    curves = {"lora_bf16": [2.0, 1.9, 1.7, 1.6], "qlora_nf4": [2.0, 1.7, 1.5, 1.5]}
+    split = "corpus.validation_fraction=0.2"
+    often = (split, "validation.every=10")
+    made = [Made(name, often, seed=seed) for name in curves for seed in range(3)]
+    plain = [Made("lora_bf16", (split,), seed=seed) for seed in range(4)]
+    runs = [
+        validated(run, curves[run.record.plan.variant]) if run.record.plan.validation.every else run
+        for run in runs_of(tmp_path, [*made, *plain])
+    ]
+    found = of_one(judge([claim(kind="speed", ratio=[1.9, 2.1])], runs))
+    assert found.outcome == "reproduced"
+    assert "speed by validation loss × 2" in evidence(found)
 
 
 def test_errors_are_shared_between_all_claims() -> None:

@@ -16,6 +16,7 @@ import pytest
 from harness.records.record import RunRecord
 from harness.records.store import RunFolder, RunStore
 from harness.runs import forkable
+from harness.runs.early_start import early_start
 from harness.runs.executor import LocalExecutor
 from harness.runs.options import RunOptions
 from harness.runs.stop import Stop
@@ -73,7 +74,12 @@ def test_a_forked_run_ends_as_one_in_a_fresh_process(
     heard = Heard(act=look)
     executor = LocalExecutor(store, RunOptions(warm=True, force=True))
     executor.forks_on = ("cpu",)
-    cold = executor.submit(plan, Heard()).result()
+    early_start().begin()
+    begun = early_start().pid
+    first = Heard()
+    cold = executor.submit(plan, first).result()
+    assert first.pid == begun, "it was begun before there was a plan"
+    assert early_start().pid is None
     kept = files(store, plan)
     found = executor.submit(plan, heard).result()
     assert (cold.status, cold.warm) == ("ok", False), "it may be the only one"

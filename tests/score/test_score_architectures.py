@@ -167,12 +167,33 @@ def test_what_only_deep_branches_show_is_noticed(
     assert "differ from the model's own forward pass" in str(likelihood.details["passes_reason"])
 
 
-def check_many_branches(model: Any) -> Likelihood:
-    """Score 41 texts that share their beginning, and hold each to the model's own forward pass."""
+@pytest.mark.parametrize("changes", [WINDOWED, LOCAL])
+def test_it_is_noticed_in_sixteen_bits_where_words_are_nearly_as_likely_too(
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong mask then moves log-probabilities by less than rounding does in a trained model."""
+    monkeypatch.setattr(probe, "_has_masks_of_its_own", lambda _: False)
+    model = build("gpt_neo", **changes)
+    model.get_output_embeddings().weight.data *= 0.1
+    likelihood = Likelihood(model.bfloat16(), 4096, Silence())
+    assert likelihood.tree is not None
+    likelihood.answer([Query(row, np.arange(61, len(row))) for row in many_branches()])
+    assert "differ from the model's own forward pass" in str(likelihood.details["passes_reason"])
+
+
+def many_branches() -> list[Any]:
+    """41 texts that share their beginning."""
     drawn = np.random.default_rng(0)
     stem = drawn.integers(4, VOCABULARY, 60)
     rows = [np.concatenate([stem, [3], drawn.integers(4, VOCABULARY, 60)])]
-    rows += [np.concatenate([stem, [n], drawn.integers(4, VOCABULARY, 12)]) for n in range(4, 44)]
+    return rows + [
+        np.concatenate([stem, [n], drawn.integers(4, VOCABULARY, 12)]) for n in range(4, 44)
+    ]
+
+
+def check_many_branches(model: Any) -> Likelihood:
+    """Score them, and hold each to the model's own forward pass."""
+    rows = many_branches()
     likelihood = Likelihood(model, 4096, Silence())
     found = likelihood.answer([Query(row, np.arange(61, len(row))) for row in rows])
     for row, answer in zip(rows, found, strict=True):

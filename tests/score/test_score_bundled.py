@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from harness.corpus.corpus import Corpus, build_corpus
 from harness.corpus.render import Renderer
 from harness.errors import UserError
 from harness.records.events import Silence
-from harness.score.bundled import cut, opening_choices, write_documents
+from harness.score.bundled import cut, opening_choices, task_names, write_documents
+from harness.score.catalogue import document_kinds
 from harness.score.take import take_scores
 from harness.score.tasks.documents import judge, read
-from harness.spec.suite import CorpusSpec, ScoreSpec
+from harness.spec.suite import CorpusSpec, ScoreSpec, Task
 
 
 @pytest.mark.parametrize(
@@ -92,6 +94,14 @@ def test_real_trees_have_their_pairs(shared_data: Path, tokenizer: Any, tmp_path
     rows = [json.loads(x) for x in (tmp_path / "ranked_pairs.jsonl").read_text().splitlines()]
     assert len(rows) == len(corpus.pairs) > 400
     assert all(row["choices"][0] != row["choices"][1] for row in rows[:50])
+
+
+def test_what_bundled_tasks_are_made_of_is_known_without_lm_eval(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
+    found = {name: document_kinds(Task(name=name), None) for name in task_names()}
+    assert found == {"held_out_replies": ["opening_choices"], "preference": ["ranked_pairs"]}
 
 
 def test_a_corpus_without_ranks_is_refused(corpus: Corpus, tokenizer: Any, tmp_path: Path) -> None:

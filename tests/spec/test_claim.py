@@ -11,7 +11,9 @@ import pytest
 from harness.errors import InvalidFile, UnknownName
 from harness.report.settings import flatten
 from harness.spec.claim import BeyondCheck, FormCheck, holds
+from harness.spec.derived_names import derived_name
 from harness.spec.form import parse_form
+from harness.spec.overrides import parse_settings
 from harness.spec.registry import claim_names, load_claim, load_study, variant_names
 from harness.spec.study import Contender
 from tests.planned import planned
@@ -122,4 +124,5 @@ def test_the_folklore_study_runs_what_claims_compare(name: str) -> None:
 
 def label_of(entry: Contender) -> str:
     """The name that a study gives a variant with settings."""
-    return entry.variant + "".join(f"+{k}={json.dumps(v)}" for k, v in entry.settings.items())
+    overrides, _ = parse_settings(f"{key}={json.dumps(v)}" for key, v in entry.settings.items())
+    return derived_name(entry.variant, overrides)

@@ -357,6 +357,7 @@ SET = {
     "score.split": "validation",
     "interpolation": 4,
     "precision.products": "float8",
+    "training.loss_on": "everything",
     "training.attention": "shifted",
     "training.attention_groups": 8,
     "training.kept_layers": 3,

@@ -43,6 +43,7 @@ class World:
     item_sd: float = 0.01
     trees: int = TREES
     fails: Callable[[Plan], str] = lambda _: ""
+    device: Device = CPU
 
     def loss(self, plan: Plan) -> float:
         """Nats a token: a parabola over the logarithm of the learning rate."""
@@ -68,7 +69,7 @@ class StubExecutor:
     stop_after: int | None = None
 
     def device(self, kind: DeviceChoice) -> Device:  # noqa: ARG002
-        return CPU
+        return self.world.device
 
     def submit(self, plan: Plan, hear: Hear) -> Future[RunRecord]:  # noqa: ARG002
         if self.stop_after is not None and len(self.ran) >= self.stop_after:

@@ -67,6 +67,16 @@ def test_a_setting_of_variants_has_no_place_among_the_suite_s() -> None:
     assert "[grid]" in str(caught.value)
 
 
+def test_a_setting_of_the_suite_may_be_a_list_of_tables() -> None:
+    tasks = [{"name": "arc_easy", "limit": 200}, {"name": "openbookqa", "num_fewshot": 0}]
+    (arm, *_) = compare_what(study(settings={"score.tasks": tasks}), CPU).arms
+    assert [(one.name, one.limit) for one in arm.plan.score.tasks] == [
+        ("arc_easy", 200),
+        ("openbookqa", None),
+    ]
+    assert typed(arm.plan).score == arm.plan.score
+
+
 def test_a_study_that_tunes_gets_a_validation_split() -> None:
     tuned = compare_what(study(), CPU).arms[0].plan
     assert tuned.corpus.validation_fraction > 0

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from harness.report.claims.decide import Leaning
 from harness.report.claims.ground import Ground, VariantRuns
+from harness.report.pairing import ScoreKey
 from harness.report.rows import Row
-from harness.spec.claim import PairCheck
+from harness.spec.claim import PairCheck, ScoreCheck, SpeedCheck
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Sides:
 
 def sides_of(check: PairCheck, ground: Ground) -> Sides | Leaning:
     """The rows to compare: at best rates where both were tuned, else at default rates."""
-    own = ground.find(check.variant, check.conditions)
-    other = ground.find(check.against, check.conditions)
+    own = _telling(ground.find(check.variant, check.conditions), check)
+    other = _telling(ground.find(check.against, check.conditions), check)
     if own is None or other is None or own.row is None or other.row is None:
         return not_run([check.variant, check.against], check.conditions, [own, other])
     rates = getattr(check, "rates", "")
@@ -44,6 +45,15 @@ def sides_of(check: PairCheck, ground: Ground) -> Sides | Leaning:
         return out_of_reach("not run at the same kind of rate")
     wanting = "" if rates == "default" else _wanting(own, other)
     return Sides(own.default, other.default, tuned=False, wanting=wanting)
+
+
+def _telling(arm: VariantRuns | None, check: PairCheck) -> VariantRuns | None:
+    """The runs in which what a check asks for was measured."""
+    if arm is None:
+        return None
+    if isinstance(check, SpeedCheck):
+        return arm.validated()
+    return arm.with_score(ScoreKey.named(check.score)) if isinstance(check, ScoreCheck) else arm
 
 
 def _at_edge(*arms: VariantRuns) -> str:

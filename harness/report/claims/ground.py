@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
+from harness.records.record import RunRecord
 from harness.records.store import StoredRun
 from harness.records.validation import validation_loss
+from harness.report.pairing import ScoreKey
 from harness.report.rows import Row, make_rows
 from harness.report.settings import flatten
 from harness.spec.claim import holds
@@ -23,15 +25,14 @@ RATE = "training.learning_rate"
 
 @dataclass(frozen=True)
 class VariantRuns:
-    """A variant: its held-out runs at its own and at its best rate, and its trials.
+    """A variant: its held-out runs, in whichever settings, and its trials.
 
     ``rates`` are the validation losses of the learning rates that were tried with the whole
-    budget. ``best`` is None unless the best of them was run on the held-out split.
+    budget.
     """
 
     name: str
-    default: Row | None
-    best: Row | None
+    rows: tuple[Row, ...]
     rates: Mapping[float, float]
 
     @property
@@ -39,6 +40,38 @@ class VariantRuns:
         """The rate with the least validation loss."""
         known = {rate: loss for rate, loss in self.rates.items() if math.isfinite(loss)}
         return min(known, key=known.__getitem__) if known else None
+
+    @property
+    def default(self) -> Row | None:
+        """The most of its runs at the variant's own rate."""
+        return _most([row for row in self.rows if row.variant == self.name])
+
+    @property
+    def best(self) -> Row | None:
+        """The most of its runs at its best rate; None where that was not run on the held-out split.
+
+        What is not trained has no rate.
+        """
+        default = self.default
+        if default is not None and not default.plan.trains:
+            return default
+        at_best = [r for r in self.rows if r.plan.training.learning_rate == self.best_rate]
+        return _most(at_best)
+
+    def with_score(self, key: ScoreKey) -> VariantRuns:
+        """Of its runs those that took a score; all of them where none did.
+
+        A variant may be scored further in runs of their own, such as on MMLU or in another form.
+        """
+        return self._those(lambda record: key.find(record) is not None)
+
+    def validated(self) -> VariantRuns:
+        """Of its runs those with validation losses as they trained; all of them where none has."""
+        return self._those(lambda one: one.training is not None and bool(one.training.validation))
+
+    def _those(self, fits: Callable[[RunRecord], bool]) -> VariantRuns:
+        found = tuple(row for row in self.rows if any(map(fits, row.finished)))
+        return replace(self, rows=found or self.rows)
 
     @property
     def row(self) -> Row | None:
@@ -51,15 +84,13 @@ class Ground:
     """Runs on one model, corpus, budget and device.
 
     ``billions`` counts the model's parameters, ``tokens`` what its runs were trained on (their
-    median; None where nothing was trained). ``looks`` is how often a study may have looked at
-    the seeds before it stopped: once where nothing was tuned. Records do not say when a study
-    looked, so one with a fixed number of seeds pays for looks that it did not take.
+    median; None where nothing was trained). ``tuned`` says that a study searched learning rates.
     """
 
     title: str
     billions: float | None
     arms: Mapping[str, VariantRuns]
-    looks: int = 1
+    tuned: bool = False
     tokens: float | None = None
 
     def find(self, names: Sequence[str], conditions: Sequence[str]) -> VariantRuns | None:
@@ -69,6 +100,15 @@ class Ground:
             if arm is not None and _meets(arm, conditions):
                 return arm
         return None
+
+    def looks(self, *rows: Row) -> int:
+        """How often a study may have looked at the seeds of these rows before it stopped.
+
+        Records do not say when a study looked, so one with a fixed number of seeds pays for looks
+        that it did not take; where nothing was tuned, there is one.
+        """
+        seeds = max((len(row.seeds) for row in rows), default=0)
+        return max(seeds - 1, 1) if self.tuned else 1
 
 
 def _meets(arm: VariantRuns, conditions: Sequence[str]) -> bool:
@@ -121,12 +161,11 @@ def _ground(runs: Sequence[StoredRun]) -> Ground:
     ]
     trained = [run.record.training for run in runs if run.record.training]
     plan = runs[0].record.plan
-    seeds = max((len(row.seeds) for row in rows), default=0)
     return Ground(
         title=f"{plan.model.name} on {plan.device.name}, suite {plan.suite.partition('+')[0]}",
         billions=min(totals) / 1e9 if totals else None,
         arms=arms,
-        looks=max(seeds - 1, 1) if trials else 1,
+        tuned=bool(trials),
         tokens=median(one.tokens.non_padding for one in trained) if trained else None,
     )
 
@@ -153,18 +192,14 @@ def _without_rate(overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _arm(name: str, rows: Sequence[Row], trials: Sequence[StoredRun]) -> VariantRuns:
-    own = [row for row in rows if _plain(row.plan) == name and row.finished]
-    default = max(
-        (row for row in own if row.variant == name), key=lambda row: len(row.seeds), default=None
-    )
+    own = tuple(row for row in rows if _plain(row.plan) == name and row.finished)
     rates = {
         run.record.plan.training.learning_rate: validation_loss(run.record)
         for run in trials
         if _plain(run.record.plan) == name
     }
-    arm = VariantRuns(name, default, None, rates)
-    if default is not None and not default.plan.trains:
-        return VariantRuns(name, default, default, rates)
-    at_best = [row for row in own if row.plan.training.learning_rate == arm.best_rate]
-    best = max(at_best, key=lambda row: len(row.seeds), default=None)
-    return VariantRuns(name, default, best, rates)
+    return VariantRuns(name, own, rates)
+
+
+def _most(rows: Sequence[Row]) -> Row | None:
+    return max(rows, key=lambda row: len(row.seeds), default=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,7 +39,7 @@ def compare_costs(check: CostCheck, ground: Ground) -> Leaning:
     where = within(*map(math.log, check.ratio))
     if check.cost == "weights":
         return _exact_ratio(f"{check.cost} × ", float(logs.mean()), where)
-    return _ratio(f"{check.cost} × ", logs, where, ground.looks)
+    return _ratio(f"{check.cost} × ", logs, where, ground.looks(sides.own, sides.other))
 
 
 def _cost_reader(cost: str, rows: Sequence[Row]) -> Callable[[Row], float | None]:
@@ -120,32 +120,64 @@ def _bits(row: Row) -> float | None:
 
 
 def compare_speed(check: SpeedCheck, ground: Ground) -> Leaning:
-    """How many times as fast one variant comes to the training loss at which the other ends."""
+    """How many times as fast one variant comes to the loss at which the other ends.
+
+    By the validation loss where both were validated as they trained, else by the training loss,
+    whose batches differ too much for short runs.
+    """
     sides = sides_of(check, ground)
     if isinstance(sides, Leaning):
         return sides
     own, other = _curves(sides.own), _curves(sides.other)
-    common = [seed for seed in own if seed in other]
+    common = [s for s in own if s in other and own[s].validated == other[s].validated]
     logs = np.array([math.log(_times_as_fast(own[seed], other[seed])) for seed in common])
     if not len(logs):
-        return out_of_reach("no training losses on common seeds")
-    return _ratio("speed × ", logs, within(*map(math.log, check.ratio)), ground.looks)
+        return out_of_reach("no losses of the same kind on common seeds")
+    kind = "validation" if own[common[0]].validated else "training"
+    looks = ground.looks(sides.own, sides.other)
+    return _ratio(f"speed by {kind} loss × ", logs, within(*map(math.log, check.ratio)), looks)
 
 
-def _curves(row: Row) -> dict[int, Floats]:
-    """Smoothed training losses by seed."""
+@dataclass(frozen=True)
+class Curve:
+    """Losses after so many steps, in training or (``validated``) on the validation split."""
+
+    steps: Floats
+    losses: Floats
+    validated: bool
+
+
+def _curves(row: Row) -> dict[int, Curve]:
+    """Curves by seed: validation losses where there are any, else smoothed training losses."""
     found = {}
     for record in row.finished:
-        losses = [point.loss for point in record.training.losses] if record.training else []
+        training = record.training
+        if training is None:
+            continue
+        if training.validation is not None:
+            points = np.array([(float(one.step), one.loss) for one in training.validation.points])
+            found[record.plan.seed] = Curve(points[:, 0], points[:, 1], validated=True)
+            continue
+        losses = [point.loss for point in training.losses]
         if len(losses) >= 2 * SMOOTHED:
-            found[record.plan.seed] = np.convolve(losses, np.ones(SMOOTHED) / SMOOTHED, "valid")
+            smooth = np.convolve(losses, np.ones(SMOOTHED) / SMOOTHED, "valid")
+            steps = np.arange(1.0, len(smooth) + 1)
+            found[record.plan.seed] = Curve(steps, smooth, validated=False)
     return found
 
 
-def _times_as_fast(
-    own: Floats,
-    other: Floats,
-) -> float:
-    """Steps of the other over the steps in which this one comes as low as the other ends."""
-    reached = np.flatnonzero(own <= other[-1])
-    return len(other) / float(reached[0] + 1 if len(reached) else len(own) + 1)
+def _times_as_fast(own: Curve, other: Curve) -> float:
+    """Steps of the other over the steps in which this one comes as low as the other ends.
+
+    Between two validations the loss is taken to fall in a straight line.
+    """
+    target = other.losses[-1]
+    reached = np.flatnonzero(own.losses <= target)
+    if not len(reached):
+        return float(other.steps[-1] / (own.steps[-1] + 1))
+    at = int(reached[0])
+    steps = own.steps[at]
+    if at and own.losses[at - 1] > own.losses[at]:
+        share = (own.losses[at - 1] - target) / (own.losses[at - 1] - own.losses[at])
+        steps = own.steps[at - 1] + share * (steps - own.steps[at - 1])
+    return float(other.steps[-1] / max(steps, 1.0))

@@ -46,7 +46,7 @@ def _scored(check: ScoreCheck, ground: Ground, sides: Sides) -> Leaning:
     effect = make_sample(aligned, scale).paired("own", "other")
     if effect is None:
         return out_of_reach("no seed in common")
-    return _judged(check, effect, scale, ground.looks, sides)
+    return _judged(check, effect, scale, ground.looks(sides.own, sides.other), sides)
 
 
 def _judged(
@@ -89,19 +89,20 @@ def compare_forms(check: FormCheck, ground: Ground) -> Leaning:
     if arm is None or arm.row is None:
         return not_run([check.variant], check.conditions)
     key = ScoreKey.named(check.score)
+    row = arm.with_score(replace(key, precision=check.form)).row or arm.row
     parts = [
-        read_items([replace(arm.row, label=name)], replace(key, precision=form)).aligned
+        read_items([replace(row, label=name)], replace(key, precision=form)).aligned
         for name, form in (("own", check.form), ("other", "training"))
     ]
     joined = None if parts[0] is None or parts[1] is None else _beside(parts[0], parts[1])
     if joined is None:
         return out_of_reach(f"{arm.name} was not scored as {check.form}")
-    scores = [found for record in arm.row.finished if (found := key.find(record))]
+    scores = [found for record in row.finished if (found := key.find(record))]
     scale = make_scale(scores, check.margin)
     effect = make_sample(joined, scale).paired("own", "other")
     if effect is None:
         return out_of_reach("no seed in common")
-    return _judged(check, effect, scale, ground.looks, None)
+    return _judged(check, effect, scale, ground.looks(row), None)
 
 
 def _beside(first: Aligned, second: Aligned) -> Aligned | None:

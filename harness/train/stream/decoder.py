@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -105,14 +106,21 @@ class Decoder:
         return [group for block in self.blocks for group in block.linears]
 
     def join_gradients(self) -> Tensor:
-        """Keep all gradients in one tensor from now on, and return it: zero, one dimension."""
-        if self._drafts is not None:
-            return self._drafts.gradients
+        """Keep all gradients in one tensor from now on, and return it: zero, one dimension.
+
+        Each layer adds its own then, so that they are complete layer by layer.
+        """
+        self._drafts = None
         groups = [group for group in self._groups if group.trained]
         sizes = [group.gradient_size for group in groups]
         flat = groups[0].trained[0].new_zeros(sum(sizes), requires_grad=False)
         for group, part in zip(groups, torch.split(flat, sizes), strict=True):
             group.put_gradients(part)
+        of_blocks = [
+            sum(group.gradient_size for group in block.linears if group.trained)
+            for block in self.blocks
+        ]
+        self._starts = [0, *accumulate(of_blocks)][:-1]
         return flat
 
     def stream(self, batch: StreamBatch) -> Stream:
@@ -128,10 +136,17 @@ class Decoder:
         stream.sin.copy_(made.sin)
 
     @torch.no_grad()
-    def accumulate(self, batch: StreamBatch, stream: Stream, scale: Tensor) -> Tensor:
+    def accumulate(
+        self,
+        batch: StreamBatch,
+        stream: Stream,
+        scale: Tensor,
+        complete_from: Callable[[int], None] | None = None,
+    ) -> Tensor:
         """Add ``scale`` times the gradient of the summed loss; return that sum (nats, float32).
 
-        ``scale`` is a float32 scalar on the device.
+        ``scale`` is a float32 scalar on the device. ``complete_from`` is told after each layer's
+        backward pass where its gradients begin among those that :meth:`join_gradients` has joined.
         """
         x = self._embed(batch.ids).to(self._dtype)
         kept: list[Inside | Tensor | None] = []
@@ -157,6 +172,8 @@ class Decoder:
                 saved.last_low = low
             slope = block.backward_(slope, x, saved, stream, further=index > 0)
             del x, middle, saved
+            if complete_from is not None:
+                complete_from(self._starts[index])
         if self._drafts is not None:
             self._drafts.add_up()
         return loss

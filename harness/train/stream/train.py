@@ -7,7 +7,6 @@ import torch
 from harness.errors import RunError
 from harness.records.events import Progress
 from harness.records.record import TrainResult
-from harness.spec.plan import Plan
 from harness.train.job import TrainJob
 from harness.train.loop import Loop
 from harness.train.stream.float8 import decoder_of
@@ -38,16 +37,5 @@ def train(job: TrainJob, progress: Progress) -> TrainResult:
             where="training.speed",
             hint='use "plain"; that planning did not say so is a defect, please report it',
         ) from reason
-    if on_gpu:
-        _tell_failures(progress, job.plan)
     job.model.eval()
     return Loop.start(job, decoder, progress).run()
-
-
-def _tell_failures(progress: Progress, plan: Plan) -> None:
-    """Say which of the faster kernels this machine does without."""
-    from harness.train.stream.trial import fused_failure
-
-    reason = fused_failure(getattr(torch, plan.precision.compute))
-    if reason is not None:
-        progress.note(f"activations and the adapter's products are computed apart: {reason}")

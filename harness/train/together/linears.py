@@ -25,6 +25,7 @@ class TogetherLinears(Linears):
     """
 
     rides: ClassVar[bool] = False  # whether they do is decided anew for each micro-batch
+    fuses: ClassVar[bool] = True
     drafts: ClassVar[bool] = False  # gradients are the bank's
 
     def _make_room(self) -> None:

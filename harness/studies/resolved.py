@@ -1,0 +1,128 @@
+"""Resolved: a study's variants as they were resolved for a device, kept for other machines."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import ConfigDict, Field, ValidationError
+
+from harness.errors import HarnessError
+from harness.records.record import RunRecord
+from harness.records.store import RunStore
+from harness.spec.device import Device
+from harness.spec.plan import Plan
+from harness.spec.schema import Frozen, Migration, Versioned, not_valid
+from harness.spec.storage import read_json, write_json
+from harness.spec.study import Spending, Study
+from harness.studies.arms import Arm, StudyArms
+
+
+class ResolvedArms(Versioned):
+    """What a study compares on ``device``: its plans at the default learning rates.
+
+    With it another machine finds the records of the study, also one that has no such device, or
+    not the data and packages. ``decided`` are the variants that decisions had added.
+    """
+
+    SCHEMA_VERSION: ClassVar[int] = 1
+    schema_version: int = 1
+    study: Study
+    device: Device
+    decided: tuple[str, ...] = ()
+    arms: tuple[Plan, ...]
+    reference: str
+    added: dict[str, int] = Field(default_factory=dict)
+
+    @classmethod
+    def of(cls, comparison: StudyArms, device: Device, decided: tuple[str, ...]) -> ResolvedArms:
+        """What is kept of ``comparison``; how much may be spent makes no difference."""
+        return cls(
+            study=_unlimited(comparison.study),
+            device=device,
+            decided=decided,
+            arms=tuple(arm.plan for arm in comparison.arms),
+            reference=comparison.reference,
+            added=comparison.added,
+        )
+
+    def is_of(self, study: Study) -> bool:
+        """Whether it was resolved from ``study`` as its file says now."""
+        return self.study == _unlimited(study)
+
+    def comparison(self, study: Study) -> StudyArms:
+        """The arms, as those of ``study``."""
+        arms = tuple(Arm(plan) for plan in self.arms)
+        return StudyArms(study, arms, self.reference, dict(self.added))
+
+
+class KeptArms:
+    """All that a study was ever resolved to, a file each in a folder beside its page."""
+
+    def __init__(self, folder: Path) -> None:
+        """Look into ``folder``; it need not exist."""
+        self._folder = folder
+
+    def keep(self, found: ResolvedArms) -> None:
+        """Add ``found``, unless it is there.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        digest = hashlib.sha256(found.model_dump_json().encode()).hexdigest()
+        path = self._folder / f"{digest[:32]}.json"
+        if not path.is_file():
+            write_json(path, found)
+
+    def take_over(self, texts: Iterable[str], where: str) -> None:
+        """Add what other machines have laid down as JSON at ``where``.
+
+        Raises:
+            InvalidFile: one of them is no such document.
+        """
+        for text in texts:
+            try:
+                self.keep(ResolvedArms.model_validate_json(text))
+            except ValidationError as error:
+                raise not_valid(ResolvedArms, error, where) from None
+
+    def __iter__(self) -> Iterator[ResolvedArms]:
+        """All of them, in the order of their names.
+
+        Raises:
+            InvalidFile: one of the files is damaged.
+        """
+        for path in sorted(self._folder.glob("*.json")):
+            yield read_json(path, ResolvedArms)
+
+
+class _PlanDevice(Frozen):
+    model_config = ConfigDict(extra="ignore")
+    device: Device
+
+
+class _RecordDevice(Versioned):
+    """Of a record, where it ran; reading it skips the rest."""
+
+    model_config = ConfigDict(extra="ignore")
+    SCHEMA_VERSION: ClassVar[int] = RunRecord.SCHEMA_VERSION
+    MIGRATIONS: ClassVar[dict[int, Migration]] = dict(RunRecord.MIGRATIONS)
+    schema_version: int
+    plan: _PlanDevice
+
+
+def devices_of(store: RunStore) -> set[Device]:
+    """Devices of all runs in ``store``; a record that cannot be read names none."""
+    found = set()
+    for path in store.records():
+        try:
+            found.add(read_json(path, _RecordDevice).plan.device)
+        except HarnessError:
+            continue
+    return found
+
+
+def _unlimited(study: Study) -> Study:
+    return study.model_copy(update={"budget": Spending()})

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from pathlib import Path
 
+from harness.report.claims.brief import findings_brief
 from harness.report.claims.publish import FINDINGS, write_findings
 from harness.report.publish import RECORDS, is_published, rebuild_report
 from harness.studies.published import is_published as is_published_study
 from harness.studies.published import rebuild_study
+
+BRIEF = re.compile(
+    r"<!-- findings: made by `harness claims reports/(?P<name>\w+) --markdown` -->"
+    r"(?P<text>.*?)<!-- /findings -->",
+    re.DOTALL,
+)
 
 
 def published(reports: Path) -> list[Path]:
@@ -26,6 +34,15 @@ def rebuild(folder: Path, scratch: Path) -> None:
         rebuild_report(folder, scratch)
     if (folder / FINDINGS).is_file():
         write_findings(folder, scratch)
+
+
+def brief_differs(readme: Path, reports: Path) -> list[str]:
+    """What README says of published findings, where that is not what their records give."""
+    found = BRIEF.search(readme.read_text(encoding="utf-8"))
+    if found is None:
+        return []
+    brief = findings_brief((reports / found["name"]).resolve())
+    return [] if found["text"].strip() == brief.strip() else [f"{readme}: {found['name']}"]
 
 
 def report_files(folder: Path) -> dict[str, bytes]:
@@ -50,4 +67,5 @@ if __name__ == "__main__":
     folders = published(Path(sys.argv[1]))
     print("rebuilt from records:", ", ".join(map(str, folders)) or "none is published")
     different = [line for folder in folders for line in differences(folder)]
+    different += brief_differs(Path("README.md"), Path(sys.argv[1]))
     sys.exit("not what its records give:\n" + "\n".join(different) if different else None)

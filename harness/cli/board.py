@@ -112,7 +112,8 @@ class Board(Listener):
 
     def _say_of_all(self) -> None:
         self._said = self._clock()
-        self._console.print(self._tally.text(), markup=False, highlight=False, soft_wrap=True)
+        text = f"{self._tally.text()}: {doing(list(self._views.values()))}"
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def render(self) -> Group:
         """What is drawn; where the terminal has become narrower, the frame before goes wholly."""
@@ -134,6 +135,18 @@ class Board(Listener):
             table.add_row(*(Text(cell, no_wrap=True) for cell in view.cells()))
         more = [Text(f"and {len(views) - len(shown)} more")] if len(shown) < len(views) else []
         return Group(table, *more, head)
+
+
+def doing(views: Sequence[RunView]) -> str:
+    """What runs under way do, as "2 train (12/60), 1 score"; of equals the one least far."""
+    alike: dict[str, list[tuple[int, int]]] = {}
+    for view in views:
+        alike.setdefault(view.doing, []).append(view.progress)
+    parts = []
+    for what, found in alike.items():
+        known = [(done / total, f" ({done}/{total})") for done, total in found if total]
+        parts.append(f"{len(found)} {what}{min(known)[1] if known else ''}")
+    return ", ".join(parts)
 
 
 class Tally:

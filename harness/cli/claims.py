@@ -38,11 +38,18 @@ def claims(
         typer.Option(help="Write FINDINGS.md here, with records that hold no data text."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdicts as JSON.")] = False,
+    markdown: Annotated[
+        bool,
+        typer.Option(help="Print what README says of one published folder, and nothing else."),
+    ] = False,
 ) -> None:
     """List published claims about fine-tuning; with RUNS, judge each from their records."""
     asked = [registry.load_claim(name) for name in claim or registry.claim_names()]
     if publish is not None and not runs:
         raise UserError("--publish without runs", expected="folders with records to judge by")
+    if markdown:
+        typer.echo(visible(_brief(runs)), nl=False)
+        return
     if not runs:
         _list(asked, as_json=as_json)
         return
@@ -52,6 +59,17 @@ def claims(
         from harness.report.claims.publish import publish_findings
 
         say(f"findings: {publish_findings(asked, found, publish, runs)}")
+
+
+def _brief(runs: Sequence[Path]) -> str:
+    from harness.report.claims.brief import findings_brief
+    from harness.report.claims.publish import FINDINGS
+
+    if len(runs) != 1 or not (runs[0] / FINDINGS).is_file():
+        where = runs[0] if len(runs) == 1 else None
+        what = f"--markdown takes one folder with a {FINDINGS}"
+        raise UserError(what, where=where, hint="claims RUNS --publish FOLDER writes one")
+    return findings_brief(runs[0].resolve())
 
 
 def _read(folders: Sequence[Path]) -> list[StoredRun]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli.app import warn
 from harness.cli.devices import gpu_names
 from harness.errors import UserError
 from harness.spec.device import VISIBLE
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from harness.records.store import RunStore
     from harness.runs.executor import Executor
     from harness.runs.options import RunOptions
+    from harness.spec.plan import Plan
 
 JobsOption = Annotated[
     int,
@@ -124,3 +127,24 @@ def _check_gpus(names: list[str]) -> None:
             where=f"--gpus {','.join(names)}",
             expected="GPUs of one kind, so that what runs cost can be compared",
         )
+
+
+def warn_of_load() -> None:
+    """Say beforehand where other programs keep this machine busy."""
+    from harness.measure.busy import said_busy
+
+    if told := said_busy():
+        warn(told)
+
+
+def said_alone(plans: Sequence[Plan], together: int) -> str:
+    """That runs which were to train as one each train alone, and what would let them."""
+    from harness.train.together.group import groups
+
+    if together == 1 or any(len(group) > 1 for group in groups(plans, together)):
+        return ""
+    return (
+        f"--together {together}: no two of these runs can train as one, so each trains alone; it "
+        "needs suite.training.speed=fast, and LoRA on one base where only learning rate, seed, "
+        "rank or scale differ"
+    )

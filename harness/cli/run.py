@@ -34,6 +34,8 @@ from harness.cli.placing import (
     PartitionOption,
     Placing,
     TogetherOption,
+    said_alone,
+    warn_of_load,
 )
 from harness.cli.report import write_suite_report
 from harness.cli.sources import DataOption, IncludePathOption, ModelOption, with_sources
@@ -119,15 +121,16 @@ def run(
     plans = resolve(request, runner.device(device.value))
     check_devices(plans)
     check_plans(plans)
-    wanted = to_be_run(plans, store, options)
-    if not wanted:
-        early_start().close()
-    check_run(wanted, reports)
+    missing = to_be_run(plans, store, options)
+    check_run(missing, reports)
     trackers = make_trackers(track, reports)
     if changes := said_changes(plans[0]):
         say(changes)
     for line in said_seeds(plans, seeds):
         say(line)
+    _make_ready(missing, executor)
+    if alone := said_alone(plans, together):
+        say(alone)
     records = _records(_carry_out(plans, runner, store, trackers, together))
     called = plans[0].suite
     if any(store.folder(record.plan).record.is_file() for record in records):
@@ -140,6 +143,16 @@ def run(
     code = _exit_code(plans, records)
     if code:
         raise typer.Exit(code)
+
+
+def _make_ready(missing: list[Plan], executor: str) -> None:
+    """End the process that waits if there is nothing to run; say so if the machine is busy."""
+    from harness.runs.early_start import early_start
+
+    if not missing:
+        early_start().close()
+    elif executor == "local":
+        warn_of_load()
 
 
 def to_be_run(plans: list[Plan], store: RunStore, options: RunOptions) -> list[Plan]:

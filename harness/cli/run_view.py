@@ -168,9 +168,20 @@ class RunView:
             return None
         return (time.monotonic() - since) / (self._done - done) * (self._total - self._done)
 
+    @property
+    def doing(self) -> str:
+        """Its phase, or between two of them what it does."""
+        return TITLES[self._phase] if self._phase else self._note or "between phases"
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """How many of how many units are done; of 0 where that is not known."""
+        return self._done, self._total
+
     def cells(self) -> tuple[str, ...]:
         """The run in one line: what it is, what it does, and how far that is."""
-        doing = TITLES[self._phase] if self._phase else "starting"
+        between = "" if self._finished else "starting"
+        doing = TITLES[self._phase] if self._phase else between
         told = self._progress_text() if self._total else self._note
         return self._title, doing, told
 

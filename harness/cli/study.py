@@ -30,6 +30,7 @@ from harness.cli.placing import (
     Placing,
     SpreadOption,
     StoreOption,
+    warn_of_load,
 )
 from harness.cli.sources import DataOption, IncludePathOption, ModelOption, with_sources
 from harness.cli.study_tables import (
@@ -88,6 +89,17 @@ def study(
     plan: Annotated[
         bool, typer.Option("--plan", help="Show what would run, without running anything.")
     ] = False,
+    gpu: Annotated[
+        str, typer.Option(help="With --plan: for this GPU, which need not be here: rtx4090, h100.")
+    ] = "",
+    peak_share: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="With --gpu: the share of its peak that training reaches, for its time.",
+        ),
+    ] = 0.0,
     status: Annotated[
         bool, typer.Option("--status", help="Show how far the study has come.")
     ] = False,
@@ -122,6 +134,7 @@ def study(
 ) -> None:
     """Answer a question about variants: tune each, add seeds until it is decided, report."""
     from harness.runs.options import RunOptions
+    from harness.spec.gpus import planned_gpu
     from harness.studies.open import StudyRequest, open_study
     from harness.studies.status import StudyStatus
     from harness.trackers.choose import make_trackers
@@ -129,6 +142,8 @@ def study(
     decides = bool(drop or add or more_seeds)
     looks = decides or status or publish is not None
     _refuse_with_look(plan=plan, status=status, decides=decides, publish=publish)
+    if gpu and not plan:
+        raise UserError("--gpu without --plan", hint="a study runs on the devices of this machine")
     part = _parse_shard(shard)
     spending = _parse_budget(budget)
     placing = Placing(executor, jobs, gpus, address, partition)
@@ -141,7 +156,7 @@ def study(
         study=name, settings=tuple(settings), suite=suite, tasks=tasks, called=called
     )
     request = study_as_asked(typed, reports)
-    here = _device(runner, device, looks=looks)
+    here = planned_gpu(gpu) if gpu else _device(runner, device, looks=looks)
     opened = open_study(request, here, reports, spending)
     trackers = make_trackers(track, reports)
     found = StudyStatus(opened, "" if plan else store, mix_versions=mix_versions)
@@ -153,10 +168,10 @@ def study(
         found.steer(drop, add, more_seeds)
         say("noted; a command that is running this study follows it from its next run on")
     elif not (plan or status or elsewhere):
-        _run(found, runner, part, trackers)
+        _run(found, runner, part, trackers, local=executor == "local")
     agenda = found.agenda()
     if plan:
-        _show_plan(opened, agenda)
+        _show_plan(opened, agenda, peak_share)
         return
     if status:
         _show_status(opened, agenda)
@@ -231,7 +246,14 @@ def _parse_budget(texts: list[str]) -> Spending | None:
         raise
 
 
-def _run(status: StudyStatus, executor: Executor, shard: Shard, trackers: list[Tracker]) -> None:
+def _run(
+    status: StudyStatus,
+    executor: Executor,
+    shard: Shard,
+    trackers: list[Tracker],
+    *,
+    local: bool,
+) -> None:
     """Run all that the study wants; the page is written on every ending, an interrupt too."""
     from harness.cli.board import Board
     from harness.cli.notices import Notices
@@ -253,6 +275,8 @@ def _run(status: StudyStatus, executor: Executor, shard: Shard, trackers: list[T
         check_plans(plans)
         check_run(plans, opened.reports)
         opened.keep_request()
+        if local:
+            warn_of_load()
     try:
         with closing(warm_start()):
             driver = Driver(status.next_round, opened.findings, executor, listeners, say)
@@ -298,17 +322,19 @@ def _show_status(opened: OpenStudy, agenda: Agenda) -> None:
     say(_round_line(agenda))
 
 
-def _show_plan(opened: OpenStudy, agenda: Agenda) -> None:
+def _show_plan(opened: OpenStudy, agenda: Agenda, peak_share: float) -> None:
     """What the study will need, by stage; nothing is written."""
+    from harness.forecast.arithmetic import training_seconds_by_peak
     from harness.forecast.duration import whole_run_seconds
     from harness.runs.shared_devices import predicted_bytes
     from harness.studies.outlook import outlook
 
     runs = opened.findings.store.root
     say(opened.study.question, style="bold")
-    stages = outlook(agenda, whole_run_seconds(runs), predicted_bytes)
+    tell = training_seconds_by_peak(peak_share) if peak_share else whole_run_seconds(runs)
+    stages = outlook(agenda, tell, predicted_bytes)
     out.print(plan_table(stages))
-    for line in plan_remarks(agenda):
+    for line in plan_remarks(agenda, peak_share):
         say(line)
     say(_round_line(agenda))
     if agenda.stopped:

@@ -84,13 +84,18 @@ def plan_table(stages: list[Stage]) -> Table:
     return table
 
 
-def plan_remarks(agenda: Agenda) -> Iterator[str]:
+def plan_remarks(agenda: Agenda, peak_share: float = 0.0) -> Iterator[str]:
     """What the table rests on, and what the budget makes of it."""
     device = agenda.comparison.arms[0].plan.device
+    rests = (
+        f"training alone, at {numbers.percent(peak_share, digits=0)} of the peak of {device.name}"
+        if peak_share
+        else "from runs of this study, or training alone of the latest run of the same kind on "
+        f"{device.name}"
+    )
     yield (
-        f"At least: every comparison is decided at the first look. Time and energy: from runs of "
-        f"this study, or training alone of the latest run of the same kind on {device.name}. "
-        "All runs one after the other."
+        "At least: every comparison is decided at the first look. Time and energy: "
+        f"{rests}. All runs one after the other."
     )
     budget = agenda.comparison.study.budget
     if budget.hours is not None:

@@ -73,12 +73,11 @@ def _predicted(plan: Plan, largest: MicroBatch | None) -> MemoryPrediction:
 
 
 def _host_bytes(plan: Plan, largest: MicroBatch | None) -> int | None:
-    """What the fast path keeps beside the device; other paths keep nothing there."""
-    from harness.train.stream.footprint import host_bytes
-
+    """What the path keeps beside the device, where it keeps anything there."""
     if not plan.trains or not plan.training.activation_offload:
         return None
-    return host_bytes(plan, (largest or MicroBatch.full(plan)).tokens)
+    count = getattr(path_of(plan), "host_bytes", None)
+    return None if count is None else count(plan, largest or MicroBatch.full(plan))
 
 
 def _gathered(standing: LastingBytes) -> dict[str, int]:

@@ -5,6 +5,7 @@ These figures were measured, on Linux with torch 2.11 (H100) and 2.13 (CPU); all
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from harness.spec.model import WheelSource
@@ -20,6 +21,9 @@ LIBRARIES_BYTES = 600 * MIB
 TRAINER_BYTES = 270 * MIB
 # The C library's heap keeps freed blocks between live ones: resident over live bytes of a step.
 HEAP_SHARE = 1.3
+# Of each float32 weight that is quantized while it loads, what the heap keeps of freed copies:
+# SmolLM2 on a CPU, loaded in 1.21 GiB (float32) and 1.39 GiB (bfloat16).
+FREED_BYTES = 2
 # cuBLAS keeps a workspace of 32 MiB (CUBLAS_WORKSPACE_CONFIG=:4096:8) for each thread that uses
 # it: one for forward passes, one more for backward passes.
 CUBLAS_BYTES = 32 * MIB
@@ -48,16 +52,27 @@ def overhead(plan: Plan, counts: ParameterCount) -> Overhead:
         # one layer at a time stands beside its quantized copy
         loading = counts.largest * DTYPE_BYTES[plan.precision.compute]
         return Overhead(loading, CUBLAS_BYTES, 2 * CUBLAS_BYTES, 1.0)
-    # the pages that were quantized from stay mapped
-    mapped = counts.quantized * DTYPE_BYTES[plan.precision.compute]
-    floor = LIBRARIES_BYTES + mapped
-    loading = floor + _converted_bytes(plan, counts)
+    stored = _files(plan, counts.total)
+    floor = LIBRARIES_BYTES + _left_by_quantizing(plan, counts, set(stored))
+    loading = floor + _converted_bytes(plan, stored)
+    if "float32" in stored:
+        loading += counts.quantized * FREED_BYTES
     return Overhead(loading, floor, floor + TRAINER_BYTES, HEAP_SHARE)
 
 
-def _converted_bytes(plan: Plan, counts: ParameterCount) -> int:
+def _left_by_quantizing(plan: Plan, counts: ParameterCount, stored: Set[str]) -> int:
+    """What stays of the weights that were quantized: the pages of the file, or freed copies.
+
+    Of a file in another dtype no page stays, and copies that were made of 16-bit weights are used
+    again for those that are quantized next.
+    """
+    if stored and not stored & {plan.precision.compute, "float32"}:
+        return 0
+    return counts.quantized * DTYPE_BYTES[plan.precision.compute]
+
+
+def _converted_bytes(plan: Plan, stored: Mapping[str, int]) -> int:
     """Pages of the file that are read to make weights of another dtype, mapped until the end."""
-    stored = _files(plan, counts.total)
     return sum(size for dtype, size in stored.items() if dtype != plan.stored)
 
 

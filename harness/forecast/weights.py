@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from harness.errors import Unpredicted
@@ -49,7 +50,7 @@ def standing_bytes(plan: Plan, counts: ParameterCount) -> LastingBytes:
     )
 
 
-# Sharded layers that are whole at a time: the one in use, and the next or the last.
+# Layers that are whole at a time: of trained ones the one in use, and the next or the last.
 GATHERED = 2
 
 
@@ -73,8 +74,8 @@ class SpreadWeights:
         the layer before is gathered; embeddings are whole through all of the backward pass.
         """
         layer = max(self.layers, default=0)
-        if not trained:
-            return GATHERED * layer
+        if not trained:  # embeddings are let go of before a layer has computed anything
+            return layer
         return max(2 * self.after, self.before + GATHERED * layer + 2 * layer)
 
 
@@ -89,8 +90,24 @@ def _kept_casts(plan: Plan, spread: SpreadWeights) -> int:
 NOTHING_SPREAD = SpreadWeights()
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A plan; equal to others whose parts that matter here are equal, as JSON."""
+
+    written: str
+    plan: Plan = field(compare=False)
+
+
 def _spread_weights(plan: Plan) -> SpreadWeights:
-    """The layers, but for quantization constants; where all is trained, also what is around them.
+    parts = {"model", "method", "adapter", "quantization", "precision"}
+    return _count_spread(_Asked(plan.model_dump_json(include=parts), plan))
+
+
+@lru_cache(maxsize=64)
+def _count_spread(asked: _Asked) -> SpreadWeights:
+    """The layers, but for quantization constants, and embeddings; where all is trained, all.
+
+    A model is built for it, and ways of dividing a plan ask for the same several times.
 
     Raises:
         RunError: the model does not say what its layers are.
@@ -98,7 +115,9 @@ def _spread_weights(plan: Plan) -> SpreadWeights:
     from harness.quantize.layers import taken_layers
     from harness.weights.by_layer import decoder_layers
     from harness.weights.shape import meta_model
+    from harness.weights.sharded import spread_embeddings
 
+    plan = asked.plan
     model: Any = meta_model(plan.model)
     taken = {id(module.weight) for _, module in taken_layers(model, find_scheme(plan.quantization))}
     unit = DTYPE_BYTES[plan.stored]
@@ -110,7 +129,8 @@ def _spread_weights(plan: Plan) -> SpreadWeights:
         for _, layer in decoder_layers(model)
     )
     if plan.method != "full":
-        return SpreadWeights(layers)
+        name = spread_embeddings(model, plan.adapter)
+        return SpreadWeights(layers, model.get_submodule(name).weight.numel() * unit if name else 0)
     head = {id(one): one.numel() * unit for one in model.get_output_embeddings().parameters()}
     around = {id(one): one.numel() * unit for one in model.parameters()}
     for _, layer in decoder_layers(model):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
@@ -55,6 +55,9 @@ class Ranks(Protocol):
     def add_up(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over all processes, bit for bit the same in each."""
 
+    def begin_adding(self, tensor: Tensor) -> Callable[[], None]:
+        """Begin to replace ``tensor`` by its sum; it is that once what is returned was called."""
+
     def gather(self, thing: Any) -> list[Any]:
         """What every process gave, in their order; plain data."""
 
@@ -70,6 +73,10 @@ class Alone:
 
     def add_up(self, tensors: Sequence[Tensor]) -> None:
         """Nothing to add."""
+
+    def begin_adding(self, tensor: Tensor) -> Callable[[], None]:  # noqa: ARG002 - it is the sum
+        """Nothing to add."""
+        return lambda: None
 
     def gather(self, thing: Any) -> list[Any]:
         """What this process gave."""
@@ -124,6 +131,17 @@ class Joined:
         with _lost("adding up gradients"):
             for tensor in tensors:
                 self._dist.all_reduce(tensor)
+
+    def begin_adding(self, tensor: Tensor) -> Callable[[], None]:
+        """See :class:`Ranks`; work that is queued on a GPU afterwards goes on meanwhile."""
+        with _lost("adding up gradients"):
+            work = self._dist.all_reduce(tensor, async_op=True)
+
+        def wait() -> None:
+            with _lost("adding up gradients"):
+                work.wait()
+
+        return wait
 
     def gather(self, thing: Any) -> list[Any]:
         """See :class:`Ranks`."""

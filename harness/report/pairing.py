@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.records.record import RunRecord, Score
-from harness.records.store import StoredRun
 from harness.report.rows import Row
 from harness.report.statistics.noise import Floats
 
@@ -107,17 +106,57 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class _Column:
-    label: str
-    seed: int
-    trains: bool
-    items: tuple[Any, ...]
+class Items:
+    """What an items file holds: names of items and of their groups, and the values of each."""
+
+    names: tuple[Any, ...]
     cluster: tuple[Any, ...]
     numerator: Floats
     denominator: Floats
 
 
-def read_items(rows: Sequence[Row], key: ScoreKey) -> Reading:
+@dataclass(frozen=True)
+class _Column:
+    label: str
+    seed: int
+    trains: bool
+    values: Items
+
+
+def read_file(path: Path) -> Items | None:
+    """The items in a file, or None where they cannot be read or weigh nothing."""
+    table = read_table(path)
+    if table is None or not sum(table["denominator"]) > 0:
+        return None
+    return Items(
+        names=tuple(table["item"]),
+        cluster=tuple(table["cluster"]),
+        numerator=np.asarray(table["numerator"], dtype=np.float64),
+        denominator=np.asarray(table["denominator"], dtype=np.float64),
+    )
+
+
+class KeptItems:
+    """Reads items files as :func:`read_file` does, each once; equal names are kept once."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._known: dict[Path, Items] = {}
+        self._names: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+
+    def __call__(self, path: Path) -> Items | None:
+        """The items in a file that no longer changes; one that cannot be read is tried again."""
+        known = self._known.get(path)
+        if known is None and (found := read_file(path)) is not None:
+            names = self._names.setdefault(found.names, found.names)
+            cluster = self._names.setdefault(found.cluster, found.cluster)
+            known = self._known[path] = replace(found, names=names, cluster=cluster)
+        return known
+
+
+def read_items(
+    rows: Sequence[Row], key: ScoreKey, read: Callable[[Path], Items | None] = read_file
+) -> Reading:
     """Read and align the items of one score over all finished runs.
 
     Rows under another model, corpus or way to take the score are left out, since equal item names
@@ -131,7 +170,7 @@ def read_items(rows: Sequence[Row], key: ScoreKey) -> Reading:
         if _protocol(row, key) != protocols[0][0]:
             reading.excluded[row.label] = "another model, corpus or way to score"
             continue
-        columns += _columns_of(row, key, reading)
+        columns += _columns_of(row, key, reading, read)
     reading.aligned = _align(columns, reading)
     return reading
 
@@ -158,33 +197,20 @@ def _asked(row: Row, key: ScoreKey) -> object:
     return tasks, row.plan.score.model_dump(exclude={"tasks", "generations", "data_folder"})
 
 
-def _columns_of(row: Row, key: ScoreKey, reading: Reading) -> list[_Column]:
+def _columns_of(
+    row: Row, key: ScoreKey, reading: Reading, read: Callable[[Path], Items | None]
+) -> list[_Column]:
     columns = []
     for run in row.runs:
         score = key.find(run.record) if run.record.status == "ok" else None
         if score is None:
             continue
-        column = _read_column(row, run, score)
-        if column is None:
+        values = None if score.items is None else read(run.folder.path / score.items)
+        if values is None:
             reading.excluded[row.label] = "no per-item values"
         else:
-            columns.append(column)
+            columns.append(_Column(row.label, run.record.plan.seed, row.plan.trains, values))
     return columns
-
-
-def _read_column(row: Row, run: StoredRun, score: Score) -> _Column | None:
-    table = None if score.items is None else read_table(run.folder.path / score.items)
-    if table is None or not sum(table["denominator"]) > 0:
-        return None
-    return _Column(
-        label=row.label,
-        seed=run.record.plan.seed,
-        trains=row.plan.trains,
-        items=tuple(table["item"]),
-        cluster=tuple(table["cluster"]),
-        numerator=np.asarray(table["numerator"], dtype=np.float64),
-        denominator=np.asarray(table["denominator"], dtype=np.float64),
-    )
 
 
 def read_table(path: Path) -> dict[str, list[Any]] | None:
@@ -209,14 +235,14 @@ def _align(columns: list[_Column], reading: Reading) -> Aligned | None:
     """Bring runs onto the item set that most of them share."""
     if not columns:
         return None
-    wanted = Counter(frozenset(column.items) for column in columns).most_common(1)[0][0]
-    kept = [column for column in columns if wanted <= frozenset(column.items)]
+    wanted = Counter(frozenset(column.values.names) for column in columns).most_common(1)[0][0]
+    kept = [column for column in columns if wanted <= frozenset(column.values.names)]
     for column in columns:
-        if not wanted <= frozenset(column.items):
+        if not wanted <= frozenset(column.values.names):
             reading.excluded[column.label] = "scored on other items"
-    first = kept[0]
-    items = [item for item in first.items if item in wanted]
-    cluster_of = dict(zip(first.items, first.cluster, strict=True))
+    first = kept[0].values
+    items = [item for item in first.names if item in wanted]
+    cluster_of = dict(zip(first.names, first.cluster, strict=True))
     numbers = {name: n for n, name in enumerate(dict.fromkeys(cluster_of[item] for item in items))}
     if len(numbers) < 2:
         reading.excluded |= dict.fromkeys(
@@ -224,8 +250,8 @@ def _align(columns: list[_Column], reading: Reading) -> Aligned | None:
         )
         return None
     group = np.array([numbers[cluster_of[item]] for item in items], dtype=np.intp)
-    above = np.column_stack([_ordered(c, c.numerator, items) for c in kept])
-    below = np.column_stack([_ordered(c, c.denominator, items) for c in kept])
+    above = np.column_stack([_ordered(c, c.values.numerator, items) for c in kept])
+    below = np.column_stack([_ordered(c, c.values.denominator, items) for c in kept])
     return Aligned(
         labels=tuple(column.label for column in kept),
         seeds=tuple(column.seed for column in kept),
@@ -239,9 +265,9 @@ def _align(columns: list[_Column], reading: Reading) -> Aligned | None:
 
 def _ordered(column: _Column, values: Floats, items: list[Any]) -> Floats:
     """A column's values in the common order of items."""
-    if list(column.items) == items:
+    if list(column.values.names) == items:
         return values
-    place = {item: index for index, item in enumerate(column.items)}
+    place = {item: index for index, item in enumerate(column.values.names)}
     return values[[place[item] for item in items]]
 
 

@@ -22,6 +22,7 @@ from harness.spec.plan import Plan, RunRequest
 from harness.spec.storage import read_json, write_bytes, write_json
 
 ABSOLUTE_PATH = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?(?:[/\\][\w.@+~-]+)+[/\\](?=[\w.@+~-])")
+NUMBER = re.compile(r"\d{1,9}")
 RECORDS = "records"
 REQUEST = "request.json"
 
@@ -62,10 +63,10 @@ def publish(
 ) -> Path:
     """Copy what a report needs of ``runs`` to ``folder/records``; earlier copies are replaced.
 
-    Item and cluster names become hashes, other columns of the items are dropped, generations are
-    kept only where their prompt belongs to the bundled corpus, logs are dropped, and absolute
-    paths are cut to their last part. Scores taken before training keep their value only, and so
-    do those of runs for which ``has_items`` is false.
+    Item and cluster names become hashes unless they are numbers, other columns of the items are
+    dropped, generations are kept only where their prompt belongs to the bundled corpus, logs are
+    dropped, and absolute paths are cut to their last part. Scores taken before training keep their
+    value only, and so do those of runs for which ``has_items`` is false.
 
     Returns:
         The folder of the copies, which :class:`harness.records.store.RunStore` reads.
@@ -80,8 +81,20 @@ def publish(
             shutil.rmtree(root)
     except OSError as error:
         raise StorageError(f"cannot replace: {error.strerror}", where=root) from None
+    return add_records(chosen, folder, has_items)
+
+
+def add_records(
+    runs: Iterable[StoredRun], folder: Path, has_items: Callable[[StoredRun], bool] = lambda _: True
+) -> Path:
+    """Copy runs to ``folder/records`` as :func:`publish` does, beside what is there.
+
+    Returns:
+        The folder of the copies.
+    """
+    root = folder / RECORDS
     store = RunStore(root)
-    for run in chosen:
+    for run in runs:
         target = store.folder(run.record.plan)
         keep = has_items(run)
         scores = tuple(
@@ -111,19 +124,31 @@ def _items_bytes(table: dict[str, list[Any]]) -> bytes:
 
     clean = pa.table(
         {
-            "item": [_digest(name) for name in table["item"]],
-            "cluster": [_digest(name) for name in table["cluster"]],
+            "item": [_nameless(name) for name in table["item"]],
+            "cluster": [_nameless(name) for name in table["cluster"]],
             "numerator": pa.array(table["numerator"], pa.float64()),
             "denominator": pa.array(table["denominator"], pa.float64()),
         }
     ).select(COLUMNS)
     buffer = io.BytesIO()
-    pq.write_table(clean, buffer, compression="zstd")
+    # A study has thousands of these files of a few hundred rows.
+    pq.write_table(
+        clean,
+        buffer,
+        compression="zstd",
+        compression_level=19,
+        use_dictionary=["cluster", "denominator"],
+        column_encoding={"item": "DELTA_BYTE_ARRAY"},
+        write_statistics=False,
+        store_schema=False,
+    )
     return buffer.getvalue()
 
 
-def _digest(name: object) -> str:
-    return hashlib.sha256(str(name).encode()).hexdigest()[:16]
+def _nameless(name: object) -> str:
+    """A number as it is; a hash of any other name, which may come from the data."""
+    text = str(name)
+    return text if NUMBER.fullmatch(text) else hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _clean(record: RunRecord, scores: tuple[Score, ...]) -> RunRecord:

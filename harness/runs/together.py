@@ -57,29 +57,35 @@ class TogetherRun:
             run.begin()
         with self._phase("fetch"):
             source = lead.fetch()
-        lead.load_libraries("the tokenizer", "transformers.models.auto.tokenization_auto")
+        self._load_libraries("the tokenizer", "transformers.models.auto.tokenization_auto")
         with self._phase("prepare"):
             corpus, renderer, rows = lead.prepare(source)
             check_validation(lead.plan, corpus)
         assert rows is not None  # noqa: S101 - plans that train together train
         self._rows = rows
-        lead.load_libraries("what models need", "harness.weights.load", "peft")
+        self._load_libraries("what models need", "harness.weights.load", "peft")
         with self._phase("load"):
             model = lead.load(source)
-        lead.load_libraries("what scoring needs", "harness.score.take", "harness.score.reuse")
+        self._load_libraries("what scoring needs", "harness.score.take", "harness.score.reuse")
         self._base: Subject = lead.subject(model, corpus, renderer)
         for run in self.runs:
             run.draft.corpus = lead.draft.corpus
             if run.plan.score.split == "held_out":  # tuning compares trained models only
                 run.take_scores("score_base", partial(self._subject_of, run))
         modules = ("harness.train.together.loop", "harness.train.together.start")
-        lead.load_libraries("the trainer", "harness.weights.adapter", *modules)
+        self._load_libraries("the trainer", "harness.weights.adapter", *modules)
         with self._phase("train"):
             outcomes = self._train()
         self._outcomes = {
             run.plan.fingerprint: outcome for run, outcome in zip(self.runs, outcomes, strict=True)
         }
         self.trained_at = time.monotonic()
+        for run in self.runs:  # one after the other, the first at once
+            run.log.note("waiting to be scored")
+
+    def _load_libraries(self, what: str, *modules: str) -> None:
+        for run in self.runs:
+            run.load_libraries(what, *modules)
 
     def _subject_of(self, run: Run) -> Subject:
         return replace(self._base, plan=run.plan)

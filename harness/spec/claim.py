@@ -59,6 +59,7 @@ class PairCheck(Frozen):
     variant: Names
     against: Names
     conditions: tuple[Condition, ...] = ()
+    unmet: str = Field(default="", description="why runs that do not meet them tell nothing")
 
 
 class ScoreCheck(PairCheck):

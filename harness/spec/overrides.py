@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from datetime import date, time
+from functools import lru_cache
 from typing import Any
 
 from harness.errors import InvalidFile, UnknownName, UserError
@@ -105,6 +107,12 @@ def changes_suite(setting: str) -> bool:
 
 
 def _toml_value(text: str) -> Any:
+    value = _parsed(text)
+    return deepcopy(value) if isinstance(value, list | dict) else value
+
+
+@lru_cache(maxsize=4096)  # a study asks for the same settings of thousands of plans
+def _parsed(text: str) -> Any:
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

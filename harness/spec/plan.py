@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -141,7 +142,11 @@ class Plan(Versioned):
     @property
     def run_name(self) -> str:
         """Folder of the run below ``reports/runs``."""
-        return f"{self.suite}/{self.variant}/{self.seed}-{self.fingerprint[:12]}"
+        return self.run_name_with(self.fingerprint)
+
+    def run_name_with(self, fingerprint: str) -> str:
+        """The same where the fingerprint is known already, which takes a while to reckon."""
+        return f"{self.suite}/{self.variant}/{self.seed}-{fingerprint[:12]}"
 
 
 # Names, descriptions and places say what a thing is called and where it lies, not what it is; the
@@ -184,6 +189,11 @@ NEWER = (
 )
 
 
+@cache
+def _newer() -> tuple[tuple[str, Any], ...]:
+    return tuple((key, default_of(Plan, key)) for key in NEWER)
+
+
 def _deciding(plan: Plan) -> dict[str, Any]:
     data = plan.model_dump(mode="json")
     # What has a digest is known by it, wherever it lies.
@@ -193,8 +203,8 @@ def _deciding(plan: Plan) -> dict[str, Any]:
         leave_out(data, "model.source.path")
     for key in UNDECIDING:
         leave_out(data, key)
-    for key in NEWER:
-        leave_out(data, key, when=default_of(Plan, key))
+    for key, default in _newer():
+        leave_out(data, key, when=default)
     data["score"]["precisions"] = data["score"].pop("forms")  # as older harnesses called them
     for task in data["score"]["tasks"]:
         task["name"] = Path(task["name"]).name if is_task_file(task["name"]) else task["name"]

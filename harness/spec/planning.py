@@ -250,14 +250,14 @@ def _fit_device(training: Training, device: Device, found: list[Substitution]) -
             where="training.optimizer",
             hint='use "adamw" on a CPU',
         )
-    usable = training.speed == "fast" and training.gradient_checkpointing and device.kind == "cuda"
+    usable = training.gradient_checkpointing and device.kind == "cuda"
     if training.activation_offload and not usable:
         found.append(
             Substitution(
                 key="training.activation_offload",
                 asked=True,
                 used=False,
-                reason="needs a GPU, gradient checkpointing and speed = fast",
+                reason="needs a GPU and gradient checkpointing",
             )
         )
         training = training.model_copy(update={"activation_offload": False})

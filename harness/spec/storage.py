@@ -10,8 +10,9 @@ import tempfile
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -55,6 +56,8 @@ def check_depth(data: object, where: object) -> None:
     """
     level = [data]
     for _ in range(DEEPEST + 1):
+        if not level:
+            return
         tables = [item for item in level if isinstance(item, Mapping)]
         lists = [item for item in level if isinstance(item, list)]
         level = [inner for table in tables for inner in table.values()]
@@ -104,8 +107,22 @@ def _is_current(document: BaseModel) -> bool:
     """Whether the document and those inside it are of today's versions."""
     if isinstance(document, Versioned) and document.schema_version != document.SCHEMA_VERSION:
         return False
-    inner = [value for _, value in document if isinstance(value, Versioned)]
-    return all(_is_current(value) for value in inner)
+    inner = (getattr(document, name) for name in _holding_versions(type(document)))
+    return all(_is_current(value) for value in inner if isinstance(value, Versioned))
+
+
+@cache
+def _holding_versions(kind: type[BaseModel]) -> tuple[str, ...]:
+    """Fields of ``kind`` in which another versioned document may stand."""
+    return tuple(
+        name for name, field in kind.model_fields.items() if _may_be_versioned(field.annotation)
+    )
+
+
+def _may_be_versioned(annotation: Any) -> bool:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return issubclass(annotation, Versioned)
+    return annotation is Any or any(map(_may_be_versioned, get_args(annotation)))
 
 
 def _document(text: str, kind: type[BaseModel], path: Path) -> Any:

@@ -9,7 +9,7 @@ from typing import Literal
 from harness.records.record import RunRecord, Score
 from harness.records.store import StoredRun
 from harness.report.figures.canvas import Mark
-from harness.report.pairing import Aligned, ScoreKey, read_items
+from harness.report.pairing import Aligned, KeptItems, ScoreKey, read_items
 from harness.report.rows import Row
 from harness.report.sample import Scale, make_scale
 from harness.spec.plan import Plan
@@ -131,7 +131,7 @@ class _Planner:
             ready[label] = len(settled) if arm.trains else FAR * len(settled)
             runs[label] = tuple(run for run in settled if run.record.status == "ok")
         key = self._key(arms[self._comparison.reference].plan, runs)
-        aligned, scale = _align(runs, key, self._study.margin)
+        aligned, scale = _align(runs, key, self._study.margin, self._comparison.items)
         following = self._follow(Family(aligned, scale, self._comparison.reference, (), ready))
         for label, count in following.wanted.items():
             seeds = range(ready[label], count if arms[label].trains else 1)
@@ -192,11 +192,11 @@ def _scores_after(records: Iterable[RunRecord]) -> list[Score]:
 
 
 def _align(
-    runs: dict[str, tuple[StoredRun, ...]], key: ScoreKey, margin: float
+    runs: dict[str, tuple[StoredRun, ...]], key: ScoreKey, margin: float, items: KeptItems
 ) -> tuple[Aligned | None, Scale | None]:
     """The items of all runs that ended well, by arm, and the scale to compare them on."""
     rows = [Row(label, label, found, Mark(0, 0)) for label, found in runs.items() if found]
     scores = [score for row in rows for record in row.records if (score := key.find(record))]
     if not scores:
         return None, None
-    return read_items(rows, key).aligned, make_scale(scores, margin)
+    return read_items(rows, key, items).aligned, make_scale(scores, margin)

@@ -11,6 +11,7 @@ from itertools import product
 from typing import Any
 
 from harness.errors import UnknownName, UserError
+from harness.report.pairing import KeptItems
 from harness.spec.derived_names import derived_name, suite_name
 from harness.spec.device import Device
 from harness.spec.overrides import changes_suite, parse_settings
@@ -70,13 +71,15 @@ class Arm:
 class StudyArms:
     """What a study compares: its arms in order, one of them the reference.
 
-    ``added`` says of arms that were added later which decision it was (from 0).
+    ``added`` says of arms that were added later which decision it was (from 0). ``items`` reads
+    those of settled runs, which are looked at again after every round.
     """
 
     study: Study
     arms: tuple[Arm, ...]
     reference: str
     added: dict[str, int] = field(default_factory=dict)
+    items: KeptItems = field(default_factory=KeptItems, compare=False, repr=False)
 
     @cached_property
     def by_label(self) -> dict[str, Arm]:
@@ -222,19 +225,23 @@ def trial_job(arm: Arm, rate: float, share: float, seed: int) -> Job:
 
 def verdict_plan(arm: Arm, rate: float, seed: int) -> Plan:
     """The run that is scored on the held-out split."""
-    return _with(arm.plan, rate).model_copy(update={"seed": seed})
+    lines, changes = _at(arm.plan, rate)
+    if not lines:
+        return arm.plan.model_copy(update={"seed": seed})
+    return _renamed(arm.plan, lines, changes | {"seed": seed})
 
 
 def trial_plan(arm: Arm, rate: float, share: float, seed: int) -> Plan:
     """The run that tries a learning rate with a share of the budget; scored on validation only."""
-    plan = _with(arm.plan, rate)
-    lines = [ON_VALIDATION]
+    plan = arm.plan
+    lines, changes = _at(plan, rate)
+    lines.append(ON_VALIDATION)
     budget = _shortened(plan.budget, share)
     if budget != plan.budget:
         measure = "tokens" if budget.steps is None else "steps"
         lines.append(f"budget.{measure}={getattr(budget, measure)}")
     score = plan.score.model_copy(update={"split": "validation"}).taken
-    changes = {
+    changes |= {
         "seed": seed,
         "score": score,
         "budget": budget,
@@ -251,11 +258,12 @@ def _shortened(budget: Budget, share: float) -> Budget:
     return budget.model_copy(update={"tokens": max(1, round((budget.tokens or 0) * share))})
 
 
-def _with(plan: Plan, rate: float) -> Plan:
+def _at(plan: Plan, rate: float) -> tuple[list[str], dict[str, Any]]:
+    """What would be typed for ``plan`` at another learning rate, and what that changes in it."""
     if rate == plan.training.learning_rate:
-        return plan
+        return [], {}
     training = plan.training.model_copy(update={"learning_rate": rate})
-    return _renamed(plan, [f"{RATE}={rate!r}"], {"training": training})
+    return [f"{RATE}={rate!r}"], {"training": training}
 
 
 def _renamed(plan: Plan, lines: Sequence[str], changes: dict[str, Any]) -> Plan:
@@ -263,9 +271,9 @@ def _renamed(plan: Plan, lines: Sequence[str], changes: dict[str, Any]) -> Plan:
     request = plan.request
     assert request is not None  # noqa: S101 - arms are resolved from requests
     settings = (*request.settings, *lines)
-    variant, _ = parse_settings(settings)
-    asked = Request((request.variant,), request.suite, settings, request.tasks)
-    suite = suite_overrides(asked)
+    variant, suite = parse_settings(settings)
+    if request.tasks:
+        suite = suite_overrides(Request((request.variant,), request.suite, settings, request.tasks))
     names = {
         "variant": derived_name(request.variant, variant),
         "suite": suite_name(request.suite, suite),

@@ -81,7 +81,7 @@ class Driver:
             jobs = [job for job in agenda.jobs if shard.holds(job)]
             if not jobs:
                 return agenda
-            free = [job for job in jobs if not is_held(self._findings.store.folder(job.plan))]
+            free = [job for job in jobs if not is_held(self._findings.folder(job))]
             if not free:
                 self._tell_who_holds(jobs)
             if not free or not self._run(agenda, free):  # all of them are under way elsewhere
@@ -89,7 +89,7 @@ class Driver:
 
     def _tell_who_holds(self, jobs: Sequence[Job]) -> None:
         """Say which processes this one waits for, once as long as they are the same."""
-        holders = {holder_of(self._findings.store.folder(job.plan)) for job in jobs}
+        holders = {holder_of(self._findings.folder(job)) for job in jobs}
         text = f"waiting for the runs of {', '.join(sorted(holders))}"
         if text != self._told:
             self._tell(text)
@@ -100,14 +100,14 @@ class Driver:
 
         A decision that somebody takes meanwhile ends it early: the next round follows it.
         """
-        by_key = {job.key: job for job in jobs}
         plans = [job.plan for job in jobs]
+        of_plan = {id(job.plan): job for job in jobs}  # results bring these very objects back
         decided, ran = self._decisions(), 0
         listeners, enough = self._listeners(agenda), lambda: self._decisions() != decided
         batch = run_batch(plans, self._executor, listeners, self._together, enough)
         with closing(batch) as results:
             for result in results:
-                ran += self._take(by_key[result.plan.run_name], result)
+                ran += self._take(of_plan[id(result.plan)], result)
         return ran
 
     def _decisions(self) -> tuple[Decision, ...]:

@@ -50,7 +50,7 @@ class Job:
     @cached_property
     def key(self) -> str:
         """Folder of the run below the store, unique to what the run does."""
-        return self.plan.run_name
+        return self.plan.run_name_with(self.fingerprint)
 
 
 class Findings:
@@ -62,6 +62,10 @@ class Findings:
         self.log = log
         self._known: dict[Job, StoredRun] = {}
         self._environments: dict[str, Environment] = {}  # one for all runs that share it
+
+    def folder(self, job: Job) -> RunFolder:
+        """Where the job's run belongs."""
+        return RunFolder(self.store.root / job.key)
 
     def find(self, job: Job) -> StoredRun | None:
         """The job's settled run; None where it has yet to be run, or to be run again."""
@@ -85,7 +89,7 @@ class Findings:
         return job.key in read_steering(self.log).given_up
 
     def _read(self, job: Job) -> StoredRun | None:
-        folder = RunFolder(self.store.root / job.key)
+        folder = self.folder(job)
         if not folder.record.is_file():
             return None
         try:
@@ -120,5 +124,6 @@ def is_settled(record: RunRecord) -> bool:
     """Whether the record says something about its variant, also that it failed."""
     if record.status == "interrupted":
         return False
-    others = (*STOPPED, *user_mistakes(), *machine_troubles())
-    return record.problem is None or record.problem.kind not in others
+    if record.problem is None:
+        return True
+    return record.problem.kind not in (*STOPPED, *user_mistakes(), *machine_troubles())

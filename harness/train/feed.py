@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -83,15 +83,22 @@ class Feed:
         torch.cuda.synchronize()
         return time.perf_counter() - started
 
-    def accumulate(self, step: int, scale: Tensor) -> None:
-        """Add ``scale`` times the gradients of a step; its summed losses are then in ``total``."""
+    def accumulate(
+        self, step: int, scale: Tensor, complete_from: Callable[[int], None] | None = None
+    ) -> None:
+        """Add ``scale`` times the gradients of a step; its summed losses are then in ``total``.
+
+        ``complete_from`` is told by the last micro-batch how far joined gradients are complete.
+        """
         self.total.zero_()
-        for one in self._batches(step):
+        batches = self._batches(step)
+        for index, one in enumerate(batches, start=1):
             if one.recorded is not None:
                 one.recorded.replay(one.batch, scale)
-            else:
-                stream = self.micro_step.stream(one.batch)
-                self.total += self.micro_step.accumulate(one.batch, stream, scale)
+                continue
+            stream = self.micro_step.stream(one.batch)
+            told = complete_from if index == len(batches) else None
+            self.total += self.micro_step.accumulate(one.batch, stream, scale, told)
 
     def prepare(self, step: int) -> None:
         """Put the micro-batches of ``step`` on the device ahead, if there is such a step."""

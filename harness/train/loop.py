@@ -19,6 +19,7 @@ from harness.train.checkpoint import (
 )
 from harness.train.feed import Feed
 from harness.train.job import TrainJob
+from harness.train.joined import JoinedGradients
 from harness.train.ledger import Ledger
 from harness.train.micro_step import MicroStep
 from harness.train.optimizer import make_optimizer, make_rate_schedule
@@ -42,7 +43,8 @@ class Loop:
     total: Tensor
     validations: Validations
     feed: Feed
-    joined: Tensor | None = None
+    joined: JoinedGradients | None = None
+    overlaps: bool = False
 
     @classmethod
     def start(cls, job: TrainJob, micro_step: MicroStep, progress: Progress) -> Loop:
@@ -63,7 +65,9 @@ class Loop:
             scaler=torch.amp.GradScaler("cuda", enabled=job.plan.precision.compute == "float16"),
             trainable=trainable,
             total=total,
-            joined=micro_step.join_gradients() if job.ranks.count > 1 else None,
+            joined=JoinedGradients(micro_step.join_gradients(), job.ranks)
+            if job.ranks.count > 1
+            else None,
             validations=Validations(job, ledger, saved),
             feed=Feed(job, micro_step, progress, total),
         )
@@ -75,6 +79,8 @@ class Loop:
     def run(self) -> TrainResult:
         """All steps that are left."""
         compile_seconds = self._warm_up() if self.total.is_cuda else None
+        # A graph says nothing until it has ended, and all devices have to say alike.
+        self.overlaps = not any(self.job.ranks.gather(bool(self.feed.recorded)))
         seconds, progress = self.job.checkpoint_seconds, self.progress
         folder = self.job.checkpoint if self.job.ranks.index == 0 else None
         writer = CheckpointWriter(folder, seconds, progress)
@@ -127,9 +133,11 @@ class Loop:
         scale = torch.full_like(self.total, 1.0 / count)
         if self.scaler.is_enabled():
             scale = self.scaler.scale(scale)
-        self.feed.accumulate(step, scale)
-        if self.joined is not None:
-            self.job.ranks.add_up([self.joined, self.total])
+        if self.joined is None:
+            self.feed.accumulate(step, scale)
+            return
+        self.feed.accumulate(step, scale, self.joined.complete_from if self.overlaps else None)
+        self.joined.finish(self.total)
 
     def _restore(self, saved: TrainingState) -> None:
         restore_weights(self.job.model, saved.weights)

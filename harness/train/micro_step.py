@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
@@ -67,5 +67,15 @@ class MicroStep(Protocol):
     def refill(self, stream: Any, batch: Any) -> None:
         """Compute it again, in place."""
 
-    def accumulate(self, batch: Any, stream: Any, scale: Tensor) -> Tensor:
-        """Add ``scale`` times the gradient of the summed loss; return that sum (nats, float32)."""
+    def accumulate(
+        self,
+        batch: Any,
+        stream: Any,
+        scale: Tensor,
+        complete_from: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        """Add ``scale`` times the gradient of the summed loss; return that sum (nats, float32).
+
+        ``complete_from`` may be told on the way from which place on nothing more will be added to
+        joined gradients; all devices do so alike.
+        """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from harness.errors import RunError, UserError
 from harness.records.events import Progress
@@ -47,7 +47,9 @@ class TrainingPath(Protocol):
     def modules(self) -> tuple[str, ...]:
         """Modules to import before the clock of the training phase starts."""
 
-    # A path that can recompute some layers only says so by ``keeps_some_layers = True``.
+    # A path that can recompute some layers only says so by ``keeps_some_layers = True``. One that
+    # can keep layer inputs on the host says ``offloads = True`` and how much memory they take
+    # there: ``host_bytes(plan, largest)``.
 
     @property
     def keeps_gradients(self) -> bool:
@@ -120,7 +122,11 @@ def choose_path(plan: Plan) -> Plan:
         )
     asked = plan.training
     used, reasons = _path_that_takes(plan)
-    found = [*_moved(asked, used, reasons), *_all_or_none(asked, used)]
+    found = [
+        *_moved(asked, used, reasons),
+        *_not_offloaded(asked, used),
+        *_all_or_none(asked, used),
+    ]
     if not found:
         return plan
     changes = {item.key.removeprefix("training."): item.used for item in found}
@@ -148,14 +154,18 @@ def _check_layers(plan: Plan) -> None:
 
 
 def _moved(asked: Training, used: str, reasons: Sequence[str]) -> Iterator[Substitution]:
-    """Another path than the one asked for, and what it does not do."""
-    changes: dict[str, Any] = {"speed": used} if reasons else {}
-    if reasons and asked.activation_offload:
-        changes["activation_offload"] = False
-    for key, value in changes.items():
+    """Another path than the one asked for, and why."""
+    if reasons:
         yield Substitution(
-            key=f"training.{key}", asked=getattr(asked, key), used=value, reason="; ".join(reasons)
+            key="training.speed", asked=asked.speed, used=used, reason="; ".join(reasons)
         )
+
+
+def _not_offloaded(asked: Training, used: str) -> Iterator[Substitution]:
+    """Layer inputs stay on the device on a path that cannot move them."""
+    if asked.activation_offload and not getattr(load_path(used), "offloads", False):
+        reason = f"the {used} path keeps the inputs of layers on the device"
+        yield Substitution(key="training.activation_offload", asked=True, used=False, reason=reason)
 
 
 def _all_or_none(asked: Training, used: str) -> Iterator[Substitution]:

@@ -101,8 +101,11 @@ def _load(plan: Plan, folder: Path, open_model: partial[PreTrainedModel], target
         fill = drawn_weights(model, source.seed, target.device)
     else:  # its pages are the system's until a layer is taken to the device
         model, fill = open_model(device_map={"": "cpu"}), as_read
-    kind = TrainedShards if plan.spreads_training else Shards
-    shards: Any = kind(target.device) if plan.sharded else None
+    shards: Shards | TrainedShards | None = None
+    if plan.spreads_training:
+        shards = TrainedShards(target.device)
+    elif plan.sharded:
+        shards = Shards(target.device, plan.adapter)
     filling = Filling(fill, partial(_add_rows, count=plan.model.added_tokens))
     build_by_layer(model, scheme, target, filling, shards)
     return model

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from harness.spec.variant import Adapter
+
 COMPARED = 2  # layers that are compared with themselves before and after they are sharded
 PROBE = 16  # tokens of that comparison
 # Largest difference of a sharded layer from a whole one, of the largest number. Both run the same
@@ -43,9 +45,13 @@ class Shards:
     so there are no gradients to share here.
     """
 
-    def __init__(self, device: str) -> None:
-        """Shard over all processes that have joined, each with its ``device``."""
+    def __init__(self, device: str, adapter: Adapter | None = None) -> None:
+        """Shard over all processes that have joined, each with its ``device``.
+
+        ``adapter`` is the one to come: what it adapts besides layers is left alone.
+        """
         self._device = device
+        self._adapter = adapter
         self._names: list[str] = []
         self._whole: list[Tensor] = []
         self.difference: float | None = None
@@ -63,7 +69,8 @@ class Shards:
         layers = model.get_submodule(container(name))
         if len(self._names) == min(COMPARED, len(layers)):
             self._whole = probe(model, layers[:COMPARED], layers, name)
-            for one in self._names:
+            embeddings = spread_embeddings(model, self._adapter)
+            for one in [*self._names, *([embeddings] if embeddings else [])]:
                 _shard(model, one, self._device)
 
     def close(self, model: Any) -> None:
@@ -78,7 +85,8 @@ class Shards:
         layers = model.get_submodule(container(self._names[0]))
         caller = container(container(self._names[0]))
         module = model.get_submodule(caller)
-        inside = {id(weight) for weight in layers.parameters()}
+        spread = (layers, model.get_input_embeddings())
+        inside = {id(weight) for one in spread if is_sharded(one) for weight in one.parameters()}
         others = [weight for weight in module.parameters() if id(weight) not in inside]
         wrapped = _wrap(module, self._device, ignored_states=others)
         model.set_submodule(caller, wrapped)
@@ -87,6 +95,23 @@ class Shards:
         found = probe(model, layers[:COMPARED], layers, self._names[0], within=module)
         self.difference = compare(self._whole, found, model.dtype)
         self._whole = []
+
+
+def spread_embeddings(model: Any, adapter: Adapter | None) -> str | None:
+    """The name of the input embeddings, where devices share them too.
+
+    They do not where the output layer has the same weights, nor where an adapter may be put on
+    them.
+    """
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is None or embeddings.weight is head.weight:
+        return None
+    name = next(str(name) for name, module in model.named_modules() if module is embeddings)
+    targets = "all-linear" if adapter is None else adapter.fields.get("target_modules")
+    if targets == "all-linear":
+        return name
+    apart = isinstance(targets, list) and not any(name.endswith(str(one)) for one in targets)
+    return name if apart else None
 
 
 def container(name: str) -> str:
@@ -103,6 +128,9 @@ def _wrap(module: nn.Module, device: str, **options: Any) -> Any:
     from torch.distributed.fsdp import FullyShardedDataParallel
 
     on_cuda = device == "cuda"
+    # A layer is gathered for its backward pass when the one after it has been let go of; the
+    # device has work enough waiting meanwhile.
+    options |= {"backward_prefetch": None}
     place = torch.device("cuda", torch.cuda.current_device()) if on_cuda else torch.device(device)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -225,7 +253,7 @@ def probe(
     """
     import torch
 
-    words = model.get_input_embeddings().weight.shape[0]
+    words = model.get_output_embeddings().weight.shape[0]
     ids = torch.arange(PROBE, device=model.device)[None] % words
     inputs: list[Tensor] = []
 

@@ -40,6 +40,7 @@ from harness.train.schedule import divided, schedule
 
 FAST = {"speed": "fast"}
 PHI, SMOL, DQ = "phi2_shape", "smollm2_135m_instruct", "qlora_nf4_dq"
+LLAMA = "llama32_3b_shape"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +61,8 @@ HOST = {"gradient_checkpointing": True, "activation_offload": True}
 CASES = {
     "phi_dq_8x2048": Case(PHI, 8, 2048, 16, full=True),
     "phi_dq_host_8x2048": Case(PHI, 8, 2048, 12, full=True, training=HOST),
+    "llama_dq_4x2048": Case(LLAMA, 4, 2048, 14, full=True),
+    "llama_dq_host_4x2048": Case(LLAMA, 4, 2048, 12, full=True, training=HOST),
     "smol_dq_8x512": Case(SMOL, 8, 512, 60, full=False),
     "phi_dq_equal_8x1024": Case(PHI, 8, 1024, 20, full=False, equal=True, micro=4),
     "smol_dq_equal_8x512": Case(SMOL, 8, 512, 20, full=False, equal=True, micro=4),

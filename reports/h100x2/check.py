@@ -57,19 +57,19 @@ class Checks:
         self.failed: list[str] = []
         self.reference: RunRecord | None = None
 
-    def plan(self, devices: int) -> Plan:
+    def plan(self, devices: int, seed: int = 0) -> Plan:
         """The plan of a small QLoRA or LoRA run on the fast path."""
         settings = ["adapter.r=8", "training.speed=fast"]
         settings += [f"training.devices={devices}"] if devices > 1 else []
-        asked = Request(("qlora_nf4",), str(self.small.suite), tuple(settings), seeds=(0,))
+        asked = Request(("qlora_nf4",), str(self.small.suite), tuple(settings), seeds=(seed,))
         (plan,) = resolve(asked, self.device)
         return plan
 
-    def run(self, name: str, devices: int, heard: Heard | None = None) -> RunRecord:
+    def run(self, name: str, devices: int, heard: Heard | None = None, seed: int = 0) -> RunRecord:
         """One run into the store ``name``."""
         started = time.monotonic()
         store = RunStore(self.out / name)
-        record = supervise(self.plan(devices), store, heard or Heard(), OPTIONS)
+        record = supervise(self.plan(devices, seed), store, heard or Heard(), OPTIONS)
         problem = None if record.problem is None else record.problem.model_dump()
         if problem is not None:
             problem["log_tail"] = problem["log_tail"][-1500:]
@@ -79,6 +79,7 @@ class Checks:
                 "problem": problem,
                 "seconds": time.monotonic() - started,
                 "phases": [cost.model_dump(exclude_defaults=True) for cost in record.phases],
+                "scores": {f"{s.stage} {s.metric}": s.value for s in record.scores},
                 "losses": [p.loss for p in record.training.losses] if record.training else None,
             }
         )
@@ -105,6 +106,9 @@ class Checks:
         self.show("the same scores before training", passed=before[0] == before[1])
         each = next(cost.devices for cost in both.phases if cost.name == "train")
         self.show("the cost of each device", passed=len(each) == 2, words=each)
+        gap, noise = _gap(alone, both), _gap(alone, self.run("another seed", 1, seed=1))
+        words = f"{gap:.1e} of the score, another seed {noise:.1e}"
+        self.show("final scores within seed noise", passed=gap < noise, words=words)
 
     def killed(self) -> None:
         """The second device's process killed in the middle, and the run resumed."""
@@ -167,6 +171,12 @@ class Checks:
 
         heard.act = count
         return heard
+
+
+def _gap(one: RunRecord, other: RunRecord) -> float:
+    """The largest relative difference of scores after training."""
+    ends = [[s.value for s in run.scores if s.stage != "before"] for run in (one, other)]
+    return max((abs(a / b - 1) for a, b in zip(*ends, strict=True)), default=float("nan"))
 
 
 def pid_of(folder: RunFolder, rank: int) -> int:

@@ -76,7 +76,9 @@ class Checks:
         self.failed: list[str] = []
 
     def _write(self, options: argparse.Namespace) -> Path:
-        text = SHAPE.read_text().replace("smollm2_135m_instruct", str(self.out / "small/small.toml"))
+        text = SHAPE.read_text().replace(
+            "smollm2_135m_instruct", str(self.out / "small/small.toml")
+        )
         text = text.replace('kind = "random"', 'kind = "drawn"')
         if options.tiny:
             shape = tomllib.loads(text)["config"]

@@ -11,9 +11,10 @@ from rich.console import Console
 
 from harness.cli.app import complain
 from harness.cli.board import FRAMES, Board, Tally
+from harness.cli.run_view import RunView
 from harness.cli.terminal import Door
-from harness.records.events import Advanced, Note, PhaseStarted, RunStarted
-from harness.records.record import Score
+from harness.records.events import Advanced, Note, PhaseEnded, PhaseStarted, RunStarted
+from harness.records.record import PhaseCost, Score
 from harness.runs.listener import RunResult
 from harness.spec.plan import Plan
 from tests.planned import planned
@@ -85,6 +86,7 @@ def test_many_runs_at_once_do_not_fill_a_file() -> None:
     lines = written(console).splitlines()[before:]
     assert len(lines) == 5, "one line in ten seconds"
     assert all("0 of 5 done, 5 under way" in line for line in lines)
+    assert re.search(r": 5 train \(\d+/60\)$", lines[0]), "and what they do"
 
 
 def test_a_terminal_shows_every_run_under_way_and_all_together() -> None:
@@ -105,6 +107,16 @@ def test_a_terminal_shows_every_run_under_way_and_all_together() -> None:
     assert "Ctrl-C again ends them" in capture.get()
     shown.end()
     assert "✗ lora_bf16 on quick, seed 0: diverged after 30.0 s" in written(console)
+
+
+def test_a_run_between_two_phases_is_not_starting() -> None:
+    """Runs that train as one wait for each other's scores."""
+    view = RunView("lora_bf16", None)
+    assert view.cells()[1] == "starting"
+    view.take(PhaseStarted.now(phase="train"))
+    view.take(PhaseEnded.now(cost=PhaseCost(name="train", seconds=3.0)))
+    view.take(Note.now(text="waiting"))
+    assert view.cells() == ("lora_bf16", "", "waiting")
 
 
 def test_more_runs_than_lines_are_counted() -> None:

@@ -39,6 +39,7 @@ def test_the_findings_are_published_with_their_records(folder: Path, tmp_path: P
     text = shown("claims", str(folder), "--claim", "nf4_beats_fp4", "--publish", str(tmp_path))
     assert "findings:" in text
     assert "NF4 loses less quality than FP4" in (tmp_path / "FINDINGS.md").read_text()
+    assert "NF4 loses less quality" in shown("claims", str(tmp_path), "--markdown")
     again = json.loads(shown("claims", str(tmp_path), "--claim", "nf4_beats_fp4", "--json"))
     assert again[0]["verdict"] == "reproduced"
 
@@ -46,4 +47,5 @@ def test_the_findings_are_published_with_their_records(folder: Path, tmp_path: P
 def test_mistakes_are_named(tmp_path: Path) -> None:
     assert "no record in this folder" in refused("claims", str(tmp_path))
     assert "--publish without runs" in refused("claims", "--publish", str(tmp_path))
+    assert "--markdown takes one folder" in refused("claims", str(tmp_path), "--markdown")
     assert "nf4_beats_fp4" in refused("claims", "--claim", "nf4_beats_fp5")

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.placing import Placing
+from harness.cli.placing import Placing, said_alone
 from harness.errors import UserError
 from harness.records.store import RunStore
 from harness.runs import executor
 from harness.runs.options import RunOptions
 from harness.spec.device import VISIBLE
+from tests.planned import planned
 
 
 @pytest.fixture
@@ -89,3 +90,11 @@ def test_gpus_of_several_kinds_and_gpus_that_are_not_there_are_refused(
     monkeypatch.setattr("harness.spec.device.visible_gpus", lambda: ["H100"])
     with pytest.raises(UserError, match="2 GPUs are named, and 1 of them"):
         make(Placing(gpus="0,7"), tmp_path)
+
+
+def test_runs_that_cannot_train_as_one_are_said_to_train_alone() -> None:
+    slow = [planned("lora_bf16", seed=seed) for seed in range(2)]
+    fast = [planned("lora_bf16", "training.speed=fast", seed=seed) for seed in range(2)]
+    assert "suite.training.speed=fast" in said_alone(slow, 2)
+    assert said_alone(fast, 2) == ""
+    assert said_alone(slow, 1) == ""

@@ -21,15 +21,41 @@ def plan_of(gpu: str, *settings: str, variant: str = "qlora_nf4_dq") -> Plan:
     return planned(variant, *settings, device=planned_gpu(gpu))
 
 
-def test_a_device_has_its_share_of_the_layers_and_all_that_is_around_them() -> None:
+def test_a_device_has_its_share_of_layers_and_embeddings_and_all_of_the_head() -> None:
     whole, shared = plan_of("h100", *LARGE), plan_of("h100", *LARGE, *SHARDED)
     one, two = (standing_bytes(plan, count_plan(plan)) for plan in (whole, shared))
     assert one.gathered == one.spread == 0
     assert two.base == pytest.approx(one.base - two.spread / 2, abs=1)
-    assert two.gathered == pytest.approx(2 * two.spread / 80, rel=1e-3)
-    around = 2 * 128256 * 8192 * 2 + 68_451_041_280 / 64  # embeddings, a byte for each constant
+    embeddings = 128256 * 8192 * 2
+    assert two.gathered == pytest.approx((two.spread - embeddings) / 80, rel=1e-3)
+    around = embeddings + 68_451_041_280 / 64  # the head, a byte for each constant
     assert two.base == pytest.approx(around + two.spread / 2, rel=0.005)
     assert (two.adapter, two.optimizer) == (one.adapter, one.optimizer), "adapters stay whole"
+
+
+def test_embeddings_that_an_adapter_is_put_on_stay_whole() -> None:
+    targets = 'adapter.target_modules=["q_proj", "embed_tokens"]'
+    beside, on = (
+        standing_bytes(plan, count_plan(plan)).spread
+        for plan in (
+            plan_of("h100", *LARGE, *SHARDED),
+            plan_of("h100", *LARGE, *SHARDED, targets),
+        )
+    )
+    assert beside - on == 128256 * 8192 * 2
+
+
+def test_a_large_model_shared_by_two_needs_26_gib_of_each() -> None:
+    from harness.forecast.memory import predict
+
+    size = ("training.sequence_length=2048", "training.packing=true", "budget.batch_size=2")
+    rows = ("training.micro_batch_size=1", "training.activation_offload=true")
+    plan = plan_of("h100", *LARGE, *SHARDED, *size, *rows)
+    assert plan.training.activation_offload
+    found = predict(plan)
+    assert found is not None
+    assert found.by_phase["train"] < 26 * GIB
+    assert found.host_bytes == 80 * 2048 * 8192 * 2
 
 
 def test_where_all_is_trained_gradients_and_optimizer_are_shared_too() -> None:

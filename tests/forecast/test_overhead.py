@@ -16,6 +16,7 @@ from harness.forecast.overhead import (
     overhead,
     unread_bytes,
 )
+from harness.forecast.weights import standing_bytes
 from harness.spec.model import FolderSource
 from harness.spec.plan import Plan
 from harness.weights.shape import count_plan
@@ -70,6 +71,29 @@ def test_a_folder_s_files_say_what_is_converted(tmp_path: Path, dtype: str, conv
     found = overhead(plan, count_plan(plan))
     assert found.loading == LIBRARIES_BYTES + converted * 1000
     assert unread_bytes(plan, 2000) == (0 if converted else 2000)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "compute", "loading", "left"),
+    [
+        ("bfloat16", "bfloat16", 0.28, 0.28),  # GiB, measured on SmolLM2 in these two dtypes
+        ("bfloat16", "float32", 0.45, 0.18),
+        ("float32", "float32", 0.75, 0.74),
+        ("float32", "bfloat16", 0.93, 0.43),
+    ],
+)
+def test_nf4_on_a_cpu_loads_in_what_was_measured(
+    monkeypatch: pytest.MonkeyPatch, dtype: str, compute: str, loading: float, left: float
+) -> None:
+    plan = planned("qlora_nf4", device=CPU.model_copy(update={"bfloat16": compute == "bfloat16"}))
+    counts = count_plan(plan)
+    size = counts.total * {"bfloat16": 2, "float32": 4}[dtype]
+    monkeypatch.setattr("harness.forecast.overhead._files", lambda *_: {dtype: size})
+    found = overhead(plan, counts)
+    weights = standing_bytes(plan, counts).base
+    beside = [size + weights - LIBRARIES_BYTES for size in (found.loading, found.scoring)]
+    assert beside[0] / 2**30 == pytest.approx(loading, abs=0.2)
+    assert beside[1] / 2**30 == pytest.approx(left, abs=0.2)
 
 
 @pytest.mark.parametrize(

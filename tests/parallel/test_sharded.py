@@ -74,9 +74,13 @@ def test_first_layers_are_compared_before_anything_is_made_of_them(
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_device_holds_half_of_the_layers_between_passes(pair: list[Any], variant: str) -> None:
-    layers = whole(variant).model.layers
-    total = sum(one.nbytes for one in layers.parameters())
+def test_a_device_holds_half_of_layers_and_embeddings_between_passes(
+    pair: list[Any], variant: str
+) -> None:
+    model = whole(variant)
+    layers = model.model.layers
+    shared = (layers, model.get_input_embeddings())
+    total = sum(weight.nbytes for one in shared for weight in one.parameters())
     for found in pair:
         assert found[variant]["held"] <= total / 2 + 64 * len(layers)
 

@@ -14,11 +14,12 @@ import pytest
 
 from harness.records.store import StoredRun
 from harness.records.validation import ValidationPoint, ValidationResult
+from harness.report.claims.brief import findings_brief
 from harness.report.claims.decide import Interval, Leaning, corrected, lean, regions
 from harness.report.claims.ground import make_grounds
 from harness.report.claims.judge import Judgement, judge
 from harness.report.claims.measures import measure
-from harness.report.claims.page import claims_page, evidence
+from harness.report.claims.page import claims_page, evidence, measured
 from harness.report.claims.publish import is_beside, publish_findings, write_findings
 from harness.report.pairing import ScoreKey
 from harness.report.sides import read_runs
@@ -113,8 +114,10 @@ def test_what_was_not_run_is_out_of_reach_with_its_name(tmp_path: Path) -> None:
         claim(says="better", variant=["lora_dora"]),
         claim(says="better", score="mmlu acc"),
         claim(says="better", conditions=["budget.batch_size >= 64"]),
+        claim(says="better", conditions=["budget.batch_size >= 64"], unmet="too small a batch"),
     ]
-    for one, reason in zip(asked, ("lora_dora", "mmlu acc", "budget.batch_size"), strict=True):
+    reasons = ("lora_dora", "mmlu acc", "budget.batch_size", "too small a batch")
+    for one, reason in zip(asked, reasons, strict=True):
         found = of_one(judge([one], runs))
         assert (found.outcome, found.ground) == ("out of reach", None)
         assert reason in evidence(found)
@@ -215,18 +218,22 @@ def test_a_comparison_of_forms_pays_for_the_looks(tmp_path: Path) -> None:
 
 
 def test_a_form_may_be_scored_in_runs_of_their_own(tmp_path: Path) -> None:
-    """The most runs of the variant have no such score, and are passed over."""
+    """They have more seeds than the others, and stand for the variant in nothing else."""
     made = [Made("qlora_nf4", seed=seed) for seed in range(3)]
-    more = [Made("qlora_nf4", ("score.stride=256",), seed=seed) for seed in range(2)]
+    more = [Made("qlora_nf4", ("score.stride=256",), seed=seed) for seed in range(4)]
     runs = runs_of(tmp_path, [*made, *more])
     runs = [with_form(r, "merged") if r.record.plan.score.stride == 256 else r for r in runs]
+    runs += runs_of(tmp_path / "others", seven())
     (ground,) = make_grounds(runs)
-    assert len(ground.arms["qlora_nf4"].rows) == 2
+    arm = ground.arms["qlora_nf4"]
+    assert len(arm.rows) == 2
+    assert arm.row is not None
+    assert arm.row.plan.score.stride != 256, "it is scored as the others are"
     data = claim(says="worse").model_dump(mode="json")
     check = {"kind": "form", "variant": ["qlora_nf4"], "form": "merged", "says": "worse"}
     (one,) = parse(Claim, data | {"checks": [check]}, where="made_up.toml").checks
     found = measure(one, ground)
-    assert (found.outcome, "2 seeds" in found.text) == ("reproduced", True), found
+    assert (found.outcome, "4 seeds" in found.text) == ("reproduced", True), found
 
 
 def test_what_can_happen_is_not_refuted_where_it_does_not(tmp_path: Path) -> None:
@@ -343,6 +350,10 @@ def test_findings_stand_beside_a_published_study_and_are_made_again_with_it(tmp_
     assert "Keep the base in 16 bits where it fits" in page, "advice follows from a verdict"
     path.write_text(path.read_text().replace("out of reach", "reproduced"))
     assert rebuild.differences(folder) == [str(path)]
+    more = runs_of(tmp_path / "more", [Made("qlora_fp4"), Made("lora_rs", status="interrupted")])
+    publish_findings([], [*runs, *more], folder)
+    assert len(read_runs(folder)[0]) == len(runs) + 1, "a run that ended joins the study's"
+    assert rebuild.differences(folder) == []
 
 
 def test_speed_is_read_off_the_loss_curves(tmp_path: Path) -> None:
@@ -404,8 +415,68 @@ def test_published_findings_are_what_their_records_give(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "records").is_dir()
     text = path.read_text()
     assert write_findings(tmp_path / "out", tmp_path / "again").read_text() == text
-    assert "Published claims, judged from these runs" in text
+    assert "Published claims about fine-tuning, judged from these runs" in text
     assert "NF4 loses less quality than FP4" in text
+
+
+def test_the_page_says_what_it_rests_on_and_what_it_cost(tmp_path: Path) -> None:
+    made = [
+        Made(name, seed=seed, log_ratio=ratio, device=GPU)
+        for name, ratio in (("lora_bf16", 0.0), ("qlora_nf4_dq", 0.1))
+        for seed in range(4)
+    ]
+    folder = tmp_path / "reports" / "own"
+    folder.mkdir(parents=True)
+    (folder / "about.md").write_text("Links between messages\nare those of the data.\n\nNo more.\n")
+    (folder / "spent.json").write_text('{"gpus": 2, "kwh": 0.35}')
+    claims = [load_claim("qlora_reaches_lora"), load_claim("nf4_beats_fp4")]
+    runs = runs_of(tmp_path / "runs", made)
+    text = publish_findings(claims, runs, folder).read_text()
+    wanted = (
+        "\nLinks between messages are those of the data.\n",
+        "**Seeds.** 4 of every trained variant and rate.",
+        "2 variants compared with themselves at other seeds",
+        "8 runs (0 of them trials; none failed)",
+        "at once on 2 × ",
+        "0.35 kWh by the GPUs' own meters.",
+    )
+    for words in wanted:
+        assert words in text, words
+    (folder / "spent.json").unlink()
+    assert "kWh by" not in write_findings(folder, tmp_path / "again", claims).read_text()
+
+
+def test_readme_s_part_is_what_the_records_give(tmp_path: Path) -> None:
+    folder = tmp_path / "reports" / "own"
+    publish_findings([], runs_of(tmp_path / "runs", seven()), folder)
+    brief = findings_brief(folder)
+    assert "| NF4 loses less quality than FP4 | reproduced |" in brief
+    assert "(reports/own/FINDINGS.md)" in brief
+    assert "undecided |" not in brief, "only what is settled"
+    readme = tmp_path / "README.md"
+    start = "<!-- findings: made by `harness claims reports/own --markdown` -->"
+    readme.write_text(f"# Project\n\n{start}\n{brief}<!-- /findings -->\n")
+    assert rebuild.brief_differs(readme, tmp_path / "reports") == []
+    readme.write_text(readme.read_text().replace("reproduced", "contradicted"))
+    assert rebuild.brief_differs(readme, tmp_path / "reports") == [f"{readme}: own"]
+
+
+def test_a_claim_of_many_parts_shows_one_that_decides(tmp_path: Path) -> None:
+    made = [
+        Made(name, seed=seed, log_ratio=ratio)
+        for name, ratio in (("lora_bf16", 0.0), ("lora_rs", 0.0), ("lora_dora", 0.1))
+        for seed in range(3)
+    ]
+    parts = [
+        {"kind": "score", "variant": [name], "against": ["lora_bf16"], "says": "equal"}
+        for name in ("lora_rs", "lora_dora", "miss")
+    ]
+    data = claim(says="equal").model_dump(mode="json") | {"checks": parts}
+    asked = parse(Claim, data, where="made_up.toml")
+    found = of_one(judge([asked], runs_of(tmp_path, made)))
+    assert found.outcome == "contradicted"
+    assert measured(found).startswith("lora_dora: perplexity +10")
+    assert measured(found).endswith("(1 of 3)")
 
 
 def test_findings_can_rest_on_other_reports_beside(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from harness.records.record import RunRecord
 from harness.records.store import RunStore, StoredRun
 from harness.report.pairing import (
+    KeptItems,
     Reading,
     ScoreKey,
     read_items,
@@ -210,6 +211,20 @@ def test_only_the_statistical_columns_are_read(tmp_path: Path) -> None:
     table = read_table(items_file(write_run(tmp_path, Made("base")), CHOICE))
     assert table is not None
     assert list(table) == ["item", "cluster", "numerator", "denominator"]
+
+
+def test_a_file_is_kept_once_it_could_be_read(tmp_path: Path) -> None:
+    """Runs on the same items share their names; a file that is not there yet is asked for again."""
+    first, second = (items_file(write_run(tmp_path, Made(name))) for name in ("base", "lora_bf16"))
+    kept, elsewhere = KeptItems(), tmp_path / "elsewhere"
+    second.rename(elsewhere)
+    assert kept(second) is None
+    elsewhere.rename(second)
+    found = kept(second)
+    assert found is not None
+    assert kept(first).names is found.names  # type: ignore[union-attr]
+    second.unlink()
+    assert kept(second) is found
 
 
 def test_sums_are_taken_by_group_and_run() -> None:

@@ -5,8 +5,14 @@ from __future__ import annotations
 import pytest
 
 from harness.errors import InvalidFile, UnknownName, UserError
-from harness.spec.overrides import parse_seeds, parse_settings
+from harness.spec.overrides import parse_seeds, parse_setting, parse_settings
 from tests.planned import planned
+
+
+def test_a_list_is_the_askers_own() -> None:
+    first = parse_setting("score.tasks=[1, 2]")
+    first["score"]["tasks"].append(3)
+    assert parse_setting("score.tasks=[1, 2]") == {"score": {"tasks": [1, 2]}}
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """What a study of ten thousand runs costs its driver: CPU time of each run, and memory.
 
+Machines differ, so the time that Python's own ``json`` takes for the same records stands beside it.
+
 ``python -m tests.studies.bench_study [VARIANTS]`` lets runs take no time: 500 variants at 15
 learning rates each, and two to five seeds of every variant at its default and at its best.
 """
 
 from __future__ import annotations
 
+import json
 import resource
 import sys
 import tempfile
@@ -35,6 +38,15 @@ class Counted(StubExecutor):
             self.seconds += time.process_time() - start
 
 
+def json_seconds(executor: StubExecutor) -> float:
+    """CPU time to read the records of all runs as plain data."""
+    paths = [executor.store.folder(plan).record for plan in executor.ran]
+    start = time.process_time()
+    for path in paths:
+        json.loads(path.read_text(encoding="utf-8"))
+    return time.process_time() - start
+
+
 def main(variants: int, folder: Path) -> None:
     """Drive the study to its end, then start again on its records, and write its page."""
     bench = Bench.of(
@@ -48,6 +60,7 @@ def main(variants: int, folder: Path) -> None:
     driver(bench, executor).drive()
     runs, own = len(executor.ran), time.process_time() - start - executor.seconds
     print(f"driver: {runs:,} runs, {1000 * own / runs:.2f} ms of CPU time a run")
+    print(f"json.loads of a record: {1000 * json_seconds(executor) / runs:.3f} ms of CPU time")
     start = time.process_time()
     agenda = bench.agenda()
     print(f"taken up again: {time.process_time() - start:.1f} s of CPU time")

@@ -140,3 +140,36 @@ def test_two_parts_together_are_the_whole(
     assert "next:" not in printed, "nothing was left"
     assert answer(printed) == answer(whole[1])
     check_equal(tmp_path, whole[0])
+
+
+def until_nothing_is_left(path: Path, folders: list[Path], *more: str) -> list[str]:
+    """Start each part again, on its own machine, until no part has anything to run."""
+    while True:
+        parts = [
+            start(path, folder, "--shard", f"{place}/{len(folders)}", *more)
+            for place, folder in enumerate(folders, 1)
+        ]
+        printed = [finish(part) for part in parts]
+        if not any("✓" in text for text in printed):
+            return printed
+
+
+@pytest.mark.slow
+def test_a_decision_reaches_a_machine_that_trains_elsewhere(small: Small, tmp_path: Path) -> None:
+    """Two folders share nothing but a store; one adds a variant while the other is training."""
+    path = study(small, "lora_bf16", "lora_bf16_r4")
+    folders = [tmp_path / "first", tmp_path / "second"]
+    store = ("--store", f"file://{tmp_path / 'bucket'}")
+    training = start(path, folders[1], *store)
+    while not list(folders[1].rglob("attempt/events.jsonl")):
+        time.sleep(0.1)
+        assert training.poll() is None
+    noted = finish(start(path, folders[0], *store, "--add", "lora_rs"))
+    assert "noted" in noted
+    assert not list(folders[0].rglob("record.json"))
+    assert "lora_rs" in finish(training), "it followed in a round of its own"
+    printed = until_nothing_is_left(path, folders, *store)
+    assert answer(printed[0]) == answer(printed[1])
+    check_equal(folders[0], folders[1])
+    trained = [record.plan.variant for record in records(folders[0]).values()]
+    assert sorted(trained) == ["lora_bf16"] * 2 + ["lora_bf16_r4"] * 2 + ["lora_rs"] * 2

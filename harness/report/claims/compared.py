@@ -36,6 +36,8 @@ def sides_of(check: PairCheck, ground: Ground) -> Sides | Leaning:
     own = _telling(ground.find(check.variant, check.conditions), check)
     other = _telling(ground.find(check.against, check.conditions), check)
     if own is None or other is None or own.row is None or other.row is None:
+        if check.unmet and ground.find(check.variant, ()) and ground.find(check.against, ()):
+            return out_of_reach(check.unmet)
         return not_run([check.variant, check.against], check.conditions, [own, other])
     rates = getattr(check, "rates", "")
     if rates != "default" and own.best is not None and other.best is not None:

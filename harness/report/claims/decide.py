@@ -55,13 +55,14 @@ class Leaning:
     """What one comparison leans to, with the error of saying so, in numbers and words.
 
     ``p`` is the smallest error at which the interval lies in a region: 0 where the comparison has
-    no noise. ``decides`` says what would settle it.
+    no noise. ``decides`` says what would settle it, ``short`` what was measured in a few words.
     """
 
     outcome: Outcome
     p: float
     text: str
     decides: str = ""
+    short: str = ""
 
 
 def lean(interval: Interval, where: Regions, looks: int = 1) -> tuple[Outcome, float]:

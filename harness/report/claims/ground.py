@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
@@ -28,12 +29,14 @@ class VariantRuns:
     """A variant: its held-out runs, in whichever settings, and its trials.
 
     ``rates`` are the validation losses of the learning rates that were tried with the whole
-    budget.
+    budget. ``usual`` is how most rows of the ground are scored: of two rows of this variant, the
+    one that is scored so stands for it, and otherwise the one with more seeds.
     """
 
     name: str
     rows: tuple[Row, ...]
     rates: Mapping[float, float]
+    usual: str = ""
 
     @property
     def best_rate(self) -> float | None:
@@ -43,12 +46,12 @@ class VariantRuns:
 
     @property
     def default(self) -> Row | None:
-        """The most of its runs at the variant's own rate."""
-        return _most([row for row in self.rows if row.variant == self.name])
+        """Its runs at the variant's own rate."""
+        return self._first([row for row in self.rows if row.variant == self.name])
 
     @property
     def best(self) -> Row | None:
-        """The most of its runs at its best rate; None where that was not run on the held-out split.
+        """Its runs at its best rate; None where that was not run on the held-out split.
 
         What is not trained has no rate.
         """
@@ -56,7 +59,13 @@ class VariantRuns:
         if default is not None and not default.plan.trains:
             return default
         at_best = [r for r in self.rows if r.plan.training.learning_rate == self.best_rate]
-        return _most(at_best)
+        return self._first(at_best)
+
+    def _first(self, rows: Sequence[Row]) -> Row | None:
+        def rank(row: Row) -> tuple[bool, int]:
+            return _scoring(row.plan) == self.usual, len(row.seeds)
+
+        return max(rows, key=rank, default=None)
 
     def with_score(self, key: ScoreKey) -> VariantRuns:
         """Of its runs those that took a score; all of them where none did.
@@ -84,7 +93,8 @@ class Ground:
     """Runs on one model, corpus, budget and device.
 
     ``billions`` counts the model's parameters, ``tokens`` what its runs were trained on (their
-    median; None where nothing was trained). ``tuned`` says that a study searched learning rates.
+    median; None where nothing was trained), ``batch`` the conversations of a step. ``tuned`` says
+    that a study searched learning rates.
     """
 
     title: str
@@ -92,6 +102,7 @@ class Ground:
     arms: Mapping[str, VariantRuns]
     tuned: bool = False
     tokens: float | None = None
+    batch: int | None = None
 
     def find(self, names: Sequence[str], conditions: Sequence[str]) -> VariantRuns | None:
         """The first of these variants that was run, in runs that meet the conditions."""
@@ -151,7 +162,9 @@ def _ground(runs: Sequence[StoredRun]) -> Ground:
     trials = [run for run in runs if run.record.plan.score.split == "validation"]
     rows = make_rows(run for run in runs if run.record.plan.score.split != "validation")
     names = sorted({_plain(run.record.plan) for run in runs})
-    arms = {name: _arm(name, rows, trials) for name in names}
+    scorings = Counter(_scoring(row.plan) for row in rows if row.plan.trains)
+    usual = max(scorings, key=scorings.__getitem__, default="")
+    arms = {name: _arm(name, rows, trials, usual) for name in names}
     totals = [
         record.census.total - record.census.trainable
         if record.plan.adapter
@@ -160,6 +173,7 @@ def _ground(runs: Sequence[StoredRun]) -> Ground:
         if (record := run.record).census
     ]
     trained = [run.record.training for run in runs if run.record.training]
+    batches = [run.record.plan.budget.batch_size for run in runs if run.record.plan.trains]
     plan = runs[0].record.plan
     return Ground(
         title=f"{plan.model.name} on {plan.device.name}, suite {plan.suite.partition('+')[0]}",
@@ -167,6 +181,7 @@ def _ground(runs: Sequence[StoredRun]) -> Ground:
         arms=arms,
         tuned=bool(trials),
         tokens=median(one.tokens.non_padding for one in trained) if trained else None,
+        batch=max(batches, default=None),
     )
 
 
@@ -191,15 +206,16 @@ def _without_rate(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return kept | {section: rest} if rest else kept
 
 
-def _arm(name: str, rows: Sequence[Row], trials: Sequence[StoredRun]) -> VariantRuns:
+def _arm(name: str, rows: Sequence[Row], trials: Sequence[StoredRun], usual: str) -> VariantRuns:
     own = tuple(row for row in rows if _plain(row.plan) == name and row.finished)
     rates = {
         run.record.plan.training.learning_rate: validation_loss(run.record)
         for run in trials
         if _plain(run.record.plan) == name
     }
-    return VariantRuns(name, own, rates)
+    return VariantRuns(name, own, rates, usual)
 
 
-def _most(rows: Sequence[Row]) -> Row | None:
-    return max(rows, key=lambda row: len(row.seeds), default=None)
+def _scoring(plan: Plan) -> str:
+    """Equal for runs that are scored and validated alike."""
+    return plan.score.model_dump_json() + plan.validation.model_dump_json()

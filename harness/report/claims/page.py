@@ -21,6 +21,7 @@ from harness.report.blocks import (
     strong,
 )
 from harness.report.claims.decide import ALPHA, LEANINGS, Outcome
+from harness.report.claims.ground import Ground
 from harness.report.claims.judge import Judgement
 from harness.report.ranking import packed_base
 from harness.report.rows import Row
@@ -31,6 +32,7 @@ TONES: dict[Outcome, Tone] = {
     "undecided": "muted",
     "out of reach": "muted",
 }
+FEW_PARTS = 2  # of a claim: the one that decides needs no name
 ORDER: tuple[Outcome, ...] = ("reproduced", "contradicted", "undecided", "out of reach")
 
 
@@ -42,25 +44,30 @@ class ClaimsPage:
     sections: tuple[Section, ...]
 
 
-def claims_page(judged: Sequence[Judgement], figures: Sequence[Figure] = ()) -> ClaimsPage:
+def claims_page(
+    judged: Sequence[Judgement], figures: Sequence[Figure] = (), about: Sequence[Section] = ()
+) -> ClaimsPage:
     """The table of verdicts, what to do, figures of all variants, then what each rests on."""
     judged = by_verdict(judged)
     reached = [one for one in judged if one.ground is not None]
     blocks: list[Block] = [prose(summary(judged))]
     if reached:
-        blocks.append(_table(reached))
+        blocks.append(prose(f"Here: {ground_here(reached)}."))
+        blocks.append(verdicts(reached))
+    blocks += _out_of_reach(judged)
     blocks += _notes(reached)
     sections = [Section("findings", "Findings", tuple(blocks))]
-    advised = tuple(_advice(reached))
+    advised = tuple(advice(reached))
     if advised:
         sections.append(Section("advice", "What to do", advised))
     if figures:
         sections.append(Section("figures", "All variants together", tuple(figures)))
+    sections += about
     sections.append(Section("evidence", "Each claim", tuple(map(_details, judged))))
-    return ClaimsPage("Published claims, judged from these runs", tuple(sections))
+    return ClaimsPage("Published claims about fine-tuning, judged from these runs", tuple(sections))
 
 
-def _advice(reached: Sequence[Judgement]) -> Iterator[Block]:
+def advice(reached: Sequence[Judgement]) -> Iterator[Block]:
     """What follows in practice from the claims that are settled."""
     told = {
         text: one
@@ -68,8 +75,7 @@ def _advice(reached: Sequence[Judgement]) -> Iterator[Block]:
         if one.outcome in LEANINGS and (text := getattr(one.claim.advice, one.outcome))
     }
     if told:
-        sizes = " and ".join(dict.fromkeys(size_here(one) for one in told.values()))
-        yield prose(f"For models and budgets like these ({sizes}), from the settled claims alone:")
+        yield prose("For models, data and budgets like these, from the settled claims alone:")
     for text, one in told.items():
         yield prose(text, f" ({one.claim.sentence}: {one.outcome}.)", bullet=True)
 
@@ -79,34 +85,81 @@ def by_verdict(judged: Sequence[Judgement]) -> list[Judgement]:
     return sorted(judged, key=lambda one: ORDER.index(one.outcome))
 
 
-def _table(reached: Sequence[Judgement]) -> Table:
+def _out_of_reach(judged: Sequence[Judgement]) -> Iterator[Block]:
+    """What was not judged, and why, in a line each."""
+    found = [one for one in judged if one.ground is None]
+    if found:
+        yield prose("Out of reach here:")
+    for one in found:
+        yield prose(f"{one.claim.sentence}: {measured(one)}", bullet=True)
+
+
+def verdicts(judged: Sequence[Judgement]) -> Table:
+    """A line for each claim and ground: the verdict and the measurement that it rests on."""
     columns = (
         Column("claim", number=False),
         Column("verdict", number=False),
-        Column("for", number=False, help="parameters of the model here, and tokens trained on"),
-        Column("claimed for", number=False),
-        Column("evidence", number=False),
+        Column("measured", number=False),
+        Column("claimed for", number=False, help="parameters of the models"),
     )
+    first = next((one.ground for one in judged if one.ground is not None), None)
+    main = max((one.ground for one in judged if one.ground), key=_arms, default=first)
     rows = tuple(
         (
-            Cell(one.claim.sentence, one.claim.name),
+            Cell(one.claim.sentence + _elsewhere(one.ground, main), one.claim.name),
             Cell(one.outcome, one.outcome, TONES[one.outcome]),
-            Cell(size_here(one), None),
+            Cell(measured(one), None),
             Cell(size_claimed(one), None),
-            Cell(evidence(one), None),
         )
-        for one in reached
+        for one in judged
     )
     return Table("claims", columns, rows, CAPTION)
+
+
+def _arms(ground: Ground) -> int:
+    return len(ground.arms)
+
+
+def ground_here(reached: Sequence[Judgement]) -> str:
+    """The model, device and budget of the ground with the most variants."""
+    grounds = [one.ground for one in reached if one.ground is not None]
+    main = max(grounds, key=_arms)
+    told = f"{main.title.partition(', suite')[0]}, {_billions([main.billions])} parameters"
+    return told if main.tokens is None else f"{told}, {_budget(main)}"
+
+
+def _budget(ground: Ground) -> str:
+    return f"{numbers.count(ground.tokens)} tokens in batches of {ground.batch}"
+
+
+def _elsewhere(ground: Ground | None, main: Ground | None) -> str:
+    """What is told of a ground that is not the main one."""
+    if ground is None or main is None or ground is main:
+        return ""
+    told = [] if ground.tokens is None else [_budget(ground)]
+    if ground.title.partition(" ")[0] != main.title.partition(" ")[0]:
+        told.insert(0, ground.title.partition(" ")[0])
+    return f" ({', '.join(told)})" if told else ""
+
+
+def measured(one: Judgement) -> str:
+    """What the verdict of a claim rests on, in a few words: of many parts, one that decides."""
+    parts = [found.measured.short or found.measured.text for found in one.findings]
+    places = [at for at, found in enumerate(one.findings) if found.outcome == one.outcome] or [0]
+    text = parts[places[0]]
+    if len(parts) <= FEW_PARTS:
+        return text
+    names = getattr(one.claim.checks[places[0]], "variant", ("",))
+    return f"{names[0]}: {text} ({len(places)} of {len(parts)})"
 
 
 def _notes(reached: Sequence[Judgement]) -> Iterator[Caveat]:
     """What limits all verdicts of the table."""
     if any(one.elsewhere for one in reached):
         yield Caveat(
-            "A verdict holds for the size of model and the length of training named in its row. "
-            "It neither confirms nor refutes the sentence for the sizes it was claimed for: the "
-            "same command judges runs of larger models."
+            "A verdict holds for the size of model and the length of training named above, or in "
+            "its row. It neither confirms nor refutes the sentence for the sizes it was claimed "
+            "for: the same command judges runs of larger models."
         )
     arms = [arm for one in reached if one.ground is not None for arm in one.ground.arms.values()]
     packed = packed_base(arm.row.plan for arm in arms if arm.row is not None)
@@ -120,7 +173,7 @@ CAPTION = (
     f"are corrected together (Holm), so the chance of any wrong verdict is at most {ALPHA:.0%}; "
     "where a study may have stopped at several looks, they are multiplied by their number. "
     "Stored bits are counted and best rates read off a grid, so they have no p-value. Intervals "
-    "are 95 %, each by itself. At default rates: neither side was tuned."
+    "are 95 %, each by itself; all that was measured for a claim stands at the end."
 ).replace("5%", "5 %")
 
 

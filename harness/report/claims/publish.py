@@ -7,25 +7,30 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.records.store import StoredRun
+from harness.report.claims.about import Spent, about_section
 from harness.report.claims.figures import figures_of
-from harness.report.claims.ground import make_grounds
-from harness.report.claims.judge import judge
+from harness.report.claims.ground import Ground, make_grounds
+from harness.report.claims.judge import Judgement, judge
 from harness.report.claims.page import claims_page
-from harness.report.publish import RECORDS, publish
+from harness.report.publish import RECORDS, add_records
 from harness.report.sides import read_runs
 from harness.report.write import METHODS, markdown_page, methods_page, write_figure
 from harness.spec.claim import Claim
 from harness.spec.registry import claim_names, load_claim
-from harness.spec.storage import write_bytes
+from harness.spec.storage import read_json, write_bytes
 
 FINDINGS = "FINDINGS.md"
 BESIDE = "beside.json"  # names of the other reports whose records the findings rest on
+ABOUT, SPENT = "about.md", "spent.json"
 
 
 def publish_findings(
     claims: Sequence[Claim], runs: Sequence[StoredRun], folder: Path, others: Sequence[Path] = ()
 ) -> Path:
-    """Write the findings of ``runs`` into ``folder``, with the records if it holds none yet.
+    """Write the findings of ``runs`` into ``folder``, with those records that it does not hold yet.
+
+    So the findings of a published study can take in further runs on the same ground. Trials keep
+    the value of their scores alone.
 
     ``others`` are published reports in the same parent folder whose records count too: their
     names are kept in ``beside.json``, the records stay where they are.
@@ -33,12 +38,25 @@ def publish_findings(
     Returns:
         The path of ``FINDINGS.md``; :func:`write_findings` makes it again from the records.
     """
-    if not (folder / RECORDS).is_dir():
-        publish(runs, folder)
-    beside = sorted(other.name for other in others if is_beside(other, folder))
-    write_bytes(folder / BESIDE, (json.dumps(beside) + "\n").encode())
+    beside = [other for other in others if is_beside(other, folder)]
+    add_records(_new(runs, [folder, *beside]), folder, lambda run: not _is_trial(run))
+    names = sorted(other.name for other in beside)
+    write_bytes(folder / BESIDE, (json.dumps(names) + "\n").encode())
     write_bytes(folder / METHODS, methods_page())
     return write_findings(folder, folder, claims)
+
+
+def _new(runs: Sequence[StoredRun], published: Sequence[Path]) -> list[StoredRun]:
+    """The runs that ended, well or not, and are in none of these folders' records."""
+    held = {
+        run.record.plan.run_name for place in published for run in read_runs(place / RECORDS)[0]
+    }
+    ended = [run for run in runs if run.record.status != "interrupted"]
+    return [run for run in ended if run.record.plan.run_name not in held]
+
+
+def _is_trial(run: StoredRun) -> bool:
+    return run.record.plan.score.split == "validation"
 
 
 def is_beside(other: Path, folder: Path) -> bool:
@@ -50,15 +68,40 @@ def is_beside(other: Path, folder: Path) -> bool:
 def write_findings(published: Path, folder: Path, claims: Sequence[Claim] = ()) -> Path:
     """Write what the records of ``published`` say of the claims, and its figures, to ``folder``.
 
-    All built-in claims are judged by default.
+    All built-in claims are judged by default. ``about.md`` beside the records may hold paragraphs
+    of the author's, ``spent.json`` what records do not say of the machine
+    (:class:`harness.report.claims.about.Spent`).
     """
-    asked = claims or [load_claim(name) for name in claim_names()]
-    beside = json.loads((published / BESIDE).read_bytes())
-    places = [published, *(published.parent / name for name in beside)]
-    runs = [run for place in places for run in read_runs(place / RECORDS)[0]]
-    figures = figures_of(make_grounds(runs))
+    judged, grounds, own = judge_published(published, claims)
+    figures = figures_of(grounds)
     for figure in figures:
         write_figure(figure, folder)
+    about = [about_section(grounds[0], own, _spent(published), _told(published))] if own else []
     path = folder / FINDINGS
-    write_bytes(path, markdown_page(claims_page(judge(asked, runs), figures)).encode())
+    write_bytes(path, markdown_page(claims_page(judged, figures, about)).encode())
     return path
+
+
+def judge_published(
+    published: Path, claims: Sequence[Claim] = ()
+) -> tuple[list[Judgement], list[Ground], list[StoredRun]]:
+    """The claims judged by published records and those beside them, the grounds, its own runs."""
+    asked = claims or [load_claim(name) for name in claim_names()]
+    beside = json.loads((published / BESIDE).read_bytes())
+    own, *others = (
+        read_runs(place / RECORDS)[0]
+        for place in [published, *(published.parent / name for name in beside)]
+    )
+    runs = [*own, *(run for found in others for run in found)]
+    return judge(asked, runs), make_grounds(runs), own
+
+
+def _spent(published: Path) -> Spent:
+    path = published / SPENT
+    return read_json(path, Spent) if path.is_file() else Spent()
+
+
+def _told(published: Path) -> list[str]:
+    path = published / ABOUT
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]

@@ -75,7 +75,8 @@ def _logs(own: dict[int, float], other: dict[int, float]) -> Floats:
 def _exact_ratio(name: str, log: float, where: Regions) -> Leaning:
     """A ratio without noise."""
     inside = where.fits[0] <= log <= where.fits[1]
-    return Leaning("reproduced" if inside else "contradicted", 0.0, f"{name}{math.exp(log):.3g}")
+    text = f"{name}{math.exp(log):.3g}"
+    return Leaning("reproduced" if inside else "contradicted", 0.0, text, short=text)
 
 
 def _ratio(name: str, logs: Floats, where: Regions, looks: int) -> Leaning:
@@ -85,7 +86,7 @@ def _ratio(name: str, logs: Floats, where: Regions, looks: int) -> Leaning:
     if len(logs) >= FEWEST_RUNS and float(np.ptp(logs)) == 0:
         return _exact_ratio(name, mean, where)
     if len(logs) < FEWEST_RUNS:
-        return Leaning("undecided", 1.0, f"{text} (one run each)", "three seeds or more")
+        return Leaning("undecided", 1.0, f"{text} (one run each)", "three seeds or more", text)
     noise = Noise(float(logs.var(ddof=1)) / len(logs), len(logs) - 1.0)
 
     def interval(alpha: float) -> tuple[float, float]:
@@ -94,8 +95,8 @@ def _ratio(name: str, logs: Floats, where: Regions, looks: int) -> Leaning:
 
     low, high = interval(0.05)
     outcome, p = lean(interval, where, looks)
-    text += f" [{math.exp(low):.3g}, {math.exp(high):.3g}], {len(logs)} seeds"
-    return Leaning(outcome, p, text, "more seeds")
+    short = f"{text} [{math.exp(low):.3g}, {math.exp(high):.3g}]"
+    return Leaning(outcome, p, f"{short}, {len(logs)} seeds", "more seeds", short)
 
 
 def compare_bits(check: BitsCheck, ground: Ground) -> Leaning:
@@ -108,7 +109,8 @@ def compare_bits(check: BitsCheck, ground: Ground) -> Leaning:
         return out_of_reach("one of them has no quantized parameters")
     inside = check.difference[0] <= own - other <= check.difference[1]
     text = f"{own:.3f} bits against {other:.3f}: {own - other:+.3f} a quantized parameter, counted"
-    return Leaning("reproduced" if inside else "contradicted", 0.0, text)
+    short = f"{own - other:+.3f} bits a parameter"
+    return Leaning("reproduced" if inside else "contradicted", 0.0, text, short=short)
 
 
 def _bits(row: Row) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 
@@ -17,6 +18,13 @@ from harness.report.statistics.power import needed
 from harness.spec.claim import FormCheck, ScoreCheck
 
 
+class Shown(Protocol):
+    """How a difference is written."""
+
+    def __call__(self, share: float, *, signed: bool) -> str:
+        """The text of a share."""
+
+
 def compare_scores(check: ScoreCheck, ground: Ground) -> Leaning:
     """The difference of two variants on a score, where both were tuned also at default rates."""
     sides = sides_of(check, ground)
@@ -24,7 +32,7 @@ def compare_scores(check: ScoreCheck, ground: Ground) -> Leaning:
         return sides
     found = _scored(check, ground, sides)
     if sides.wanting and found.outcome in LEANINGS:
-        return Leaning("undecided", 1.0, found.text, sides.wanting)
+        return replace(found, outcome="undecided", p=1.0, decides=sides.wanting)
     if not sides.tuned or check.rates or found.outcome == "out of reach":
         return found
     before = sides_of(check.model_copy(update={"rates": "default"}), ground)
@@ -41,7 +49,9 @@ def _scored(check: ScoreCheck, ground: Ground, sides: Sides) -> Leaning:
     scores = [found for row in rows for r in row.finished if (found := key.find(r))]
     aligned = read_items(rows, key).aligned
     if aligned is None or len(set(aligned.labels)) < len(rows):
-        return out_of_reach(f"{check.score} was not taken by both on the same items")
+        return out_of_reach(
+            f"{ScoreKey.named(check.score).title} was not taken by both on the same items"
+        )
     scale = make_scale(scores, check.margin)
     effect = make_sample(aligned, scale).paired("own", "other")
     if effect is None:
@@ -56,15 +66,25 @@ def _judged(
     shown = numbers.percent if scale.relative else _points
     text = f"{check.score} {shown(scale.difference(effect.estimate), signed=True)}"
     where = "" if sides is None else sides.where
+    name = ScoreKey.named(check.score).title
     if effect.obstacle:
+        short = f"{name} {shown(scale.difference(effect.estimate), signed=True)}"
         why = "one training each" if effect.obstacle == "one training" else effect.obstacle
         decides = "three seeds or more" if effect.obstacle == "one training" else "more items"
-        return Leaning("undecided", 1.0, f"{text} ({why}){where}", decides)
+        return Leaning("undecided", 1.0, f"{text} ({why}){where}", decides, short)
     low, high = (scale.difference(end) for end in effect.interval())
     text += f" [{shown(low, signed=True)}, {shown(high, signed=True)}]{where}"
+    short = f"{name} {_interval(shown, scale, effect)}"
     text += f", {effect.seeds} seeds" if effect.noise.seeds is not None else ", items alone"
     outcome, p = lean(worse_by.interval, regions(check.says, scale.bound), looks)
-    return Leaning(outcome, p, text, _settles(worse_by, scale.bound))
+    return Leaning(outcome, p, text, _settles(worse_by, scale.bound), short)
+
+
+def _interval(shown: Shown, scale: Scale, effect: Effect) -> str:
+    """A difference with its interval, the unit said once."""
+    low, high = (shown(scale.difference(end), signed=True) for end in effect.interval())
+    middle = shown(scale.difference(effect.estimate), signed=True)
+    return f"{middle} [{low.partition(' ')[0]}, {high.partition(' ')[0]}]"
 
 
 def _settles(effect: Effect, bound: float) -> str:

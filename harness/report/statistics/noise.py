@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ STEPS = 40
 FEWEST_FREEDOM = 2.0  # of a seed variance, below which it is hardly known
 
 
+@lru_cache(maxsize=65536)
 def t_quantile(probability: float, freedom: float) -> float:
     """Quantile of Student's t; ``freedom`` need not be whole."""
     from scipy.special import stdtrit
@@ -22,6 +24,7 @@ def t_quantile(probability: float, freedom: float) -> float:
     return float(stdtrit(freedom, probability))
 
 
+@lru_cache(maxsize=65536)
 def normal_quantile(probability: float) -> float:
     """Quantile of the standard normal distribution."""
     from scipy.special import ndtri
@@ -82,23 +85,7 @@ class Noise:
 
     def p_value(self, distance: float) -> float:
         """The ``alpha`` at which half the interval equals ``distance``: a two-sided p-value."""
-        if self.variance <= 0:
-            return 1.0 if distance == 0 else SMALLEST_P
-        if self.half_width(SMALLEST_P) <= distance:
-            return SMALLEST_P
-        if self.seeds is None:
-            from scipy.special import stdtr
-
-            freedom = max(self.item_freedom, 1.0)
-            return float(2 * stdtr(freedom, -abs(distance) / math.sqrt(self.items)))
-        low, high = math.log(SMALLEST_P), 0.0
-        for _ in range(STEPS):
-            middle = (low + high) / 2
-            if self.half_width(math.exp(middle)) > distance:
-                low = middle
-            else:
-                high = middle
-        return math.exp(high)
+        return _p_value(self, distance)
 
     def scaled(self, fewer_by_seeds: float, fewer_by_items: float, seeds: int) -> Noise:
         """The same noise with other numbers of seeds and items.
@@ -156,3 +143,24 @@ def make_noise(values: Floats, influence: Floats, weights: Floats) -> Noise:
         seed_freedom=seeds - 1.0,
         both=correction * float((apart**2).sum()) / (seeds * (seeds - 1)),
     )
+
+
+@lru_cache(maxsize=16384)  # a study looks at all its comparisons again after every round
+def _p_value(noise: Noise, distance: float) -> float:
+    if noise.variance <= 0:
+        return 1.0 if distance == 0 else SMALLEST_P
+    if noise.half_width(SMALLEST_P) <= distance:
+        return SMALLEST_P
+    if noise.seeds is None:
+        from scipy.special import stdtr
+
+        freedom = max(noise.item_freedom, 1.0)
+        return float(2 * stdtr(freedom, -abs(distance) / math.sqrt(noise.items)))
+    low, high = math.log(SMALLEST_P), 0.0
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        if noise.half_width(math.exp(middle)) > distance:
+            low = middle
+        else:
+            high = middle
+    return math.exp(high)

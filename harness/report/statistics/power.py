@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from harness.report.statistics.effects import Effect
 from harness.report.statistics.noise import Noise
@@ -37,8 +38,11 @@ def needed(found: Effect, margin: float, alpha: float = 0.05) -> Needed:
     With no true difference the interval lies within the margin in 80 of 100 repetitions when
     half of it and the half-width of 20 % together do not exceed the margin.
     """
-    noise, seeds = _noise(found), found.seeds
+    return _needed(_noise(found), found.seeds, margin, alpha)
 
+
+@lru_cache(maxsize=16384)  # a study judges the same comparisons again after every round
+def _needed(noise: Noise, seeds: int, margin: float, alpha: float) -> Needed:
     def settles(count: int, times_items: float) -> bool:
         scaled = noise.scaled(seeds / count, 1 / times_items, count)
         return scaled.half_width(alpha) + scaled.half_width(MISSED) <= margin

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -94,7 +94,13 @@ class AutogradStep:
     def refill(self, stream: None, batch: PaddedBatch) -> None:
         """Nothing is kept beside a batch."""
 
-    def accumulate(self, batch: PaddedBatch, stream: None, scale: Tensor) -> Tensor:  # noqa: ARG002 - nothing beside the batch
+    def accumulate(
+        self,
+        batch: PaddedBatch,
+        stream: None,  # noqa: ARG002 - nothing beside the batch
+        scale: Tensor,
+        complete_from: Callable[[int], None] | None = None,  # noqa: ARG002 - autograd's order
+    ) -> Tensor:
         """Add ``scale`` times the gradient of the summed loss; return that sum (nats, float32)."""
         kind, dtype = batch.ids.device.type, self._dtype if self._casts else None
         casting = torch.autocast(kind, dtype, enabled=self._casts, cache_enabled=False)

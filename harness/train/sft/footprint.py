@@ -10,10 +10,13 @@ from torch import Tensor, nn
 
 from harness.spec.methods import virtual_tokens
 from harness.spec.plan import Plan
+from harness.spec.variant import DTYPE_BYTES
 from harness.train.peaks import TrainingPeaks
 from harness.train.rehearsal import checkpoint_layers, rehearse, rehearsing
 from harness.train.sft.logits import OwnLogits
 from harness.train.sft.loss import loss_of
+from harness.train.sft.offload import keep_inputs_on_host
+from harness.weights.shape import transformers_config
 
 
 def rehearse_training(
@@ -31,6 +34,13 @@ def rehearse_training(
     return TrainingPeaks(*rehearse(plan, measure))
 
 
+def host_bytes(plan: Plan, rows: int, tokens: int) -> int:
+    """Page-locked host memory for the input of each layer; torch rounds it to a power of two."""
+    config: Any = transformers_config(plan.model)
+    one = rows * tokens * int(config.hidden_size) * DTYPE_BYTES[plan.stored]
+    return int(config.num_hidden_layers) * (1 << (one - 1).bit_length())
+
+
 def _make_room_for_gradients(model: nn.Module) -> list[Tensor]:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trained:
@@ -46,6 +56,8 @@ def _train(
     base: Any = model.get_base_model() if plan.adapter is not None else model
     if plan.training.gradient_checkpointing:
         checkpoint_layers(model)
+        if plan.training.activation_offload:
+            keep_inputs_on_host(model)
         # Otherwise the first layer's stand-in would not see that gradients are asked for.
         base.get_input_embeddings().register_forward_hook(_ask_for_gradients)
     if not known and plan.device_rows > plan.training.micro_batch_size:

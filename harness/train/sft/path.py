@@ -16,6 +16,7 @@ class PlainPath:
     name = "plain"
     modules = ("harness.train.sft.trainer",)
     keeps_gradients = False
+    offloads = True
 
     def refuses(self, plan: Plan) -> str | None:  # noqa: ARG002 - the reference takes everything
         """Nothing: what other paths refuse is trained here."""
@@ -27,6 +28,12 @@ class PlainPath:
 
         rows, kept = plan.training.micro_batch_size, plan.spreads_training
         return rehearse_training(plan, rows, largest.longest, keeps_gradients=kept)
+
+    def host_bytes(self, plan: Plan, largest: MicroBatch) -> int | None:
+        """Page-locked memory for the inputs of layers."""
+        from harness.train.sft.footprint import host_bytes
+
+        return host_bytes(plan, plan.training.micro_batch_size, largest.longest)
 
     def train(self, job: TrainJob, progress: Progress) -> TrainResult:
         """Train in place with TRL's trainer, with checkpoints."""

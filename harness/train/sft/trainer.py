@@ -34,6 +34,7 @@ from harness.train.sft.arguments import no_tokenizer, sft_arguments
 from harness.train.sft.as_found import AsFound, left_as_found
 from harness.train.sft.logits import OwnLogits
 from harness.train.sft.loss import summed_loss
+from harness.train.sft.offload import keep_inputs_on_host
 from harness.train.shared import check_alike, seed_step, seed_update
 from harness.train.shares import Shares
 from harness.train.validations import Validations
@@ -217,6 +218,11 @@ class _Bookkeeper(TrainerCallback):  # type: ignore[misc]
         self._rate = 0.0
         folder = job.checkpoint if job.ranks.index == 0 else None
         self._writer = CheckpointWriter(folder, job.checkpoint_seconds, progress)
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Layers are checkpointed from here on."""
+        if self._job.plan.training.activation_offload:
+            keep_inputs_on_host(self._job.model)
 
     def on_step_begin(self, *_: Any, **kwargs: Any) -> None:
         """Restore a saved state before the first step; note the learning rate."""

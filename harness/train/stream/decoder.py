@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -105,6 +106,11 @@ class Decoder:
         flat = groups[0].trained[0].new_zeros(sum(sizes), requires_grad=False)
         for group, part in zip(groups, torch.split(flat, sizes), strict=True):
             group.put_gradients(part)
+        of_blocks = [
+            sum(group.gradient_size for group in block.linears if group.trained)
+            for block in self.blocks
+        ]
+        self._starts = [0, *accumulate(of_blocks)][:-1]
         return flat
 
     def stream(self, batch: StreamBatch) -> Stream:
@@ -120,10 +126,17 @@ class Decoder:
         stream.sin.copy_(made.sin)
 
     @torch.no_grad()
-    def accumulate(self, batch: StreamBatch, stream: Stream, scale: Tensor) -> Tensor:
+    def accumulate(
+        self,
+        batch: StreamBatch,
+        stream: Stream,
+        scale: Tensor,
+        complete_from: Callable[[int], None] | None = None,
+    ) -> Tensor:
         """Add ``scale`` times the gradient of the summed loss; return that sum (nats, float32).
 
-        ``scale`` is a float32 scalar on the device.
+        ``scale`` is a float32 scalar on the device. ``complete_from`` is told after each layer's
+        backward pass where its gradients begin among those that :meth:`join_gradients` has joined.
         """
         x = self._embed(batch.ids).to(self._dtype)
         kept: list[Inside | None] = []
@@ -147,6 +160,8 @@ class Decoder:
             saved = block.recompute(x, stream, middle) if saved is None else saved
             slope = block.backward_(slope, x, saved, stream, further=index > 0)
             del x, middle, saved
+            if complete_from is not None:
+                complete_from(self._starts[index])
         return loss
 
     @property

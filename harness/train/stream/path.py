@@ -19,6 +19,7 @@ class StreamPath:
     modules = ("harness.train.stream.train",)
     keeps_gradients = True
     keeps_some_layers = True
+    offloads = True
 
     def refuses(self, plan: Plan) -> str | None:
         """What the written-out layers do not know: most models, most adapters but plain LoRA."""
@@ -44,6 +45,12 @@ class StreamPath:
         from harness.train.stream.footprint import training_peaks
 
         return training_peaks(plan, largest.tokens, trainable)
+
+    def host_bytes(self, plan: Plan, largest: MicroBatch) -> int | None:
+        """Page-locked memory for the inputs of layers, and what Llama layers keep beside them."""
+        from harness.train.stream.footprint import host_bytes
+
+        return host_bytes(plan, largest.tokens)
 
     def train(self, job: TrainJob, progress: Progress) -> TrainResult:
         """Train in place, step by step, with checkpoints."""

@@ -1,0 +1,26 @@
+"""Busy: whether other programs keep this machine so busy that times measured now do not count."""
+
+from __future__ import annotations
+
+import os
+
+MUCH = 1.5  # programs that want to compute for each core; a run of one's own that has just ended
+# leaves about 1 behind
+
+
+def said_busy() -> str:
+    """A sentence for people where the machine is overloaded; empty where not, or not known.
+
+    The load average counts the programs of the whole machine, so it is held against all cores.
+    """
+    cores = os.cpu_count() or 1
+    try:
+        load = os.getloadavg()[0]
+    except (AttributeError, OSError):  # not on every system
+        return ""
+    if load <= MUCH * cores:
+        return ""
+    return (
+        f"this machine is busy: in the last minute {load:.1f} programs wanted its {cores} cores; "
+        "scores will be right, but times, tokens per second and energy measured now do not count"
+    )

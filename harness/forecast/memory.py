@@ -54,7 +54,7 @@ def _predicted(plan: Plan, largest: MicroBatch | None) -> MemoryPrediction:
     weights = standing.base + standing.gathered
     scoring = around.scoring + weights + round(around.heap_share * _scoring_bytes(plan))
     unread = unread_bytes(plan, standing.base)
-    by_phase = {"load": around.loading + weights - unread}
+    by_phase = {"load": around.loading + weights - unread + standing.whole_at_first}
     parts: dict[str, int] = {"weights": standing.base, **_gathered(standing)}
     if plan.trains:
         parts = training_parts(plan, counts, largest)

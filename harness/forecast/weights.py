@@ -27,6 +27,8 @@ class LastingBytes:
     """Layers that devices share, those of all together."""
     gathered: int = 0
     """Layers that are whole for a while, where devices share the base."""
+    whole_at_first: int = 0
+    """What is beyond this device's share while the base is loaded: embeddings before layers."""
 
 
 def standing_bytes(plan: Plan, counts: ParameterCount) -> LastingBytes:
@@ -37,12 +39,17 @@ def standing_bytes(plan: Plan, counts: ParameterCount) -> LastingBytes:
     size = DTYPE_BYTES[plan.precision.trainable]
     base = plain * DTYPE_BYTES[plan.stored] + counts.quantized_bytes
     spread = _spread_weights(plan) if plan.sharded else NOTHING_SPREAD
-    own = base - spread.bytes + -(-spread.bytes // plan.training.devices)
+
+    def own_share(size: int) -> int:
+        return -(-size // plan.training.devices)
+
+    own = base - spread.bytes + own_share(spread.bytes)
     share = own / base if plan.method == "full" else 1.0  # of what stands beside each weight
     return LastingBytes(
         trainable=trainable,
         base=own,
         spread=spread.bytes,
+        whole_at_first=0 if plan.method == "full" else spread.before - own_share(spread.before),
         gathered=spread.gathered(trained=plan.method == "full") + _kept_casts(plan, spread),
         adapter=adapter * size,
         gradients=round(share * trainable * size),

@@ -7,6 +7,7 @@ import copy
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from lm_eval.models.utils import has_bos_prefix
 from pydantic import JsonValue
 
 from harness.errors import RunError, UserError
+from harness.score.beginnings import encode_sharing
 from harness.score.likelihood import Likelihood, Query
 from harness.score.probe import sees_all, soft_prompt_tokens
 from harness.score.together import Together
@@ -109,13 +111,20 @@ class PlainLM(HFLM):  # type: ignore[misc]  # lm_eval is untyped
         """
         usual = {} if self.add_bos_token is None else {"add_special_tokens": self.add_bos_token}
         found: dict[str, list[int]] = {}
-        for chosen, settings in ((False, usual), (True, {"add_special_tokens": False})):
+        bare = partial(self._in_batches, settings={"add_special_tokens": False})
+        for chosen, whole in ((False, partial(self._in_batches, settings=usual)), (True, bare)):
             group = [text for text, mark in zip(texts, marked, strict=True) if mark is chosen]
-            for first in range(0, len(group), TOKENISED_AT_ONCE):
-                part = group[first : first + TOKENISED_AT_ONCE]
-                with _parallel_tokenizer():
-                    encoded = self.tokenizer(part, return_attention_mask=False, **settings)
-                found.update(zip(part, encoded["input_ids"], strict=True))
+            found.update(
+                zip(group, encode_sharing(self.tokenizer, group, whole, bare), strict=True)
+            )
+        return found
+
+    def _in_batches(self, texts: Sequence[str], settings: dict[str, Any]) -> list[list[int]]:
+        found: list[list[int]] = []
+        for first in range(0, len(texts), TOKENISED_AT_ONCE):
+            part = list(texts[first : first + TOKENISED_AT_ONCE])
+            with _parallel_tokenizer():
+                found += self.tokenizer(part, return_attention_mask=False, **settings)["input_ids"]
         return found
 
     def _count_cuts(self, requests: Sequence[Encoded]) -> None:

@@ -11,7 +11,7 @@ from harness.errors import RunError
 from harness.parallel.ranks import Ranks
 from harness.weights.sharded import own_parameters
 
-# Gradients are added up in pieces of this size, which are copied once.
+# Gradients, and the bits of weights, are added up in pieces of this size, which are copied once.
 PIECE_BYTES = 64 << 20
 STEPS_APART = 1_000_003  # a prime, so that steps and ranks do not give the same seed
 
@@ -105,5 +105,7 @@ def _sums(model: nn.Module) -> dict[str, int]:
 
 def _sum(weight: Tensor) -> int:
     bits = weight.contiguous().view(-1).view(torch.uint8)
-    whole = bits[: len(bits) // 4 * 4].view(torch.int32).sum(dtype=torch.int64)
-    return int(whole) + int(bits[len(bits) // 4 * 4 :].sum(dtype=torch.int64))
+    words = bits[: len(bits) // 4 * 4].view(torch.int32)
+    # a GPU adds up a copy in 64 bits, which of a large head would take more memory than training
+    parts = [part.sum(dtype=torch.int64) for part in torch.split(words, PIECE_BYTES // 8)]
+    return int(sum(parts)) + int(bits[len(bits) // 4 * 4 :].sum(dtype=torch.int64))

@@ -1,8 +1,10 @@
 """Bench: the training paths beside TRL's SFTTrainer on one GPU, same rows, one process.
 
 Run from the repository root: ``python reports/h100/bench.py --data TREES --tokenizer FOLDER
---out FOLDER [--cases NAME,…] [--profile NAME,…]``. ``--tiny`` shrinks the models to try it on a
-CPU. Prints one line a case and writes numbers.json; holds no data text.
+--out FOLDER [--cases NAME,…] [--profile NAME,…] [--site PEER=FOLDER]``. ``--tiny`` shrinks the
+models to try it on a CPU. Unsloth and litgpt are measured in a process each (``peers.py``) where
+``--site`` names the folder of their packages. Prints one line a case and writes numbers.json; holds
+no data text.
 """
 
 from __future__ import annotations
@@ -13,18 +15,23 @@ import gc
 import importlib.metadata
 import json
 import math
+import shutil
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+import numpy as np
+import peers
 import torch
 
 from harness.corpus.corpus import build_corpus
 from harness.corpus.render import Renderer
-from harness.corpus.sequences import TrainingRows, make_training_rows
+from harness.corpus.sequences import IGNORED, TrainingRow, TrainingRows, make_training_rows
 from harness.quantize.layers import linear_layers
 from harness.records.events import Silence
 from harness.spec.device import detect_device
@@ -60,6 +67,14 @@ class Case:
     trainable: str = "float32"
     sft: dict[str, Any] | None = None
     steps: int = 12
+    full_rows: bool = False
+    peer: str | None = None
+
+    @property
+    def shape(self) -> str:
+        """The shape as ``peers.py`` takes it."""
+        host = ":host" if self.training.get("activation_offload") else ""
+        return f"{self.rows}x{self.length}{host}"
 
 
 FAST = {"speed": "fast", "packing": True}
@@ -68,7 +83,19 @@ HOST = {**CKPT, "activation_offload": True}
 DQ, BF16, NF4 = "qlora_nf4_dq", "lora_bf16", "qlora_nf4"
 LOOSE = {"packing": False}
 PHI, LLAMA, SMOL = "phi2_shape", "llama32_3b_shape", "smollm2_135m_instruct"
+# Full rows of random tokens, every token labelled: like for like with the peers.
+LIKE_FOR_LIKE = {
+    "4x2048": Case(LLAMA, DQ, 4, 2048, {**FAST, **LOOSE}, full_rows=True),
+    "host_8x2048": Case(LLAMA, DQ, 8, 2048, {**HOST, **LOOSE}, full_rows=True),
+    "host_4x1024": Case(LLAMA, DQ, 4, 1024, {**HOST, **LOOSE}, full_rows=True),
+}
 CASES = {
+    **{f"llama_full_{name}": case for name, case in LIKE_FOR_LIKE.items()},
+    **{
+        f"{peer}_{name}": dataclasses.replace(case, peer=peer)
+        for peer in ("unsloth", "litgpt")
+        for name, case in LIKE_FOR_LIKE.items()
+    },
     "sft_dq_defaults": Case(PHI, DQ, 4, 1024, sft={"gc": True}, trainable="bfloat16", steps=6),
     "sft_bf16_defaults": Case(PHI, BF16, 4, 1024, sft={"gc": True}, steps=6),
     "sft_dq_no_gc": Case(PHI, DQ, 4, 1024, sft={"gc": False}, trainable="bfloat16", steps=8),
@@ -109,6 +136,7 @@ CASES = {
 
 def make_plan_of(case: Case, tiny: bool) -> Plan:
     """The case as a plan of suite phi2_speed."""
+    case = dataclasses.replace(case, rows=2, length=128) if tiny else case
     suite = load_suite(
         "phi2_speed",
         {
@@ -193,6 +221,18 @@ def make_data(arguments: argparse.Namespace) -> list[Any]:
     spec = CorpusSpec(source=arguments.data, policy="all_paths", held_out_fraction=0.05)
     corpus = build_corpus(spec)
     return list(renderer.encode_all(corpus.train))
+
+
+def full_rows(plan: Plan) -> TrainingRows:
+    """Rows of random tokens, all of them labelled but the first, which nothing predicts."""
+    length, words = plan.training.sequence_length, plan.model.config["vocab_size"]
+    drawn = np.random.default_rng(0)
+    rows = []
+    for _ in range(plan.budget.batch_size):
+        tokens = drawn.integers(0, words, length).astype(np.int32)
+        labels = np.concatenate([np.array([IGNORED], np.int32), tokens[1:]])
+        rows.append(TrainingRow(tokens, labels, np.arange(length, dtype=np.int32), (length,)))
+    return TrainingRows(tuple(rows), 0, 0, 0, 0, length, ())
 
 
 def run_ours(plan: Plan, model: Any, rows: TrainingRows, profile: Path | None) -> dict[str, Any]:
@@ -319,9 +359,9 @@ def run_case(name: str, case: Case, sequences: list[Any], arguments: Any) -> dic
     if case.sft is not None:
         found = run_sft(plan, model, sequences, case)
     else:
-        rows = make_training_rows(sequences, plan.training)
+        rows = full_rows(plan) if case.full_rows else make_training_rows(sequences, plan.training)
         found = run_ours(plan, model, rows, None)
-        found["fill"] = round(rows.fill, 4)
+        found["fill"] = round(rows.tokens / (len(rows.rows) * rows.sequence_length), 4)
     if cuda:
         found["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
         found["reserved_gib"] = torch.cuda.max_memory_reserved() / 2**30
@@ -339,6 +379,51 @@ def run_case(name: str, case: Case, sequences: list[Any], arguments: Any) -> dic
     return found
 
 
+def save_model(case: Case, folder: Path, arguments: argparse.Namespace) -> None:
+    """Random bfloat16 weights of the case's shape with the tokenizer's files, to load elsewhere."""
+    from transformers import AutoModelForCausalLM
+
+    plan = make_plan_of(case, arguments.tiny)
+    config = transformers_config(plan.model)
+    config.save_pretrained(folder)
+    if case.peer == "litgpt":  # it makes its own weights
+        return
+    with torch.device(plan.device.kind):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.save_pretrained(folder)
+    for file in Path(arguments.tokenizer).iterdir():
+        if file.name.startswith(
+            ("tokenizer", "special_tokens", "chat_template", "vocab", "merges")
+        ):
+            shutil.copy(file, folder)
+
+
+def run_peers(names: list[str], arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
+    """The peers' cases among ``names``, a process for each peer."""
+    sites = dict(text.split("=", 1) for text in arguments.site)
+    chosen = [name for name in names if CASES[name].peer]
+    if not chosen:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for peer in dict.fromkeys(CASES[name].peer for name in chosen):
+            first = next(CASES[name] for name in chosen if CASES[name].peer == peer)
+            save_model(first, Path(folder), arguments)
+            gc.collect()
+            torch.cuda.empty_cache() if torch.cuda.is_available() else None
+            small = {"rows": 2, "length": 64} if arguments.tiny else {}
+            of_shape = {
+                dataclasses.replace(CASES[name], **small).shape: name
+                for name in chosen
+                if CASES[name].peer == peer
+            }
+            site = sites.get(str(peer))
+            seconds = arguments.peer_seconds
+            for row in peers.measure(str(peer), Path(folder), list(of_shape), site, seconds):
+                name = of_shape[row["shape"]]
+                way = row.get("way")
+                yield f"{name}, {way}" if way else name, {**dataclasses.asdict(CASES[name]), **row}
+
+
 def main() -> None:
     """Run the chosen cases."""
     parser = argparse.ArgumentParser()
@@ -347,9 +432,13 @@ def main() -> None:
     parser.add_argument("--out", required=True)
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--profile", default="")
+    parser.add_argument("--site", action="append", default=[], metavar="PEER=FOLDER")
+    parser.add_argument("--peer-seconds", type=float, default=300.0, help="for each peer")
     parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()
-    sequences = make_data(arguments)
+    names = arguments.cases.split(",")
+    needed = any(not (CASES[name].peer or CASES[name].full_rows) for name in names)
+    sequences = make_data(arguments) if needed else []
     sizes = sorted(len(s.input_ids) for s in sequences)
     out: dict[str, Any] = {
         "versions": {
@@ -357,7 +446,8 @@ def main() -> None:
             for name in ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
         },
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "corpus": {
+        "corpus": sizes
+        and {
             "conversations": len(sizes),
             "mean_tokens": sum(sizes) / len(sizes),
             "p50": sizes[len(sizes) // 2],
@@ -367,7 +457,9 @@ def main() -> None:
         "cases": {},
     }
     print(json.dumps({k: out[k] for k in ("versions", "gpu", "corpus")}))
-    for name in arguments.cases.split(","):
+    for name in names:
+        if CASES[name].peer:
+            continue
         started = time.perf_counter()
         try:
             found = run_case(name, CASES[name], sequences, arguments)
@@ -385,6 +477,10 @@ def main() -> None:
             for k, v in found.items()
         }
         print(name, json.dumps(shown), flush=True)
+        Path(arguments.out, "numbers.json").write_text(json.dumps(out, indent=1))
+    for name, found in run_peers(names, arguments):
+        out["cases"][name] = found
+        print(name, json.dumps(found), flush=True)
         Path(arguments.out, "numbers.json").write_text(json.dumps(out, indent=1))
 
 

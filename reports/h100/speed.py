@@ -14,14 +14,14 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
-from bench import DQ, LLAMA, NF4, PHI, SMOL, Case, make_data, make_plan_of, random_model
+from bench import CKPT, DQ, LLAMA, NF4, PHI, SMOL, Case, make_data, make_plan_of, random_model
 from trials import each_in_a_process
 
 from harness.corpus.sequences import TrainingRows, make_training_rows
@@ -251,7 +251,76 @@ def products(sequences: list[Any], arguments: argparse.Namespace) -> Iterator[di
         empty()
 
 
+def copied_one_by_one(groups: Any) -> None:
+    """The adapters' present values as they were taken before: all by one list."""
+    copies = [copy for group in groups if group.rank for copy in group.copies]
+    targets, sources, scales = (list(column) for column in zip(*copies, strict=True))
+    torch._foreach_copy_(targets, torch._foreach_mul(sources, scales))
+
+
+@contextmanager
+def kernels_of(way: str) -> Iterator[None]:
+    """``before``: neither; ``fused``: activations with adapters' products; ``drafts``; ``both``."""
+    from harness.train.stream import decoder, drafts, linears
+    from harness.train.together import linears as together_linears
+
+    kinds = linears.Linears, together_linears.TogetherLinears
+    fused = [kind.fuses for kind in kinds]
+    before = together_linears.RIDING_TOKENS, drafts.DRAFT_BYTES, decoder.refresh
+    for kind in kinds:
+        kind.fuses = way in {"fused", "both"}
+    if way in {"before", "drafts"}:
+        together_linears.RIDING_TOKENS = 1 << 40
+    if way in {"before", "fused"}:
+        drafts.DRAFT_BYTES, decoder.refresh = -1, copied_one_by_one
+    try:
+        yield
+    finally:
+        for kind, fuses in zip(kinds, fused, strict=True):
+            kind.fuses = fuses
+        together_linears.RIDING_TOKENS, drafts.DRAFT_BYTES, decoder.refresh = before
+
+
+FUSED, SMALL = ("before", "fused"), ("before", "drafts", "fused", "both")
+WAYS = {
+    "phi_dq_8x2048": (Case(PHI, DQ, 8, 2048, PACKED, steps=SHORT), FUSED, 1),
+    "phi_fp8_8x2048": (Case(PHI, "qlora_nf4_fp8", 8, 2048, PACKED, steps=SHORT), FUSED, 1),
+    "smol_bf16_8x512, eight": (TOGETHER["smol_bf16_8x512"], FUSED, MANY),
+    "smol_nf4_packed_8x512": (TOGETHER["smol_nf4_packed_8x512"], SMALL, 1),
+    "llama_dq_4x2048": (Case(LLAMA, DQ, 4, 2048, PACKED, steps=SHORT), FUSED, 1),
+    "phi_lora_fp8_8x2048": (Case(PHI, "lora_fp8", 8, 2048, PACKED, steps=SHORT), FUSED, 1),
+    "smol_nf4_8x512": (TOGETHER["smol_nf4_8x512"], SMALL, 1),
+    "smol_bf16_packed_8x512": (Case(SMOL, "lora_bf16", 8, 512, PACKED, steps=60), SMALL, 1),
+    "smol_fp8_packed_8x512": (Case(SMOL, "qlora_nf4_fp8", 8, 512, PACKED, steps=60), ("both",), 1),
+    "phi_ckpt_8x2048": (Case(PHI, DQ, 8, 2048, CKPT, steps=SHORT), FUSED, 1),
+}
+
+
+def ways(sequences: list[Any], arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Kernels before and now, and products in float8: the same rows, one after another."""
+    from harness.train.stream import trial
+
+    chosen = arguments.ways.split(",")
+    if torch.cuda.is_available() and "fused" in chosen:
+        yield {"why_not_fused": trial.fused_failure(torch.bfloat16)}
+    for name, (full, how, count) in WAYS.items():
+        case = dataclasses.replace(full, steps=2 if arguments.tiny else min(full.steps, 60))
+        plan = make_plan_of(case, arguments.tiny)
+        rows = make_training_rows(sequences, plan.training)
+        for way in (way for way in how if way in chosen):
+            with kernels_of(way):
+                try:
+                    found = many(plan, count, rows) if count > 1 else one(plan, case, rows)
+                except Exception as error:
+                    found = {"error": f"{type(error).__name__}: {error}"[:400]}
+            prediction = None if count > 1 else predict(plan)
+            predicted = prediction and prediction.by_phase["train"] / GIB
+            yield {"case": name, "kernels": way, **found, "predicted_gib": predicted}
+            empty()
+
+
 PARTS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
+    "ways": ways,
     "products": products,
     "together": together,
     "budget": budget,
@@ -267,13 +336,14 @@ def main() -> None:
     parser.add_argument("--tokenizer", required=True)
     parser.add_argument("--parts", default="products,together,budget")
     parser.add_argument("--cases", default="")
+    parser.add_argument("--ways", default=",".join(SMALL), help="of the kernels, for part ways")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--brief", action="store_true", help="fewer rows of a part")
     parser.add_argument("--seconds", type=float, default=3600.0, help="begin nothing after that")
     arguments = parser.parse_args()
     parts = arguments.parts.split(",")
     if len(parts) > 1:
-        names = ("data", "tokenizer", "cases")
+        names = ("data", "tokenizer", "cases", "ways")
         more = [f"--{name}={getattr(arguments, name)}" for name in names]
         more += [f"--{name}" for name in ("tiny", "brief") if getattr(arguments, name)]
         each_in_a_process(__file__, parts, more, arguments.seconds)

@@ -361,6 +361,74 @@ def _weight_rows(tiny: bool) -> dict[str, Callable[[], Found]]:
     }
 
 
+def fused(tiny: bool) -> Iterator[Found]:
+    """Activations with the adapter's products that read them, apart and in one kernel."""
+    from harness.train.stream import fused as kernels
+
+    tokens, rank = (256, 16) if tiny else (TOKENS, 16)
+    sizes = (("phi", 10240, 7680, False), ("llama", 8192, 0, True))
+    if tiny:
+        sizes = (("phi", 256, 64, False), ("llama", 256, 0, True))
+    for name, inner, beside, gated in sizes:
+        wide = random(tokens, beside + inner * (2 if gated else 1))
+        x = wide[:, beside:]
+        a, low_slope = random(rank, inner, scale=0.02), random(tokens, rank)
+        slope = random(tokens, inner)
+        act = ops.silu_mul if gated else ops.gelu
+        back = ops.silu_mul_back_ if gated else ops.gelu_back_
+        made, low = kernels.activate(x, a, gated=gated)
+        wanted = act(x)
+        before, whole = x.clone(), slope.clone()
+        after = x.clone()
+        back(before, whole)
+        gradient = kernels.activate_back_(after, slope, low_slope, gated=gated)
+        answers = {
+            "activation_apart": apart(made, wanted),
+            "low_apart": apart(low, wanted @ a.t()),
+            "slope_apart": apart(after, before),
+            "gradient_apart": apart(gradient, low_slope.t() @ wanted),
+        }
+        rows: dict[str, Callable[[], Found]] = {
+            "forward apart": lambda x=x, a=a, act=act: milliseconds(lambda: act(x) @ a.t()),
+            "forward fused": lambda x=x, a=a, g=gated, found=answers: {
+                **found,
+                **milliseconds(lambda: kernels.activate(x, a, gated=g)),
+            },
+            "backward apart": lambda x=x, s=slope, o=low_slope, b=back: milliseconds(
+                lambda: (b(x, s), o.t() @ s)
+            ),
+            "backward fused": lambda x=x, s=slope, o=low_slope, g=gated: milliseconds(
+                lambda: kernels.activate_back_(x, s, o, gated=g)
+            ),
+        }
+        yield from guarded(rows, model=name, tokens=tokens)
+    yield from guarded(_sums(tokens, rank, 64 if tiny else 2560), model="phi", tokens=tokens)
+
+
+def _sums(tokens: int, rank: int, width: int) -> dict[str, Callable[[], Found]]:
+    from harness.train.stream.fused import add_low_
+
+    y, x = random(tokens, width), random(tokens, width)
+    lows = [random(tokens, rank) for _ in range(2)]
+    bs = [random(width, rank, scale=0.02) for _ in range(2)]
+    both, wide_b = torch.cat(lows, 1), torch.cat(bs, 1)
+    wanted = y.float() + x.float() + both.float() @ wide_b.float().t()
+
+    def apart_ones() -> Tensor:
+        for low, b in zip(lows, bs, strict=True):
+            y.addmm_(low, b.t())
+        return y.add_(x)
+
+    answer = apart(add_low_(y.clone(), both, wide_b, x), wanted)
+    return {
+        "two adapters and the residual apart": lambda: milliseconds(apart_ones),
+        "two adapters and the residual at once": lambda: {
+            "apart": answer,
+            **milliseconds(lambda: add_low_(y, both, wide_b, x)),
+        },
+    }
+
+
 def loss(tiny: bool) -> Iterator[Found]:
     """Head and loss of Phi-2's shape, forward and the gradient of the states."""
     tokens, width, words = (256, 64, 512) if tiny else (12600, 2560, 51200)
@@ -459,6 +527,7 @@ def elementwise(tiny: bool) -> Iterator[Found]:
 
 PARTS: dict[str, Callable[[bool], Iterator[Found]]] = {
     "float8": float8,
+    "fused": fused,
     "attention": attention,
     "loss": loss,
     "elementwise": elementwise,

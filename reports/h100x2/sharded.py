@@ -84,6 +84,10 @@ class Checks:
             shape = tomllib.loads(text)["config"]
             for key, value in SMALLER.items():
                 text = text.replace(f"{key} = {shape[key]}\n", f"{key} = {value}\n")
+        if options.layers:
+            deep = tomllib.loads(text)["config"]["num_hidden_layers"]
+            lines = [f"num_hidden_layers = {one}\n" for one in (deep, options.layers)]
+            text = text.replace(*lines)
         (self.out / "phi2.toml").write_text(text)
         suite = self.out / "suite.toml"
         length = 128 if options.tiny else 1024
@@ -151,6 +155,7 @@ def main() -> int:
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--variants", default="qlora_nf4_dq,lora_bf16")
+    parser.add_argument("--layers", type=int, help="of Phi-2's 32")
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
     checks = Checks(options)

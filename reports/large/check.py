@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
 
 from harness.forecast.memory import predict
+from harness.records.events import Event, PhaseStarted
 from harness.records.record import RunRecord
 from harness.records.store import RunStore
 from harness.runs.options import RunOptions
@@ -31,7 +32,7 @@ from harness.runs.supervise import supervise
 from harness.spec.device import detect_device
 from harness.spec.request import Request
 from harness.train.path import resolve
-from tests.runs.small_run import Heard, make_small
+from tests.runs.small_run import Heard, make_small, trains
 
 GIB = 1 << 30
 OUTLIER = 1.5  # times the median step
@@ -99,6 +100,22 @@ def settings_of(options: argparse.Namespace) -> list[str]:
     return found
 
 
+class Told(Heard):
+    """Prints what a run does when it does it, so that one that is cut short has said something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = self._print
+        self._started = time.monotonic()
+
+    def _print(self, event: Event) -> None:
+        seconds = time.monotonic() - self._started
+        if isinstance(event, PhaseStarted):
+            print(f"at {seconds:.1f} s: {event.phase}", flush=True)
+        elif trains(event):
+            print(f"at {seconds:.1f} s: step", flush=True)
+
+
 def show(record: RunRecord) -> list[str]:
     """Print what a run did; returns what is off."""
     for cost in record.phases:
@@ -139,7 +156,7 @@ def main() -> int:
     parts = {} if foreseen is None else {k: v / GIB for k, v in foreseen.by_phase.items()}
     print("predicted GiB", {key: round(value, 2) for key, value in parts.items()}, flush=True)
     started = time.monotonic()
-    record = supervise(plan, RunStore(out / "runs"), Heard(), RunOptions())
+    record = supervise(plan, RunStore(out / "runs"), Told(), RunOptions())
     print(f"whole run {time.monotonic() - started:.1f} s", flush=True)
     wrong = show(record)
     found: dict[str, Any] = {"record": record.model_dump(mode="json"), "predicted_gib": parts}

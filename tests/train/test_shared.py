@@ -179,3 +179,12 @@ def test_one_device_goes_on_drawing_as_it_did() -> None:
     seed_step(7, 3, Alone())
     seed_update(7, 3, Alone())
     assert torch.rand(4).tolist() == wanted
+
+
+def test_the_bits_of_a_weight_are_added_up_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = torch.randn(1001).to(torch.bfloat16)
+    whole = shared._sum(weight)
+    monkeypatch.setattr(shared, "PIECE_BYTES", 64)
+    assert shared._sum(weight) == whole
+    weight[700] *= 2
+    assert shared._sum(weight) != whole

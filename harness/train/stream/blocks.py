@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.train.stream import ops
-from harness.train.stream.linears import Linears, UnsupportedLayer
+from harness.train.stream.linears import Linears, UnsupportedLayer, sum_of
 from harness.train.stream.ops import Norm, Stream
 
 # Model types with the activations that their blocks have.
@@ -27,7 +27,10 @@ ACTIVATIONS = {
 
 @dataclass
 class Inside:
-    """What a layer's forward pass computed and its backward pass needs."""
+    """What a layer's forward pass computed and its backward pass needs.
+
+    ``lows`` are h Aᵀ of the groups of layers in their order, of all but the last: ``last_low``.
+    """
 
     wide: Tensor
     mixed: Tensor
@@ -35,6 +38,7 @@ class Inside:
     lows: list[Tensor | None]
     middle: Tensor | None = None
     gated: Tensor | None = None
+    last_low: Tensor | None = None
 
 
 class Block(Protocol):
@@ -155,23 +159,24 @@ class PhiBlock:
     def forward(self, x: Tensor, stream: Stream) -> tuple[Tensor, Inside]:
         """The output, and what `backward_` needs."""
         inside = self.recompute(x, stream)
-        y, low = self._dense.forward(inside.mixed)
-        inside.lows.append(low)
-        _, low = self._down.forward(ops.gelu(self._inner(inside.wide)), onto=y)
-        inside.lows.append(low)
-        return y.add_(x), inside
+        h, low = self._down.activate(self._inner(inside.wide), gated=False)
+        parts = [(self._dense, inside.mixed, None), (self._down, h, low)]
+        y, (low_dense, inside.last_low) = sum_of(parts, x)
+        inside.lows.append(low_dense)
+        return y, inside
 
     def backward_(
         self, slope: Tensor, x: Tensor, inside: Inside, stream: Stream, *, further: bool
     ) -> Tensor:
         """Turn ``slope`` of the output into that of ``x`` (if ``further``); collect gradients."""
         wide, mixed = inside.wide, inside.mixed
-        low_up, low_dense, low_down = (*inside.lows, None, None)[:3]
-        inner, low_slope = self._down.backward(slope)
-        ops.gelu_back_(self._inner(wide), inner)
-        low_down = self._down.low(inner) if low_down is None else low_down
-        self._down.collect(slope, inner, low_down, low_slope)
-        del inner
+        low_up, low_dense = (*inside.lows, None)[:2]
+        slopes = self._down.backward(slope)
+        inner, low_down = self._down.activate_back_(
+            self._inner(wide), slopes, inside.last_low, gated=False
+        )
+        self._down.collect(slope, inner, low_down, slopes[1])
+        del inner, slopes
         mixed_slope, low_slope = self._dense.backward(slope)
         low_dense = self._dense.low(mixed) if low_dense is None else low_dense
         self._dense.collect(slope, mixed, low_dense, low_slope)
@@ -218,8 +223,7 @@ class LlamaBlock:
         mixed, kept = self._attention.forward_(wide, stream)
         low_out: Tensor | None = None
         if middle is None:
-            middle, low_out = self._out.forward(mixed)
-            middle.add_(x)
+            middle, (low_out,) = sum_of([(self._out, mixed, None)], x)
         gated, low_up = self._up.forward(_normed(self._norms[1], self._up, middle))
         return Inside(wide, mixed, kept, [low_qkv, low_out, low_up], middle, gated)
 
@@ -227,9 +231,9 @@ class LlamaBlock:
         """The output, and what `backward_` needs."""
         inside = self.recompute(x, stream)
         assert inside.gated is not None and inside.middle is not None  # noqa: S101, PT018
-        y, low = self._down.forward(ops.silu_mul(inside.gated))
-        inside.lows.append(low)
-        return y.add_(inside.middle), inside
+        h, low = self._down.activate(inside.gated, gated=True)
+        y, (inside.last_low,) = sum_of([(self._down, h, low)], inside.middle)
+        return y, inside
 
     def backward_(
         self, slope: Tensor, x: Tensor, inside: Inside, stream: Stream, *, further: bool
@@ -251,11 +255,10 @@ class LlamaBlock:
     def _mlp_backward_(self, slope: Tensor, inside: Inside) -> None:
         gated, middle = inside.gated, inside.middle
         assert gated is not None and middle is not None  # noqa: S101, PT018
-        inner, low_slope = self._down.backward(slope)
-        ops.silu_mul_back_(gated, inner)
-        low = inside.lows[3] if len(inside.lows) > 3 else self._down.low(inner)
-        self._down.collect(slope, inner, low, low_slope)
-        del inner
+        slopes = self._down.backward(slope)
+        inner, low = self._down.activate_back_(gated, slopes, inside.last_low, gated=True)
+        self._down.collect(slope, inner, low, slopes[1])
+        del inner, slopes
         h_slope, low_slope = self._up.backward(gated)
         self._up.collect(gated, self._norms[1].forward(middle), inside.lows[2], low_slope)
         inside.gated = None

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from harness.train.collate import StreamBatch, StreamSize, make_stream_batch
 from harness.train.stream import ops
 from harness.train.stream.blocks import ACTIVATIONS, Block, Inside, frozen_norm, make_blocks
+from harness.train.stream.drafts import make_drafts
 from harness.train.stream.footprint import logit_chunk
 from harness.train.stream.linears import Linears, UnsupportedLayer, refresh
 from harness.train.stream.ops import Stream
@@ -68,6 +69,7 @@ class Decoder:
         self._dtype = dtype
         self.blocks: list[Block] = make_blocks(body.layers, dtype, self.linears)
         self._check_all_taken(model)
+        self._drafts = make_drafts(self._groups, dtype)
         self._recomputed = 0 if kept is None else max(0, len(self.blocks) - kept)
         # On the device it would be one more tensor a layer; on the host there is room.
         self._keeps_between = offload and all(block.has_middle for block in self.blocks)
@@ -97,11 +99,19 @@ class Decoder:
 
     def refresh(self) -> None:
         """Take the adapters' present values. Call after every optimizer step."""
-        refresh([group for block in self.blocks for group in block.linears])
+        refresh(self._groups)
+
+    @property
+    def _groups(self) -> list[Linears]:
+        return [group for block in self.blocks for group in block.linears]
 
     def join_gradients(self) -> Tensor:
-        """Keep all gradients in one tensor from now on, and return it: zero, one dimension."""
-        groups = [group for block in self.blocks for group in block.linears if group.trained]
+        """Keep all gradients in one tensor from now on, and return it: zero, one dimension.
+
+        Each layer adds its own then, so that they are complete layer by layer.
+        """
+        self._drafts = None
+        groups = [group for group in self._groups if group.trained]
         sizes = [group.gradient_size for group in groups]
         flat = groups[0].trained[0].new_zeros(sum(sizes), requires_grad=False)
         for group, part in zip(groups, torch.split(flat, sizes), strict=True):
@@ -139,7 +149,7 @@ class Decoder:
         backward pass where its gradients begin among those that :meth:`join_gradients` has joined.
         """
         x = self._embed(batch.ids).to(self._dtype)
-        kept: list[Inside | None] = []
+        kept: list[Inside | Tensor | None] = []
         self._store.open(self._places, x)
         for index, block in enumerate(self.blocks):
             y, inside = block.forward(x, stream)
@@ -147,7 +157,7 @@ class Decoder:
             self._store.put(place, x)
             if between is not None and inside.middle is not None:
                 self._store.put(between, inside.middle)
-            kept.append(None if index < self._recomputed else inside)
+            kept.append(_last_low(block, inside) if index < self._recomputed else inside)
             del inside
             x = y
         loss, slope = self._head_loss(x, batch, scale)
@@ -157,11 +167,15 @@ class Decoder:
             place, between = self._place(index)
             middle = None if between is None else self._store.take(between)
             x = self._store.take(place)
-            saved = block.recompute(x, stream, middle) if saved is None else saved
+            if not isinstance(saved, Inside):
+                low, saved = saved, block.recompute(x, stream, middle)
+                saved.last_low = low
             slope = block.backward_(slope, x, saved, stream, further=index > 0)
             del x, middle, saved
             if complete_from is not None:
                 complete_from(self._starts[index])
+        if self._drafts is not None:
+            self._drafts.add_up()
         return loss
 
     @property
@@ -210,6 +224,11 @@ class Decoder:
             losses.append(ops.cross_entropy_(logits, targets, scale))
             slope[where] = logits @ weight
         return torch.cat(losses), slope
+
+
+def _last_low(block: Block, inside: Inside) -> Tensor | None:
+    """What a recomputed layer keeps: little, and without it two products would be apart."""
+    return inside.last_low if block.linears[-1].fused else None
 
 
 def _check_kernels(dtype: torch.dtype, rotary: Any) -> None:

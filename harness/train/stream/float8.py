@@ -42,7 +42,7 @@ class Float8Linears(Linears):
     def _factor(self) -> Tensor:
         return (1.0 / self._scale).reshape(1)
 
-    def _frozen(self, h: Tensor, onto: Tensor | None) -> Tensor:
+    def frozen(self, h: Tensor, onto: Tensor | None = None) -> Tensor:
         """The product with the frozen weights, and the bias; added in place to ``onto``."""
         rows = rows_to_float8(h)
         bias = self.bias if onto is None else None

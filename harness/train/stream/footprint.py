@@ -14,6 +14,10 @@ from harness.weights.shape import transformers_config
 
 ON_DEVICE = 2  # of the layer inputs that are kept on the host, the last ones never leave
 LOGIT_BYTES = 1 << 27  # of logits in the compute dtype that exist at a time
+# Drafts of gradients (see `harness.train.stream.drafts`) pay where a step is bound by its many
+# small kernels, and there the adapters are small too.
+DRAFT_BYTES = 1 << 25
+DRAFT_SHARE = 1.5  # of the adapters' parameters: joint products have parts that are not used
 
 
 def logit_chunk(vocabulary: int, unit: int) -> int:
@@ -27,9 +31,9 @@ def training_peaks(plan: Plan, tokens: int, trainable: int) -> TrainingPeaks:
     Kept per token and layer: the layer's input and, unless it is recomputed (the last layers
     may be kept all the same), the outputs of the projections that the backward pass reads, the
     mixed values of attention with a float32 log-sum per head, and in a sequential layer the sum
-    between attention and MLP. Beside them stand a copy of the adapters in the compute dtype, two
-    chunks of logits in the loss, and in the backward pass the gradients of one layer's widest
-    tensors.
+    between attention and MLP. Beside them stand a copy of the adapters in the compute dtype, drafts
+    of small adapters' gradients, two chunks of logits in the loss, and in the backward pass the
+    gradients of one layer's widest tensors.
     """
     config: Any = transformers_config(plan.model)
     unit = DTYPE_BYTES[plan.precision.compute]
@@ -40,7 +44,9 @@ def training_peaks(plan: Plan, tokens: int, trainable: int) -> TrainingPeaks:
     asked = layers_kept(plan.training)
     whole = depth if asked is None else min(asked, depth)
     offloaded = plan.training.gradient_checkpointing and plan.training.activation_offload
-    inputs = (3 if offloaded else depth) * stream + trainable * unit
+    drafts = int(DRAFT_SHARE * trainable * unit)
+    copies = trainable * unit + (drafts if drafts <= DRAFT_BYTES else 0)
+    inputs = (3 if offloaded else depth) * stream + copies
     kept = inputs + whole * layer
     vocabulary = int(config.vocab_size)
     chunk = logit_chunk(vocabulary, unit)

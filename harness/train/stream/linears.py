@@ -13,6 +13,8 @@ from harness.train.stream import ops
 
 # Up to this summed rank the adapters ride along in the frozen product (see Linears).
 RIDING_RANK = 128
+# Up to this rank an adapter's products are computed with the activation that it reads.
+FUSED_RANK = 64
 
 
 class UnsupportedLayer(Exception):  # noqa: N818 - a condition, found out at planning
@@ -33,6 +35,10 @@ class Linears:
     """
 
     rides: ClassVar[bool] = True  # whether adapters may ride along
+    # Whether products may be computed with the activation they read. For one adapter that was
+    # never faster (reports/h100), and 3 to 6 % slower for small models.
+    fuses: ClassVar[bool] = False
+    drafts: ClassVar[bool] = True  # whether gradients may be written to drafts first
 
     def __init__(
         self, layers: Sequence[nn.Module], dtype: torch.dtype, *, wide: bool = False
@@ -50,6 +56,7 @@ class Linears:
         self.inputs = int(self._bases[0].in_features)
         self.ranks = [0 if adapter is None else adapter.rank for adapter in self._adapters]
         self.rank = sum(self.ranks)
+        self._wide = wide
         rides = self.rides and wide and self.rank <= RIDING_RANK and self.rank % 8 == 0
         self.riders = self.rank if rides else 0
         self._schemes = [scheme for base in self._bases if (scheme := scheme_of(base))]
@@ -57,6 +64,7 @@ class Linears:
             raise UnsupportedLayer("quantized and unquantized layers side by side")
         self._dense = None if self._schemes else self._join_dense()
         self.bias = self._join_biases()
+        self.draft: tuple[Tensor, Tensor] | None = None
         self._make_room()
 
     def _join_dense(self) -> Tensor:
@@ -104,21 +112,44 @@ class Linears:
 
     def put_gradients(self, flat: Tensor) -> None:
         """Keep the adapters' gradients in ``flat`` (gradient_size), each A's side by side."""
+        self.draft = None
         sizes = [self.rank * self.inputs, *(adapter.b.numel() for adapter in self._found)]
         first, *others = torch.split(flat, sizes)
-        self._a_grad = first.view(self.rank, self.inputs)
+        tall = [part.view_as(one.b) for part, one in zip(others, self._found, strict=True)]
+        self.keep_gradients(first.view(self.rank, self.inputs), tall)
+
+    def keep_gradients(self, a: Tensor, b: Sequence[Tensor]) -> None:
+        """Keep the adapters' gradients in ``a`` (sum of ranks, inputs) and ``b``, one of each."""
+        self._a_grad = a
         ranks = [adapter.rank for adapter in self._found]
-        for adapter, grad, part in zip(
-            self._found, torch.split(self._a_grad, ranks), others, strict=True
-        ):
-            adapter.a.grad = grad
-            adapter.b.grad = part.view_as(adapter.b)
+        for adapter, grad, part in zip(self._found, torch.split(a, ranks), b, strict=True):
+            adapter.a.grad, adapter.b.grad = grad, part
+
+    @property
+    def scales(self) -> list[float | None]:
+        """The scale of each layer's adapter; None without one."""
+        return [None if adapter is None else adapter.scale for adapter in self._adapters]
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """What groups have in common whose gradients have the same shapes and scales."""
+        return self.inputs, tuple(self.widths), tuple(self.ranks), tuple(self.scales)
+
+    @property
+    def draft_size(self) -> int:
+        """Elements of the products that the gradients of a micro-batch are read off."""
+        return self.rank * (self.inputs + sum(self.widths))
 
     def _room_for_b(self, like: Tensor) -> Tensor:
         if self.riders and self._dense is not None:
             return self._dense[:, self.inputs :]
         shape = (sum(self.widths), self.rank)
         return torch.zeros(shape, dtype=self._dtype, device=like.device)
+
+    @property
+    def tall(self) -> Tensor:
+        """B of every adapter, scaled, in the dtype of products: (sum of widths, sum of ranks)."""
+        return self._b_wide
 
     @property
     def trained(self) -> list[nn.Parameter]:
@@ -142,26 +173,56 @@ class Linears:
         whole = like.new_empty((like.shape[0], self.inputs + self.riders))
         return whole, whole[:, : self.inputs]
 
-    def forward(self, h: Tensor, onto: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    @property
+    def fused(self) -> bool:
+        """Whether kernels compute the adapter's products with what stands beside them."""
+        fits = self.fuses and 0 < self.rank <= FUSED_RANK and len(self._bases) == 1
+        return fits and ops.fused(self._a)
+
+    def activate(self, x: Tensor, *, gated: bool) -> tuple[Tensor, Tensor | None]:
+        """The input of this layer, an activation of ``x``, and its product h Aᵀ."""
+        if self.fused:
+            return ops.activate(x, self._a, gated=gated)
+        h = ops.silu_mul(x) if gated else ops.gelu(x)
+        return h, self.low(h)
+
+    def activate_back_(
+        self, x: Tensor, slopes: tuple[Tensor, Tensor | None], low: Tensor | None, *, gated: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Turn ``x`` into its gradient; return the activation and h Aᵀ for `collect`.
+
+        ``slopes`` are what `backward` gave, of which the first is used up; ``low`` is h Aᵀ, where
+        it is known. No activation is returned where A has its gradient already.
+        """
+        slope, low_slope = slopes
+        if self.fused and low is not None and low_slope is not None:
+            self._a_grad.add_(ops.activate_back_(x, slope, low_slope, gated=gated))
+            return None, low
+        (ops.silu_mul_back_ if gated else ops.gelu_back_)(x, slope)
+        return slope, self.low(slope) if low is None else low
+
+    def forward(
+        self, h: Tensor, onto: Tensor | None = None, low: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """The output (added in place to ``onto``, which holds the bias) and h Aᵀ for `collect`.
 
-        ``h`` comes from `room` where the layer has riders.
+        ``h`` comes from `room` where the layer has riders; ``low`` is h Aᵀ, where it is known.
         """
-        low: Tensor | None = None
         if self.riders:
             torch.mm(h[:, : self.inputs], self._a.t(), out=h[:, self.inputs :])
             low = h[:, self.inputs :].contiguous()
-        out = self._frozen(h, onto)
-        if not self.riders:
-            low = self.low(h)
-        if low is not None and not self.riders:
+        out = self.frozen(h, onto)
+        if self.riders:
+            return out, low
+        low = self.low(h) if low is None else low
+        if low is not None:
             for b, (part, of_low) in zip(self._b, self._pairs(out, low), strict=True):
                 if b is not None:
                     part.addmm_(of_low, b.t())
         return out, low
 
-    def _frozen(self, h: Tensor, onto: Tensor | None) -> Tensor:
-        """The product with the frozen weights, and the bias; in place in ``onto``, if given."""
+    def frozen(self, h: Tensor, onto: Tensor | None = None) -> Tensor:
+        """The product with the frozen weights, and the bias; added to ``onto``, which has it."""
         weight = self.weight().t()
         if onto is not None:
             return onto.addmm_(h, weight)
@@ -178,7 +239,7 @@ class Linears:
         if self.riders and further:
             both = slope @ self.weight()
             out, riding = both[:, : self.inputs], both[:, self.inputs :]
-            return out.addmm_(riding, self._a), riding.contiguous()
+            return out.addmm_(riding, self._a), riding
         low_slope = self._spread(slope) if self.rank else None
         if not further:
             return slope[:0], low_slope
@@ -210,14 +271,19 @@ class Linears:
         return spread
 
     def collect(
-        self, slope: Tensor, h: Tensor, low: Tensor | None, low_slope: Tensor | None
+        self, slope: Tensor, h: Tensor | None, low: Tensor | None, low_slope: Tensor | None
     ) -> None:
-        """Add this micro-batch's share to the adapters' gradients."""
+        """Add this micro-batch's share to the adapters' gradients; no ``h``: A has its own."""
         if low is None or low_slope is None:
             return
-        if self._a_grad.dtype == h.dtype:
+        if self.draft is not None:
+            if h is not None:
+                torch.mm(low_slope.t(), h, out=self.draft[0])
+            torch.mm(slope.t(), low, out=self.draft[1])
+            return
+        if h is not None and self._a_grad.dtype == h.dtype:
             self._a_grad.addmm_(low_slope.t(), h)
-        else:
+        elif h is not None:
             self._a_grad.add_(low_slope.t() @ h)
         product = slope.t() @ low  # blocks off the diagonal are left unused
         for adapter, block in zip(self._adapters, self._blocks(product), strict=True):
@@ -243,13 +309,43 @@ class _Adapter:
         self.rank = int(a.shape[0])
 
 
+def sum_of(
+    parts: Sequence[tuple[Linears, Tensor, Tensor | None]], other: Tensor
+) -> tuple[Tensor, list[Tensor | None]]:
+    """The sum of the outputs of layers and of ``other``, and h Aᵀ of each.
+
+    ``parts`` are layers, the input h of each, and its h Aᵀ where it is known. The first of them
+    has the biases of all.
+    """
+    together = all(layer.fused for layer, *_ in parts)
+    out: Tensor | None = None
+    lows: list[Tensor | None] = []
+    for layer, h, known in parts:
+        if together:
+            out, low = layer.frozen(h, out), layer.low(h) if known is None else known
+        else:
+            out, low = layer.forward(h, out, known)
+        lows.append(low)
+    assert out is not None  # noqa: S101
+    if not together:
+        return out.add_(other), lows
+    low, b = _side_by_side(lows), _side_by_side([layer.tall for layer, *_ in parts])
+    return ops.add_low_(out, low, b, other), lows
+
+
+def _side_by_side(parts: Sequence[Tensor | None]) -> Tensor:
+    known = [part for part in parts if part is not None]
+    return known[0] if len(known) == 1 else torch.cat(known, dim=-1)
+
+
 def refresh(groups: Sequence[Linears]) -> None:
     """Take the adapters' present values, scaled and in the dtype of the products."""
     copies = [copy for group in groups if group.rank for copy in group.copies]
-    if not copies:
-        return
-    targets, sources, scales = (list(column) for column in zip(*copies, strict=True))
-    torch._foreach_copy_(targets, torch._foreach_mul(sources, scales))  # noqa: SLF001
+    for alike in (True, False):  # tensors that lie alike are copied by few kernels
+        chosen = [one for one in copies if (one[0].stride() == one[1].stride()) is alike]
+        if chosen:
+            targets, sources, scales = (list(column) for column in zip(*chosen, strict=True))
+            torch._foreach_copy_(targets, torch._foreach_mul(sources, scales))  # noqa: SLF001
 
 
 def _base_layer(layer: Any) -> Any:

@@ -125,6 +125,39 @@ def _attend_one(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return out[0].transpose(0, 1)
 
 
+def fused(like: Tensor) -> bool:
+    """Whether an activation and the adapter's products beside it are one kernel.
+
+    Kernels multiply 16-bit numbers on a GPU, and must have given there what is expected of them.
+    """
+    if not like.is_cuda or like.dtype not in (torch.bfloat16, torch.float16):
+        return False
+    from harness.train.stream.trial import fused_failure
+
+    return fused_failure(like.dtype) is None
+
+
+def activate(x: Tensor, a: Tensor, *, gated: bool) -> tuple[Tensor, Tensor]:
+    """H = gelu(``x``) or, ``gated``, as `silu_mul`; and h Aᵀ for (rank, width) ``a``."""
+    from harness.train.stream import fused as kernels
+
+    return kernels.activate(x, a, gated=gated)
+
+
+def activate_back_(x: Tensor, slope: Tensor, low_slope: Tensor, *, gated: bool) -> Tensor:
+    """Turn ``x`` into its gradient; return that of A, float32, given the one of h Aᵀ."""
+    from harness.train.stream import fused as kernels
+
+    return kernels.activate_back_(x, slope, low_slope, gated=gated)
+
+
+def add_low_(y: Tensor, low: Tensor, b: Tensor, other: Tensor) -> Tensor:
+    """Add ``low`` bᵀ and ``other`` to ``y``."""
+    from harness.train.stream import fused as kernels
+
+    return kernels.add_low_(y, low, b, other)
+
+
 def gelu(x: Tensor) -> Tensor:
     """GELU in its tanh form."""
     if x.is_cuda:

@@ -74,8 +74,19 @@ def train_together(members: Sequence[Member]) -> list[Outcome]:
         )
     except UnsupportedLayer as reason:
         raise RunError(f"plans do not train together on {reason}") from reason
+    if on_gpu:
+        _tell_failures(members[0])
     members[0].job.model.eval()
     return _Loop(members, decoder).run()
+
+
+def _tell_failures(member: Member) -> None:
+    """Say which of the faster kernels this machine does without."""
+    from harness.train.stream.trial import fused_failure
+
+    reason = fused_failure(getattr(torch, member.job.plan.precision.compute))
+    if reason is not None:
+        member.progress.note(f"activations and the adapters' products are computed apart: {reason}")
 
 
 @dataclass(frozen=True)

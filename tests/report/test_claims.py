@@ -505,7 +505,7 @@ def test_a_claim_of_many_parts_shows_one_that_decides(tmp_path: Path) -> None:
     asked = parse(Claim, data, where="made_up.toml")
     found = of_one(judge([asked], runs_of(tmp_path, made)))
     assert found.outcome == "contradicted"
-    assert measured(found).startswith("lora_dora: perplexity +10")
+    assert measured(found).startswith("lora_dora: +10")
     assert measured(found).endswith("(1 of 3)")
 
 

@@ -34,7 +34,10 @@ def findings_brief(folder: Path) -> str:
         return ""
     place = f"{folder.parent.name}/{folder.name}"
     blocks = (
-        prose(f"{summary(judged)} Here: {ground_here(reached)}. The settled ones:"),
+        prose(
+            f"{summary(judged)} Here: {ground_here(reached)}. The settled ones; "
+            "measured is the held-out perplexity of the first against the second, or what is named:"
+        ),
         _settled(reached),
         *advice(reached),
     )

@@ -47,7 +47,7 @@ def compare_rates(check: RateCheck, ground: Ground) -> Leaning:
         f"best rates {best:g} and {best2:g}: × {ratio:.3g}, by the neighbouring rates tried "
         f"between {least:.3g} and {most:.3g}; one seed a rate"
     )
-    short = f"best rates × {ratio:.3g} (grid: {least:.2g} to {most:.3g})"
+    short = f"× {ratio:.3g} (grid: {least:.2g} to {most:.3g})"
     if check.ratio[0] <= ratio <= check.ratio[1] and least > 0 and math.isfinite(most):
         return Leaning("reproduced", 0.0, text, short=short)
     if most < check.ratio[0] or least > check.ratio[1]:

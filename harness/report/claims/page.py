@@ -129,14 +129,16 @@ def ground_here(reached: Sequence[Judgement]) -> str:
 
 
 def _budget(ground: Ground) -> str:
-    return f"{numbers.count(ground.tokens)} tokens in batches of {ground.batch}"
+    return f"{numbers.count(ground.tokens)} tokens, batches of {ground.batch}"
 
 
 def _elsewhere(ground: Ground | None, main: Ground | None) -> str:
     """What is told of a ground that is not the main one."""
     if ground is None or main is None or ground is main:
         return ""
-    told = [] if ground.tokens is None else [_budget(ground)]
+    told = [] if ground.batch is None else [f"batches of {ground.batch}"]
+    if ground.tokens is not None and ground.batch == main.batch:
+        told = [_budget(ground)]
     if ground.title.partition(" ")[0] != main.title.partition(" ")[0]:
         told.insert(0, ground.title.partition(" ")[0])
     return f" ({', '.join(told)})" if told else ""
@@ -168,6 +170,7 @@ def _notes(reached: Sequence[Judgement]) -> Iterator[Caveat]:
 
 
 CAPTION = (
+    "Measured: the held-out perplexity of the first against that of the second, or what is named. "
     "Reproduced: the whole interval lies where the sentence says. Contradicted: it lies where the "
     "sentence is false by more than the margin. Undecided: neither. P-values of all comparisons "
     f"are corrected together (Holm), so the chance of any wrong verdict is at most {ALPHA:.0%}; "

@@ -142,7 +142,8 @@ def compare_speed(check: SpeedCheck, ground: Ground) -> Leaning:
         return out_of_reach("no losses of the same kind on common seeds")
     kind = "validation" if own[common[0]].validated else "training"
     looks = ground.looks(sides.own, sides.other)
-    return _ratio(f"speed by {kind} loss × ", logs, within(*map(math.log, check.ratio)), looks)
+    found = _ratio("speed × ", logs, within(*map(math.log, check.ratio)), looks)
+    return replace(found, text=found.text.replace("speed", f"speed by {kind} loss", 1))
 
 
 @dataclass(frozen=True)

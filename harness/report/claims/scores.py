@@ -17,6 +17,8 @@ from harness.report.statistics.effects import Effect
 from harness.report.statistics.power import needed
 from harness.spec.claim import FormCheck, ScoreCheck
 
+USUAL = "held_out perplexity"  # needs no name where many results stand below each other
+
 
 class Shown(Protocol):
     """How a difference is written."""
@@ -66,15 +68,15 @@ def _judged(
     shown = numbers.percent if scale.relative else _points
     text = f"{check.score} {shown(scale.difference(effect.estimate), signed=True)}"
     where = "" if sides is None else sides.where
-    name = ScoreKey.named(check.score).title
+    name = "" if check.score == USUAL else f"{ScoreKey.named(check.score).title} "
     if effect.obstacle:
-        short = f"{name} {shown(scale.difference(effect.estimate), signed=True)}"
+        short = f"{name}{shown(scale.difference(effect.estimate), signed=True)}"
         why = "one training each" if effect.obstacle == "one training" else effect.obstacle
         decides = "three seeds or more" if effect.obstacle == "one training" else "more items"
         return Leaning("undecided", 1.0, f"{text} ({why}){where}", decides, short)
     low, high = (scale.difference(end) for end in effect.interval())
     text += f" [{shown(low, signed=True)}, {shown(high, signed=True)}]{where}"
-    short = f"{name} {_interval(shown, scale, effect)}"
+    short = f"{name}{_interval(shown, scale, effect)}"
     text += f", {effect.seeds} seeds" if effect.noise.seeds is not None else ", items alone"
     outcome, p = lean(worse_by.interval, regions(check.says, scale.bound), looks)
     return Leaning(outcome, p, text, _settles(worse_by, scale.bound), short)

@@ -19,6 +19,7 @@ from harness.report.figures.canvas import (
 from harness.report.figures.lines import Line
 
 PANEL = 1.25
+LONGEST_TITLE = 25  # letters over a panel in the usual size
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Multiples:
     def paint(self, figure: Any) -> None:
         """Panels in rows, the reference's curve faint behind each."""
         names = names_in(figure, [line.label for line in self.lines])
+        size = 8.5 * min(1.0, LONGEST_TITLE / max([1, *map(len, names.values())]))
         width = width_of(figure)
         columns = min(4 if width > NARROW else 2, max(len(self.lines), 1))
         rows = -(-len(self.lines) // columns)
@@ -52,7 +54,7 @@ class Multiples:
             box = ((0.65 + across * each) / width, y / height, (each - 0.12) / width)
             axes = figure.add_axes((*box, PANEL / height), sharex=first, sharey=first)
             first = first or axes
-            axes.set_title(names[line.label], fontsize=8.5, loc="left", color=INK, pad=3)
+            axes.set_title(names[line.label], fontsize=size, loc="left", color=INK, pad=3)
             if behind is not None and behind is not line:
                 axes.plot(behind.x, behind.y, color=FAINT, lw=1.0, zorder=1)
             _curve(axes, line, MARKERS[line.mark.marker] if self.marked else "")

@@ -155,6 +155,33 @@ def test_costs_are_ratios_over_seeds(tmp_path: Path) -> None:
     assert of_one(judge([less], runs)).outcome == "contradicted"
 
 
+def test_a_resumed_run_tells_no_cost(tmp_path: Path) -> None:
+    made = [
+        Made(name, seed=seed, memory=memory * (1 + 0.001 * seed), device=GPU)
+        for name, memory in (("lora_bf16", 1.0), ("qlora_nf4", 1.2))
+        for seed in range(3)
+    ]
+    runs = runs_of(tmp_path, made)
+    rest = {"resumed": 1}
+    runs = [
+        replace(run, record=run.record.model_copy(update=rest if run.record.plan.seed == 0 else {}))
+        for run in runs
+    ]
+    found = of_one(judge([claim(kind="cost", cost="memory", ratio=[1.0, 10.0])], runs))
+    assert "memory × 1.2" in evidence(found)
+    assert "3 seeds" not in evidence(found)
+
+
+def test_a_ground_that_lacks_a_part_adds_nothing(tmp_path: Path) -> None:
+    """The untrained bases belong to every ground, and their bits alone are no verdict there."""
+    asked = load_claim("double_quantization")
+    names = ("qlora_nf4", "qlora_nf4_dq", "base_nf4", "base_nf4_dq")
+    made = [Made(name, seed=seed) for name in names for seed in range(3)]
+    other = [Made("lora_bf16", ("budget.steps=3",), seed=seed) for seed in range(3)]
+    found = judge([asked], runs_of(tmp_path, [*made, *other]))
+    assert len({one.ground.title for one in found if one.ground}) == len(found) == 1
+
+
 @pytest.mark.parametrize(
     "check",
     [
@@ -427,13 +454,16 @@ def test_the_page_says_what_it_rests_on_and_what_it_cost(tmp_path: Path) -> None
     ]
     folder = tmp_path / "reports" / "own"
     folder.mkdir(parents=True)
-    (folder / "about.md").write_text("Links between messages\nare those of the data.\n\nNo more.\n")
+    (folder / "about.md").write_text(
+        "Links between messages\nare those of the data.\n\nNo `more_of` it.\n"
+    )
     (folder / "spent.json").write_text('{"gpus": 2, "kwh": 0.35}')
     claims = [load_claim("qlora_reaches_lora"), load_claim("nf4_beats_fp4")]
     runs = runs_of(tmp_path / "runs", made)
     text = publish_findings(claims, runs, folder).read_text()
     wanted = (
         "\nLinks between messages are those of the data.\n",
+        "\nNo `more_of` it.\n",
         "**Seeds.** 4 of every trained variant and rate.",
         "2 variants compared with themselves at other seeds",
         "8 runs (0 of them trials; none failed)",
@@ -450,7 +480,7 @@ def test_readme_s_part_is_what_the_records_give(tmp_path: Path) -> None:
     folder = tmp_path / "reports" / "own"
     publish_findings([], runs_of(tmp_path / "runs", seven()), folder)
     brief = findings_brief(folder)
-    assert "| NF4 loses less quality than FP4 | reproduced |" in brief
+    assert "| NF4 loses less quality than FP4 | **reproduced** |" in brief
     assert "(reports/own/FINDINGS.md)" in brief
     assert "undecided |" not in brief, "only what is settled"
     readme = tmp_path / "README.md"

@@ -11,7 +11,7 @@ from pydantic import Field
 from harness import numbers
 from harness.records.record import RunRecord
 from harness.records.store import StoredRun
-from harness.report.blocks import Block, Section, prose, strong
+from harness.report.blocks import Block, Section, code, prose, strong
 from harness.report.claims.figures import MARGIN, QUALITY, REFERENCES
 from harness.report.claims.ground import Ground
 from harness.report.pairing import ScoreKey, read_items
@@ -50,7 +50,13 @@ def about_section(
     blocks: list[Block] = [
         prose(strong(f"{name}. "), text, bullet=True) for name, text in parts.items() if text
     ]
-    return Section("runs", "What this rests on", (*map(prose, told), *blocks))
+    return Section("runs", "What this rests on", (*map(_paragraph, told), *blocks))
+
+
+def _paragraph(text: str) -> Block:
+    """The author's words; what stands between backticks is code."""
+    parts = text.split("`")
+    return prose(*(code(part) if place % 2 else part for place, part in enumerate(parts)))
 
 
 def _model(ground: Ground, rows: Sequence[Row]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.report.blocks import Cell, Column, Section, Table, prose
+from harness.report.blocks import Section, Table, prose
 from harness.report.claims.decide import LEANINGS
 from harness.report.claims.judge import Judgement
 from harness.report.claims.page import (
@@ -13,8 +13,8 @@ from harness.report.claims.page import (
     advice,
     by_verdict,
     ground_here,
-    measured,
     summary,
+    verdicts,
 )
 from harness.report.claims.publish import FINDINGS, judge_published
 from harness.report.write import markdown_page
@@ -46,10 +46,6 @@ def findings_brief(folder: Path) -> str:
 
 
 def _settled(reached: Sequence[Judgement]) -> Table:
-    columns = tuple(Column(title, number=False) for title in ("claim", "verdict", "measured"))
-    rows = tuple(
-        (Cell(one.claim.sentence), Cell(one.outcome), Cell(measured(one)))
-        for one in reached
-        if one.outcome in LEANINGS
-    )
-    return Table("settled", columns, rows)
+    table = verdicts(reached)
+    kept = [row for row, one in zip(table.rows, reached, strict=True) if one.outcome in LEANINGS]
+    return Table("settled", table.columns, tuple(kept))

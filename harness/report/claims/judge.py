@@ -67,8 +67,14 @@ def _finding(claim: Claim, measured: Leaning, outcome: Outcome) -> Finding:
 
 
 def _telling(claim: Claim, found: Sequence[Judgement]) -> list[Judgement]:
-    """The grounds that say something of a claim, or why none does."""
+    """The grounds that say something of a claim, or why none does.
+
+    Where one ground judges every part, another that lacks some of them adds nothing.
+    """
     telling = [one for one in found if one.outcome != "out of reach"]
+    whole = [one for one in telling if all(f.outcome != "out of reach" for f in one.findings)]
+    if whole:
+        telling = [one for one in telling if one in whole or one.outcome == "contradicted"]
     if telling:
         return telling
     if found:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from harness.records.record import RunRecord
 from harness.report.claims.compared import out_of_reach, sides_of
 from harness.report.claims.decide import Leaning, Regions, lean, within
 from harness.report.claims.ground import Ground
@@ -35,7 +36,7 @@ def compare_costs(check: CostCheck, ground: Ground) -> Leaning:
     costs = [_by_seed(row, read) for row in (sides.own, sides.other)]
     logs = _logs(costs[0], costs[1])
     if not len(logs):
-        return out_of_reach(f"{check.cost} was not measured for both")
+        return out_of_reach(f"{check.cost} was not measured in whole runs of both")
     where = within(*map(math.log, check.ratio))
     if check.cost == "weights":
         return _exact_ratio(f"{check.cost} × ", float(logs.mean()), where)
@@ -57,13 +58,17 @@ def _cost_reader(cost: str, rows: Sequence[Row]) -> Callable[[Row], float | None
 
 
 def _by_seed(row: Row, read: Callable[[Row], float | None]) -> dict[int, float]:
-    """A cost of each seed's run."""
+    """A cost of each seed's run; one that was resumed has only measured the rest of itself."""
     found: dict[int, float] = {}
     for run in row.runs:
-        value = read(replace(row, runs=(run,))) if run.record.status == "ok" else None
+        value = read(replace(row, runs=(run,))) if _is_whole(run.record) else None
         if value:
             found[run.record.plan.seed] = value
     return found
+
+
+def _is_whole(record: RunRecord) -> bool:
+    return record.status == "ok" and not record.resumed
 
 
 def _logs(own: dict[int, float], other: dict[int, float]) -> Floats:

@@ -175,8 +175,10 @@ CAPTION = (
     "sentence is false by more than the margin. Undecided: neither. P-values of all comparisons "
     f"are corrected together (Holm), so the chance of any wrong verdict is at most {ALPHA:.0%}; "
     "where a study may have stopped at several looks, they are multiplied by their number. "
-    "Stored bits are counted and best rates read off a grid, so they have no p-value. Intervals "
-    "are 95 %, each by itself; all that was measured for a claim stands at the end."
+    "Stored bits are counted and have no p-value. A best rate is where a parabola through the "
+    "lowest loss of a search and its neighbours is lowest; its interval is that of the noise "
+    "between seeds. Intervals are 95 %, each by itself; all that was measured for a claim stands "
+    "at the end."
 ).replace("5%", "5 %")
 
 

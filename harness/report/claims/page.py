@@ -177,8 +177,8 @@ CAPTION = (
     "where a study may have stopped at several looks, they are multiplied by their number. "
     "Stored bits are counted and have no p-value. A best rate is where a parabola through the "
     "lowest loss of a search and its neighbours is lowest; its interval is that of the noise "
-    "between seeds. Intervals are 95 %, each by itself; all that was measured for a claim stands "
-    "at the end."
+    "between seeds alone. Intervals are 95 %, each by itself; all that was measured for a claim "
+    "stands at the end."
 ).replace("5%", "5 %")
 
 
@@ -187,7 +187,8 @@ def summary(judged: Sequence[Judgement]) -> str:
     counts = Counter(one.outcome for one in judged)
     claims = len({one.claim.name for one in judged})
     told = ", ".join(f"{counts[name]} {name}" for name in ORDER if counts[name])
-    return f"{claims} claims; verdicts: {told}."
+    total = "verdicts" if len(judged) == claims else f"{len(judged)} verdicts on several grounds"
+    return f"{claims} claims; {total}: {told}."
 
 
 def size_here(one: Judgement) -> str:

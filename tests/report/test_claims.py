@@ -21,6 +21,7 @@ from harness.report.claims.judge import Judgement, judge
 from harness.report.claims.measures import measure
 from harness.report.claims.page import claims_page, evidence, measured
 from harness.report.claims.publish import is_beside, publish_findings, write_findings
+from harness.report.claims.ratios import Curve, times_as_fast
 from harness.report.pairing import ScoreKey
 from harness.report.sides import read_runs
 from harness.report.statistics.noise import Noise
@@ -383,10 +384,11 @@ def test_findings_stand_beside_a_published_study_and_are_made_again_with_it(tmp_
     assert rebuild.differences(folder) == []
 
 
-def test_speed_is_read_off_the_loss_curves(tmp_path: Path) -> None:
-    runs = runs_of(tmp_path, seven())
-    alike = claim(kind="speed", ratio=[1.5, 3.0])
-    assert of_one(judge([alike], runs)).outcome == "contradicted"
+def test_speed_is_read_off_training_losses_where_none_was_validated(tmp_path: Path) -> None:
+    """Their batches differ so much that three seeds of short runs show nothing."""
+    found = of_one(judge([claim(kind="speed", ratio=[1.5, 3.0])], runs_of(tmp_path, seven())))
+    assert found.outcome == "undecided"
+    assert "speed by training loss × " in evidence(found)
 
 
 def validated(run: StoredRun, losses: Sequence[float]) -> StoredRun:
@@ -416,6 +418,24 @@ def test_speed_is_read_off_validation_losses_where_both_have_them(tmp_path: Path
     found = of_one(judge([claim(kind="speed", ratio=[1.9, 2.1])], runs))
     assert found.outcome == "reproduced"
     assert "speed by validation loss × 2" in evidence(found)
+    slower = of_one(judge([claim(kind="speed", ratio=[2.5, 4.0])], runs))
+    assert slower.outcome == "contradicted"
+
+
+@pytest.mark.parametrize("losses", [[2.0, 1.7, 1.5], [2.0, 1.6, 1.5, 1.55], [1.9, 1.9, 2.0]])
+def test_a_variant_is_as_fast_as_itself(losses: list[float]) -> None:
+    """Also where its loss rises again before its end."""
+    curve = Curve(10.0 * np.arange(len(losses)), np.array(losses), validated=True)
+    assert times_as_fast(curve, curve) == 1.0
+
+
+def test_speed_is_that_to_a_loss_to_which_both_come() -> None:
+    """One that never comes as low as the other ends is compared at its own lowest."""
+    steps = 10.0 * np.arange(4)
+    slow = Curve(steps, np.array([2.0, 1.9, 1.8, 1.7]), validated=True)
+    fast = Curve(steps, np.array([2.0, 1.7, 1.4, 1.3]), validated=True)
+    assert times_as_fast(fast, slow) == pytest.approx(3.0)
+    assert times_as_fast(slow, fast) == pytest.approx(1 / 3)
 
 
 def test_errors_are_shared_between_all_claims() -> None:

@@ -17,37 +17,40 @@ from harness.report.statistics.noise import Noise
 from harness.spec.claim import RateCheck
 
 LOSS = ScoreKey.named("perplexity")
+FEWEST_RATES = 4
 FREEDOM = 3  # degrees of freedom, at least, by which the noise of a training is known
 
 
 @dataclass(frozen=True)
 class Lowest:
-    """Where a curve of losses is lowest: log of the rate, and its variance for one of the losses.
+    """Where a curve of losses is lowest, as the log of the rate.
 
-    The variance is that of the log rate where each loss has variance 1.
+    ``spread`` is its variance where each loss has variance 1. ``apart`` is how far away the curve
+    through one rate more is lowest: what choosing a parabola may cost.
     """
 
     place: float
     spread: float
+    apart: float
 
 
 def compare_rates(check: RateCheck, ground: Ground) -> Leaning:
     """The ratio of the rates at which parabolas through two searches are lowest.
 
-    Its interval holds what another seed would change, by the seeds of all variants; the
-    validation conversations are taken as they are.
+    Its interval holds what another seed would change, by the seeds of all variants, and what
+    another curve would; the validation conversations are taken as they are.
     """
     found = [ground.find(names, check.conditions) for names in (check.variant, check.against)]
     if None in found:
         return not_run([check.variant, check.against], check.conditions)
     arms = [arm for arm in found if arm is not None]
-    if any(len(arm.rates) < 3 or arm.best_rate is None for arm in arms):
-        return out_of_reach("no search of learning rates for both")
+    if any(len(arm.rates) < FEWEST_RATES or arm.best_rate is None for arm in arms):
+        return out_of_reach(f"no search of {FEWEST_RATES} learning rates for both")
     tried = f"best rates tried {arms[0].best_rate:g} and {arms[1].best_rate:g}"
     own, other = (lowest(arm.rates) for arm in arms)
-    if own is None or other is None:
-        short = "a best rate at the edge"
-        return Leaning("undecided", 1.0, f"{tried}: {short}", "rates beyond the edge", short)
+    if isinstance(own, str) or isinstance(other, str):
+        missing = next(one for one in (own, other) if isinstance(one, str))
+        return Leaning("undecided", 1.0, tried, missing, tried)
     return _judged(check, tried, own, other, ground)
 
 
@@ -58,7 +61,8 @@ def _judged(check: RateCheck, tried: str, own: Lowest, other: Lowest, ground: Gr
     if freedom < FREEDOM:
         text = f"{tried}: {ratio} by parabolas, of unknown noise"
         return Leaning("undecided", 1.0, text, "three seeds or more", ratio)
-    noise = Noise(variance * (own.spread + other.spread), freedom)
+    variance *= own.spread + other.spread
+    noise = Noise(variance + own.apart**2 + other.apart**2, freedom)
 
     def interval(alpha: float) -> tuple[float, float]:
         half = noise.half_width(alpha)
@@ -67,21 +71,26 @@ def _judged(check: RateCheck, tried: str, own: Lowest, other: Lowest, ground: Gr
     low, high = (math.exp(end) for end in interval(0.05))
     outcome, p = lean(interval, within(*map(math.log, check.ratio)))
     short = f"{ratio} [{low:.3g}, {high:.3g}]"
-    return Leaning(outcome, p, f"{tried}: {short} by parabolas", "a finer grid of rates", short)
+    least, most = check.ratio
+    text = f"{tried}: {short} between them, by parabolas; accepted: {least:g} to {most:g}"
+    return Leaning(outcome, p, text, "a finer grid of rates", short)
 
 
-def lowest(losses: Mapping[float, float]) -> Lowest | None:
+def lowest(losses: Mapping[float, float]) -> Lowest | str:
     """The lowest point of the parabola through the lowest loss and its two neighbours.
 
-    ``losses`` are in nats, by learning rate; the parabola is one in the log of the rate. None
-    where the lowest loss lies at an edge, or a neighbour is not finite or not above it.
+    ``losses`` are in nats, by four learning rates or more; the parabola is one in the log of the
+    rate. Where there is no such point: what rates are missing.
     """
     rates = sorted(losses)
     at = min(range(len(rates)), key=lambda index: _or_infinite(losses[rates[index]]))
     near = rates[max(at - 1, 0) : at + 2]
+    if len(near) < 3:
+        return "rates beyond the edge"
     y = np.array([losses[rate] for rate in near])
-    if len(near) < 3 or not np.isfinite(y).all():
-        return None
+    if not np.isfinite(y).all():
+        failed = near[0] if not math.isfinite(y[0]) else near[2]
+        return f"a rate between {min(failed, near[1]):g} and {max(failed, near[1]):g}"
     x = np.log(near)
     # slopes of both halves, and half the second derivative, as sums over the three losses
     first = np.array([-1.0, 1.0, 0.0]) / (x[1] - x[0])
@@ -89,10 +98,26 @@ def lowest(losses: Mapping[float, float]) -> Lowest | None:
     bend = (second - first) / (x[2] - x[0])
     slope, curve = float(first @ y), float(bend @ y)
     if curve <= 0:
-        return None
-    place = (x[0] + x[1]) / 2 - slope / (2 * curve)
+        return "a finer grid of rates"  # three equal losses
+    place = float((x[0] + x[1]) / 2 - slope / (2 * curve))
     by_loss = (bend * slope / curve - first) / (2 * curve)  # derivative of the place
-    return Lowest(float(place), float(by_loss @ by_loss))
+    more = [rates[index] for index in (at - 2, at + 2) if 0 <= index < len(rates)]
+    fourth = [rate for rate in more if math.isfinite(losses[rate])]
+    apart = [abs(place - _lowest_of_cubic({r: losses[r] for r in (*near, one)})) for one in fourth]
+    return Lowest(place, float(by_loss @ by_loss), max(apart, default=float(x[2] - x[0]) / 2))
+
+
+def _lowest_of_cubic(losses: Mapping[float, float]) -> float:
+    """Log of the rate at which the cubic through four losses has its minimum.
+
+    It has one, since one of the middle losses is the lowest of the four.
+    """
+    x = np.log(list(losses))
+    middle = float(x.mean())  # for the sake of rounding
+    cubic = np.polyfit(x - middle, np.array(list(losses.values())), 3)
+    roots = np.roots(np.polyder(cubic))
+    bends = np.polyval(np.polyder(cubic, 2), roots)
+    return float(roots[np.argmax(bends.real)].real) + middle
 
 
 def _or_infinite(loss: float) -> float:

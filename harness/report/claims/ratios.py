@@ -85,11 +85,19 @@ def _exact_ratio(name: str, log: float, where: Regions) -> Leaning:
 
 
 def _ratio(name: str, logs: Floats, where: Regions, looks: int) -> Leaning:
-    """A ratio over seeds: the runs are the items, so Student's interval of their mean."""
+    """A ratio over seeds: the runs are the items, so Student's interval of their mean.
+
+    Where all runs agree, it is one of something that has no noise.
+    """
+    if len(logs) >= FEWEST_RUNS and float(np.ptp(logs)) == 0:
+        return _exact_ratio(name, float(logs.mean()), where)
+    return _noisy_ratio(name, logs, where, looks)
+
+
+def _noisy_ratio(name: str, logs: Floats, where: Regions, looks: int) -> Leaning:
+    """The same for what is never exact, also where all runs agree."""
     mean = float(logs.mean())
     text = f"{name}{math.exp(mean):.3g}"
-    if len(logs) >= FEWEST_RUNS and float(np.ptp(logs)) == 0:
-        return _exact_ratio(name, mean, where)
     if len(logs) < FEWEST_RUNS:
         return Leaning("undecided", 1.0, f"{text} (one run each)", "three seeds or more", text)
     noise = Noise(float(logs.var(ddof=1)) / len(logs), len(logs) - 1.0)
@@ -127,7 +135,7 @@ def _bits(row: Row) -> float | None:
 
 
 def compare_speed(check: SpeedCheck, ground: Ground) -> Leaning:
-    """How many times as fast one variant comes to the loss at which the other ends.
+    """How many times as fast one variant comes to the lowest loss to which both come.
 
     By the validation loss where both were validated as they trained, else by the training loss,
     whose batches differ too much for short runs.
@@ -137,12 +145,14 @@ def compare_speed(check: SpeedCheck, ground: Ground) -> Leaning:
         return sides
     own, other = _curves(sides.own), _curves(sides.other)
     common = [s for s in own if s in other and own[s].validated == other[s].validated]
-    logs = np.array([math.log(_times_as_fast(own[seed], other[seed])) for seed in common])
-    if not len(logs):
+    validated = [seed for seed in common if own[seed].validated]
+    chosen = validated or common
+    if not chosen:
         return out_of_reach("no losses of the same kind on common seeds")
-    kind = "validation" if own[common[0]].validated else "training"
+    logs = np.array([math.log(times_as_fast(own[seed], other[seed])) for seed in chosen])
+    kind = "validation" if validated else "training"
     looks = ground.looks(sides.own, sides.other)
-    found = _ratio("speed × ", logs, within(*map(math.log, check.ratio)), looks)
+    found = _noisy_ratio("speed × ", logs, within(*map(math.log, check.ratio)), looks)
     return replace(found, text=found.text.replace("speed", f"speed by {kind} loss", 1))
 
 
@@ -174,18 +184,20 @@ def _curves(row: Row) -> dict[int, Curve]:
     return found
 
 
-def _times_as_fast(own: Curve, other: Curve) -> float:
-    """Steps of the other over the steps in which this one comes as low as the other ends.
+def times_as_fast(own: Curve, other: Curve) -> float:
+    """Steps of the other over the steps of this one to the lowest loss to which both come.
 
-    Between two validations the loss is taken to fall in a straight line.
+    Between two losses a curve is taken to fall in a straight line.
     """
-    target = other.losses[-1]
-    reached = np.flatnonzero(own.losses <= target)
-    if not len(reached):
-        return float(other.steps[-1] / (own.steps[-1] + 1))
-    at = int(reached[0])
-    steps = own.steps[at]
-    if at and own.losses[at - 1] > own.losses[at]:
-        share = (own.losses[at - 1] - target) / (own.losses[at - 1] - own.losses[at])
-        steps = own.steps[at - 1] + share * (steps - own.steps[at - 1])
-    return float(other.steps[-1] / max(steps, 1.0))
+    target = max(float(own.losses.min()), float(other.losses.min()))
+    return _steps_to(target, other) / _steps_to(target, own)
+
+
+def _steps_to(target: float, curve: Curve) -> float:
+    """Steps after which a curve first comes to ``target``; at least one."""
+    at = int(np.flatnonzero(curve.losses <= target)[0])
+    if not at:
+        return max(float(curve.steps[0]), 1.0)
+    (before, here), (first, last) = curve.losses[at - 1 : at + 1], curve.steps[at - 1 : at + 1]
+    share = (before - target) / (before - here)
+    return max(float(first + share * (last - first)), 1.0)

@@ -23,6 +23,7 @@ def _check_condition(text: str) -> str:
 
 
 Condition = Annotated[str, AfterValidator(_check_condition)]
+Positive = Annotated[float, Field(gt=0)]
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
@@ -75,6 +76,10 @@ class ScoreCheck(PairCheck):
     margin: Margin = Field(default=0.01, description="a smaller difference does not matter")
     rates: Literal["", "default", "best"] = Field(
         default="", description="at which learning rates; empty: the best where both were tuned"
+    )
+    parameters: tuple[Positive, Positive] | None = Field(
+        default=None,
+        description="lowest and highest ratio of trained parameters at which the sentence is tested",
     )
 
 

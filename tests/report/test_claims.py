@@ -123,6 +123,31 @@ def test_what_was_not_run_is_out_of_reach_with_its_name(tmp_path: Path) -> None:
         assert reason in evidence(found)
 
 
+def test_equal_parameters_are_looked_up_in_both_runs(tmp_path: Path) -> None:
+    """The rank-1 adapter of a name is not by itself as small as what it is compared with."""
+    runs = runs_of(tmp_path, seven())
+    trained = {"lora_bf16": 305_280, "qlora_nf4": 38_400}
+    runs = [with_parameters(run, trained.get(run.record.plan.variant, 1_000_000)) for run in runs]
+    asked = claim(says="worse")
+    assert of_one(judge([asked], runs)).outcome == "reproduced"
+    for bounds, outcome in (([0.1, 2.0], "reproduced"), ([0.5, 2.0], "out of reach")):
+        found = of_one(judge([claim(says="worse", parameters=bounds)], runs))
+        assert found.outcome == outcome
+    assert "trained parameters 38,400 against 305,280" in evidence(found)
+
+
+def with_parameters(run: StoredRun, trained: int) -> StoredRun:
+    """The run with as many trained parameters, where it trains."""
+    census = run.record.census
+    assert census is not None
+    rows = [
+        row.model_copy(update={"elements": trained}) if row.trainable else row
+        for row in census.rows
+    ]
+    changed = census.model_copy(update={"rows": tuple(rows)})
+    return replace(run, record=run.record.model_copy(update={"census": changed}))
+
+
 def test_the_verdict_is_for_the_size_that_was_run(tmp_path: Path) -> None:
     found = judge([claim(says="better")], runs_of(tmp_path, seven()))
     assert of_one(found).elsewhere

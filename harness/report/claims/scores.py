@@ -12,6 +12,7 @@ from harness.report.claims.compared import Sides, not_run, out_of_reach, sides_o
 from harness.report.claims.decide import LEANINGS, Leaning, lean, regions
 from harness.report.claims.ground import Ground
 from harness.report.pairing import Aligned, ScoreKey, read_items
+from harness.report.rows import Row
 from harness.report.sample import Scale, make_sample, make_scale
 from harness.report.statistics.effects import Effect
 from harness.report.statistics.power import needed
@@ -32,6 +33,9 @@ def compare_scores(check: ScoreCheck, ground: Ground) -> Leaning:
     sides = sides_of(check, ground)
     if isinstance(sides, Leaning):
         return sides
+    obstacle = _untested(check, sides)
+    if obstacle:
+        return out_of_reach(obstacle)
     found = _scored(check, ground, sides)
     if sides.wanting and found.outcome in LEANINGS:
         return replace(found, outcome="undecided", p=1.0, decides=sides.wanting)
@@ -42,6 +46,25 @@ def compare_scores(check: ScoreCheck, ground: Ground) -> Leaning:
         return found
     shared = _scored(check, ground, before)
     return replace(found, text=f"{found.text}; {shared.text}")
+
+
+def _untested(check: ScoreCheck, sides: Sides) -> str:
+    """Why these two rows do not test the sentence; empty where they do."""
+    if check.parameters is None:
+        return ""
+    own, other = (_trained_parameters(row) for row in (sides.own, sides.other))
+    if not own or not other:
+        return "no count of trained parameters for both"
+    low, high = check.parameters
+    if low <= own / other <= high:
+        return ""
+    counts = f"{numbers.count(own)} against {numbers.count(other)}"
+    return f"trained parameters {counts}, outside of {low:g} to {high:g} times"
+
+
+def _trained_parameters(row: Row) -> int | None:
+    census = next((record.census for record in row.finished if record.census), None)
+    return None if census is None else census.trainable
 
 
 def _scored(check: ScoreCheck, ground: Ground, sides: Sides) -> Leaning:

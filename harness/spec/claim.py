@@ -24,6 +24,7 @@ def _check_condition(text: str) -> str:
 
 Condition = Annotated[str, AfterValidator(_check_condition)]
 Positive = Annotated[float, Field(gt=0)]
+USUAL_MARGIN = 0.01
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
@@ -73,13 +74,13 @@ class ScoreCheck(PairCheck):
     kind: Literal["score"]
     score: str = Field(default="held_out perplexity", description="its task and metric")
     says: Literal["better", "worse", "equal", "reaches"]
-    margin: Margin = Field(default=0.01, description="a smaller difference does not matter")
+    margin: Margin = Field(default=USUAL_MARGIN, description="a smaller difference does not matter")
     rates: Literal["", "default", "best"] = Field(
         default="", description="at which learning rates; empty: the best where both were tuned"
     )
     parameters: tuple[Positive, Positive] | None = Field(
         default=None,
-        description="lowest and highest ratio of trained parameters at which the sentence is tested",
+        description="lowest and highest ratio of trained parameters that test the sentence",
     )
 
 
@@ -91,7 +92,7 @@ class FormCheck(Frozen):
     form: str
     score: str = "held_out perplexity"
     says: Literal["better", "worse", "equal", "reaches"]
-    margin: Margin = 0.01
+    margin: Margin = USUAL_MARGIN
     conditions: tuple[Condition, ...] = ()
 
 

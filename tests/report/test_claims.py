@@ -233,8 +233,12 @@ def test_every_noisy_comparison_pays_for_the_looks(
     (ground,) = make_grounds(runs_of(tmp_path, made))
     (one,) = claim(**check).checks
     once, often = (measure(one, replace(ground, tuned=tuned)) for tuned in (False, True))
-    assert once.p > 0, once
-    assert often.p == pytest.approx(2 * once.p), (once, often)  # a look at two seeds and at three
+    assert once.errors is not None
+    assert often.errors is not None
+    assert once.errors.fits > 0
+    assert often.errors.fits == pytest.approx(
+        2 * once.errors.fits
+    )  # a look at two seeds and at three
 
 
 def with_form(run: StoredRun, form: str) -> StoredRun:
@@ -265,8 +269,12 @@ def test_a_comparison_of_forms_pays_for_the_looks(tmp_path: Path) -> None:
     check = {"kind": "form", "variant": ["qlora_nf4"], "form": "merged", "says": "worse"}
     (one,) = parse(Claim, data | {"checks": [check]}, where="made_up.toml").checks
     once, often = (measure(one, replace(ground, tuned=tuned)) for tuned in (False, True))
-    assert once.p > 0, once
-    assert often.p == pytest.approx(2 * once.p), (once, often)  # a look at two seeds and at three
+    assert once.errors is not None
+    assert often.errors is not None
+    assert once.errors.fits > 0
+    assert often.errors.fits == pytest.approx(
+        2 * once.errors.fits
+    )  # a look at two seeds and at three
 
 
 def test_a_form_may_be_scored_in_runs_of_their_own(tmp_path: Path) -> None:
@@ -443,21 +451,40 @@ def test_speed_is_read_off_validation_losses_where_both_have_them(tmp_path: Path
     assert "speed by validation loss × 2" in evidence(found)
 
 
-def test_errors_are_shared_between_all_claims() -> None:
-    """Of fifty sentences that are true of noise alone, hardly a table has one called."""
-    draws, noise = np.random.default_rng(3), Noise(1e-4, 200.0)
-    wrong = 0
+@pytest.mark.parametrize(
+    ("says", "truth", "wrong"),
+    [
+        ("better", 0.0, "reproduced"),
+        ("better", -0.01, "contradicted"),
+        ("equal", 0.01, "reproduced"),
+    ],
+)
+def test_errors_are_shared_between_all_claims(says: str, truth: float, wrong: str) -> None:
+    """Of many sentences where one verdict is false, hardly a table has it anywhere."""
+    draws, noise = np.random.default_rng(3), Noise(1e-6, 200.0)
+    tables = 0
     for _ in range(200):
         found = []
-        for middle in 0.01 * draws.standard_normal(20):
-            outcome, p = lean(around(float(middle), noise), regions("better", 0.01))
-            found.append(Leaning(outcome, p, ""))
-        wrong += "reproduced" in corrected(found)
-    assert wrong / 200 <= 0.05 + 3 * (0.05 * 0.95 / 200) ** 0.5
+        for middle in truth + 0.001 * draws.standard_normal(20):
+            errors = lean(around(float(middle), noise), regions(says, 0.01))
+            found.append(Leaning(errors.verdict(), "", errors=errors))
+        tables += wrong in corrected(found)
+    assert tables / 200 <= 0.05 + 3 * (0.05 * 0.95 / 200) ** 0.5
+
+
+def test_a_gain_that_may_be_none_and_is_below_the_margin_refutes_as_no_gain_does() -> None:
+    """Alone the first would be reproduced; both exclude a gain of the margin."""
+    found = []
+    for middle in (-0.0008, -0.0004):
+        errors = lean(around(middle, Noise(9e-8, 40.0)), regions("better", 0.01))
+        found.append(Leaning(errors.verdict(), "", errors=errors))
+    assert [one.outcome for one in found] == ["reproduced", "contradicted"]
+    assert corrected(found * 10) == ["contradicted"] * 20
 
 
 def test_better_by_less_than_the_margin_is_still_better() -> None:
-    assert lean(around(-0.002, Noise(1e-8, 100.0)), regions("better", 0.01))[0] == "reproduced"
+    errors = lean(around(-0.002, Noise(1e-8, 100.0)), regions("better", 0.01))
+    assert corrected([Leaning(errors.verdict(), "", errors=errors)]) == ["reproduced"]
 
 
 def test_published_findings_are_what_their_records_give(tmp_path: Path) -> None:

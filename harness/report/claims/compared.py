@@ -98,4 +98,4 @@ def not_run(
 
 def out_of_reach(why: str) -> Leaning:
     """That a claim cannot be judged here."""
-    return Leaning("out of reach", 1.0, why)
+    return Leaning("out of reach", why)

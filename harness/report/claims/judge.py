@@ -43,8 +43,8 @@ class Judgement:
 def judge(claims: Sequence[Claim], runs: Iterable[StoredRun]) -> list[Judgement]:
     """Every claim on every ground that says something of it, in the order of the claims.
 
-    The p-values of all comparisons are corrected together (Holm), so that the chance of any wrong
-    verdict in the table is at most 5 %.
+    All comparisons are corrected together, so that the chance of any wrong verdict in the table is
+    at most 5 %.
     """
     grounds = make_grounds(runs)
     asked = [(claim, ground) for claim in claims for ground in grounds]

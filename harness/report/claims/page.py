@@ -25,6 +25,7 @@ from harness.report.claims.ground import Ground
 from harness.report.claims.judge import Judgement
 from harness.report.ranking import packed_base
 from harness.report.rows import Row
+from harness.spec.claim import USUAL_MARGIN
 
 TONES: dict[Outcome, Tone] = {
     "reproduced": "good",
@@ -55,7 +56,7 @@ def claims_page(
         blocks.append(prose(f"Here: {ground_here(reached)}."))
         blocks.append(verdicts(reached))
     blocks += _out_of_reach(judged)
-    blocks += _notes(reached)
+    blocks += notes(reached)
     sections = [Section("findings", "Findings", tuple(blocks))]
     advised = tuple(advice(reached))
     if advised:
@@ -155,7 +156,7 @@ def measured(one: Judgement) -> str:
     return f"{names[0]}: {text} ({len(places)} of {len(parts)})"
 
 
-def _notes(reached: Sequence[Judgement]) -> Iterator[Caveat]:
+def notes(reached: Sequence[Judgement]) -> Iterator[Caveat]:
     """What limits all verdicts of the table."""
     if any(one.elsewhere for one in reached):
         yield Caveat(
@@ -169,17 +170,26 @@ def _notes(reached: Sequence[Judgement]) -> Iterator[Caveat]:
         yield Caveat(packed)
 
 
+EXCLUDED = (
+    "A sentence “A beats B” is contradicted where a gain of the margin "
+    f"({USUAL_MARGIN:.0%}) is excluded, “reaches” and “equal” where the difference is "
+    "shown to exceed it."
+).replace("%", " %")
+WIDER = "Verdicts use wider intervals than those shown, since all comparisons are read together"
 CAPTION = (
     "Measured: the held-out perplexity of the first against that of the second, or what is named. "
-    "Reproduced: the whole interval lies where the sentence says. Contradicted: it lies where the "
-    "sentence is false by more than the margin. Undecided: neither. P-values of all comparisons "
-    f"are corrected together (Holm), so the chance of any wrong verdict is at most {ALPHA:.0%}; "
-    "where a study may have stopped at several looks, they are multiplied by their number. "
-    "Stored bits are counted and have no p-value. A best rate is where a parabola through the "
-    "lowest loss of a search and its neighbours is lowest; its interval is that of the noise "
-    "between seeds alone. Intervals are 95 %, each by itself; all that was measured for a claim "
-    "stands at the end."
-).replace("5%", "5 %")
+    "Intervals are 95 %, each by itself. A sentence “A beats B” is reproduced where any gain is "
+    "shown, “reaches” and “equal” where the difference is shown to lie within the margin. "
+    f"{EXCLUDED} Other margins are named in the evidence. Undecided: neither is shown. {WIDER}: "
+    f"the chance of any false verdict on this page is at most {ALPHA * 100:.0f} % (Bonferroni over "
+    "all comparisons, and over the looks where a study may have stopped at several). So a row may "
+    "be undecided although its own interval looks decided, and a study's own page (report.md), "
+    "which answers fewer questions, may decide what this page leaves open. Stored bits are counted "
+    "and have no p-value. A best rate is where a parabola through the lowest loss of a search and "
+    "its neighbours is lowest; its interval is that of the noise between seeds alone: other curves "
+    "through the same losses can move the ratio of two by as much as a half. All that was measured "
+    "for a claim stands at the end."
+)
 
 
 def summary(judged: Sequence[Judgement]) -> str:

@@ -47,7 +47,7 @@ def compare_rates(check: RateCheck, ground: Ground) -> Leaning:
     own, other = (lowest(arm.rates) for arm in arms)
     if own is None or other is None:
         short = "a best rate at the edge"
-        return Leaning("undecided", 1.0, f"{tried}: {short}", "rates beyond the edge", short)
+        return Leaning("undecided", f"{tried}: {short}", "rates beyond the edge", short)
     return _judged(check, tried, own, other, ground)
 
 
@@ -57,7 +57,7 @@ def _judged(check: RateCheck, tried: str, own: Lowest, other: Lowest, ground: Gr
     variance, freedom = training_noise(row for arm in ground.arms.values() for row in arm.rows)
     if freedom < FREEDOM:
         text = f"{tried}: {ratio} by parabolas, of unknown noise"
-        return Leaning("undecided", 1.0, text, "three seeds or more", ratio)
+        return Leaning("undecided", text, "three seeds or more", ratio)
     noise = Noise(variance * (own.spread + other.spread), freedom)
 
     def interval(alpha: float) -> tuple[float, float]:
@@ -65,9 +65,10 @@ def _judged(check: RateCheck, tried: str, own: Lowest, other: Lowest, ground: Gr
         return log - half, log + half
 
     low, high = (math.exp(end) for end in interval(0.05))
-    outcome, p = lean(interval, within(*map(math.log, check.ratio)))
+    errors = lean(interval, within(*map(math.log, check.ratio)))
     short = f"{ratio} [{low:.3g}, {high:.3g}]"
-    return Leaning(outcome, p, f"{tried}: {short} by parabolas", "a finer grid of rates", short)
+    text = f"{tried}: {short} by parabolas"
+    return Leaning(errors.verdict(), text, "a finer grid of rates", short, errors)
 
 
 def lowest(losses: Mapping[float, float]) -> Lowest | None:

@@ -9,14 +9,14 @@ import numpy as np
 
 from harness import numbers
 from harness.report.claims.compared import Sides, not_run, out_of_reach, sides_of
-from harness.report.claims.decide import LEANINGS, Leaning, lean, regions
+from harness.report.claims.decide import Leaning, lean, regions
 from harness.report.claims.ground import Ground
 from harness.report.pairing import Aligned, ScoreKey, read_items
 from harness.report.rows import Row
 from harness.report.sample import Scale, make_sample, make_scale
 from harness.report.statistics.effects import Effect
 from harness.report.statistics.power import needed
-from harness.spec.claim import FormCheck, ScoreCheck
+from harness.spec.claim import USUAL_MARGIN, FormCheck, ScoreCheck
 
 USUAL = "held_out perplexity"  # needs no name where many results stand below each other
 
@@ -37,8 +37,8 @@ def compare_scores(check: ScoreCheck, ground: Ground) -> Leaning:
     if obstacle:
         return out_of_reach(obstacle)
     found = _scored(check, ground, sides)
-    if sides.wanting and found.outcome in LEANINGS:
-        return replace(found, outcome="undecided", p=1.0, decides=sides.wanting)
+    if sides.wanting and found.errors is not None:
+        return replace(found, outcome="undecided", decides=sides.wanting, errors=None)
     if not sides.tuned or check.rates or found.outcome == "out of reach":
         return found
     before = sides_of(check.model_copy(update={"rates": "default"}), ground)
@@ -96,13 +96,15 @@ def _judged(
         short = f"{name}{shown(scale.difference(effect.estimate), signed=True)}"
         why = "one training each" if effect.obstacle == "one training" else effect.obstacle
         decides = "three seeds or more" if effect.obstacle == "one training" else "more items"
-        return Leaning("undecided", 1.0, f"{text} ({why}){where}", decides, short)
+        return Leaning("undecided", f"{text} ({why}){where}", decides, short)
     low, high = (scale.difference(end) for end in effect.interval())
     text += f" [{shown(low, signed=True)}, {shown(high, signed=True)}]{where}"
     short = f"{name}{_interval(shown, scale, effect)}"
     text += f", {effect.seeds} seeds" if effect.noise.seeds is not None else ", items alone"
-    outcome, p = lean(worse_by.interval, regions(check.says, scale.bound), looks)
-    return Leaning(outcome, p, text, _settles(worse_by, scale.bound), short)
+    if check.margin != USUAL_MARGIN:
+        text += f", margin {shown(check.margin, signed=False)}"
+    errors = lean(worse_by.interval, regions(check.says, scale.bound), looks)
+    return Leaning(errors.verdict(), text, _settles(worse_by, scale.bound), short, errors)
 
 
 def _interval(shown: Shown, scale: Scale, effect: Effect) -> str:

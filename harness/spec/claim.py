@@ -82,6 +82,10 @@ class ScoreCheck(PairCheck):
         default=None,
         description="lowest and highest ratio of trained parameters that test the sentence",
     )
+    lost: bool = Field(
+        default=False,
+        description="tested only where training made the score of one side worse, at least",
+    )
 
 
 class FormCheck(Frozen):

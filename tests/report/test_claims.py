@@ -12,8 +12,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from harness.records.corpus_result import FunnelRow
 from harness.records.store import StoredRun
 from harness.records.validation import ValidationPoint, ValidationResult
+from harness.report.claims.about import Spent, about_section
 from harness.report.claims.brief import findings_brief
 from harness.report.claims.decide import Interval, Leaning, corrected, lean, regions
 from harness.report.claims.ground import make_grounds
@@ -134,6 +136,20 @@ def test_equal_parameters_are_looked_up_in_both_runs(tmp_path: Path) -> None:
         found = of_one(judge([claim(says="worse", parameters=bounds)], runs))
         assert found.outcome == outcome
     assert "trained parameters 38,400 against 305,280" in evidence(found)
+
+
+def test_what_was_lost_is_compared_only_where_something_was(tmp_path: Path) -> None:
+    learned = {"lora_bf16": -0.12, "qlora_nf4": -0.02}
+    for name, ratios in (("both", learned), ("one", learned | {"qlora_nf4": 0.3})):
+        made = [
+            Made(variant, seed=seed, log_ratio=ratio)
+            for variant, ratio in ratios.items()
+            for seed in range(3)
+        ]
+        runs = runs_of(tmp_path / name, made)
+        found = of_one(judge([claim(says="worse", lost=True)], runs))
+        assert (found.outcome == "reproduced") == (name == "one")
+        assert ("worse on neither side" in evidence(found)) == (name == "both")
 
 
 def with_parameters(run: StoredRun, trained: int) -> StoredRun:
@@ -371,6 +387,22 @@ def test_a_best_rate_at_the_edge_settles_nothing(tmp_path: Path) -> None:
     found = of_one(judge([better], cut))
     assert found.outcome == "undecided"
     assert "rates beyond the edge for full_finetune" in evidence(found)
+    assert "at best rates" in evidence(found)
+    two = sorted(run.record.plan.training.learning_rate for run in cut if is_trial_of_full(run))[
+        -2:
+    ]
+    cut = [
+        run
+        for run in cut
+        if not is_trial_of_full(run) or run.record.plan.training.learning_rate in two
+    ]
+    told = evidence(of_one(judge([better], cut)))
+    assert "at the best rates tried (not tuned: full_finetune at 2 rates)" in told
+
+
+def is_trial_of_full(run: StoredRun) -> bool:
+    plan = run.record.plan
+    return plan.method == "full" and plan.score.split == "validation"
 
 
 LONG = {"training.schedule": "linear", "training.warmup_steps": 1, "training.max_grad_norm": 0.5}
@@ -494,7 +526,7 @@ def test_published_findings_are_what_their_records_give(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "records").is_dir()
     text = path.read_text()
     assert write_findings(tmp_path / "out", tmp_path / "again").read_text() == text
-    assert "Published claims about fine-tuning, judged from these runs" in text
+    assert "Claims about fine-tuning, judged from these runs" in text
     assert "NF4 loses less quality than FP4" in text
 
 
@@ -574,3 +606,28 @@ def test_findings_can_rest_on_other_reports_beside(tmp_path: Path) -> None:
     again = write_findings(tmp_path / "own", tmp_path / "scratch" / "own", claims)
     assert again.read_text() == path.read_text()
     assert not is_beside(tmp_path / "runs", tmp_path / "own")
+
+
+def test_the_training_s_conversations_are_those_in_its_rows(tmp_path: Path) -> None:
+    """What is too long for a row is dropped after the split, which alone counts it."""
+    runs = runs_of(tmp_path, seven())
+    rows = [
+        FunnelRow(
+            step=step, trees=trees, messages=None, conversations=left, tokens=None, removed=cut
+        )
+        for step, trees, left, cut in (
+            ("held out", 80, 300, ""),
+            ("training", 81, 160, ""),
+            ("sequence length", None, 154, "conversations dropped: 6"),
+        )
+    ]
+    changed = []
+    for run in runs:
+        assert run.record.corpus is not None
+        corpus = run.record.corpus.model_copy(update={"funnel": (*run.record.corpus.funnel, *rows)})
+        changed.append(replace(run, record=run.record.model_copy(update={"corpus": corpus})))
+    (ground,) = make_grounds(changed)
+    text = str(about_section(ground, changed, Spent()))
+    assert "154 conversations of 81 trees to train on" in text
+    assert "28 of 80 trees held out" in text
+    assert "To fit the rows: conversations dropped: 6." in text

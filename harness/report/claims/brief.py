@@ -40,7 +40,7 @@ def findings_brief(folder: Path) -> str:
         prose(
             f"{summary(judged)} Here: {ground_here(reached)}. The settled ones; "
             "measured is the held-out perplexity of the first against the second, or what is "
-            f"named. {EXCLUDED} {WIDER}."
+            f"named. {EXCLUDED} {WIDER}. Those of best rates hold the noise between seeds alone."
         ),
         *notes(reached),
         _settled(reached),

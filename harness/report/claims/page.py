@@ -65,7 +65,7 @@ def claims_page(
         sections.append(Section("figures", "All variants together", tuple(figures)))
     sections += about
     sections.append(Section("evidence", "Each claim", tuple(map(_details, judged))))
-    return ClaimsPage("Published claims about fine-tuning, judged from these runs", tuple(sections))
+    return ClaimsPage("Claims about fine-tuning, judged from these runs", tuple(sections))
 
 
 def advice(reached: Sequence[Judgement]) -> Iterator[Block]:
@@ -137,9 +137,7 @@ def _elsewhere(ground: Ground | None, main: Ground | None) -> str:
     """What is told of a ground that is not the main one."""
     if ground is None or main is None or ground is main:
         return ""
-    told = [] if ground.batch is None else [f"batches of {ground.batch}"]
-    if ground.tokens is not None and ground.batch == main.batch:
-        told = [_budget(ground)]
+    told = [] if ground.tokens is None else [_budget(ground)]
     if ground.title.partition(" ")[0] != main.title.partition(" ")[0]:
         told.insert(0, ground.title.partition(" ")[0])
     return f" ({', '.join(told)})" if told else ""
@@ -172,9 +170,9 @@ def notes(reached: Sequence[Judgement]) -> Iterator[Caveat]:
 
 EXCLUDED = (
     "A sentence “A beats B” is contradicted where a gain of the margin "
-    f"({USUAL_MARGIN:.0%}) is excluded, “reaches” and “equal” where the difference is "
-    "shown to exceed it."
-).replace("%", " %")
+    f"({USUAL_MARGIN * 100:.0f} %) is excluded, “A loses to B” where such a loss is, “reaches” "
+    "and “equal” where the difference is shown to exceed it."
+)
 WIDER = "Verdicts use wider intervals than those shown, since all comparisons are read together"
 CAPTION = (
     "Measured: the held-out perplexity of the first against that of the second, or what is named. "

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.report.claims.compared import not_run, out_of_reach
+from harness.report.claims.compared import FEWEST_RATES, not_run, out_of_reach
 from harness.report.claims.decide import Leaning, lean, within
 from harness.report.claims.ground import Ground
 from harness.report.pairing import ScoreKey
@@ -41,7 +41,7 @@ def compare_rates(check: RateCheck, ground: Ground) -> Leaning:
     if None in found:
         return not_run([check.variant, check.against], check.conditions)
     arms = [arm for arm in found if arm is not None]
-    if any(len(arm.rates) < 3 or arm.best_rate is None for arm in arms):
+    if any(len(arm.rates) < FEWEST_RATES or arm.best_rate is None for arm in arms):
         return out_of_reach("no search of learning rates for both")
     tried = f"best rates tried {arms[0].best_rate:g} and {arms[1].best_rate:g}"
     own, other = (lowest(arm.rates) for arm in arms)
@@ -56,7 +56,7 @@ def _judged(check: RateCheck, tried: str, own: Lowest, other: Lowest, ground: Gr
     ratio = f"× {math.exp(log):.3g}"
     variance, freedom = training_noise(row for arm in ground.arms.values() for row in arm.rows)
     if freedom < FREEDOM:
-        text = f"{tried}: {ratio} by parabolas, of unknown noise"
+        text = f"{tried}: {ratio} by parabolas through three rates, of unknown noise"
         return Leaning("undecided", text, "three seeds or more", ratio)
     noise = Noise(variance * (own.spread + other.spread), freedom)
 
@@ -66,8 +66,10 @@ def _judged(check: RateCheck, tried: str, own: Lowest, other: Lowest, ground: Gr
 
     low, high = (math.exp(end) for end in interval(0.05))
     errors = lean(interval, within(*map(math.log, check.ratio)))
-    short = f"{ratio} [{low:.3g}, {high:.3g}]"
-    text = f"{tried}: {short} by parabolas"
+    found = f"{ratio} [{low:.3g}, {high:.3g}]"
+    accepted = f"accepted: {check.ratio[0]:g} to {check.ratio[1]:g}"
+    short = f"{found}, {accepted}"
+    text = f"{tried}: {found} by parabolas through three rates; {accepted}"
     return Leaning(errors.verdict(), text, "a finer grid of rates", short, errors)
 
 

@@ -11,6 +11,7 @@ from harness import numbers
 from harness.report.claims.compared import Sides, not_run, out_of_reach, sides_of
 from harness.report.claims.decide import Leaning, lean, regions
 from harness.report.claims.ground import Ground
+from harness.report.gains import mean_score
 from harness.report.pairing import Aligned, ScoreKey, read_items
 from harness.report.rows import Row
 from harness.report.sample import Scale, make_sample, make_scale
@@ -50,12 +51,18 @@ def compare_scores(check: ScoreCheck, ground: Ground) -> Leaning:
 
 def _untested(check: ScoreCheck, sides: Sides) -> str:
     """Why these two rows do not test the sentence; empty where they do."""
-    if check.parameters is None:
-        return ""
+    if check.parameters is not None:
+        found = _unlike(sides, *check.parameters)
+        if found:
+            return found
+    return _unharmed(ScoreKey.named(check.score), sides) if check.lost else ""
+
+
+def _unlike(sides: Sides, low: float, high: float) -> str:
+    """That one trains too many more parameters than the other."""
     own, other = (_trained_parameters(row) for row in (sides.own, sides.other))
     if not own or not other:
         return "no count of trained parameters for both"
-    low, high = check.parameters
     if low <= own / other <= high:
         return ""
     counts = f"{numbers.count(own)} against {numbers.count(other)}"
@@ -65,6 +72,30 @@ def _untested(check: ScoreCheck, sides: Sides) -> str:
 def _trained_parameters(row: Row) -> int | None:
     census = next((record.census for record in row.finished if record.census), None)
     return None if census is None else census.trainable
+
+
+def _unharmed(key: ScoreKey, sides: Sides) -> str:
+    """That training made the score worse on neither side, so that no loss can be compared."""
+    gains = [_gain(key, row) for row in (sides.own, sides.other)]
+    known = [gain for gain in gains if gain is not None]
+    if len(known) < len(gains):
+        return f"{key.title} was not taken before training"
+    if min(known) < 0:
+        return ""
+    better = " and ".join(numbers.percent(gain) for gain in known)
+    return (
+        f"training made {key.title} worse on neither side (better by {better} than the untrained "
+        "base), so what was lost cannot be compared"
+    )
+
+
+def _gain(key: ScoreKey, row: Row) -> float | None:
+    """By what share training made a score better; negative where it made it worse."""
+    before, after = mean_score(row, replace(key, stage="before")), mean_score(row, key)
+    score = next((found for r in row.finished if (found := key.find(r))), None)
+    if not before or after is None or score is None:
+        return None
+    return (after / before - 1) * (-1 if score.direction == "lower" else 1)
 
 
 def _scored(check: ScoreCheck, ground: Ground, sides: Sides) -> Leaning:
@@ -115,13 +146,18 @@ def _interval(shown: Shown, scale: Scale, effect: Effect) -> str:
 
 
 def _settles(effect: Effect, bound: float) -> str:
-    """What would show variants without a difference to be equal within the margin."""
+    """What would show variants without a difference to be equal within the margin, at the least.
+
+    An estimate outside of it leans to another verdict, for which no number is known.
+    """
+    if abs(effect.estimate) > bound:
+        return "more seeds or more items"
     found = needed(effect, bound)
     ways = []
     if found.seeds is not None:
-        ways.append(f"about {found.seeds} seeds")
+        ways.append(f"at least {found.seeds} seeds")
     if found.more_items is not None:
-        ways.append(f"about {found.more_items:.1f} times the items")
+        ways.append(f"at least {found.more_items:.1f} times the items")
     return " or ".join(ways) or "more seeds and more items"
 
 

@@ -126,7 +126,7 @@ def _data(one: Judgement) -> dict[str, object]:
         "checks": [
             {
                 "outcome": finding.outcome,
-                "p_value": finding.measured.p,
+                "p_value": finding.p_value,
                 "text": finding.measured.text,
                 "would_decide": finding.measured.decides or None,
             }

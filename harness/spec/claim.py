@@ -23,6 +23,8 @@ def _check_condition(text: str) -> str:
 
 
 Condition = Annotated[str, AfterValidator(_check_condition)]
+Positive = Annotated[float, Field(gt=0)]
+USUAL_MARGIN = 0.01
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
@@ -72,9 +74,17 @@ class ScoreCheck(PairCheck):
     kind: Literal["score"]
     score: str = Field(default="held_out perplexity", description="its task and metric")
     says: Literal["better", "worse", "equal", "reaches"]
-    margin: Margin = Field(default=0.01, description="a smaller difference does not matter")
+    margin: Margin = Field(default=USUAL_MARGIN, description="a smaller difference does not matter")
     rates: Literal["", "default", "best"] = Field(
         default="", description="at which learning rates; empty: the best where both were tuned"
+    )
+    parameters: tuple[Positive, Positive] | None = Field(
+        default=None,
+        description="lowest and highest ratio of trained parameters that test the sentence",
+    )
+    lost: bool = Field(
+        default=False,
+        description="tested only where training made the score of one side worse, at least",
     )
 
 
@@ -86,7 +96,7 @@ class FormCheck(Frozen):
     form: str
     score: str = "held_out perplexity"
     says: Literal["better", "worse", "equal", "reaches"]
-    margin: Margin = 0.01
+    margin: Margin = USUAL_MARGIN
     conditions: tuple[Condition, ...] = ()
 
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from pydantic import Field
 
 from harness import numbers
+from harness.records.corpus_result import CorpusResult, FunnelRow
 from harness.records.record import RunRecord
 from harness.records.store import StoredRun
 from harness.report.blocks import Block, Section, code, prose, strong
@@ -69,25 +70,53 @@ def _data(rows: Sequence[Row]) -> str:
     if found is None:
         return ""
     trees = found.funnel[0].trees if found.funnel else None
+    sides = {row.step: row.trees for row in found.funnel}
     return (
-        f"{found.name}: {numbers.count(found.train_conversations)} conversations to train on, "
+        f"{found.name}: {numbers.count(_trained_on(found))} conversations"
+        f"{_of_trees(sides.get('training'))} to train on, "
         f"{numbers.count(found.validation_conversations)} to choose learning rates by, "
-        f"{numbers.count(found.held_out_conversations)} held out for the verdicts; no message tree"
+        f"{numbers.count(found.held_out_conversations)}{_of_trees(sides.get('held out'))} held out "
+        "for the verdicts; no message tree"
         + (f" of the {numbers.count(trees)}" if trees else "")
-        + " is on two sides."
+        + f" is on two sides.{_shortened(found)}"
     )
+
+
+def _of_trees(trees: int | None) -> str:
+    return f" of {numbers.count(trees)} trees" if trees else ""
+
+
+def _rows_step(corpus: CorpusResult) -> FunnelRow | None:
+    """The step of the funnel that makes rows, where what does not fit is cut or dropped."""
+    return next((row for row in corpus.funnel if row.step == "sequence length"), None)
+
+
+def _trained_on(corpus: CorpusResult) -> int:
+    """Conversations that are left once those without a reply in a row are dropped."""
+    step = _rows_step(corpus)
+    return corpus.train_conversations if step is None else step.conversations or 0
+
+
+def _shortened(corpus: CorpusResult) -> str:
+    step = _rows_step(corpus)
+    return f" To fit the rows: {step.removed}." if step is not None and step.removed else ""
 
 
 def _training(rows: Sequence[Row]) -> str:
-    found = next(
-        (one for row in rows for one in row.finished if row.plan.trains and one.training), None
-    )
-    if found is None or found.training is None or found.corpus is None:
+    found = [
+        one
+        for row in rows
+        for one in row.finished
+        if one.plan.trains and one.training and one.corpus
+    ]
+    if not found or found[0].training is None or found[0].corpus is None:
         return ""
-    plan, training = found.plan, found.training
-    seen = training.steps * plan.budget.batch_size / max(1, found.corpus.train_conversations)
+    plan, training = found[0].plan, found[0].training
+    tokens = [one.training.tokens.non_padding for one in found if one.training]
+    steps = [one.training.steps for one in found if one.training]
+    seen = training.steps * plan.budget.batch_size / max(1, _trained_on(found[0].corpus))
     return (
-        f"{numbers.count(training.tokens.non_padding)} tokens in {training.steps} steps of "
+        f"{_span(tokens)} tokens a run, in {_span(steps)} steps of "
         f"{plan.budget.batch_size} conversations, each seen {seen:.1f} times on average; rows of "
         f"at most {plan.training.sequence_length} tokens, {plan.training.schedule} schedule."
     )
@@ -183,4 +212,5 @@ def _ends(records: Sequence[RunRecord]) -> Iterator[tuple[float, int]]:
 
 def _span(counts: Sequence[int]) -> str:
     low, high = min(counts), max(counts)
-    return f"{low}" if low == high else f"{low} to {high}"
+    texts = numbers.count(low), numbers.count(high)
+    return texts[0] if low == high else " to ".join(texts)

@@ -9,10 +9,13 @@ from harness.report.blocks import Section, Table, prose
 from harness.report.claims.decide import LEANINGS
 from harness.report.claims.judge import Judgement
 from harness.report.claims.page import (
+    EXCLUDED,
+    WIDER,
     ClaimsPage,
     advice,
     by_verdict,
     ground_here,
+    notes,
     summary,
     verdicts,
 )
@@ -36,8 +39,10 @@ def findings_brief(folder: Path) -> str:
     blocks = (
         prose(
             f"{summary(judged)} Here: {ground_here(reached)}. The settled ones; "
-            "measured is the held-out perplexity of the first against the second, or what is named:"
+            "measured is the held-out perplexity of the first against the second, or what is "
+            f"named. {EXCLUDED} {WIDER}."
         ),
+        *notes(reached),
         _settled(reached),
         *advice(reached),
     )

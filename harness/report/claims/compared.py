@@ -11,24 +11,30 @@ from harness.report.pairing import ScoreKey
 from harness.report.rows import Row
 from harness.spec.claim import PairCheck, ScoreCheck, SpeedCheck
 
+FEWEST_RATES = 3  # of a search: the best one with a neighbour on each side
+
 
 @dataclass(frozen=True)
 class Sides:
     """Two variants of a ground, each at its best rate where both were tuned.
 
-    ``wanting`` says what is missing for a comparison at best rates, where one was sought.
+    ``wanting`` says what is missing for a comparison at best rates, where one was sought, ``cut``
+    which searches ended before a best rate could lie between others.
     """
 
     own: Row
     other: Row
     tuned: bool
     wanting: str = ""
+    cut: str = ""
 
     @property
     def where(self) -> str:
         """Which rates were compared."""
         trained = self.own.plan.trains or self.other.plan.trains
-        return "" if not trained else " at best rates" if self.tuned else " at default rates"
+        if not trained or not self.tuned:
+            return "" if not trained else " at default rates"
+        return f" at the best rates tried (not tuned: {self.cut})" if self.cut else " at best rates"
 
 
 def sides_of(check: PairCheck, ground: Ground) -> Sides | Leaning:
@@ -42,7 +48,7 @@ def sides_of(check: PairCheck, ground: Ground) -> Sides | Leaning:
     rates = getattr(check, "rates", "")
     if rates != "default" and own.best is not None and other.best is not None:
         tuned = own.rates or other.rates
-        return Sides(own.best, other.best, bool(tuned), _at_edge(own, other))
+        return Sides(own.best, other.best, bool(tuned), _at_edge(own, other), _cut(own, other))
     if own.default is None or other.default is None or rates == "best":
         return out_of_reach("not run at the same kind of rate")
     wanting = "" if rates == "default" else _wanting(own, other)
@@ -66,6 +72,12 @@ def _at_edge(*arms: VariantRuns) -> str:
         if arm.best_rate is not None and arm.best_rate in (min(arm.rates), max(arm.rates))
     ]
     return f"rates beyond the edge for {', '.join(open_ended)}" if open_ended else ""
+
+
+def _cut(*arms: VariantRuns) -> str:
+    """Which searches tried too few rates to have a best one between others."""
+    few = [arm for arm in arms if arm.rates and len(arm.rates) < FEWEST_RATES]
+    return ", ".join(f"{arm.name} at {len(arm.rates)} rates" for arm in few)
 
 
 def _wanting(*arms: VariantRuns) -> str:
@@ -98,4 +110,4 @@ def not_run(
 
 def out_of_reach(why: str) -> Leaning:
     """That a claim cannot be judged here."""
-    return Leaning("out of reach", 1.0, why)
+    return Leaning("out of reach", why)

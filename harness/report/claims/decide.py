@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.report.statistics.multiplicity import holm
 from harness.report.statistics.noise import SMALLEST_P
 
 ALPHA = 0.05
@@ -51,31 +50,54 @@ def within(low: float, high: float) -> Regions:
 
 
 @dataclass(frozen=True)
-class Leaning:
-    """What one comparison leans to, with the error of saying so, in numbers and words.
+class Errors:
+    """P-values of the two verdicts of one comparison: that the sentence holds, that it is refuted.
 
-    ``p`` is the smallest error at which the interval lies in a region: 0 where the comparison has
-    no noise. ``decides`` says what would settle it, ``short`` what was measured in a few words.
+    Both can be small: a gain that is there, and below the margin, fits "better" and refutes it.
+    """
+
+    fits: float
+    refutes: float
+
+    def verdict(self, comparisons: int = 1) -> Outcome:
+        """The outcome where so many comparisons are read together (Bonferroni).
+
+        Of the two verdicts of a comparison at most one can be false, whatever the truth is:
+        "better" is falsely reproduced only where there is no gain, and falsely refuted only where
+        there is one of the margin. So both may be asked at the price of one. Holm's step-down
+        would not do: it counts what has been settled as settled rightly, in either direction.
+        """
+        # Better, but by less than the margin: both hold, and the sentence is true.
+        if self.fits * comparisons < ALPHA:
+            return "reproduced"
+        return "contradicted" if self.refutes * comparisons < ALPHA else "undecided"
+
+
+@dataclass(frozen=True)
+class Leaning:
+    """What one comparison says, in numbers and words.
+
+    ``errors`` are there where it has noise; ``outcome`` is then that of this comparison alone.
+    ``decides`` says what would settle it, ``short`` what was measured in a few words.
     """
 
     outcome: Outcome
-    p: float
     text: str
     decides: str = ""
     short: str = ""
+    errors: Errors | None = None
 
 
-def lean(interval: Interval, where: Regions, looks: int = 1) -> tuple[Outcome, float]:
-    """Which region the interval enters first as its confidence falls, and at which error.
+def lean(interval: Interval, where: Regions, looks: int = 1) -> Errors:
+    """At which error an interval lies where a sentence holds, and where it is refuted.
 
-    A study that may have stopped at each of several looks pays for all of them (Bonferroni).
+    An interval misses the truth on each side in half of its error, and a verdict is false on one
+    side alone; where there are two regions that refute, it may be on either. A study that may
+    have stopped at each of several looks pays for all of them (Bonferroni).
     """
-    fits = _error(interval, where.fits)
-    refutes = min(_error(interval, region) for region in where.refutes)
-    # Better, but by less than the margin: both regions hold the interval, and the sentence is true.
-    if fits <= refutes or fits * looks < ALPHA:
-        return "reproduced", min(1.0, fits * looks)
-    return "contradicted", min(1.0, refutes * looks)
+    fits = _error(interval, where.fits) / 2
+    refutes = min(_error(interval, region) for region in where.refutes) * len(where.refutes) / 2
+    return Errors(min(1.0, fits * looks), min(1.0, refutes * looks))
 
 
 def _error(interval: Interval, region: Span) -> float:
@@ -100,14 +122,8 @@ def _error(interval: Interval, region: Span) -> float:
 
 
 def corrected(measured: Sequence[Leaning]) -> list[Outcome]:
-    """Outcomes after Holm's correction of all noisy comparisons that are read together."""
-    noisy = [
-        place for place, found in enumerate(measured) if found.p > 0 and found.outcome in LEANINGS
-    ]
-    adjusted = dict(zip(noisy, holm([measured[place].p for place in noisy]), strict=True))
+    """Outcomes where all noisy comparisons are read together: any is false in at most 5 %."""
+    noisy = sum(found.errors is not None for found in measured)
     return [
-        "undecided"
-        if found.outcome in LEANINGS and adjusted.get(place, 0.0) >= ALPHA
-        else found.outcome
-        for place, found in enumerate(measured)
+        found.outcome if found.errors is None else found.errors.verdict(noisy) for found in measured
     ]

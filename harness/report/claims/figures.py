@@ -130,13 +130,13 @@ def _forgetting(compared: _Compared) -> Figure | None:
     most = max(points, key=lambda point: point.x)
     return Figure(
         "findings-forgetting",
-        "What training cost on unrelated text (WikiText-2) against what it brought on held-out "
-        "replies, each variant against its own untrained base",
-        f"Forgetting against learning for {len(points)} variants; {most.label} learned most "
+        "Change on unrelated text (WikiText-2; below 0: better than the untrained base) against "
+        "what training brought on held-out replies, each variant against its own untrained base",
+        f"Change on unrelated text for {len(points)} variants; {most.label} learned most "
         f"({numbers.number(most.x, digits=3)} %)",
         Scatter(
             Axis("perplexity of replies, % lower than the base's", "higher"),
-            Axis("loss on unrelated text, % above the base's", "lower"),
+            Axis("change on unrelated text, %; below 0: better than base"),
             points,
         ),
     )

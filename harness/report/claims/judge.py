@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from harness.records.store import StoredRun
-from harness.report.claims.decide import Leaning, Outcome, corrected
+from harness.report.claims.decide import LEANINGS, Leaning, Outcome, corrected
 from harness.report.claims.ground import Ground, make_grounds
 from harness.report.claims.measures import measure
 from harness.spec.claim import Claim
@@ -20,6 +20,15 @@ class Finding:
 
     measured: Leaning
     outcome: Outcome
+
+    @property
+    def p_value(self) -> float:
+        """Of its verdict, or of the nearer one, uncorrected: 0 without noise, 1 without verdict."""
+        errors = self.measured.errors
+        if errors is None:
+            return 0.0 if self.outcome in LEANINGS else 1.0
+        known = {"reproduced": errors.fits, "contradicted": errors.refutes}
+        return known.get(self.outcome, min(errors.fits, errors.refutes))
 
 
 @dataclass(frozen=True)
@@ -43,8 +52,8 @@ class Judgement:
 def judge(claims: Sequence[Claim], runs: Iterable[StoredRun]) -> list[Judgement]:
     """Every claim on every ground that says something of it, in the order of the claims.
 
-    The p-values of all comparisons are corrected together (Holm), so that the chance of any wrong
-    verdict in the table is at most 5 %.
+    All comparisons are corrected together, so that the chance of any wrong verdict in the table is
+    at most 5 %.
     """
     grounds = make_grounds(runs)
     asked = [(claim, ground) for claim in claims for ground in grounds]

@@ -25,6 +25,7 @@ from harness.report.claims.ground import Ground
 from harness.report.claims.judge import Judgement
 from harness.report.ranking import packed_base
 from harness.report.rows import Row
+from harness.spec.claim import USUAL_MARGIN
 
 TONES: dict[Outcome, Tone] = {
     "reproduced": "good",
@@ -55,7 +56,7 @@ def claims_page(
         blocks.append(prose(f"Here: {ground_here(reached)}."))
         blocks.append(verdicts(reached))
     blocks += _out_of_reach(judged)
-    blocks += _notes(reached)
+    blocks += notes(reached)
     sections = [Section("findings", "Findings", tuple(blocks))]
     advised = tuple(advice(reached))
     if advised:
@@ -64,7 +65,7 @@ def claims_page(
         sections.append(Section("figures", "All variants together", tuple(figures)))
     sections += about
     sections.append(Section("evidence", "Each claim", tuple(map(_details, judged))))
-    return ClaimsPage("Published claims about fine-tuning, judged from these runs", tuple(sections))
+    return ClaimsPage("Claims about fine-tuning, judged from these runs", tuple(sections))
 
 
 def advice(reached: Sequence[Judgement]) -> Iterator[Block]:
@@ -136,9 +137,7 @@ def _elsewhere(ground: Ground | None, main: Ground | None) -> str:
     """What is told of a ground that is not the main one."""
     if ground is None or main is None or ground is main:
         return ""
-    told = [] if ground.batch is None else [f"batches of {ground.batch}"]
-    if ground.tokens is not None and ground.batch == main.batch:
-        told = [_budget(ground)]
+    told = [] if ground.tokens is None else [_budget(ground)]
     if ground.title.partition(" ")[0] != main.title.partition(" ")[0]:
         told.insert(0, ground.title.partition(" ")[0])
     return f" ({', '.join(told)})" if told else ""
@@ -155,7 +154,7 @@ def measured(one: Judgement) -> str:
     return f"{names[0]}: {text} ({len(places)} of {len(parts)})"
 
 
-def _notes(reached: Sequence[Judgement]) -> Iterator[Caveat]:
+def notes(reached: Sequence[Judgement]) -> Iterator[Caveat]:
     """What limits all verdicts of the table."""
     if any(one.elsewhere for one in reached):
         yield Caveat(
@@ -169,17 +168,25 @@ def _notes(reached: Sequence[Judgement]) -> Iterator[Caveat]:
         yield Caveat(packed)
 
 
+EXCLUDED = (
+    "A sentence “A beats B” is contradicted where a gain of the margin "
+    f"({USUAL_MARGIN * 100:.0f} %) is excluded, “A loses to B” where such a loss is, “reaches” "
+    "and “equal” where the difference is shown to exceed it."
+)
+WIDER = "Verdicts use wider intervals than those shown, since all comparisons are read together"
 CAPTION = (
     "Measured: the held-out perplexity of the first against that of the second, or what is named. "
-    "Reproduced: the whole interval lies where the sentence says. Contradicted: it lies where the "
-    "sentence is false by more than the margin. Undecided: neither. P-values of all comparisons "
-    f"are corrected together (Holm), so the chance of any wrong verdict is at most {ALPHA:.0%}; "
-    "where a study may have stopped at several looks, they are multiplied by their number. "
-    "Stored bits are counted and have no p-value. A best rate is where a parabola through the "
-    "lowest loss of a search and its neighbours is lowest; its interval is that of the noise "
-    "between seeds alone. Intervals are 95 %, each by itself; all that was measured for a claim "
-    "stands at the end."
-).replace("5%", "5 %")
+    "Intervals are 95 %, each by itself. A sentence “A beats B” is reproduced where any gain is "
+    "shown, “reaches” and “equal” where the difference is shown to lie within the margin. "
+    f"{EXCLUDED} Other margins are named in the evidence. Undecided: neither is shown. {WIDER}: "
+    f"the chance of any false verdict on this page is at most {ALPHA * 100:.0f} % (Bonferroni over "
+    "all comparisons, and over the looks where a study may have stopped at several). So a row may "
+    "be undecided although its own interval looks decided, and a study's own page (report.md), "
+    "which answers fewer questions, may decide what this page leaves open. Stored bits are counted "
+    "and have no p-value. A best rate is where a parabola through the lowest loss of a search and "
+    "its neighbours is lowest; its interval holds the noise between seeds, and how far away the "
+    "cubic through one rate more is lowest. All that was measured for a claim stands at the end."
+)
 
 
 def summary(judged: Sequence[Judgement]) -> str:
@@ -187,8 +194,8 @@ def summary(judged: Sequence[Judgement]) -> str:
     counts = Counter(one.outcome for one in judged)
     claims = len({one.claim.name for one in judged})
     told = ", ".join(f"{counts[name]} {name}" for name in ORDER if counts[name])
-    total = "verdicts" if len(judged) == claims else f"{len(judged)} verdicts on several grounds"
-    return f"{claims} claims; {total}: {told}."
+    again = "" if len(judged) == claims else ", some judged on runs of more than one budget"
+    return f"{claims} claims{again}: {told}."
 
 
 def size_here(one: Judgement) -> str:

@@ -17,7 +17,7 @@ from harness.report.statistics.noise import Noise
 from harness.spec.claim import RateCheck
 
 LOSS = ScoreKey.named("perplexity")
-FEWEST_RATES = 4
+FOR_CURVES = 4  # learning rates, at least
 FREEDOM = 3  # degrees of freedom, at least, by which the noise of a training is known
 
 
@@ -44,13 +44,13 @@ def compare_rates(check: RateCheck, ground: Ground) -> Leaning:
     if None in found:
         return not_run([check.variant, check.against], check.conditions)
     arms = [arm for arm in found if arm is not None]
-    if any(len(arm.rates) < FEWEST_RATES or arm.best_rate is None for arm in arms):
-        return out_of_reach(f"no search of {FEWEST_RATES} learning rates for both")
+    if any(len(arm.rates) < FOR_CURVES or arm.best_rate is None for arm in arms):
+        return out_of_reach(f"no search of {FOR_CURVES} learning rates for both")
     tried = f"best rates tried {arms[0].best_rate:g} and {arms[1].best_rate:g}"
     own, other = (lowest(arm.rates) for arm in arms)
     if isinstance(own, str) or isinstance(other, str):
         missing = next(one for one in (own, other) if isinstance(one, str))
-        return Leaning("undecided", 1.0, tried, missing, tried)
+        return Leaning("undecided", tried, missing, tried)
     return _judged(check, tried, own, other, ground)
 
 
@@ -59,8 +59,8 @@ def _judged(check: RateCheck, tried: str, own: Lowest, other: Lowest, ground: Gr
     ratio = f"× {math.exp(log):.3g}"
     variance, freedom = training_noise(row for arm in ground.arms.values() for row in arm.rows)
     if freedom < FREEDOM:
-        text = f"{tried}: {ratio} by parabolas, of unknown noise"
-        return Leaning("undecided", 1.0, text, "three seeds or more", ratio)
+        text = f"{tried}: {ratio} by parabolas through three rates, of unknown noise"
+        return Leaning("undecided", text, "three seeds or more", ratio)
     variance *= own.spread + other.spread
     noise = Noise(variance + own.apart**2 + other.apart**2, freedom)
 
@@ -69,11 +69,12 @@ def _judged(check: RateCheck, tried: str, own: Lowest, other: Lowest, ground: Gr
         return log - half, log + half
 
     low, high = (math.exp(end) for end in interval(0.05))
-    outcome, p = lean(interval, within(*map(math.log, check.ratio)))
-    short = f"{ratio} [{low:.3g}, {high:.3g}]"
-    least, most = check.ratio
-    text = f"{tried}: {short} between them, by parabolas; accepted: {least:g} to {most:g}"
-    return Leaning(outcome, p, text, "a finer grid of rates", short)
+    errors = lean(interval, within(*map(math.log, check.ratio)))
+    found = f"{ratio} [{low:.3g}, {high:.3g}]"
+    accepted = f"accepted: {check.ratio[0]:g} to {check.ratio[1]:g}"
+    short = f"{found}, {accepted}"
+    text = f"{tried}: {found} between them, by parabolas through three rates; {accepted}"
+    return Leaning(errors.verdict(), text, "a finer grid of rates", short, errors)
 
 
 def lowest(losses: Mapping[float, float]) -> Lowest | str:

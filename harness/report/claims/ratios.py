@@ -81,7 +81,7 @@ def _exact_ratio(name: str, log: float, where: Regions) -> Leaning:
     """A ratio without noise."""
     inside = where.fits[0] <= log <= where.fits[1]
     text = f"{name}{math.exp(log):.3g}"
-    return Leaning("reproduced" if inside else "contradicted", 0.0, text, short=text)
+    return Leaning("reproduced" if inside else "contradicted", text, short=text)
 
 
 def _ratio(name: str, logs: Floats, where: Regions, looks: int) -> Leaning:
@@ -99,7 +99,7 @@ def _noisy_ratio(name: str, logs: Floats, where: Regions, looks: int) -> Leaning
     mean = float(logs.mean())
     text = f"{name}{math.exp(mean):.3g}"
     if len(logs) < FEWEST_RUNS:
-        return Leaning("undecided", 1.0, f"{text} (one run each)", "three seeds or more", text)
+        return Leaning("undecided", f"{text} (one run each)", "three seeds or more", text)
     noise = Noise(float(logs.var(ddof=1)) / len(logs), len(logs) - 1.0)
 
     def interval(alpha: float) -> tuple[float, float]:
@@ -107,9 +107,9 @@ def _noisy_ratio(name: str, logs: Floats, where: Regions, looks: int) -> Leaning
         return mean - half, mean + half
 
     low, high = interval(0.05)
-    outcome, p = lean(interval, where, looks)
+    errors = lean(interval, where, looks)
     short = f"{text} [{math.exp(low):.3g}, {math.exp(high):.3g}]"
-    return Leaning(outcome, p, f"{short}, {len(logs)} seeds", "more seeds", short)
+    return Leaning(errors.verdict(), f"{short}, {len(logs)} seeds", "more seeds", short, errors)
 
 
 def compare_bits(check: BitsCheck, ground: Ground) -> Leaning:
@@ -123,7 +123,7 @@ def compare_bits(check: BitsCheck, ground: Ground) -> Leaning:
     inside = check.difference[0] <= own - other <= check.difference[1]
     text = f"{own:.3f} bits against {other:.3f}: {own - other:+.3f} a quantized parameter, counted"
     short = f"{own - other:+.3f} bits a parameter"
-    return Leaning("reproduced" if inside else "contradicted", 0.0, text, short=short)
+    return Leaning("reproduced" if inside else "contradicted", text, short=short)
 
 
 def _bits(row: Row) -> float | None:

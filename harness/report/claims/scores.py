@@ -9,13 +9,15 @@ import numpy as np
 
 from harness import numbers
 from harness.report.claims.compared import Sides, not_run, out_of_reach, sides_of
-from harness.report.claims.decide import LEANINGS, Leaning, lean, regions
+from harness.report.claims.decide import Leaning, lean, regions
 from harness.report.claims.ground import Ground
+from harness.report.gains import mean_score
 from harness.report.pairing import Aligned, ScoreKey, read_items
+from harness.report.rows import Row
 from harness.report.sample import Scale, make_sample, make_scale
 from harness.report.statistics.effects import Effect
 from harness.report.statistics.power import needed
-from harness.spec.claim import FormCheck, ScoreCheck
+from harness.spec.claim import USUAL_MARGIN, FormCheck, ScoreCheck
 
 USUAL = "held_out perplexity"  # needs no name where many results stand below each other
 
@@ -32,9 +34,12 @@ def compare_scores(check: ScoreCheck, ground: Ground) -> Leaning:
     sides = sides_of(check, ground)
     if isinstance(sides, Leaning):
         return sides
+    obstacle = _untested(check, sides)
+    if obstacle:
+        return out_of_reach(obstacle)
     found = _scored(check, ground, sides)
-    if sides.wanting and found.outcome in LEANINGS:
-        return replace(found, outcome="undecided", p=1.0, decides=sides.wanting)
+    if sides.wanting and found.errors is not None:
+        return replace(found, outcome="undecided", decides=sides.wanting, errors=None)
     if not sides.tuned or check.rates or found.outcome == "out of reach":
         return found
     before = sides_of(check.model_copy(update={"rates": "default"}), ground)
@@ -42,6 +47,55 @@ def compare_scores(check: ScoreCheck, ground: Ground) -> Leaning:
         return found
     shared = _scored(check, ground, before)
     return replace(found, text=f"{found.text}; {shared.text}")
+
+
+def _untested(check: ScoreCheck, sides: Sides) -> str:
+    """Why these two rows do not test the sentence; empty where they do."""
+    if check.parameters is not None:
+        found = _unlike(sides, *check.parameters)
+        if found:
+            return found
+    return _unharmed(ScoreKey.named(check.score), sides) if check.lost else ""
+
+
+def _unlike(sides: Sides, low: float, high: float) -> str:
+    """That one trains too many more parameters than the other."""
+    own, other = (_trained_parameters(row) for row in (sides.own, sides.other))
+    if not own or not other:
+        return "no count of trained parameters for both"
+    if low <= own / other <= high:
+        return ""
+    counts = f"{numbers.count(own)} against {numbers.count(other)}"
+    return f"trained parameters {counts}, outside of {low:g} to {high:g} times"
+
+
+def _trained_parameters(row: Row) -> int | None:
+    census = next((record.census for record in row.finished if record.census), None)
+    return None if census is None else census.trainable
+
+
+def _unharmed(key: ScoreKey, sides: Sides) -> str:
+    """That training made the score worse on neither side, so that no loss can be compared."""
+    gains = [_gain(key, row) for row in (sides.own, sides.other)]
+    known = [gain for gain in gains if gain is not None]
+    if len(known) < len(gains):
+        return f"{key.title} was not taken before training"
+    if min(known) < 0:
+        return ""
+    better = " and ".join(numbers.percent(gain) for gain in known)
+    return (
+        f"training made {key.title} worse on neither side (better by {better} than the untrained "
+        "base), so what was lost cannot be compared"
+    )
+
+
+def _gain(key: ScoreKey, row: Row) -> float | None:
+    """By what share training made a score better; negative where it made it worse."""
+    before, after = mean_score(row, replace(key, stage="before")), mean_score(row, key)
+    score = next((found for r in row.finished if (found := key.find(r))), None)
+    if not before or after is None or score is None:
+        return None
+    return (after / before - 1) * (-1 if score.direction == "lower" else 1)
 
 
 def _scored(check: ScoreCheck, ground: Ground, sides: Sides) -> Leaning:
@@ -73,13 +127,15 @@ def _judged(
         short = f"{name}{shown(scale.difference(effect.estimate), signed=True)}"
         why = "one training each" if effect.obstacle == "one training" else effect.obstacle
         decides = "three seeds or more" if effect.obstacle == "one training" else "more items"
-        return Leaning("undecided", 1.0, f"{text} ({why}){where}", decides, short)
+        return Leaning("undecided", f"{text} ({why}){where}", decides, short)
     low, high = (scale.difference(end) for end in effect.interval())
     text += f" [{shown(low, signed=True)}, {shown(high, signed=True)}]{where}"
     short = f"{name}{_interval(shown, scale, effect)}"
     text += f", {effect.seeds} seeds" if effect.noise.seeds is not None else ", items alone"
-    outcome, p = lean(worse_by.interval, regions(check.says, scale.bound), looks)
-    return Leaning(outcome, p, text, _settles(worse_by, scale.bound), short)
+    if check.margin != USUAL_MARGIN:
+        text += f", margin {shown(check.margin, signed=False)}"
+    errors = lean(worse_by.interval, regions(check.says, scale.bound), looks)
+    return Leaning(errors.verdict(), text, _settles(worse_by, scale.bound), short, errors)
 
 
 def _interval(shown: Shown, scale: Scale, effect: Effect) -> str:
@@ -90,13 +146,18 @@ def _interval(shown: Shown, scale: Scale, effect: Effect) -> str:
 
 
 def _settles(effect: Effect, bound: float) -> str:
-    """What would show variants without a difference to be equal within the margin."""
+    """What would show variants without a difference to be equal within the margin, at the least.
+
+    An estimate outside of it leans to another verdict, for which no number is known.
+    """
+    if abs(effect.estimate) > bound:
+        return "more seeds or more items"
     found = needed(effect, bound)
     ways = []
     if found.seeds is not None:
-        ways.append(f"about {found.seeds} seeds")
+        ways.append(f"at least {found.seeds} seeds")
     if found.more_items is not None:
-        ways.append(f"about {found.more_items:.1f} times the items")
+        ways.append(f"at least {found.more_items:.1f} times the items")
     return " or ".join(ways) or "more seeds and more items"
 
 

@@ -141,7 +141,9 @@ def said_alone(plans: Sequence[Plan], together: int) -> str:
     """That runs which were to train as one each train alone, and what would let them."""
     from harness.train.together.group import groups
 
-    if together == 1 or any(len(group) > 1 for group in groups(plans, together)):
+    if together == 1 or len(plans) < 2:
+        return ""
+    if any(len(group) > 1 for group in groups(plans, together)):
         return ""
     return (
         f"--together {together}: no two of these runs can train as one, so each trains alone; it "

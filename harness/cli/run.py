@@ -129,7 +129,7 @@ def run(
     for line in said_seeds(plans, seeds):
         say(line)
     _make_ready(missing, executor)
-    if alone := said_alone(plans, together):
+    if alone := said_alone(missing, together):
         say(alone)
     records = _records(_carry_out(plans, runner, store, trackers, together))
     called = plans[0].suite
@@ -146,12 +146,12 @@ def run(
 
 
 def _make_ready(missing: list[Plan], executor: str) -> None:
-    """End the process that waits if there is nothing to run; say so if the machine is busy."""
+    """End the process that waits if no run will use it; say so if the machine is busy."""
     from harness.runs.early_start import early_start
 
-    if not missing:
+    if all(plan.training.devices > 1 for plan in missing):  # torchrun starts those
         early_start().close()
-    elif executor == "local":
+    if missing and executor == "local":
         warn_of_load()
 
 

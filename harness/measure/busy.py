@@ -1,4 +1,4 @@
-"""Busy: whether other programs keep this machine so busy that times measured now do not count."""
+"""Busy: whether other programs keep this machine so busy that its times are not comparable."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ def said_busy() -> str:
     if load <= MUCH * cores:
         return ""
     return (
-        f"this machine is busy: in the last minute {load:.1f} programs wanted its {cores} cores; "
-        "scores will be right, but times, tokens per second and energy measured now do not count"
+        f"this machine is busy: a load of {load:.1f} on {cores} cores in the last minute; scores "
+        "will be right, but times, tokens per second and energy will not be comparable"
     )

@@ -267,7 +267,10 @@ class RunRecord(Versioned):
     fingerprint: str
     status: Status
     started_at: str = Field(description="ISO 8601, UTC")
-    seconds: float = Field(description="wall time of the whole child process")
+    seconds: float = Field(
+        description="wall time of the whole child process: with the loading of its libraries, and "
+        "without its wait where it was started before there was a plan"
+    )
     environment: Environment | None
     phases: tuple[PhaseCost, ...] = ()
     census: Census | None = None
@@ -288,7 +291,7 @@ class RunRecord(Versioned):
     warm: bool = Field(
         default=False,
         description="forked from a process that had loaded the libraries: they are resident from "
-        "the first phase on, also those that the run does not use",
+        "the first phase on, also those that the run does not use, and seconds lack their loading",
     )
 
     together: int = Field(

@@ -83,17 +83,24 @@ def _not_predicted(rows: list[Row]) -> str:
 
 def _warm(evidence: Evidence, rows: list[Row]) -> str:
     """Names the rows whose resident memory reads lower, since they were forked."""
-    runs = [(row.label, one.warm) for row in rows for one in row.finished]
-    named = sorted({label for label, warm in runs if warm})
-    if evidence.memory_kind != "peak_resident_bytes" or len({warm for _, warm in runs}) < 2:
+    forked = _forked(rows)
+    if evidence.memory_kind != "peak_resident_bytes" or not forked:
         return ""
     return (
-        " Forked from a process that had loaded all libraries: "
-        f"{numbers.some_of(named, 5)}. A fork's resident memory lacks the pages of library files "
+        f" {forked} A fork's resident memory lacks the pages of library files "
         "that it has not touched, and all libraries are loaded "
         "from its first phase on, so it reads lower than that of the other runs, which loaded "
         "each library when they needed it."
     )
+
+
+def _forked(rows: list[Row]) -> str:
+    """Names the rows with runs that were forked where others were not; empty where all agree."""
+    runs = [(row.label, one.warm) for row in rows for one in row.finished]
+    if len({warm for _, warm in runs}) < 2:
+        return ""
+    named = sorted({label for label, warm in runs if warm})
+    return f"Forked from a process that had loaded all libraries: {numbers.some_of(named, 5)}."
 
 
 def _surprises(evidence: Evidence) -> Iterator[str]:
@@ -174,6 +181,12 @@ def time_section(evidence: Evidence) -> Section | None:
         text = (
             "An untrained model is scored once and other runs reuse its scores; a phase that was "
             f"reused is left out of the medians. Reused: {', '.join(reused)}."
+        )
+        blocks.insert(0, prose(text))
+    if forked := _forked(rows):
+        text = (
+            f"{forked} Their run time in the ranking lacks the loading of libraries, which the run "
+            "time of the other runs includes."
         )
         blocks.insert(0, prose(text))
     return Section("time", "Time by phase", tuple(blocks))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import signal
@@ -13,20 +12,20 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 
 from filelock import FileLock
 
-from harness.origin import RESULT_ROOMS, settings, sources_digest
 from harness.parallel.ranks import ALONE, Joined, Ranks, noticing_lost, told_index
 from harness.records.events import ProcessStarted, Pulse
 from harness.records.store import RunFolder
+from harness.runs.begun import AFRESH, Begun, told_folders
 from harness.runs.devices import DeviceEnding
 from harness.runs.draft import RunLog
 from harness.runs.ending import Ending, ending_of_error
+from harness.runs.libraries import load_torch
 from harness.runs.options import RunOptions
 from harness.runs.parent import end_with_parent
 from harness.runs.run import Run
@@ -36,23 +35,15 @@ from harness.spec.plan import Plan
 from harness.spec.storage import read_json, write_json
 
 PULSE_SECONDS = 1.0
-# What every run imports before its first phase; see harness.runs.run.
-BEFORE_PHASES = (
-    "harness.measure.environment",
-    "harness.measure.meter",
-    "harness.score.check",
-    "harness.score.validation",
-    "harness.train.path",
-    "harness.weights.fetch",
-)
 
 
-def run_child(path: Path, *, warm: bool = False) -> int:
+def run_child(path: Path, *, warm: bool = False, begun: Begun = AFRESH) -> int:
     """Carry out the plan in ``path`` as ordered there and leave a record, whatever happens.
 
     Where several devices share the plan this is the process of one of them; the first one leaves
     the record, and each that does not end well leaves its ending. ``warm`` says that this process
-    was forked from one that had loaded the libraries.
+    was forked from one that had loaded the libraries, and ``begun`` what it did before it was told
+    the folder.
 
     Returns the exit code: 0 for a finished run, 1 for any other record, 130 when interrupted.
 
@@ -65,13 +56,13 @@ def run_child(path: Path, *, warm: bool = False) -> int:
         update={"warm": warm}
     )  # which may have been asked for and not be had
     see_gpus(options)
-    started, clock = datetime.now(UTC), time.monotonic()
+    started, clock = _beginning(begun)
     rank = told_index(plan.training.devices)
     with FileLock(folder.lock_of(rank)), RunLog(folder.events_of(rank)) as log:
         run = Run(plan, folder, log, options)
         log.emit(ProcessStarted.now(pid=os.getpid()))
         with _pulse(run):
-            ending = _guarded(partial(_carry_out, run))
+            ending = _guarded(partial(_carry_out, run, begun))
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)  # nothing is left to stop but the record
         if ending is not None and plan.training.devices > 1:
@@ -85,13 +76,13 @@ def run_child(path: Path, *, warm: bool = False) -> int:
     return 0 if ending is None else 130 if ending.status == "interrupted" else 1
 
 
-def run_children(paths: Sequence[Path]) -> int:
+def run_children(paths: Sequence[Path], begun: Begun = AFRESH) -> int:
     """Carry out the plans in ``paths``, which train together, and leave a record of each.
 
     What one does by itself, such as being scored, ends only that one. Returns as `run_child`,
     by the worst of them.
     """
-    started, clock = datetime.now(UTC), time.monotonic()
+    started, clock = _beginning(begun)
     see_gpus(read_json(RunFolder(paths[0]).options, RunOptions))
     codes = []
     with ExitStack() as opened:
@@ -107,7 +98,7 @@ def run_children(paths: Sequence[Path]) -> int:
             log.emit(ProcessStarted.now(pid=os.getpid()))
             opened.enter_context(_pulse(runs[-1]))
         group, settled = TogetherRun(runs), clock
-        for run, ending in _endings(group):
+        for run, ending in _endings(group, begun):
             now = time.monotonic()
             parted = group.trained_at or now
             seconds = (parted - clock) / len(runs) + now - max(settled, parted)
@@ -121,12 +112,18 @@ def run_children(paths: Sequence[Path]) -> int:
     return max(codes)
 
 
-def _endings(group: TogetherRun) -> Iterator[tuple[Run, Ending | None]]:
+def _beginning(begun: Begun) -> tuple[datetime, float]:
+    """When the run began, and on the monotonic clock, as if it had not waited for its folder."""
+    return datetime.now(UTC) - timedelta(seconds=begun.seconds), time.monotonic() - begun.seconds
+
+
+def _endings(group: TogetherRun, begun: Begun) -> Iterator[tuple[Run, Ending | None]]:
     """How each of the runs ends, as soon as it has."""
     lead = group.runs[0]
 
     def train() -> None:
         lead.log.note("loading libraries")
+        begun.raise_error()
         set_up_torch(lead.plan, lead.options.threads)
         group.train()
 
@@ -138,8 +135,9 @@ def _endings(group: TogetherRun) -> Iterator[tuple[Run, Ending | None]]:
             whole = ending
 
 
-def _carry_out(run: Run) -> None:
+def _carry_out(run: Run, begun: Begun) -> None:
     run.log.note("loading libraries")
+    begun.raise_error()
     set_up_torch(run.plan, run.options.threads)
     with noticing_lost():
         run.execute(_join(run))
@@ -185,22 +183,6 @@ def see_one_gpu(plan: Plan, rank: int) -> None:
         os.environ[VISIBLE] = chosen
 
 
-def set_library_defaults() -> None:
-    """What libraries read when they are imported or first used; what a user has set stays."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-
-def load_torch() -> None:
-    """Load what every run begins with, and note what decides its results as it is found now."""
-    set_library_defaults()
-    import_module("numpy")
-    import_module("torch")
-    import_module("harness.weights.late").compile_late()
-    settings()
-    sources_digest(*RESULT_ROOMS)
-
-
 def set_up_torch(plan: Plan, threads: int | None = None) -> None:
     """Fix everything that would make two runs of one plan differ.
 
@@ -241,39 +223,6 @@ def _pulse(run: Run) -> Iterator[None]:
         thread.join()
 
 
-def told_folders() -> list[Path]:
-    """Load what every run needs, wait for the order, and go on as if started with it.
-
-    What was printed meanwhile begins the log of the first folder. Ends this process where nobody
-    orders anything.
-    """
-    load_torch()
-    for name in BEFORE_PHASES:
-        import_module(name)
-    line = b""
-    while not line.endswith(b"\n"):  # not through a buffer: what follows is for `end_with_parent`
-        read = os.read(sys.stdin.fileno(), 1)
-        if not read:
-            os._exit(0)
-        line += read
-    told = json.loads(line)
-    os.environ.update(told["environment"])
-    folders = [Path(path) for path in told["folders"]]
-    _print_to(RunFolder(folders[0]).log)
-    return folders
-
-
-def _print_to(path: Path) -> None:
-    """Print to the end of a log, what has been printed so far included."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    early = os.pread(1, os.fstat(1).st_size, 0)
-    with path.open("ab", buffering=0) as log:
-        log.write(early)
-        for place in (1, 2):
-            os.dup2(log.fileno(), place)
-
-
 def main(arguments: list[str], *, warm: bool = False) -> int:
     """``python -m harness.runs.child FOLDER …``: several train together.
 
@@ -287,9 +236,13 @@ def main(arguments: list[str], *, warm: bool = False) -> int:
     # So clusters ask every process of a job to end, and torchrun those of a run whose other
     # device has failed: neither is a death.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    folders = folders or told_folders()
+    begun = AFRESH
+    if not folders:
+        folders, begun = told_folders()
     end_with_parent()
-    return run_child(folders[0], warm=warm) if len(folders) == 1 else run_children(folders)
+    if len(folders) == 1:
+        return run_child(folders[0], warm=warm, begun=begun)
+    return run_children(folders, begun)
 
 
 if __name__ == "__main__":

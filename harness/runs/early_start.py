@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -18,6 +18,8 @@ from typing import IO
 from harness.origin import settings_of
 from harness.records.store import RunFolder
 from harness.runs.process import CHILD_SETTINGS, Child, Start, child_command, in_fresh_process
+
+AT_ONCE_BYTES = 4096  # what a pipe takes without anybody reading, however little it was given
 
 
 class EarlyStart:
@@ -32,6 +34,7 @@ class EarlyStart:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._found: tuple[dict[str, str], str] | None = None
+        self._given: dict[str, str] = {}
 
     @property
     def pid(self) -> int | None:
@@ -43,7 +46,7 @@ class EarlyStart:
         with self._lock, suppress(OSError):
             if self._process is not None:
                 return
-            self._found = _surroundings()
+            self._found, self._given = _surroundings(), _environment()
             with tempfile.TemporaryFile() as log:
                 self._process = subprocess.Popen(
                     child_command(),
@@ -51,26 +54,25 @@ class EarlyStart:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    env={**os.environ, **CHILD_SETTINGS},
+                    env=self._given,
                 )
             atexit.register(self.close)
 
     def take(self, folders: Sequence[RunFolder]) -> Child | None:
         """Have it carry out the plans in ``folders``; None where it is not there or not fit.
 
-        It is not fit where a setting of the libraries that it has loaded was changed since.
+        It is not fit where a setting of the libraries that it has loaded was changed since, or
+        where it could not be told at once: it reads nothing until it has loaded them.
         """
         with self._lock:
             process = self._process
             if process is None or process.stdin is None:
                 return None
-            if process.poll() is None and self._found == _surroundings():
-                told = {
-                    "folders": [str(folder.path.absolute()) for folder in folders],
-                    "environment": {**os.environ, **CHILD_SETTINGS},
-                }
+            told = order(folders, self._given, _environment())
+            fit = self._found == _surroundings() and len(told) <= AT_ONCE_BYTES
+            if process.poll() is None and fit:
                 try:
-                    process.stdin.write(json.dumps(told).encode() + b"\n")
+                    process.stdin.write(told)
                     process.stdin.flush()
                 except OSError:  # it has ended just now
                     pass
@@ -100,6 +102,23 @@ class EarlyStart:
 def _surroundings() -> tuple[dict[str, str], str]:
     """What libraries look at while they are imported, and the folder that paths begin at."""
     return settings_of(os.environ), str(Path.cwd())
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, **CHILD_SETTINGS}
+
+
+def order(
+    folders: Sequence[RunFolder], before: Mapping[str, str], after: Mapping[str, str]
+) -> bytes:
+    """The line that tells a process its folders and how its environment has changed since.
+
+    A variable that was removed is null.
+    """
+    names = sorted({*before, *after})
+    changed = {name: after.get(name) for name in names if before.get(name) != after.get(name)}
+    paths = [str(folder.path.absolute()) for folder in folders]
+    return json.dumps({"folders": paths, "environment": changed}).encode() + b"\n"
 
 
 def early_or_afresh(*folders: RunFolder) -> Start:

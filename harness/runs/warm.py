@@ -61,7 +61,7 @@ def load() -> str | None:
 
 def _set_up() -> None:
     """What a run's own process does before it loads anything, so that it finds the same."""
-    from harness.runs.child import load_torch
+    from harness.runs.libraries import load_torch
 
     load_torch()
 

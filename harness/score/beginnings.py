@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from os.path import commonprefix
 from typing import Any
@@ -11,6 +12,11 @@ ALIKE = 256  # characters, at least, that are worth it
 FEWEST = 4  # texts that begin alike
 LEFT_OVER = 3  # pieces at the end of what is common, whose extent what follows may change
 PLAIN_PIECES = ("ByteLevel", "Digits", "Split")  # cut by what stands there, not by what came before
+BEFORE_SPACE = r"(?!\S)"  # looks one character ahead, which LEFT_OVER allows for
+# Classes of characters and escaped ones, in which nothing looks around.
+CHARACTERS = re.compile(r"\[\^?\]?(?:\\.|[^\]\\])*\]|\\[^ABGKYZbyz]", re.DOTALL)
+# Looks behind or ahead, perhaps far: how digits are grouped from the right is decided by their end.
+LOOKS_AROUND = re.compile(r"\(\?[=!<]|\\[ABGKYZbyz]|[\^$]")
 
 Encode = Callable[[list[str]], list[list[int]]]
 
@@ -31,9 +37,14 @@ def cuts_locally(tokenizer: Any) -> bool:
 
 
 def _is_plain(part: dict[str, Any]) -> bool:
-    behind = "(?<" in json.dumps(part.get("pattern", ""))
     joined = part.get("behavior", "Isolated") != "Isolated" or part.get("add_prefix_space", False)
-    return part["type"] in PLAIN_PIECES and not behind and not joined
+    pattern = part.get("pattern", {}).get("Regex", "")
+    return part["type"] in PLAIN_PIECES and not joined and not _looks_around(pattern)
+
+
+def _looks_around(pattern: str) -> bool:
+    """Whether what the regular expression matches may depend on more than what it matches."""
+    return LOOKS_AROUND.search(CHARACTERS.sub("", pattern.replace(BEFORE_SPACE, ""))) is not None
 
 
 def encode_sharing(
@@ -62,7 +73,7 @@ def _shared(tokenizer: Any, group: list[str], whole: Encode, rest: Encode) -> di
     common = commonprefix([min(group), max(group)])  # noqa: RUF071 - characters, and no paths
     cut = _cut(tokenizer, common)
     ends = [text[cut:] for text in group]
-    if cut < ALIKE or _holds_special(tokenizer, [common, *ends]):
+    if cut < ALIKE or _holds_special(tokenizer, common[:cut], ends):
         return {}
     (start,) = whole([common[:cut]])
     found = dict(zip(group, ([*start, *end] for end in rest(ends)), strict=True))
@@ -80,7 +91,12 @@ def _cut(tokenizer: Any, common: str) -> int:
     return next((at for at in reversed(starts) if at and not common[at - 1].isspace()), 0)
 
 
-def _holds_special(tokenizer: Any, texts: Sequence[str]) -> bool:
-    """Whether a token that is found before a text is cut into pieces is in one of them."""
+def _holds_special(tokenizer: Any, start: str, ends: Sequence[str]) -> bool:
+    """Whether a token that is found before a text is cut into pieces is in ``start`` + an end.
+
+    It may begin in ``start`` and be complete in some of the texts only.
+    """
     names = [str(token) for token in tokenizer.added_tokens_decoder.values()]
-    return any(name in text for name in names for text in texts)
+    last = start[-max(map(len, names), default=1) :]
+    searched = [start, *(last + end for end in ends)]
+    return any(name in text for name in names for text in searched)

@@ -98,3 +98,5 @@ def test_runs_that_cannot_train_as_one_are_said_to_train_alone() -> None:
     assert "suite.training.speed=fast" in said_alone(slow, 2)
     assert said_alone(fast, 2) == ""
     assert said_alone(slow, 1) == ""
+    for few in ([], slow[:1]):
+        assert said_alone(few, 2) == "", "it takes two to train as one"

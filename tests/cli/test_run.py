@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.run import to_be_run
+from harness.cli.run import _make_ready, to_be_run
 from harness.records.events import EventTail, PhaseStarted
 from harness.records.record import Problem
 from harness.records.store import RunStore, StoredRun
+from harness.runs.early_start import early_start
 from harness.runs.options import RunOptions
 from tests.cli.terminal import ROOT, refused, shown
 from tests.planned import planned
@@ -116,6 +117,20 @@ def test_a_variant_file_that_is_not_toml_is_named_with_its_line(tmp_path: Path) 
     assert "not a TOML file" in message
     assert "line 2" in message
     assert "mine.toml" in message
+
+
+def test_no_process_waits_for_runs_that_start_their_own() -> None:
+    """Runs on several devices are started by torchrun, whoever asks for the devices."""
+    alone = planned("lora_bf16")
+    divided = planned("lora_bf16", "training.devices=2")
+    early_start().begin()
+    _make_ready([divided, alone], "local")
+    waits = early_start().pid
+    _make_ready([divided], "local")
+    try:
+        assert (waits is not None, early_start().pid) == (True, None)
+    finally:
+        early_start().close()
 
 
 @pytest.fixture(scope="module")

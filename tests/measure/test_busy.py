@@ -1,4 +1,4 @@
-"""A person is told beforehand that costs measured on an overloaded machine do not count."""
+"""A person is told beforehand that costs measured on an overloaded machine are not comparable."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def test_a_load_well_above_the_cores_is_said(
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
-    assert (f"{load} programs wanted its 4 cores" in said_busy()) == busy
+    assert (f"a load of {load} on 4 cores" in said_busy()) == busy
+    assert ("will not be comparable" in said_busy()) == busy
 
 
 def test_a_system_that_tells_no_load_is_not_called_busy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,14 +6,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from harness.records.store import RunFolder
-from harness.runs.early_start import EarlyStart
+from harness.records.store import RunFolder, RunStore
+from harness.runs.begun import follow
+from harness.runs.early_start import EarlyStart, early_start, order
 from harness.runs.process import Child
+from harness.runs.supervise import supervise
+from tests.runs.small_run import Heard, Small
 from tests.runs.test_warm import alive, wait_for
 
 
@@ -82,3 +86,79 @@ def test_it_leaves_when_the_command_is_killed(tmp_path: Path) -> None:
     pid = int(killed.stdout)
     wait_for(lambda: not alive(pid))
     assert list(tmp_path.iterdir()) == []
+
+
+BROKEN = """
+import pathlib, time
+time.sleep(1)
+pathlib.Path(__file__).with_name("tried").touch()
+raise ImportError("libcudart.so.12: cannot open shared object file")
+"""
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_a_library_that_fails_is_told_and_counted_as_in_a_fresh_process(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begins: bool
+) -> None:
+    """Also where it fails before the run's folder is known."""
+    library = tmp_path / "torch" / "__init__.py"
+    library.parent.mkdir()
+    library.write_text(BROKEN)
+    before = os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{before}")
+    pid = None
+    if begins:
+        early_start().begin()
+        pid = early_start().pid
+        wait_for(library.with_name("tried").exists)
+    heard = Heard()
+    record = supervise(small.plan(), RunStore(tmp_path / "runs"), heard)
+    assert not begins or heard.pid == pid
+    assert record.problem is not None
+    assert record.problem.kind == "crash"
+    assert record.problem.message.startswith("ImportError: libcudart.so.12: cannot open")
+    assert "Traceback" in record.problem.log_tail
+    assert record.seconds >= 1, "loading the libraries is a part of the run"
+
+
+def test_it_is_told_at_once_however_large_the_environment_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe takes a little at once, and the process may be busy with its libraries."""
+    monkeypatch.setenv("LARGE", "x" * 100_000)
+    early = EarlyStart()
+    early.begin()
+    os.kill(child_of(early), signal.SIGSTOP)
+    children: list[Child | None] = []
+    telling = threading.Thread(
+        target=lambda: children.append(early.take([RunFolder(tmp_path)])), daemon=True
+    )
+    telling.start()
+    telling.join(20)
+    if not children:
+        os.kill(child_of(early), signal.SIGKILL)
+        telling.join()
+        pytest.fail("it waits until the process reads")
+    (child,) = children
+    assert child is not None
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def test_a_fresh_process_is_told_what_does_not_fit_into_a_pipe(
+    early: EarlyStart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = child_of(early)
+    monkeypatch.setenv("LARGE", "x" * 5_000)
+    assert early.take([RunFolder(tmp_path)]) is None
+    assert not alive(pid)
+
+
+def test_it_takes_over_what_was_changed_in_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {"KEPT": "1", "CHANGED": "1", "REMOVED": "1"}
+    after = {"KEPT": "1", "CHANGED": "\udcff", "ADDED": "2"}
+    monkeypatch.setattr(os, "environ", dict(before))
+    assert follow(order([RunFolder(tmp_path)], before, after)) == [tmp_path]
+    assert os.environ == after

@@ -19,14 +19,12 @@ LLAMA3 = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False)
+UNCUT_BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
 CUTS = {
     "gpt2": BYTES,
     "digits": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), BYTES]),
     "llama3": pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(LLAMA3), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
+        [pre_tokenizers.Split(Regex(LLAMA3), "isolated"), UNCUT_BYTES]
     ),
 }
 
@@ -89,6 +87,46 @@ def test_texts_with_special_tokens_are_tokenised_whole() -> None:
     whole, rest = Counted(tokenizer), Counted(tokenizer)
     assert encode_sharing(tokenizer, texts, whole, rest) == Counted(tokenizer)(texts)
     assert rest.characters == 0
+
+
+def test_a_special_token_that_only_one_text_completes_is_seen() -> None:
+    """It begins in what is common and is complete in a text that is not tried whole."""
+    tokenizer = trained(CUTS["gpt2"], begins=False)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|reserved_special_token_7|>"]})
+    ends = ("1|> a", "3 b", "7|> c", "8 longest of them all", "9 d")
+    texts = [f"{STEM}<|reserved_special_token_{end}" for end in ends]
+    whole, rest = Counted(tokenizer), Counted(tokenizer)
+    assert encode_sharing(tokenizer, texts, whole, rest) == Counted(tokenizer)(texts)
+    assert rest.characters == 0
+
+
+@pytest.mark.parametrize(
+    ("pattern", "local"),
+    [
+        (LLAMA3, True),
+        (r"[^\w\s]|[!\"#$%\[\\\]^_]+[A-Za-z]+|\$|\^|\p{N}{1,3}|\s+(?!\S)", True),
+        (r"\d{1,3}(?=(?:\d{3})*\b)", False),
+        (r"\d{1,3}(?!\d)", False),
+        (r"(?<=a)b", False),
+        (r"\bb", False),
+        (r"^b", False),
+        (r"\d+$|\d", False),
+    ],
+)
+def test_patterns_that_look_around_do_not_cut_locally(pattern: str, local: bool) -> None:
+    split = pre_tokenizers.Split(Regex(pattern), "isolated")
+    tokenizer = trained(pre_tokenizers.Sequence([split, UNCUT_BYTES]), begins=False)
+    assert cuts_locally(tokenizer) == local
+
+
+def test_digits_that_are_grouped_from_the_right_are_those_of_each_text() -> None:
+    """How they are grouped is decided by the end of the number, however far that is."""
+    split = pre_tokenizers.Split(Regex(r"\d{1,3}(?=(?:\d{3})*\b)"), "isolated")
+    tokenizer = trained(pre_tokenizers.Sequence([split, UNCUT_BYTES]), begins=False)
+    stem = STEM + "12345678901234"
+    texts = [stem + end for end in ("111 a", "222 b", "33 c", "44 d", "999999 z")]
+    whole, rest = Counted(tokenizer), Counted(tokenizer)
+    assert encode_sharing(tokenizer, texts, whole, rest) == Counted(tokenizer)(texts)
 
 
 def test_tokenizers_that_look_at_whole_texts_do_so() -> None:

@@ -23,6 +23,7 @@ def test_they_are_the_gradients_that_are_added_layer_by_layer(
         monkeypatch.setattr(drafts, "DRAFT_BYTES", most)
         model = tiny_model(family, **lora).eval()
         decoder = Decoder(model, torch.float32)
+        assert (decoder._drafts is not None) == (most > 0), "both ways are compared"
         decoder.refresh()
         for seed in (1, 2):  # the second micro-batch must not add the first again
             batch = make_stream_batch(tiny_rows(count=2 + seed))

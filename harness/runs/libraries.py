@@ -1,0 +1,41 @@
+"""Libraries: what every run loads before its first phase, and the settings it loads them with."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+
+from harness.origin import RESULT_ROOMS, settings, sources_digest
+
+# What every run imports before its first phase; see harness.runs.run.
+BEFORE_PHASES = (
+    "harness.measure.environment",
+    "harness.measure.meter",
+    "harness.score.check",
+    "harness.score.validation",
+    "harness.train.path",
+    "harness.weights.fetch",
+)
+
+
+def set_library_defaults() -> None:
+    """What libraries read when they are imported or first used; what a user has set stays."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def load_torch() -> None:
+    """Load what every run begins with, and note what decides its results as it is found now."""
+    set_library_defaults()
+    import_module("numpy")
+    import_module("torch")
+    import_module("harness.weights.late").compile_late()
+    settings()
+    sources_digest(*RESULT_ROOMS)
+
+
+def load_before_phases() -> None:
+    """Load all that a run needs up to its first phase."""
+    load_torch()
+    for name in BEFORE_PHASES:
+        import_module(name)

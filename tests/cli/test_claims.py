@@ -32,7 +32,7 @@ def test_with_runs_it_judges_each(folder: Path) -> None:
     assert verdicts["nf4_beats_fp4"] == "reproduced"
     assert verdicts["qlora_reaches_lora"] == "contradicted"
     assert verdicts["dora"] == "out of reach"
-    assert "claims; verdicts:" in shown("claims", str(folder))
+    assert " claims: " in shown("claims", str(folder))
 
 
 def test_the_findings_are_published_with_their_records(folder: Path, tmp_path: Path) -> None:

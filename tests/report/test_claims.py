@@ -628,7 +628,7 @@ def test_findings_can_rest_on_other_reports_beside(tmp_path: Path) -> None:
     publish_findings(claims, rest, tmp_path / "other")
     alone = publish_findings(claims, half, tmp_path / "own").read_text()
     path = publish_findings(claims, half, tmp_path / "own", [tmp_path / "other", tmp_path / "own"])
-    assert "2 claims; verdicts: 2 out of reach." in alone
+    assert "2 claims: 2 out of reach." in alone
     assert "2 out of reach" not in path.read_text()
     again = write_findings(tmp_path / "own", tmp_path / "scratch" / "own", claims)
     assert again.read_text() == path.read_text()

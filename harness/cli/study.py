@@ -159,7 +159,7 @@ def study(
     here = planned_gpu(gpu) if gpu else _device(runner, device, looks=looks)
     opened = open_study(request, here, reports, spending)
     trackers = make_trackers(track, reports)
-    found = StudyStatus(opened, "" if plan else store, mix_versions=mix_versions)
+    found = StudyStatus(opened, "" if plan else store, mix_versions=mix_versions, say=say)
     elsewhere = looks and not plan and found.look_where_it_ran(device.value)
     opened = found.opened
     if elsewhere:

@@ -92,7 +92,7 @@ class OpenStudy:
 
     def other_devices(self) -> list[str]:
         """Names of the other devices on which it was run in this folder."""
-        found = {one.device for one in self.kept_arms if one.is_of(self.study)}
+        found = {one.device for one in self.kept_arms.read() if one.is_of(self.study)}
         return sorted({one.name for one in found - {self.device}})
 
     def resolved(self) -> ResolvedArms:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from harness.errors import HarnessError, UserError
 from harness.runs.bucket import Bucket
@@ -22,8 +22,17 @@ ARMS = ".arms"
 class StudyStatus:
     """How a study stands, in its folder and in the store that it shares with other machines."""
 
-    def __init__(self, opened: OpenStudy, url: str = "", *, mix_versions: bool = False) -> None:
+    def __init__(
+        self,
+        opened: OpenStudy,
+        url: str = "",
+        *,
+        mix_versions: bool = False,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
         """Look at ``opened``, and exchange its runs and decisions with the store at ``url``.
+
+        ``say`` hears what a person should know of it.
 
         Raises:
             UserError: fsspec does not know the URL.
@@ -31,6 +40,7 @@ class StudyStatus:
         self.opened = opened
         self.bucket = Bucket(url, opened.findings.store) if url else None
         self._mix_versions = mix_versions
+        self._say, self._skips = say, False
         self._kept: set[tuple[str, ...]] = set()  # variants added when its arms were last kept
 
     def agenda(self) -> Agenda:
@@ -110,7 +120,7 @@ class StudyStatus:
         opened, decided = self.opened, self.opened.steering().added
         known: set[Device] = {opened.device}
         found: list[OpenStudy] = []
-        for kept in opened.kept_arms:
+        for kept in opened.kept_arms.read(self._skipped):
             if kept.is_of(opened.study) and kept.decided == decided:
                 found.append(opened.run_on(kept.device, kept))
                 known.add(kept.device)
@@ -122,9 +132,16 @@ class StudyStatus:
 
     def _share_arms(self, bucket: Bucket) -> None:
         """Lay down what this study was resolved to here, and take over what it was elsewhere."""
-        own = [one.model_dump_json() for one in self.opened.kept_arms]
-        where = f"{ARMS}/{self.opened.study.name}"
-        self.opened.kept_arms.take_over(bucket.share(where, own), f"--store, {where}")
+        kept, where = self.opened.kept_arms, f"{ARMS}/{self.opened.study.name}"
+        own = [one.model_dump_json() for one in kept.read(self._skipped)]
+        kept.take_over(bucket.share(where, own), f"--store, {where}", self._skipped)
+
+    def _skipped(self, error: HarnessError) -> None:
+        """Say once that some of the kept arms are no use here: no run depends on them."""
+        if not self._skips:
+            what = "what this study compares on some device cannot be read here and is left out"
+            self._say(f"{what}: {error.what} ({error.where})")
+        self._skips = True
 
     def next_round(self) -> Agenda:
         """As :meth:`before_running`; the arms are kept, so that other machines find the runs.

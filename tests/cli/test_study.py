@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -168,6 +169,34 @@ def test_runs_of_a_gpu_that_kept_no_arms_are_found_by_their_records(
     made_up.device = CPU
     assert "made on Example GPU" in shown(*there, "--status")
     assert "next: nothing" in shown(*there, "--status")
+
+
+def test_arms_that_cannot_be_read_stop_nothing(made_up: World, tmp_path: Path) -> None:
+    """A newer harness has laid its own into the store; others of it are cut or damaged."""
+    there = (*SHORT, "--store", f"file://{tmp_path / 'bucket'}")
+    shown(*there, "--reports", str(tmp_path / "one"))
+    (kept,) = (tmp_path / "one" / "studies" / "short" / "arms").iterdir()
+    (shared,) = (tmp_path / "bucket" / ".arms" / "short").iterdir()
+    written = json.loads(shared.read_text())
+    newer = written | {"schema_version": 2, "words": "new"}
+    quiet = {**written, "arms": [one | {"schema_version": 2} for one in written["arms"]]}
+    for name, text in (
+        ("newer", json.dumps(newer)),
+        ("quiet", json.dumps(quiet)),
+        ("cut", shared.read_text()[:99]),
+    ):
+        (shared.parent / f"{name}.json").write_text(text)
+        (kept.parent / f"{name}.json").write_text(text)
+    (shared.parent / "bytes.json").write_bytes(b"\xff")
+    for reports in ("one", "two"):
+        told = shown(*there, "--reports", str(tmp_path / reports), "--mix-versions")
+        assert told.count("is left out") == 1, reports
+    taken = (tmp_path / "two" / "studies" / "short" / "arms").iterdir()
+    assert [path.name for path in taken] == [kept.name]
+    made_up.device = GPU
+    told = shown(*there, "--reports", str(tmp_path / "one"), "--status")
+    assert "made on Plain CPU" in told
+    assert told.count("is left out") == 1
 
 
 def test_another_device_makes_runs_of_its_own(made_up: World, tmp_path: Path) -> None:

@@ -163,7 +163,9 @@ def study(
     elsewhere = looks and not plan and found.look_where_it_ran(device.value)
     opened = found.opened
     if elsewhere:
-        say(f"These runs were made on {opened.device.name}; this one is {here.name}. {NO_MORE}")
+        if opened.device != here:
+            say(f"These runs were made on {opened.device.name}; this one is {here.name}.")
+        say(NO_MORE)
     if decides:
         found.steer(drop, add, more_seeds)
         say("noted; a command that is running this study follows it from its next run on")

@@ -19,7 +19,6 @@ from harness.spec.storage import parse_json, read_json, write_json
 from harness.spec.study import Spending, Study
 from harness.studies.arms import Arm, StudyArms
 
-
 Skipped = Callable[[HarnessError], None]
 
 

@@ -158,6 +158,39 @@ def test_runs_of_a_gpu_come_from_a_store_without_one(made_on_gpu: Path) -> None:
     assert published(made_on_gpu / "again") == published(made_on_gpu / "page")
 
 
+def test_a_variant_added_elsewhere_is_no_reason_not_to_look(made_on_gpu: Path) -> None:
+    """A third machine, which has the data, adds it; no machine with a GPU has begun it yet."""
+    data, store = made_on_gpu / "trees.jsonl", f"file://{made_on_gpu / 'bucket'}"
+    typed = (*SHORT, "--data", str(data), "--store", store, "--reports")
+    data.write_bytes(SAMPLE.read_bytes())
+    shown(*typed, str(made_on_gpu / "third"), "--add", "qlora_fp4")
+    data.unlink()
+    laptop = (*typed, str(made_on_gpu / "laptop"))
+    told = shown(*laptop, "--status")
+    for words in ("made on Example GPU", "qlora_fp4 has been added since", "next: nothing"):
+        assert words in told, words
+    assert "noted" in shown(*laptop, "--drop", "qlora_nf4", "--more-seeds", "1")
+    assert "no such corpus" in refused(*laptop, "--add", "lora_int8")
+    data.write_bytes(SAMPLE.read_bytes())
+    told = shown(*laptop, "--add", "lora_int8", "--status")
+    assert "added since" not in told
+    for words in ("made on Example GPU", "noted", "lora_int8", "qlora_fp4"):
+        assert words in told, words
+
+
+def test_a_second_machine_of_a_kind_needs_no_data_to_look(
+    made_up: World, made_on_gpu: Path
+) -> None:
+    made_up.device = GPU
+    there = ("study", "short", "--reports", str(made_on_gpu / "there"))
+    told = shown(*there, "--status")
+    assert "next: nothing" in told
+    assert "cannot be resolved here: no such corpus" in told
+    shown(*there, "--publish", str(made_on_gpu / "again"))
+    assert published(made_on_gpu / "again") == published(made_on_gpu / "page")
+    assert "no such corpus" in refused(*there)
+
+
 def test_runs_of_a_gpu_that_kept_no_arms_are_found_by_their_records(
     made_up: World, tmp_path: Path
 ) -> None:

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import UserError
 from harness.records.events import EventLog, PhaseStarted
 from harness.records.record import RunRecord
 from harness.records.store import RunStore
+from harness.runs import executor
 from harness.runs.options import RunOptions
+from harness.spec.device import Device, detect_device
 from harness.spec.plan_digests import SAMPLE
 from harness.spec.storage import read_json, write_json
 from harness.studies.open import StudyRequest, open_study
@@ -34,8 +37,6 @@ FOLDER = "quantization+seeds.most=3+tune.trials=3"
 @pytest.fixture
 def made_up(monkeypatch: pytest.MonkeyPatch) -> World:
     """Runs take no time: an executor of the tests' own stands in for processes."""
-    from harness.runs import executor
-
     world = World(worse={"qlora_fp4": 0.05, "qlora_nf4": 0.03})
     monkeypatch.setattr(executor, "LocalExecutor", lambda store, *_: StubExecutor(store, world))
     return world
@@ -148,6 +149,54 @@ def test_runs_of_a_gpu_are_looked_at_without_one(made_on_gpu: Path) -> None:
     assert "no such corpus" in refused(*there, "--status", "--device", "cpu")
     nowhere = ("--reports", str(made_on_gpu / "new"), "--device", "cuda")
     assert "no run of this study" in refused(*SHORT, *nowhere, "--status")
+
+
+def test_who_only_looks_is_told_which_options_made_it_so(made_on_gpu: Path) -> None:
+    there = ("study", "short", "--reports", str(made_on_gpu / "there"))
+    told = shown(*there, "--drop", "qlora_nf4", "--more-seeds", "1")
+    assert "To make runs here, leave out --drop and --more-seeds." in told
+    told = shown(*there, "--publish", str(made_on_gpu / "again"))
+    assert "To make runs here, leave out --publish." in told
+
+
+@pytest.mark.parametrize(
+    ("change", "there", "here"),
+    [
+        ({"threads": 8}, "Plain CPU with 2 cores", "Plain CPU with 8 cores"),
+        ({"memory_bytes": 48 << 30}, "Plain CPU with 24.0 GiB", "Plain CPU with 48.0 GiB"),
+    ],
+)
+def test_devices_of_one_name_are_told_apart(
+    made_up: World, tmp_path: Path, change: dict[str, int], there: str, here: str
+) -> None:
+    short = (*SHORT, "--reports", str(tmp_path))
+    shown(*short)
+    made_up.device = CPU.model_copy(update=change)
+    assert f"were made on {there}; this one is {here}." in shown(*short, "--status")
+    assert f"Runs of this study on {there} are not compared" in shown(*short)
+
+
+def test_without_its_device_a_study_is_only_looked_at(
+    made_up: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The address of a cluster is wrong, say: no run is made on this machine instead."""
+
+    def lost(*_: object) -> Device:
+        raise UserError("no such cluster", where="--address")
+
+    there = (*SHORT, "--reports", str(tmp_path))
+    publish = (*there, "--publish", str(tmp_path / "page"))
+    monkeypatch.setattr(StubExecutor, "device", lost)
+    for more in (("--publish", str(tmp_path / "page")), ("--status",), ("--drop", "qlora_nf4")):
+        assert "no such cluster" in refused(*there, *more)
+    assert not list(tmp_path.rglob("*.json*")), "no run, no page, no decision"
+    monkeypatch.undo()
+    monkeypatch.setattr(executor, "LocalExecutor", lambda store, *_: StubExecutor(store, made_up))
+    made_up.device = detect_device("cpu")
+    shown(*there, "--budget", "runs=2")
+    monkeypatch.setattr(StubExecutor, "device", lost)
+    assert "published:" in shown(*publish)
+    assert len(list((tmp_path / "runs").rglob("record.json"))) == 2
 
 
 def test_runs_of_a_gpu_come_from_a_store_without_one(made_on_gpu: Path) -> None:

@@ -56,9 +56,6 @@ if TYPE_CHECKING:
     from harness.trackers.tracker import Tracker
 
 
-NO_MORE = "To make runs here, leave out --publish and --status."
-
-
 def study(
     name: Annotated[
         str,
@@ -134,16 +131,15 @@ def study(
 ) -> None:
     """Answer a question about variants: tune each, add seeds until it is decided, report."""
     from harness.runs.options import RunOptions
-    from harness.spec.gpus import planned_gpu
     from harness.studies.open import StudyRequest, open_study
     from harness.studies.status import StudyStatus
     from harness.trackers.choose import make_trackers
 
     decides = bool(drop or add or more_seeds)
-    looks = decides or status or publish is not None
+    given = {"--drop": drop, "--add": add, "--more-seeds": more_seeds, "--status": status}
+    looks = [option for option, value in {**given, "--publish": publish}.items() if value]
     _refuse_with_look(plan=plan, status=status, decides=decides, publish=publish)
-    if gpu and not plan:
-        raise UserError("--gpu without --plan", hint="a study runs on the devices of this machine")
+    _refuse_planned(gpu, peak_share, plan=plan)
     part = _parse_shard(shard)
     spending = _parse_budget(budget)
     placing = Placing(executor, jobs, gpus, address, partition)
@@ -156,18 +152,16 @@ def study(
         study=name, settings=tuple(settings), suite=suite, tasks=tasks, called=called
     )
     request = study_as_asked(typed, reports)
-    here = planned_gpu(gpu) if gpu else _device(runner, device, looks=looks)
+    here, lost = _device(runner, device, gpu, looks=bool(looks) and not plan)
     opened = open_study(request, here, reports, spending)
     trackers = make_trackers(track, reports)
-    found = StudyStatus(opened, "" if plan else store, mix_versions=mix_versions)
-    elsewhere = looks and not plan and found.look_where_it_ran(device.value)
+    found = StudyStatus(opened, "" if plan else store, mix_versions=mix_versions, say=say)
+    only_looks = bool(looks) and not plan and _only_looks(found, device, here, looks, lost)
     opened = found.opened
-    if elsewhere:
-        say(f"These runs were made on {opened.device.name}; this one is {here.name}. {NO_MORE}")
     if decides:
         found.steer(drop, add, more_seeds)
         say("noted; a command that is running this study follows it from its next run on")
-    elif not (plan or status or elsewhere):
+    elif not (plan or status or only_looks):
         _run(found, runner, part, trackers, local=executor == "local")
     agenda = found.agenda()
     if plan:
@@ -178,8 +172,8 @@ def study(
     page = _show(opened, agenda)
     keep_report(trackers, opened.study.name, page)
     if publish is not None:
-        if elsewhere and agenda.jobs:
-            say(f"{len(agenda.jobs)} runs are missing, which only such a device can add")
+        if only_looks and agenda.jobs:
+            say(f"{len(agenda.jobs)} runs are missing, which this machine cannot add")
         say(f"published: {opened.publish(agenda, publish)}")
 
 
@@ -197,14 +191,52 @@ def _refuse_with_look(*, plan: bool, status: bool, decides: bool, publish: Path 
         )
 
 
-def _device(runner: Executor, kind: DeviceKind, *, looks: bool) -> Device:
-    """The device for new runs; who only ``looks`` at runs needs none of the kind."""
+def _refuse_planned(gpu: str, peak_share: float, *, plan: bool) -> None:
+    """Options for a GPU that is not here go with a plan alone."""
+    if gpu and not plan:
+        raise UserError("--gpu without --plan", hint="a study runs on the devices of this machine")
+    if peak_share and not gpu:
+        raise UserError(
+            "--peak-share without --plan and --gpu",
+            expected="--plan --gpu rtx4090 --peak-share 0.4",
+            hint="where a study runs, its own runs tell how long the others take",
+        )
+
+
+def _device(
+    runner: Executor, kind: DeviceKind, gpu: str, *, looks: bool
+) -> tuple[Device, UserError | None]:
+    """The device for new runs; who only ``looks`` needs none, and gets why there is none."""
+    from harness.spec.gpus import planned_gpu
+
     try:
-        return runner.device(kind.value)
-    except UserError:
+        return (planned_gpu(gpu) if gpu else runner.device(kind.value)), None
+    except UserError as error:
         if not looks:
             raise
-        return detect_device("cpu")
+        return detect_device("cpu"), error
+
+
+def _only_looks(
+    found: StudyStatus, kind: DeviceKind, here: Device, looks: list[str], lost: UserError | None
+) -> bool:
+    """Whether no run can be made here, which is said with the options that only look.
+
+    Raises:
+        HarnessError: there are no runs to look at either, and why none can be made.
+    """
+    elsewhere = found.look_where_it_ran(kind.value)
+    if not elsewhere and lost is None:
+        return False
+    there = found.opened.device
+    if lost is not None and not elsewhere and not found.agenda().settled:
+        raise lost
+    if there != here:
+        made, this = there.told_from(here), here.told_from(there)
+        say(f"These runs were made on {made}; this one is {this}.")
+    more = f"To make runs here, leave out {' and '.join(looks)}."
+    say(more if lost is None else f"No runs can be made here: {lost.what}.")
+    return True
 
 
 def _store(reports: Path) -> RunStore:

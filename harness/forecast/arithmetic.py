@@ -16,6 +16,8 @@ def training_seconds_by_peak(share: float) -> Callable[[Plan], float | None]:
         share: of the GPU's dense bfloat16 peak that training reaches (0.4, say), as reports name
             it for runs of the same kind on another GPU.
 
+    Devices that share a run's rows divide its time, each at that share of its own peak.
+
     Rows are taken to be full and all tokens to carry loss, which is the most work that a token can
     be. None where the peak is not known or the budget is one of steps.
     """
@@ -27,6 +29,6 @@ def training_seconds_by_peak(share: float) -> Callable[[Plan], float | None]:
         if peak is None or plan.budget.tokens is None:
             return None
         work = training_flops_per_token(plan, plan.training.sequence_length, 1.0)
-        return plan.budget.tokens * work / (share * peak)
+        return plan.budget.tokens * work / (share * peak * plan.training.devices)
 
     return tell

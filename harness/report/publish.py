@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import re
@@ -63,10 +64,10 @@ def publish(
 ) -> Path:
     """Copy what a report needs of ``runs`` to ``folder/records``; earlier copies are replaced.
 
-    Item and cluster names become hashes unless they are numbers, other columns of the items are
-    dropped, generations are kept only where their prompt belongs to the bundled corpus, logs are
-    dropped, and absolute paths are cut to their last part. Scores taken before training keep their
-    value only, and so do those of runs for which ``has_items`` is false.
+    Item and cluster names become hashes unless they are places in a list, from 0. Other columns of
+    the items are dropped, generations are kept only where their prompt belongs to the bundled
+    corpus, logs are dropped, and absolute paths are cut to their last part. Scores taken before
+    training keep their value only, and so do those of runs for which ``has_items`` is false.
 
     Returns:
         The folder of the copies, which :class:`harness.records.store.RunStore` reads.
@@ -89,28 +90,72 @@ def add_records(
 ) -> Path:
     """Copy runs to ``folder/records`` as :func:`publish` does, beside what is there.
 
+    Items are named as those of the same score that are there already, since they are paired by
+    their names: older harnesses made hashes of places too.
+
     Returns:
         The folder of the copies.
     """
     root = folder / RECORDS
     store = RunStore(root)
+    naming = _Naming(root)
     for run in runs:
         target = store.folder(run.record.plan)
-        keep = has_items(run)
+        named = naming if has_items(run) else None
         scores = tuple(
-            _publish_score(score, run, target.path, keep=keep) for score in run.record.scores
+            _publish_score(score, run, target.path, named) for score in run.record.scores
         )
         store.write(_clean(run.record, scores))
     return root
 
 
-def _publish_score(score: Score, run: StoredRun, target: Path, *, keep: bool) -> Score:
+class _Naming:
+    """How the items of each score are named below ``root``: by their numbers, or by hashes."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._held: dict[str, dict[str, bool]] = {}
+
+    def clean(self, file: str, column: str, names: list[Any]) -> list[str]:
+        """The names as those in the files called ``file`` below the root, if there are any."""
+        if file not in self._held:
+            self._held[file] = self._look(file)
+        texts = [str(name) for name in names]
+        if self._held[file].get(column, _are_places(texts)):
+            return [text if NUMBER.fullmatch(text) else _hash(text) for text in texts]
+        return [_hash(text) for text in texts]
+
+    def _look(self, file: str) -> dict[str, bool]:
+        """Of both columns, whether they hold numbers; nothing where there is no such file."""
+        found = min(self._root.glob(f"*/*/*/items/{glob.escape(file)}"), default=None)
+        table = None if found is None else read_table(found)
+        if table is None:
+            return {}
+        return {
+            column: all(NUMBER.fullmatch(str(name)) for name in table[column])
+            for column in ("item", "cluster")
+        }
+
+
+def _are_places(names: list[str]) -> bool:
+    """Whether the names are 0, 1, 2 and so on, in any order, which say nothing of the data."""
+    there = set(names)
+    return there == set(map(str, range(len(there))))
+
+
+def _hash(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def _publish_score(score: Score, run: StoredRun, target: Path, naming: _Naming | None) -> Score:
+    """The score with its items, unless ``naming`` is none, written below ``target``."""
     table = None
-    if keep and score.items is not None and score.stage == "after":
+    if naming is not None and score.items is not None and score.stage == "after":
         table = read_table(run.folder.path / score.items)
     items = digest = None
-    if table is not None and score.items is not None:
-        items, content = f"items/{Path(score.items).name}", _items_bytes(table)
+    if table is not None and naming is not None and score.items is not None:
+        file = Path(score.items).name
+        items, content = f"items/{file}", _items_bytes(table, file, naming)
         digest = hashlib.sha256(content).hexdigest()
         write_bytes(target / items, content)
     details = {key: cut_paths(value) for key, value in score.details.items()}
@@ -118,14 +163,14 @@ def _publish_score(score: Score, run: StoredRun, target: Path, *, keep: bool) ->
     return score.model_copy(update=changes)
 
 
-def _items_bytes(table: dict[str, list[Any]]) -> bytes:
+def _items_bytes(table: dict[str, list[Any]], file: str, naming: _Naming) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     clean = pa.table(
         {
-            "item": [_nameless(name) for name in table["item"]],
-            "cluster": [_nameless(name) for name in table["cluster"]],
+            "item": naming.clean(file, "item", table["item"]),
+            "cluster": naming.clean(file, "cluster", table["cluster"]),
             "numerator": pa.array(table["numerator"], pa.float64()),
             "denominator": pa.array(table["denominator"], pa.float64()),
         }
@@ -143,12 +188,6 @@ def _items_bytes(table: dict[str, list[Any]]) -> bytes:
         store_schema=False,
     )
     return buffer.getvalue()
-
-
-def _nameless(name: object) -> str:
-    """A number as it is; a hash of any other name, which may come from the data."""
-    text = str(name)
-    return text if NUMBER.fullmatch(text) else hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _clean(record: RunRecord, scores: tuple[Score, ...]) -> RunRecord:

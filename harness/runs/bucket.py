@@ -86,7 +86,7 @@ class Bucket(Listener):
                     self._files.mv(f"{place}/{name}.part", f"{place}/{name}")
             for path in (f"{place}/{name}" for name in there):
                 if path not in self._texts:
-                    self._texts[path] = self._files.cat_file(path).decode()
+                    self._texts[path] = self._files.cat_file(path).decode(errors="replace")
         return [text for path, text in self._texts.items() if path.startswith(f"{place}/")]
 
     def result(self, result: RunResult) -> None:

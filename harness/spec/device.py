@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from harness import numbers
 from harness.errors import UserError
 from harness.spec.schema import Frozen
 
@@ -26,6 +27,17 @@ class Device(Frozen):
     bfloat16: bool = Field(description="fast in hardware: AVX512-BF16, AMX, SVE-BF16, Ampere on")
     float8: bool = Field(default=False, description="products of eight-bit floats: Ada on")
     threads: int | None = Field(default=None, description="torch threads; CPU only")
+
+    def told_from(self, other: Device) -> str:
+        """The name, with the first thing in which it differs from ``other`` of the same name."""
+        if self.name != other.name:
+            return self.name
+        if self.threads is not None and self.threads != other.threads:
+            return f"{self.name} with {self.threads} cores"
+        if self.memory_bytes != other.memory_bytes:
+            return f"{self.name} with {numbers.size(self.memory_bytes)}"
+        fast = "fast" if self.bfloat16 else "slow"
+        return f"{self.name} with {fast} bfloat16"
 
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]

@@ -75,22 +75,38 @@ def read_json(path: Path, kind: type[F]) -> F:
     """
     try:
         text, unchanged = unsealed(path.read_text(encoding="utf-8"))
-        if not unchanged:
-            raise _changed(text, kind, path)
-        found = kind.model_validate_json(text)
     except OSError as error:
         raise StorageError(f"cannot read: {error.strerror}", where=path) from None
-    except ValidationError as error:
-        migrated = _migrated(_document(text, kind, path), kind, path)
-        if migrated is None:
-            raise not_valid(kind, error, path) from None
-        return parse(kind, migrated, where=path)
     except ValueError as error:
-        raise InvalidFile(f"not a whole JSON document: {error}", where=path) from None
+        raise _not_whole(error, path) from None
+    if not unchanged:
+        raise _changed(text, kind, path)
+    return parse_json(text, kind, where=path)
+
+
+def parse_json(text: str, kind: type[F], *, where: object) -> F:
+    """The document in ``text``, which was found at ``where``; one of an older harness too.
+
+    Raises:
+        InvalidFile: not JSON, of a newer schema version, or of another type.
+    """
+    try:
+        found = kind.model_validate_json(text)
+    except ValidationError as error:
+        migrated = _migrated(_document(text, kind, where), kind, where)
+        if migrated is None:
+            raise not_valid(kind, error, where) from None
+        return parse(kind, migrated, where=where)
+    except ValueError as error:
+        raise _not_whole(error, where) from None
     if _is_current(found):
         return found
-    migrated = _migrated(_document(text, kind, path), kind, path)
-    return found if migrated is None else parse(kind, migrated, where=path)
+    migrated = _migrated(_document(text, kind, where), kind, where)
+    return found if migrated is None else parse(kind, migrated, where=where)
+
+
+def _not_whole(error: Exception, where: object) -> InvalidFile:
+    return InvalidFile(f"not a whole JSON document: {error}", where=where)
 
 
 def _changed(text: str, kind: type[BaseModel], path: Path) -> InvalidFile:
@@ -108,7 +124,8 @@ def _is_current(document: BaseModel) -> bool:
     if isinstance(document, Versioned) and document.schema_version != document.SCHEMA_VERSION:
         return False
     inner = (getattr(document, name) for name in _holding_versions(type(document)))
-    return all(_is_current(value) for value in inner if isinstance(value, Versioned))
+    each = (one for value in inner for one in (value if isinstance(value, tuple) else (value,)))
+    return all(_is_current(value) for value in each if isinstance(value, Versioned))
 
 
 @cache
@@ -125,18 +142,18 @@ def _may_be_versioned(annotation: Any) -> bool:
     return annotation is Any or any(map(_may_be_versioned, get_args(annotation)))
 
 
-def _document(text: str, kind: type[BaseModel], path: Path) -> Any:
+def _document(text: str, kind: type[BaseModel], where: object) -> Any:
     """The plain data of a document that has been read as text."""
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InvalidFile(f"not a whole JSON document: {error}", where=path) from None
+        raise _not_whole(error, where) from None
     if issubclass(kind, Versioned) and not isinstance(data, dict):
-        raise _of_version(kind, None, path)
+        raise _of_version(kind, None, where)
     return data
 
 
-def _migrated(data: Any, kind: type[BaseModel], path: Path) -> dict[str, Any] | None:
+def _migrated(data: Any, kind: type[BaseModel], where: object) -> dict[str, Any] | None:
     """The data of an older ``kind``, brought to today's version; None where it is of today.
 
     Documents inside the document are brought there first, by their own migrations.
@@ -150,29 +167,37 @@ def _migrated(data: Any, kind: type[BaseModel], path: Path) -> dict[str, Any] | 
     for name, field in kind.model_fields.items():
         inner = model_in(field.annotation)
         if inner is not None and issubclass(inner, Versioned):
-            found = _migrated(data.get(name), inner, path)
+            found = _migrated_inner(data.get(name), inner, where)
             data, changed = ({**data, name: found}, True) if found else (data, changed)
     if not issubclass(kind, Versioned):
         return data if changed else None
     version = data.get("schema_version")
     while version != kind.SCHEMA_VERSION:
-        data = _step(kind, version, data, path)
+        data = _step(kind, version, data, where)
         changed, version = True, data["schema_version"]
     return data if changed else None
 
 
-def _step(kind: type[Versioned], version: object, data: dict[str, Any], path: Path) -> Any:
+def _migrated_inner(data: Any, kind: type[Versioned], where: object) -> Any:
+    """As :func:`_migrated`, also of a list of documents."""
+    if not isinstance(data, list):
+        return _migrated(data, kind, where)
+    found = [_migrated(one, kind, where) for one in data]
+    return [new or one for new, one in zip(found, data, strict=True)] if any(found) else None
+
+
+def _step(kind: type[Versioned], version: object, data: dict[str, Any], where: object) -> Any:
     """The document one version later."""
     if isinstance(version, int) and version in kind.MIGRATIONS:
         return {**kind.MIGRATIONS[version](data), "schema_version": version + 1}
-    raise _of_version(kind, version, path)
+    raise _of_version(kind, version, where)
 
 
-def _of_version(kind: type[Versioned], version: object, path: Path) -> InvalidFile:
+def _of_version(kind: type[Versioned], version: object, where: object) -> InvalidFile:
     newer = isinstance(version, int) and version > kind.SCHEMA_VERSION
     return InvalidFile(
         f"{kind.__name__} of schema version {version}",
-        where=path,
+        where=where,
         expected=f"schema version {kind.SCHEMA_VERSION}",
         hint="install a newer harness to read it" if newer else "run the variant again",
     )

@@ -101,8 +101,7 @@ def compare_what(
     Raises:
         UserError: a variant, pattern, suite or setting that does not fit.
     """
-    settings = _with_validation(study, [*_suite_settings(study), *typed.settings])
-    shared = Typed(tuple(settings), typed.tasks)
+    shared = _for_all(study, typed)
     arms: dict[str, Arm] = {}
     for contender in _contenders(study.variants):
         for arm in _arms(study, contender, shared, device):
@@ -112,13 +111,32 @@ def compare_what(
         (arm,) = _arms_of(study.suite, study.reference, shared, device)
         arms = {arm.label: arm, **arms}
         reference = arm.label
-    by_decision: dict[str, int] = {}
-    for number, name in enumerate(added):
+    whole = StudyArms(study, tuple(arms.values()), reference)
+    return with_added(whole, device, typed, added) if added else whole
+
+
+def with_added(
+    comparison: StudyArms, device: Device, typed: Typed, added: Sequence[str], known: int = 0
+) -> StudyArms:
+    """``comparison`` with the variants ``added``, of which it holds the first ``known`` already.
+
+    Raises:
+        UserError: see :func:`compare_what`.
+    """
+    shared = _for_all(comparison.study, typed)
+    arms, by_decision = dict(comparison.by_label), dict(comparison.added)
+    for number, name in enumerate(added[known:], known):
         for contender in _contenders([name]):
-            for arm in _arms(study, contender, shared, device):
+            for arm in _arms(comparison.study, contender, shared, device):
                 if arms.setdefault(arm.label, arm) is arm:
                     by_decision[arm.label] = number
-    return StudyArms(study, tuple(arms.values()), reference, by_decision)
+    return replace(comparison, arms=tuple(arms.values()), added=by_decision)
+
+
+def _for_all(study: Study, typed: Typed) -> Typed:
+    """What is asked of every run of the study."""
+    settings = _with_validation(study, [*_suite_settings(study), *typed.settings])
+    return Typed(tuple(settings), typed.tasks)
 
 
 def _suite_settings(study: Study) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness.errors import UnknownName, UserError
+from harness.errors import HarnessError, UnknownName, UserError
 from harness.records.store import RunStore
 from harness.report.write import write_report
 from harness.spec.derived_names import derived_name
@@ -17,7 +17,7 @@ from harness.spec.schema import Frozen, parse
 from harness.spec.storage import read_json, write_json
 from harness.spec.study import Spending, Study
 from harness.studies.agenda import Agenda, next_plans
-from harness.studies.arms import StudyArms, Typed, compare_what
+from harness.studies.arms import StudyArms, Typed, compare_what, with_added
 from harness.studies.findings import Findings
 from harness.studies.page import make_page
 from harness.studies.published import publish_study
@@ -42,7 +42,10 @@ class StudyRequest(Frozen):
 
 @dataclass(frozen=True)
 class OpenStudy:
-    """A study, where it is carried out. Nothing of it is kept in memory that is not on disk."""
+    """A study, where it is carried out. Nothing of it is kept in memory that is not on disk.
+
+    ``lacking`` are variants that were added and are not among its arms (:meth:`run_on`).
+    """
 
     study: Study
     request: StudyRequest
@@ -50,6 +53,7 @@ class OpenStudy:
     device: Device
     reports: Path
     findings: Findings
+    lacking: tuple[str, ...] = ()
     _resolved: dict[tuple[str, ...], StudyArms] = field(default_factory=dict)
 
     @property
@@ -92,18 +96,30 @@ class OpenStudy:
 
     def other_devices(self) -> list[str]:
         """Names of the other devices on which it was run in this folder."""
-        found = {one.device for one in self.kept_arms if one.is_of(self.study)}
-        return sorted({one.name for one in found - {self.device}})
+        found = {one.device for one in self.kept_arms.read() if one.is_of(self.study)}
+        return sorted({one.told_from(self.device) for one in found - {self.device}})
 
     def resolved(self) -> ResolvedArms:
         """Its arms as they are resolved here, in the form that is kept for other machines."""
         return ResolvedArms.of(self.comparison(), self.device, self.steering().added)
 
     def run_on(self, device: Device, kept: ResolvedArms | None = None) -> OpenStudy:
-        """The same study where it ran on ``device``, of which ``kept`` says what it compares."""
-        known = {} if kept is None else {kept.decided: kept.comparison(self.study)}
+        """The same study where it ran on ``device``, of which ``kept`` says what it compares.
+
+        Variants that were added since are ``lacking`` where they cannot be resolved here.
+        """
         findings = Findings(self.findings.store, self.log)  # which know runs by their arms' names
-        return replace(self, device=device, findings=findings, _resolved=known)
+        there = replace(self, device=device, findings=findings, _resolved={})
+        if kept is None:
+            return there
+        added, arms = self.steering().added, kept.comparison(self.study)
+        there._resolved[kept.decided] = arms  # noqa: SLF001 - its own
+        try:
+            there.comparison()
+        except HarnessError:
+            there._resolved[added] = arms  # noqa: SLF001
+            return replace(there, lacking=added[len(kept.decided) :])
+        return there
 
     def steering(self) -> Steering:
         """All decisions so far, those of other terminals too."""
@@ -113,8 +129,16 @@ class OpenStudy:
         """The arms, those that were added included."""
         added = self.steering().added
         if added not in self._resolved:
-            self._resolved[added] = compare_what(self.study, self.device, self.typed, added)
+            self._resolved[added] = self._compare(added)
         return self._resolved[added]
+
+    def _compare(self, added: tuple[str, ...]) -> StudyArms:
+        """The arms with these additions, resolved here but for those that are known."""
+        known = [one for one in self._resolved if added[: len(one)] == one]
+        if not known:
+            return compare_what(self.study, self.device, self.typed, added)
+        most = max(known, key=len)
+        return with_added(self._resolved[most], self.device, self.typed, added, len(most))
 
     def agenda(self) -> Agenda:
         """Where it stands and what comes next."""
@@ -139,7 +163,7 @@ class OpenStudy:
                     hint="for another reference: --set study.reference=NAME, which is a new study",
                 )
         if add:
-            compare_what(self.study, self.device, self.typed, (*self.steering().added, *add))
+            self._compare((*self.steering().added, *add))
         for label in drop:
             decide(self.log, "drop", label)
         for variant in add:

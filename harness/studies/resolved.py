@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, InvalidFile, StorageError
 from harness.records.record import RunRecord
 from harness.records.store import RunStore
 from harness.spec.device import Device
 from harness.spec.plan import Plan
-from harness.spec.schema import Frozen, Migration, Versioned, not_valid
-from harness.spec.storage import read_json, write_json
+from harness.spec.schema import Frozen, Migration, Versioned
+from harness.spec.storage import parse_json, read_json, write_json
 from harness.spec.study import Spending, Study
 from harness.studies.arms import Arm, StudyArms
+
+Skipped = Callable[[HarnessError], None]
+
+
+def _silently(error: HarnessError) -> None:
+    """Says nothing of ``error``."""
 
 
 class ResolvedArms(Versioned):
@@ -76,26 +82,29 @@ class KeptArms:
         if not path.is_file():
             write_json(path, found)
 
-    def take_over(self, texts: Iterable[str], where: str) -> None:
+    def take_over(self, texts: Iterable[str], where: str, skipped: Skipped = _silently) -> None:
         """Add what other machines have laid down as JSON at ``where``.
 
-        Raises:
-            InvalidFile: one of them is no such document.
+        A newer harness may have laid down what this one cannot read: ``skipped`` hears why, and
+        the rest is added.
         """
         for text in texts:
             try:
-                self.keep(ResolvedArms.model_validate_json(text))
-            except ValidationError as error:
-                raise not_valid(ResolvedArms, error, where) from None
+                found = parse_json(text, ResolvedArms, where=where)
+            except InvalidFile as error:
+                skipped(error)
+            else:
+                self.keep(found)
 
-    def __iter__(self) -> Iterator[ResolvedArms]:
-        """All of them, in the order of their names.
-
-        Raises:
-            InvalidFile: one of the files is damaged.
-        """
+    def read(self, skipped: Skipped = _silently) -> Iterator[ResolvedArms]:
+        """All of them, in the order of their names; ``skipped`` hears what cannot be read."""
         for path in sorted(self._folder.glob("*.json")):
-            yield read_json(path, ResolvedArms)
+            try:
+                found = read_json(path, ResolvedArms)
+            except (InvalidFile, StorageError) as error:
+                skipped(error)
+            else:
+                yield found
 
 
 class _PlanDevice(Frozen):

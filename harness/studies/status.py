@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from harness.errors import HarnessError, UserError
 from harness.runs.bucket import Bucket
@@ -11,7 +11,7 @@ from harness.spec.device import Device, DeviceChoice
 from harness.studies.agenda import Agenda
 from harness.studies.findings import is_settled
 from harness.studies.open import OpenStudy
-from harness.studies.resolved import devices_of
+from harness.studies.resolved import ResolvedArms, devices_of
 from harness.studies.steering import take_over
 from harness.studies.versions import refuse_others
 
@@ -22,8 +22,17 @@ ARMS = ".arms"
 class StudyStatus:
     """How a study stands, in its folder and in the store that it shares with other machines."""
 
-    def __init__(self, opened: OpenStudy, url: str = "", *, mix_versions: bool = False) -> None:
+    def __init__(
+        self,
+        opened: OpenStudy,
+        url: str = "",
+        *,
+        mix_versions: bool = False,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
         """Look at ``opened``, and exchange its runs and decisions with the store at ``url``.
+
+        ``say`` hears what a person should know of it.
 
         Raises:
             UserError: fsspec does not know the URL.
@@ -31,6 +40,7 @@ class StudyStatus:
         self.opened = opened
         self.bucket = Bucket(url, opened.findings.store) if url else None
         self._mix_versions = mix_versions
+        self._say, self._skips = say, False
         self._kept: set[tuple[str, ...]] = set()  # variants added when its arms were last kept
 
     def agenda(self) -> Agenda:
@@ -69,7 +79,9 @@ class StudyStatus:
         """Look at the runs of another device from here on, where there are none of this one.
 
         It is one of that ``kind``; of several, the one with the most runs, since runs of
-        different devices are not compared. Returns whether there is one.
+        different devices are not compared. Where this machine lacks what the study needs, its
+        device counts as another: what was resolved for it elsewhere is looked at. Returns whether
+        anything but this machine's own resolution is looked at.
 
         Raises:
             HarnessError: there is none, and the study, or the kind, does not fit this machine.
@@ -83,18 +95,39 @@ class StudyStatus:
                 return False
         except HarnessError as error:
             trouble = error
+        found = list(self._elsewhere(kind))
+        where = None
+        if trouble is not None:  # the runs of its own device come first
+            where, _ = self._with_most_runs(one for one in found if self._is_here(one))
+        if where is not None:
+            self._say(f"The study cannot be resolved here: {trouble}")
+        else:
+            where, more = self._with_most_runs(one for one in found if not self._is_here(one))
+            trouble = trouble or more
+        if where is None and trouble is not None:
+            raise trouble
+        self.opened = where or self.opened
+        if self.opened.lacking:
+            names = ", ".join(self.opened.lacking)
+            self._say(f"{names} has been added since, and cannot be resolved here: left out.")
+        return where is not None
+
+    def _is_here(self, one: OpenStudy) -> bool:
+        return one.device == self.opened.device
+
+    def _with_most_runs(
+        self, found: Iterable[OpenStudy]
+    ) -> tuple[OpenStudy | None, HarnessError | None]:
+        """The one with the most runs, and what went wrong with the first that did not open."""
+        trouble: HarnessError | None = None
         counted: list[tuple[int, OpenStudy]] = []
-        for one in self._elsewhere(kind):
+        for one in found:
             try:
                 counted.append((len(self._look(one).settled), one))
             except HarnessError as error:  # it cannot be resolved for that device here
                 trouble = trouble or error
-        most, where = max(counted, key=lambda found: found[0], default=(0, self.opened))
-        if not most and trouble is not None:
-            raise trouble
-        if most:
-            self.opened = where
-        return most > 0
+        most, where = max(counted, key=lambda one: one[0], default=(0, None))
+        return (where if most else None), trouble
 
     def _has_runs_here(self, kind: DeviceChoice) -> bool:
         if kind in ("auto", self.opened.device.kind):
@@ -106,25 +139,38 @@ class StudyStatus:
         )
 
     def _elsewhere(self, kind: DeviceChoice) -> Iterator[OpenStudy]:
-        """The study on every other device of the kind that it, or any run of the store, was on."""
-        opened, decided = self.opened, self.opened.steering().added
-        known: set[Device] = {opened.device}
-        found: list[OpenStudy] = []
-        for kept in opened.kept_arms:
-            if kept.is_of(opened.study) and kept.decided == decided:
-                found.append(opened.run_on(kept.device, kept))
-                known.add(kept.device)
+        """The study on every device of the kind that it, or any run of the store, was on.
+
+        On this device too, where it was kept: with as many of the added variants as any has.
+        """
+        opened, added = self.opened, self.opened.steering().added
+        best: dict[Device, list[ResolvedArms]] = {}
+        for kept in opened.kept_arms.read(self._skipped):
+            if not kept.is_of(opened.study) or added[: len(kept.decided)] != kept.decided:
+                continue
+            held = best.setdefault(kept.device, [])
+            if held and len(held[0].decided) < len(kept.decided):
+                held.clear()
+            if not held or len(held[0].decided) == len(kept.decided):
+                held.append(kept)
+        found = [opened.run_on(kept.device, kept) for held in best.values() for kept in held]
+        known = {opened.device, *best}
         others = sorted(devices_of(opened.findings.store) - known, key=str)
         found += [opened.run_on(device) for device in others]
-        for one in found:
-            if one.device != opened.device and kind in ("auto", one.device.kind):
-                yield one
+        yield from (one for one in found if kind in ("auto", one.device.kind))
 
     def _share_arms(self, bucket: Bucket) -> None:
         """Lay down what this study was resolved to here, and take over what it was elsewhere."""
-        own = [one.model_dump_json() for one in self.opened.kept_arms]
-        where = f"{ARMS}/{self.opened.study.name}"
-        self.opened.kept_arms.take_over(bucket.share(where, own), f"--store, {where}")
+        kept, where = self.opened.kept_arms, f"{ARMS}/{self.opened.study.name}"
+        own = [one.model_dump_json() for one in kept.read(self._skipped)]
+        kept.take_over(bucket.share(where, own), f"--store, {where}", self._skipped)
+
+    def _skipped(self, error: HarnessError) -> None:
+        """Say once that some of the kept arms are no use here: no run depends on them."""
+        if not self._skips:
+            what = "what this study compares on some device cannot be read here and is left out"
+            self._say(f"{what}: {error.what} ({error.where})")
+        self._skips = True
 
     def next_round(self) -> Agenda:
         """As :meth:`before_running`; the arms are kept, so that other machines find the runs.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -9,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import UserError
 from harness.records.events import EventLog, PhaseStarted
 from harness.records.record import RunRecord
 from harness.records.store import RunStore
+from harness.runs import executor
 from harness.runs.options import RunOptions
+from harness.spec.device import Device, detect_device
 from harness.spec.plan_digests import SAMPLE
 from harness.spec.storage import read_json, write_json
 from harness.studies.open import StudyRequest, open_study
@@ -33,8 +37,6 @@ FOLDER = "quantization+seeds.most=3+tune.trials=3"
 @pytest.fixture
 def made_up(monkeypatch: pytest.MonkeyPatch) -> World:
     """Runs take no time: an executor of the tests' own stands in for processes."""
-    from harness.runs import executor
-
     world = World(worse={"qlora_fp4": 0.05, "qlora_nf4": 0.03})
     monkeypatch.setattr(executor, "LocalExecutor", lambda store, *_: StubExecutor(store, world))
     return world
@@ -149,12 +151,93 @@ def test_runs_of_a_gpu_are_looked_at_without_one(made_on_gpu: Path) -> None:
     assert "no run of this study" in refused(*SHORT, *nowhere, "--status")
 
 
+def test_who_only_looks_is_told_which_options_made_it_so(made_on_gpu: Path) -> None:
+    there = ("study", "short", "--reports", str(made_on_gpu / "there"))
+    told = shown(*there, "--drop", "qlora_nf4", "--more-seeds", "1")
+    assert "To make runs here, leave out --drop and --more-seeds." in told
+    told = shown(*there, "--publish", str(made_on_gpu / "again"))
+    assert "To make runs here, leave out --publish." in told
+
+
+@pytest.mark.parametrize(
+    ("change", "there", "here"),
+    [
+        ({"threads": 8}, "Plain CPU with 2 cores", "Plain CPU with 8 cores"),
+        ({"memory_bytes": 48 << 30}, "Plain CPU with 24.0 GiB", "Plain CPU with 48.0 GiB"),
+    ],
+)
+def test_devices_of_one_name_are_told_apart(
+    made_up: World, tmp_path: Path, change: dict[str, int], there: str, here: str
+) -> None:
+    short = (*SHORT, "--reports", str(tmp_path))
+    shown(*short)
+    made_up.device = CPU.model_copy(update=change)
+    assert f"were made on {there}; this one is {here}." in shown(*short, "--status")
+    assert f"Runs of this study on {there} are not compared" in shown(*short)
+
+
+def test_without_its_device_a_study_is_only_looked_at(
+    made_up: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The address of a cluster is wrong, say: no run is made on this machine instead."""
+
+    def lost(*_: object) -> Device:
+        raise UserError("no such cluster", where="--address")
+
+    there = (*SHORT, "--reports", str(tmp_path))
+    publish = (*there, "--publish", str(tmp_path / "page"))
+    monkeypatch.setattr(StubExecutor, "device", lost)
+    for more in (("--publish", str(tmp_path / "page")), ("--status",), ("--drop", "qlora_nf4")):
+        assert "no such cluster" in refused(*there, *more)
+    assert not list(tmp_path.rglob("*.json*")), "no run, no page, no decision"
+    monkeypatch.undo()
+    monkeypatch.setattr(executor, "LocalExecutor", lambda store, *_: StubExecutor(store, made_up))
+    made_up.device = detect_device("cpu")
+    shown(*there, "--budget", "runs=2")
+    monkeypatch.setattr(StubExecutor, "device", lost)
+    assert "published:" in shown(*publish)
+    assert len(list((tmp_path / "runs").rglob("record.json"))) == 2
+
+
 def test_runs_of_a_gpu_come_from_a_store_without_one(made_on_gpu: Path) -> None:
     there = ("--reports", str(made_on_gpu / "here"), "--store", f"file://{made_on_gpu / 'bucket'}")
     data = ("--data", str(made_on_gpu / "trees.jsonl"))
     assert "next: nothing" in shown(*SHORT, *data, *there, "--status")
     shown(*SHORT, *data, *there, "--publish", str(made_on_gpu / "again"))
     assert published(made_on_gpu / "again") == published(made_on_gpu / "page")
+
+
+def test_a_variant_added_elsewhere_is_no_reason_not_to_look(made_on_gpu: Path) -> None:
+    """A third machine, which has the data, adds it; no machine with a GPU has begun it yet."""
+    data, store = made_on_gpu / "trees.jsonl", f"file://{made_on_gpu / 'bucket'}"
+    typed = (*SHORT, "--data", str(data), "--store", store, "--reports")
+    data.write_bytes(SAMPLE.read_bytes())
+    shown(*typed, str(made_on_gpu / "third"), "--add", "qlora_fp4")
+    data.unlink()
+    laptop = (*typed, str(made_on_gpu / "laptop"))
+    told = shown(*laptop, "--status")
+    for words in ("made on Example GPU", "qlora_fp4 has been added since", "next: nothing"):
+        assert words in told, words
+    assert "noted" in shown(*laptop, "--drop", "qlora_nf4", "--more-seeds", "1")
+    assert "no such corpus" in refused(*laptop, "--add", "lora_int8")
+    data.write_bytes(SAMPLE.read_bytes())
+    told = shown(*laptop, "--add", "lora_int8", "--status")
+    assert "added since" not in told
+    for words in ("made on Example GPU", "noted", "lora_int8", "qlora_fp4"):
+        assert words in told, words
+
+
+def test_a_second_machine_of_a_kind_needs_no_data_to_look(
+    made_up: World, made_on_gpu: Path
+) -> None:
+    made_up.device = GPU
+    there = ("study", "short", "--reports", str(made_on_gpu / "there"))
+    told = shown(*there, "--status")
+    assert "next: nothing" in told
+    assert "cannot be resolved here: no such corpus" in told
+    shown(*there, "--publish", str(made_on_gpu / "again"))
+    assert published(made_on_gpu / "again") == published(made_on_gpu / "page")
+    assert "no such corpus" in refused(*there)
 
 
 def test_runs_of_a_gpu_that_kept_no_arms_are_found_by_their_records(
@@ -168,6 +251,34 @@ def test_runs_of_a_gpu_that_kept_no_arms_are_found_by_their_records(
     made_up.device = CPU
     assert "made on Example GPU" in shown(*there, "--status")
     assert "next: nothing" in shown(*there, "--status")
+
+
+def test_arms_that_cannot_be_read_stop_nothing(made_up: World, tmp_path: Path) -> None:
+    """A newer harness has laid its own into the store; others of it are cut or damaged."""
+    there = (*SHORT, "--store", f"file://{tmp_path / 'bucket'}")
+    shown(*there, "--reports", str(tmp_path / "one"))
+    (kept,) = (tmp_path / "one" / "studies" / "short" / "arms").iterdir()
+    (shared,) = (tmp_path / "bucket" / ".arms" / "short").iterdir()
+    written = json.loads(shared.read_text())
+    newer = written | {"schema_version": 2, "words": "new"}
+    quiet = {**written, "arms": [one | {"schema_version": 2} for one in written["arms"]]}
+    for name, text in (
+        ("newer", json.dumps(newer)),
+        ("quiet", json.dumps(quiet)),
+        ("cut", shared.read_text()[:99]),
+    ):
+        (shared.parent / f"{name}.json").write_text(text)
+        (kept.parent / f"{name}.json").write_text(text)
+    (shared.parent / "bytes.json").write_bytes(b"\xff")
+    for reports in ("one", "two"):
+        told = shown(*there, "--reports", str(tmp_path / reports), "--mix-versions")
+        assert told.count("is left out") == 1, reports
+    taken = (tmp_path / "two" / "studies" / "short" / "arms").iterdir()
+    assert [path.name for path in taken] == [kept.name]
+    made_up.device = GPU
+    told = shown(*there, "--reports", str(tmp_path / "one"), "--status")
+    assert "made on Plain CPU" in told
+    assert told.count("is left out") == 1
 
 
 def test_another_device_makes_runs_of_its_own(made_up: World, tmp_path: Path) -> None:

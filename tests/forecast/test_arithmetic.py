@@ -37,8 +37,23 @@ def test_time_is_unknown_without_a_peak_or_a_budget_in_tokens() -> None:
     assert tell(planned("base", device=planned_gpu("h100"))) == 0.0
 
 
+def test_devices_that_share_the_rows_share_the_time() -> None:
+    gpu = planned_gpu("h100")
+    shared = ("training.devices=2", 'training.parallel="data"')
+    one = planned("lora_bf16", *TOKENS, device=gpu)
+    two = planned("lora_bf16", *TOKENS, *shared, device=gpu)
+    tell = training_seconds_by_peak(0.4)
+    assert tell(two) == pytest.approx((tell(one) or 0) / 2)
+
+
 def test_a_study_runs_on_the_gpus_of_this_machine() -> None:
     assert "--gpu without --plan" in refused("study", "phi2_recipe", "--gpu", "rtx4090")
+
+
+@pytest.mark.parametrize("more", [(), ("--plan",), ("--status",)])
+def test_a_share_of_the_peak_is_for_a_plan_on_another_gpu(more: tuple[str, ...]) -> None:
+    told = refused("study", "phi2_recipe", "--peak-share", "0.4", *more)
+    assert "--peak-share without --plan and --gpu" in told
 
 
 @pytest.mark.slow

@@ -41,6 +41,7 @@ class Log(Versioned):
     schema_version: int = 1
     first: Reading
     last: Reading | None = None
+    others: tuple[Reading, ...] = ()
 
 
 def written(tmp_path: Path, data: object) -> Path:
@@ -63,8 +64,11 @@ def test_every_older_version_is_read_as_today_s(tmp_path: Path, data: dict[str, 
 
 @pytest.mark.parametrize("data", OLD)
 def test_a_document_inside_another_is_migrated_too(tmp_path: Path, data: dict[str, Any]) -> None:
+    now = Reading(kelvin=20)
     path = written(tmp_path, {"schema_version": 1, "first": data, "last": data})
-    assert read_json(path, Log) == Log(first=Reading(kelvin=20), last=Reading(kelvin=20))
+    assert read_json(path, Log) == Log(first=now, last=now)
+    whole = {"schema_version": 1, "first": now.model_dump(), "others": [now.model_dump(), data]}
+    assert read_json(written(tmp_path, whole), Log) == Log(first=now, others=(now, now))
 
 
 @pytest.mark.parametrize(
@@ -76,6 +80,14 @@ def test_another_version_is_refused_with_what_to_do(
     for data, kind in (
         ({"schema_version": version, "kelvin": 20}, Reading),
         ({"schema_version": 1, "first": {"schema_version": version, "kelvin": 20}}, Log),
+        (
+            {
+                "schema_version": 1,
+                "first": Reading(kelvin=20).model_dump(),
+                "others": [{"schema_version": version, "kelvin": 20}],
+            },
+            Log,
+        ),
     ):
         with pytest.raises(InvalidFile, match=hint) as caught:
             read_json(written(tmp_path, data), kind)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.records.corpus_result import FunnelRow
+from harness.records.record import RunRecord
 from harness.records.store import StoredRun
 from harness.records.validation import ValidationPoint, ValidationResult
 from harness.report.claims.about import Spent, about_section
@@ -554,6 +555,30 @@ def test_published_findings_are_what_their_records_give(tmp_path: Path) -> None:
     assert write_findings(tmp_path / "out", tmp_path / "again").read_text() == text
     assert "Claims about fine-tuning, judged from these runs" in text
     assert "NF4 loses less quality than FP4" in text
+
+
+def test_a_published_failure_gives_way_to_a_later_success(tmp_path: Path) -> None:
+    """And to a later failure; never the other way round."""
+    folder = tmp_path / "out"
+
+    def held(status: str, hour: str) -> RunRecord:
+        (run,) = runs_of(tmp_path / hour, [Made("lora_bf16", status=status)])
+        at = run.record.model_copy(update={"started_at": f"2026-01-01T{hour}:00:00Z"})
+        before, _ = read_runs(folder)
+        publish_findings([], [replace(run, record=at), *before], folder)
+        (found,) = read_runs(folder)[0]
+        return found.record
+
+    for status, hour, kept in (
+        ("oom", "02", ("oom", "02")),
+        ("failed", "01", ("oom", "02")),
+        ("failed", "03", ("failed", "03")),
+        ("ok", "04", ("ok", "04")),
+        ("failed", "05", ("ok", "04")),
+        ("ok", "06", ("ok", "04")),
+    ):
+        found = held(status, hour)
+        assert (found.status, found.started_at[11:13]) == kept, (status, hour)
 
 
 def test_the_page_says_what_it_rests_on_and_what_it_cost(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -15,7 +16,7 @@ from harness.records.record import RunRecord
 from harness.records.store import RunStore, StoredRun, is_whole
 from harness.report.build import ReportRequest
 from harness.report.export import export
-from harness.report.publish import publish, publish_report, rebuild_report
+from harness.report.publish import add_records, publish, publish_report, rebuild_report
 from harness.spec.digests import file_sha256
 from harness.spec.model import FolderSource
 from harness.spec.plan import RunRequest
@@ -95,6 +96,62 @@ def test_published_records_hold_no_text(tmp_path: Path) -> None:
             assert record.problem is None or record.problem.log_tail == ""
             assert "/home/me" not in path.read_text()
     assert len([path for path in files if path.suffix == ".json"]) == 2
+
+
+def with_names(root: Path, made: Made, names: list[str]) -> StoredRun:
+    """A run whose items of the choice task have other names."""
+    folder = write_run(root, made)
+    (run,) = (run for run in stored(root) if run.folder.path == folder)
+    path = folder / next(str(score.items) for score in run.record.scores if "choice" in score.task)
+    table = pq.read_table(path)
+    names = (names * len(table))[: len(table)]
+    for column in ("item", "cluster"):
+        place = table.column_names.index(column)
+        table = table.set_column(place, column, pa.array(names))
+    pq.write_table(table, path)
+    return run
+
+
+def names_of(root: Path) -> list[set[str]]:
+    """Names of the choice task's items, of every published run."""
+    found = sorted(root.rglob("oasst_choice*.parquet"))
+    return [set(pq.read_table(path)["item"].to_pylist()) for path in found]
+
+
+POSITIONS = [str(number) for number in range(28)]
+
+
+@pytest.mark.parametrize(
+    ("names", "stays"),
+    [(POSITIONS, True), (POSITIONS[::-1], True), (["4711", "12", "88"], False), (["5"], False)],
+)
+def test_published_items_are_numbered_only_by_their_place(
+    tmp_path: Path, names: list[str], stays: bool
+) -> None:
+    """Numbers of a person's own data may name somebody."""
+    run = with_names(tmp_path / "runs", Made("qlora_nf4"), names)
+    (found,) = names_of(publish([run], tmp_path / "report"))
+    assert (found == set(names)) is stays
+    assert stays or {len(name) for name in found} == {16}
+
+
+@pytest.mark.parametrize("hashed", [True, False])
+def test_runs_join_published_ones_in_the_names_of_their_items(tmp_path: Path, hashed: bool) -> None:
+    """Folders of older harnesses hold hashes of places too; items must still be paired."""
+    runs = [with_names(tmp_path / "runs", Made("qlora_nf4", seed=n), POSITIONS) for n in range(2)]
+    root = publish(runs[:1], tmp_path / "report")
+    if hashed:
+        (path,) = root.rglob("oasst_choice*.parquet")
+        table = pq.read_table(path)
+        for place, column in enumerate(("item", "cluster")):
+            plain = table[column].to_pylist()
+            names = [hashlib.sha256(name.encode()).hexdigest()[:16] for name in plain]
+            table = table.set_column(place, column, pa.array(names))
+        pq.write_table(table, path)
+    add_records(runs[1:], tmp_path / "report")
+    one, two = names_of(root)
+    assert one == two
+    assert (one == set(POSITIONS)) is not hashed
 
 
 def test_published_records_give_the_same_numbers(seven_runs: Path, tmp_path: Path) -> None:

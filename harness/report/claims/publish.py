@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.records.record import RunRecord
 from harness.records.store import StoredRun
 from harness.report.claims.about import Spent, about_section
 from harness.report.claims.figures import figures_of
@@ -47,12 +48,28 @@ def publish_findings(
 
 
 def _new(runs: Sequence[StoredRun], published: Sequence[Path]) -> list[StoredRun]:
-    """The runs that ended, well or not, and are in none of these folders' records."""
-    held = {
-        run.record.plan.run_name for place in published for run in read_runs(place / RECORDS)[0]
-    }
-    ended = [run for run in runs if run.record.status != "interrupted"]
-    return [run for run in ended if run.record.plan.run_name not in held]
+    """The runs that ended, well or not, and are in none of these folders' records.
+
+    One that ended badly gives way to its later record, and to any that ended well.
+    """
+    known: dict[str, RunRecord] = {}
+    new: dict[str, StoredRun] = {}
+    there = [run for place in published for run in read_runs(place / RECORDS)[0]]
+    for number, run in enumerate([*there, *runs]):
+        record, name = run.record, run.record.plan.run_name
+        held = known.get(name)
+        if record.status == "interrupted" or (held is not None and not _replaces(record, held)):
+            continue
+        known[name] = record
+        if number >= len(there):
+            new[name] = run
+    return list(new.values())
+
+
+def _replaces(record: RunRecord, held: RunRecord) -> bool:
+    if held.status == "ok":
+        return False
+    return record.status == "ok" or record.started_at > held.started_at
 
 
 def _is_trial(run: StoredRun) -> bool:

@@ -33,7 +33,7 @@ class EarlyStart:
         """Begin nothing yet."""
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._found: tuple[dict[str, str], str] | None = None
+        self._found: tuple[dict[str, str], str, str] | None = None
         self._given: dict[str, str] = {}
 
     @property
@@ -99,9 +99,9 @@ class EarlyStart:
                 process.stdin.close()
 
 
-def _surroundings() -> tuple[dict[str, str], str]:
-    """What libraries look at while they are imported, and the folder that paths begin at."""
-    return settings_of(os.environ), str(Path.cwd())
+def _surroundings() -> tuple[dict[str, str], str, str]:
+    """What libraries look at while they are imported, where they are found, and this folder."""
+    return settings_of(os.environ), os.environ.get("PYTHONPATH", ""), str(Path.cwd())
 
 
 def _environment() -> dict[str, str]:

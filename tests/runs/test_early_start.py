@@ -46,11 +46,12 @@ def test_it_ends_with_the_command_that_has_no_use_for_it(early: EarlyStart) -> N
     early.close()
 
 
+@pytest.mark.parametrize(("name", "value"), [("MKL_NUM_THREADS", "7"), ("PYTHONPATH", "other")])
 def test_it_is_not_used_where_libraries_would_find_something_else_now(
-    early: EarlyStart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    early: EarlyStart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     pid = child_of(early)
-    monkeypatch.setenv("MKL_NUM_THREADS", "7")
+    monkeypatch.setenv(name, value)
     assert early.take([RunFolder(tmp_path)]) is None
     assert not alive(pid)
 
@@ -106,6 +107,7 @@ def test_a_library_that_fails_is_told_and_counted_as_in_a_fresh_process(
     library.write_text(BROKEN)
     before = os.environ.get("PYTHONPATH", "")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{before}")
+    early_start().close()  # one of another test, whose command has not ended
     pid = None
     if begins:
         early_start().begin()

@@ -37,13 +37,18 @@ class ValidationResult(Frozen):
         return min(self.points, key=lambda point: point.loss)
 
 
+def is_trial(record: RunRecord) -> bool:
+    """Whether the run was made to choose by: it was scored on the validation split alone."""
+    return record.plan.score.split == "validation"
+
+
 def validation_loss(record: RunRecord) -> float:
     """Nats a token on the validation split; infinite where the run did not end well.
 
     Raises:
         ValueError: the run was scored on the held-out split, by which nothing may be chosen.
     """
-    if record.plan.score.split != "validation" or record.score("held_out", "perplexity"):
+    if not is_trial(record) or record.score("held_out", "perplexity"):
         msg = f"{record.plan.run_name} was scored on the held-out split: not a trial"
         raise ValueError(msg)
     found = record.score("validation", "perplexity") if record.status == "ok" else None

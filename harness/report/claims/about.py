@@ -12,6 +12,7 @@ from harness import numbers
 from harness.records.corpus_result import CorpusResult, FunnelRow
 from harness.records.record import RunRecord
 from harness.records.store import StoredRun
+from harness.records.validation import is_trial
 from harness.report.blocks import Block, Section, code, prose, strong
 from harness.report.claims.figures import MARGIN, QUALITY, REFERENCES
 from harness.report.claims.ground import Ground
@@ -163,7 +164,7 @@ def _repeated(rows: Sequence[Row]) -> Sample | None:
 def _cost(records: Sequence[RunRecord], spent: Spent) -> str:
     """Runs, the time in which any was under way, and energy; an upper bound where none is known."""
     failed = sum(record.status != "ok" for record in records)
-    trials = sum(record.plan.score.split == "validation" for record in records)
+    trials = sum(map(is_trial, records))
     wall, most = _under_way(records)
     device = records[0].plan.device
     gpus = f"{spent.gpus} × {device.name}" if device.kind == "cuda" else device.name

@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.records.record import RunRecord
 from harness.records.store import StoredRun
-from harness.records.validation import validation_loss
+from harness.records.validation import is_trial, validation_loss
 from harness.report.pairing import ScoreKey
 from harness.report.rows import Row, make_rows
 from harness.report.settings import flatten
@@ -159,8 +159,8 @@ def _alike(plan: Plan) -> str:
 
 
 def _ground(runs: Sequence[StoredRun]) -> Ground:
-    trials = [run for run in runs if run.record.plan.score.split == "validation"]
-    rows = make_rows(run for run in runs if run.record.plan.score.split != "validation")
+    trials = [run for run in runs if is_trial(run.record)]
+    rows = make_rows(run for run in runs if not is_trial(run.record))
     names = sorted({_plain(run.record.plan) for run in runs})
     scorings = Counter(_scoring(row.plan) for row in rows if row.plan.trains)
     usual = max(scorings, key=scorings.__getitem__, default="")

@@ -103,8 +103,7 @@ def verdicts(judged: Sequence[Judgement]) -> Table:
         Column("measured", number=False),
         Column("claimed for", number=False, help="parameters of the models"),
     )
-    first = next((one.ground for one in judged if one.ground is not None), None)
-    main = max((one.ground for one in judged if one.ground), key=_arms, default=first)
+    main = _main_ground(judged)
     rows = tuple(
         (
             Cell(one.claim.sentence + _elsewhere(one.ground, main), one.claim.name),
@@ -117,14 +116,17 @@ def verdicts(judged: Sequence[Judgement]) -> Table:
     return Table("claims", columns, rows, CAPTION)
 
 
-def _arms(ground: Ground) -> int:
-    return len(ground.arms)
+def _main_ground(judged: Sequence[Judgement]) -> Ground | None:
+    """The ground with the most variants, of those on which claims were judged."""
+    grounds = [one.ground for one in judged if one.ground is not None]
+    return max(grounds, key=lambda ground: len(ground.arms), default=None)
 
 
 def ground_here(reached: Sequence[Judgement]) -> str:
-    """The model, device and budget of the ground with the most variants."""
-    grounds = [one.ground for one in reached if one.ground is not None]
-    main = max(grounds, key=_arms)
+    """The model, device and budget of the main ground; empty where there is none."""
+    main = _main_ground(reached)
+    if main is None:
+        return ""
     told = f"{main.title.partition(', suite')[0]}, {_billions([main.billions])} parameters"
     return told if main.tokens is None else f"{told}, {_budget(main)}"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness.records.record import RunRecord
 from harness.records.store import StoredRun
+from harness.records.validation import is_trial
 from harness.report.claims.about import Spent, about_section
 from harness.report.claims.figures import figures_of
 from harness.report.claims.ground import Ground, make_grounds
@@ -40,7 +41,7 @@ def publish_findings(
         The path of ``FINDINGS.md``; :func:`write_findings` makes it again from the records.
     """
     beside = [other for other in others if is_beside(other, folder)]
-    add_records(_new(runs, [folder, *beside]), folder, lambda run: not _is_trial(run))
+    add_records(_new(runs, [folder, *beside]), folder, lambda run: not is_trial(run.record))
     names = sorted(other.name for other in beside)
     write_bytes(folder / BESIDE, (json.dumps(names) + "\n").encode())
     write_bytes(folder / METHODS, methods_page())
@@ -70,10 +71,6 @@ def _replaces(record: RunRecord, held: RunRecord) -> bool:
     if held.status == "ok":
         return False
     return record.status == "ok" or record.started_at > held.started_at
-
-
-def _is_trial(run: StoredRun) -> bool:
-    return run.record.plan.score.split == "validation"
 
 
 def is_beside(other: Path, folder: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -63,13 +64,8 @@ def _judged(check: RateCheck, tried: str, own: Lowest, other: Lowest, ground: Gr
         return Leaning("undecided", text, "three seeds or more", ratio)
     variance *= own.spread + other.spread
     noise = Noise(variance + own.apart**2 + other.apart**2, freedom)
-
-    def interval(alpha: float) -> tuple[float, float]:
-        half = noise.half_width(alpha)
-        return log - half, log + half
-
-    low, high = (math.exp(end) for end in interval(0.05))
-    errors = lean(interval, within(*map(math.log, check.ratio)))
+    low, high = (math.exp(end) for end in noise.interval(log, 0.05))
+    errors = lean(partial(noise.interval, log), within(*map(math.log, check.ratio)))
     found = f"{ratio} [{low:.3g}, {high:.3g}]"
     accepted = f"accepted: {check.ratio[0]:g} to {check.ratio[1]:g}"
     short = f"{found}, {accepted}"

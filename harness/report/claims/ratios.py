@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -101,14 +102,9 @@ def _noisy_ratio(name: str, logs: Floats, where: Regions, looks: int) -> Leaning
     if len(logs) < FEWEST_RUNS:
         return Leaning("undecided", f"{text} (one run each)", "three seeds or more", text)
     noise = Noise(float(logs.var(ddof=1)) / len(logs), len(logs) - 1.0)
-
-    def interval(alpha: float) -> tuple[float, float]:
-        half = noise.half_width(alpha)
-        return mean - half, mean + half
-
-    low, high = interval(0.05)
-    errors = lean(interval, where, looks)
-    short = f"{text} [{math.exp(low):.3g}, {math.exp(high):.3g}]"
+    low, high = (math.exp(end) for end in noise.interval(mean, 0.05))
+    errors = lean(partial(noise.interval, mean), where, looks)
+    short = f"{text} [{low:.3g}, {high:.3g}]"
     return Leaning(errors.verdict(), f"{short}, {len(logs)} seeds", "more seeds", short, errors)
 
 

@@ -69,8 +69,7 @@ class Effect:
         """Two-sided interval that misses the truth with probability ``alpha``."""
         if self.discordant is not None:
             return self.discordant.interval(alpha)
-        half = self.noise.half_width(alpha)
-        return self.estimate - half, self.estimate + half
+        return self.noise.interval(self.estimate, alpha)
 
     @property
     def p_value(self) -> float:

@@ -61,6 +61,11 @@ class Noise:
         seeds = self.seeds or 0.0
         return max(seeds + self.items - self.both, seeds, self.items)
 
+    def interval(self, middle: float, alpha: float) -> tuple[float, float]:
+        """The two-sided interval of an estimate; see :meth:`half_width`."""
+        half = self.half_width(alpha)
+        return middle - half, middle + half
+
     def half_width(self, alpha: float) -> float:
         """Half the two-sided interval that misses the truth with probability ``alpha``.
 

@@ -209,13 +209,11 @@ def _cost_change(rows: tuple[Row, Row], read: Callable[[Row], float | None]) -> 
     if len(common) < 2:
         return change
     logs = np.array([math.log(known[1][seed] / known[0][seed]) for seed in common])
-    variance = float(logs.var(ddof=1)) / len(logs)
-    # The runs are the items here: Student's interval of their mean.
-    half = Noise(variance, len(logs) - 1.0).half_width(ALPHA)
-    low, high = float(logs.mean()) - half, float(logs.mean()) + half
+    mean = float(logs.mean())
+    low, high = Noise.of_mean(logs).interval(mean, ALPHA)  # the runs are the items here
     return replace(
         change,
-        estimate=round6(math.expm1(float(logs.mean()))),
+        estimate=round6(math.expm1(mean)),
         low=round6(math.expm1(low)),
         high=round6(math.expm1(high)),
     )

@@ -101,7 +101,7 @@ def _noisy_ratio(name: str, logs: Floats, where: Regions, looks: int) -> Leaning
     text = f"{name}{math.exp(mean):.3g}"
     if len(logs) < FEWEST_RUNS:
         return Leaning("undecided", f"{text} (one run each)", "three seeds or more", text)
-    noise = Noise(float(logs.var(ddof=1)) / len(logs), len(logs) - 1.0)
+    noise = Noise.of_mean(logs)
     low, high = (math.exp(end) for end in noise.interval(mean, 0.05))
     errors = lean(partial(noise.interval, mean), where, looks)
     short = f"{text} [{low:.3g}, {high:.3g}]"

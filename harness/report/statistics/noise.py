@@ -61,6 +61,11 @@ class Noise:
         seeds = self.seeds or 0.0
         return max(seeds + self.items - self.both, seeds, self.items)
 
+    @classmethod
+    def of_mean(cls, values: Floats) -> Noise:
+        """Of the mean of independent values, two or more: Student's interval follows from it."""
+        return cls(float(values.var(ddof=1)) / len(values), len(values) - 1.0)
+
     def interval(self, middle: float, alpha: float) -> tuple[float, float]:
         """The two-sided interval of an estimate; see :meth:`half_width`."""
         half = self.half_width(alpha)

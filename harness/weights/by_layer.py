@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Iterable, Sequence, Set
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +60,6 @@ def build_by_layer(
         filling.fill(layer.modules())
         _quantize(model, [one for one in taken if one.startswith(f"{name}.")], scheme, target)
         layer.to(target.device)
-        _give_back_freed()
         if shards is not None:
             shards.take(model, name)
     scheme.complete(model)
@@ -100,12 +97,6 @@ def _quantize(model: Any, names: Sequence[str], scheme: Scheme, target: Target) 
     for name in names:
         linear = as_linear(model.get_submodule(name), target.device)
         model.set_submodule(name, scheme.quantize(linear, target))
-
-
-def _give_back_freed() -> None:
-    """Have the C library return what a layer has freed; it keeps it among what is still used."""
-    with suppress(OSError, AttributeError):  # elsewhere than on Linux with glibc
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _move(modules: Iterable[nn.Module], device: str) -> None:

@@ -11,6 +11,7 @@ from harness.spec.model import DrawnSource
 from harness.spec.plan import Plan
 from harness.spec.variant import Quantization
 from harness.weights.agreement import as_unreadable, check_config, check_loading, check_shapes
+from harness.weights.allocator import large_blocks_apart
 from harness.weights.interpolation import interpolate
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def load_base(
     storage = compute if plan.sharded else None
     target = Target(chosen, compute, plan.device.kind, storage)
     check_config(plan.model, folder)
-    with as_unreadable(folder):
+    with as_unreadable(folder), large_blocks_apart():
         check_shapes(plan.model, folder, trust_remote_code=trust_remote_code)
         model = _load(plan, folder, open_model, target)
     model.requires_grad_(requires_grad=False)  # whatever is to be trained asks for it later

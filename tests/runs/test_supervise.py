@@ -108,8 +108,10 @@ def test_killed_runs_go_on_and_end_as_if_nothing_had_been(
         killed = start(small.plan(), store, heard, options)
         assert killed.problem is not None
         assert (killed.status, killed.problem.kind) == ("failed", "killed")
-        assert killed.problem.phase == phase
-        assert (killed.problem.step is not None) == (phase == "train")
+        # The child goes on until the signal arrives: on a busy machine into the next phase.
+        order = list(PHASES)
+        assert order.index(killed.problem.phase) >= order.index(phase)
+        assert phase != "train" or killed.problem.step is not None
     heard = Heard()
     record = supervise(small.plan(), store, heard, options)
     assert record.resumed == 3

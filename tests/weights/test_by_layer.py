@@ -39,7 +39,7 @@ tie_word_embeddings = {tied}
 """
 LAYER_BYTES = 4 * (4 * 512 * 512 + 3 * 512 * 2048)
 LAYERS = 12
-ROOM = 6  # layers: one unquantized, what quantizing it takes meanwhile, and the allocator's own
+ROOM = 2  # layers: one unquantized, and what quantizing it takes meanwhile
 
 
 def model_file(path: Path, source: str, *, large: bool = False, tied: bool = True) -> Path:

@@ -10,9 +10,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Self
 
 from harness.measure.energy import EnergyCounter, energy_counter
 from harness.measure.gauges import CudaGauge, HostGauge
+from harness.measure.repeated import Repeated
 from harness.records.record import PEAKS, PhaseCost, PhaseName
 from harness.spec.device import Device
 
@@ -24,7 +26,8 @@ class Meter:
 
     Around each phase the allocator's peaks are reset and what the phase before left in caches is
     given back, so that a peak belongs to its phase. Work queued on a GPU is waited for before the
-    clock is read.
+    clock is read. What has no peak counter of its own is read by a thread, which begins with the
+    first phase and ends with `close`.
     """
 
     def __init__(self, device: Device, *, shared: bool = False, leads: bool = True) -> None:
@@ -43,6 +46,23 @@ class Meter:
         self._cuda: CudaGauge | None = None
         self._energy: EnergyCounter | None = None
         self._found = False
+        self._lock = threading.Lock()
+        self._stretch: _Stretch | None = None  # what is measured now
+        self._samples: Repeated | None = None
+
+    def __enter__(self) -> Self:
+        """Measure phases in the body, and close after that."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """As `close`."""
+        self.close()
+
+    def close(self) -> None:
+        """End the thread; a phase that comes after that begins another."""
+        samples, self._samples = self._samples, None
+        if samples is not None:
+            samples.close()
 
     @property
     def costs(self) -> tuple[PhaseCost, ...]:
@@ -59,8 +79,10 @@ class Meter:
     def phase(self, name: PhaseName) -> Iterator[None]:
         """Measure the body as phase ``name``. A name may come again; each time is a cost."""
         self._find_gauges()
+        if self._samples is None:
+            self._samples = Repeated(self._sample, SAMPLE_SECONDS, "meter")
         _give_back()
-        whole = self._under_way = _UnderWay(name, self._stretch())
+        whole = self._under_way = _UnderWay(name, self._begin())
         try:
             yield
         finally:
@@ -84,26 +106,35 @@ class Meter:
             msg = f"{name} interrupts a phase, and none is under way"
             raise RuntimeError(msg)
         whole.costs.setdefault(whole.name, []).append(self._end(whole.name, whole.stretch))
-        whole.stretch = self._stretch()
+        whole.stretch = self._begin()
         try:
             yield
         finally:
             whole.costs.setdefault(name, []).append(self._end(name, whole.stretch))
-            whole.stretch = self._stretch()
+            whole.stretch = self._begin()
 
-    def _stretch(self) -> _Stretch:
+    def _begin(self) -> _Stretch:
         """Begin to measure, with peaks from now on."""
         self._host.reset()
         if self._cuda is not None:
             self._cuda.reset()
-        return _Stretch(self._host, self._cuda, self._energy)
+        with self._lock:
+            self._stretch = _Stretch(self._host, self._cuda, self._energy)
+            return self._stretch
 
     def _end(self, name: PhaseName, stretch: _Stretch) -> PhaseCost:
         if self._cuda is not None:
             self._cuda.wait()
         seconds = time.perf_counter() - stretch.started
+        with self._lock:  # a sample under way belongs to it, and no later one does
+            self._stretch = None
         stretch.stop()
         return self._cost(name, seconds, stretch)
+
+    def _sample(self) -> None:
+        with self._lock:
+            if self._stretch is not None:
+                self._stretch.sample()
 
     def _find_gauges(self) -> None:
         """Once, inside the child: NVML and RAPL open files that a fork would share."""
@@ -130,7 +161,7 @@ class Meter:
 
 
 class _Stretch:
-    """Time that is measured; a thread reads what has no peak counter of its own meanwhile."""
+    """Time that is measured, with samples of what has no peak counter of its own."""
 
     def __init__(
         self, host: HostGauge, cuda: CudaGauge | None, energy: EnergyCounter | None
@@ -138,33 +169,25 @@ class _Stretch:
         self._host = host
         self._cuda = cuda
         self._energy = energy
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="meter", daemon=True)
         self.energy_joules: float | None = None
         self.started = time.perf_counter()
         if self._energy is not None:
             self._energy.start()
-        self._sample()
-        self._thread.start()
+        self.sample()
 
-    def stop(self) -> None:
-        """Take a last sample and end the thread."""
-        self._stopped.set()
-        self._thread.join()
-        self._sample()
-        if self._energy is not None:
-            self.energy_joules = self._energy.joules()
-
-    def _run(self) -> None:
-        while not self._stopped.wait(SAMPLE_SECONDS):
-            self._sample()
-
-    def _sample(self) -> None:
+    def sample(self) -> None:
+        """Take present values into the peaks and sums."""
         self._host.sample()
         if self._cuda is not None:
             self._cuda.sample()
         if self._energy is not None:
             self._energy.sample()
+
+    def stop(self) -> None:
+        """Take a last sample."""
+        self.sample()
+        if self._energy is not None:
+            self.energy_joules = self._energy.joules()
 
 
 @dataclass

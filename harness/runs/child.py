@@ -7,17 +7,17 @@ import os
 import shutil
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 from filelock import FileLock
 
+from harness.measure.repeated import Repeated
 from harness.parallel.ranks import ALONE, Joined, Ranks, noticing_lost, told_index
 from harness.records.events import ProcessStarted, Pulse
 from harness.records.store import RunFolder
@@ -206,21 +206,18 @@ def set_up_torch(plan: Plan, threads: int | None = None) -> None:
 
 @contextmanager
 def _pulse(run: Run) -> Iterator[None]:
-    """Tell every second that the process lives and how much memory it holds."""
-    ended = threading.Event()
+    """Tell every second that the process lives and how much memory it holds.
 
-    def beat() -> None:
-        while not ended.wait(PULSE_SECONDS):
-            with suppress(OSError):  # a full disk is for the run itself to find
-                run.log.emit(Pulse.now(numbers=run.meter.live()))
-
-    thread = threading.Thread(target=beat, daemon=True, name="pulse")
-    thread.start()
+    The meter's thread ends with it.
+    """
+    pulse = Repeated(
+        lambda: run.log.emit(Pulse.now(numbers=run.meter.live())), PULSE_SECONDS, "pulse"
+    )
     try:
-        yield
+        with run.meter:
+            yield
     finally:
-        ended.set()
-        thread.join()
+        pulse.close()
 
 
 def main(arguments: list[str], *, warm: bool = False) -> int:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +22,19 @@ MIB = 1 << 20
 CPU = Device(kind="cpu", name="Plain CPU", memory_bytes=24 << 30, bfloat16=False, threads=2)
 
 
+@pytest.fixture
+def meter() -> Iterator[Meter]:
+    """A meter of the processor, closed after the test."""
+    with Meter(CPU) as made:
+        yield made
+
+
 def touch(mebibytes: int) -> None:
     """Use memory for a moment, shorter than the meter samples."""
     np.ones(mebibytes * MIB, dtype=np.uint8)
 
 
-def test_a_short_peak_belongs_to_its_phase_alone() -> None:
-    meter = Meter(CPU)
+def test_a_short_peak_belongs_to_its_phase_alone(meter: Meter) -> None:
     with meter.phase("prepare"):
         pass
     with meter.phase("load"):
@@ -37,9 +46,10 @@ def test_a_short_peak_belongs_to_its_phase_alone() -> None:
     assert peak - after > 250 * MIB
 
 
-def test_peaks_are_sampled_where_the_kernel_keeps_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peaks_are_sampled_where_the_kernel_keeps_none(
+    meter: Meter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("harness.measure.gauges.CLEAR_REFS", Path("/nowhere/clear_refs"))
-    meter = Meter(CPU)
     with meter.phase("load"):
         pass
     with meter.phase("train"):
@@ -50,8 +60,7 @@ def test_peaks_are_sampled_where_the_kernel_keeps_none(monkeypatch: pytest.Monke
     assert peak - before > 250 * MIB
 
 
-def test_a_phase_that_fails_has_a_cost_too() -> None:
-    meter = Meter(CPU)
+def test_a_phase_that_fails_has_a_cost_too(meter: Meter) -> None:
 
     def run_out() -> None:
         with meter.phase("train"):
@@ -64,8 +73,7 @@ def test_a_phase_that_fails_has_a_cost_too() -> None:
     assert cost.seconds > 0
 
 
-def test_a_phase_may_come_again() -> None:
-    meter = Meter(CPU)
+def test_a_phase_may_come_again(meter: Meter) -> None:
     for _ in range(2):
         with meter.phase("score"):
             time.sleep(0.01)
@@ -73,8 +81,7 @@ def test_a_phase_may_come_again() -> None:
     assert all(cost.seconds >= 0.01 for cost in meter.costs)
 
 
-def test_unknown_is_null_not_zero() -> None:
-    meter = Meter(CPU)
+def test_unknown_is_null_not_zero(meter: Meter) -> None:
     with meter.phase("fetch"):
         pass
     (cost,) = meter.costs
@@ -82,10 +89,59 @@ def test_unknown_is_null_not_zero() -> None:
     assert (cost.energy_joules is None) == (cost.energy_source is None)
 
 
-def test_no_thread_is_left_behind() -> None:
-    with Meter(CPU).phase("fetch"):
-        assert any(thread.name == "meter" for thread in threading.enumerate())
-    assert not any(thread.name == "meter" for thread in threading.enumerate())
+def meter_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "meter"]
+
+
+def test_one_thread_serves_all_phases_and_ends_with_the_meter() -> None:
+    with Meter(CPU) as meter:
+        with meter.phase("fetch"):
+            (first,) = meter_threads()
+        with meter.phase("train"):
+            assert meter_threads() == [first]
+            with meter.aside("validate"):
+                assert meter_threads() == [first]
+    assert meter_threads() == []
+
+
+def test_nothing_is_sampled_between_phases(meter: Meter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peak of what lies between two phases belongs to neither."""
+    monkeypatch.setattr("harness.measure.gauges.CLEAR_REFS", Path("/nowhere/clear_refs"))
+    with meter.phase("load"):
+        pass
+    block = np.ones(300 * MIB, dtype=np.uint8)
+    time.sleep(0.2)
+    assert meter._host.peak_bytes() == meter.costs[0].peak_resident_bytes
+    del block
+
+
+WITHOUT_MEMORY = r"""
+import re, resource, threading
+from pathlib import Path
+from harness.measure.meter import Meter
+from harness.spec.device import Device
+
+threading.stack_size(64 << 20)
+with Meter(Device.model_validate_json('{device}')) as meter:
+    with meter.phase("fetch"):
+        pass
+    size = int(re.search(r"VmSize:\s*(\d+)", Path("/proc/self/status").read_text())[1]) << 10
+    resource.setrlimit(resource.RLIMIT_AS, (size + (32 << 20), resource.RLIM_INFINITY))
+    with meter.phase("train"):
+        with meter.aside("validate"):
+            pass
+print(*(cost.name for cost in meter.costs))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+def test_phases_are_measured_where_no_more_thread_can_begin() -> None:
+    """A run that is about to run out of memory is measured to its end, and does not wait."""
+    code = WITHOUT_MEMORY.replace("{device}", CPU.model_dump_json())
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stdout.split() == ["fetch", "train", "validate"], done.stderr
 
 
 def test_live_numbers() -> None:
@@ -151,15 +207,13 @@ def test_on_a_shared_device_nobody_says_whose_energy_it_was(
     counter = energy_counter(None, tmp_path)
     monkeypatch.setattr("harness.measure.meter.energy_counter", lambda _: counter)
     for shared in (False, True):
-        meter = Meter(CPU, shared=shared)
-        with meter.phase("train"):
+        with Meter(CPU, shared=shared) as meter, meter.phase("train"):
             pass
         assert (meter.costs[0].energy_joules is None) == shared
         assert (meter.costs[0].energy_source is None) == shared
 
 
-def test_what_interrupts_a_phase_costs_the_phase_nothing() -> None:
-    meter = Meter(CPU)
+def test_what_interrupts_a_phase_costs_the_phase_nothing(meter: Meter) -> None:
     with meter.phase("train"):
         touch(150)
         for size in (300, 200):
@@ -174,8 +228,7 @@ def test_what_interrupts_a_phase_costs_the_phase_nothing() -> None:
     assert peak > 50 * MIB, "the higher of its peaks, which is not training's"
 
 
-def test_an_interruption_that_fails_has_a_cost_too() -> None:
-    meter = Meter(CPU)
+def test_an_interruption_that_fails_has_a_cost_too(meter: Meter) -> None:
 
     def run_out() -> None:
         with meter.phase("train"), meter.aside("validate"):
@@ -184,7 +237,6 @@ def test_an_interruption_that_fails_has_a_cost_too() -> None:
     with pytest.raises(MemoryError):
         run_out()
     assert [cost.name for cost in meter.costs] == ["train", "validate"]
-    assert not any(thread.name == "meter" for thread in threading.enumerate())
 
 
 def test_there_must_be_a_phase_to_interrupt() -> None:

@@ -153,7 +153,7 @@ def activate_back_(x: Tensor, slope: Tensor, low_slope: Tensor, *, gated: bool) 
 
 @triton.jit
 def _add_kernel(
-    y, stride, x, low, b, b_stride, rows, width, rank, ADDS: tl.constexpr, RANK: tl.constexpr,
+    y, stride, x, low, b, b_stride, rows, width, rank, RANK: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     place = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -174,14 +174,13 @@ def _add_kernel(
     )
     at = y + row[:, None] * stride + column[None, :]
     total = tl.dot(of_low, of_b, tl.load(at, mask=mask, other=0.0).to(tl.float32))
-    if ADDS:
-        at_x = x + row[:, None] * width + column[None, :]
-        total += tl.load(at_x, mask=mask, other=0.0).to(tl.float32)
+    at_x = x + row[:, None] * width + column[None, :]
+    total += tl.load(at_x, mask=mask, other=0.0).to(tl.float32)
     tl.store(at, total.to(y.dtype.element_ty), mask=mask)
 
 
-def add_low_(y: Tensor, low: Tensor, b: Tensor, x: Tensor | None = None) -> Tensor:
-    """Add ``low`` bᵀ, and ``x``, to ``y``: (tokens, width), whose rows may be strided.
+def add_low_(y: Tensor, low: Tensor, b: Tensor, x: Tensor) -> Tensor:
+    """Add ``low`` bᵀ and ``x`` to ``y``: (tokens, width), whose rows may be strided.
 
     ``low`` is (tokens, rank), ``b`` (width, rank), both contiguous, ``x`` like ``y`` but
     contiguous; with several plans ``low`` is (plans, tokens of each, rank) and so on.
@@ -190,8 +189,8 @@ def add_low_(y: Tensor, low: Tensor, b: Tensor, x: Tensor | None = None) -> Tens
     (whole, width), rank = y.shape, low.shape[-1]
     rows = whole // plans
     _add_kernel[(triton.cdiv(rows, ROWS), triton.cdiv(width, COLUMNS), plans)](
-        y, y.stride(0), y if x is None else x, low, b, b.stride(0), rows, width, rank,
-        ADDS=x is not None, RANK=max(LEAST_RANK, triton.next_power_of_2(rank)), ROWS=ROWS,
-        COLUMNS=COLUMNS, num_warps=8,
+        y, y.stride(0), x, low, b, b.stride(0), rows, width, rank,
+        RANK=max(LEAST_RANK, triton.next_power_of_2(rank)), ROWS=ROWS, COLUMNS=COLUMNS,
+        num_warps=8,
     )  # fmt: skip
     return y

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from concurrent.futures import CancelledError, Future
@@ -26,6 +27,7 @@ from harness.spec.device import Device, DeviceChoice, detect_device
 from harness.spec.plan import Plan
 
 ANSWER_SECONDS = 10.0
+NICENESS = "RAY_worker_niceness"  # of the tasks of a cluster that this process starts
 NODE_FAILURES = 5  # how often a run is begun again elsewhere because its machine died
 
 
@@ -48,6 +50,9 @@ class RayExecutor:
         if not self._ray.is_initialized():
             try:
                 _check_answers(address)
+                if not address:
+                    # Ray's own is 15: beside other work, runs would be slower than without Ray.
+                    os.environ.setdefault(NICENESS, "0")
                 self._ray.init(address=address or "local", log_to_driver=False)
             except OSError as error:  # of which ConnectionError is one
                 raise UserError(

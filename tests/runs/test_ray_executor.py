@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from harness.records.store import RunStore
 from harness.runs.batch import run_batch
 from harness.runs.executor import make_executor
 from harness.runs.options import RunOptions
+from harness.runs.ray_executor import NICENESS
 from harness.runs.supervise import supervise
 from tests.runs.results import files, results
 from tests.runs.small_run import Heard, Small, trains
@@ -71,6 +73,26 @@ def _kill_when_training(cluster: Any, cache: Path) -> None:
                 cluster.remove_node(cluster.nodes_for_test[0], allow_graceful=False)
                 return
         time.sleep(0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("asked", "found"), [(None, 0), ("3", 3)])
+def test_runs_are_as_urgent_as_without_ray(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str | None, found: int
+) -> None:
+    """Ray starts its workers at 15, unless it is told otherwise."""
+    import ray
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv(NICENESS, asked or "")
+    if asked is None:
+        monkeypatch.delenv(NICENESS)
+    make_executor("ray", RunStore(tmp_path), RunOptions())
+    try:
+        nice = ray.remote(num_cpus=1)(lambda: os.getpriority(os.PRIO_PROCESS, 0))
+        assert ray.get(nice.remote()) - os.getpriority(os.PRIO_PROCESS, 0) == found
+    finally:
+        ray.shutdown()
 
 
 def test_no_cluster_at_the_address_is_explained(tmp_path: Path) -> None:

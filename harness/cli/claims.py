@@ -100,17 +100,18 @@ def _list(asked: Sequence[Claim], *, as_json: bool) -> None:
 
 
 def _judge(asked: Sequence[Claim], runs: Sequence[StoredRun], *, as_json: bool) -> None:
-    from harness.report.claims.judge import judge
+    from harness.report.claims.judge import judge, main_judged
     from harness.report.claims.page import by_verdict, evidence, size_claimed, size_here, summary
 
     judged = by_verdict(judge(asked, runs))
+    main = main_judged(judged)
     if as_json:
         typer.echo(visible(json.dumps([_data(one) for one in judged], indent=1)))
         return
     table = Table("claim", "verdict", "for", "claimed for", "evidence", title_justify="left")
     for one in judged:
         verdict = Text(one.outcome, style=COLOURS.get(one.outcome, "dim"))
-        cells = (size_here(one), size_claimed(one), evidence(one))
+        cells = (size_here(one, main), size_claimed(one), evidence(one))
         table.add_row(Text(one.claim.name), verdict, *map(Text, cells))
     out.print(table)
     say(summary(judged))

@@ -19,10 +19,17 @@ from harness.records.validation import ValidationPoint, ValidationResult
 from harness.report.claims.about import Spent, about_section
 from harness.report.claims.brief import findings_brief
 from harness.report.claims.decide import Interval, Leaning, corrected, lean, regions
-from harness.report.claims.ground import make_grounds
-from harness.report.claims.judge import Judgement, judge
+from harness.report.claims.ground import main_ground, make_grounds
+from harness.report.claims.judge import Judgement, judge, main_judged
 from harness.report.claims.measures import measure
-from harness.report.claims.page import claims_page, evidence, measured
+from harness.report.claims.page import (
+    claims_page,
+    evidence,
+    ground_here,
+    measured,
+    size_here,
+    verdicts,
+)
 from harness.report.claims.publish import is_beside, publish_findings, write_findings
 from harness.report.claims.ratios import Curve, times_as_fast
 from harness.report.pairing import ScoreKey
@@ -35,7 +42,7 @@ from harness.spec.registry import claim_names, load_claim
 from harness.spec.schema import parse
 from harness.studies.published import publish_study
 from tests import rebuild
-from tests.report.records import GPU, Made, seven, write_runs
+from tests.report.records import CPU, GPU, Made, seven, write_runs
 from tests.studies.stub import Bench, World
 
 QUICK = Path(__file__).parents[2] / "reports" / "quick"
@@ -217,6 +224,48 @@ def test_a_resumed_run_tells_no_cost(tmp_path: Path) -> None:
     found = of_one(judge([claim(kind="cost", cost="memory", ratio=[1.0, 10.0])], runs))
     assert "memory × 1.2" in evidence(found)
     assert "3 seeds" not in evidence(found)
+
+
+def test_rows_of_grounds_that_differ_by_device_alone_are_told_apart(tmp_path: Path) -> None:
+    runs = runs_of(tmp_path, [*seven(), *seven(device=GPU)])
+    judged = judge([claim(says="worse")], runs)
+    texts = [row[0].text for row in verdicts(judged).rows]
+    main = main_judged(judged)
+    sizes = [size_here(one, main) for one in judged]
+    assert main is not None
+    assert f"on {main.device}" in ground_here(judged)
+    (other,) = {CPU.name, GPU.name} - {main.device}
+    for told in (texts, sizes):
+        first, second = sorted(told, key=len)
+        assert f"on {other}" in second, told
+        assert other not in first
+
+
+def pair_elsewhere(root: Path) -> tuple[Claim, list[StoredRun]]:
+    """A claim of a variant that was run on a GPU, and more variants on a CPU without it."""
+    few = [made for made in seven(device=GPU) if made.variant not in ("qlora_fp4", "base_nf4_dq")]
+    dora = [Made("lora_dora", seed=seed, device=GPU) for seed in range(3)]
+    asked = claim(says="equal", variant=["lora_dora"], against=["lora_bf16"])
+    return asked, runs_of(root, [*seven(), *few, *dora])
+
+
+def test_the_main_ground_is_one_on_which_claims_are_judged(tmp_path: Path) -> None:
+    """Also where more variants were run elsewhere, of which no claim speaks."""
+    asked, runs = pair_elsewhere(tmp_path)
+    main, largest = main_judged(judge([asked], runs)), main_ground(make_grounds(runs))
+    assert main is not None
+    assert largest is not None
+    assert (main.device, largest.device) == (GPU.name, CPU.name)
+
+
+@pytest.mark.slow
+def test_all_of_a_page_is_about_its_main_ground(tmp_path: Path) -> None:
+    asked, runs = pair_elsewhere(tmp_path / "runs")
+    text = publish_findings([asked], runs, tmp_path / "out").read_text()
+    assert f"on {GPU.name}" in text.partition("Here: ")[2].partition("\n")[0]
+    figures = "".join(path.read_text() for path in (tmp_path / "out" / "figures").glob("*.svg"))
+    assert "lora_dora" in figures
+    assert "qlora_fp4" not in figures
 
 
 def test_a_ground_that_lacks_a_part_adds_nothing(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from harness.records.record import Score
 from harness.records.store import StoredRun
 from harness.report.blocks import Figure
-from harness.report.claims.figures import figures_of, findings_figures
+from harness.report.claims.figures import findings_figures
 from harness.report.claims.ground import Ground, make_grounds
 from harness.report.figures.draw import draw, draw_narrow
 from harness.report.figures.multiples import Multiples
@@ -101,7 +101,6 @@ def test_runs_without_lora_have_no_figures(runs: list[StoredRun]) -> None:
     bases = [run for run in runs if run.record.plan.variant.startswith("base")]
     (ground,) = make_grounds(bases)
     assert by_name(ground) == {}
-    assert figures_of([]) == []
 
 
 def test_each_search_has_a_panel_and_full_fine_tuning_stands_in_all(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from harness import numbers
@@ -154,8 +154,3 @@ def _base_of(row: Row, rows: Mapping[str, Row]) -> str | None:
         ),
         None,
     )
-
-
-def figures_of(grounds: Sequence[Ground]) -> list[Figure]:
-    """The figures of the ground with the most variants; none without runs."""
-    return list(findings_figures(grounds[0])) if grounds else []

@@ -97,12 +97,19 @@ class Ground:
     that a study searched learning rates.
     """
 
-    title: str
+    model: str
+    device: str
+    suite: str
     billions: float | None
     arms: Mapping[str, VariantRuns]
     tuned: bool = False
     tokens: float | None = None
     batch: int | None = None
+
+    @property
+    def title(self) -> str:
+        """Model, device and suite."""
+        return f"{self.model} on {self.device}, suite {self.suite}"
 
     def find(self, names: Sequence[str], conditions: Sequence[str]) -> VariantRuns | None:
         """The first of these variants that was run, in runs that meet the conditions."""
@@ -151,6 +158,11 @@ def make_grounds(runs: Iterable[StoredRun]) -> list[Ground]:
     return sorted(grounds, key=lambda ground: -len(ground.arms))
 
 
+def main_ground(grounds: Iterable[Ground]) -> Ground | None:
+    """The one with the most variants, the first of equals; None where there is none."""
+    return max(grounds, key=lambda ground: len(ground.arms), default=None)
+
+
 def _alike(plan: Plan) -> str:
     """Model, corpus and device as text; scores are compared one by one anyway."""
     corpus = plan.corpus.model_dump(mode="json", exclude={"source"} if plan.corpus_sha256 else None)
@@ -176,7 +188,9 @@ def _ground(runs: Sequence[StoredRun]) -> Ground:
     batches = [run.record.plan.budget.batch_size for run in runs if run.record.plan.trains]
     plan = runs[0].record.plan
     return Ground(
-        title=f"{plan.model.name} on {plan.device.name}, suite {plan.suite.partition('+')[0]}",
+        model=plan.model.name,
+        device=plan.device.name,
+        suite=plan.suite.partition("+")[0],
         billions=min(totals) / 1e9 if totals else None,
         arms=arms,
         tuned=bool(trials),

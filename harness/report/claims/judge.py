@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from harness.records.store import StoredRun
 from harness.report.claims.decide import LEANINGS, Leaning, Outcome, corrected
-from harness.report.claims.ground import Ground, make_grounds
+from harness.report.claims.ground import Ground, main_ground, make_grounds
 from harness.report.claims.measures import measure
 from harness.spec.claim import Claim
 
@@ -66,6 +66,11 @@ def judge(claims: Sequence[Claim], runs: Iterable[StoredRun]) -> list[Judgement]
             Judgement(claim, ground, _together(findings), findings)
         )
     return [told for claim in claims for told in _telling(claim, judged.get(claim.name, []))]
+
+
+def main_judged(judged: Iterable[Judgement]) -> Ground | None:
+    """The main ground of a page: of the grounds on which claims were judged, the largest."""
+    return main_ground(one.ground for one in judged if one.ground is not None)
 
 
 def _finding(claim: Claim, measured: Leaning, outcome: Outcome) -> Finding:

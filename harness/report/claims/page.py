@@ -22,7 +22,7 @@ from harness.report.blocks import (
 )
 from harness.report.claims.decide import ALPHA, LEANINGS, Outcome
 from harness.report.claims.ground import Ground
-from harness.report.claims.judge import Judgement
+from harness.report.claims.judge import Judgement, main_judged
 from harness.report.ranking import packed_base
 from harness.report.rows import Row
 from harness.spec.claim import USUAL_MARGIN
@@ -103,7 +103,7 @@ def verdicts(judged: Sequence[Judgement]) -> Table:
         Column("measured", number=False),
         Column("claimed for", number=False, help="parameters of the models"),
     )
-    main = _main_ground(judged)
+    main = main_judged(judged)
     rows = tuple(
         (
             Cell(one.claim.sentence + _elsewhere(one.ground, main), one.claim.name),
@@ -116,18 +116,12 @@ def verdicts(judged: Sequence[Judgement]) -> Table:
     return Table("claims", columns, rows, CAPTION)
 
 
-def _main_ground(judged: Sequence[Judgement]) -> Ground | None:
-    """The ground with the most variants, of those on which claims were judged."""
-    grounds = [one.ground for one in judged if one.ground is not None]
-    return max(grounds, key=lambda ground: len(ground.arms), default=None)
-
-
 def ground_here(reached: Sequence[Judgement]) -> str:
     """The model, device and budget of the main ground; empty where there is none."""
-    main = _main_ground(reached)
+    main = main_judged(reached)
     if main is None:
         return ""
-    told = f"{main.title.partition(', suite')[0]}, {_billions([main.billions])} parameters"
+    told = f"{main.model} on {main.device}, {_billions([main.billions])} parameters"
     return told if main.tokens is None else f"{told}, {_budget(main)}"
 
 
@@ -139,10 +133,16 @@ def _elsewhere(ground: Ground | None, main: Ground | None) -> str:
     """What is told of a ground that is not the main one."""
     if ground is None or main is None or ground is main:
         return ""
-    told = [] if ground.tokens is None else [_budget(ground)]
-    if ground.title.partition(" ")[0] != main.title.partition(" ")[0]:
-        told.insert(0, ground.title.partition(" ")[0])
+    told = _apart(ground, main)
+    if ground.tokens is not None:
+        told.append(_budget(ground))
     return f" ({', '.join(told)})" if told else ""
+
+
+def _apart(ground: Ground, main: Ground) -> list[str]:
+    """What tells a ground from the main one, besides its budget."""
+    parts = ((ground.model, main.model), (f"on {ground.device}", f"on {main.device}"))
+    return [own for own, its in parts if own != its]
 
 
 def measured(one: Judgement) -> str:
@@ -200,12 +200,17 @@ def summary(judged: Sequence[Judgement]) -> str:
     return f"{claims} claims{again}: {told}."
 
 
-def size_here(one: Judgement) -> str:
-    """The size of the model on which a claim was judged, and how much it was trained."""
+def size_here(one: Judgement, main: Ground | None) -> str:
+    """The size of the model on which a claim was judged, and how much it was trained.
+
+    Of a ground that is not the ``main`` one, also what else tells it apart.
+    """
     if one.ground is None:
         return "–"
-    size, tokens = _billions([one.ground.billions]), one.ground.tokens
-    return size if tokens is None else f"{size}, {numbers.count(tokens)} tokens"
+    parts = [_billions([one.ground.billions])]
+    if one.ground.tokens is not None:
+        parts.append(f"{numbers.count(one.ground.tokens)} tokens")
+    return ", ".join(parts if main is None else [*parts, *_apart(one.ground, main)])
 
 
 def size_claimed(one: Judgement) -> str:

@@ -10,9 +10,9 @@ from harness.records.record import RunRecord
 from harness.records.store import StoredRun
 from harness.records.validation import is_trial
 from harness.report.claims.about import Spent, about_section
-from harness.report.claims.figures import figures_of
-from harness.report.claims.ground import Ground, make_grounds
-from harness.report.claims.judge import Judgement, judge
+from harness.report.claims.figures import findings_figures
+from harness.report.claims.ground import Ground, main_ground, make_grounds
+from harness.report.claims.judge import Judgement, judge, main_judged
 from harness.report.claims.page import claims_page
 from harness.report.publish import RECORDS, add_records
 from harness.report.sides import read_runs
@@ -87,10 +87,11 @@ def write_findings(published: Path, folder: Path, claims: Sequence[Claim] = ()) 
     (:class:`harness.report.claims.about.Spent`).
     """
     judged, grounds, own = judge_published(published, claims)
-    figures = figures_of(grounds)
+    main = main_judged(judged) or main_ground(grounds)
+    figures = [] if main is None else list(findings_figures(main))
     for figure in figures:
         write_figure(figure, folder)
-    about = [about_section(grounds[0], own, _spent(published), _told(published))] if own else []
+    about = [about_section(main, own, _spent(published), _told(published))] if main and own else []
     path = folder / FINDINGS
     write_bytes(path, markdown_page(claims_page(judged, figures, about)).encode())
     return path

@@ -60,6 +60,7 @@ class OnOom(StrEnum):
 
 
 def run(
+    context: typer.Context,
     variant: VariantOption,
     suite: SuiteOption = "quick",
     settings: SetOption = [],  # noqa: B006 - typer copies it
@@ -98,6 +99,7 @@ def run(
     from harness.runs.early_start import early_start
 
     if executor == "local" and devices <= 1:
+        context.call_on_close(early_start().close)
         early_start().begin()
     from harness.records.store import RunStore
     from harness.runs.options import RunOptions

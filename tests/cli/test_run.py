@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from harness.cli.run import _make_ready, to_be_run
@@ -109,6 +110,16 @@ def test_a_mistake_is_explained(
     message = refused(*arguments)
     assert all(word in message for word in words), message
     assert not any(tmp_path.iterdir()), "nothing is written for a mistake"
+
+
+def test_a_command_that_ends_leaves_no_process_behind() -> None:
+    """Also in a program that goes on, as this one does."""
+    early_start().close()
+    refused("run", "-v", "no_such_variant")
+    left = [
+        child for child in psutil.Process().children() if "harness.runs.child" in child.cmdline()
+    ]
+    assert (left, early_start().pid) == ([], None)
 
 
 def test_a_variant_file_that_is_not_toml_is_named_with_its_line(tmp_path: Path) -> None:

@@ -100,7 +100,9 @@ def _load(plan: Plan, folder: Path, open_model: partial[PreTrainedModel], target
         config = base_config(folder, options["interpolation"], trusted=trusted)
         model: Any = empty_model(config, options["dtype"])
         fill = drawn_weights(model, source.seed, target.device)
-    else:  # its pages are the system's until a layer is taken to the device
+    else:
+        # The file is mapped, whole on each device's process: that takes addresses and no memory.
+        # Its pages are the system's, one copy for all, until a layer is taken to the device.
         model, fill = open_model(device_map={"": "cpu"}), as_read
     shards: Shards | TrainedShards | None = None
     if plan.spreads_training:

@@ -22,6 +22,8 @@ def set_library_defaults() -> None:
     """What libraries read when they are imported or first used; what a user has set stays."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # TRL reports every training to the hub, by a thread that begins beside the loaded model.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
 def load_torch() -> None:

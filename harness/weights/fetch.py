@@ -195,6 +195,8 @@ def quiet_libraries() -> None:
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    # Every bar, also one that is not shown, would begin a thread that looks after those shown.
+    import_module("tqdm").tqdm.monitor_interval = 0
     if "transformers" in sys.modules:
         from transformers.utils import logging as transformers_logging
 

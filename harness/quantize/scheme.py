@@ -212,7 +212,9 @@ def quiet_schemes() -> None:
     """Keep warnings of the schemes' packages, also while they are imported, from the terminal."""
     for scheme in schemes():
         for name in scheme.loggers:
-            logging.getLogger(name).setLevel(logging.ERROR)
+            logger = logging.getLogger(name)
+            if logger.level != logging.ERROR:  # to set it empties a cache of every other logger
+                logger.setLevel(logging.ERROR)
 
 
 def scheme_of(module: nn.Module) -> Scheme | None:

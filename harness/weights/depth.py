@@ -16,10 +16,8 @@ from harness.weights.by_layer import decoder_layers
 if TYPE_CHECKING:
     from torch import nn
 
-SHALLOW = (
-    1,
-    2,
-)  # depths that are built; where layers are alike, deeper ones follow a straight line
+# depths that are built; where layers are alike, deeper models follow a straight line
+SHALLOW = (1, 2)
 BY_LAYER = re.compile("layer|pattern")  # in the names of PEFT's fields that tell layers apart
 OWN_NAME = re.compile("[a-z_]+")  # of a module: no path, no number, no regular expression
 

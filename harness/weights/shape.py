@@ -184,9 +184,9 @@ def _count(asked: _Asked) -> ParameterCount:
     quiet_schemes()  # before transformers' quantizers, which load torchao where it is installed
     if not layers_alike(asked.model, asked.adapter):
         return _counted(asked)
-    shallow, less_shallow = (_counted(asked, layers) for layers in SHALLOW)
+    one, two = (_counted(asked, layers) for layers in SHALLOW)
     depth = int(transformers_config(asked.model).num_hidden_layers)
-    return shallow.deepened(less_shallow, depth - SHALLOW[0])
+    return one.deepened(two, depth - SHALLOW[0])
 
 
 def _counted(asked: _Asked, layers: int | None = None) -> ParameterCount:

@@ -54,6 +54,8 @@ FITTED = {
     "adamss": ("adapter.r=8", "adapter.num_subspaces=2"),
     "psoft": ("adapter.r=8",),
     "lora_rs": ("adapter.r=8",),
+    # more principal components than this are three quarters of a pair's time
+    "lora_eva": ("adapter.r=4",),
     # sixteen times this for one of its matrices, which three steps at ten times as much overshoot
     "lora_plus": ("training.learning_rate=2e-4",),
 }

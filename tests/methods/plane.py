@@ -1,4 +1,4 @@
-"""Plane: try every method on every kind of base and write down what holds; ten minutes."""
+"""Plane: try every method on every kind of base and write down what holds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from importlib.metadata import version
@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from harness.cli.checks.plans import check_plans
+from harness.cli.checks.plans import check_adapter, check_forms, check_plans
 from harness.errors import UserError
 from harness.spec.plan import Plan
 from harness.spec.plane import (
@@ -39,6 +39,7 @@ from harness.spec.storage import write_json
 from harness.spec.variant import Variant
 from harness.train.stream.path import STREAM
 from tests.methods.bench import FAMILIES, Bench, make_bench
+from tests.methods.kept import KeptPairs
 from tests.methods.promises import check_cell
 from tests.methods.trial import start_shift
 from tests.parallel.pair import run_pair
@@ -105,11 +106,25 @@ def _planned(bench: Bench, method: str, scheme: str, family: str) -> Plan | Meth
     settings = () if scheme == "none" else (f"quantization.type={scheme}",)
     try:
         plan = bench.plan(method, family, *settings)
-        check_plans([plan])
+        _check(plan)
     except UserError as refused:
         why = refused.what if "not a valid" not in refused.what else str(refused.expected)
         return MethodCell(state="refused", reason=" ".join(why.partition(", found")[0].split()))
     return plan
+
+
+_CHECKED: set[tuple[str, str]] = set()
+
+
+def _check(plan: Plan) -> None:
+    """As the command checks a plan; what concerns the model and scores alone, once for each."""
+    common = (plan.model.model_dump_json(), plan.score.model_dump_json())
+    if common in _CHECKED:
+        check_adapter(plan)
+        check_forms(plan)
+    else:
+        check_plans([plan])
+        _CHECKED.add(common)
 
 
 def _elsewhere(bench: Bench, method: str, scheme: str, family: str) -> MethodCell:
@@ -128,8 +143,14 @@ def _elsewhere(bench: Bench, method: str, scheme: str, family: str) -> MethodCel
 
 def _check_start(plan: Plan, plain: Plan) -> None:
     """An adapter that leaves a plain base as it is at first leaves a quantized one so too."""
-    if start_shift(plain) < 1e-4:
+    if _plain_shift(plain.model_dump_json()) < 1e-4:
         assert start_shift(plan) < 1e-2, "the start moves a quantized base"
+
+
+@cache
+def _plain_shift(plan: str) -> float:
+    """The same plain plan stands beside every scheme."""
+    return start_shift(Plan.model_validate_json(plan))
 
 
 def _fast(plan: Plan) -> MethodCell:
@@ -159,25 +180,44 @@ def _merge(plan: Plan, model: Any) -> MethodCell:
 
 
 def find_plane(
-    folder: Path, workers: int, methods: Sequence[str], schemes: Sequence[str]
+    folder: Path, workers: int, methods: Sequence[str], schemes: Sequence[str], kept: KeptPairs
 ) -> tuple[Plane, list[str]]:
-    """These pairs, and what went wrong with those that are neither working nor refused."""
+    """These pairs, and what went wrong with those that are neither working nor refused.
+
+    What ``kept`` has is not made again, and what is made goes there.
+    """
     make_bench(folder)
-    pairs = [(folder, method, scheme) for scheme in schemes for method in methods]
-    rows, defects = [], []
-    spawn = multiprocessing.get_context("spawn")  # a fork would lose torch's threads
-    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_prepare) as pool:
-        for number, found in enumerate(pool.map(_try, pairs), start=1):
-            if number % 65 == 0:
-                print(f"{number} of {len(pairs)}", flush=True)
-            if isinstance(found, MethodRow):
-                rows.append(found)
-            else:
-                defects.append(found)
-                print("defect:", found, flush=True)
-    rows = on_two_devices(folder, rows, defects)
+    pairs = [(method, scheme) for scheme in schemes for method in methods]
+    before = kept.rows()
+    made = {pair: before[pair] for pair in pairs if pair in before}
+    if made:
+        print(
+            f"{len(made)} of {len(pairs)} pairs are kept: the same code has made them", flush=True
+        )
+    defects = []
+    for found in _try_all(folder, workers, [pair for pair in pairs if pair not in made]):
+        if isinstance(found, MethodRow):
+            made[found.method, found.schemes[0]] = found
+            kept.add(found)
+        else:
+            defects.append(found)
+            print("defect:", found, flush=True)
+        if (len(made) + len(defects)) % 65 == 0:
+            print(f"{len(made) + len(defects)} of {len(pairs)}", flush=True)
+    rows = on_two_devices(folder, [made[pair] for pair in pairs if pair in made], defects)
     versions = {name: version(name) for name in PACKAGES}
     return Plane(versions=versions, rows=drawn_together(rows)), defects
+
+
+def _try_all(
+    folder: Path, workers: int, pairs: Sequence[tuple[str, str]]
+) -> Iterator[MethodRow | str]:
+    """What each pair is found to be, in their order."""
+    if not pairs:
+        return
+    spawn = multiprocessing.get_context("spawn")  # a fork would lose torch's threads
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_prepare) as pool:
+        yield from pool.map(_try, [(folder, *pair) for pair in pairs])
 
 
 def on_two_devices(folder: Path, rows: list[MethodRow], defects: list[str]) -> list[MethodRow]:
@@ -218,6 +258,8 @@ def _prepare() -> None:
 def _try(pair: tuple[Path, str, str]) -> MethodRow | str:
     """The row of a pair, or what went wrong."""
     folder, method, scheme = pair
+    gc.collect()
+    gc.freeze()  # each training collects garbage: let it not look at what stays
     try:
         return find_pair(_bench(folder), method, scheme)
     except Exception as error:  # noqa: BLE001 - told at the end, for every pair
@@ -267,18 +309,21 @@ def main(arguments: list[str]) -> int:
         PAGE.write_text(plane_markdown(read_plane()), encoding="utf-8")
         return 0
     _prepare()
-    began = time.monotonic()
+    began, kept = time.monotonic(), None if chosen.gpus else KeptPairs()
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["FINETUNE_HARNESS_CACHE"] = str(Path(scratch) / "cache")
         methods, schemes = chosen.methods or method_names(), chosen.schemes or scheme_names()
-        if chosen.gpus:
+        if kept is None:
             plane, defects = _again_on_two_devices(Path(scratch), read_plane())
         else:
-            plane, defects = find_plane(Path(scratch), chosen.workers, methods, schemes)
+            asked = (methods, schemes, kept)
+            plane, defects = find_plane(Path(scratch), chosen.workers, *asked)
     if chosen.methods or chosen.schemes:
         plane = joined(plane, read_plane())
     write_json(FILE, plane)
     PAGE.write_text(plane_markdown(plane), encoding="utf-8")
+    if kept is not None and not defects:
+        kept.drop()
     print(plane_markdown(plane))
     seconds = time.monotonic() - began
     print(f"{len(plane.rows)} rows, {len(defects)} defects, {seconds:.0f} s", *defects, sep="\n")

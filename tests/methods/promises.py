@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,23 +33,43 @@ QUESTIONS = {
 
 def check_cell(plan: Plan) -> Again:
     """All that is asked of a working pair, on the model of ``plan``."""
-    trained = check_pair(plan)
-    assert trained.last_loss < trained.own_loss, "the loss has not fallen"
-    check_resumed(plan, trained)
+    trained = check_training(plan)
     check_items(plan, trained.model)
     check_foresight(plan, trained.model)
     return trained
 
 
-def check_resumed(plan: Plan, trained: Again) -> None:
-    """A training that was killed and resumed ends in the same bits as one that was not."""
+def check_training(plan: Plan) -> Again:
+    """Training keeps what a pair promises, its loss falls, and it can be killed and resumed."""
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        with pytest.raises(KeyboardInterrupt):
-            train(begin(plan, checkpoint=folder), Notes(KILLED_AFTER))
-        assert any(folder.iterdir()), "no checkpoint"
-        resumed = begin(plan, checkpoint=folder)
-        losses = [point.loss for point in train(resumed, Silence()).losses]
+        live, left = Path(scratch, "live"), Path(scratch, "left")
+        live.mkdir()
+        trained = check_pair(plan, Killed(live, left), checkpoint=live)
+        assert trained.last_loss < trained.own_loss, "the loss has not fallen"
+        check_resumed(plan, trained, left)
+    return trained
+
+
+class Killed(Silence):
+    """Keeps what a training would leave on the disk if it were killed in one of its steps."""
+
+    def __init__(self, live: Path, left: Path, after: int = KILLED_AFTER) -> None:
+        """Copy the folder of checkpoints ``live`` to ``left``, ``after`` so many steps."""
+        self._live, self._left, self._waits = live, left, after
+
+    def advance(self, done: int, total: int, **numbers: float) -> None:
+        super().advance(done, total, **numbers)
+        self._waits -= 1
+        if self._waits == 0:
+            shutil.copytree(self._live, self._left)
+
+
+def check_resumed(plan: Plan, trained: Again, left: Path) -> None:
+    """What is resumed from the checkpoint in ``left`` ends in the bits that were trained."""
+    assert any(left.iterdir()), "no checkpoint"
+    resumed, steps = begin(plan, checkpoint=left), Notes()
+    losses = [point.loss for point in train(resumed, steps).losses]
+    assert steps.steps < plan.budget.steps, "training began anew"
     # a decomposition of the base carries the last bit, where memory lies decides, into the start
     started = initialisation(plan.adapter).startswith((*TAKES_START_OUT, *READS_ROWS))
     expected = pytest.approx(trained.losses, abs=1e-4) if started else trained.losses

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import math
 import signal
 import tempfile
 import warnings
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from harness.records.events import Silence
+from harness.records.events import SILENCE, Progress, Silence
 from harness.records.record import RunRecord
 from harness.records.store import RunFolder
 from harness.runs.child import run_child
@@ -61,11 +62,29 @@ def carry_out(plan: Plan, folder: Path) -> Trial:
 
 
 def base_model(plan: Plan) -> Any:
-    """The base as the harness loads it."""
+    """The base as the harness loads it: a copy of one that nothing has run or changed."""
+    precision, training = plan.precision.model_dump_json(), plan.training
+    decides = (
+        *(plan.model.model_dump_json(), plan.quantization.model_dump_json(), precision),
+        *(plan.stored, str(plan.interpolation), training.parallel, str(training.devices)),
+    )
+    return copy.deepcopy(_loaded(_Base(decides, plan)))
+
+
+@dataclass(frozen=True)
+class _Base:
+    """What a plan asks of its base; equal where all that decides it is."""
+
+    decides: tuple[str, ...]
+    plan: Plan = field(compare=False)
+
+
+@lru_cache(maxsize=8)
+def _loaded(asked: _Base) -> Any:
     from harness.weights.load import load_base
 
-    assert isinstance(plan.model.source, FolderSource)
-    return load_base(plan, Path(plan.model.source.path))
+    assert isinstance(asked.plan.model.source, FolderSource)
+    return load_base(asked.plan, Path(asked.plan.model.source.path))
 
 
 def loaded_again(plan: Plan, adapter: Path) -> Any:
@@ -91,15 +110,15 @@ class Again:
     frozen: set[str]
 
 
-def train_again(plan: Plan) -> Again:
-    """Train as the run does, and watch which parameters move."""
+def train_again(plan: Plan, progress: Progress = SILENCE, **more: Any) -> Again:
+    """Train as the run does, and watch which parameters move; ``more`` is the job's."""
     from harness.train.path import train
 
-    job = begin(plan)
+    job = begin(plan, **more)
     own = own_loss(job)
     before = {name: weight.detach().clone() for name, weight in job.model.named_parameters()}
     frozen = {name for name, weight in job.model.named_parameters() if not weight.requires_grad}
-    result = train(job, Silence())
+    result = train(job, progress)
     after = dict(job.model.named_parameters())
     moved = {name for name, weight in before.items() if not same(weight, after[name])}
     losses = [point.loss for point in result.losses]
@@ -185,14 +204,14 @@ def own_loss(job: Any) -> float:
     return float(found)
 
 
-def check_pair(plan: Plan) -> Again:
+def check_pair(plan: Plan, progress: Progress = SILENCE, **more: Any) -> Again:
     """Train in this process and hold what a working pair of method and base promises."""
     from harness.errors import Unpredicted
     from harness.weights.adapter import save_adapter
     from harness.weights.census import check_census, take_census
     from harness.weights.shape import count_plan
 
-    again = train_again(plan)
+    again = train_again(plan, progress, **more)
     assert all(math.isfinite(loss) for loss in again.losses)
     # LLM.int8 looks for outliers in each micro-batch, so that its results depend on the batch
     exact = 1e-2 if plan.quantization.type == "int8" else 1e-5

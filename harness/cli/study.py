@@ -160,7 +160,9 @@ def study(
     opened = found.opened
     if decides:
         found.steer(drop, add, more_seeds)
-        say("noted; a command that is running this study follows it from its next run on")
+        say("noted; a command that is running this study follows it from its next run on.")
+        if not only_looks:
+            say(f"To run the study here, type it without {' and '.join(looks)}.")
     elif not (plan or status or only_looks):
         _run(found, runner, part, trackers, local=executor == "local")
     agenda = found.agenda()

@@ -161,7 +161,7 @@ class Attempt:
         update: dict[str, Any] = {}
         kind, message = record.problem.kind, record.problem.message
         ending = cause(self.folder, self.plan)
-        if self.ending in STOPPED.values():  # whatever error the signal became in a library
+        if self.ending.kind in STOPPED:  # whatever error the signal became in a library
             ending = self.ending
         if ending is not None:
             kind, message = ending.kind, ending.message

@@ -11,9 +11,14 @@ from queue import Empty, SimpleQueue
 from harness.errors import HarnessError
 from harness.records.events import Event
 from harness.records.record import RunRecord
-from harness.runs.executor import Executor, GatheringExecutor, TogetherExecutor
+from harness.runs.executor import (
+    Executor,
+    ExplainedExecutor,
+    GatheringExecutor,
+    TogetherExecutor,
+)
 from harness.runs.listener import Listener, RunResult
-from harness.runs.stop import interrupts
+from harness.runs.stop import interrupts, reason_of
 from harness.spec.plan import Plan
 from harness.train.together.group import groups
 
@@ -37,7 +42,7 @@ def run_batch(
     apart from those that a cluster has already been given.
 
     Close the iterator (``contextlib.closing``) where it is not read to its end: that ends the
-    runs under way.
+    runs under way. Their records say why: throw the error that ended the reading into it.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP, after the runs under way have written their
@@ -76,6 +81,7 @@ class _Batch:
         self._audience = audience
         self._news: SimpleQueue[tuple[Plan, News]] = SimpleQueue()
         self._pending: set[Future[RunRecord]] = set()
+        self._reason = ""  # why runs under way are ended
 
     def run(self, plans: Sequence[Plan], enough: Callable[[], bool]) -> Generator[RunResult]:
         self._audience.each(lambda listener: listener.begin(plans))
@@ -89,6 +95,9 @@ class _Batch:
                     self._begin_no_more()
                 if result is not None:
                     yield result
+        except BaseException as error:
+            self._reason = reason_of(error)
+            raise
         finally:
             self._wind_up()
             self._audience.each(lambda listener: listener.end())
@@ -137,7 +146,7 @@ class _Batch:
             self._audience.each(lambda listener: listener.stopping())
         while self._pending:
             try:
-                self._executor.cancel()
+                self._cancel()
                 self._drain()
             except KeyboardInterrupt:
                 interrupts += 1
@@ -145,6 +154,12 @@ class _Batch:
                     raise
         if interrupts:
             raise KeyboardInterrupt
+
+    def _cancel(self) -> None:
+        if isinstance(self._executor, ExplainedExecutor):
+            self._executor.cancel_because(self._reason)
+        else:
+            self._executor.cancel()
 
     def _drain(self) -> None:
         """Pass on all news until nothing is under way."""

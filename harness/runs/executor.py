@@ -67,12 +67,21 @@ class TogetherExecutor(Protocol):
         """Have plans that can train together do so; as `Executor.submit` for each of them."""
 
 
+@runtime_checkable
+class ExplainedExecutor(Protocol):
+    """An executor whose runs can say why they were ended."""
+
+    def cancel_because(self, reason: str) -> None:
+        """As `Executor.cancel`; records of runs under way give ``reason``, if there is one."""
+
+
 class LocalExecutor:
     """Runs plans on this machine, each in a process of its own, in ``slots`` at once.
 
     With ``gpus`` every run sees its own of them. Where there are more slots than devices, a run
     begins as soon as its predicted memory fits beside those under way; one whose memory cannot be
-    predicted waits until a device is free for it alone. Slots share the CPU's threads evenly.
+    predicted comes after all others that wait, and gets a device for itself alone. Slots share the
+    CPU's threads evenly.
     """
 
     def __init__(
@@ -108,7 +117,29 @@ class LocalExecutor:
         Raises:
             UserError: several shall run at once, and neither its memory nor the device's is known.
         """
-        return self._slots.submit(self._run, plan, hear)
+        found: Future[RunRecord] = Future()
+        self._queue(found, plan, hear)
+        return found
+
+    def _queue(
+        self, found: Future[RunRecord], plan: Plan, hear: Hear, *, last: bool = False
+    ) -> None:
+        turn = self._slots.submit(self._turn, found, plan, hear, last=last)
+        turn.add_done_callback(partial(_hand_over, found=found))
+
+    def _turn(
+        self, found: Future[RunRecord], plan: Plan, hear: Hear, *, last: bool
+    ) -> RunRecord | None:
+        """The plan's record; None where its turn comes later, since nothing runs beside it."""
+        if not last and self._devices is not None and self._devices.empties_for(plan):
+            try:
+                self._queue(found, plan, hear, last=True)
+            except RuntimeError as error:  # there are no turns any more
+                raise CancelledError from error
+            return None
+        if not found.set_running_or_notify_cancel():
+            raise CancelledError
+        return self._run(plan, hear)
 
     def _run(self, plan: Plan, hear: Hear) -> RunRecord:
         with (
@@ -154,8 +185,24 @@ class LocalExecutor:
 
     def cancel(self) -> None:
         """Stop the children; plans that wait for a slot are not run."""
-        self._stop.ask()
+        self.cancel_because("")
+
+    def cancel_because(self, reason: str) -> None:
+        """The same, with the reason that records give."""
+        self._stop.ask(reason)
         self._slots.shutdown(wait=False, cancel_futures=True)
+
+
+def _hand_over(turn: Future[RunRecord | None], found: Future[RunRecord]) -> None:
+    """Give what a turn has brought, unless another one comes."""
+    if turn.cancelled():
+        found.cancel()
+    elif found.cancelled():
+        return
+    elif (error := turn.exception()) is not None:
+        found.set_exception(error)
+    elif (record := turn.result()) is not None:
+        found.set_result(record)
 
 
 def _hand_out(whole: Future[list[RunRecord]], parts: Sequence[Future[RunRecord]]) -> None:

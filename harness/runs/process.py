@@ -9,12 +9,20 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import IO, Protocol
 
 from harness.records.events import EventTail, Hear, Note
 from harness.records.store import RunFolder
-from harness.runs.ending import Ending, Means, ending_of_process, oom_counters, oom_kills
-from harness.runs.stop import Stop, interrupts
+from harness.runs.ending import (
+    STOPPED,
+    Ending,
+    Means,
+    ending_of_process,
+    oom_counters,
+    oom_kills,
+)
+from harness.runs.stop import Stop, interrupts, reason_of
 
 # The log is UTF-8 wherever this runs, and what a library prints cannot end a run.
 CHILD_SETTINGS = {
@@ -97,13 +105,16 @@ def run_process(
         kills = oom_kills(counters)
         try:
             means = _follow(child, EventTail(folder.events), hear, timeout_seconds, stop)
-        except KeyboardInterrupt:
-            means = "interrupted"
+            reason = stop.reason
+        except KeyboardInterrupt as error:
+            means, reason = "interrupted", reason_of(error)
             _stop(child, stop)
         finally:
             _kill(child)
     more = _difference(oom_kills(counters), kills)
     assert child.returncode is not None  # noqa: S101 - it has been waited for
+    if means == "interrupted" and reason:
+        return replace(STOPPED[means], message=reason)
     return ending_of_process(child.returncode, means, more, log_tail(folder))
 
 

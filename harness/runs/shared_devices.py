@@ -59,6 +59,10 @@ class SharedDevices:
         with self._holding(plans[0], needed, stop) as names:
             yield names
 
+    def empties_for(self, plan: Plan) -> bool:
+        """Whether nothing can run beside ``plan``, since nobody knows what it needs."""
+        return not self._alone and self._known_need(plan) is None
+
     @contextmanager
     def _holding(self, plan: Plan, needed: int, stop: Stop) -> Iterator[str]:
         count = self._count(plan)
@@ -100,11 +104,7 @@ class SharedDevices:
         return sorted(found, key=lambda place: len(self._taken[place]))
 
     def _needed(self, plan: Plan) -> int:
-        with self._free:  # a prediction takes a second, and most plans of a batch are alike
-            key = _sizes(plan)
-            if key not in self._known:
-                self._known[key] = self._predict(plan)
-            needed = self._known[key]
+        needed = self._known_need(plan)
         if needed is None:
             needed = plan.device.memory_bytes  # all of it: nothing else runs beside it
         if needed is None:
@@ -115,6 +115,13 @@ class SharedDevices:
                 hint="leave --jobs out: one run at a time needs none",
             )
         return needed
+
+    def _known_need(self, plan: Plan) -> int | None:
+        with self._free:  # a prediction takes a moment, and most plans of a batch are alike
+            key = _sizes(plan)
+            if key not in self._known:
+                self._known[key] = self._predict(plan)
+            return self._known[key]
 
 
 def _sizes(plan: Plan) -> str:

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from harness.errors import HarnessError
+
 
 class Stop:
     """Asked once, runs end and write their records; asked again, they end at once."""
@@ -14,9 +16,13 @@ class Stop:
     def __init__(self) -> None:
         """Ask for nothing yet."""
         self._times = 0
+        self.reason = ""
+        """Why, in words; empty where a person asked for it."""
 
-    def ask(self) -> None:
+    def ask(self, reason: str = "") -> None:
         """Ask for the end, or if that has been done, for the end at once."""
+        if not self._times:
+            self.reason = reason
         self._times += 1
 
     @property
@@ -45,5 +51,14 @@ def interrupts() -> Iterator[None]:
             signal.signal(getattr(signal, name), handler)
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+def _interrupt(number: int, _: object) -> None:
+    raise KeyboardInterrupt(f"stopped by {signal.Signals(number).name}")
+
+
+def reason_of(error: BaseException | None) -> str:
+    """Why ``error`` ends the runs that are under way; empty where a person has pressed Ctrl-C."""
+    if isinstance(error, KeyboardInterrupt):
+        return str(error)
+    if isinstance(error, HarnessError):
+        return f"stopped because the command ended on an error: {error.what}"
+    return "stopped because the command that had started it ended"

@@ -81,7 +81,7 @@ def _run(plan: Plan, store: RunStore, hear: Hear, options: RunOptions, stop: Sto
         attempt = Attempt(plan, folder)
         record = attempt.carry_out(options, hear, stop)
         record = attempt.store(record, _good(known))
-    if attempt.ending == STOPPED["interrupted"] and not stop.asked:
+    if attempt.ending.kind == STOPPED["interrupted"].kind and not stop.asked:
         raise KeyboardInterrupt
     return record
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from harness.errors import RunInUse, UserError, machine_troubles, user_mistakes
+from harness.errors import HarnessError, RunInUse, UserError, machine_troubles, user_mistakes
 from harness.records.record import Problem
 from harness.runs.batch import run_batch
 from harness.runs.executor import Executor
@@ -107,7 +107,10 @@ class Driver:
         batch = run_batch(plans, self._executor, listeners, self._together, enough)
         with closing(batch) as results:
             for result in results:
-                ran += self._take(of_plan[id(result.plan)], result)
+                try:
+                    ran += self._take(of_plan[id(result.plan)], result)
+                except HarnessError as error:
+                    results.throw(error)  # so that the runs beside it say why they were ended
         return ran
 
     def _decisions(self) -> tuple[Decision, ...]:

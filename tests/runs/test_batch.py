@@ -7,18 +7,21 @@ import signal
 from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
-from harness.errors import StorageError, UnknownName
+from harness.errors import StorageError, UnknownName, UserError
 from harness.records.events import Event, Hear, Note, RunStarted
 from harness.records.record import RunRecord
 from harness.records.store import RunStore
+from harness.runs import executor as executor_module
 from harness.runs.batch import run_batch
 from harness.runs.executor import LocalExecutor, make_executor
 from harness.runs.listener import Listener, RunResult
 from harness.runs.stop import Stop
 from harness.spec.device import Device, DeviceChoice
+from harness.spec.gpus import planned_gpu
 from harness.spec.plan import Plan
 from tests.planned import CPU, planned
 from tests.store_records import record_of
@@ -148,6 +151,57 @@ class Waiting(Immediate):
         for plan, future in self._futures:
             if not future.done():
                 future.set_result(record_of(plan, status="interrupted"))
+
+
+class Explained(Waiting):
+    """One that hears why it is cancelled."""
+
+    reason: str | None = None
+
+    def cancel_because(self, reason: str) -> None:
+        self.reason = reason
+        self.cancel()
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (UserError("no such data"), "stopped because the command ended on an error: no such data"),
+        (GeneratorExit(), "stopped because the command that had started it ended"),
+        (KeyboardInterrupt(), ""),
+        (KeyboardInterrupt("stopped by SIGHUP"), "stopped by SIGHUP"),
+    ],
+)
+def test_runs_that_are_ended_beside_an_error_hear_of_it(error: BaseException, told: str) -> None:
+    executor = Explained()
+    results = run_batch(PLANS, executor)
+    next(results)
+    with pytest.raises(type(error)):
+        results.throw(error)
+    assert executor.reason == told
+    assert executor.cancelled == 1
+
+
+def test_a_run_of_unknown_memory_comes_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the device to itself: first, it would keep all others waiting."""
+    begun: list[str] = []
+    both = Barrier(2)
+
+    def supervised(plan: Plan, *_: object) -> RunRecord:
+        begun.append(plan.variant)
+        if plan.variant != "lora_eva":
+            both.wait(60)
+        return record_of(plan)
+
+    monkeypatch.setattr(executor_module, "supervise", supervised)
+    gpu = planned_gpu("h100")
+    plans = [planned(name, device=gpu) for name in ("lora_eva", "lora_bf16", "qlora_nf4")]
+    executor = LocalExecutor(RunStore(tmp_path), slots=2)
+    found = list(run_batch(plans, executor))
+    assert begun[-1] == "lora_eva"
+    assert sorted(result.plan.variant for result in found) == sorted(begun)
 
 
 def test_once_it_is_enough_no_more_are_begun_and_none_is_stopped() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -23,6 +24,7 @@ from harness.runs.ending import (
     without_secrets,
 )
 from harness.runs.process import in_fresh_process, run_process
+from harness.runs.stop import Stop
 
 STARTED = '{"kind": "start", "time": 1, "clock": 1, "pid": 1}\n'
 GROUP = Path("/sys/fs/cgroup/memory/finetune-harness-test")
@@ -91,8 +93,17 @@ def test_sigterm_to_the_parent_counts_as_an_interrupt(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     hit = lambda _: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
     ending = run_process(in_fresh_process([sys.executable, "-c", code]), RunFolder(tmp_path), hit)
-    assert ending == STOPPED["interrupted"]
+    assert ending == replace(STOPPED["interrupted"], message="stopped by SIGTERM")
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_who_asks_a_run_to_end_may_say_why(tmp_path: Path) -> None:
+    stop, command = Stop(), [sys.executable, "-c", "import time; time.sleep(600)"]
+    stop.ask("another run ended on an error")
+    stop.ask("and again")
+    start, folder = in_fresh_process(command), RunFolder(tmp_path)
+    ending = run_process(start, folder, lambda _: None, stop=stop)
+    assert ending == replace(STOPPED["interrupted"], message="another run ended on an error")
 
 
 def test_grandchildren_die_with_the_child(tmp_path: Path) -> None:

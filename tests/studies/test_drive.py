@@ -121,6 +121,10 @@ class Ends(StubExecutor):
     """Every run ends with the same problem."""
 
     kind = "killed"
+    why = ""
+
+    def cancel_because(self, reason: str) -> None:
+        self.why = reason
 
     def run(self, plan: Plan) -> RunRecord:
         problem = Problem(kind=self.kind, phase="load", step=None, message="for a reason")
@@ -170,6 +174,7 @@ def test_a_mistake_that_every_run_would_make_ends_the_study_at_once(tmp_path: Pa
     executor.kind = "CorpusError"
     with pytest.raises(UserError, match="for a reason"):
         driver(bench, executor).drive()
+    assert "for a reason" in executor.why, "runs beside it are ended for that"
     assert bench.findings().find(bench.agenda().jobs[0]) is None
 
 

@@ -87,7 +87,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, stream: Stream) -> tuple[Tensor, Any
             q, k, v, stream.starts, stream.starts, *sizes, 0.0, CAUSAL, NO_DEBUG_MASK
         )
         return out, (log_sum, seed, unused)
-    return torch.cat([_attend_one(*parts) for parts in _split(stream, q, k, v)]), None
+    found = [_attend_one(*parts) for parts in _split(stream, q, k, v)]
+    outs, log_sums = zip(*found, strict=True)
+    return torch.cat([_by_token(out) for out in outs]), log_sums
 
 
 def attend_back(
@@ -102,11 +104,8 @@ def attend_back(
             slope, *qkv, out, log_sum, *starts, *sizes, 0.0, CAUSAL, seed, unused
         )
         return grads
-    parts = []
-    for q, k, v, g in _split(stream, *qkv, slope):
-        with torch.enable_grad():
-            leaves = [part.detach().requires_grad_() for part in (q, k, v)]
-            parts.append(torch.autograd.grad(_attend_one(*leaves), leaves, g))
+    ones = zip(_split(stream, slope, *qkv, out), kept, strict=True)
+    parts = [_attend_one_back(tensors, log_sum) for tensors, log_sum in ones]
     q_grad, k_grad, v_grad = (torch.cat(column) for column in zip(*parts, strict=True))
     return q_grad, k_grad, v_grad
 
@@ -116,13 +115,36 @@ def _split(stream: Stream, *tensors: Tensor) -> list[tuple[Tensor, ...]]:
     return list(zip(*(torch.split(tensor, sizes) for tensor in tensors), strict=True))
 
 
-def _attend_one(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    queries, keys, values = (part.transpose(0, 1)[None] for part in (q, k, v))
-    grouped = q.shape[1] != k.shape[1]
-    out = functional.scaled_dot_product_attention(
-        queries, keys, values, is_causal=True, enable_gqa=grouped
-    )
-    return out[0].transpose(0, 1)
+def _attend_one(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """What torch's attention calls on a CPU: the output, by head, and its log-sum."""
+    heads = q.shape[1]
+    run = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # noqa: SLF001
+    found: tuple[Tensor, Tensor] = run(*(_by_head(x, heads) for x in (q, k, v)), 0.0, CAUSAL)
+    return found
+
+
+def _attend_one_back(tensors: tuple[Tensor, ...], log_sum: Tensor) -> list[Tensor]:
+    """Gradients of q, k and v, given those of the output, q, k, v and the output.
+
+    Heads that share keys and values add theirs up.
+    """
+    heads = tensors[0].shape[1]
+    run = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward  # noqa: SLF001
+    given = (_by_head(x, heads) for x in tensors)
+    grads = run(*given, log_sum, 0.0, CAUSAL)
+    return [
+        _by_token(grad).unflatten(1, (one.shape[1], -1)).sum(2)
+        for grad, one in zip(grads, tensors[1:4], strict=True)
+    ]
+
+
+def _by_head(x: Tensor, heads: int) -> Tensor:
+    """(tokens, heads or fewer, size) as (1, heads, tokens, size)."""
+    return x.transpose(0, 1).repeat_interleave(heads // x.shape[1], dim=0)[None]
+
+
+def _by_token(x: Tensor) -> Tensor:
+    return x[0].transpose(0, 1)
 
 
 def fused(like: Tensor) -> bool:

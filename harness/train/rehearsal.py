@@ -17,10 +17,10 @@ from torch.utils._pytree import tree_leaves
 
 from harness.quantize.scheme import schemes
 from harness.spec.plan import Plan
+from harness.weights.depth import SHALLOW, names_layers
 from harness.weights.phantom import phantom_model
 from harness.weights.shape import transformers_config
 
-SHALLOW = (1, 2)  # depths that are rehearsed; deeper models follow a straight line
 RECOMPUTATION = "_gradient_checkpointing_func"  # transformers' own slot
 ALLOCATION_BYTES = 512  # CUDA's caching allocator rounds up to this
 
@@ -189,10 +189,11 @@ def _constants(model: nn.Module) -> Iterator[Tensor]:
 def rehearse(plan: Plan, measure: Callable[[Any], tuple[int, ...]]) -> list[int]:
     """What ``measure`` finds on the planned model without weights, at the model's whole depth.
 
-    Every layer adds the same bytes, so two shallow models give the line.
+    Every layer adds the same bytes, so two shallow models give the line, unless the adapter has
+    something else on some layers.
     """
     depth = int(transformers_config(plan.model).num_hidden_layers)
-    if depth <= max(SHALLOW):
+    if depth <= max(SHALLOW) or names_layers(plan.adapter):
         return list(measure(phantom_model(plan, depth)))
     peaks = [measure(phantom_model(plan, layers)) for layers in SHALLOW]
     further = (depth - SHALLOW[1]) // (SHALLOW[1] - SHALLOW[0])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from harness.quantize.scheme import Target, find_scheme
-from harness.spec.methods import held_still
+from harness.spec.methods import held_still, plainly_initialised
 from harness.spec.plan import Plan
 from harness.spec.variant import Adapter
 from harness.weights.adapter import hold_still
@@ -16,6 +18,26 @@ from harness.weights.shape import transformers_config, wrapped_shapes
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+@dataclass(frozen=True)
+class PhantomOf:
+    """A plan, equal to others with the same phantom: seeds and learning rates do not matter.
+
+    Neither does how an adapter is initialised, where that does not change its shapes.
+    """
+
+    written: str
+    plan: Plan = field(compare=False)
+
+    @classmethod
+    def of(cls, plan: Plan) -> PhantomOf:
+        """The plan, with what its phantom depends on written down."""
+        parts = plan.model_dump(mode="json", include={"method", "model", "quantization"})
+        parts["dtypes"] = [plan.stored, plan.precision.model_dump(mode="json")]
+        parts["still"] = held_still(plan.training.optimizer)
+        adapter = plan.adapter and plainly_initialised(plan.adapter).model_dump(mode="json")
+        return cls(json.dumps({**parts, "adapter": adapter}, sort_keys=True), plan)
 
 
 def phantom_model(plan: Plan, layers: int) -> nn.Module:

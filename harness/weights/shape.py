@@ -18,6 +18,7 @@ from harness.spec.model import Model
 from harness.spec.plan import Plan
 from harness.spec.variant import Adapter, Method, Quantization
 from harness.weights.adapter import hold_still
+from harness.weights.depth import SHALLOW, layers_alike
 from harness.weights.wrapping import wrap
 
 if TYPE_CHECKING:
@@ -43,6 +44,11 @@ class ParameterCount:
     """How many layers those are."""
     largest: int
     """Elements of the largest weight among them."""
+
+    def deepened(self, one_deeper: ParameterCount, layers: int) -> ParameterCount:
+        """The counts of a model with ``layers`` more, of which ``one_deeper`` has one."""
+        low, high = dataclasses.astuple(self), dataclasses.astuple(one_deeper)
+        return ParameterCount(*(a + layers * (b - a) for a, b in zip(low, high, strict=True)))
 
 
 def transformers_config(model: Model) -> PretrainedConfig:
@@ -80,14 +86,17 @@ def _refuse_misspelt(config: PretrainedConfig, fields: dict[str, Any], where: st
             raise UnknownName(f"{config.model_type} shape field", name, known, where=where)
 
 
-def meta_model(model: Model) -> nn.Module:
-    """The model on the meta device: every shape, no memory."""
+def meta_model(model: Model, layers: int | None = None) -> nn.Module:
+    """The model, ``layers`` deep or its whole depth, on the meta device: shapes, no memory."""
     import torch
     from transformers import AutoModelForCausalLM
 
+    config = transformers_config(model)
+    if layers is not None:
+        config.num_hidden_layers = layers
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        built: nn.Module = AutoModelForCausalLM.from_config(transformers_config(model))
+        built: nn.Module = AutoModelForCausalLM.from_config(config)
     return built
 
 
@@ -151,7 +160,8 @@ def count_parameters(
         Unpredicted: the adapter's shapes depend on the weights.
         UnknownName, InvalidFile: the model or the adapter is not one that can be built.
     """
-    parts = (model, adapter, quantization)
+    plain = None if adapter is None else plainly_initialised(adapter)
+    parts = (model, plain, quantization)
     written = tuple("" if part is None else part.model_dump_json() for part in parts)
     return _count(_Asked(written, method, still, model, adapter, quantization))
 
@@ -172,10 +182,19 @@ class _Asked:
 def _count(asked: _Asked) -> ParameterCount:
     """Models are built for it, and planning and a run ask for the same several times."""
     quiet_schemes()  # before transformers' quantizers, which load torchao where it is installed
+    if not layers_alike(asked.model, asked.adapter):
+        return _counted(asked)
+    one, two = (_counted(asked, layers) for layers in SHALLOW)
+    depth = int(transformers_config(asked.model).num_hidden_layers)
+    return one.deepened(two, depth - SHALLOW[0])
+
+
+def _counted(asked: _Asked, layers: int | None = None) -> ParameterCount:
+    """Counted on a model that is ``layers`` deep, or as deep as it is."""
     from harness.quantize.layers import linear_layers, taken_layers, weight_shape
 
     model, adapter, quantization = asked.model, asked.adapter, asked.quantization
-    built = meta_model(model)
+    built = meta_model(model, layers)
     scheme = find_scheme(quantization)
     linear = sum(prod(weight_shape(layer)) for _, layer in linear_layers(built))
     taken = [weight_shape(layer) for _, layer in taken_layers(built, scheme)]
@@ -187,7 +206,7 @@ def _count(asked: _Asked) -> ParameterCount:
             hint="use an unquantized variant",
         )
     if adapter is not None:
-        built = wrapped_shapes(partial(meta_model, model), adapter)
+        built = wrapped_shapes(partial(meta_model, model, layers), adapter)
     elif asked.method == "none":
         built.requires_grad_(requires_grad=False)
     hold_still(built, asked.still)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from functools import cache
+from functools import lru_cache
 
 import torch
 
 from harness.spec.plan import Plan
 from harness.train.stream.float8 import decoder_of
 from harness.train.stream.linears import UnsupportedLayer
-from harness.weights.phantom import phantom_model
+from harness.weights.depth import SHALLOW, layers_alike
+from harness.weights.phantom import PhantomOf, phantom_model
 from harness.weights.shape import transformers_config
 
 
@@ -23,27 +23,21 @@ def refusal(plan: Plan) -> str | None:
     Raises:
         InvalidFile: the model's TOML states no shape, or PEFT refuses the adapter.
     """
-    fields = ("method", "quantization", "precision", "adapter", "model", "device")
-    asked = plan.model_dump(mode="json", include=set(fields))
-    asked["device"] = plan.device.kind
-    key = json.dumps(asked, sort_keys=True)
-    if key not in _found():
-        _found()[key] = _probe(plan)
-    return _found()[key]
+    return _probe(PhantomOf.of(plan), plan.device.kind)
 
 
-@cache
-def _found() -> dict[str, str | None]:
-    """Earlier answers: plans of one request mostly differ in seeds and training settings."""
-    return {}
-
-
-def _probe(plan: Plan) -> str | None:
-    depth = int(transformers_config(plan.model).num_hidden_layers)  # windows may differ by layer
+@lru_cache(maxsize=256)
+def _probe(asked: PhantomOf, device: str) -> str | None:
+    """Plans of one request mostly differ in seeds and training settings."""
+    plan = asked.plan
+    if layers_alike(plan.model, plan.adapter):
+        depth = max(SHALLOW)
+    else:
+        depth = int(transformers_config(plan.model).num_hidden_layers)  # windows differ by layer
     model = phantom_model(plan, depth)
     dtype = getattr(torch, plan.precision.compute)
     try:
-        decoder_of(plan)(model, dtype, on_gpu=plan.device.kind == "cuda")
+        decoder_of(plan)(model, dtype, on_gpu=device == "cuda")
     except UnsupportedLayer as reason:
         return str(reason)
     return None

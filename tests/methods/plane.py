@@ -324,7 +324,7 @@ def main(arguments: list[str]) -> int:
     write_json(FILE, plane)
     PAGE.write_text(plane_markdown(plane), encoding="utf-8")
     if kept is not None and not defects:
-        kept.drop()
+        kept.drop({(method, scheme) for method in methods for scheme in schemes})
     print(plane_markdown(plane))
     seconds = time.monotonic() - began
     print(f"{len(plane.rows)} rows, {len(defects)} defects, {seconds:.0f} s", *defects, sep="\n")

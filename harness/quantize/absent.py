@@ -40,8 +40,9 @@ class Absent(Scheme):
 
 
 CALIBRATED = (
-    "gptqmodel fits its codes to rows of data and asks for torch 2.14.1 or newer, with which the "
-    "harness is not tested; use hqq or int4, which need no data"
+    "gptqmodel fits its codes to rows of data; its release 7.7 asks for torch 2.14.1 or newer, 7.6 "
+    "for numpy 2.2.6 and no other, and the harness is tested with neither; "
+    "use hqq or int4, which need no data"
 )
 GPTQ = Absent("gptq", CALIBRATED)
 AWQ = Absent("awq", CALIBRATED)

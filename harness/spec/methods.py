@@ -31,6 +31,8 @@ class Needs:
     """Draws random numbers in every forward pass of training."""
     sees_all: bool = False
     """What it adds to a token depends on every token of the pass: later, padded, of other rows."""
+    fixed: str | None = None
+    """In the names of weights that PEFT holds still on a base of 32 bits, and trains on others."""
     refused: str | None = None
     """Why no run can train it."""
 
@@ -43,7 +45,7 @@ TYPES: dict[str, Needs] = {
     "P_TUNING": SOFT_PROMPT,
     "PREFIX_TUNING": PROMPT_CACHE,
     "CARTRIDGE": PROMPT_CACHE,
-    "ADALORA": Needs(steps="total_step", allocates=True),
+    "ADALORA": Needs(steps="total_step", allocates=True, fixed=".ranknum."),
     "GRALORA": Needs(adds_in_place=True),
     "PVERA": Needs(draws=True),
     "C3A": Needs(adds_in_place=True),

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
+from harness.spec.methods import TYPES
 from harness.spec.schema import Frozen
 from harness.spec.storage import read_json
 
@@ -110,7 +111,13 @@ def plane_markdown(plane: Plane) -> str:
     titles.append("architectures")
     table = ["| method | base | " + " | ".join(titles) + " |", "|---|---|" + "---|" * len(titles)]
     notes = [f"{number}. {reason}" for reason, number in reasons.items()]
-    return "\n".join([head, *table, *lines, "", *notes, ""])
+    return "\n".join([head, *table, *lines, "", *notes, "", *_never(), ""])
+
+
+def _never() -> list[str]:
+    """Types of PEFT that are refused on every base, for which there is no row."""
+    why = [f"- `{name}`: {needs.refused}" for name, needs in TYPES.items() if needs.refused]
+    return ["Types of PEFT that no run can train, whatever its base:", "", *why]
 
 
 def _architectures(row: MethodRow, reasons: dict[str, int]) -> str:

@@ -57,6 +57,7 @@ def attach_adapter(
     else:
         with weights_in_sight(model):
             wrapped = wrap(model, plan.adapter, steps=steps)
+    hold_still(wrapped, needs_of(plan.adapter).fixed)
     if needs_of(plan.adapter).adds_in_place and plan.quantization.type != "none":
         _hand_on_copies(wrapped)
     dtype = getattr(torch, plan.precision.trainable)

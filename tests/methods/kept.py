@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -51,9 +51,12 @@ class KeptPairs:
             with self._path.open("a") as file:
                 file.write(f"\n{row.model_dump_json()}\n")
 
-    def drop(self) -> None:
-        """Forget all: the plane is whole."""
+    def drop(self, pairs: Collection[tuple[str, str]]) -> None:
+        """Forget ``pairs`` (method and scheme): they have been written down."""
+        left = [row for pair, row in self.rows().items() if pair not in pairs]
         self._path.unlink(missing_ok=True)
+        for row in left:
+            self.add(row)
 
 
 def _files(root: Path) -> Iterator[Path]:

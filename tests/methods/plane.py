@@ -40,7 +40,7 @@ from harness.spec.variant import Variant
 from harness.train.stream.path import STREAM
 from tests.methods.bench import FAMILIES, Bench, make_bench
 from tests.methods.kept import KeptPairs
-from tests.methods.promises import check_cell
+from tests.methods.promises import check_bfloat16, check_cell
 from tests.methods.trial import start_shift
 from tests.parallel.pair import run_pair
 
@@ -84,6 +84,7 @@ def find_pair(
         cells = dict.fromkeys(("plain", "fast", "merge", "export"), NO_PLAN)
         return MethodRow(method=method, schemes=(scheme,), plan=plan, gpus=ONE_DEVICE, **cells)
     trained = check_cell(plan)
+    check_bfloat16(plan)
     if plan.adapter is not None and scheme != "none":
         _check_start(plan, bench.plan(method, families[0]))
     whole = plan.adapter is None
@@ -323,7 +324,7 @@ def main(arguments: list[str]) -> int:
     write_json(FILE, plane)
     PAGE.write_text(plane_markdown(plane), encoding="utf-8")
     if kept is not None and not defects:
-        kept.drop()
+        kept.drop({(method, scheme) for method in methods for scheme in schemes})
     print(plane_markdown(plane))
     seconds = time.monotonic() - began
     print(f"{len(plane.rows)} rows, {len(defects)} defects, {seconds:.0f} s", *defects, sep="\n")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from harness.errors import Unpredicted
 from harness.records.events import Silence
 from harness.score.engine import FastLM, PlainLM
 from harness.score.likelihood import Likelihood
@@ -19,7 +20,9 @@ from harness.spec.methods import READS_ROWS, TAKES_START_OUT, initialisation, ne
 from harness.spec.model import FolderSource
 from harness.spec.plan import Plan
 from harness.train.path import train
+from harness.weights.census import check_census, take_census
 from harness.weights.load import load_tokenizer
+from harness.weights.shape import count_plan
 from tests.methods.trial import Again, begin, check_pair, same
 from tests.train.test_checkpoint import Notes
 
@@ -48,6 +51,16 @@ def check_training(plan: Plan) -> Again:
         assert trained.last_loss < trained.own_loss, "the loss has not fallen"
         check_resumed(plan, trained, left)
     return trained
+
+
+def check_bfloat16(plan: Plan) -> None:
+    """The census agrees too where products are taken in bfloat16, as on a GPU."""
+    precision = plan.precision.model_copy(update={"compute": "bfloat16"})
+    plan = plan.model_copy(update={"precision": precision})
+    counts = None
+    with suppress(Unpredicted):
+        counts = count_plan(plan)
+    check_census(take_census(begin(plan).model), plan, counts)
 
 
 class Killed(Silence):

@@ -13,6 +13,8 @@ from harness.train.allocation import allocation_of
 from harness.train.collate import collate
 from harness.train.path import train
 from harness.weights.adapter import attach_adapter
+from harness.weights.census import check_census, take_census
+from harness.weights.shape import count_plan
 from tests.methods.bench import Bench
 from tests.methods.trial import base_model, make_job
 from tests.train.test_checkpoint import Notes
@@ -20,9 +22,11 @@ from tests.train.test_checkpoint import Notes
 STEPS = 6
 
 
-def job(bench: Bench, **more: Any) -> Any:
+def job(bench: Bench, compute: str = "float32", **more: Any) -> Any:
     settings = (f"budget.steps={STEPS}", "adapter.init_r=6", "adapter.target_r=2")
     plan = bench.plan("adalora", "llama", *settings)
+    precision = plan.precision.model_copy(update={"compute": compute})
+    plan = plan.model_copy(update={"precision": precision})
     return make_job(plan, attach_adapter(base_model(plan), plan, STEPS), **more)
 
 
@@ -39,6 +43,20 @@ def test_ranks_are_taken_from_some_layers(bench: Bench) -> None:
     assert sum(kept) < 6 * len(kept)
     singular = [w for n, w in training.model.named_parameters() if "lora_E" in n]
     assert any((weight == 0).any() for weight in singular)
+
+
+def test_ranks_are_no_weights_on_a_base_of_sixteen_bits(bench: Bench) -> None:
+    """PEFT makes them parameters that require gradients where it casts them to the base's type."""
+    training = job(bench, compute="bfloat16")
+    model = training.model
+    check_census(take_census(model), training.plan, count_plan(training.plan))
+    ranks = {n: w for n, w in model.named_parameters() if ".ranknum." in n}
+    before = {name: weight.detach().clone() for name, weight in ranks.items()}
+    assert before
+    assert not any(weight.requires_grad for weight in ranks.values())
+    losses = [point.loss for point in train(training, Silence()).losses]
+    assert losses[-1] < losses[0]
+    assert all(torch.equal(weight, before[name]) for name, weight in ranks.items())
 
 
 def test_the_term_of_the_loss_is_pefts_own(bench: Bench) -> None:

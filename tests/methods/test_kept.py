@@ -36,8 +36,9 @@ def test_what_works_is_kept_for_the_same_code(root: Path, tmp_path: Path) -> Non
     (root / "harness" / "plane.json").write_text("what the plane makes decides nothing")
     again = KeptPairs(root, tmp_path / "kept")
     assert again.rows() == {("lora", "nf4"): row("lora")}
-    again.drop()
-    assert KeptPairs(root, tmp_path / "kept").rows() == {}
+    again.add(row("dora"))
+    again.drop([("lora", "nf4")])
+    assert KeptPairs(root, tmp_path / "kept").rows() == {("dora", "nf4"): row("dora")}
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,9 @@ def test_every_method_that_was_asked_for_works_on_a_plain_base(name: str) -> Non
 
 
 def test_x_lora_is_refused_by_name() -> None:
-    assert "it mixes adapters" in str(refusal(Adapter(type="XLORA"), Quantization()))
+    reason = str(refusal(Adapter(type="XLORA"), Quantization()))
+    assert "it mixes adapters" in reason
+    assert "`XLORA`: it mixes adapters" in PAGE.read_text(encoding="utf-8")
 
 
 def test_the_page_is_made_from_the_file() -> None:

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -115,9 +115,12 @@ class Meter:
             whole.stretch = self._begin()
 
     def _begin_samples(self) -> None:
-        """Begin the thread, unless it is there."""
+        """Begin the thread, unless it is there; one that has died is begun again if it can be."""
         if self._samples is None:
             self._samples = Repeated(self._sample, SAMPLE_SECONDS, "meter")
+        elif not self._samples.alive:
+            with suppress(RuntimeError):  # no memory for it: each stretch samples its two ends
+                self._samples = Repeated(self._sample, SAMPLE_SECONDS, "meter")
 
     def _begin(self) -> _Stretch:
         """Begin to measure, with peaks from now on."""

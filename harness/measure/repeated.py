@@ -6,6 +6,12 @@ import threading
 import time
 from collections.abc import Callable
 
+import psutil
+
+# CPython raises a RuntimeError where there is no memory for the lock with which a thread waits, and
+# psutil an error of its own where the system refuses to say what a process uses.
+SHORTAGES = (MemoryError, OSError, RuntimeError, psutil.Error)
+
 
 class Repeated:
     """Calls ``work`` every few seconds in a thread of its own, until it is closed.
@@ -22,6 +28,11 @@ class Repeated:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """Whether the thread is there: an error that is no shortage ends it."""
+        return self._thread.is_alive()
+
     def close(self) -> None:
         """Let the call under way end, and the thread with it."""
         self._closed.set()
@@ -32,5 +43,5 @@ class Repeated:
             try:
                 if not self._closed.wait(self._seconds):
                     self._work()
-            except (MemoryError, OSError):  # the run itself will find that memory or a disk is full
+            except SHORTAGES:  # the run itself will find that memory or a disk is full
                 time.sleep(self._seconds)

@@ -104,6 +104,23 @@ def test_one_thread_serves_all_phases_and_ends_with_the_meter() -> None:
     assert meter_threads() == []
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_has_died_is_begun_again(monkeypatch: pytest.MonkeyPatch) -> None:
+
+    def die(_: Meter) -> None:
+        raise ValueError
+
+    monkeypatch.setattr(Meter, "_sample", die)
+    with Meter(CPU) as meter:
+        for thread in meter_threads():
+            thread.join(30)
+        assert meter_threads() == []
+        monkeypatch.undo()
+        with meter.phase("train"):
+            assert len(meter_threads()) == 1
+    assert meter_threads() == []
+
+
 def test_nothing_is_sampled_between_phases(meter: Meter, monkeypatch: pytest.MonkeyPatch) -> None:
     """A peak of what lies between two phases belongs to neither."""
     monkeypatch.setattr("harness.measure.gauges.CLEAR_REFS", Path("/nowhere/clear_refs"))
@@ -123,7 +140,9 @@ from harness.spec.device import Device
 
 threading.stack_size(64 << 20)
 device = Device.model_validate_json('{device}')
-with Meter(device) as meter, Meter(device) as later:
+with Meter(device) as meter, Meter(device) as later, Meter(device) as died:
+    died._samples.close()
+    threading.stack_size(128 << 20)  # the C library keeps the stack of the thread that ended
     with meter.phase("fetch"):
         pass
     size = int(re.search(r"VmSize:\s*(\d+)", Path("/proc/self/status").read_text())[1]) << 10
@@ -131,9 +150,10 @@ with Meter(device) as meter, Meter(device) as later:
     with meter.phase("train"):
         with meter.aside("validate"):
             pass
-    with later.phase("score"):
-        pass
-print(*(cost.name for cost in meter.costs + later.costs))
+    for alone in (later, died):
+        with alone.phase("score"):
+            pass
+print(*(cost.name for one in (meter, later, died) for cost in one.costs))
 """
 
 
@@ -141,13 +161,14 @@ print(*(cost.name for cost in meter.costs + later.costs))
 def test_phases_are_measured_where_no_more_thread_can_begin() -> None:
     """A run that is about to run out of memory is measured to its end, and does not wait.
 
-    So is one that trained with it, whose first phase of its own comes after that.
+    So are those that trained with it, whose first phase of their own comes after that, one of them
+    without the thread that it began with.
     """
     code = WITHOUT_MEMORY.replace("{device}", CPU.model_dump_json())
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
     )
-    assert done.stdout.split() == ["fetch", "train", "validate", "score"], done.stderr
+    assert done.stdout.split() == ["fetch", "train", "validate", "score", "score"], done.stderr
 
 
 def test_live_numbers() -> None:

@@ -5,12 +5,21 @@ from __future__ import annotations
 import threading
 import time
 
+import psutil
 import pytest
 
 from harness.measure.repeated import Repeated
 
 
-@pytest.mark.parametrize("error", [MemoryError(), OSError("no space left on device")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError("no space left on device"),
+        RuntimeError("can't allocate lock"),
+        psutil.AccessDenied(1),
+    ],
+)
 def test_it_goes_on_after_a_shortage(error: Exception) -> None:
     """A pulse that stopped there would make a run look dead that goes on to say what it lacked."""
     calls: list[float] = []

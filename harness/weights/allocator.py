@@ -21,8 +21,8 @@ def large_blocks_apart() -> Iterator[None]:
     into them. The next unquantized weight then fits nowhere, and loading a model layer by layer
     may take as much memory as the whole unquantized model. Afterwards blocks up to 32 MiB are kept
     again, as training likes it: glibc's own threshold has grown so far by then in most processes,
-    and cannot be asked for. Other C libraries are left as they are, and so is a threshold that the
-    environment sets.
+    and cannot be asked for. Other C libraries are left as they are, and so is glibc where the
+    environment sets one of its thresholds: it moves none of them by itself then.
     """
     try:
         set_option = ctypes.CDLL(None).mallopt
@@ -40,5 +40,10 @@ def large_blocks_apart() -> Iterator[None]:
 
 
 def _is_set() -> bool:
+    """Whether the environment sets a threshold, by its old name or its new one."""
     tunables = os.environ.get("GLIBC_TUNABLES", "")
-    return "MALLOC_MMAP_THRESHOLD_" in os.environ or "malloc.mmap_threshold" in tunables
+    return any(
+        f"MALLOC_{name.upper()}_THRESHOLD_" in os.environ
+        or f"glibc.malloc.{name}_threshold" in tunables
+        for name in ("mmap", "trim")
+    )

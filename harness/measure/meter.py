@@ -26,8 +26,9 @@ class Meter:
 
     Around each phase the allocator's peaks are reset and what the phase before left in caches is
     given back, so that a peak belongs to its phase. Work queued on a GPU is waited for before the
-    clock is read. What has no peak counter of its own is read by a thread, which begins with the
-    first phase and ends with `close`.
+    clock is read. What has no peak counter of its own is read by a thread, which begins with
+    ``with``, before a model takes the memory that a thread needs (without ``with``, at the first
+    phase), and ends with `close`.
     """
 
     def __init__(self, device: Device, *, shared: bool = False, leads: bool = True) -> None:
@@ -51,7 +52,8 @@ class Meter:
         self._samples: Repeated | None = None
 
     def __enter__(self) -> Self:
-        """Measure phases in the body, and close after that."""
+        """Begin the thread, measure phases in the body, and close after that."""
+        self._begin_samples()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -79,8 +81,7 @@ class Meter:
     def phase(self, name: PhaseName) -> Iterator[None]:
         """Measure the body as phase ``name``. A name may come again; each time is a cost."""
         self._find_gauges()
-        if self._samples is None:
-            self._samples = Repeated(self._sample, SAMPLE_SECONDS, "meter")
+        self._begin_samples()
         _give_back()
         whole = self._under_way = _UnderWay(name, self._begin())
         try:
@@ -112,6 +113,11 @@ class Meter:
         finally:
             whole.costs.setdefault(name, []).append(self._end(name, whole.stretch))
             whole.stretch = self._begin()
+
+    def _begin_samples(self) -> None:
+        """Begin the thread, unless it is there."""
+        if self._samples is None:
+            self._samples = Repeated(self._sample, SAMPLE_SECONDS, "meter")
 
     def _begin(self) -> _Stretch:
         """Begin to measure, with peaks from now on."""

@@ -122,7 +122,8 @@ from harness.measure.meter import Meter
 from harness.spec.device import Device
 
 threading.stack_size(64 << 20)
-with Meter(Device.model_validate_json('{device}')) as meter:
+device = Device.model_validate_json('{device}')
+with Meter(device) as meter, Meter(device) as later:
     with meter.phase("fetch"):
         pass
     size = int(re.search(r"VmSize:\s*(\d+)", Path("/proc/self/status").read_text())[1]) << 10
@@ -130,18 +131,23 @@ with Meter(Device.model_validate_json('{device}')) as meter:
     with meter.phase("train"):
         with meter.aside("validate"):
             pass
-print(*(cost.name for cost in meter.costs))
+    with later.phase("score"):
+        pass
+print(*(cost.name for cost in meter.costs + later.costs))
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
 def test_phases_are_measured_where_no_more_thread_can_begin() -> None:
-    """A run that is about to run out of memory is measured to its end, and does not wait."""
+    """A run that is about to run out of memory is measured to its end, and does not wait.
+
+    So is one that trained with it, whose first phase of its own comes after that.
+    """
     code = WITHOUT_MEMORY.replace("{device}", CPU.model_dump_json())
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
     )
-    assert done.stdout.split() == ["fetch", "train", "validate"], done.stderr
+    assert done.stdout.split() == ["fetch", "train", "validate", "score"], done.stderr
 
 
 def test_live_numbers() -> None:

@@ -131,7 +131,8 @@ class LocalExecutor:
         self, found: Future[RunRecord], plan: Plan, hear: Hear, *, last: bool
     ) -> RunRecord | None:
         """The plan's record; None where its turn comes later, since nothing runs beside it."""
-        if not last and self._devices is not None and self._devices.empties_for(plan):
+        given_up = found.cancelled()  # needs no prediction, which takes a while
+        if not (last or given_up) and self._has_to_wait_for_all(plan):
             try:
                 self._queue(found, plan, hear, last=True)
             except RuntimeError as error:  # there are no turns any more
@@ -140,6 +141,9 @@ class LocalExecutor:
         if not found.set_running_or_notify_cancel():
             raise CancelledError
         return self._run(plan, hear)
+
+    def _has_to_wait_for_all(self, plan: Plan) -> bool:
+        return self._devices is not None and self._devices.needs_whole_device(plan)
 
     def _run(self, plan: Plan, hear: Hear) -> RunRecord:
         with (

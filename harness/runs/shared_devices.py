@@ -59,9 +59,13 @@ class SharedDevices:
         with self._holding(plans[0], needed, stop) as names:
             yield names
 
-    def empties_for(self, plan: Plan) -> bool:
-        """Whether nothing can run beside ``plan``, since nobody knows what it needs."""
-        return not self._alone and self._known_need(plan) is None
+    def needs_whole_device(self, plan: Plan) -> bool:
+        """Whether ``plan`` gets a device to itself, since its memory cannot be predicted.
+
+        Where the device's own memory is unknown too, it gets none: `beside` refuses it.
+        """
+        known = self._alone or plan.device.memory_bytes is None
+        return not known and self._known_need(plan) is None
 
     @contextmanager
     def _holding(self, plan: Plan, needed: int, stop: Stop) -> Iterator[str]:

@@ -61,4 +61,4 @@ def reason_of(error: BaseException | None) -> str:
         return str(error)
     if isinstance(error, HarnessError):
         return f"stopped because the command ended on an error: {error.what}"
-    return "stopped because the command that had started it ended"
+    return "stopped because the command that started this run ended"

@@ -32,7 +32,7 @@ class Needs:
     sees_all: bool = False
     """What it adds to a token depends on every token of the pass: later, padded, of other rows."""
     fixed: str | None = None
-    """In the names of weights that PEFT holds still on a base of 32 bits, and trains on others."""
+    """Part of the names of weights that are never trained; PEFT trains them on a 16-bit base."""
     refused: str | None = None
     """Why no run can train it."""
 

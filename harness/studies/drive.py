@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from harness.errors import HarnessError, RunInUse, UserError, machine_troubles, user_mistakes
+from harness.errors import RunInUse, UserError, machine_troubles, user_mistakes
 from harness.records.record import Problem
 from harness.runs.batch import run_batch
 from harness.runs.executor import Executor
@@ -109,8 +109,9 @@ class Driver:
             for result in results:
                 try:
                     ran += self._take(of_plan[id(result.plan)], result)
-                except HarnessError as error:
+                except BaseException as error:
                     results.throw(error)  # so that the runs beside it say why they were ended
+                    raise
         return ran
 
     def _decisions(self) -> tuple[Decision, ...]:

@@ -19,15 +19,17 @@ if TYPE_CHECKING:
 # depths that are built; where layers are alike, deeper models follow a straight line
 SHALLOW = (1, 2)
 BY_LAYER = re.compile("layer|pattern")  # in the names of PEFT's fields that tell layers apart
+CHOOSING = ("target_modules", "exclude_modules")
 OWN_NAME = re.compile("[a-z_]+")  # of a module: no path, no number, no regular expression
 
 
 def layers_alike(model: Model, adapter: Adapter | None = None) -> bool:
     """Whether every layer has the same modules as every other, with the adapter on it too.
 
-    Then counts at depths 1 and 2 give those at any depth, and what takes one layer takes all. A
-    model that hands out windows, experts or sizes layer by layer is not of this kind; neither is
-    one with an adapter that names layers, or of which it is not known how it is spread.
+    Then parameter counts grow by the same amount with each layer, and a fast path that accepts one
+    layer accepts all. A model that hands out windows, experts or sizes layer by layer is not of
+    this kind; neither is one with an adapter that names layers, or of which it is not known how it
+    is spread.
 
     Raises:
         InvalidFile: the model's TOML states no shape.
@@ -38,24 +40,32 @@ def layers_alike(model: Model, adapter: Adapter | None = None) -> bool:
 
 
 def names_layers(adapter: Adapter | None) -> bool:
-    """Whether a field of the adapter speaks of layers by their numbers, or of how many they are."""
-    fields = {} if adapter is None else adapter.fields
-    return any(BY_LAYER.search(name) and value is not None for name, value in fields.items())
+    """Whether the adapter speaks of layers by their numbers, or of how many they are.
+
+    It does so in fields made for that, or by modules that it chooses by more than their own name:
+    by a path or a regular expression.
+    """
+    fields = {} if adapter is None else _stated(adapter)
+    chosen = [fields[name] for name in CHOOSING if name in fields]
+    return any(map(BY_LAYER.search, fields)) or not all(map(_by_own_name, chosen))
+
+
+def _stated(adapter: Adapter) -> dict[str, Any]:
+    return {name: value for name, value in adapter.fields.items() if value is not None}
+
+
+def _by_own_name(chosen: Any) -> bool:
+    if isinstance(chosen, str):
+        return chosen == "all-linear"  # and no regular expression
+    return isinstance(chosen, list) and all(OWN_NAME.fullmatch(str(name)) for name in chosen)
 
 
 def _treats_alike(adapter: Adapter) -> bool:
     """LoRA goes module by module; fields that choose modules by more than their name do not."""
     if adapter.type != "LORA" or names_layers(adapter):
         return False
-    fields = {name: value for name, value in adapter.fields.items() if value is not None}
-    target = fields.pop("target_modules", "all-linear")
-    if isinstance(target, str):
-        plain = target == "all-linear"  # and no regular expression
-    else:
-        plain = isinstance(target, list) and all(OWN_NAME.fullmatch(str(name)) for name in target)
-    return plain and not any(
-        isinstance(value, list | dict) or "module" in name for name, value in fields.items()
-    )
+    others = {name: one for name, one in _stated(adapter).items() if name != CHOOSING[0]}
+    return not any(isinstance(one, list | dict) or "module" in name for name, one in others.items())
 
 
 @dataclass(frozen=True)
@@ -71,14 +81,13 @@ def _alike(asked: _Asked) -> bool:
     from harness.weights.shape import meta_model
 
     try:
-        deep, shallow = (_Anatomy.of(meta_model(asked.model, n)) for n in (None, max(SHALLOW)))
+        deep = _Anatomy.of(meta_model(asked.model))
     except RunError:  # it does not say what its layers are
         return False
-    return (
-        deep.depth > max(SHALLOW) == shallow.depth
-        and len(deep.layers | shallow.layers) == 1
-        and deep.around == shallow.around
-    )
+    if deep.depth <= max(SHALLOW) or len(deep.layers) != 1:
+        return False  # some, like Gemma 3n's that share keys, cannot be built on fewer layers
+    shallow = _Anatomy.of(meta_model(asked.model, max(SHALLOW)))
+    return shallow.layers == deep.layers and shallow.around == deep.around
 
 
 @dataclass(frozen=True)

@@ -231,6 +231,7 @@ def test_rows_of_grounds_that_differ_by_device_alone_are_told_apart(tmp_path: Pa
     judged = judge([claim(says="worse")], runs)
     texts = [row[0].text for row in verdicts(judged).rows]
     main = main_judged(judged)
+    assert main is main_judged(reversed(judged)), "a page's parts take claims in several orders"
     sizes = [size_here(one, main) for one in judged]
     assert main is not None
     assert f"on {main.device}" in ground_here(judged)

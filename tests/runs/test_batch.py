@@ -167,7 +167,7 @@ class Explained(Waiting):
     ("error", "told"),
     [
         (UserError("no such data"), "stopped because the command ended on an error: no such data"),
-        (GeneratorExit(), "stopped because the command that had started it ended"),
+        (GeneratorExit(), "stopped because the command that started this run ended"),
         (KeyboardInterrupt(), ""),
         (KeyboardInterrupt("stopped by SIGHUP"), "stopped by SIGHUP"),
     ],

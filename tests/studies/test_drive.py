@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -64,6 +65,30 @@ def test_shards_share_the_runs_and_agree(tmp_path: Path) -> None:
     assert found.finished
     assert len(bench.executor.ran) == len(whole.executor.ran)
     assert found.standings["best"].following == expected.standings["best"].following
+
+
+class Explained(StubExecutor):
+    """Hears why it is cancelled."""
+
+    reason: str | None = None
+
+    def cancel_because(self, reason: str) -> None:
+        self.reason = reason
+        self.cancel()
+
+
+@pytest.mark.parametrize(
+    ("number", "told"), [(signal.SIGINT, ""), (signal.SIGTERM, "stopped by SIGTERM")]
+)
+def test_a_signal_between_two_results_is_the_reason_that_records_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, told: str
+) -> None:
+    bench = Bench.of(tmp_path, WORSE)
+    executor = Explained(bench.executor.store, WORSE)
+    monkeypatch.setattr(Driver, "_take", lambda *_: signal.raise_signal(number))
+    with pytest.raises(KeyboardInterrupt):
+        driver(bench, executor).drive()
+    assert executor.reason == told
 
 
 class Elsewhere(StubExecutor):

@@ -13,6 +13,7 @@ from harness.spec.registry import load_model, load_suite, load_variant, variant_
 from harness.spec.schema import parse
 from harness.spec.variant import Adapter, Quantization
 from harness.train.path import choose_path
+from harness.train.stream import refusal
 from harness.weights import shape
 from harness.weights.depth import layers_alike
 from harness.weights.shape import count_parameters, meta_model, wrapped_shapes
@@ -75,6 +76,15 @@ def test_layers_with_windows_or_experts_of_their_own_are_told_apart() -> None:
     assert not layers_alike(small())  # two layers are built faster than compared
 
 
+def test_a_model_that_cannot_be_shallow_is_counted_as_it_is() -> None:
+    """Gemma 3n's last layers take keys from those before them, which two layers do not have."""
+    shared = {"num_hidden_layers": 10, "num_kv_shared_layers": 4, "head_dim": 16}
+    model = of_kind("gemma3n_text", **shared, vocab_size_per_layer_input=64)
+    assert not layers_alike(model)
+    found = sum(one.numel() for one in meta_model(model).parameters())
+    assert count_parameters(model, "none", None).total == found
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -99,10 +109,13 @@ def test_an_adapter_that_tells_layers_apart_is_counted_on_all_of_them(fields: An
 def test_planning_a_study_puts_no_adapter_on_the_whole_model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    from harness.forecast import scoring
     from harness.forecast.memory import predict
 
+    for known in (shape._count, refusal._probe, scoring._rehearsed):
+        known.cache_clear()
     heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "partial_rotary_factor": 0.5}
-    deep = small(num_hidden_layers=6, **heads)  # of no other test: nothing is known of it
+    deep = small(num_hidden_layers=6, **heads)
     depths = []
 
     def seen(model: Any, adapter: Adapter, **options: bool) -> Any:
@@ -129,12 +142,20 @@ def test_planning_a_study_puts_no_adapter_on_the_whole_model(
     assert len(depths) > built
 
 
-def test_an_adapter_on_some_layers_is_rehearsed_on_the_whole_model() -> None:
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"target_modules": NAMES, "layers_to_transform": [2, 3]},
+        {"target_modules": rf".*layers\.[23]\..*({'|'.join(NAMES)})"},
+        {"target_modules": [f"layers.3.self_attn.{name}" for name in ("q_proj", "v_proj")]},
+        {"target_modules": NAMES, "exclude_modules": r".*layers\.[01]\..*"},
+    ],
+)
+def test_an_adapter_on_some_layers_is_rehearsed_on_the_whole_model(named: Any) -> None:
     from harness.forecast.memory import predict
 
     everywhere = make("lora_bf16", model=small(num_hidden_layers=4))
     assert everywhere.adapter is not None
-    named = {"target_modules": NAMES, "layers_to_transform": [2, 3]}
     fields = everywhere.adapter.model_dump() | named
     half = everywhere.model_copy(update={"adapter": parse(Adapter, fields, where="x")})
     less, more = predict(half), predict(everywhere)

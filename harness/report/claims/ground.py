@@ -159,8 +159,8 @@ def make_grounds(runs: Iterable[StoredRun]) -> list[Ground]:
 
 
 def main_ground(grounds: Iterable[Ground]) -> Ground | None:
-    """The one with the most variants, the first of equals; None where there is none."""
-    return max(grounds, key=lambda ground: len(ground.arms), default=None)
+    """The one with the most variants, of equals the last by name; None where there is none."""
+    return max(grounds, key=lambda ground: (len(ground.arms), ground.title), default=None)
 
 
 def _alike(plan: Plan) -> str:

@@ -133,7 +133,7 @@ def _attend_one_back(tensors: tuple[Tensor, ...], log_sum: Tensor) -> list[Tenso
     given = (_by_head(x, heads) for x in tensors)
     grads = run(*given, log_sum, 0.0, CAUSAL)
     return [
-        _by_token(grad).unflatten(1, (one.shape[1], -1)).sum(2)
+        _by_token(grad).reshape(*one.shape[:2], -1, one.shape[2]).sum(2)
         for grad, one in zip(grads, tensors[1:4], strict=True)
     ]
 

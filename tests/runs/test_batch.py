@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Barrier
+from threading import Event as Happening
 
 import pytest
 
@@ -19,6 +20,7 @@ from harness.runs import executor as executor_module
 from harness.runs.batch import run_batch
 from harness.runs.executor import LocalExecutor, make_executor
 from harness.runs.listener import Listener, RunResult
+from harness.runs.shared_devices import SharedDevices
 from harness.runs.stop import Stop
 from harness.spec.device import Device, DeviceChoice
 from harness.spec.gpus import planned_gpu
@@ -198,7 +200,21 @@ def test_a_run_of_unknown_memory_comes_last(
     monkeypatch.setattr(executor_module, "supervise", supervised)
     gpu = planned_gpu("h100")
     plans = [planned(name, device=gpu) for name in ("lora_eva", "lora_bf16", "qlora_nf4")]
-    executor = LocalExecutor(RunStore(tmp_path), slots=2)
+    executor, asks = LocalExecutor(RunStore(tmp_path), slots=2), SharedDevices.needs_whole_device
+    there, put = Happening(), executor.submit
+
+    def submit(plan: Plan, hear: Hear) -> Future[RunRecord]:
+        future = put(plan, hear)
+        if plan is plans[-1]:
+            there.set()
+        return future
+
+    def asked(devices: SharedDevices, plan: Plan) -> bool:
+        assert there.wait(60), "those that wait are submitted within moments"
+        return asks(devices, plan)
+
+    monkeypatch.setattr(executor, "submit", submit)
+    monkeypatch.setattr(SharedDevices, "needs_whole_device", asked)
     found = list(run_batch(plans, executor))
     assert begun[-1] == "lora_eva"
     assert sorted(result.plan.variant for result in found) == sorted(begun)

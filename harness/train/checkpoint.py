@@ -187,9 +187,14 @@ def _files(folder: Path) -> list[Path]:
 
 def saved_state(job: TrainJob, progress: Progress) -> TrainingState | None:
     """What an earlier attempt at ``job`` has left, or None; see :func:`load_state`."""
+    from torch.serialization import safe_globals
+
+    from harness.train.optimizer import kept_classes
+
     if job.checkpoint is None:
         return None
-    return load_state(job.checkpoint, job.plan.fingerprint, job.model, progress)
+    with safe_globals([*kept_classes(job.plan.training.optimizer)]):
+        return load_state(job.checkpoint, job.plan.fingerprint, job.model, progress)
 
 
 def load_state(

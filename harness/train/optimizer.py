@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import RunError
@@ -143,6 +144,22 @@ MAKERS: dict[str, Callable[[Any, float, float], Optimizer]] = {
     "galore": _galore,
     "apollo": _apollo,
 }
+
+
+# Modules and classes of what optimizers keep beside plain data: how they project gradients.
+PROJECTORS = {
+    "galore": (("galore_torch.galore_projector", "GaLoreProjector"),),
+    "apollo": (
+        ("apollo_torch.svd_projector", "GaLoreProjector"),
+        ("apollo_torch.random_projector", "GradientProjector"),
+    ),
+}
+
+
+def kept_classes(optimizer: str) -> list[type]:
+    """The classes that a checkpoint of ``optimizer`` may hold beside plain data."""
+    found = PROJECTORS.get(optimizer, ())
+    return [getattr(import_module(module), name) for module, name in found]
 
 
 def make_rate_schedule(optimizer: Optimizer, plan: Plan, steps: int) -> LambdaLR:

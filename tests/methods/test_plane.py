@@ -161,6 +161,8 @@ def test_list_prints_the_plane() -> None:
         ("ia3", "nf4"),
         ("lora_pissa", "nf4"),
         ("full_muon", "none"),
+        ("full_galore", "none"),
+        ("full_apollo", "none"),
     ],
 )
 def test_a_cell_is_made_again(bench: Bench, method: str, scheme: str) -> None:

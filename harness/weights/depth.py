@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ def layers_alike(model: Model, adapter: Adapter | None = None) -> bool:
     """
     if adapter is not None and not _treats_alike(adapter):
         return False
-    return _alike(_Asked(model.model_dump_json(), model))
+    return _alike(model.model_dump_json())
 
 
 def names_layers(adapter: Adapter | None) -> bool:
@@ -68,25 +68,19 @@ def _treats_alike(adapter: Adapter) -> bool:
     return not any(isinstance(one, list | dict) or "module" in name for name, one in others.items())
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """A model; equal to others that are equal as JSON."""
-
-    written: str
-    model: Model = field(compare=False)
-
-
 @lru_cache(maxsize=64)
-def _alike(asked: _Asked) -> bool:
+def _alike(written: str) -> bool:
+    """Whether the layers are, of a model as JSON."""
     from harness.weights.shape import meta_model
 
+    model = Model.model_validate_json(written)
     try:
-        deep = _Anatomy.of(meta_model(asked.model))
+        deep = _Anatomy.of(meta_model(model))
     except RunError:  # it does not say what its layers are
         return False
     if deep.depth <= max(SHALLOW) or len(deep.layers) != 1:
         return False  # some, like Gemma 3n's that share keys, cannot be built on fewer layers
-    shallow = _Anatomy.of(meta_model(asked.model, max(SHALLOW)))
+    shallow = _Anatomy.of(meta_model(model, max(SHALLOW)))
     return shallow.layers == deep.layers and shallow.around == deep.around
 
 

@@ -19,7 +19,7 @@ from harness.records.validation import ValidationPoint, ValidationResult
 from harness.report.claims.about import Spent, about_section
 from harness.report.claims.brief import findings_brief
 from harness.report.claims.decide import Interval, Leaning, corrected, lean, regions
-from harness.report.claims.ground import main_ground, make_grounds
+from harness.report.claims.ground import Ground, main_ground, make_grounds
 from harness.report.claims.judge import Judgement, judge, main_judged
 from harness.report.claims.measures import measure
 from harness.report.claims.page import (
@@ -36,7 +36,7 @@ from harness.report.pairing import ScoreKey
 from harness.report.sides import read_runs
 from harness.report.statistics.noise import Noise
 from harness.report.write import markdown_page
-from harness.spec.claim import Claim
+from harness.spec.claim import AnyCheck, Claim
 from harness.spec.derived_names import LONGEST_NAME
 from harness.spec.registry import claim_names, load_claim
 from harness.spec.schema import parse
@@ -279,6 +279,15 @@ def test_a_ground_that_lacks_a_part_adds_nothing(tmp_path: Path) -> None:
     assert len({one.ground.title for one in found if one.ground}) == len(found) == 1
 
 
+def check_two_looks(check: AnyCheck, ground: Ground) -> None:
+    """A study that tunes looked at two seeds and at three, and pays for both."""
+    once, often = (measure(check, replace(ground, tuned=tuned)) for tuned in (False, True))
+    assert once.errors is not None
+    assert often.errors is not None
+    assert once.errors.fits > 0
+    assert often.errors.fits == pytest.approx(2 * once.errors.fits)
+
+
 @pytest.mark.parametrize(
     "check",
     [
@@ -304,13 +313,7 @@ def test_every_noisy_comparison_pays_for_the_looks(
     ]
     (ground,) = make_grounds(runs_of(tmp_path, made))
     (one,) = claim(**check).checks
-    once, often = (measure(one, replace(ground, tuned=tuned)) for tuned in (False, True))
-    assert once.errors is not None
-    assert often.errors is not None
-    assert once.errors.fits > 0
-    assert often.errors.fits == pytest.approx(
-        2 * once.errors.fits
-    )  # a look at two seeds and at three
+    check_two_looks(one, ground)
 
 
 def with_form(run: StoredRun, form: str) -> StoredRun:
@@ -340,13 +343,7 @@ def test_a_comparison_of_forms_pays_for_the_looks(tmp_path: Path) -> None:
     data = claim(says="worse").model_dump(mode="json")
     check = {"kind": "form", "variant": ["qlora_nf4"], "form": "merged", "says": "worse"}
     (one,) = parse(Claim, data | {"checks": [check]}, where="made_up.toml").checks
-    once, often = (measure(one, replace(ground, tuned=tuned)) for tuned in (False, True))
-    assert once.errors is not None
-    assert often.errors is not None
-    assert once.errors.fits > 0
-    assert often.errors.fits == pytest.approx(
-        2 * once.errors.fits
-    )  # a look at two seeds and at three
+    check_two_looks(one, ground)
 
 
 def test_a_form_may_be_scored_in_runs_of_their_own(tmp_path: Path) -> None:

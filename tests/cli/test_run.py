@@ -24,7 +24,7 @@ from harness.runs.options import RunOptions
 from tests.cli.pseudo_terminal import PseudoTerminal
 from tests.cli.terminal import ROOT, refused, shown
 from tests.planned import planned
-from tests.runs.small_run import Small
+from tests.runs.small_run import Small, paths_named
 from tests.store_records import record_of
 from tests.weights.tiny_llama import write_folder, write_model_file
 
@@ -199,7 +199,7 @@ def test_ctrl_c_ends_with_130_and_leaves_a_record_that_says_interrupted(
 def _wait_for_training(reports: Path, running: subprocess.Popen[str]) -> None:
     end = time.monotonic() + 900
     while time.monotonic() < end and running.poll() is None:
-        for path in reports.rglob("events.jsonl"):
+        for path in paths_named("events.jsonl", reports):
             events = EventTail(path).new()
             if any(isinstance(e, PhaseStarted) and e.phase == "train" for e in events):
                 return

@@ -158,6 +158,12 @@ def step_done(number: int) -> Moment:
     return STEP_DONE | {"done": number}
 
 
+def paths_named(name: str, below: Path) -> list[Path]:
+    """Files of that name, where runs make folders and remove them at the same time."""
+    # Path.rglob fails on a folder that is gone before it looks into it.
+    return [Path(at) / name for at, _, files in os.walk(below) if name in files]
+
+
 def starts(event: Event, phase: str) -> bool:
     """Whether the event is the start of ``phase``."""
     return isinstance(event, PhaseStarted) and event.phase == phase

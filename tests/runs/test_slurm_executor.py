@@ -21,7 +21,7 @@ from harness.runs.lock import held, holder_of
 from harness.runs.options import RunOptions
 from harness.runs.slurm_executor import SlurmExecutor
 from harness.runs.stop import Stop
-from tests.runs.small_run import Heard, Small, trains
+from tests.runs.small_run import FIRST_NOTE, Heard, Small, halt, step_done, trains
 
 pytest.importorskip("submitit", reason="an extra")
 
@@ -54,7 +54,7 @@ def test_a_job_that_is_asked_to_stop_leaves_a_run_that_goes_on(
     """As a cluster does that preempts it: SIGTERM for every process of the job."""
     store = RunStore(tmp_path / "runs")
     executor = SlurmExecutor(store, RunOptions(checkpoint_seconds=0), cluster="local")
-    plan = small.plan("budget.steps=60")
+    plan, asked = small.plan("budget.steps=60"), halt(store.root, step_done(1))
     future = executor.submit(plan, Heard())
     events, end = EventTail(store.folder(plan).attempt.events), time.monotonic() + 1800
     told: list[Event] = []
@@ -63,6 +63,7 @@ def test_a_job_that_is_asked_to_stop_leaves_a_run_that_goes_on(
         time.sleep(0.1)
     (pid,) = {event.pid for event in told if isinstance(event, ProcessStarted)}
     os.kill(pid, signal.SIGTERM)
+    asked.unlink()
     assert future.result(timeout=1800).status == "interrupted"
     record = executor.submit(plan, Heard()).result(timeout=1800)
     assert (record.status, record.resumed) == ("ok", 1)
@@ -73,6 +74,7 @@ def test_what_a_killed_job_has_left_is_its_result(small: Small, tmp_path: Path) 
     store = RunStore(tmp_path / "runs")
     executor = SlurmExecutor(store, RunOptions(), cluster="local")
     plan = small.plan("budget.steps=60")
+    halt(store.root, FIRST_NOTE)
     future = executor.submit(plan, Heard())
     end = time.monotonic() + 1800
     while not store.folder(plan).attempt.events.is_file() and time.monotonic() < end:

@@ -366,6 +366,23 @@ def test_model_data_tasks_and_name_are_given_as_to_run(
     assert "--name mine is already used by another study" in other
 
 
+def test_files_of_one_name_in_two_folders_make_two_studies(
+    made_up: World, tmp_path: Path, small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = (small.folder / "trees.jsonl").read_bytes()
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "trees.jsonl").write_bytes(data)
+    there = ("--reports", str(tmp_path / "reports"), "--budget", "runs=1")
+    shown(*SMALL, "--data", str(tmp_path / "first" / "trees.jsonl"), *there)
+    other = ("--data", str(tmp_path / "second" / "trees.jsonl"))
+    message = refused(*SMALL, *other, *there, "--status")
+    assert "is already used by another study" in message
+    assert "--name" in message
+    monkeypatch.chdir(tmp_path)  # the first one, spelled otherwise
+    shown(*SMALL, "--data", "first/trees.jsonl", *there, "--status")
+
+
 def test_a_budget_is_kept_and_is_no_other_study(made_up: World, tmp_path: Path) -> None:
     there = ("--reports", str(tmp_path))
     told = shown(*SMALL, *there, "--budget", "runs=4")

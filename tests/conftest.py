@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["tests.chance"]
+
 # For BOFT torch imports setuptools, which refuses to be imported after distutils.
 with suppress(ImportError):
     import setuptools  # noqa: F401

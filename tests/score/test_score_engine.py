@@ -56,9 +56,6 @@ def both(
     ids=lambda task: task.name,
 )
 def test_log_likelihoods(task: Task, shared_data: Path, tokenizer: Any, tmp_path: Path) -> None:
-    from harness.corpus.templates import TEMPLATES
-
-    tokenizer.chat_template = TEMPLATES["chatml"]
     fast, plain, rows = both(task, shared_data / "lm_eval", tokenizer, tmp_path)
     assert [(s.task, s.metric, s.n) for s in fast] == [(s.task, s.metric, s.n) for s in plain]
     for ours, theirs in rows:

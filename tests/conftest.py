@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.runs.halting import sitecustomize
+
 pytest_plugins = ["tests.chance"]
 
 # For BOFT torch imports setuptools, which refuses to be imported after distutils.
@@ -33,6 +35,28 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FINETUNE_HARNESS_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def halting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Children can be halted at an event, and are waited for however slow the machine is."""
+    with pytest.MonkeyPatch.context() as patch:
+        asked = tmp_path_factory.mktemp("halting") / "event.json"
+        patch.setenv(sitecustomize.VARIABLE, str(asked))
+        folder = str(Path(sitecustomize.__file__).parent)
+        patch.setenv("PYTHONPATH", folder, prepend=os.pathsep)
+        patch.setattr("harness.runs.warm_start.READY_SECONDS", 1800.0)
+        patch.setattr("harness.runs.warm_start.REPLY_SECONDS", 1800.0)
+        patch.setattr("harness.runs.process.GRACE_SECONDS", 600.0)
+        patch.setattr("harness.runs.attempt.LEFTOVER_SECONDS", 600.0)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_halted(halting: None) -> Iterator[None]:
+    """A moment that a test asked for and that never came halts no run of the next one."""
+    yield
+    Path(os.environ[sitecustomize.VARIABLE]).unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")

@@ -77,7 +77,8 @@ def test_status_shows_what_other_terminals_run(made_up: World, tmp_path: Path) -
         with EventLog(store.folder(job.plan).attempt.events) as log:
             log.emit(PhaseStarted.now(phase="train"))
             log.advance(12, 28, loss=1.25)
-    os.utime(store.folder(silent.plan).attempt.events, (1e9, 1e9))
+    for job, said in ((fresh, 4e9), (silent, 1e9)):  # the command may take a minute to look
+        os.utime(store.folder(job.plan).attempt.events, (said, said))
     table = shown(*SMALL, *there, "--status")
     assert re.search(r"lora_bf16 .* 0\.0002 .* 1000, trial .* train .* 12 of 28 .* 1\.25", table)
     assert table.count("12 of 28") == 1, "one that has been silent for long is not under way"

@@ -139,7 +139,7 @@ def interrupt(plan: Plan, store: RunStore) -> list[int]:
 
     def press() -> None:
         pids.extend(pid_of(attempt, rank) for rank in (-1, 0, 1))
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         supervise(plan, store, at_step(store, 5, press), OPTIONS)

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.errors import DivergedError, StorageError
+from harness.errors import DivergedError, StorageError, UserError
 from harness.records.store import RunFolder
 from harness.runs.ending import (
     STOPPED,
@@ -27,6 +27,16 @@ from harness.runs.process import in_fresh_process, run_process
 from harness.runs.stop import Stop
 
 STARTED = '{"kind": "start", "time": 1, "clock": 1, "pid": 1}\n'
+# A child that speaks and waits; it speaks only where it can hear Ctrl-C.
+WINDS_UP = f"""
+import signal, time
+try:
+    open("events.jsonl", "a").write({STARTED!r})
+    time.sleep(600)
+except KeyboardInterrupt:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    print("wound up")
+"""
 GROUP = Path("/sys/fs/cgroup/memory/finetune-harness-test")
 
 
@@ -74,17 +84,24 @@ def test_a_child_over_its_time_is_stopped(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_asks_the_child_to_end_and_is_told_from_a_crash(tmp_path: Path) -> None:
-    code = (
-        "import time\n"
-        f"open('events.jsonl', 'a').write({STARTED!r})\n"
-        "try:\n  time.sleep(600)\nexcept KeyboardInterrupt:\n  print('wound up')\n"
-    )
     folder = RunFolder(tmp_path)
     os.chdir(tmp_path)
     hit = lambda _: os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
-    ending = run_process(in_fresh_process([sys.executable, "-c", code]), folder, hit)
+    ending = run_process(in_fresh_process([sys.executable, "-c", WINDS_UP]), folder, hit)
     assert ending == STOPPED["interrupted"]
     assert folder.log.read_text() == "wound up\n"
+
+
+def test_a_child_winds_up_also_where_an_error_ends_its_parents_waiting(tmp_path: Path) -> None:
+    """As in a job that SLURM has told that its time is nearly over, where submitit raises one."""
+
+    def fail(_: object) -> None:
+        raise UserError("no more time")
+
+    os.chdir(tmp_path)
+    with pytest.raises(UserError, match="no more time"):
+        run_process(in_fresh_process([sys.executable, "-c", WINDS_UP]), RunFolder(tmp_path), fail)
+    assert RunFolder(tmp_path).log.read_text() == "wound up\n"
 
 
 def test_sigterm_to_the_parent_counts_as_an_interrupt(tmp_path: Path) -> None:

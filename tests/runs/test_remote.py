@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 
@@ -22,22 +21,22 @@ from harness.runs.parcel import pack_plan, pack_sources, run_parcel, take_back
 from harness.runs.remote import because, explain, supervise_remotely
 from harness.runs.stop import Stop
 from tests.planned import planned
-from tests.runs.small_run import Small
+from tests.runs.small_run import FIRST_NOTE, Small, halt, paths_named
 from tests.store_records import record_of
 
 
 @contextmanager
 def interrupted_once_begun(root: Path) -> Iterator[None]:
     """SIGINT for this process as soon as a child below ``root`` speaks; pytest hears none."""
+    halt(root, FIRST_NOTE)
+    over = Event()
 
     def interrupt() -> None:
-        end = time.monotonic() + 120
-        while time.monotonic() < end:
-            for path in root.rglob("events.jsonl"):
+        while not over.wait(0.05):
+            for path in paths_named("events.jsonl", root):
                 if any(isinstance(event, Note) for event in EventTail(path).new()):
                     os.kill(os.getpid(), signal.SIGINT)
                     return
-            time.sleep(0.05)
 
     before = signal.signal(signal.SIGINT, lambda *_: None)
     thread = Thread(target=interrupt)
@@ -45,6 +44,7 @@ def interrupted_once_begun(root: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        over.set()
         thread.join()
         signal.signal(signal.SIGINT, before)
 

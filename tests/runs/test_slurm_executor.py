@@ -27,15 +27,15 @@ from harness.runs.slurm_reason import OUT_OF_TIME, reason_of_job
 from harness.runs.stop import Stop
 from harness.spec.plan import Plan
 from harness.spec.storage import write_bytes
-from tests.runs.small_run import Heard, Small, trains
+from tests.runs.small_run import FIRST_NOTE, Heard, Small, halt, step_done, trains
 from tests.store_records import record_of
 
-pytest.importorskip("submitit", reason="an extra")
+slurm = pytest.importorskip("submitit.slurm.slurm", reason="an extra")
 
 
 def test_a_plan_is_carried_out_by_a_job(small: Small, tmp_path: Path) -> None:
     store = RunStore(tmp_path / "runs")
-    executor = SlurmExecutor(store, RunOptions(timeout_seconds=300), cluster="debug")
+    executor = SlurmExecutor(store, RunOptions(timeout_seconds=1800), cluster="debug")
     assert executor.device("cpu").kind == "cpu"
     plan = small.plan(variant="base")
     (result,) = run_batch([plan], executor)
@@ -47,7 +47,7 @@ def test_a_plan_is_carried_out_by_a_job(small: Small, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_jobs_run_beside_each_other_in_processes_of_their_own(small: Small, tmp_path: Path) -> None:
     store = RunStore(tmp_path / "runs")
-    executor = SlurmExecutor(store, RunOptions(timeout_seconds=300), cluster="local")
+    executor = SlurmExecutor(store, RunOptions(timeout_seconds=1800), cluster="local")
     plans = [small.plan(seed=seed) for seed in range(2)]
     found = list(run_batch(plans, executor))
     assert {r.record.status for r in found if r.record} == {"ok"}
@@ -61,19 +61,20 @@ def test_a_job_that_is_asked_to_stop_leaves_a_run_that_goes_on(
     """As a cluster does that preempts it: SIGTERM for every process of the job."""
     store = RunStore(tmp_path / "runs")
     executor = SlurmExecutor(store, RunOptions(checkpoint_seconds=0), cluster="local")
-    plan = small.plan("budget.steps=60")
+    plan, asked = small.plan("budget.steps=60"), halt(store.root, step_done(1))
     future = executor.submit(plan, Heard())
-    events, end = EventTail(store.folder(plan).attempt.events), time.monotonic() + 300
+    events, end = EventTail(store.folder(plan).attempt.events), time.monotonic() + 1800
     told: list[Event] = []
     while not any(trains(event) for event in told) and time.monotonic() < end:
         told += events.new()
         time.sleep(0.1)
     (pid,) = {event.pid for event in told if isinstance(event, ProcessStarted)}
     os.kill(pid, signal.SIGTERM)
-    ended = future.result(timeout=300)
+    asked.unlink()
+    ended = future.result(timeout=1800)
     assert ended.status == "interrupted"
-    assert told(ended) == "stopped by SIGTERM"
-    record = executor.submit(plan, Heard()).result(timeout=300)
+    assert end_of(ended) == "stopped by SIGTERM"
+    record = executor.submit(plan, Heard()).result(timeout=1800)
     assert (record.status, record.resumed) == ("ok", 1)
 
 
@@ -82,13 +83,14 @@ def test_what_a_killed_job_has_left_is_its_result(small: Small, tmp_path: Path) 
     store = RunStore(tmp_path / "runs")
     executor = SlurmExecutor(store, RunOptions(), cluster="local")
     plan = small.plan("budget.steps=60")
+    halt(store.root, FIRST_NOTE)
     future = executor.submit(plan, Heard())
-    end = time.monotonic() + 300
+    end = time.monotonic() + 1800
     while not store.folder(plan).attempt.events.is_file() and time.monotonic() < end:
         time.sleep(0.1)
     _, pid, *_ = holder_of(store.folder(plan)).split()
     os.kill(int(pid), signal.SIGKILL)
-    problem = future.result(timeout=300).problem
+    problem = future.result(timeout=1800).problem
     assert problem is not None
     assert problem.kind == "abandoned", "its child has ended with it"
 
@@ -145,6 +147,7 @@ for job in 7 7_0 7_1 7_2; do echo "$job|$state|"; done
         (folder / name).write_text(f"#!/bin/sh\n{text}\n")
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    slurm.SlurmJob.watcher.clear()  # it remembers how job 7 of another test has ended
     return lambda: log.read_text() if log.is_file() else ""
 
 
@@ -162,7 +165,7 @@ def test_plans_of_a_round_are_one_array(
     executor.cancel()
     for future in futures:
         with pytest.raises(CancelledError):
-            future.result(timeout=30)  # submitit would wait 15 s for each of the four
+            future.result(timeout=600)  # submitit would wait 15 s for each of the four
 
 
 @pytest.mark.parametrize(
@@ -199,7 +202,7 @@ def test_a_run_that_slurm_has_ended_says_so(
     with pytest.raises(TimeoutError):
         future.result(timeout=1.5)  # SLURM has yet to say how the job has ended
     (tmp_path / "job.txt").write_text("JobId=7 JobState=PREEMPTED")
-    assert told(future.result(timeout=300)) == "SLURM job 7 was preempted"
+    assert end_of(future.result(timeout=1800)) == "SLURM job 7 was preempted"
     assert store.find(plan) == future.result()
 
 
@@ -216,7 +219,7 @@ def test_a_run_that_this_command_has_ended_says_why(
     future = executor.submit(plan, Heard())
     interrupt_job(plan, store, options, answers=answers)
     executor.cancel_because("stopped by SIGHUP")
-    assert told(future.result(timeout=300)) == "stopped by SIGHUP"
+    assert end_of(future.result(timeout=1800)) == "stopped by SIGHUP"
     assert store.find(plan) == future.result()
 
 
@@ -234,7 +237,7 @@ def interrupt_job(
         write_bytes(store.root.parent / "slurm" / "7_0_result.pkl", answer)
 
 
-def told(record: RunRecord) -> str:
+def end_of(record: RunRecord) -> str:
     """What a record says of its end."""
     assert record.problem is not None
     return record.problem.message
@@ -254,7 +257,7 @@ def test_what_was_gathered_is_not_sent_after_an_interrupt(
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     with pytest.raises(CancelledError):
-        futures[0].result(timeout=1)
+        futures[0].result(timeout=600)
     assert not commands()
 
 

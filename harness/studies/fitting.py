@@ -94,10 +94,12 @@ def said_fit(agenda: Agenda, found: Measured | None) -> Iterator[str]:
         return
     options = " ".join(_options(found.plan, share, claims))
     each = numbers.duration(found.seconds(share))
-    what = f"{len(claims)} claims" if claims else "a claim of two variants"
+    many = f"{len(claims)} claim{'s' if len(claims) > 1 else ''}"
+    what = f"{many if claims else 'a claim of two variants'} can be judged"
+    rates = "" if _tunes(claims) else " at default learning rates"
     yield (
-        f"Within {said_hours(study.budget)} {what} can be judged at default learning rates, "
-        f"by {runs} runs of at most {each} each: {options}"
+        f"Within {said_hours(study.budget)} {what}{rates}, by {runs} runs of at most {each} each: "
+        f"{options}"
     )
     if not claims and (names := _testable(agenda)):
         yield f"NAME is one of {', '.join(names)}."

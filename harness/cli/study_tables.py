@@ -113,14 +113,17 @@ def budget_lines(agenda: Agenda, runs: Path) -> Iterator[str]:
 
     By the runs of the study, and by those of the same kind below ``runs``.
     """
+    from harness.forecast.arithmetic import least_training_seconds
     from harness.forecast.duration import whole_run_seconds
     from harness.studies.fitting import measured, said_fit
-    from harness.studies.reach import reach, said_reach
+    from harness.studies.reach import reach, said_least, said_reach
 
     if agenda.comparison.study.budget.hours is None:
         return
     found = reach(agenda, whole_run_seconds(runs))
     yield from said_reach(agenda, found)
+    if found is None:
+        yield from said_least(agenda, reach(agenda, least_training_seconds))
     if found is not None and not found.answers:
         yield from said_fit(agenda, measured(agenda))
 

@@ -94,6 +94,23 @@ class _Likely:
         return self._mean.get(plan.trains, self._mean.get(True)) if found is None else found
 
 
+def said_least(agenda: Agenda, found: Reach | None) -> Iterator[str]:
+    """What is known before any run: hours that are not even enough for training are too few.
+
+    ``found`` is by the least that training takes.
+    """
+    budget = agenda.comparison.study.budget
+    if found is None or not found.ends_in:
+        return
+    each, whole = (found.seconds[0] / found.least, found.seconds[0])
+    yield (
+        f"At most {found.runs:,} of at least {found.least:,} runs fit into {said_hours(budget)}: "
+        f"{ENDS[found.ends_in]}. By arithmetic, training alone takes {numbers.duration(each)} a "
+        f"run and {numbers.duration(whole)} in all, at the least. "
+        "--claim NAME runs only what one claim compares."
+    )
+
+
 def said_reach(agenda: Agenda, found: Reach | None) -> Iterator[str]:
     """What the hours buy, in sentences; nothing where the budget has none."""
     budget = agenda.comparison.study.budget

@@ -13,7 +13,7 @@ from harness.spec.plan import Plan
 from harness.studies.agenda import Agenda
 from harness.studies.arms import verdict_job
 from harness.studies.fitting import measured, said_fit
-from harness.studies.reach import reach, said_reach
+from harness.studies.reach import reach, said_least, said_reach
 from tests.store_records import record_of
 from tests.studies.stub import Bench, World
 
@@ -150,3 +150,19 @@ def test_without_a_run_nothing_is_advised(tmp_path: Path) -> None:
     agenda = of_study(tmp_path, 1.0)
     assert measured(agenda) is None
     assert list(said_fit(agenda, None)) == []
+
+
+@pytest.mark.parametrize(
+    ("hours", "words"),
+    [
+        (0.5, "At most 3 of at least 10 runs fit into 0.5 hours: it stops while it tunes, before"),
+        (0.5, "training alone takes 10 min 00 s a run and 1 h 40 min in all, at the least"),
+        (9.0, ""),
+    ],
+)
+def test_arithmetic_tells_which_hours_are_too_few(tmp_path: Path, hours: float, words: str) -> None:
+    agenda = of_study(tmp_path, hours)
+    told = " ".join(said_least(agenda, reach(agenda, lambda _: 600.0)))
+    assert words in told
+    assert bool(told) == bool(words), "what training alone leaves room for is not told"
+    assert list(said_least(agenda, reach(agenda, lambda _: None))) == []

@@ -19,6 +19,9 @@ if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+# A hub of a test's own may be a thread of this process, which a busy machine stops for long.
+os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "600")
+os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "600")
 
 
 @pytest.fixture(scope="session")

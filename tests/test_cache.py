@@ -90,7 +90,7 @@ def test_of_two_processes_one_fills_and_the_other_waits(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    outputs = [process.communicate(timeout=60)[0].strip() for process in both]
+    outputs = [process.communicate(timeout=600)[0].strip() for process in both]
     assert outputs == ["['.digests.json', 'one', 'two']"] * 2
     assert (tmp_path / "calls").read_text() == "call\n"
 

@@ -20,7 +20,7 @@ from harness.runs.options import RunOptions
 from harness.runs.ray_executor import NICENESS
 from harness.runs.supervise import supervise
 from tests.runs.results import files, results
-from tests.runs.small_run import Heard, Small, trains
+from tests.runs.small_run import Heard, Small, paths_named, trains
 
 pytest.importorskip("ray", reason="an extra")
 
@@ -48,7 +48,7 @@ def test_a_machine_that_dies_costs_time_and_nothing_else(
     cluster: Any, small: Small, tmp_path: Path
 ) -> None:
     store, here = RunStore(tmp_path / "runs"), RunStore(tmp_path / "here")
-    executor = make_executor("ray", store, RunOptions(timeout_seconds=300), "auto")
+    executor = make_executor("ray", store, RunOptions(timeout_seconds=1800), "auto")
     plans = [small.plan("budget.steps=60", seed=seed) for seed in range(2)]
     expected = [supervise(plan, here, Heard(), RunOptions()) for plan in plans]
     outcome = run_batch(plans, executor, [])
@@ -66,9 +66,9 @@ def test_a_machine_that_dies_costs_time_and_nothing_else(
 
 
 def _kill_when_training(cluster: Any, cache: Path) -> None:
-    end = time.monotonic() + 200
+    end = time.monotonic() + 1800
     while time.monotonic() < end:
-        for path in cache.rglob("events.jsonl"):
+        for path in paths_named("events.jsonl", cache):
             if any(trains(event) for event in EventTail(path).new()):
                 cluster.remove_node(cluster.nodes_for_test[0], allow_graceful=False)
                 return

@@ -22,7 +22,8 @@ from tests.runs.results import files, results
 from tests.runs.small_run import Heard, Small, make_small
 from tests.runs.test_devices import at_step, pid_of, starve
 
-OPTIONS = RunOptions(checkpoint_seconds=0.05, silence_seconds=20)
+OPTIONS = RunOptions(checkpoint_seconds=0.05, silence_seconds=600)
+IMPATIENT = RunOptions(checkpoint_seconds=0.05, silence_seconds=20)  # where one falls silent
 PLAIN = ("training.speed=plain", "adapter.lora_dropout=0.0")
 SHARDED = ("training.devices=2", "training.parallel=sharded")
 
@@ -46,7 +47,7 @@ def settings(variant: str) -> tuple[str, ...]:
 def kill(plan: Plan, store: RunStore, step: int, rank: int) -> RunRecord:
     """The run until the process of a device is killed."""
     attempt = store.folder(plan).attempt
-    heard = at_step(step, lambda: os.kill(pid_of(attempt, rank), signal.SIGKILL))
+    heard = at_step(store, step, lambda: os.kill(pid_of(attempt, rank), signal.SIGKILL))
     return supervise(plan, store, heard, OPTIONS)
 
 
@@ -123,11 +124,11 @@ def test_a_device_that_hangs_or_has_no_memory_ends_the_run(
     def stop() -> None:
         os.kill(pid_of(attempt, 1), signal.SIGSTOP)
 
-    hung = supervise(plan, store, at_step(3, stop), OPTIONS)
+    hung = supervise(plan, store, at_step(store, 3, stop), IMPATIENT)
     assert hung.problem is not None
     assert (hung.status, hung.problem.kind) == ("failed", "LostDevice")
     assert "does not answer" in hung.problem.message
-    starved = supervise(plan, store, at_step(3, lambda: starve(attempt, 1)), OPTIONS)
+    starved = supervise(plan, store, at_step(store, 3, lambda: starve(attempt, 1)), OPTIONS)
     assert starved.problem is not None
     assert (starved.status, starved.problem.kind) == ("oom", "host_oom")
     assert starved.problem.message.startswith("device 1: ")

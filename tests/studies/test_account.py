@@ -111,6 +111,17 @@ def test_a_round_ends_where_a_slow_variant_outgrows_it(tmp_path: Path) -> None:
         assert account.is_outgrown == outgrown
 
 
+def test_a_run_that_goes_on_spends_its_new_time_alone(tmp_path: Path) -> None:
+    """Its first hour was counted before the round began."""
+    bench, _ = made(tmp_path, 2.0)
+    job, other = bench.agenda().jobs[:2]
+    account = Account(bench.agenda(), [job, other], bench.findings())
+    cost = PhaseCost(name="train", seconds=1.5 * HOUR)  # type: ignore[call-arg]
+    record = record_of(job.plan, seconds=0.5 * HOUR, resumed=1, phases=(cost,))
+    account.result(RunResult(job.plan, record=record))
+    assert not account.is_outgrown, "the other run, of an hour and a half, fits exactly"
+
+
 def test_runs_that_train_as_one_share_their_time(tmp_path: Path) -> None:
     bench, _ = made(tmp_path, 1.0)
     jobs = bench.agenda().jobs[:2]

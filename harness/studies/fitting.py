@@ -88,7 +88,7 @@ def said_fit(agenda: Agenda, found: Measured | None) -> Iterator[str]:
     if share < least:
         hours = runs * found.seconds(min(least, 1.0)) / SPARE / HOUR
         yield (
-            f"{said_hours(study.budget)} are too few for a claim on this machine with this model: "
+            f"A budget of {said_hours(study.budget)} is too small for a claim on this machine: "
             f"{runs} runs of a useful size take about {numbers.number(hours, digits=2)} hours."
         )
         return

@@ -116,10 +116,10 @@ def said_reach(agenda: Agenda, found: Reach | None) -> Iterator[str]:
     budget = agenda.comparison.study.budget
     if budget.hours is None:
         return
-    hours = said_hours(budget)
+    hours = f"A budget of {said_hours(budget)}"
     if found is None:
         yield (
-            f"How much {hours} buy is not known: no run of this kind was made on this machine. "
+            f"{hours}: how much it buys is not known, since no run of this kind was made here. "
             "The first run tells; one that is under way when the hours are over ends and goes on "
             "from there with more."
         )
@@ -128,12 +128,11 @@ def said_reach(agenda: Agenda, found: Reach | None) -> Iterator[str]:
     least, most = map(numbers.duration, found.seconds)
     if found.ends_in:
         yield (
-            f"{hours} buy about {found.runs:,} of at least {found.least:,} runs of {each} each: "
+            f"{hours} buys about {found.runs:,} of at least {found.least:,} runs of {each} each: "
             f"{ENDS[found.ends_in]}. The study takes at least {least}."
         )
     elif found.seconds[1] > HOUR * budget.hours:
-        yield (
-            f"{hours} are enough where comparisons are decided early: it takes {least} to {most}."
-        )
+        early = f"{hours} is enough where comparisons are decided early"
+        yield f"{early}: the study takes {least} to {most}."
     else:
-        yield f"{hours} are enough: it takes at most {most}."
+        yield f"{hours} is enough: the study takes at most {most}."

@@ -400,11 +400,11 @@ def test_what_hours_buy_is_said_before_and_after_the_first_run(
     made_up: World, tmp_path: Path
 ) -> None:
     few = (*SMALL, "--reports", str(tmp_path), "--budget", "hours=0.01")
-    assert "How much 0.01 hours buy is not known" in shown(*few, "--plan")
+    assert "A budget of 0.01 hours: how much it buys is not known" in shown(*few, "--plan")
     told = shown(*few)
-    assert "0.01 hours buy about 3 of at least 30 runs of 10.0 s each: it stops while it" in told
+    assert "0.01 hours buys about 3 of at least 30 runs of 10.0 s each: it stops while it" in told
     assert "The study has stopped: the budget of 0.01 hours has no room for a run" in told
-    assert "0.01 hours buy about 3 of at least 30 runs" in shown(*few, "--plan")
+    assert "0.01 hours buys about 3 of at least 30 runs" in shown(*few, "--plan")
 
 
 @pytest.mark.parametrize(

@@ -27,11 +27,11 @@ def of_study(folder: Path, hours: float | None, **more: object) -> Agenda:
 @pytest.mark.parametrize(
     ("hours", "runs", "ends_in", "words"),
     [
-        (0.5, 3, "tuning", "0.5 hours buy about 3 of at least 10 runs of 10 min 00 s each: it st"),
+        (0.5, 3, "tuning", "0.5 hours buys about 3 of at least 10 runs of 10 min 00 s each: it st"),
         (0.6, 3, "tuning", "before any comparison is looked at. The study takes at least 1 h 40"),
         (1.5, 9, "default settings", "before all comparisons are looked at"),
-        (2.0, 10, "", "are enough where comparisons are decided early: it takes 1 h 40 min to"),
-        (9.0, 10, "", "9 hours are enough: it takes at most 4 h 40 min"),
+        (2.0, 10, "", "is enough where comparisons are decided early: the study takes 1 h 40 min"),
+        (9.0, 10, "", "9 hours is enough: the study takes at most 4 h 40 min"),
     ],
 )  # fmt: skip
 def test_how_far_hours_go(
@@ -123,7 +123,7 @@ def test_a_trial_tells_it_too(tmp_path: Path) -> None:
         (2.0, "6 runs of at most 10 min 00 s each: --claim NAME --set study.tune.trials=1 --set"),
         (2.0, "--set study.seeds.stop=3 --set 'score.tasks=[]' --set score.forgetting=false"),
         (0.7, "--set study.seeds.stop=3 --set budget.steps=23 --set corpus.held_out_limit=94 "),
-        (0.2, "0.2 hours are too few for a claim on this machine with this model: 6 runs of"),
+        (0.2, "0.2 hours is too small for a claim on this machine: 6 runs of"),
         (0.2, "6 runs of a useful size take about 0.46 hours."),
     ],
 )  # fmt: skip

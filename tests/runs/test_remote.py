@@ -35,7 +35,7 @@ def interrupted_once_begun(root: Path) -> Iterator[None]:
         while not over.wait(0.05):
             for path in paths_named("events.jsonl", root):
                 if any(isinstance(event, Note) for event in EventTail(path).new()):
-                    os.kill(os.getpid(), signal.SIGINT)
+                    signal.raise_signal(signal.SIGINT)
                     return
 
     before = signal.signal(signal.SIGINT, lambda *_: None)

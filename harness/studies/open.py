@@ -19,6 +19,7 @@ from harness.spec.storage import read_json, write_json
 from harness.spec.study import Spending, Study
 from harness.studies.agenda import Agenda, next_plans
 from harness.studies.arms import StudyArms, Typed, compare_what, with_added
+from harness.studies.claimed import limited
 from harness.studies.findings import Findings
 from harness.studies.page import make_page
 from harness.studies.published import publish_study
@@ -32,13 +33,17 @@ ARMS = "arms"  # a folder
 
 
 class StudyRequest(Frozen):
-    """Which study, as typed; ``called`` is the name that it gets in place of its own."""
+    """Which study, as typed; ``called`` is the name that it gets in place of its own.
+
+    ``claims`` are those to which it is limited (:attr:`harness.spec.study.Study.claims`).
+    """
 
     study: str
     settings: tuple[str, ...] = ()
     suite: str = ""
     tasks: tuple[str, ...] = ()
     called: str = ""
+    claims: tuple[str, ...] = ()
 
     def meaning(self) -> tuple[object, ...]:
         """What was typed, however it was spelled: values are parsed and paths are whole."""
@@ -170,7 +175,8 @@ class OpenStudy:
 
     def agenda(self) -> Agenda:
         """Where it stands and what comes next."""
-        return next_plans(self.comparison(), self.findings.find, self.steering())
+        found = self.findings
+        return next_plans(self.comparison(), found.find, self.steering(), found.begun)
 
     def steer(self, drop: Sequence[str], add: Sequence[str], more_seeds: int) -> None:
         """Enter decisions; all of them are checked first.
@@ -239,7 +245,9 @@ def open_study(
             overrides = merge(overrides, parse_setting(setting.removeprefix(OF_STUDY)))
         else:
             kept.append(setting)
-    study = load_study(request.study, overrides)
+    if request.claims:
+        overrides["claims"] = list(request.claims)
+    study = limited(load_study(request.study, overrides))
     name = request.called or _name_with(study.name, kept, request.tasks)
     study = parse(Study, study.model_dump(mode="json") | {"name": name}, where="--name")
     if budget is not None:  # how much may be spent does not make it another study

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from harness.errors import HarnessError
+from harness.errors import BudgetUsedUp, HarnessError
 
 
 class Stop:
@@ -64,6 +64,8 @@ def reason_of(error: BaseException | None) -> str:
     """Why ``error`` ends the runs that are under way; empty where a person has pressed Ctrl-C."""
     if isinstance(error, KeyboardInterrupt):
         return str(error)
+    if isinstance(error, BudgetUsedUp):
+        return f"stopped because {error.what}"
     if isinstance(error, HarnessError):
         return f"stopped because the command ended on an error: {error.what}"
     return "stopped because the command that started this run ended"

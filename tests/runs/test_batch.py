@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -226,7 +225,7 @@ def test_an_interrupt_is_passed_on_after_the_records_are_there(number: int) -> N
         def hear(self, plan: Plan, event: Event) -> None:
             super().hear(plan, event)
             if isinstance(event, Note) and plan.seed == 1:
-                os.kill(os.getpid(), number)
+                signal.raise_signal(number)
 
     heard, executor, before = Interrupts(), Waiting(), signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -87,7 +86,7 @@ def test_ctrl_c_asks_the_child_to_end_and_is_told_from_a_crash(
 ) -> None:
     folder = RunFolder(tmp_path)
     monkeypatch.chdir(tmp_path)
-    hit = lambda _: os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
+    hit = lambda _: signal.raise_signal(signal.SIGINT)  # noqa: E731
     ending = run_process(in_fresh_process([sys.executable, "-c", WINDS_UP]), folder, hit)
     assert ending == STOPPED["interrupted"]
     assert folder.log.read_text() == "wound up\n"
@@ -113,7 +112,7 @@ def test_sigterm_to_the_parent_counts_as_an_interrupt(
     monkeypatch.chdir(tmp_path)
     code = f"import time\nopen('events.jsonl', 'a').write({STARTED!r})\ntime.sleep(600)"
     before = signal.getsignal(signal.SIGTERM)
-    hit = lambda _: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
+    hit = lambda _: signal.raise_signal(signal.SIGTERM)  # noqa: E731
     ending = run_process(in_fresh_process([sys.executable, "-c", code]), RunFolder(tmp_path), hit)
     assert ending == replace(STOPPED["interrupted"], message="stopped by SIGTERM")
     assert signal.getsignal(signal.SIGTERM) == before

@@ -49,7 +49,7 @@ def test_a_machine_that_dies_costs_time_and_nothing_else(
     cluster: Any, small: Small, tmp_path: Path
 ) -> None:
     store, here = RunStore(tmp_path / "runs"), RunStore(tmp_path / "here")
-    executor = make_executor("ray", store, RunOptions(timeout_seconds=1800), "auto")
+    executor = make_executor("ray", store, RunOptions(timeout_seconds=1800), cluster.address)
     plans = [small.plan("budget.steps=60", seed=seed) for seed in range(2)]
     expected = [supervise(plan, here, Heard(), RunOptions()) for plan in plans]
     outcome = run_batch(plans, executor, [])

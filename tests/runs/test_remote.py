@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +34,7 @@ def interrupted_once_begun(root: Path) -> Iterator[None]:
         while not over.wait(0.05):
             for path in paths_named("events.jsonl", root):
                 if any(isinstance(event, Note) for event in EventTail(path).new()):
-                    os.kill(os.getpid(), signal.SIGINT)
+                    signal.raise_signal(signal.SIGINT)
                     return
 
     before = signal.signal(signal.SIGINT, lambda *_: None)

@@ -234,7 +234,7 @@ def test_an_interrupted_second_run_leaves_the_good_one_alone(
 
 def test_an_interrupt_is_recorded_before_it_is_passed_on(small: Small, store: RunStore) -> None:
     heard = Heard()
-    heard.halt_at(store.root, FIRST_NOTE, lambda: os.kill(os.getpid(), signal.SIGINT))
+    heard.halt_at(store.root, FIRST_NOTE, lambda: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         afresh.supervise(small.plan(), store, heard)
     record = store.find(small.plan())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -44,6 +45,29 @@ class StudyRequest(Frozen):
     called: str = ""
     claims: tuple[str, ...] = ()
 
+    def meaning(self) -> tuple[object, ...]:
+        """What was typed, however it was spelled: values are parsed and paths are whole."""
+        overrides: dict[str, object] = {}
+        for setting in self.settings:
+            overrides = merge(overrides, parse_setting(setting))
+        told = (self.study, self.suite, list(self.tasks), overrides)
+        return (*map(_with_whole_paths, told), self.called)
+
+
+def _with_whole_paths(value: object) -> object:
+    """A value with every text that is the path of something here made absolute.
+
+    A bare word may be a registered name, whatever lies here under that name.
+    """
+    if isinstance(value, dict):
+        return {key: _with_whole_paths(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_with_whole_paths(one) for one in value]
+    if isinstance(value, str) and (os.sep in value or Path(value).suffix):
+        path = Path(value).expanduser()
+        return str(path.resolve()) if path.exists() else value
+    return value
+
 
 @dataclass(frozen=True)
 class OpenStudy:
@@ -77,22 +101,26 @@ class OpenStudy:
         return KeptArms(self.folder / ARMS)
 
     def refuse_another(self) -> None:
-        """Refuse a name that was given to other words before.
+        """Refuse a folder in which other words made another study.
+
+        Files of one name in two folders are shown alike in a study's name, and so are two models.
 
         Raises:
             UserError: the folder holds the page and the decisions of another study.
         """
         path = self.folder / REQUEST
-        if not self.request.called or not path.is_file():
+        if not path.is_file():
             return
         there = read_json(path, StudyRequest)
-        if there != self.request:
+        if there.meaning() != self.request.meaning():
             words = (there.suite, *there.settings, *there.tasks)
+            called = self.request.called
             raise UserError(
-                f"--name {self.request.called} is already used by another study",
+                f"{f'--name {called}' if called else self.study.name} is already used by another "
+                "study",
                 where=self.folder,
                 expected=f"{there.study} with {', '.join(filter(None, words)) or 'nothing set'}",
-                hint="choose another name",
+                hint="choose another name" if called else "give this one a name with --name",
             )
 
     def keep_request(self) -> None:

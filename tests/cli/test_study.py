@@ -77,7 +77,8 @@ def test_status_shows_what_other_terminals_run(made_up: World, tmp_path: Path) -
         with EventLog(store.folder(job.plan).attempt.events) as log:
             log.emit(PhaseStarted.now(phase="train"))
             log.advance(12, 28, loss=1.25)
-    os.utime(store.folder(silent.plan).attempt.events, (1e9, 1e9))
+    for job, said in ((fresh, 4e9), (silent, 1e9)):  # the command may take a minute to look
+        os.utime(store.folder(job.plan).attempt.events, (said, said))
     table = shown(*SMALL, *there, "--status")
     assert re.search(r"lora_bf16 .* 0\.0002 .* 1000, trial .* train .* 12 of 28 .* 1\.25", table)
     assert table.count("12 of 28") == 1, "one that has been silent for long is not under way"
@@ -364,6 +365,23 @@ def test_model_data_tasks_and_name_are_given_as_to_run(
     assert not tasks["validation"]
     other = refused(*SMALL, *there)
     assert "--name mine is already used by another study" in other
+
+
+def test_files_of_one_name_in_two_folders_make_two_studies(
+    made_up: World, tmp_path: Path, small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = (small.folder / "trees.jsonl").read_bytes()
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "trees.jsonl").write_bytes(data)
+    there = ("--reports", str(tmp_path / "reports"), "--budget", "runs=1")
+    shown(*SMALL, "--data", str(tmp_path / "first" / "trees.jsonl"), *there)
+    other = ("--data", str(tmp_path / "second" / "trees.jsonl"))
+    message = refused(*SMALL, *other, *there, "--status")
+    assert "is already used by another study" in message
+    assert "--name" in message
+    monkeypatch.chdir(tmp_path)  # the first one, spelled otherwise
+    shown(*SMALL, "--data", "first/trees.jsonl", *there, "--status")
 
 
 def test_a_budget_is_kept_and_is_no_other_study(made_up: World, tmp_path: Path) -> None:

@@ -117,7 +117,8 @@ def _step(n: int) -> Floats:
     low, high = (stdtr(n, math.sqrt(n) * (-r[:, None] + s * root) / steep) for s in (-1, 1))
     between = np.abs(high - low)
     beyond = np.where(b < 1, 1 - between, between)
-    return -np.diff(beyond, axis=1)
+    found: Floats = -np.diff(beyond, axis=1)
+    return found
 
 
 def _two_sided(z: Floats) -> Floats:

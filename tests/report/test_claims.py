@@ -18,6 +18,7 @@ from harness.records.store import StoredRun
 from harness.records.validation import ValidationPoint, ValidationResult
 from harness.report.claims.about import Spent, about_section
 from harness.report.claims.brief import findings_brief
+from harness.report.claims.compared import Sides, sides_of
 from harness.report.claims.decide import Interval, Leaning, corrected, lean, regions
 from harness.report.claims.ground import Ground, main_ground, make_grounds
 from harness.report.claims.judge import Judgement, judge, main_judged
@@ -36,7 +37,7 @@ from harness.report.pairing import ScoreKey
 from harness.report.sides import read_runs
 from harness.report.statistics.noise import Noise
 from harness.report.write import markdown_page
-from harness.spec.claim import AnyCheck, Claim
+from harness.spec.claim import AnyCheck, Claim, ScoreCheck
 from harness.spec.derived_names import LONGEST_NAME
 from harness.spec.registry import claim_names, load_claim
 from harness.spec.schema import parse
@@ -121,6 +122,33 @@ def test_a_difference_in_noise_is_undecided(tmp_path: Path, noise: float, wanted
     found = of_one(judge([claim(says="equal")], runs_of(tmp_path, made)))
     assert found.outcome == "undecided"
     assert evidence(found).partition("To decide it: ")[2].startswith(wanted)
+
+
+PAIRS = {
+    "variant": ["qlora_nf4_dq", "qlora_nf4", "lora_bf16"],
+    "against": ["base_nf4_dq", "base_nf4", "base"],
+}
+
+
+def test_lists_of_equal_length_are_compared_pair_by_pair(tmp_path: Path) -> None:
+    """Fine-tuning on NF4 set against the 16-bit base would count the cost of NF4 as its own."""
+    made = [Made("base")]
+    for name, ratio in (("lora_bf16", 0.0), ("qlora_nf4_dq", 0.06)):
+        made += [Made(name, seed=n, log_ratio=ratio, seed_noise=0.0005) for n in range(3)]
+    (ground,) = make_grounds(runs_of(tmp_path, made))
+    check = claim(says="equal", margin=0.02, **PAIRS).checks[0]
+    assert isinstance(check, ScoreCheck)
+    sides = sides_of(check, ground)
+    assert isinstance(sides, Sides)
+    assert (sides.own.variant, sides.other.variant) == ("lora_bf16", "base")
+    assert measure(check, ground).outcome == "reproduced"
+
+
+def test_a_pair_of_which_one_side_was_not_run_names_that_side(tmp_path: Path) -> None:
+    made = [Made("base"), *(Made("qlora_nf4_dq", seed=n) for n in range(3))]
+    found = of_one(judge([claim(says="equal", **PAIRS)], runs_of(tmp_path, made)))
+    assert found.outcome == "out of reach"
+    assert "not run: base_nf4_dq" in evidence(found)
 
 
 def test_what_was_not_run_is_out_of_reach_with_its_name(tmp_path: Path) -> None:

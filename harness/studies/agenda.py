@@ -131,7 +131,8 @@ class _Planner:
             ready[label] = len(settled) if arm.trains else FAR * len(settled)
             runs[label] = tuple(run for run in settled if run.record.status == "ok")
         key = self._key(arms[self._comparison.reference].plan, runs)
-        aligned, scale = _align(runs, key, self._study.margin, self._comparison.items)
+        first = runs[self._comparison.reference][:1]
+        aligned, scale = _align(runs, key, self._study.margin, first, self._comparison.items)
         following = self._follow(Family(aligned, scale, self._comparison.reference, (), ready))
         for label, count in following.wanted.items():
             seeds = range(ready[label], count if arms[label].trains else 1)
@@ -192,11 +193,20 @@ def _scores_after(records: Iterable[RunRecord]) -> list[Score]:
 
 
 def _align(
-    runs: dict[str, tuple[StoredRun, ...]], key: ScoreKey, margin: float, items: KeptItems
+    runs: dict[str, tuple[StoredRun, ...]],
+    key: ScoreKey,
+    margin: float,
+    first: tuple[StoredRun, ...],
+    items: KeptItems,
 ) -> tuple[Aligned | None, Scale | None]:
-    """The items of all runs that ended well, by arm, and the scale to compare them on."""
+    """The items of all runs that ended well, by arm, and the scale to compare them on.
+
+    A margin that is a share of a value is that of the ``first`` run of the reference: one that
+    moved with every run would let a later run undo what an earlier look concluded.
+    """
     rows = [Row(label, label, found, Mark(0, 0)) for label, found in runs.items() if found]
     scores = [score for row in rows for record in row.records if (score := key.find(record))]
     if not scores:
         return None, None
-    return read_items(rows, key, items).aligned, make_scale(scores, margin)
+    anchor = key.find(first[0].record) if first else None
+    return read_items(rows, key, items).aligned, make_scale(scores, margin, anchor)

@@ -54,7 +54,9 @@ def test_one_training_says_nothing_about_the_variant() -> None:
     differs = items_only(0.05, 0.001, single=True)
     assert verdict(differs, differs.p_value, differs.equivalence_p(0.01)) == "differs"
     alike = items_only(0.0, 0.001, single=True)
-    assert verdict(alike, alike.p_value, alike.equivalence_p(0.01)) == "undecided", "not even equivalence"
+    assert verdict(alike, alike.p_value, alike.equivalence_p(0.01)) == "undecided", (
+        "not even equivalence"
+    )
 
 
 def test_few_or_lopsided_groups_of_items_decide_nothing() -> None:

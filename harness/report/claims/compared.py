@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.report.claims.decide import Leaning
@@ -73,7 +73,7 @@ def arms_of(check: PairCheck, ground: Ground, *, held_out: bool) -> list[Variant
         return arms
     if check.unmet and any(all(found(names, ()) for names in pair) for pair in check.choices):
         return out_of_reach(check.unmet)
-    return not_run(check.choices[at], check.conditions, pairs[at])
+    return not_run(check.choices[at], check.conditions, pairs[at], ground.apart)
 
 
 def _telling(arm: VariantRuns, check: PairCheck) -> VariantRuns:
@@ -118,10 +118,15 @@ def not_run(
     sides: Sequence[Sequence[str]],
     conditions: Sequence[str],
     found: Sequence[VariantRuns | None] = (),
+    apart: Mapping[str, str] | None = None,
 ) -> Leaning:
-    """That variants were not run; ``found`` says which of them were."""
+    """That variants were not run; ``found`` says which of them were, ``apart`` how others were."""
+    lacking = [
+        names for place, names in enumerate(sides) if place >= len(found) or found[place] is None
+    ]
     missing = [
-        names[0] for place, names in enumerate(sides) if place >= len(found) or found[place] is None
+        next((f"{name} (run {apart[name]})" for name in names if apart and name in apart), names[0])
+        for names in lacking
     ]
     given = f" with {', '.join(conditions)}" if conditions else ""
     return out_of_reach(f"not run{given}: {', '.join(dict.fromkeys(missing))}")

@@ -30,8 +30,9 @@ def verdict(
 
     Returns:
         "equivalent" when ``equal_p`` is below ``alpha`` (two one-sided tests of ``alpha / 2``:
-        Schuirmann, 1987); "better" or "worse" when ``adjusted_p`` is; "differs" when that is so with one training of a variant, which says nothing
-        about another one; "undecided" otherwise, and always on fewer than 8 groups of items.
+        Schuirmann, 1987); "better" or "worse" when ``adjusted_p`` is; "differs" when that is so
+        with one training of a variant, which says nothing about another one; "undecided"
+        otherwise, and always on fewer than 8 groups of items.
     """
     obstacle = worse_by.obstacle
     if obstacle == "one training":

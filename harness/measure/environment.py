@@ -102,7 +102,7 @@ def _commit() -> tuple[str | None, bool | None]:
 def _git(*arguments: str) -> str | None:
     command = ["git", "--no-optional-locks", "-C", str(CHECKOUT), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -74,14 +74,15 @@ class LiveReport:
 
     def _newest(self) -> tuple[str, bytes]:
         with self._lock:
-            if self._made is None:
+            made = self._made
+            if made is None:
                 return self._make(self._runs.state())
             if self._rested():
                 state = self._runs.state()
                 if state != self._seen:
                     self._maker = threading.Thread(target=self._remake, args=(state,), daemon=True)
                     self._maker.start()
-            return self._made
+            return made
 
     def _rested(self) -> bool:
         busy = self._maker is not None and self._maker.is_alive()

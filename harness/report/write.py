@@ -61,7 +61,7 @@ def write_report(
     vectors = {figure.name: write_figure(figure, folder) for figure in _figures(report)}
     for old in (folder / "figures").glob("*.*"):
         if old.suffix in (".svg", ".png") and old.name.partition(".")[0] not in vectors:
-            old.unlink()
+            old.unlink(missing_ok=True)  # another command may write here too
     links = () if items is None else (("Items", ITEMS),)
     place = folder if linked else None
     page = html_page(report, _pictures(report, vectors), links=links, place=place)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from harness.corpus.sequences import TrainingRow
 
 MODULE = "harness.runs.self_test"
-SECONDS = 600  # for everything, the import of libraries included
-SILENCE_SECONDS = 60.0
+SECONDS = 1800  # for everything, the import of libraries on a busy machine included
+SILENCE_SECONDS = 300.0  # for the other devices' import too
 STEPS, ROWS, WORDS, TOKENS = 4, 4, 128, 48
 # Largest difference of a step's loss from one device's: sums in another order, nothing more.
 TOLERANCE = {"float32": 1e-5, "bfloat16": 5e-3, "float16": 5e-3}
@@ -89,10 +89,16 @@ def _lines(path: Path) -> list[str]:
 
 def _run(count: int, device: Device, folder: Path, quantizations: Sequence[str]) -> str:
     """Start the processes and wait for them; returns the last line of the first that failed."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count)}
+    dist: Any = import_module("torch.distributed")
+    # They meet here, as at torchrun's: a port that is free now may be another's when one listens.
+    meeting = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    told = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(meeting.port),
+        "WORLD_SIZE": str(count),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
+    }
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", MODULE, str(folder), str(count), device.kind, *quantizations],

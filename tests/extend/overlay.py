@@ -40,7 +40,7 @@ class Overlay:
             env={**os.environ, "PYTHONPATH": str(self.folder), "COLUMNS": "300"},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=1800,
             check=False,
         )
 

@@ -94,7 +94,7 @@ def test_an_added_executor_is_found_by_its_name_and_its_records_are_in_the_store
 ) -> None:
     assert EXECUTORS.names() == ["local", "other", "ray", "slurm"]
     store = RunStore(tmp_path / "runs")
-    executor = make_executor("other", store, RunOptions(timeout_seconds=300))
+    executor = make_executor("other", store, RunOptions(timeout_seconds=1800))
     assert executor.device("auto") == CPU
     hosts = Hosts()
     (result,) = run_batch([small.plan(variant="base")], executor, [hosts])

@@ -60,7 +60,7 @@ class LlamaCpp:
             asked.encode(),
             {"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=600) as answer:
             found: list[int] = json.loads(answer.read())["tokens"]
         return found
 

@@ -32,7 +32,7 @@ def test_it_goes_on_after_a_shortage(error: Exception) -> None:
         twice.set()
 
     repeated = Repeated(work, 0.01, "again")
-    assert twice.wait(30)
+    assert twice.wait(300)
     repeated.close()
     count = len(calls)
     time.sleep(0.05)

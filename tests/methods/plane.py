@@ -232,7 +232,7 @@ def on_two_devices(folder: Path, rows: list[MethodRow], defects: list[str]) -> l
         run_pair(
             "tests.parallel.methods_pair",
             *(str(folder), str(folder), json.dumps(asked)),
-            timeout=60 + 30 * len(asked),
+            timeout=1800 + 30 * len(asked),
         )
     found = json.loads((folder / "0.json").read_text()) if asked else {}
     said = {pair: f"{pair} on two devices: {flaw}" for pair, flaw in found.items() if flaw}

@@ -369,8 +369,11 @@ def test_a_served_page_renews_itself_and_keeps_what_was_chosen(
         row = browser.find_element("css selector", f"#{RANKING} tbody tr:not([hidden])")
         row.find_element("css selector", "button.open").click()
         write_runs(tmp_path, [Made("qlora_nf4", log_ratio=-0.1)])
-        renewed = f"return document.getElementById('{RANKING}').textContent.includes('qlora_nf4')"
-        WebDriverWait(browser, 60).until(lambda page: page.execute_script(renewed))
+        renewed = (  # also by what the page's own code shows again at its end
+            "return document.readyState === 'complete' && "
+            f"document.getElementById('{RANKING}').textContent.includes('qlora_nf4')"
+        )
+        WebDriverWait(browser, 600).until(lambda page: page.execute_script(renewed))
         assert column(browser, 0)[0] == "lora_bf16_r8"
         assert heads(browser)[0].get_attribute("aria-sort") == "ascending"
         assert len(browser.find_elements("css selector", "tr.opened")) == 1

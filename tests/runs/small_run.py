@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from harness.spec.plan import Plan
 from harness.spec.request import Request
 from harness.train.path import resolve
 from tests.architectures import model_toml, save_architecture
+from tests.runs.halting.sitecustomize import VARIABLE, matches
 from tests.weights.tiny_llama import vocabulary, write_folder, write_model_file
 
 CPU = Device(kind="cpu", name="Plain CPU", memory_bytes=24 << 30, bfloat16=False, threads=1)
@@ -103,16 +106,63 @@ class Heard:
         started = [event for event in self.events if isinstance(event, ProcessStarted)]
         return started[-1].pid
 
-    def kill_at(self, matches: Any, signal_number: int) -> Heard:
-        """Send a signal to the child at the first event that ``matches``."""
+    def halt_at(
+        self, below: Path, moment: Moment, act: Callable[[], object], nth: int = 1
+    ) -> Heard:
+        """Have the run below a folder wait when a moment comes the nth time, and ``act`` there.
 
-        def act(event: Event) -> None:
-            if matches(event):
+        The run is neither before nor after it, however busy the machine is.
+        """
+        asked, left = halt(below, moment, nth), nth
+
+        def go_on(event: Event) -> None:
+            nonlocal left
+            left -= matches(event.model_dump(), moment)
+            if not left:
                 self.act = None
-                os.kill(self.pid, signal_number)
+                try:
+                    act()
+                finally:
+                    asked.unlink()
 
-        self.act = act
+        self.act = go_on
         return self
+
+    def kill_at(self, below: Path, moment: Moment) -> Heard:
+        """Kill the run below a folder at a moment."""
+        return self.halt_at(below, moment, lambda: os.kill(self.pid, signal.SIGKILL))
+
+
+def halt(below: Path, moment: Moment, nth: int = 1) -> Path:
+    """Have the run below a folder wait at a moment for as long as the file is there."""
+    asked, told = Path(os.environ[VARIABLE]), {"below": str(below), "event": moment, "nth": nth}
+    part = asked.with_suffix(".part")
+    part.write_text(json.dumps(told), encoding="utf-8")
+    return part.replace(asked)
+
+
+Moment = dict[str, Any]
+"""Fields of the event at which a run is halted; of its numbers, the name of one that is told."""
+FIRST_NOTE: Moment = {"kind": "note"}
+
+
+def start_of(phase: str) -> Moment:
+    """When a phase begins."""
+    return {"kind": "phase_start", "phase": phase}
+
+
+STEP_DONE: Moment = {"kind": "progress", "numbers": "loss"}
+
+
+def step_done(number: int) -> Moment:
+    """When so many optimizer steps are done."""
+    return STEP_DONE | {"done": number}
+
+
+def paths_named(name: str, below: Path) -> list[Path]:
+    """Files of that name, where runs make folders and remove them at the same time."""
+    # Path.rglob fails on a folder that is gone before it looks into it.
+    return [Path(at) / name for at, _, files in os.walk(below) if name in files]
 
 
 def starts(event: Event, phase: str) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.records.events import Event, EventLog, EventTail, PhaseEnded, ProcessStarted
+from harness.records.events import EventLog, EventTail, PhaseEnded, ProcessStarted
 from harness.records.record import PhaseCost, RunRecord
 from harness.records.store import RunFolder, RunStore
 from harness.runs.devices import DeviceEnding, cause, with_devices
@@ -28,9 +28,12 @@ from harness.spec.storage import write_json
 from tests.planned import GPU, planned
 from tests.runs import forked
 from tests.runs.results import files, results
-from tests.runs.small_run import Heard, Small, make_small, trains
+from tests.runs.small_run import STEP_DONE, Heard, Small, make_small
+from tests.runs.test_process import gone
+from tests.train.tiny import ROUNDING
 
-OPTIONS = RunOptions(checkpoint_seconds=0.1, silence_seconds=8)
+OPTIONS = RunOptions(checkpoint_seconds=0.1, silence_seconds=600)
+IMPATIENT = RunOptions(checkpoint_seconds=0.1, silence_seconds=20)  # where one falls silent
 STEPS = 60
 
 
@@ -70,19 +73,9 @@ def starve(folder: RunFolder, rank: int) -> None:
     resource.prlimit(pid, resource.RLIMIT_AS, (size // 2, size // 2))
 
 
-def at_step(number: int, act: Callable[[], None]) -> Heard:
-    """Do something once, when that many optimizer steps have been heard of."""
-    heard, seen = Heard(), 0
-
-    def count(event: Event) -> None:
-        nonlocal seen
-        seen += trains(event)
-        if seen == number:
-            heard.act = None
-            act()
-
-    heard.act = count
-    return heard
+def at_step(store: RunStore, number: int, act: Callable[[], None]) -> Heard:
+    """Do something once, while the run waits after that many optimizer steps."""
+    return Heard().halt_at(store.root, STEP_DONE, act, number)
 
 
 def test_a_record_holds_what_each_device_cost(unbroken: tuple[RunStore, RunRecord]) -> None:
@@ -106,7 +99,8 @@ def test_two_devices_learn_and_score_what_one_does(
     assert alone.training is not None
     assert together.training is not None
     losses = [[p.loss for p in run.training.losses[:20]] for run in (alone, together)]  # type: ignore[union-attr]
-    assert losses[1] == pytest.approx(losses[0], abs=1e-6)
+    assert losses[1][0] == pytest.approx(losses[0][0], abs=ROUNDING)
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
     before = [[s.value for s in run.scores if s.stage == "before"] for run in (alone, together)]
     assert before[0] == before[1], "the same model in the same passes"
     after = [[s.value for s in run.scores if s.stage == "after"] for run in (alone, together)]
@@ -125,9 +119,9 @@ def test_an_interrupt_and_a_kill_leave_no_trace(
     assert record.problem is not None
     assert (record.status, record.problem.phase) == ("interrupted", "train")
     assert record.environment is not None, "the first device wrote it"
-    assert [pid for pid in pids if psutil.pid_exists(pid)] == []
+    assert all(gone(pid) for pid in pids)
 
-    heard = at_step(15, lambda: os.kill(pid_of(attempt, -1), signal.SIGKILL))
+    heard = at_step(store, 15, lambda: os.kill(pid_of(attempt, -1), signal.SIGKILL))
     record = supervise(plan, store, heard, OPTIONS)
     assert record.problem is not None
     assert (record.problem.kind, record.problem.phase) == ("killed", "train")
@@ -145,10 +139,10 @@ def interrupt(plan: Plan, store: RunStore) -> list[int]:
 
     def press() -> None:
         pids.extend(pid_of(attempt, rank) for rank in (-1, 0, 1))
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        supervise(plan, store, at_step(5, press), OPTIONS)
+        supervise(plan, store, at_step(store, 5, press), OPTIONS)
     return pids
 
 
@@ -157,7 +151,7 @@ def test_a_device_without_memory_is_an_oom_of_the_run(longer: Small, tmp_path: P
     plan, store = shared(longer), RunStore(tmp_path)
     attempt = store.folder(plan).attempt
 
-    record = supervise(plan, store, at_step(5, lambda: starve(attempt, 1)), OPTIONS)
+    record = supervise(plan, store, at_step(store, 5, lambda: starve(attempt, 1)), OPTIONS)
     assert record.problem is not None
     assert (record.status, record.problem.kind, record.problem.phase) == (
         "oom",
@@ -177,11 +171,11 @@ def test_a_device_that_hangs_ends_the_run(longer: Small, tmp_path: Path) -> None
         stopped.append(pid_of(attempt, 1))
         os.kill(stopped[0], signal.SIGSTOP)
 
-    record = supervise(plan, store, at_step(5, stop), OPTIONS)
+    record = supervise(plan, store, at_step(store, 5, stop), IMPATIENT)
     assert record.problem is not None
     assert (record.status, record.problem.kind) == ("failed", "LostDevice")
     assert "does not answer" in record.problem.message
-    assert not psutil.pid_exists(stopped[0])
+    assert gone(stopped[0])
 
 
 def left(folder: RunFolder, *endings: tuple[int, float, str]) -> Ending | None:
@@ -268,7 +262,7 @@ def kill_parent(plan: Plan, store: RunStore, seconds: float) -> list[int]:
     assert parent.stdin is not None
     parent.stdin.write(plan.model_dump_json())
     parent.stdin.close()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 900
     while not folder.events_of(1).exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     time.sleep(seconds)
@@ -296,7 +290,7 @@ def test_ten_kills_at_random_moments_leave_no_trace(
                 kills += 1
                 pids = kill_parent(plan, store, chance.uniform(0, 15))
                 _, alive = psutil.wait_procs(
-                    [psutil.Process(p) for p in pids if psutil.pid_exists(p)], 20
+                    [psutil.Process(p) for p in pids if psutil.pid_exists(p)], 300
                 )
                 assert alive == []
                 continue
@@ -306,7 +300,7 @@ def test_ten_kills_at_random_moments_leave_no_trace(
                 with suppress(ProcessLookupError, psutil.Error):
                     os.kill(pid_of(attempt, rank), signal.SIGKILL)
 
-            record = supervise(plan, store, at_step(step, kill), OPTIONS)
+            record = supervise(plan, store, at_step(store, step, kill), OPTIONS)
             kills += record.status != "ok"
             assert record.problem is None or record.problem.kind == "killed", record.problem
         assert results(record) == results(unbroken[1])

@@ -136,7 +136,7 @@ def test_it_is_told_at_once_however_large_the_environment_is(
         target=lambda: children.append(early.take([RunFolder(tmp_path)])), daemon=True
     )
     telling.start()
-    telling.join(20)
+    telling.join(120)
     if not children:
         os.kill(child_of(early), signal.SIGKILL)
         telling.join()

@@ -80,10 +80,10 @@ def test_who_waits_says_so_once_and_gets_it(
     thread = threading.Thread(target=other)
     with held(folder, unheard, Stop(), wait=False):
         thread.start()
-        assert waiting.wait(20)
+        assert waiting.wait(300)
         assert not got.wait(0.1)
-    assert got.wait(20)
-    thread.join(20)
+    assert got.wait(300)
+    thread.join(300)
     (note,) = heard
     assert isinstance(note, Note)
     assert note.text.startswith("waiting for process ")

@@ -35,7 +35,7 @@ from tests.store_records import record_of
 def test_a_run_far_away_is_the_run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The far machine has neither the corpus nor the weights, nor this store."""
     small = make_small(tmp_path / "here", steps=3)
-    plan, options = small.plan(), RunOptions(timeout_seconds=300)
+    plan, options = small.plan(), RunOptions(timeout_seconds=1800)
     here, back = RunStore(tmp_path / "runs"), RunStore(tmp_path / "back")
     parcel, sources = pack_plan(plan, options, back), pack_sources(plan)
     expected = supervise(plan, here, Heard(), options)
@@ -60,7 +60,7 @@ def _check_base_scores_are_sent(
 ) -> None:
     """Another machine takes them over and need not score the untrained model again."""
     shutil.rmtree(cache / "far" / "worker")
-    parcel = pack_plan(plan, RunOptions(timeout_seconds=300), store)
+    parcel = pack_plan(plan, RunOptions(timeout_seconds=1800), store)
     record = take_back(run_parcel(parcel, sources), plan, store)
     assert record.status == "ok", record.problem
     assert [cost.reused for cost in record.phases if cost.name == "score_base"] == [True]

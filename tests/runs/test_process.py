@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.errors import DivergedError, StorageError
+from harness.errors import DivergedError, StorageError, UserError
 from harness.records.store import RunFolder
 from harness.runs.ending import (
     STOPPED,
@@ -27,6 +26,15 @@ from harness.runs.process import in_fresh_process, run_process
 from harness.runs.stop import Stop
 
 STARTED = '{"kind": "start", "time": 1, "clock": 1, "pid": 1}\n'
+# A child that speaks and winds up. The signal waits until it is waited for, and so do those that
+# come after it.
+WINDS_UP = f"""
+import signal
+signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.SIGINT}})
+open("events.jsonl", "a").write({STARTED!r})
+signal.sigwait({{signal.SIGINT}})
+print("wound up")
+"""
 GROUP = Path("/sys/fs/cgroup/memory/finetune-harness-test")
 
 
@@ -73,25 +81,38 @@ def test_a_child_over_its_time_is_stopped(tmp_path: Path) -> None:
     assert (ending.status, ending.kind) == ("failed", "timed_out")
 
 
-def test_ctrl_c_asks_the_child_to_end_and_is_told_from_a_crash(tmp_path: Path) -> None:
-    code = (
-        "import time\n"
-        f"open('events.jsonl', 'a').write({STARTED!r})\n"
-        "try:\n  time.sleep(600)\nexcept KeyboardInterrupt:\n  print('wound up')\n"
-    )
+def test_ctrl_c_asks_the_child_to_end_and_is_told_from_a_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = RunFolder(tmp_path)
-    os.chdir(tmp_path)
-    hit = lambda _: os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
-    ending = run_process(in_fresh_process([sys.executable, "-c", code]), folder, hit)
+    monkeypatch.chdir(tmp_path)
+    hit = lambda _: signal.raise_signal(signal.SIGINT)  # noqa: E731
+    ending = run_process(in_fresh_process([sys.executable, "-c", WINDS_UP]), folder, hit)
     assert ending == STOPPED["interrupted"]
     assert folder.log.read_text() == "wound up\n"
 
 
-def test_sigterm_to_the_parent_counts_as_an_interrupt(tmp_path: Path) -> None:
-    os.chdir(tmp_path)
+def test_a_child_winds_up_also_where_an_error_ends_its_parents_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a job that SLURM has told that its time is nearly over, where submitit raises one."""
+
+    def fail(_: object) -> None:
+        raise UserError("no more time")
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="no more time"):
+        run_process(in_fresh_process([sys.executable, "-c", WINDS_UP]), RunFolder(tmp_path), fail)
+    assert RunFolder(tmp_path).log.read_text() == "wound up\n"
+
+
+def test_sigterm_to_the_parent_counts_as_an_interrupt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     code = f"import time\nopen('events.jsonl', 'a').write({STARTED!r})\ntime.sleep(600)"
     before = signal.getsignal(signal.SIGTERM)
-    hit = lambda _: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
+    hit = lambda _: signal.raise_signal(signal.SIGTERM)  # noqa: E731
     ending = run_process(in_fresh_process([sys.executable, "-c", code]), RunFolder(tmp_path), hit)
     assert ending == replace(STOPPED["interrupted"], message="stopped by SIGTERM")
     assert signal.getsignal(signal.SIGTERM) == before
@@ -131,7 +152,7 @@ def test_a_child_dies_with_a_parent_killed_outright(tmp_path: Path) -> None:
     )
     parent = subprocess.Popen([sys.executable, "-c", parent_code])
     log = RunFolder(tmp_path).log
-    wait_for(lambda: log.is_file() and log.read_text().endswith("\n"))
+    assert wait_for(lambda: log.is_file() and log.read_text().endswith("\n"))
     parent.kill()
     parent.wait()
     assert gone(int(log.read_text()))
@@ -225,7 +246,7 @@ def test_a_log_keeps_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def gone(pid: int) -> bool:
-    """Whether the process ends within a few seconds (a zombie has ended)."""
+    """Whether the process ends (a zombie has ended)."""
 
     def ended() -> bool:
         try:
@@ -239,7 +260,7 @@ def gone(pid: int) -> bool:
 def wait_for(holds: object) -> bool:
     """Wait until ``holds()``; the time limit is there only so that a failing test ends."""
     done = threading.Event()
-    for _ in range(600):
+    for _ in range(6000):
         if holds():  # type: ignore[operator]
             return True
         done.wait(0.1)

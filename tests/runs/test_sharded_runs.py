@@ -21,8 +21,10 @@ from tests.runs import forked
 from tests.runs.results import files, results
 from tests.runs.small_run import Heard, Small, make_small
 from tests.runs.test_devices import at_step, pid_of, starve
+from tests.train.tiny import ROUNDING
 
-OPTIONS = RunOptions(checkpoint_seconds=0.05, silence_seconds=20)
+OPTIONS = RunOptions(checkpoint_seconds=0.05, silence_seconds=600)
+IMPATIENT = RunOptions(checkpoint_seconds=0.05, silence_seconds=20)  # where one falls silent
 PLAIN = ("training.speed=plain", "adapter.lora_dropout=0.0")
 SHARDED = ("training.devices=2", "training.parallel=sharded")
 
@@ -46,7 +48,7 @@ def settings(variant: str) -> tuple[str, ...]:
 def kill(plan: Plan, store: RunStore, step: int, rank: int) -> RunRecord:
     """The run until the process of a device is killed."""
     attempt = store.folder(plan).attempt
-    heard = at_step(step, lambda: os.kill(pid_of(attempt, rank), signal.SIGKILL))
+    heard = at_step(store, step, lambda: os.kill(pid_of(attempt, rank), signal.SIGKILL))
     return supervise(plan, store, heard, OPTIONS)
 
 
@@ -67,7 +69,8 @@ def test_killed_and_resumed_it_learns_and_scores_what_one_device_does(
     assert alone.training is not None
     assert both.training is not None
     losses = [[point.loss for point in run.training.losses] for run in (alone, both)]  # type: ignore[union-attr]
-    assert losses[1] == pytest.approx(losses[0], abs=1e-6)
+    assert losses[1][0] == pytest.approx(losses[0][0], abs=ROUNDING)
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
     before = [[s.value for s in run.scores if s.stage == "before"] for run in (alone, both)]
     assert before[0] == before[1]
     assert alone.census is not None
@@ -123,11 +126,11 @@ def test_a_device_that_hangs_or_has_no_memory_ends_the_run(
     def stop() -> None:
         os.kill(pid_of(attempt, 1), signal.SIGSTOP)
 
-    hung = supervise(plan, store, at_step(3, stop), OPTIONS)
+    hung = supervise(plan, store, at_step(store, 3, stop), IMPATIENT)
     assert hung.problem is not None
     assert (hung.status, hung.problem.kind) == ("failed", "LostDevice")
     assert "does not answer" in hung.problem.message
-    starved = supervise(plan, store, at_step(3, lambda: starve(attempt, 1)), OPTIONS)
+    starved = supervise(plan, store, at_step(store, 3, lambda: starve(attempt, 1)), OPTIONS)
     assert starved.problem is not None
     assert (starved.status, starved.problem.kind) == ("oom", "host_oom")
     assert starved.problem.message.startswith("device 1: ")

@@ -31,7 +31,7 @@ def test_a_run_waits_until_it_fits_beside_the_others() -> None:
         waiting = threading.Thread(target=third)
         waiting.start()
         assert not entered.wait(0.3)
-    assert entered.wait(10)
+    assert entered.wait(300)
     waiting.join()
 
 

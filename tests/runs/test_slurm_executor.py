@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import time
 from collections.abc import Callable
@@ -13,22 +14,28 @@ import pytest
 
 from harness.errors import RunError, RunInUse, UserError
 from harness.records.events import Event, EventTail, ProcessStarted
+from harness.records.record import Problem, RunRecord
 from harness.records.store import RunStore
 from harness.runs import slurm_executor
+from harness.runs.attempt import Attempt
 from harness.runs.batch import run_batch
 from harness.runs.executor import make_executor
 from harness.runs.lock import held, holder_of
 from harness.runs.options import RunOptions
 from harness.runs.slurm_executor import SlurmExecutor
+from harness.runs.slurm_reason import OUT_OF_TIME, reason_of_job
 from harness.runs.stop import Stop
-from tests.runs.small_run import Heard, Small, trains
+from harness.spec.plan import Plan
+from harness.spec.storage import write_bytes
+from tests.runs.small_run import FIRST_NOTE, Heard, Small, halt, step_done, trains
+from tests.store_records import record_of
 
-pytest.importorskip("submitit", reason="an extra")
+slurm = pytest.importorskip("submitit.slurm.slurm", reason="an extra")
 
 
 def test_a_plan_is_carried_out_by_a_job(small: Small, tmp_path: Path) -> None:
     store = RunStore(tmp_path / "runs")
-    executor = SlurmExecutor(store, RunOptions(timeout_seconds=300), cluster="debug")
+    executor = SlurmExecutor(store, RunOptions(timeout_seconds=1800), cluster="debug")
     assert executor.device("cpu").kind == "cpu"
     plan = small.plan(variant="base")
     (result,) = run_batch([plan], executor)
@@ -40,7 +47,7 @@ def test_a_plan_is_carried_out_by_a_job(small: Small, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_jobs_run_beside_each_other_in_processes_of_their_own(small: Small, tmp_path: Path) -> None:
     store = RunStore(tmp_path / "runs")
-    executor = SlurmExecutor(store, RunOptions(timeout_seconds=300), cluster="local")
+    executor = SlurmExecutor(store, RunOptions(timeout_seconds=1800), cluster="local")
     plans = [small.plan(seed=seed) for seed in range(2)]
     found = list(run_batch(plans, executor))
     assert {r.record.status for r in found if r.record} == {"ok"}
@@ -54,17 +61,20 @@ def test_a_job_that_is_asked_to_stop_leaves_a_run_that_goes_on(
     """As a cluster does that preempts it: SIGTERM for every process of the job."""
     store = RunStore(tmp_path / "runs")
     executor = SlurmExecutor(store, RunOptions(checkpoint_seconds=0), cluster="local")
-    plan = small.plan("budget.steps=60")
+    plan, asked = small.plan("budget.steps=60"), halt(store.root, step_done(1))
     future = executor.submit(plan, Heard())
-    events, end = EventTail(store.folder(plan).attempt.events), time.monotonic() + 300
+    events, end = EventTail(store.folder(plan).attempt.events), time.monotonic() + 1800
     told: list[Event] = []
     while not any(trains(event) for event in told) and time.monotonic() < end:
         told += events.new()
         time.sleep(0.1)
     (pid,) = {event.pid for event in told if isinstance(event, ProcessStarted)}
     os.kill(pid, signal.SIGTERM)
-    assert future.result(timeout=300).status == "interrupted"
-    record = executor.submit(plan, Heard()).result(timeout=300)
+    asked.unlink()
+    ended = future.result(timeout=1800)
+    assert ended.status == "interrupted"
+    assert end_of(ended) == "stopped by SIGTERM"
+    record = executor.submit(plan, Heard()).result(timeout=1800)
     assert (record.status, record.resumed) == ("ok", 1)
 
 
@@ -73,13 +83,14 @@ def test_what_a_killed_job_has_left_is_its_result(small: Small, tmp_path: Path) 
     store = RunStore(tmp_path / "runs")
     executor = SlurmExecutor(store, RunOptions(), cluster="local")
     plan = small.plan("budget.steps=60")
+    halt(store.root, FIRST_NOTE)
     future = executor.submit(plan, Heard())
-    end = time.monotonic() + 300
+    end = time.monotonic() + 1800
     while not store.folder(plan).attempt.events.is_file() and time.monotonic() < end:
         time.sleep(0.1)
     _, pid, *_ = holder_of(store.folder(plan)).split()
     os.kill(int(pid), signal.SIGKILL)
-    problem = future.result(timeout=300).problem
+    problem = future.result(timeout=1800).problem
     assert problem is not None
     assert problem.kind == "abandoned", "its child has ended with it"
 
@@ -129,11 +140,14 @@ echo "Submitted batch job 7"
 echo "JobID|State|NodeList"
 for job in 7 7_0 7_1 7_2; do echo "$job|$state|"; done
 """
-    texts = {"sbatch": sbatch, "scancel": f"echo scancel $@ >> {log}", "srun": "", "sacct": sacct}
+    scontrol = f"cat {tmp_path / 'job.txt'} 2> /dev/null"
+    scancel = f"echo scancel $@ >> {log}"
+    texts = {"sbatch": sbatch, "scancel": scancel, "srun": "", "sacct": sacct, "scontrol": scontrol}
     for name, text in texts.items():
         (folder / name).write_text(f"#!/bin/sh\n{text}\n")
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    slurm.SlurmJob.watcher.clear()  # it remembers how job 7 of another test has ended
     return lambda: log.read_text() if log.is_file() else ""
 
 
@@ -151,7 +165,82 @@ def test_plans_of_a_round_are_one_array(
     executor.cancel()
     for future in futures:
         with pytest.raises(CancelledError):
-            future.result(timeout=30)  # submitit would wait 15 s for each of the four
+            future.result(timeout=600)  # submitit would wait 15 s for each of the four
+
+
+@pytest.mark.parametrize(
+    ("shown", "said", "reason"),
+    [
+        ("JobId=7 JobState=CANCELLED", "", "SLURM job 7 was cancelled"),
+        ("JobId=7 JobState=NODE_FAIL PreemptTime=None", "", "SLURM job 7 lost its machine"),
+        ("JobId=7 JobState=COMPLETED PreemptTime=2026-11-26", "", "SLURM job 7 was preempted"),
+        ("JobId=7 JobState=TIMEOUT", "", "SLURM job 7 reached its time limit"),
+        ("JobId=7 JobState=FAILED", OUT_OF_TIME, "SLURM job 7 reached its time limit"),
+        ("JobId=7 JobState=COMPLETED PreemptTime=None", "", ""),
+        ("JobId=7 JobState=COMPLETING", "", None),
+        ("", "", ""),
+    ],
+)
+@pytest.mark.usefixtures("commands")
+def test_what_slurm_says_of_a_job_is_put_in_words(
+    tmp_path: Path, shown: str, said: str, reason: str | None
+) -> None:
+    (tmp_path / "job.txt").write_text(shown)
+    assert reason_of_job("7", said) == reason
+
+
+@pytest.mark.usefixtures("commands")
+def test_a_run_that_slurm_has_ended_says_so(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the run is, nothing but the signal is known."""
+    monkeypatch.setattr(slurm_executor, "DECISION_SECONDS", float("inf"))
+    store, options, plan = RunStore(tmp_path / "runs"), RunOptions(), small.plan()
+    future = SlurmExecutor(store, options).submit(plan, Heard())
+    (tmp_path / "job.txt").write_text("JobId=7 JobState=COMPLETING")
+    interrupt_job(plan, store, options)
+    with pytest.raises(TimeoutError):
+        future.result(timeout=1.5)  # SLURM has yet to say how the job has ended
+    (tmp_path / "job.txt").write_text("JobId=7 JobState=PREEMPTED")
+    assert end_of(future.result(timeout=1800)) == "SLURM job 7 was preempted"
+    assert store.find(plan) == future.result()
+
+
+@pytest.mark.parametrize("answers", [True, False])
+@pytest.mark.usefixtures("commands")
+def test_a_run_that_this_command_has_ended_says_why(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    """Also where the job was killed before it could answer."""
+    monkeypatch.setattr(slurm_executor, "DECISION_SECONDS", float("inf"))
+    (tmp_path / "job.txt").write_text("JobId=7 JobState=COMPLETING")
+    store, options, plan = RunStore(tmp_path / "runs"), RunOptions(), small.plan()
+    executor = SlurmExecutor(store, options)
+    future = executor.submit(plan, Heard())
+    interrupt_job(plan, store, options, answers=answers)
+    executor.cancel_because("stopped by SIGHUP")
+    assert end_of(future.result(timeout=1800)) == "stopped by SIGHUP"
+    assert store.find(plan) == future.result()
+
+
+def interrupt_job(
+    plan: Plan, store: RunStore, options: RunOptions, *, answers: bool = True
+) -> None:
+    """Leave what job 7 leaves when SIGTERM ends it: its run's record, and mostly its answer."""
+    problem = Problem(kind="interrupted", phase="train", step=3, message="stopped by SIGTERM")
+    record = record_of(plan, status="interrupted", problem=problem)
+    attempt = Attempt(plan, store.folder(plan))
+    attempt.prepare(options)
+    record = attempt.store(record, None)
+    answer = pickle.dumps(("success", record.model_dump_json()))
+    if answers:
+        write_bytes(store.root.parent / "slurm" / "7_0_result.pkl", answer)
+
+
+def end_of(record: RunRecord) -> str:
+    """What a record says of its end."""
+    assert record.problem is not None
+    return record.problem.message
 
 
 def test_what_was_gathered_is_not_sent_after_an_interrupt(
@@ -168,7 +257,7 @@ def test_what_was_gathered_is_not_sent_after_an_interrupt(
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     with pytest.raises(CancelledError):
-        futures[0].result(timeout=1)
+        futures[0].result(timeout=600)
     assert not commands()
 
 

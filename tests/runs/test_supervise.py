@@ -27,7 +27,16 @@ from harness.spec.digests import file_sha256
 from harness.spec.storage import write_json
 from tests.runs.forked import supervise
 from tests.runs.results import files, results
-from tests.runs.small_run import Heard, Small, starts, trains
+from tests.runs.small_run import (
+    FIRST_NOTE,
+    Heard,
+    Moment,
+    Small,
+    halt,
+    start_of,
+    step_done,
+    trains,
+)
 
 OFTEN = 0.0  # seconds between checkpoints: one after every step
 
@@ -87,8 +96,7 @@ def test_an_equal_run_is_not_done_twice(copied: RunStore, small: Small) -> None:
 
 def test_a_run_asked_for_in_other_words_goes_on(small: Small, store: RunStore) -> None:
     words = ("budget.steps=3", "training.learning_rate=1e-4")
-    heard = Heard()
-    heard.kill_at(lambda event: starts(event, "train"), signal.SIGKILL)
+    heard = Heard().kill_at(store.root, start_of("train"))
     supervise(small.plan(*words), store, heard)
     plan = small.plan(*words[::-1])
     record = supervise(plan, store, Heard())
@@ -100,18 +108,18 @@ def test_killed_runs_go_on_and_end_as_if_nothing_had_been(
     done: tuple[RunStore, RunRecord], small: Small, store: RunStore
 ) -> None:
     options = RunOptions(checkpoint_seconds=OFTEN)
-    for phase in ("score_base", "train", "save"):
-        heard = Heard()
-        heard.kill_at(lambda event, phase=phase: reached(event, phase), signal.SIGKILL)
-        # A fork saves within milliseconds, in which nobody hears that it has begun.
-        start = afresh.supervise if phase == "save" else supervise
-        killed = start(small.plan(), store, heard, options)
+    moments: dict[str, Moment] = {
+        "score_base": start_of("score_base"),
+        "train": step_done(3),
+        "save": start_of("save"),
+    }
+    for phase, moment in moments.items():
+        heard = Heard().kill_at(store.root, moment)
+        killed = supervise(small.plan(), store, heard, options)
         assert killed.problem is not None
         assert (killed.status, killed.problem.kind) == ("failed", "killed")
-        # The child goes on until the signal arrives: on a busy machine into the next phase.
-        order = list(PHASES)
-        assert order.index(killed.problem.phase) >= order.index(phase)
-        assert phase != "train" or killed.problem.step is not None
+        assert killed.problem.phase == phase
+        assert phase != "train" or killed.problem.step == 4
     heard = Heard()
     record = supervise(small.plan(), store, heard, options)
     assert record.resumed == 3
@@ -119,12 +127,6 @@ def test_killed_runs_go_on_and_end_as_if_nothing_had_been(
     assert files(store, small.plan()) == files(done[0], small.plan())
     assert [phase.name for phase in record.phases] == list(PHASES)
     assert not any(trains(event) for event in heard.events), "what was trained is kept"
-
-
-def reached(event: Event, phase: str) -> bool:
-    if phase == "train":
-        return trains(event) and event.done >= 3
-    return starts(event, phase)
 
 
 def test_a_loss_that_is_not_a_number_is_a_result(small: Small, store: RunStore) -> None:
@@ -148,13 +150,11 @@ def test_training_that_does_not_fit_is_tried_with_half_the_micro_batch(
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", str(1 << 20))
     heard = Heard()
 
-    def starve(event: Event) -> None:
-        if trains(event):
-            heard.act = None  # the next child may have all it wants
-            limit = psutil.Process(heard.pid).memory_info().vms - (64 << 20)
-            resource.prlimit(heard.pid, resource.RLIMIT_AS, (limit, limit))
+    def starve() -> None:  # and let the next child have all it wants
+        limit = psutil.Process(heard.pid).memory_info().vms - (64 << 20)
+        resource.prlimit(heard.pid, resource.RLIMIT_AS, (limit, limit))
 
-    heard.act = starve
+    heard.halt_at(store.root, step_done(1), starve)
     sizes = ("budget.batch_size=64", "training.micro_batch_size=64")
     plan = small.plan("budget.steps=3", *sizes)
     options = RunOptions(on_oom="shrink")
@@ -225,7 +225,7 @@ def test_an_interrupted_second_run_leaves_the_good_one_alone(
 ) -> None:
     plan = small.plan()
     before, kept = copied.find(plan), files(copied, plan)
-    heard = Heard().kill_at(lambda event: event.kind == "note", signal.SIGKILL)
+    heard = Heard().kill_at(copied.root, FIRST_NOTE)
     record = afresh.supervise(plan, copied, heard, RunOptions(force=True))
     assert record.status == "failed"
     assert copied.find(plan) == before
@@ -234,7 +234,7 @@ def test_an_interrupted_second_run_leaves_the_good_one_alone(
 
 def test_an_interrupt_is_recorded_before_it_is_passed_on(small: Small, store: RunStore) -> None:
     heard = Heard()
-    heard.act = lambda event: event.kind == "note" and os.kill(os.getpid(), signal.SIGINT)
+    heard.halt_at(store.root, FIRST_NOTE, lambda: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         afresh.supervise(small.plan(), store, heard)
     record = store.find(small.plan())
@@ -242,7 +242,24 @@ def test_an_interrupt_is_recorded_before_it_is_passed_on(small: Small, store: Ru
     assert record.status == "interrupted"
 
 
+def test_a_child_that_a_signal_ends_does_not_say_that_the_user_did(
+    small: Small, store: RunStore
+) -> None:
+    """SIGUSR2 ends nothing: so SLURM tells all of a job that its time is nearly over."""
+    heard = Heard()
+
+    def signals() -> None:
+        for number in (signal.SIGUSR2, signal.SIGTERM):
+            os.kill(heard.pid, number)
+
+    heard.halt_at(store.root, FIRST_NOTE, signals)
+    record = afresh.supervise(small.plan(), store, heard)
+    assert record.problem is not None
+    assert (record.status, record.problem.message) == ("interrupted", "stopped by SIGTERM")
+
+
 def test_a_run_over_its_time_is_recorded_as_that(small: Small, store: RunStore) -> None:
+    halt(store.root, FIRST_NOTE)
     record = afresh.supervise(small.plan(), store, Heard(), RunOptions(timeout_seconds=0.5))
     assert record.problem is not None
     assert (record.status, record.problem.kind) == ("failed", "timed_out")
@@ -262,6 +279,7 @@ def test_a_run_whose_parent_was_killed_gets_its_record_from_the_next_command(
         f"plan = read_json(Path({str(plan_file)!r}), Plan)\n"
         f"supervise(plan, RunStore(Path({str(store.root)!r})), lambda e: print(e, flush=True))\n"
     )
+    halt(store.root, FIRST_NOTE)
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert parent.stdout is not None
     parent.stdout.readline()
@@ -451,15 +469,13 @@ def test_a_disk_that_fills_up_is_told_although_it_cannot_be_written_down(
     small: Small, small_disk: Path
 ) -> None:
     store = RunStore(small_disk / "runs")
-    heard = Heard()
 
-    def fill(event: Event) -> None:
-        heard.act = None
+    def fill() -> None:
         with suppress_full(), (small_disk / "filler").open("wb", buffering=0) as file:
             while True:
                 file.write(bytes(4096))
 
-    heard.act = fill
+    heard = Heard().halt_at(store.root, FIRST_NOTE, fill)
     record = afresh.supervise(small.plan(), store, heard)
     assert record.status == "failed"
     assert record.problem is not None
@@ -494,11 +510,10 @@ def test_a_file_size_limit_while_the_adapter_is_saved_spoils_nothing(
 ) -> None:
     heard = Heard()
 
-    def limit(event: Event) -> None:
-        if starts(event, "save"):
-            resource.prlimit(heard.pid, resource.RLIMIT_FSIZE, (1024, 1024))
+    def limit() -> None:
+        resource.prlimit(heard.pid, resource.RLIMIT_FSIZE, (1024, 1024))
 
-    heard.act = limit
+    heard.halt_at(store.root, start_of("save"), limit)
     record = afresh.supervise(small.plan(), store, heard)
     folder = store.folder(small.plan())
     assert record.problem is not None

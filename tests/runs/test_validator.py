@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.errors import InvalidFile, UserError
-from harness.records.events import Event, Validated, ValidationStarted
+from harness.records.events import Validated
 from harness.records.record import RunRecord
 from harness.records.store import RunFolder, RunStore
 from harness.runs.draft import RunLog
@@ -57,13 +56,8 @@ def test_a_killed_run_ends_with_the_same_curve_and_the_same_weights(
     heard = Heard()
     record = supervise(plan, whole, heard, ORDER_EAGER)
     assert record.status == "ok", record.problem
-
-    def in_the_second_validation(event: Event) -> bool:
-        return isinstance(event, ValidationStarted) and event.step == 4
-
-    killed = supervise(
-        plan, cut, Heard().kill_at(in_the_second_validation, signal.SIGKILL), ORDER_EAGER
-    )
+    second = {"kind": "validation_start", "step": 4}
+    killed = supervise(plan, cut, Heard().kill_at(cut.root, second), ORDER_EAGER)
     assert killed.problem is not None
     assert killed.problem.kind == "killed"
     again = supervise(plan, cut, Heard(), ORDER_EAGER)

@@ -6,9 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,7 @@ from harness.runs.stop import Stop
 from harness.runs.warm_start import ColdStart, WarmStart, warm_start
 from tests.runs import forked
 from tests.runs.results import files, results
-from tests.runs.small_run import Heard, Small, trains
+from tests.runs.small_run import Heard, Small, step_done
 
 WARM = RunOptions(warm=True)
 
@@ -53,7 +52,8 @@ def alive(pid: int) -> bool:
         return False
 
 
-def wait_for(condition: object, seconds: float = 60.0) -> None:
+def wait_for(condition: object, seconds: float = 900.0) -> None:
+    """Wait until ``condition()`` holds; the limit is there only so that a hung test ends."""
     deadline = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, "it does not come true"
@@ -67,11 +67,6 @@ def test_a_forked_run_ends_as_one_in_a_fresh_process(
     plan, store = small.plan(), RunStore(tmp_path)
     parents: list[int] = []
 
-    def look(event: object) -> None:
-        if trains(event) and not parents:  # type: ignore[arg-type]
-            parents.append(parent_of(heard.pid))
-
-    heard = Heard(act=look)
     executor = LocalExecutor(store, RunOptions(warm=True, force=True))
     executor.forks_on = ("cpu",)
     early_start().begin()
@@ -81,6 +76,8 @@ def test_a_forked_run_ends_as_one_in_a_fresh_process(
     assert first.pid == begun, "it was begun before there was a plan"
     assert early_start().pid is None
     kept = files(store, plan)
+    heard = Heard()
+    heard.halt_at(store.root, step_done(1), lambda: parents.append(parent_of(heard.pid)))
     found = executor.submit(plan, heard).result()
     assert (cold.status, cold.warm) == ("ok", False), "it may be the only one"
     assert found.status == "ok", found.problem
@@ -98,7 +95,7 @@ def test_a_forked_run_ends_as_one_in_a_fresh_process(
 
 
 def test_a_killed_run_is_killed_alone(small: Small, tmp_path: Path) -> None:
-    heard = Heard().kill_at(trains, signal.SIGKILL)
+    heard = Heard().kill_at(tmp_path, step_done(1))
     record = run(small, tmp_path, WARM, heard)
     assert record.problem is not None
     assert record.problem.kind == "killed"
@@ -113,14 +110,14 @@ def test_runs_outlive_a_killed_server_and_the_next_gets_a_new_one(
 ) -> None:
     killed: list[int] = []
 
-    def kill_server(event: object) -> None:
-        if trains(event) and not killed:  # type: ignore[arg-type]
-            pid = warm_start().pid
-            assert pid is not None
-            killed.append(pid)
-            os.kill(pid, signal.SIGKILL)
+    def kill_server() -> None:
+        pid = warm_start().pid
+        assert pid is not None
+        killed.append(pid)
+        os.kill(pid, signal.SIGKILL)
 
-    record = run(small, tmp_path / "one", WARM, Heard(act=kill_server))
+    heard = Heard().halt_at(tmp_path / "one", step_done(1), kill_server)
+    record = run(small, tmp_path / "one", WARM, heard)
     assert record.status == "ok", record.problem
     assert killed
     heard = Heard()
@@ -129,32 +126,40 @@ def test_runs_outlive_a_killed_server_and_the_next_gets_a_new_one(
     assert "starting afresh" not in " ".join(heard.notes)
 
 
-def test_a_server_that_ends_while_it_loads_is_no_lost_run(small: Small, tmp_path: Path) -> None:
+def once_begun(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], object]) -> None:
+    """Do something to every server as soon as it has begun; it takes its process id."""
+    begin = WarmStart._begin
+
+    def begin_and_act(server: WarmStart) -> None:
+        begin(server)
+        assert server.pid is not None
+        act(server.pid)
+
+    monkeypatch.setattr(WarmStart, "_begin", begin_and_act)
+
+
+def hold(pid: int) -> None:
+    """Let a process not go on, so that it is not ready however fast it loads its libraries."""
+    os.kill(pid, signal.SIGSTOP)
+
+
+def test_a_server_that_ends_while_it_loads_is_no_lost_run(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     warm_start().close()
-    done = threading.Event()
-
-    def kill_it() -> None:
-        while not done.is_set():
-            pid = warm_start().pid
-            if pid is not None:
-                os.kill(pid, signal.SIGKILL)
-                return
-            time.sleep(0.01)
-
-    thread = threading.Thread(target=kill_it)
-    thread.start()
+    once_begun(monkeypatch, lambda pid: os.kill(pid, signal.SIGKILL))
     heard = Heard()
     record = run(small, tmp_path, WARM, heard)
-    done.set()
-    thread.join()
     assert record.status == "ok", record.problem
     assert any(note.startswith("starting afresh: ") for note in heard.notes)
 
 
-def test_who_is_stopped_does_not_wait_for_the_libraries(tmp_path: Path) -> None:
+def test_who_is_stopped_does_not_wait_for_the_libraries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stop = Stop()
     server = WarmStart()
-    threading.Timer(0.5, stop.ask).start()
+    once_begun(monkeypatch, lambda pid: (hold(pid), stop.ask()))
     with pytest.raises(ColdStart, match="the run is stopped"), (tmp_path / "log").open("wb") as log:
         server.start(RunFolder(tmp_path), log, stop)
     assert server.pid is None
@@ -172,7 +177,7 @@ def test_the_server_ends_with_its_parent() -> None:
     assert alive(pid)
     parent.kill()
     parent.wait()
-    wait_for(lambda: not alive(pid), 120)
+    wait_for(lambda: not alive(pid))
 
 
 def test_a_process_with_an_open_device_or_threads_is_unfit(
@@ -205,6 +210,7 @@ def test_a_server_that_takes_too_long_is_waited_for_once(
 ) -> None:
     """It would take as long at every run."""
     monkeypatch.setattr("harness.runs.warm_start.READY_SECONDS", 0.0)
+    once_begun(monkeypatch, hold)
     start = WarmStart()
     for _ in range(2):
         with (tmp_path / "log").open("wb") as log, pytest.raises(ColdStart, match="within 0 s"):

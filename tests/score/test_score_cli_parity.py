@@ -37,7 +37,7 @@ def run_command_line(model: Path, adapter: Path, data: Path, out: Path) -> dict[
         env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1800,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]

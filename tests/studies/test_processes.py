@@ -17,7 +17,7 @@ from harness.records.record import RunRecord
 from harness.records.store import RunStore, StoredRun
 from tests.cli.terminal import ROOT
 from tests.runs.results import files, results
-from tests.runs.small_run import Small, make_small
+from tests.runs.small_run import FIRST_NOTE, Small, halt, make_small, paths_named
 
 KILLS = 10
 LONGEST_WAIT = 12.0  # seconds before a kill
@@ -119,7 +119,7 @@ def test_a_driver_killed_at_ten_random_moments_loses_nothing(
         driver = start(path, tmp_path)
         time.sleep(chance.uniform(0, LONGEST_WAIT))
         driver.send_signal(signal.SIGKILL)
-        driver.communicate(timeout=60)
+        driver.communicate(timeout=600)
         for record, content in kept.items():
             assert record.read_bytes() == content, "what has been run is not run again"
         kept = {found: found.read_bytes() for found in tmp_path.rglob("runs/*/*/*/record.json")}
@@ -160,13 +160,15 @@ def test_a_decision_reaches_a_machine_that_trains_elsewhere(small: Small, tmp_pa
     path = study(small, "lora_bf16", "lora_bf16_r4")
     folders = [tmp_path / "first", tmp_path / "second"]
     store = ("--store", f"file://{tmp_path / 'bucket'}")
+    asked = halt(folders[1], FIRST_NOTE)
     training = start(path, folders[1], *store)
-    while not list(folders[1].rglob("attempt/events.jsonl")):
+    while not paths_named("events.jsonl", folders[1]):
         time.sleep(0.1)
         assert training.poll() is None
     noted = finish(start(path, folders[0], *store, "--add", "lora_rs"))
     assert "noted" in noted
     assert not list(folders[0].rglob("record.json"))
+    asked.unlink()
     assert "lora_rs" in finish(training), "it followed in a round of its own"
     printed = until_nothing_is_left(path, folders, *store)
     assert answer(printed[0]) == answer(printed[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -126,6 +127,8 @@ def test_wandb_offline_files_hold_the_curve_the_scores_and_the_report(
     for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "own"))
     monkeypatch.setenv("WANDB_MODE", "offline")
+    for name in ("WANDB__SERVICE_WAIT", "WANDB_INIT_TIMEOUT"):  # of its process, which starts
+        monkeypatch.setenv(name, "600")
     (tracker,) = make_trackers(["wandb"], tmp_path)
     told(tracker, tmp_path / "report.md")
     wandb.teardown()  # its service has written everything, as when the command ends
@@ -178,14 +181,14 @@ def test_trackio_holds_the_curve_the_scores_and_the_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trackio = pytest.importorskip("trackio", minversion="0.43", reason="extra trackio")
-    # Trackio reads the variable once, when it is imported; the store is this test's alone.
-    store = Path(trackio.utils.TRACKIO_DIR)
+    # Trackio reads the variable once, when it is imported: the store may be one that the user and
+    # other tests of this machine use, so the project is this test's alone.
+    store, project = Path(trackio.utils.TRACKIO_DIR), f"harness-{uuid4().hex}"
     monkeypatch.setenv("TRACKIO_DIR", str(store))
-    monkeypatch.setenv("TRACKIO_PROJECT", f"harness-{tmp_path.name}")
+    monkeypatch.setenv("TRACKIO_PROJECT", project)
     (tracker,) = make_trackers(["trackio"], tmp_path)
     told(tracker, tmp_path / "report.md")
     kept = trackio.sqlite_storage.SQLiteStorage
-    project = f"harness-{tmp_path.name}"
     assert set(kept.get_runs(project)) == {"qlora_nf4, seed 0", "report of quick"}
     logs = kept.get_logs(project, "qlora_nf4, seed 0")
     losses = {log["step"]: log["train/loss"] for log in logs if "train/loss" in log}
@@ -197,6 +200,8 @@ def test_trackio_holds_the_curve_the_scores_and_the_report(
     assert [log["memory/resident_bytes"] for log in memory] == [1e3, 2e3, 3e3]
     (artifact,) = kept.get_artifacts(project)
     assert artifact["name"] == "report-quick"
+    for left in store.glob(f"{project}*"):
+        left.unlink()
 
 
 def test_a_trackio_that_is_too_old_is_refused(

@@ -22,7 +22,7 @@ class Meeting:
     """Where two threads exchange things, as two processes do over a network."""
 
     def __init__(self, count: int = 2) -> None:
-        self.barrier = threading.Barrier(count, timeout=30)
+        self.barrier = threading.Barrier(count, timeout=600)
         self.things: list[Any] = [None] * count
 
 

@@ -1,0 +1,1 @@
+"""A folder that stands on PYTHONPATH of the processes of runs, and holds one module."""

@@ -130,7 +130,16 @@ def make_difference(
     estimate = round6(scale.difference(found.estimate))
     if found.obstacle:
         return Difference(
-            label, estimate, None, None, None, adjusted_p, judged, found.obstacle, worse_by
+            label,
+            estimate,
+            None,
+            None,
+            None,
+            adjusted_p,
+            judged,
+            found.obstacle,
+            worse_by,
+            equal_p=equal_p,
         )
     low, high = found.interval(family.alpha)
     share_of_alpha = family.alpha / family.tests

@@ -152,7 +152,8 @@ class _Planner:
                 run.record.plan.seed for run in settled if run.record.status != "ok"
             )
         key = self._key(arms[self._comparison.reference].plan, runs)
-        scale, reading = _read(runs, key, self._study.margin, self._comparison.items)
+        first = runs[self._comparison.reference][:1]
+        scale, reading = _read(runs, key, self._study.margin, first, self._comparison.items)
         reference, aligned = self._comparison.reference, reading.aligned
         following = self._follow(
             Family(aligned, scale, reference, (), ready, self._dropped, reading.excluded)
@@ -215,11 +216,20 @@ def _scores_after(records: Iterable[RunRecord]) -> list[Score]:
 
 
 def _read(
-    runs: dict[str, tuple[StoredRun, ...]], key: ScoreKey, margin: float, items: KeptItems
+    runs: dict[str, tuple[StoredRun, ...]],
+    key: ScoreKey,
+    margin: float,
+    first: tuple[StoredRun, ...],
+    items: KeptItems,
 ) -> tuple[Scale | None, Reading]:
-    """The items of all runs that ended well, by arm, and the scale to compare them on."""
+    """The items of all runs that ended well, by arm, and the scale to compare them on.
+
+    A margin that is a share of a value is that of the ``first`` run of the reference: one that
+    moved with every run would let a later run undo what an earlier look concluded.
+    """
     rows = [Row(label, label, found, Mark(0, 0)) for label, found in runs.items() if found]
     scores = [score for row in rows for record in row.records if (score := key.find(record))]
     if not scores:
         return None, Reading()
-    return make_scale(scores, margin), read_items(rows, key, items)
+    anchor = key.find(first[0].record) if first else None
+    return make_scale(scores, margin, anchor), read_items(rows, key, items)

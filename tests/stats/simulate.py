@@ -42,7 +42,8 @@ def judge(aligned: Aligned, scale: Scale) -> tuple[Sample, dict[str, Difference]
     effects = compare_all(sample, REFERENCE)
     key = ScoreKey("task", "metric", "training")
     scoring = Scoring(key, scale, headline=True, values={}, excluded={}, effects=effects)
-    return sample, with_differences(scoring, adjust(effects, holm)).differences
+    adjusted = adjust(effects, dict.fromkeys(effects, scale.bound), holm)
+    return sample, with_differences(scoring, adjusted).differences
 
 
 @dataclass

@@ -21,7 +21,7 @@ from tests.runs.small_run import FIRST_NOTE, Small, halt, make_small, paths_name
 
 KILLS = 10
 LONGEST_WAIT = 12.0  # seconds before a kill
-PATIENCE = 900
+PATIENCE = 3600
 STUDY = """
 description = "small"
 question = "Is there a difference?"

@@ -62,7 +62,7 @@ def test_log_likelihoods(task: Task, shared_data: Path, tokenizer: Any, tmp_path
         for key in ("item", "doc_hash", "prompt", "continuations", "greedy", "target"):
             assert ours[key] == theirs[key]
         for left, right in zip(ours["log_likelihoods"], theirs["log_likelihoods"], strict=True):
-            np.testing.assert_allclose(left, right, atol=1e-4)
+            np.testing.assert_allclose(left, right, atol=5e-4)
             assert np.argmax(left) == np.argmax(right)
 
 

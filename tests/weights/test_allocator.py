@@ -39,6 +39,8 @@ def freed():
         library.free(small)
     return "back" if went_back > LARGE * COUNT // 2 else "kept"
 
+# Small blocks lie between the large ones if no gap among what Python has freed would take them.
+gaps = [block(SMALL) for _ in range(256)]
 freed()  # after this glibc keeps blocks of this size, if it may choose
 before = freed()
 with large_blocks_apart():

@@ -11,6 +11,7 @@
     ├── FetchError               a download failed or its bytes are not the expected ones
     ├── StorageError             a folder or file that cannot be read or written
     │   └── RunInUse             another process is running this plan
+    ├── BudgetUsedUp             a study's hours are over while runs are under way
     ├── Unpredicted              what a run will need cannot be known before it
     └── RunError                 a run that started and could not be finished
         ├── LeakageError         a held-out message also occurs in training
@@ -127,6 +128,10 @@ class StorageError(HarnessError):
 
 class RunInUse(StorageError):  # noqa: N818 - the tree names conditions
     """Another process is running this plan."""
+
+
+class BudgetUsedUp(HarnessError):  # noqa: N818 - the tree names conditions
+    """The hours of a study are over: runs under way end, and go on where there are more."""
 
 
 class Unpredicted(HarnessError):  # noqa: N818

@@ -100,14 +100,23 @@ def _list(asked: Sequence[Claim], *, as_json: bool) -> None:
 
 
 def _judge(asked: Sequence[Claim], runs: Sequence[StoredRun], *, as_json: bool) -> None:
-    from harness.report.claims.judge import judge, main_judged
+    from harness.report.claims.judge import judge
+    from harness.report.claims.page import by_verdict
+
+    judged = judge(asked, runs)
+    if as_json:
+        typer.echo(visible(json.dumps([_data(one) for one in by_verdict(judged)], indent=1)))
+    else:
+        show_verdicts(judged)
+
+
+def show_verdicts(found: Sequence[Judgement]) -> None:
+    """Print the verdicts as a table, the settled ones first."""
+    from harness.report.claims.judge import main_judged
     from harness.report.claims.page import by_verdict, evidence, size_claimed, size_here, summary
 
-    judged = by_verdict(judge(asked, runs))
+    judged = by_verdict(found)
     main = main_judged(judged)
-    if as_json:
-        typer.echo(visible(json.dumps([_data(one) for one in judged], indent=1)))
-        return
     table = Table("claim", "verdict", "for", "claimed for", "evidence", title_justify="left")
     for one in judged:
         verdict = Text(one.outcome, style=COLOURS.get(one.outcome, "dim"))

@@ -35,6 +35,7 @@ from harness.cli.placing import (
 from harness.cli.sources import DataOption, IncludePathOption, ModelOption, with_sources
 from harness.cli.study_tables import (
     between,
+    budget_lines,
     plan_remarks,
     plan_table,
     status_table,
@@ -75,6 +76,13 @@ def study(
     model: ModelOption = "",
     data: DataOption = "",
     include_path: IncludePathOption = "",
+    claim: Annotated[
+        list[str],
+        typer.Option(
+            help="Run only what this published claim compares, and judge it (repeatable): a "
+            "built-in claim or a TOML file.",
+        ),
+    ] = [],  # noqa: B006
     called: Annotated[
         str,
         typer.Option("--name", help="Name for the changed study, in place of its settings."),
@@ -147,9 +155,13 @@ def study(
         _store(reports), RunOptions(wait=False, trust_remote_code=trust_remote_code)
     )
     settings = with_sources(settings, model, data, include_path)
-    tasks = tuple(separate(task))
     typed = StudyRequest(
-        study=name, settings=tuple(settings), suite=suite, tasks=tasks, called=called
+        study=name,
+        settings=tuple(settings),
+        suite=suite,
+        tasks=tuple(separate(task)),
+        called=called,
+        claims=tuple(separate(claim)),
     )
     request = study_as_asked(typed, reports)
     here, lost = _device(runner, device, gpu, looks=bool(looks) and not plan)
@@ -172,6 +184,8 @@ def study(
     if status:
         _show_status(opened, agenda)
     page = _show(opened, agenda)
+    if opened.study.claims:
+        _show_verdicts(agenda)
     keep_report(trackers, opened.study.name, page)
     if publish is not None:
         if only_looks and agenda.jobs:
@@ -292,6 +306,7 @@ def _run(
     from harness.cli.board import Board
     from harness.cli.notices import Notices
     from harness.runs.warm_start import warm_start
+    from harness.studies.claimed import check_claims
     from harness.studies.drive import Driver
 
     opened = status.opened
@@ -299,12 +314,15 @@ def _run(
 
     def listeners(agenda: Agenda) -> list[Listener]:
         say(_round_line(agenda))
+        for line in budget_lines(agenda, opened.findings.store.root):
+            say(line)
         return [Board(out), Notices(opened.findings.store), *shared, *trackers]
 
     agenda = status.before_running()
     if not agenda.settled and (others := opened.other_devices()):
         say(f"Runs of this study on {', '.join(others)} are not compared with those made here.")
     if agenda.jobs:
+        check_claims(opened.comparison())
         plans = [arm.plan for arm in opened.comparison().arms]
         check_plans(plans)
         check_run(plans, opened.reports)
@@ -346,6 +364,14 @@ def _show(opened: OpenStudy, agenda: Agenda) -> Path:
     return page
 
 
+def _show_verdicts(agenda: Agenda) -> None:
+    """What the study's runs say of the claims to which it is limited."""
+    from harness.cli.claims import show_verdicts
+    from harness.studies.claimed import verdicts
+
+    show_verdicts(verdicts(agenda))
+
+
 def _show_status(opened: OpenStudy, agenda: Agenda) -> None:
     """How far it is, and what runs of it are under way anywhere."""
     from harness.studies.under_way import under_way
@@ -361,8 +387,10 @@ def _show_plan(opened: OpenStudy, agenda: Agenda, peak_share: float) -> None:
     from harness.forecast.arithmetic import training_seconds_by_peak
     from harness.forecast.duration import whole_run_seconds
     from harness.runs.shared_devices import predicted_bytes
+    from harness.studies.claimed import check_claims
     from harness.studies.outlook import outlook
 
+    check_claims(opened.comparison())
     runs = opened.findings.store.root
     say(opened.study.question, style="bold")
     tell = training_seconds_by_peak(peak_share) if peak_share else whole_run_seconds(runs)
@@ -370,6 +398,9 @@ def _show_plan(opened: OpenStudy, agenda: Agenda, peak_share: float) -> None:
     out.print(plan_table(stages))
     for line in plan_remarks(agenda, peak_share):
         say(line)
+    if not peak_share:
+        for line in budget_lines(agenda, runs):
+            say(line)
     say(_round_line(agenda))
     if agenda.stopped:
         say(f"The study has stopped: {agenda.stopped}.")

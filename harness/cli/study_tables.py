@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -86,6 +87,8 @@ def plan_table(stages: list[Stage]) -> Table:
 
 def plan_remarks(agenda: Agenda, peak_share: float = 0.0) -> Iterator[str]:
     """What the table rests on, and what the budget makes of it."""
+    from harness.studies.budget import said_hours
+
     device = agenda.comparison.arms[0].plan.device
     rests = (
         f"training alone, at {numbers.percent(peak_share, digits=0)} of the peak of {device.name}"
@@ -99,10 +102,30 @@ def plan_remarks(agenda: Agenda, peak_share: float = 0.0) -> Iterator[str]:
     )
     budget = agenda.comparison.study.budget
     if budget.hours is not None:
-        used = agenda.spent.seconds / 3600
-        yield f"Budget: {budget.hours:g} hours of run time, {used:.2f} of them used."
+        used = (agenda.spent.seconds + agenda.spent.begun) / 3600
+        yield f"Budget: {said_hours(budget)} of run time, {used:.2f} of them used."
     if budget.runs is not None:
         yield f"Budget: {budget.runs} runs, {agenda.spent.runs} of them used."
+
+
+def budget_lines(agenda: Agenda, runs: Path) -> Iterator[str]:
+    """What the hours of a budget buy here, and if that is no answer, which settings bring one.
+
+    By the runs of the study, and by those of the same kind below ``runs``.
+    """
+    from harness.forecast.arithmetic import least_training_seconds
+    from harness.forecast.duration import whole_run_seconds
+    from harness.studies.fitting import measured, said_fit
+    from harness.studies.reach import reach, said_least, said_reach
+
+    if agenda.comparison.study.budget.hours is None:
+        return
+    found = reach(agenda, whole_run_seconds(runs))
+    yield from said_reach(agenda, found)
+    if found is None:
+        yield from said_least(agenda, reach(agenda, least_training_seconds))
+    if found is not None and not found.answers:
+        yield from said_fit(agenda, measured(agenda))
 
 
 def _sum(ranges: list[Range | None]) -> Range | None:

@@ -16,7 +16,7 @@ from harness.train.path import path_of
 from harness.train.schedule import MicroBatch
 from harness.weights.shape import ParameterCount, count_plan
 
-MOST_ROWS = 4096  # in a micro-batch: more is never asked for, and tiny models would fit millions
+MOST_ROWS = 512  # in a micro-batch: more is never asked for, and rehearsing it would take minutes
 
 
 class NotRehearsed(Exception):  # noqa: N818 - a condition, not the user's mistake

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from harness import numbers
 from harness.forecast.duration import expected_seconds, validation_seconds
-from harness.forecast.memory import largest_batch, predict, room_needed
+from harness.forecast.memory import MOST_ROWS, largest_batch, predict, room_needed
 from harness.forecast.wording import said_rows
 from harness.records.record import MemoryPrediction
 from harness.spec.gpus import parse_memory
@@ -142,7 +142,8 @@ def _add_columns(table: Table, phases: Sequence[str]) -> None:
 def _cells(item: Forecast, reference: Forecast | None, phases: Sequence[str]) -> list[str]:
     predicted = item.prediction.by_phase if item.prediction is not None else {}
     fits = {True: "yes", False: "no", None: UNKNOWN}[item.fits]
-    rows = UNKNOWN if item.rows is None else str(item.rows or "none")
+    more = "≥ " if item.rows == MOST_ROWS else ""
+    rows = UNKNOWN if item.rows is None else f"{more}{item.rows or 'none'}"
     return [
         item.plan.variant,
         *(_number(predicted.get(name)) for name in phases),

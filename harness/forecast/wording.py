@@ -10,6 +10,7 @@ from harness import numbers
 from harness.errors import Unpredicted
 from harness.forecast.duration import expected_seconds, scaled_seconds, validation_seconds
 from harness.forecast.memory import (
+    MOST_ROWS,
     NotRehearsed,
     largest_batch,
     predict,
@@ -104,7 +105,8 @@ def _recomputation(plan: Plan, counts: ParameterCount) -> Iterator[str]:
 
 
 def _rows(plan: Plan, count: int) -> str:
-    return f"{count} rows of {plan.training.sequence_length} tokens" if count else "none"
+    more = " or more" if count == MOST_ROWS else ""
+    return f"{count} rows{more} of {plan.training.sequence_length} tokens" if count else "none"
 
 
 def said_rows(plan: Plan, longest: int) -> str:

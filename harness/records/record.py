@@ -303,6 +303,13 @@ class RunRecord(Versioned):
         "and peaks of what they did as one are each run's equal share",
     )
 
+    @property
+    def all_seconds(self) -> float:
+        """Seconds of the run with those of the earlier attempts that it goes on from."""
+        if not self.resumed:
+            return self.seconds
+        return max(self.seconds, sum(cost.seconds for cost in self.phases))
+
     def score(
         self, task: str, metric: str, stage: str = "after", precision: str = "training"
     ) -> Score | None:

@@ -29,6 +29,7 @@ from harness.runs.libraries import load_torch
 from harness.runs.options import RunOptions
 from harness.runs.parent import end_with_parent
 from harness.runs.run import Run
+from harness.runs.stop import interrupt
 from harness.runs.together import TogetherRun
 from harness.spec.device import VISIBLE, nth_visible
 from harness.spec.plan import Plan
@@ -229,10 +230,13 @@ def main(arguments: list[str], *, warm: bool = False) -> int:
     parser.add_argument("folders", type=Path, nargs="*", metavar="FOLDER")
     folders: list[Path] = parser.parse_args(arguments).folders
     # A shell's background jobs ignore Ctrl-C, and hand that down; the parent must be heard.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, interrupt)
     # So clusters ask every process of a job to end, and torchrun those of a run whose other
     # device has failed: neither is a death.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, interrupt)
+    # So SLURM tells every process of a job that its time is nearly over; the parent knows what
+    # follows from it.
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     begun = AFRESH
     if not folders:
         folders, begun = told_folders()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -43,10 +43,16 @@ STOPPED: dict[Means, Ending] = {
 ABANDONED = Ending("interrupted", "abandoned", "the process that supervised the run has ended")
 
 
+def interrupted(reason: str) -> Ending:
+    """The ending of a run that was asked to end; ``reason`` is empty where a person asked."""
+    ending = STOPPED["interrupted"]
+    return replace(ending, message=reason) if reason else ending
+
+
 def ending_of_error(error: BaseException) -> Ending:
     """The ending that an error in the child stands for."""
     if isinstance(error, KeyboardInterrupt):
-        return STOPPED["interrupted"]
+        return interrupted(str(error))
     if isinstance(error, DivergedError):
         return Ending("diverged", "diverged", str(error))
     memory = _memory_ending(error)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from threading import Event
 from typing import Protocol, runtime_checkable
 
 from harness.records.events import Hear, RunStarted
@@ -53,10 +54,10 @@ class Executor(Protocol):
 
 @runtime_checkable
 class GatheringExecutor(Protocol):
-    """An executor that can also send many plans at once."""
+    """An executor that can also take many plans at once."""
 
     def gathering(self) -> AbstractContextManager[None]:
-        """A context in which ``submit`` only gathers plans; they are sent at its end."""
+        """A context in which ``submit`` only gathers plans; none begins before its end."""
 
 
 @runtime_checkable
@@ -106,10 +107,21 @@ class LocalExecutor:
         self._is_first = True
         self._devices = SharedDevices(gpus=gpus, alone=not shared) if gpus or shared else None
         self._slots = ThreadPoolExecutor(slots, thread_name_prefix="slot")
+        self._all_there = Event()
+        self._all_there.set()
 
     def device(self, kind: DeviceChoice) -> Device:
         """The device of this machine."""
         return detect_device(kind)
+
+    @contextmanager
+    def gathering(self) -> Iterator[None]:
+        """Begin nothing meanwhile: which run comes last is known once all have been asked for."""
+        self._all_there.clear()
+        try:
+            yield
+        finally:
+            self._all_there.set()
 
     def submit(self, plan: Plan, hear: Hear) -> Future[RunRecord]:
         """Run ``plan`` in the next free slot with enough memory.
@@ -131,6 +143,7 @@ class LocalExecutor:
         self, found: Future[RunRecord], plan: Plan, hear: Hear, *, last: bool
     ) -> RunRecord | None:
         """The plan's record; None where its turn comes later, since nothing runs beside it."""
+        self._all_there.wait()
         given_up = found.cancelled()  # needs no prediction, which takes a while
         if not (last or given_up) and self._has_to_wait_for_all(plan):
             try:

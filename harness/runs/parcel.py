@@ -19,10 +19,11 @@ from harness.measure.environment import PACKAGES
 from harness.origin import RESULT_ROOMS, package_versions, sources_digest
 from harness.records.record import RunRecord
 from harness.records.store import RunFolder, RunStore
+from harness.runs.ending import interrupted
 from harness.runs.lock import held
 from harness.runs.options import RunOptions
+from harness.runs.remote import because, supervise_remotely
 from harness.runs.stop import Stop
-from harness.runs.supervise import supervise
 from harness.score.reuse import keep_base, kept_base
 from harness.spec.model import FolderSource
 from harness.spec.plan import Plan
@@ -116,7 +117,7 @@ def run_parcel(parcel: Parcel, sources: PlanFiles) -> bytes:
         keep_base(name, store.root, partial(_unpack_base, data))
     local = unpack_sources(plan, sources)
     with _environment(parcel.environment):
-        record = supervise(local, store, lambda _: None, options.model_copy(update={"wait": True}))
+        record = supervise_remotely(local, store, options.model_copy(update={"wait": True}))
     folder = store.folder(record.plan)  # of a smaller plan, where the one asked for did not fit
     found = RunFolder(folder.path) if folder.record.is_file() else folder.attempt
     back = record.model_copy(update={"plan": _as_sent(record.plan, plan)})
@@ -197,18 +198,21 @@ def _packed(path: Path, base: Iterable[Path] = ()) -> bytes:
     try:
         with tarfile.open(fileobj=buffer, mode="w") as archive:
             if path.is_dir():
-                archive.add(path, WHOLE, filter=_without_locks)
+                archive.add(path, WHOLE, filter=_to_send)
             else:
                 archive.add(path, f"single/{path.name}")
             for folder in base:
-                archive.add(folder, f"{BASE}/{folder.name}", filter=_without_locks)
+                archive.add(folder, f"{BASE}/{folder.name}", filter=_to_send)
     except OSError as error:
         raise StorageError(f"cannot read: {error.strerror}", where=path) from None
     return buffer.getvalue()
 
 
-def _without_locks(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    return None if Path(member.name).name in (".lock", ".holder") else member
+def _to_send(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """Leave out locks, and what a run goes on from on the machine where it was begun."""
+    here = Path(member.name).name in (".lock", ".holder")
+    begun = member.name in (f"{WHOLE}/attempt", f"{WHOLE}/checkpoint")
+    return None if here or begun else member
 
 
 def _unpack(data: bytes, folder: Path) -> None:
@@ -229,10 +233,13 @@ def _environment(wanted: dict[str, str]) -> Iterator[None]:
             os.environ[SET_BY_RAY] = before
 
 
-def take_back(data: bytes, plan: Plan, store: RunStore, *, wait: bool = True) -> RunRecord:
+def take_back(
+    data: bytes, plan: Plan, store: RunStore, *, wait: bool = True, stop: Stop | None = None
+) -> RunRecord:
     """Put a run folder that came back into ``store``, whole or not at all; returns its record.
 
     It becomes the folder of the record's plan, which is a smaller one where ``plan`` did not fit.
+    Where ``stop`` was asked for, the record of a run that this has interrupted says why.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -247,6 +254,9 @@ def take_back(data: bytes, plan: Plan, store: RunStore, *, wait: bool = True) ->
         try:
             _unpack(data, back)
             record = read_json(back / WHOLE / "record.json", RunRecord)
+            if stop is not None and stop.asked:
+                record = because(record, interrupted(stop.reason).message)
+                write_json(back / WHOLE / "record.json", record)
             for path in (back / BASE).glob("*"):
                 keep_base(path.name, store.root, partial(_copy_base, path))
             if store.folder(record.plan) == folder:

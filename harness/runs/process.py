@@ -9,16 +9,15 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import IO, Protocol
 
 from harness.records.events import EventTail, Hear, Note
 from harness.records.store import RunFolder
 from harness.runs.ending import (
-    STOPPED,
     Ending,
     Means,
     ending_of_process,
+    interrupted,
     oom_counters,
     oom_kills,
 )
@@ -109,12 +108,15 @@ def run_process(
         except KeyboardInterrupt as error:
             means, reason = "interrupted", reason_of(error)
             _stop(child, stop)
+        except BaseException:  # submitit raises errors of its own in a job that is to end
+            _stop(child, stop)
+            raise
         finally:
             _kill(child)
     more = _difference(oom_kills(counters), kills)
     assert child.returncode is not None  # noqa: S101 - it has been waited for
-    if means == "interrupted" and reason:
-        return replace(STOPPED[means], message=reason)
+    if means == "interrupted":
+        return interrupted(reason)
     return ending_of_process(child.returncode, means, more, log_tail(folder))
 
 

@@ -23,6 +23,7 @@ from harness.runs.parcel import (
     source_key,
     take_back,
 )
+from harness.runs.stop import Stop
 from harness.spec.device import Device, DeviceChoice, detect_device
 from harness.spec.plan import Plan
 
@@ -47,6 +48,7 @@ class RayExecutor:
         self._options = options
         self._tasks: dict[Any, Future[RunRecord]] = {}
         self._sources: dict[tuple[str | None, ...], Any] = {}
+        self._stop = Stop()
         if not self._ray.is_initialized():
             try:
                 _check_answers(address)
@@ -102,19 +104,25 @@ class RayExecutor:
         """A folder has come back, or the reason why none does. Called by a thread of Ray's."""
         future = self._tasks.pop(task)
         threading.Thread(
-            target=_settle, args=(future, done, plan, self._store), daemon=True
+            target=_settle, args=(future, done, plan, self._store, self._stop), daemon=True
         ).start()
 
     def cancel(self) -> None:
-        """Stop all tasks; those under way are interrupted."""
-        for task, future in list(self._tasks.items()):
+        """Stop all tasks; those under way are interrupted, and their folders come back."""
+        self.cancel_because("")
+
+    def cancel_because(self, reason: str) -> None:
+        """The same, with the reason that records give."""
+        self._stop.ask(reason)
+        for task in list(self._tasks):
             self._ray.cancel(task, force=False)
-            del future
 
 
-def _settle(future: Future[RunRecord], done: Future[Any], plan: Plan, store: RunStore) -> None:
+def _settle(
+    future: Future[RunRecord], done: Future[Any], plan: Plan, store: RunStore, stop: Stop
+) -> None:
     try:
-        future.set_result(take_back(done.result(), plan, store))
+        future.set_result(take_back(done.result(), plan, store, stop=stop))
     except Exception as error:  # noqa: BLE001 - handed on to whoever waits
         future.set_exception(_understood(error))
 

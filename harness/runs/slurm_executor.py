@@ -15,15 +15,20 @@ from harness.errors import HarnessError, RunError, UserError
 from harness.records.events import Hear, RunStarted
 from harness.records.record import RunRecord
 from harness.records.store import RunStore
+from harness.runs.ending import interrupted
 from harness.runs.lock import is_held
 from harness.runs.options import DEFAULT_OPTIONS, RunOptions
 from harness.runs.parcel import check_versions, versions
-from harness.runs.supervise import settle, supervise
+from harness.runs.remote import because, explain, supervise_remotely, was_interrupted
+from harness.runs.slurm_reason import reason_of_job
+from harness.runs.stop import Stop
+from harness.runs.supervise import settle
 from harness.spec.device import Device, DeviceChoice, detect_device
 from harness.spec.plan import Plan
 
 LARGEST_ARRAY = 1000  # SLURM's MaxArraySize is 1001 unless the cluster has raised it
 POLL_SECONDS = 1.0
+DECISION_SECONDS = 30.0  # how long SLURM may take to say how a job has ended
 Waiting = tuple[Plan, Future[RunRecord]]
 
 
@@ -51,9 +56,11 @@ class SlurmExecutor:
         self._store = store
         self._options = options
         self._jobs: dict[Any, Waiting] = {}
+        self._ended: dict[Any, float] = {}
         self._gathered: list[Waiting] | None = None
         self._lock = threading.Lock()
-        self._watched = self._cancelled = False
+        self._watched = False
+        self._stop = Stop()
         submitit = _submitit()
         folder = store.root.parent / "slurm"
         try:
@@ -136,7 +143,7 @@ class SlurmExecutor:
                     return
             for place, job in enumerate(list(self._jobs)):
                 # submitit asks SLURM once a minute, for all jobs: too seldom for who wants to stop
-                self._look_at(job, ask=self._cancelled and place == 0)
+                self._look_at(job, ask=self._stop.asked and place == 0)
             time.sleep(POLL_SECONDS)
 
     def _look_at(self, job: Any, *, ask: bool) -> None:
@@ -150,24 +157,46 @@ class SlurmExecutor:
         plan, future = self._jobs[job]
         if error is not None and is_held(self._store.folder(plan)):
             return  # a process of the job still lives
-        del self._jobs[job]
-        if error is not None:
-            self._end(plan, future, error)
-        elif isinstance(found, HarnessError):
+        if isinstance(found, HarnessError):
             future.set_exception(found)
-        else:
-            future.set_result(RunRecord.model_validate_json(found))
+        elif not self._settle(job, error, found):
+            return
+        del self._jobs[job]
 
     def _error_of(self, job: Any) -> BaseException | None:
         """How a job that has ended failed. submitit waits 15 s for what a cancelled one left."""
-        if self._cancelled and not job.paths.result_pickle.exists():
+        if self._stop.asked and not job.paths.result_pickle.exists():
             return CancelledError()
         found: BaseException | None = job.exception()
         return found
 
-    def _end(self, plan: Plan, future: Future[RunRecord], error: BaseException) -> None:
+    def _settle(self, job: Any, error: BaseException | None, found: str | None) -> bool:
+        """Give a plan the record that its job has answered with or left behind.
+
+        Returns:
+            False where it is too early to say who has ended the run.
+        """
+        plan, future = self._jobs[job]
+        record = None if found is None else RunRecord.model_validate_json(found)
+        if record is None or was_interrupted(record):
+            reason = self._reason(job, error)
+            if reason is None:
+                return False
+            if reason:
+                ran = plan if record is None else record.plan  # a smaller one, maybe
+                left = explain(self._store, ran, self._options.name, reason)
+                record = left if record is None else because(record, reason)
+        if record is not None:
+            future.set_result(record)
+        else:
+            self._take_what_is_left(plan, future, error)
+        return True
+
+    def _take_what_is_left(
+        self, plan: Plan, future: Future[RunRecord], error: BaseException | None
+    ) -> None:
         """A job ended without an answer: what it has left behind says how its run ended."""
-        if self._cancelled:
+        if self._stop.asked:
             future.set_exception(CancelledError())
             return
         settle(self._store, plan.suite)
@@ -178,9 +207,24 @@ class SlurmExecutor:
             text = f"the job failed: {type(error).__name__}: {error}"
             future.set_exception(RunError(text))
 
+    def _reason(self, job: Any, error: BaseException | None) -> str | None:
+        """Who ended a run; empty where nobody knows more, None where SLURM has not decided yet."""
+        if self._stop.asked:
+            return interrupted(self._stop.reason).message
+        if self._executor.cluster != "slurm":
+            return ""
+        self._ended.setdefault(job, time.monotonic())
+        late = time.monotonic() - self._ended[job] > DECISION_SECONDS
+        reason = reason_of_job(job.job_id, str(error))
+        return "" if reason is None and late else reason
+
     def cancel(self) -> None:
         """Cancel all jobs; those under way are interrupted."""
-        self._cancelled = True
+        self.cancel_because("")
+
+    def cancel_because(self, reason: str) -> None:
+        """The same, with the reason that records give."""
+        self._stop.ask(reason)
         for job in list(self._jobs):
             job.cancel()
 
@@ -223,19 +267,9 @@ def _carry_out(plan: str, options: str, root: str, wanted: dict[str, str]) -> st
     asked, store = Plan.model_validate_json(plan), RunStore(Path(root))
     try:
         check_versions(wanted)
-        record = supervise(
-            asked,
-            store,
-            lambda _: None,
-            RunOptions.model_validate_json(options),
-        )
+        record = supervise_remotely(asked, store, RunOptions.model_validate_json(options))
     except HarnessError as error:
         return error
-    except KeyboardInterrupt:  # the job is preempted or cancelled
-        found = store.find(asked)
-        if found is None:
-            raise
-        record = found
     return record.model_dump_json()
 
 

@@ -6,8 +6,9 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
-from harness.errors import HarnessError
+from harness.errors import BudgetUsedUp, HarnessError
 
 
 class Stop:
@@ -37,13 +38,16 @@ class Stop:
 
 
 @contextmanager
-def interrupts() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP interrupt like Ctrl-C, so that a record is written."""
+def interrupts(*more: str) -> Iterator[None]:
+    """Let SIGTERM and SIGHUP interrupt like Ctrl-C, so that a record is written.
+
+    So do ``more`` signals. The interrupt says which signal it was.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {name: signal.signal(getattr(signal, name), _interrupt) for name in names}
+    names = [name for name in ("SIGTERM", "SIGHUP", *more) if hasattr(signal, name)]
+    before = {name: signal.signal(getattr(signal, name), interrupt) for name in names}
     try:
         yield
     finally:
@@ -51,7 +55,8 @@ def interrupts() -> Iterator[None]:
             signal.signal(getattr(signal, name), handler)
 
 
-def _interrupt(number: int, _: object) -> None:
+def interrupt(number: int, _: object) -> NoReturn:
+    """Handle a signal as an interrupt that says which signal it was."""
     raise KeyboardInterrupt(f"stopped by {signal.Signals(number).name}")
 
 
@@ -59,6 +64,8 @@ def reason_of(error: BaseException | None) -> str:
     """Why ``error`` ends the runs that are under way; empty where a person has pressed Ctrl-C."""
     if isinstance(error, KeyboardInterrupt):
         return str(error)
+    if isinstance(error, BudgetUsedUp):
+        return f"stopped because {error.what}"
     if isinstance(error, HarnessError):
         return f"stopped because the command ended on an error: {error.what}"
     return "stopped because the command that started this run ended"

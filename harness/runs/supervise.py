@@ -20,6 +20,15 @@ from harness.runs.stop import Stop
 from harness.spec.plan import Plan, Substitution
 
 
+class Interrupted(KeyboardInterrupt):
+    """A run was interrupted, and its record is in the store."""
+
+    def __init__(self, record: RunRecord) -> None:
+        """Say why, as the record does."""
+        super().__init__("" if record.problem is None else record.problem.message)
+        self.record = record
+
+
 def supervise(
     plan: Plan,
     store: RunStore,
@@ -38,8 +47,8 @@ def supervise(
         UserError: the model needs to run code of its own and ``options`` does not allow it.
         StorageError: the run folder cannot be used, or (without ``options.wait``) another process
             is working in it.
-        KeyboardInterrupt: after the child has been stopped and its record written. A run that
-            ends because of ``stop`` is no error: its record says that it was interrupted.
+        Interrupted: after the child has been stopped and its record written. A run that ends
+            because of ``stop`` is no error: its record says that it was interrupted.
         CancelledError: ``stop`` was asked for before the run could begin.
     """
     if plan.model.trust_remote_code and not options.trust_remote_code:
@@ -82,7 +91,7 @@ def _run(plan: Plan, store: RunStore, hear: Hear, options: RunOptions, stop: Sto
         record = attempt.carry_out(options, hear, stop)
         record = attempt.store(record, _good(known))
     if attempt.ending.kind == STOPPED["interrupted"].kind and not stop.asked:
-        raise KeyboardInterrupt
+        raise Interrupted(record)
     return record
 
 

@@ -103,6 +103,11 @@ class Study(Frozen):
         default_factory=dict
     )
     reference: str = Field(description="what the others are compared with, by name or label")
+    claims: tuple[str, ...] = Field(
+        default=(),
+        description="published claims, by name or file: only the variants that they compare are "
+        "run, in place of the study's own, and the claims are judged at its end",
+    )
     primary: str | None = Field(
         default=None, description="the score that decides; null: the suite's, or perplexity"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -72,20 +72,32 @@ class Agenda:
         return self.standings.get("best") or self.standings.get("default")
 
 
-def next_plans(comparison: StudyArms, find: Find, steering: Steering = Steering()) -> Agenda:  # noqa: B008 - it is immutable
+def next_plans(
+    comparison: StudyArms,
+    find: Find,
+    steering: Steering = Steering(),  # noqa: B008 - it is immutable
+    begun: Callable[[Job], float] = lambda _: 0.0,
+) -> Agenda:
     """Where the study stands and what to run next, from its file, records and decisions alone.
 
     Drivers that are killed, run at once, or hold a part of the records each, agree for that
-    reason.
+    reason. ``begun`` tells the seconds spent on a job that is not settled: a budget in hours
+    counts them.
     """
-    return _Planner(comparison, find, steering).agenda()
+    return _Planner(comparison, find, steering, begun).agenda()
 
 
 class _Planner:
     """Looks every job up once, and remembers what it saw for the account of costs."""
 
-    def __init__(self, comparison: StudyArms, find: Find, steering: Steering) -> None:
-        self._comparison = comparison
+    def __init__(
+        self,
+        comparison: StudyArms,
+        find: Find,
+        steering: Steering,
+        begun: Callable[[Job], float],
+    ) -> None:
+        self._comparison, self._begun = comparison, begun
         self._study = comparison.study
         self._lookup = find
         self._rules = Rules.of(self._study.seeds, self._study.alpha, steering.decisions)
@@ -116,8 +128,10 @@ class _Planner:
         best = {label: found.best for label, found in searches.items() if found.best is not None}
         if self._study.tune.trials > 1 and best.keys() >= kept.keys():
             standings["best"] = self._stand("best", best)
-        spent = spent_on(self._settled)
-        jobs, stopped = within(self._study.budget, tuple(self._missing), self._settled)
+        budget, missing = self._study.budget, tuple(self._missing)
+        begun = sum(map(self._begun, missing)) if budget.hours is not None else 0.0
+        spent = spent_on(self._settled, begun)
+        jobs, stopped = within(budget, missing, self._settled, begun)
         return Agenda(self._comparison, searches, standings, jobs, self._settled, spent, stopped)
 
     def _stand(self, setting: Setting, rates: dict[str, float]) -> Standing:

@@ -140,7 +140,7 @@ def _for_all(study: Study, typed: Typed) -> Typed:
 
 
 def _suite_settings(study: Study) -> list[str]:
-    lines = [_line(key, value) for key, value in study.settings.items()]
+    lines = [setting_line(key, value) for key, value in study.settings.items()]
     for line in lines:
         if not changes_suite(line):
             raise UserError(
@@ -151,7 +151,8 @@ def _suite_settings(study: Study) -> list[str]:
     return lines
 
 
-def _line(key: str, value: object) -> str:
+def setting_line(key: str, value: object) -> str:
+    """A setting as it is typed after ``--set``."""
     return f"{key}={_as_toml(value)}"
 
 
@@ -190,13 +191,13 @@ def _contenders(entries: Sequence[str | Contender]) -> Iterator[Contender]:
 
 def _arms(study: Study, contender: Contender, shared: Typed, device: Device) -> Iterator[Arm]:
     """An arm for every combination of the grid; what does not train has no grid."""
-    own = [_line(key, value) for key, value in contender.settings.items()]
+    own = [setting_line(key, value) for key, value in contender.settings.items()]
     (plain,) = _arms_of(study.suite, contender.variant, shared.with_more(own), device)
     if not study.grid or not plain.trains:
         yield plain
         return
     for values in product(*study.grid.values()):
-        lines = [_line(key, value) for key, value in zip(study.grid, values, strict=True)]
+        lines = [setting_line(key, value) for key, value in zip(study.grid, values, strict=True)]
         more = shared.with_more([*own, *lines])
         yield from _arms_of(study.suite, contender.variant, more, device)
 

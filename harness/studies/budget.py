@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
+from harness import numbers
 from harness.records.record import RunRecord
 from harness.records.store import StoredRun
 from harness.spec.study import Spending
@@ -19,7 +20,8 @@ Settled = Mapping[Job, StoredRun]
 class Spent:
     """What the settled runs of a study have cost.
 
-    ``joules`` is the energy of the ``measured`` runs; null where no run was measured.
+    ``joules`` is the energy of the ``measured`` runs; null where no run was measured. ``begun``
+    are the seconds of runs that were ended before they were whole, and are yet to go on.
     """
 
     runs: int
@@ -27,19 +29,26 @@ class Spent:
     seconds: float
     joules: float | None
     measured: int = 0
+    begun: float = 0.0
 
 
-def spent_on(settled: Settled) -> Spent:
-    """The cost of all settled runs."""
+def spent_on(settled: Settled, begun: float = 0.0) -> Spent:
+    """The cost of all settled runs, beside ``begun`` seconds of others."""
     records = [run.record for run in settled.values()]
     joules = [found for record in records if (found := energy_of(record)) is not None]
     return Spent(
         runs=len(records),
         failed=sum(record.status != "ok" for record in records),
-        seconds=sum(record.seconds for record in records),
+        seconds=sum(record.all_seconds for record in records),
         joules=sum(joules) if joules else None,
         measured=len(joules),
+        begun=begun,
     )
+
+
+def seconds_left(budget: Spending, spent: Spent) -> float | None:
+    """Seconds of run time that a budget in hours still has; None where it has no hours."""
+    return None if budget.hours is None else HOUR * budget.hours - spent.seconds - spent.begun
 
 
 def energy_of(record: RunRecord) -> float | None:
@@ -48,20 +57,29 @@ def energy_of(record: RunRecord) -> float | None:
     return sum(known) if known and len(known) == len(record.phases) else None
 
 
-def within(budget: Spending, jobs: Sequence[Job], settled: Settled) -> tuple[tuple[Job, ...], str]:
+def said_hours(budget: Spending) -> str:
+    """``2 hours``; empty where the budget has none."""
+    if budget.hours is None:
+        return ""
+    return f"{budget.hours:g} hour{'' if budget.hours == 1 else 's'}"
+
+
+def within(
+    budget: Spending, jobs: Sequence[Job], settled: Settled, begun: float = 0.0
+) -> tuple[tuple[Job, ...], str]:
     """The first of ``jobs`` that the budget still allows, and why there are none, if so.
 
-    Hours are held by what runs of the same variant took so far. While nothing is known, one run
-    of each variant is let in.
+    Hours are held by what runs of the same variant took so far, and ``begun`` seconds of runs
+    that are yet to go on. While nothing is known, one run of each variant is let in.
     """
     kept, stopped = tuple(jobs), ""
     if budget.runs is not None and len(kept) > budget.runs - len(settled):
         kept = kept[: max(budget.runs - len(settled), 0)]
         stopped = "" if kept else f"the budget of {budget.runs} runs is used up"
-    if budget.hours is not None and kept:
-        seconds = HOUR * budget.hours - sum(run.record.seconds for run in settled.values())
-        kept = _that_fit(kept, seconds, settled)
-        stopped = "" if kept else f"the budget of {budget.hours:g} hours has no room for a run"
+    left = seconds_left(budget, spent_on(settled, begun))
+    if left is not None and kept:
+        first, kept = kept[0], _that_fit(kept, left, settled)
+        stopped = "" if kept else _no_room(budget, first, left, settled)
     return kept, stopped
 
 
@@ -79,6 +97,16 @@ def _that_fit(jobs: Sequence[Job], seconds: float, settled: Settled) -> tuple[Jo
     return tuple(kept)
 
 
+def _no_room(budget: Spending, job: Job, left: float, settled: Settled) -> str:
+    """Why ``job`` is not begun."""
+    hours = f"the budget of {said_hours(budget)}"
+    if left <= 0:
+        return f"{hours} is used up"
+    expected = numbers.duration(Pace.of(settled).seconds(job))
+    room = f"{numbers.duration(left)} are left, and {job.arm} takes about {expected}"
+    return f"{hours} has no room for a run ({room})"
+
+
 @dataclass(frozen=True)
 class Pace:
     """Mean seconds and joules of settled runs, by variant and stage, by variant, and of all."""
@@ -94,7 +122,7 @@ class Pace:
         for job, run in settled.items():
             energy = energy_of(run.record)
             for key in _keys(job.arm, job.stage, job.share):
-                seconds.setdefault(key, []).append(run.record.seconds)
+                seconds.setdefault(key, []).append(run.record.all_seconds)
                 if energy is not None:
                     joules.setdefault(key, []).append(energy)
         return cls(_means(seconds), _means(joules))

@@ -8,13 +8,15 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from harness.errors import RunInUse, UserError, machine_troubles, user_mistakes
+from harness.errors import BudgetUsedUp, RunInUse, UserError, machine_troubles, user_mistakes
 from harness.records.record import Problem
 from harness.runs.batch import run_batch
 from harness.runs.executor import Executor
 from harness.runs.listener import Listener, RunResult
 from harness.runs.lock import holder_of, is_held
+from harness.studies.account import Account
 from harness.studies.agenda import Agenda
+from harness.studies.budget import said_hours
 from harness.studies.findings import Findings, Job, is_killed
 from harness.studies.steering import Decision, read_steering
 
@@ -84,8 +86,12 @@ class Driver:
             free = [job for job in jobs if not is_held(self._findings.folder(job))]
             if not free:
                 self._tell_who_holds(jobs)
-            if not free or not self._run(agenda, free):  # all of them are under way elsewhere
-                time.sleep(POLL_SECONDS)
+            try:
+                if not free or not self._run(agenda, free):  # all are under way elsewhere
+                    time.sleep(POLL_SECONDS)
+            except BudgetUsedUp as error:
+                self._tell(f"{error.what}: with more of it, runs go on from where they were")
+                return self._plan_next()
 
     def _tell_who_holds(self, jobs: Sequence[Job]) -> None:
         """Say which processes this one waits for, once as long as they are the same."""
@@ -98,12 +104,26 @@ class Driver:
     def _run(self, agenda: Agenda, jobs: Sequence[Job]) -> int:
         """Run one round; returns how many runs were carried out here.
 
-        A decision that somebody takes meanwhile ends it early: the next round follows it.
+        A decision that somebody takes meanwhile ends it early, and so does a run after which the
+        others no longer fit into the budget: the next round follows that.
+
+        Raises:
+            BudgetUsedUp: after the runs under way have ended and written their records.
         """
+        budget = agenda.comparison.study.budget
+        if budget.hours is not None and not agenda.settled:
+            jobs = jobs[:1]  # by which the others are judged to fit, before they are begun
         plans = [job.plan for job in jobs]
         of_plan = {id(job.plan): job for job in jobs}  # results bring these very objects back
         decided, ran = self._decisions(), 0
-        listeners, enough = self._listeners(agenda), lambda: self._decisions() != decided
+        account = Account(agenda, jobs, self._findings, self._together)
+        listeners = [account, *self._listeners(agenda)]
+
+        def enough() -> bool:
+            if account.is_used_up:
+                raise BudgetUsedUp(f"the study's budget of {said_hours(budget)} is used up")
+            return account.is_outgrown or self._decisions() != decided
+
         batch = run_batch(plans, self._executor, listeners, self._together, enough)
         with closing(batch) as results:
             for result in results:

@@ -76,6 +76,11 @@ class Findings:
                 self._known[job] = known
         return known
 
+    def begun(self, job: Job) -> float:
+        """Seconds that were spent on a job which is yet to go on; 0 where it was never begun."""
+        record = self._record(job)
+        return 0.0 if record is None else record.all_seconds
+
     def give_up(self, job: Job) -> None:
         """Take the job's failure as settled, here and wherever the study is looked at again.
 
@@ -89,18 +94,21 @@ class Findings:
         return job.key in read_steering(self.log).given_up
 
     def _read(self, job: Job) -> StoredRun | None:
-        folder = self.folder(job)
-        if not folder.record.is_file():
+        record = self._record(job)
+        if record is None or not (is_settled(record) or self._is_given_up(job)):
+            return None
+        return StoredRun(self.folder(job), self._slim(record, job.plan))
+
+    def _record(self, job: Job) -> RunRecord | None:
+        """What was written of a job; None where that is nothing, or cannot be read."""
+        path = self.folder(job).record
+        if not path.is_file():
             return None
         try:
-            record = read_json(folder.record, RunRecord)
+            record = read_json(path, RunRecord)
         except HarnessError:
             return None
-        if record.fingerprint != job.fingerprint:
-            return None
-        if not is_settled(record) and not self._is_given_up(job):
-            return None
-        return StoredRun(folder, self._slim(record, job.plan))
+        return record if record.fingerprint == job.fingerprint else None
 
     def _slim(self, record: RunRecord, plan: Plan) -> RunRecord:
         """The record without what no conclusion needs: a study may have ten thousand."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from harness.spec.storage import read_json, write_json
 from harness.spec.study import Spending, Study
 from harness.studies.agenda import Agenda, next_plans
 from harness.studies.arms import StudyArms, Typed, compare_what, with_added
+from harness.studies.claimed import limited
 from harness.studies.findings import Findings
 from harness.studies.page import make_page
 from harness.studies.published import publish_study
@@ -31,13 +33,40 @@ ARMS = "arms"  # a folder
 
 
 class StudyRequest(Frozen):
-    """Which study, as typed; ``called`` is the name that it gets in place of its own."""
+    """Which study, as typed; ``called`` is the name that it gets in place of its own.
+
+    ``claims`` are those to which it is limited (:attr:`harness.spec.study.Study.claims`).
+    """
 
     study: str
     settings: tuple[str, ...] = ()
     suite: str = ""
     tasks: tuple[str, ...] = ()
     called: str = ""
+    claims: tuple[str, ...] = ()
+
+    def meaning(self) -> tuple[object, ...]:
+        """What was typed, however it was spelled: values are parsed and paths are whole."""
+        overrides: dict[str, object] = {}
+        for setting in self.settings:
+            overrides = merge(overrides, parse_setting(setting))
+        told = (self.study, self.suite, list(self.tasks), overrides)
+        return (*map(_with_whole_paths, told), self.called)
+
+
+def _with_whole_paths(value: object) -> object:
+    """A value with every text that is the path of something here made absolute.
+
+    A bare word may be a registered name, whatever lies here under that name.
+    """
+    if isinstance(value, dict):
+        return {key: _with_whole_paths(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_with_whole_paths(one) for one in value]
+    if isinstance(value, str) and (os.sep in value or Path(value).suffix):
+        path = Path(value).expanduser()
+        return str(path.resolve()) if path.exists() else value
+    return value
 
 
 @dataclass(frozen=True)
@@ -72,22 +101,26 @@ class OpenStudy:
         return KeptArms(self.folder / ARMS)
 
     def refuse_another(self) -> None:
-        """Refuse a name that was given to other words before.
+        """Refuse a folder in which other words made another study.
+
+        Files of one name in two folders are shown alike in a study's name, and so are two models.
 
         Raises:
             UserError: the folder holds the page and the decisions of another study.
         """
         path = self.folder / REQUEST
-        if not self.request.called or not path.is_file():
+        if not path.is_file():
             return
         there = read_json(path, StudyRequest)
-        if there != self.request:
+        if there.meaning() != self.request.meaning():
             words = (there.suite, *there.settings, *there.tasks)
+            called = self.request.called
             raise UserError(
-                f"--name {self.request.called} is already used by another study",
+                f"{f'--name {called}' if called else self.study.name} is already used by another "
+                "study",
                 where=self.folder,
                 expected=f"{there.study} with {', '.join(filter(None, words)) or 'nothing set'}",
-                hint="choose another name",
+                hint="choose another name" if called else "give this one a name with --name",
             )
 
     def keep_request(self) -> None:
@@ -142,7 +175,8 @@ class OpenStudy:
 
     def agenda(self) -> Agenda:
         """Where it stands and what comes next."""
-        return next_plans(self.comparison(), self.findings.find, self.steering())
+        found = self.findings
+        return next_plans(self.comparison(), found.find, self.steering(), found.begun)
 
     def steer(self, drop: Sequence[str], add: Sequence[str], more_seeds: int) -> None:
         """Enter decisions; all of them are checked first.
@@ -211,7 +245,9 @@ def open_study(
             overrides = merge(overrides, parse_setting(setting.removeprefix(OF_STUDY)))
         else:
             kept.append(setting)
-    study = load_study(request.study, overrides)
+    if request.claims:
+        overrides["claims"] = list(request.claims)
+    study = limited(load_study(request.study, overrides))
     name = request.called or _name_with(study.name, kept, request.tasks)
     study = parse(Study, study.model_dump(mode="json") | {"name": name}, where="--name")
     if budget is not None:  # how much may be spent does not make it another study

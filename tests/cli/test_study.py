@@ -77,7 +77,8 @@ def test_status_shows_what_other_terminals_run(made_up: World, tmp_path: Path) -
         with EventLog(store.folder(job.plan).attempt.events) as log:
             log.emit(PhaseStarted.now(phase="train"))
             log.advance(12, 28, loss=1.25)
-    os.utime(store.folder(silent.plan).attempt.events, (1e9, 1e9))
+    for job, said in ((fresh, 4e9), (silent, 1e9)):  # the command may take a minute to look
+        os.utime(store.folder(job.plan).attempt.events, (said, said))
     table = shown(*SMALL, *there, "--status")
     assert re.search(r"lora_bf16 .* 0\.0002 .* 1000, trial .* train .* 12 of 28 .* 1\.25", table)
     assert table.count("12 of 28") == 1, "one that has been silent for long is not under way"
@@ -366,6 +367,23 @@ def test_model_data_tasks_and_name_are_given_as_to_run(
     assert "--name mine is already used by another study" in other
 
 
+def test_files_of_one_name_in_two_folders_make_two_studies(
+    made_up: World, tmp_path: Path, small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = (small.folder / "trees.jsonl").read_bytes()
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "trees.jsonl").write_bytes(data)
+    there = ("--reports", str(tmp_path / "reports"), "--budget", "runs=1")
+    shown(*SMALL, "--data", str(tmp_path / "first" / "trees.jsonl"), *there)
+    other = ("--data", str(tmp_path / "second" / "trees.jsonl"))
+    message = refused(*SMALL, *other, *there, "--status")
+    assert "is already used by another study" in message
+    assert "--name" in message
+    monkeypatch.chdir(tmp_path)  # the first one, spelled otherwise
+    shown(*SMALL, "--data", "first/trees.jsonl", *there, "--status")
+
+
 def test_a_budget_is_kept_and_is_no_other_study(made_up: World, tmp_path: Path) -> None:
     there = ("--reports", str(tmp_path))
     told = shown(*SMALL, *there, "--budget", "runs=4")
@@ -378,9 +396,41 @@ def test_a_budget_is_kept_and_is_no_other_study(made_up: World, tmp_path: Path) 
     assert [path.name for path in (tmp_path / "studies").iterdir()] == [FOLDER]
 
 
+ONE_CLAIM = ("study", "quantization", "--claim", "nf4_beats_fp4", "--device", "cpu")
+ONE_CLAIM = (*ONE_CLAIM, "--set", "study.tune.trials=1", "--set", "study.seeds.stop=3")
+
+
+def test_a_study_can_be_limited_to_a_claim_which_it_judges(made_up: World, tmp_path: Path) -> None:
+    there = ("--reports", str(tmp_path))
+    assert "default settings     6" in shown(*ONE_CLAIM, *there, "--plan")
+    told = shown(*ONE_CLAIM, *there)
+    assert "Does it hold here? NF4 loses less quality than FP4." in told
+    assert re.search(r"nf4_beats_fp4 .* reproduced", told)
+    assert "1 claim: 1 reproduced" in told
+    assert len(list((tmp_path / "runs").rglob("record.json"))) == 6
+    (folder,) = (tmp_path / "studies").iterdir()
+    assert folder.name == "quantization+claims=nf4_beats_fp4+seeds.stop=3+tune.trials=1"
+    assert "1 reproduced" in shown(*ONE_CLAIM, *there, "--publish", str(tmp_path / "kept"))
+    assert rebuild.differences(tmp_path / "kept") == []
+
+
+def test_what_hours_buy_is_said_before_and_after_the_first_run(
+    made_up: World, tmp_path: Path
+) -> None:
+    few = (*SMALL, "--reports", str(tmp_path), "--budget", "hours=0.01")
+    assert "A budget of 0.01 hours: how much it buys is not known" in shown(*few, "--plan")
+    told = shown(*few)
+    assert "0.01 hours buys about 3 of at least 30 runs of 10.0 s each: it stops while it" in told
+    assert "The study has stopped: the budget of 0.01 hours has no room for a run" in told
+    assert "0.01 hours buys about 3 of at least 30 runs" in shown(*few, "--plan")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (("quantization", "--claim", "qpissa"), ["no run can test qpissa"]),
+        (("quantization", "--claim", "nf4_beats_fp"), ["unknown claim", "nf4_beats_fp4"]),
+        (("quantization", "--claim", "qlora_speed"), ["it asks for device.kind = cuda"]),
         (("quantisation",), ["unknown study", "did you mean quantization"]),
         (("quantization", "--shard", "9/8"), ["--shard '9/8'", "3/8"]),
         (("quantization", "--drop", "lora"), ["unknown variant of the study 'lora'"]),

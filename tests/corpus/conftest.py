@@ -12,6 +12,7 @@ import pytest
 from harness.cache import cache_folder
 from harness.spec.plan_digests import SAMPLE
 
+USERS_CACHE = cache_folder()  # the tests have one of their own, from the first test on
 SMOLLM2_TEMPLATE = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
     "{{ '<|im_start|>system\nYou are a helpful AI assistant.<|im_end|>\n' }}{% endif %}"
@@ -104,7 +105,7 @@ def smollm2_tokenizer() -> Any:
     """SmolLM2's own tokenizer, where the model was fetched before."""
     from transformers import AutoTokenizer
 
-    found = sorted((cache_folder() / "models").glob("smollm2_135m_instruct-*/tokenizer.json"))
+    found = sorted((USERS_CACHE / "models").glob("smollm2_135m_instruct-*/tokenizer.json"))
     if not found:
         pytest.skip("SmolLM2 is not in the cache; `harness run` puts it there")
     return AutoTokenizer.from_pretrained(found[0].parent)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.corpus.conversation import Conversation, Message
@@ -25,7 +25,7 @@ from harness.spec.suite import CorpusSpec
 from harness.spec.variant import Training
 
 POLICIES = ("best_path", "all_paths", "top_paths", "one_reply")
-some = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+some = settings(max_examples=settings().max_examples * 2 // 5)
 
 texts = (
     st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), min_size=1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from harness.records.store import RunStore, StoredRun
@@ -16,14 +14,6 @@ from tests.runs.small_run import Small, make_small
 def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     """A model, a corpus and a suite."""
     return make_small(tmp_path_factory.mktemp("small"), steps=3)
-
-
-@pytest.fixture(autouse=True, scope="session")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Children keep tokenised corpora in a folder of this room's own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FINETUNE_HARNESS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="session")

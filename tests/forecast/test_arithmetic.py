@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.forecast.arithmetic import training_seconds_by_peak
+from harness.forecast.arithmetic import least_training_seconds, training_seconds_by_peak
 from harness.spec.gpus import planned_gpu
 from tests.cli.terminal import refused, shown
 from tests.planned import CPU, planned
@@ -35,6 +35,20 @@ def test_time_is_unknown_without_a_peak_or_a_budget_in_tokens() -> None:
     assert tell(planned("lora_bf16", *TOKENS, device=CPU)) is None
     assert tell(planned("lora_bf16", device=planned_gpu("h100"))) is None
     assert tell(planned("base", device=planned_gpu("h100"))) == 0.0
+
+
+def test_training_takes_at_least_its_products() -> None:
+    """On a GPU by its peak, here by what the processor does in a moment."""
+    gpu = planned("lora_bf16", *TOKENS, device=planned_gpu("h100"))
+    least = least_training_seconds(gpu)
+    assert least is not None
+    assert 1e6 * 4 * 106e6 / 989e12 < least < (training_seconds_by_peak(1.0)(gpu) or 0)
+    here = least_training_seconds(planned("lora_bf16", *TOKENS, device=CPU))
+    assert here is not None
+    assert here > 0.1, "no processor does as many products as 100 H100s"
+    assert least_training_seconds(planned("base", device=CPU)) == 0.0
+    assert least_training_seconds(planned("lora_bf16", device=CPU)) is None, "a budget in steps"
+    assert least_training_seconds(planned("lora_eva", *TOKENS, device=CPU)) is None
 
 
 def test_devices_that_share_the_rows_share_the_time() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.errors import InvalidFile
-from harness.forecast.memory import fits, largest_batch, predict, room_needed
+from harness.forecast.memory import MOST_ROWS, fits, largest_batch, predict, room_needed
 from harness.forecast.weights import standing_bytes
 from harness.quantize.bitsandbytes import NF4
 from harness.spec.gpus import planned_gpu
@@ -217,4 +217,4 @@ def test_a_model_without_a_shape_cannot_be_planned() -> None:
 
 def test_a_tiny_model_fits_as_many_rows_as_anybody_asks_for() -> None:
     plan = make("lora_bf16", model=small(), device=planned_gpu("h100"))
-    assert largest_batch(plan, 1 << 50) == 4096
+    assert largest_batch(plan, 1 << 50) == MOST_ROWS

@@ -5,9 +5,6 @@ from __future__ import annotations
 import pytest
 
 from tests.methods.bench import Bench, make_bench
-from tests.runs.conftest import own_cache
-
-__all__ = ["own_cache"]
 
 
 @pytest.fixture(scope="session")

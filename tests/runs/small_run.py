@@ -136,8 +136,9 @@ class Heard:
 def halt(below: Path, moment: Moment, nth: int = 1) -> Path:
     """Have the run below a folder wait at a moment for as long as the file is there."""
     asked, told = Path(os.environ[VARIABLE]), {"below": str(below), "event": moment, "nth": nth}
-    asked.write_text(json.dumps(told), encoding="utf-8")
-    return asked
+    part = asked.with_suffix(".part")
+    part.write_text(json.dumps(told), encoding="utf-8")
+    return part.replace(asked)
 
 
 Moment = dict[str, Any]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -189,32 +188,29 @@ def test_a_run_of_unknown_memory_comes_last(
 ) -> None:
     """It has the device to itself: first, it would keep all others waiting."""
     begun: list[str] = []
-    both = Barrier(2)
+    both, one = Barrier(2), Happening()
 
     def supervised(plan: Plan, *_: object) -> RunRecord:
         begun.append(plan.variant)
+        one.set()
         if plan.variant != "lora_eva":
             both.wait(60)
         return record_of(plan)
 
+    def submit(plan: Plan, hear: Hear) -> Future[RunRecord]:
+        future = put(plan, hear)
+        if plan is plans[0]:
+            one.wait(0.3)  # the others are asked for later
+        return future
+
     monkeypatch.setattr(executor_module, "supervise", supervised)
     gpu = planned_gpu("h100")
     plans = [planned(name, device=gpu) for name in ("lora_eva", "lora_bf16", "qlora_nf4")]
-    executor, asks = LocalExecutor(RunStore(tmp_path), slots=2), SharedDevices.needs_whole_device
-    there, put = Happening(), executor.submit
-
-    def submit(plan: Plan, hear: Hear) -> Future[RunRecord]:
-        future = put(plan, hear)
-        if plan is plans[-1]:
-            there.set()
-        return future
-
-    def asked(devices: SharedDevices, plan: Plan) -> bool:
-        assert there.wait(60), "those that wait are submitted within moments"
-        return asks(devices, plan)
-
+    executor = LocalExecutor(RunStore(tmp_path), slots=2)
+    put = executor.submit
     monkeypatch.setattr(executor, "submit", submit)
-    monkeypatch.setattr(SharedDevices, "needs_whole_device", asked)
+    known = SharedDevices(lambda plan: None if plan.variant == "lora_eva" else 1 << 30)
+    monkeypatch.setattr(executor, "_devices", known)
     found = list(run_batch(plans, executor))
     assert begun[-1] == "lora_eva"
     assert sorted(result.plan.variant for result in found) == sorted(begun)
@@ -234,7 +230,7 @@ def test_an_interrupt_is_passed_on_after_the_records_are_there(number: int) -> N
         def hear(self, plan: Plan, event: Event) -> None:
             super().hear(plan, event)
             if isinstance(event, Note) and plan.seed == 1:
-                os.kill(os.getpid(), number)
+                signal.raise_signal(number)
 
     heard, executor, before = Interrupts(), Waiting(), signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt):

@@ -30,6 +30,7 @@ from tests.runs import forked
 from tests.runs.results import files, results
 from tests.runs.small_run import STEP_DONE, Heard, Small, make_small
 from tests.runs.test_process import gone
+from tests.train.tiny import ROUNDING
 
 OPTIONS = RunOptions(checkpoint_seconds=0.1, silence_seconds=600)
 IMPATIENT = RunOptions(checkpoint_seconds=0.1, silence_seconds=20)  # where one falls silent
@@ -98,7 +99,8 @@ def test_two_devices_learn_and_score_what_one_does(
     assert alone.training is not None
     assert together.training is not None
     losses = [[p.loss for p in run.training.losses[:20]] for run in (alone, together)]  # type: ignore[union-attr]
-    assert losses[1] == pytest.approx(losses[0], abs=1e-6)
+    assert losses[1][0] == pytest.approx(losses[0][0], abs=ROUNDING)
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
     before = [[s.value for s in run.scores if s.stage == "before"] for run in (alone, together)]
     assert before[0] == before[1], "the same model in the same passes"
     after = [[s.value for s in run.scores if s.stage == "after"] for run in (alone, together)]
@@ -137,7 +139,7 @@ def interrupt(plan: Plan, store: RunStore) -> list[int]:
 
     def press() -> None:
         pids.extend(pid_of(attempt, rank) for rank in (-1, 0, 1))
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         supervise(plan, store, at_step(store, 5, press), OPTIONS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.errors import DivergedError, StorageError
+from harness.errors import DivergedError, StorageError, UserError
 from harness.records.store import RunFolder
 from harness.runs.ending import (
     STOPPED,
@@ -27,6 +26,15 @@ from harness.runs.process import in_fresh_process, run_process
 from harness.runs.stop import Stop
 
 STARTED = '{"kind": "start", "time": 1, "clock": 1, "pid": 1}\n'
+# A child that speaks and winds up. The signal waits until it is waited for, and so do those that
+# come after it.
+WINDS_UP = f"""
+import signal
+signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.SIGINT}})
+open("events.jsonl", "a").write({STARTED!r})
+signal.sigwait({{signal.SIGINT}})
+print("wound up")
+"""
 GROUP = Path("/sys/fs/cgroup/memory/finetune-harness-test")
 
 
@@ -76,18 +84,26 @@ def test_a_child_over_its_time_is_stopped(tmp_path: Path) -> None:
 def test_ctrl_c_asks_the_child_to_end_and_is_told_from_a_crash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = (  # the signal waits until it is waited for, and so do those that come after it
-        "import signal\n"
-        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})\n"
-        f"open('events.jsonl', 'a').write({STARTED!r})\n"
-        "signal.sigwait({signal.SIGINT})\nprint('wound up')\n"
-    )
     folder = RunFolder(tmp_path)
     monkeypatch.chdir(tmp_path)
-    hit = lambda _: os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
-    ending = run_process(in_fresh_process([sys.executable, "-c", code]), folder, hit)
+    hit = lambda _: signal.raise_signal(signal.SIGINT)  # noqa: E731
+    ending = run_process(in_fresh_process([sys.executable, "-c", WINDS_UP]), folder, hit)
     assert ending == STOPPED["interrupted"]
     assert folder.log.read_text() == "wound up\n"
+
+
+def test_a_child_winds_up_also_where_an_error_ends_its_parents_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a job that SLURM has told that its time is nearly over, where submitit raises one."""
+
+    def fail(_: object) -> None:
+        raise UserError("no more time")
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="no more time"):
+        run_process(in_fresh_process([sys.executable, "-c", WINDS_UP]), RunFolder(tmp_path), fail)
+    assert RunFolder(tmp_path).log.read_text() == "wound up\n"
 
 
 def test_sigterm_to_the_parent_counts_as_an_interrupt(
@@ -96,7 +112,7 @@ def test_sigterm_to_the_parent_counts_as_an_interrupt(
     monkeypatch.chdir(tmp_path)
     code = f"import time\nopen('events.jsonl', 'a').write({STARTED!r})\ntime.sleep(600)"
     before = signal.getsignal(signal.SIGTERM)
-    hit = lambda _: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
+    hit = lambda _: signal.raise_signal(signal.SIGTERM)  # noqa: E731
     ending = run_process(in_fresh_process([sys.executable, "-c", code]), RunFolder(tmp_path), hit)
     assert ending == replace(STOPPED["interrupted"], message="stopped by SIGTERM")
     assert signal.getsignal(signal.SIGTERM) == before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -17,10 +18,10 @@ from harness.records.store import RunStore
 from harness.runs.batch import run_batch
 from harness.runs.executor import make_executor
 from harness.runs.options import RunOptions
-from harness.runs.ray_executor import NICENESS
+from harness.runs.ray_executor import NICENESS, RayExecutor
 from harness.runs.supervise import supervise
 from tests.runs.results import files, results
-from tests.runs.small_run import Heard, Small, paths_named, trains
+from tests.runs.small_run import STEP_DONE, Heard, Small, halt, paths_named, trains
 
 pytest.importorskip("ray", reason="an extra")
 
@@ -48,7 +49,7 @@ def test_a_machine_that_dies_costs_time_and_nothing_else(
     cluster: Any, small: Small, tmp_path: Path
 ) -> None:
     store, here = RunStore(tmp_path / "runs"), RunStore(tmp_path / "here")
-    executor = make_executor("ray", store, RunOptions(timeout_seconds=1800), "auto")
+    executor = make_executor("ray", store, RunOptions(timeout_seconds=1800), cluster.address)
     plans = [small.plan("budget.steps=60", seed=seed) for seed in range(2)]
     expected = [supervise(plan, here, Heard(), RunOptions()) for plan in plans]
     outcome = run_batch(plans, executor, [])
@@ -66,11 +67,15 @@ def test_a_machine_that_dies_costs_time_and_nothing_else(
 
 
 def _kill_when_training(cluster: Any, cache: Path) -> None:
+    _wait_until_training(cache)
+    cluster.remove_node(cluster.nodes_for_test[0], allow_graceful=False)
+
+
+def _wait_until_training(cache: Path) -> None:
     end = time.monotonic() + 1800
     while time.monotonic() < end:
         for path in paths_named("events.jsonl", cache):
             if any(trains(event) for event in EventTail(path).new()):
-                cluster.remove_node(cluster.nodes_for_test[0], allow_graceful=False)
                 return
         time.sleep(0.2)
 
@@ -93,6 +98,26 @@ def test_runs_are_as_urgent_as_without_ray(
         assert ray.get(nice.remote()) - os.getpriority(os.PRIO_PROCESS, 0) == found
     finally:
         ray.shutdown()
+
+
+@pytest.mark.slow
+def test_a_run_that_the_command_ends_comes_back_and_says_why(
+    cluster: Any, small: Small, tmp_path: Path
+) -> None:
+    cluster.remove_node(cluster.nodes_for_test[0], allow_graceful=False)
+    store = RunStore(tmp_path / "runs")
+    executor = RayExecutor(store, RunOptions(), "auto")
+    plan, waiting = small.plan(), small.plan(seed=1)
+    halt(tmp_path / "far", STEP_DONE)
+    under_way, begun_never = (executor.submit(one, Heard()) for one in (plan, waiting))
+    _wait_until_training(tmp_path / "far")
+    executor.cancel_because("stopped by SIGHUP")
+    record = under_way.result(timeout=1800)
+    assert record.problem is not None
+    assert (record.status, record.problem.message) == ("interrupted", "stopped by SIGHUP")
+    assert store.find(plan) == record
+    with pytest.raises(CancelledError):
+        begun_never.result(timeout=1800)
 
 
 def test_no_cluster_at_the_address_is_explained(tmp_path: Path) -> None:

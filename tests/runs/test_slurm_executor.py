@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import time
 from collections.abc import Callable
@@ -13,17 +14,23 @@ import pytest
 
 from harness.errors import RunError, RunInUse, UserError
 from harness.records.events import Event, EventTail, ProcessStarted
+from harness.records.record import Problem, RunRecord
 from harness.records.store import RunStore
 from harness.runs import slurm_executor
+from harness.runs.attempt import Attempt
 from harness.runs.batch import run_batch
 from harness.runs.executor import make_executor
 from harness.runs.lock import held, holder_of
 from harness.runs.options import RunOptions
 from harness.runs.slurm_executor import SlurmExecutor
+from harness.runs.slurm_reason import OUT_OF_TIME, reason_of_job
 from harness.runs.stop import Stop
+from harness.spec.plan import Plan
+from harness.spec.storage import write_bytes
 from tests.runs.small_run import FIRST_NOTE, Heard, Small, halt, step_done, trains
+from tests.store_records import record_of
 
-pytest.importorskip("submitit", reason="an extra")
+slurm = pytest.importorskip("submitit.slurm.slurm", reason="an extra")
 
 
 def test_a_plan_is_carried_out_by_a_job(small: Small, tmp_path: Path) -> None:
@@ -64,7 +71,9 @@ def test_a_job_that_is_asked_to_stop_leaves_a_run_that_goes_on(
     (pid,) = {event.pid for event in told if isinstance(event, ProcessStarted)}
     os.kill(pid, signal.SIGTERM)
     asked.unlink()
-    assert future.result(timeout=1800).status == "interrupted"
+    ended = future.result(timeout=1800)
+    assert ended.status == "interrupted"
+    assert end_of(ended) == "stopped by SIGTERM"
     record = executor.submit(plan, Heard()).result(timeout=1800)
     assert (record.status, record.resumed) == ("ok", 1)
 
@@ -131,11 +140,14 @@ echo "Submitted batch job 7"
 echo "JobID|State|NodeList"
 for job in 7 7_0 7_1 7_2; do echo "$job|$state|"; done
 """
-    texts = {"sbatch": sbatch, "scancel": f"echo scancel $@ >> {log}", "srun": "", "sacct": sacct}
+    scontrol = f"cat {tmp_path / 'job.txt'} 2> /dev/null"
+    scancel = f"echo scancel $@ >> {log}"
+    texts = {"sbatch": sbatch, "scancel": scancel, "srun": "", "sacct": sacct, "scontrol": scontrol}
     for name, text in texts.items():
         (folder / name).write_text(f"#!/bin/sh\n{text}\n")
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    slurm.SlurmJob.watcher.clear()  # it remembers how job 7 of another test has ended
     return lambda: log.read_text() if log.is_file() else ""
 
 
@@ -154,6 +166,81 @@ def test_plans_of_a_round_are_one_array(
     for future in futures:
         with pytest.raises(CancelledError):
             future.result(timeout=600)  # submitit would wait 15 s for each of the four
+
+
+@pytest.mark.parametrize(
+    ("shown", "said", "reason"),
+    [
+        ("JobId=7 JobState=CANCELLED", "", "SLURM job 7 was cancelled"),
+        ("JobId=7 JobState=NODE_FAIL PreemptTime=None", "", "SLURM job 7 lost its machine"),
+        ("JobId=7 JobState=COMPLETED PreemptTime=2026-11-26", "", "SLURM job 7 was preempted"),
+        ("JobId=7 JobState=TIMEOUT", "", "SLURM job 7 reached its time limit"),
+        ("JobId=7 JobState=FAILED", OUT_OF_TIME, "SLURM job 7 reached its time limit"),
+        ("JobId=7 JobState=COMPLETED PreemptTime=None", "", ""),
+        ("JobId=7 JobState=COMPLETING", "", None),
+        ("", "", ""),
+    ],
+)
+@pytest.mark.usefixtures("commands")
+def test_what_slurm_says_of_a_job_is_put_in_words(
+    tmp_path: Path, shown: str, said: str, reason: str | None
+) -> None:
+    (tmp_path / "job.txt").write_text(shown)
+    assert reason_of_job("7", said) == reason
+
+
+@pytest.mark.usefixtures("commands")
+def test_a_run_that_slurm_has_ended_says_so(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the run is, nothing but the signal is known."""
+    monkeypatch.setattr(slurm_executor, "DECISION_SECONDS", float("inf"))
+    store, options, plan = RunStore(tmp_path / "runs"), RunOptions(), small.plan()
+    future = SlurmExecutor(store, options).submit(plan, Heard())
+    (tmp_path / "job.txt").write_text("JobId=7 JobState=COMPLETING")
+    interrupt_job(plan, store, options)
+    with pytest.raises(TimeoutError):
+        future.result(timeout=1.5)  # SLURM has yet to say how the job has ended
+    (tmp_path / "job.txt").write_text("JobId=7 JobState=PREEMPTED")
+    assert end_of(future.result(timeout=1800)) == "SLURM job 7 was preempted"
+    assert store.find(plan) == future.result()
+
+
+@pytest.mark.parametrize("answers", [True, False])
+@pytest.mark.usefixtures("commands")
+def test_a_run_that_this_command_has_ended_says_why(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    """Also where the job was killed before it could answer."""
+    monkeypatch.setattr(slurm_executor, "DECISION_SECONDS", float("inf"))
+    (tmp_path / "job.txt").write_text("JobId=7 JobState=COMPLETING")
+    store, options, plan = RunStore(tmp_path / "runs"), RunOptions(), small.plan()
+    executor = SlurmExecutor(store, options)
+    future = executor.submit(plan, Heard())
+    interrupt_job(plan, store, options, answers=answers)
+    executor.cancel_because("stopped by SIGHUP")
+    assert end_of(future.result(timeout=1800)) == "stopped by SIGHUP"
+    assert store.find(plan) == future.result()
+
+
+def interrupt_job(
+    plan: Plan, store: RunStore, options: RunOptions, *, answers: bool = True
+) -> None:
+    """Leave what job 7 leaves when SIGTERM ends it: its run's record, and mostly its answer."""
+    problem = Problem(kind="interrupted", phase="train", step=3, message="stopped by SIGTERM")
+    record = record_of(plan, status="interrupted", problem=problem)
+    attempt = Attempt(plan, store.folder(plan))
+    attempt.prepare(options)
+    record = attempt.store(record, None)
+    answer = pickle.dumps(("success", record.model_dump_json()))
+    if answers:
+        write_bytes(store.root.parent / "slurm" / "7_0_result.pkl", answer)
+
+
+def end_of(record: RunRecord) -> str:
+    """What a record says of its end."""
+    assert record.problem is not None
+    return record.problem.message
 
 
 def test_what_was_gathered_is_not_sent_after_an_interrupt(

@@ -234,12 +234,28 @@ def test_an_interrupted_second_run_leaves_the_good_one_alone(
 
 def test_an_interrupt_is_recorded_before_it_is_passed_on(small: Small, store: RunStore) -> None:
     heard = Heard()
-    heard.halt_at(store.root, FIRST_NOTE, lambda: os.kill(os.getpid(), signal.SIGINT))
+    heard.halt_at(store.root, FIRST_NOTE, lambda: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         afresh.supervise(small.plan(), store, heard)
     record = store.find(small.plan())
     assert record is not None
     assert record.status == "interrupted"
+
+
+def test_a_child_that_a_signal_ends_does_not_say_that_the_user_did(
+    small: Small, store: RunStore
+) -> None:
+    """SIGUSR2 ends nothing: so SLURM tells all of a job that its time is nearly over."""
+    heard = Heard()
+
+    def signals() -> None:
+        for number in (signal.SIGUSR2, signal.SIGTERM):
+            os.kill(heard.pid, number)
+
+    heard.halt_at(store.root, FIRST_NOTE, signals)
+    record = afresh.supervise(small.plan(), store, heard)
+    assert record.problem is not None
+    assert (record.status, record.problem.message) == ("interrupted", "stopped by SIGTERM")
 
 
 def test_a_run_over_its_time_is_recorded_as_that(small: Small, store: RunStore) -> None:

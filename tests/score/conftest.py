@@ -45,6 +45,8 @@ def make_tokenizer() -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
+    from harness.corpus.templates import TEMPLATES
+
     inner = Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
@@ -56,7 +58,7 @@ def make_tokenizer() -> Any:
     )
     corpus = build_corpus(CorpusSpec())
     inner.train_from_iterator((m.text for c in corpus.train for m in c.messages), trainer)
-    return PreTrainedTokenizerFast(
+    made = PreTrainedTokenizerFast(
         tokenizer_object=inner,
         bos_token="<|endoftext|>",
         eos_token="<|im_end|>",
@@ -64,6 +66,8 @@ def make_tokenizer() -> Any:
         additional_special_tokens=["<|im_start|>"],
         model_max_length=2048,
     )
+    made.chat_template = TEMPLATES["chatml"]
+    return made
 
 
 def make_model(seed: int = 0, **shape: Any) -> Any:

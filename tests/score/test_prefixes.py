@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.score.prefixes import Extend, PrefixPasses, SideBySide, Tree, distinct_rows, lay_out
@@ -47,7 +47,6 @@ row = st.lists(token, min_size=1, max_size=12)
     rows=st.lists(row, min_size=1, max_size=14),
     budget=st.integers(1, 120),
 )
-@settings(deadline=None, max_examples=150)
 def test_needed_tokens_see_exactly_their_own_prefix(
     shared: list[int], rows: list[list[int]], budget: int
 ) -> None:

@@ -56,16 +56,13 @@ def both(
     ids=lambda task: task.name,
 )
 def test_log_likelihoods(task: Task, shared_data: Path, tokenizer: Any, tmp_path: Path) -> None:
-    from harness.corpus.templates import TEMPLATES
-
-    tokenizer.chat_template = TEMPLATES["chatml"]
     fast, plain, rows = both(task, shared_data / "lm_eval", tokenizer, tmp_path)
     assert [(s.task, s.metric, s.n) for s in fast] == [(s.task, s.metric, s.n) for s in plain]
     for ours, theirs in rows:
         for key in ("item", "doc_hash", "prompt", "continuations", "greedy", "target"):
             assert ours[key] == theirs[key]
         for left, right in zip(ours["log_likelihoods"], theirs["log_likelihoods"], strict=True):
-            np.testing.assert_allclose(left, right, atol=1e-4)
+            np.testing.assert_allclose(left, right, atol=5e-4)
             assert np.argmax(left) == np.argmax(right)
 
 

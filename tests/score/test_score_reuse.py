@@ -95,7 +95,7 @@ def test_a_flipped_bit_in_what_is_kept_is_never_a_score(
     plan, chance = make_score_plan(SPEC), random.Random(seed)
     first = base_scores(plan, tmp_path, before(tmp_path / "a"), take)
     kept = tmp_path / ".base" / base_key(plan)
-    path = chance.choice([kept / "scores.json", *(kept / "items").iterdir()])
+    path = chance.choice([kept / "scores.json", *sorted((kept / "items").iterdir())])
     data = bytearray(path.read_bytes())
     data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
     path.write_bytes(data)

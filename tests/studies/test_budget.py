@@ -63,9 +63,19 @@ def test_hours_let_in_runs_that_fit_by_the_pace_of_their_variant() -> None:
     kept, _ = within(Spending(hours=1.0), jobs, settled)
     assert kept == (jobs[0],), "9 minutes are left"
     assert within(Spending(hours=2.0), jobs, settled)[0] == tuple(jobs)
-    kept, stopped = within(Spending(hours=0.85), jobs, settled)
+    kept, stopped = within(Spending(hours=0.86), jobs, settled)
     assert kept == ()
-    assert "0.85 hours has no room for a run" in stopped
+    assert "no room for a run (36.0 s are left, and quick takes about 60.0 s)" in stopped
+    assert within(Spending(hours=0.85), jobs, settled)[1] == "the budget of 0.85 hours is used up"
+
+
+def test_runs_that_are_yet_to_go_on_count_too() -> None:
+    """Those that were ended before they were whole, when the hours were over or by Ctrl-C."""
+    settled = {job("a"): run(1800.0)}
+    assert within(Spending(hours=1.0), [job("b")], settled, 0.0) == ((job("b"),), "")
+    kept, stopped = within(Spending(hours=1.0), [job("b")], settled, 60.0)
+    assert (kept, "29 min 00 s are left" in stopped) == ((), True)
+    assert within(Spending(hours=1.0), [job("b")], {}, 3600.0)[0] == ()
 
 
 def test_while_nothing_is_known_one_run_of_each_variant_is_let_in() -> None:

@@ -16,11 +16,8 @@ from harness.records.events import EventTail, ProcessStarted
 from harness.records.record import RunRecord
 from harness.records.store import RunStore, StoredRun
 from tests.cli.terminal import ROOT
-from tests.runs.conftest import halting, nobody_is_halted
 from tests.runs.results import files, results
 from tests.runs.small_run import FIRST_NOTE, Small, halt, make_small, paths_named
-
-__all__ = ["halting", "nobody_is_halted"]
 
 KILLS = 10
 LONGEST_WAIT = 12.0  # seconds before a kill

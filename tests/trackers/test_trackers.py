@@ -127,6 +127,8 @@ def test_wandb_offline_files_hold_the_curve_the_scores_and_the_report(
     for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "own"))
     monkeypatch.setenv("WANDB_MODE", "offline")
+    for name in ("WANDB__SERVICE_WAIT", "WANDB_INIT_TIMEOUT"):  # of its process, which starts
+        monkeypatch.setenv(name, "600")
     (tracker,) = make_trackers(["wandb"], tmp_path)
     told(tracker, tmp_path / "report.md")
     wandb.teardown()  # its service has written everything, as when the command ends

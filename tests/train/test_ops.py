@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from harness.train.stream import attention_back
+from harness.train.stream.attention_back import BLOCK, LONGEST
 from harness.train.stream.ops import (
+    CACHED_ROWS,
     Norm,
     Stream,
     attend,
@@ -125,6 +128,51 @@ def test_the_gradients_of_attention_are_autograds(stream: Stream) -> None:
         torch.testing.assert_close(one, wanted)
 
 
+def by_autograd(slope: Tensor, *parts: Tensor) -> list[Tensor]:
+    """Gradients of one conversation's attention in double precision."""
+
+    def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        wide = (x.transpose(0, 1).repeat_interleave(q.shape[1] // x.shape[1], 0) for x in (q, k, v))
+        return functional.scaled_dot_product_attention(*wide, is_causal=True).transpose(0, 1)
+
+    return gradient(run, slope.double(), *(part.double() for part in parts))
+
+
+@pytest.mark.parametrize("size", [8, 40])  # the scale of the second is no power of two
+def test_16_bit_gradients_of_attention_are_as_near_as_torchs_own(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = BLOCK + 40  # the second block is not full
+    stream = Stream(torch.tensor([0, tokens], dtype=torch.int32), tokens, *random(2, tokens, 4))
+    shapes = ((tokens, 6, size), (tokens, 2, size), (tokens, 2, size), (tokens, 6, size))
+    q, k, v, slope = (random(*shape, seed=s).bfloat16() for s, shape in enumerate(shapes))
+    q = q * 3  # some exponentials above the diagonal are large
+    out, kept = attend(q, k, v, stream)
+
+    def errors() -> list[float]:
+        found = attend_back(slope, (q, k, v), out, kept, stream)
+        assert {one.dtype for one in found} == {torch.bfloat16}
+        wanted = by_autograd(slope, q, k, v)
+        return [
+            float((one - right).norm() / right.norm())
+            for one, right in zip(found, wanted, strict=True)
+        ]
+
+    ours = errors()
+    monkeypatch.setattr(attention_back, "fits", lambda _: False)
+    torchs = errors()
+    for mine, other in zip(ours, torchs, strict=True):
+        assert 0 < mine < max(3 * other, 0.01)
+    assert ours != torchs, "they are two ways"
+
+
+def test_long_conversations_and_other_dtypes_are_left_to_torchs_attention() -> None:
+    fits = attention_back.fits
+    assert fits(torch.empty(LONGEST, 1, 8, dtype=torch.bfloat16))
+    assert not fits(torch.empty(LONGEST + 1, 1, 8, dtype=torch.bfloat16))
+    assert not fits(torch.empty(4, 1, 8))
+
+
 def test_gelu_and_its_gradient_in_place() -> None:
     x, slope = random(TOKENS, 7), random(TOKENS, 7, seed=1)
     wanted = functional.gelu(x, approximate="tanh")
@@ -173,15 +221,16 @@ def test_norms_and_their_gradients(with_bias: bool) -> None:
 
 
 def test_the_loss_of_rows_with_a_target_and_its_scaled_gradient() -> None:
-    logits = random(6, 9)
-    targets = torch.tensor([3, -100, 0, 8, -100, 5])
+    targets = torch.tensor([3, -100, 0, 8, -100, 5] * 2)
+    assert len(targets) > CACHED_ROWS
+    logits = random(len(targets), 9)
     scale = torch.tensor(0.25, dtype=torch.float64)
 
     def run(leaf: Tensor) -> Tensor:
         return functional.cross_entropy(leaf, targets, ignore_index=-100, reduction="none")
 
     wanted = run(logits)
-    (grad,) = gradient(run, scale.expand(6), logits)
+    (grad,) = gradient(run, scale.expand(len(targets)), logits)
     losses = cross_entropy_(logits, targets, scale)
     torch.testing.assert_close(losses, wanted)
     torch.testing.assert_close(logits, grad)

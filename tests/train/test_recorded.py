@@ -21,7 +21,15 @@ from harness.train.schedule import MicroBatch
 from harness.train.sft.path import PLAIN
 from tests.architectures import tiny_causal
 from tests.planned import planned
-from tests.train.tiny import tiny_job, tiny_model, tiny_plan, tiny_rows
+from tests.train.tiny import (
+    ROUNDING,
+    SAME_WAY,
+    tiny_job,
+    tiny_model,
+    tiny_plan,
+    tiny_rows,
+    way_apart,
+)
 
 GPU = Device(kind="cuda", name="test", bfloat16=True, memory_bytes=80 << 30)
 SOME = ["llama", "gemma2", "mpt", "granitemoe", "mistral_window", "biogpt"]
@@ -45,7 +53,7 @@ def test_full_fine_tuning_is_that_of_the_plain_path(name: str) -> None:
         model = tiny_causal(name)
         model.requires_grad_(requires_grad=True)
         numbers.append(trained(speed, model)[0])
-    assert numbers[1] == pytest.approx(numbers[0], abs=2e-5)
+    assert numbers[1] == pytest.approx(numbers[0], abs=1e-4)
 
 
 @pytest.mark.parametrize(("name", "fused"), [("llama", 5), ("qwen3", 9), ("gemma2", 0), ("mpt", 0)])
@@ -68,9 +76,8 @@ def test_adapters_learn_what_they_learn_on_the_plain_path(
         trained(speed, tiny_model(**lora), gradient_checkpointing=recompute)
         for speed in ("plain", "recorded")
     )
-    assert recorded == pytest.approx(plain, abs=2e-5)
-    for name, weight in weights.items():
-        assert torch.allclose(others[name], weight, atol=2e-4), name
+    assert recorded == pytest.approx(plain, abs=1e-4)
+    assert way_apart(others, weights, tiny_model(**lora)) < SAME_WAY
 
 
 def test_other_methods_than_lora_are_taken() -> None:
@@ -81,7 +88,7 @@ def test_other_methods_than_lora_are_taken() -> None:
             feedforward_modules=["down_proj"],
         )  # fmt: skip
         found.append(trained(speed, get_peft_model(tiny_causal("llama"), config))[0])
-    assert found[1] == pytest.approx(found[0], abs=2e-5)
+    assert found[1] == pytest.approx(found[0], abs=1e-4)
 
 
 def test_filling_a_batch_up_changes_neither_loss_nor_gradients() -> None:
@@ -99,9 +106,9 @@ def test_filling_a_batch_up_changes_neither_loss_nor_gradients() -> None:
         found.append((float(loss), gradients))
     assert batch.ids.shape == (5, 40)
     assert room.tokens == 200 > exact.tokens
-    assert found[1][0] == pytest.approx(found[0][0], rel=1e-6)
+    assert found[1][0] == pytest.approx(found[0][0], abs=ROUNDING)
     for one, other in zip(found[0][1], found[1][1], strict=True):
-        assert torch.allclose(one, other, atol=1e-6)
+        assert (one - other).norm() < 1e-4 * one.norm()
 
 
 def test_a_padded_batch_names_the_states_that_predict_labelled_tokens() -> None:

@@ -15,7 +15,15 @@ from harness.train.path import train
 from harness.train.together.loop import Member, Outcome, train_together
 from harness.train.together.start import Start
 from tests.train.test_train import StopAfter
-from tests.train.tiny import tiny_job, tiny_model, tiny_plan, tiny_rows
+from tests.train.tiny import (
+    ROUNDING,
+    SAME_WAY,
+    tiny_job,
+    tiny_model,
+    tiny_plan,
+    tiny_rows,
+    way_apart,
+)
 
 ONE = {"seed": 0, "rate": 1e-3, "r": 4, "lora_alpha": 8}
 OTHERS: list[dict[str, Any]] = [
@@ -63,19 +71,20 @@ def members(
     return made
 
 
-def check_equal(found: Outcome, result: Any, weights: dict[str, Any]) -> None:
+def check_equal(found: Outcome, family: str, one: dict[str, Any], lora: Any, **more: Any) -> None:
+    result, weights = alone(family, one, lora, **more)
     assert found.result is not None
     losses = [point.loss for point in found.result.losses]
-    assert losses == pytest.approx([point.loss for point in result.losses], abs=1e-5)
+    wanted = [point.loss for point in result.losses]
+    assert losses[0] == pytest.approx(wanted[0], abs=ROUNDING)
+    assert losses == pytest.approx(wanted, abs=1e-3)
     norms = [point.grad_norm for point in found.result.losses]
-    assert norms == pytest.approx([point.grad_norm for point in result.losses], rel=1e-3)
+    assert norms == pytest.approx([point.grad_norm for point in result.losses], rel=1e-2)
     rates = [point.learning_rate for point in found.result.losses]
     assert rates == [point.learning_rate for point in result.losses]
     assert found.result.tokens == result.tokens
     assert found.weights.keys() == weights.keys()
-    for name, weight in weights.items():
-        # Adam divides by the root of tiny squared gradients, which magnifies rounding
-        assert torch.allclose(found.weights[name], weight, atol=1e-3), name
+    assert way_apart(found.weights, weights, model_of(family, one, **lora)) < SAME_WAY
 
 
 @pytest.mark.parametrize(
@@ -93,7 +102,7 @@ def test_each_is_what_it_would_have_been_alone(
 
     assert len(found) == len(OTHERS)
     for outcome, one in zip(found, OTHERS, strict=True):
-        check_equal(outcome, *alone(family, one, lora, **training))
+        check_equal(outcome, family, one, lora, **training)
     last = [outcome.result.losses[-1].loss for outcome in found if outcome.result]
     assert len(set(last)) == len(OTHERS)
 
@@ -105,7 +114,7 @@ def test_one_whose_loss_is_not_finite_leaves_and_the_others_go_on() -> None:
 
     assert isinstance(bad.error, DivergedError)
     assert bad.result is None
-    check_equal(good, *alone("llama", ONE, {}))
+    check_equal(good, "llama", ONE, {})
 
 
 def test_a_group_that_was_cut_short_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
@@ -129,4 +138,4 @@ def test_what_another_group_has_left_is_not_gone_on_from(tmp_path: Path) -> None
 
     found = train_together(members("llama", OTHERS[:2], {}, tmp_path))
 
-    check_equal(found[0], *alone("llama", ONE, {}))
+    check_equal(found[0], "llama", ONE, {})

@@ -17,7 +17,15 @@ from harness.records.record import TrainResult
 from harness.train.collate import collate
 from harness.train.path import train
 from harness.train.stream.blocks import LlamaBlock
-from tests.train.tiny import tiny_job, tiny_model, tiny_plan, tiny_rows
+from tests.train.tiny import (
+    ROUNDING,
+    SAME_WAY,
+    tiny_job,
+    tiny_model,
+    tiny_plan,
+    tiny_rows,
+    way_apart,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -37,8 +45,8 @@ def test_accumulation_does_not_change_the_loss(speed: str, conversations: int) -
         for micro in (4, 2, 1)
     ]
 
-    assert found[1] == pytest.approx(found[0], abs=1e-5)
-    assert found[2] == pytest.approx(found[0], abs=1e-5)
+    assert found[1] == pytest.approx(found[0], abs=1e-4)
+    assert found[2] == pytest.approx(found[0], abs=1e-4)
 
 
 @pytest.mark.parametrize("family", ["llama", "phi"])
@@ -54,10 +62,8 @@ def test_fast_and_plain_learn_the_same(family: str, recompute: bool) -> None:
         trained[speed] = {n: p for n, p in model.named_parameters() if p.requires_grad}
 
     assert results["fast"].trainer == "fast"
-    assert losses(results["fast"]) == pytest.approx(losses(results["plain"]), abs=1e-5)
-    for name, weight in trained["plain"].items():
-        # Adam divides by the root of tiny squared gradients, which magnifies rounding
-        assert torch.allclose(trained["fast"][name], weight, atol=2e-4), name
+    assert losses(results["fast"]) == pytest.approx(losses(results["plain"]), abs=1e-4)
+    assert way_apart(trained["fast"], trained["plain"], tiny_model(family)) < SAME_WAY
 
 
 def test_only_the_layers_that_are_not_kept_are_computed_again(
@@ -98,7 +104,7 @@ def test_the_loss_is_the_mean_over_the_assistant_tokens_of_the_batch() -> None:
         logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100
     )
 
-    assert losses(train(job, Silence()))[0] == pytest.approx(float(expected), abs=1e-5)
+    assert losses(train(job, Silence()))[0] == pytest.approx(float(expected), abs=ROUNDING)
 
 
 @pytest.mark.parametrize("speed", ["plain", "fast"])
@@ -121,7 +127,7 @@ def test_packed_conversations_do_not_see_each_other(speed: str) -> None:
         tiny_job(tiny_model(), tuple(single), tiny_plan(steps=1, batch=12, speed=speed)), Silence()
     )
 
-    assert losses(together) == pytest.approx(losses(apart), abs=1e-5)
+    assert losses(together) == pytest.approx(losses(apart), abs=ROUNDING)
     assert together.losses[0].grad_norm == pytest.approx(apart.losses[0].grad_norm, rel=1e-4)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 from pathlib import Path
@@ -15,6 +16,15 @@ def own_bytes() -> int:
             return int(line.split()[1]) * 1024
     msg = "no RssAnon in /proc/self/status"
     raise RuntimeError(msg)
+
+
+def plain_allocator() -> dict[str, str]:
+    """The environment without what would give a process another allocator, or set the usual one."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in {"GLIBC_TUNABLES", "LD_PRELOAD"} and not name.startswith("MALLOC_")
+    }
 
 
 class Watching:

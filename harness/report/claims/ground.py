@@ -94,7 +94,8 @@ class Ground:
 
     ``billions`` counts the model's parameters, ``tokens`` what its runs were trained on (their
     median; None where nothing was trained), ``batch`` the conversations of a step. ``tuned`` says
-    that a study searched learning rates.
+    that a study searched learning rates, ``looked`` that one which did not may have stopped at
+    any of its seeds.
     """
 
     model: str
@@ -105,6 +106,7 @@ class Ground:
     tuned: bool = False
     tokens: float | None = None
     batch: int | None = None
+    looked: bool = False
 
     @property
     def title(self) -> str:
@@ -126,7 +128,7 @@ class Ground:
         that it did not take; where nothing was tuned, there is one.
         """
         seeds = max((len(row.seeds) for row in rows), default=0)
-        return max(seeds - 1, 1) if self.tuned else 1
+        return max(seeds - 1, 1) if self.tuned or self.looked else 1
 
 
 def _meets(arm: VariantRuns, conditions: Sequence[str]) -> bool:

@@ -197,7 +197,7 @@ def summary(judged: Sequence[Judgement]) -> str:
     claims = len({one.claim.name for one in judged})
     told = ", ".join(f"{counts[name]} {name}" for name in ORDER if counts[name])
     again = "" if len(judged) == claims else ", some judged on runs of more than one budget"
-    return f"{claims} claims{again}: {told}."
+    return f"{claims} claim{'' if claims == 1 else 's'}{again}: {told}."
 
 
 def size_here(one: Judgement, main: Ground | None) -> str:

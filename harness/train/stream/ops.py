@@ -6,6 +6,7 @@ Functions whose name ends in ``_`` write into their arguments, to keep peak memo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from harness.quantize.scheme import Scheme
+from harness.train.stream import attention_back
 
 CAUSAL, NO_DEBUG_MASK = True, False
+CACHED_ROWS = 8  # of logits, whose steps one after another then find them in a processor's cache
 
 
 @dataclass(frozen=True)
@@ -123,11 +126,14 @@ def _attend_one(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return found
 
 
-def _attend_one_back(tensors: tuple[Tensor, ...], log_sum: Tensor) -> list[Tensor]:
+def _attend_one_back(tensors: tuple[Tensor, ...], log_sum: Tensor) -> Sequence[Tensor]:
     """Gradients of q, k and v, given those of the output, q, k, v and the output.
 
     Heads that share keys and values add theirs up.
     """
+    slope, q, k, v, out = tensors
+    if attention_back.fits(q):
+        return attention_back.attend_back(slope, (q, k, v), out, log_sum[0])
     heads = tensors[0].shape[1]
     run = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward  # noqa: SLF001
     given = (_by_head(x, heads) for x in tensors)
@@ -212,12 +218,12 @@ def silu_mul_back_(x: Tensor, slope: Tensor) -> None:
     if x.is_cuda:
         _kernels().silu_mul_back_(x, slope)
         return
-    gate, up = (part.clone() for part in x.chunk(2, dim=1))
-    smooth = torch.sigmoid(gate)
-    width = gate.shape[1]
-    x[:, :width] = slope * up * smooth * (1 + gate * (1 - smooth))
-    x[:, width:] = slope * gate * smooth
-    slope.copy_(gate * smooth * up)
+    gate, up = x.chunk(2, dim=1)
+    smooth = functional.silu(gate)
+    out = smooth * up
+    gate.copy_(torch.ops.aten.silu_backward(slope * up, gate))
+    torch.mul(slope, smooth, out=up)
+    slope.copy_(out)
 
 
 @dataclass(frozen=True)
@@ -251,10 +257,23 @@ class Norm:
             back = _kernels().rms_norm_back_ if self.bias is None else _kernels().layer_norm_back_
             back(x, self.weight, self.eps, slope, total)
             return
+        total.add_(self._gradient(x, slope) if self.bias is None else self._asked_of(x, slope))
+
+    def _gradient(self, x: Tensor, slope: Tensor) -> Tensor:
+        """That of a root-mean-square norm, in float32 or better."""
+        exact = _at_least_float32(x)
+        spread = exact.square().mean(dim=1, keepdim=True).add_(self.eps).rsqrt_()
+        normed = exact.mul(spread)
+        weighted = slope * self.weight.to(exact.dtype)
+        along = (weighted * normed).mean(dim=1, keepdim=True)
+        return weighted.addcmul_(normed, along, value=-1).mul_(spread)
+
+    def _asked_of(self, x: Tensor, slope: Tensor) -> Tensor:
+        """The gradient that autograd finds."""
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(self._reference(leaf), leaf, slope)
-        total.add_(gradient)
+        return gradient
 
 
 def cross_entropy_(logits: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
@@ -265,13 +284,25 @@ def cross_entropy_(logits: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
     if logits.is_cuda:
         out: Tensor = _kernels().cross_entropy_(logits, targets, scale)
         return out
-    carries, chosen = targets >= 0, targets.clamp(min=0)
-    exact = logits if logits.dtype == torch.float64 else logits.float()
-    log_sum = exact.logsumexp(dim=1, keepdim=True)
-    losses = (log_sum - exact.gather(1, chosen[:, None]))[:, 0] * carries
-    exact.sub_(log_sum).exp_()
-    exact[torch.arange(len(targets)), chosen] -= 1
-    exact.mul_((scale * carries)[:, None])
+    parts = zip(torch.split(logits, CACHED_ROWS), torch.split(targets, CACHED_ROWS), strict=True)
+    return torch.cat([_cross_entropy_of_few_(few, goals, scale) for few, goals in parts])
+
+
+def _cross_entropy_of_few_(logits: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
+    """`cross_entropy_` of a few rows, all of whose steps find them in a processor's cache."""
+    carries = targets >= 0
+    chosen = (torch.arange(len(targets)), targets.clamp(min=0))
+    exact = _at_least_float32(logits)
+    highest = exact.amax(dim=1, keepdim=True)
+    of_target = exact[chosen] - highest[:, 0]
+    exact.sub_(highest).exp_()
+    total = exact.sum(dim=1, keepdim=True)
+    exact.mul_((scale * carries)[:, None] / total)
+    exact[chosen] -= scale * carries
     if exact is not logits:
         logits.copy_(exact)
-    return losses
+    return (total[:, 0].log_() - of_target) * carries
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()

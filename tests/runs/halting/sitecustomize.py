@@ -7,7 +7,6 @@ process that has its folder on PYTHONPATH.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -31,9 +30,11 @@ def matches(event: dict[str, Any], wanted: dict[str, Any]) -> bool:
 
 def _halt(path: str, event: Any) -> None:
     global seen  # noqa: PLW0603 - there is one log of events in a process
+    import json  # not in every process of a test
+
     file = os.environ[VARIABLE]
     try:
-        with open(file, encoding="utf-8") as opened:  # noqa: PTH123 - in every process of a test
+        with open(file, encoding="utf-8") as opened:  # noqa: PTH123 - nor this
             asked = json.load(opened)
     except FileNotFoundError:
         return

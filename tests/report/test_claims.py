@@ -159,6 +159,17 @@ def test_what_suites_decide_of_training_parts_runs_and_is_said(tmp_path: Path) -
     assert all("base" in ground.arms for ground in make_grounds(runs)), "it is not trained"
 
 
+def test_rows_of_grounds_that_differ_by_their_suites_alone_are_told_apart(tmp_path: Path) -> None:
+    made = [*either(()), *either(LONGER, LONGER), Made("base")]
+    judged = judge([claim(says="better")], runs_of(tmp_path, made))
+    texts = sorted((row[0].text for row in verdicts(judged).rows), key=len)
+    assert "run by a suite" not in texts[0]
+    assert "run by a suite with training.sequence_length = " in texts[1]
+    sizes = sorted((size_here(one, main_judged(judged)) for one in judged), key=len)
+    assert "run by a suite with" in sizes[1]
+    assert "run by" not in sizes[0]
+
+
 @pytest.mark.parametrize(
     ("own", "other"),
     [

@@ -190,7 +190,7 @@ def _apart(grounds: Sequence[Ground]) -> list[Ground]:
         replace(
             ground,
             apart={
-                name: _why_apart(ground.plan, other.plan)
+                name: why_apart(ground.plan, other.plan)
                 for other in grounds
                 if other is not ground and _seem_alike(ground.plan, other.plan)
                 for name in other.arms.keys() - ground.arms.keys()
@@ -204,7 +204,8 @@ def _seem_alike(own: Plan, other: Plan) -> bool:
     return (_alike(own), own.budget) == (_alike(other), other.budget)
 
 
-def _why_apart(own: Plan, other: Plan) -> str:
+def why_apart(own: Plan, other: Plan) -> str:
+    """Why runs on one model, corpus, budget and device are on grounds of their own."""
     if _weights([own, other])[0] != _weights([own, other])[1]:
         return "on other weights under the same name"
     return how_apart(own, other)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -381,6 +382,38 @@ def test_rows_of_grounds_that_differ_by_device_alone_are_told_apart(tmp_path: Pa
         first, second = sorted(told, key=len)
         assert f"on {other}" in second, told
         assert other not in first
+
+
+@pytest.mark.parametrize(
+    ("others", "told"),
+    [
+        ({"settings": ("corpus.policy=all_paths",)}, r"corpus\.policy=(all_paths|best_path)\b"),
+        (
+            {"settings": (f"corpus.source=hub:Example/others@{'0' * 40}",)},
+            r"corpus (others|sample)\b",
+        ),
+        ({"corpus_sha256": "f" * 64}, r"another sample\b"),
+    ],
+)
+def test_rows_of_grounds_that_differ_by_corpus_alone_are_told_apart(
+    tmp_path: Path, others: dict[str, Any], told: str
+) -> None:
+    """By its name where that differs; else by its settings, or as other data of that name."""
+    runs = runs_of(tmp_path, [*pair(), *pair(**others)])
+    judged = judge([claim(says="worse")], runs)
+    texts = [row[0].text for row in verdicts(judged).rows]
+    sizes = [size_here(one, main_judged(judged)) for one in judged]
+    for words in (texts, sizes):
+        first, second = sorted(words, key=len)
+        assert re.search(told, second), words
+        assert "corpus" not in first
+        assert "another" not in first
+
+
+def pair(**changes: Any) -> list[Made]:
+    """Runs of the two variants of the claim."""
+    names = ("lora_bf16", "qlora_nf4")
+    return [Made(name, seed=seed, **changes) for name in names for seed in range(3)]
 
 
 def pair_elsewhere(root: Path) -> tuple[Claim, list[StoredRun]]:

@@ -149,7 +149,9 @@ def _told_apart(ground: Ground, main: Ground) -> list[str]:
 def _apart(ground: Ground, main: Ground) -> list[str]:
     """What tells a ground from the main one, besides its budget."""
     parts = ((ground.model, main.model), (f"on {ground.device}", f"on {main.device}"))
-    return [own for own, its in parts if own != its]
+    told = [own for own, its in parts if own != its]
+    corpus = ground.other_corpus(main)
+    return [*told, corpus] if corpus else told
 
 
 def measured(one: Judgement) -> str:

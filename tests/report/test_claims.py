@@ -29,6 +29,7 @@ from harness.report.claims.page import (
     evidence,
     ground_here,
     measured,
+    notes,
     size_here,
     verdicts,
 )
@@ -221,6 +222,12 @@ def test_runs_of_an_older_harness_stand_with_those_of_the_same_suite(tmp_path: P
     assert len(suites) == 3
     for some in ((), *((name,) for name in suites)):
         assert [len(ground.arms) for ground in make_grounds(aged(runs, *some))] == [2, 2], some
+    said = [
+        [str(note) for note in notes(judge([claim(says="better")], found))]
+        for found in (runs, aged(runs), aged(runs, "quick"))
+    ]
+    assert [len(one) for one in said] == [2, 2, 3], "all known, none known, some"
+    assert "Not all records say what suite quick gave to every variant" in said[2][-1]
 
 
 def test_other_weights_under_one_name_are_on_grounds_of_their_own(tmp_path: Path) -> None:

@@ -21,8 +21,10 @@ from harness.report.blocks import (
     strong,
 )
 from harness.report.claims.decide import ALPHA, LEANINGS, Outcome
-from harness.report.claims.ground import Ground, why_apart
+from harness.report.claims.ground import Ground
 from harness.report.claims.judge import Judgement, main_judged
+from harness.report.claims.protocol import assumed_suites, how_apart
+from harness.report.origins import assumed
 from harness.report.ranking import packed_base
 from harness.report.rows import Row
 from harness.spec.claim import USUAL_MARGIN
@@ -143,7 +145,7 @@ def _told_apart(ground: Ground, main: Ground) -> list[str]:
     """What tells a ground from the main one; what their suites decided where all else is alike."""
     told = _apart(ground, main)
     alike = not told and ground is not main and ground.plan.budget == main.plan.budget
-    return [f"run {why_apart(main.plan, ground.plan)}"] if alike else told
+    return [f"run {how_apart(main.plan, ground.plan)}"] if alike else told
 
 
 def _apart(ground: Ground, main: Ground) -> list[str]:
@@ -177,6 +179,14 @@ def notes(reached: Sequence[Judgement]) -> Iterator[Caveat]:
     packed = packed_base(arm.row.plan for arm in arms if arm.row is not None)
     if packed:
         yield Caveat(packed)
+    plans = [run.record.plan for arm in arms for row in arm.rows for run in row.runs]
+    guessed = [f"which weights of {name} they started from" for name in assumed(plans)]
+    guessed += [f"what suite {name} gave to every variant" for name in assumed_suites(plans)]
+    if guessed:
+        yield Caveat(
+            f"Not all records say {' and '.join(guessed)}: where one does not, it is taken to have "
+            "had what the others have."
+        )
 
 
 EXCLUDED = (

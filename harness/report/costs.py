@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Sequence
 
 from harness import numbers
@@ -262,13 +261,12 @@ def _time_cells(row: Row, phases: Sequence[str]) -> tuple[Cell, ...]:
         return (*cells, unknown(), unknown(), unknown())
     compiled = sorted(t.compile_seconds for t in trainings if t.compile_seconds is not None)
     cells.append(spread_cell(compiled, numbers.duration))
-    lows = [t.throughput.p10 for t in trainings if t.throughput.p10 is not None]
-    highs = [t.throughput.p90 for t in trainings if t.throughput.p90 is not None]
-    if lows and highs:
-        low, high = statistics.median(lows), statistics.median(highs)
+    low = row.median(lambda one: one.training.throughput.p10 if one.training else None)
+    high = row.median(lambda one: one.training.throughput.p90 if one.training else None)
+    if low is None or high is None:
+        cells.append(unknown())
+    else:
         text = f"{numbers.number(low, digits=3)}–{numbers.number(high, digits=3)}"
         cells.append(Cell(text, low))
-    else:
-        cells.append(unknown())
     warmup = trainings[0].throughput.warmup_steps
     return (*cells, Cell(str(warmup), warmup))

@@ -10,6 +10,7 @@ from harness.report.cells import ending, show_limit
 from harness.report.decision import price, what_would_change
 from harness.report.evidence import Evidence
 from harness.report.gains import gains
+from harness.report.origins import assumed
 from harness.report.provenance import differing_conditions
 from harness.report.ranking import packed_base
 from harness.report.recommend import Recommendation, recommend
@@ -192,6 +193,7 @@ def caveats(evidence: Evidence) -> Iterator[str]:
         )
     if meaningless(evidence):
         yield "Random weights: quality scores are meaningless; only costs can be compared."
+    yield from _weights_caveats(evidence)
     yield from _corpus_caveats(evidence)
     yield from _seed_caveats(evidence)
     yield from _rate_caveats(evidence)
@@ -237,6 +239,15 @@ def caveats(evidence: Evidence) -> Iterator[str]:
 def _broken(evidence: Evidence) -> Iterator[str]:
     if evidence.broken:
         yield f"{len(evidence.broken)} records could not be read and were left out; named below."
+
+
+def _weights_caveats(evidence: Evidence) -> Iterator[str]:
+    guessed = assumed([row.plan for row in evidence.rows])
+    if guessed:
+        yield (
+            f"Not all records say which weights of {_named(guessed)} they started from: where "
+            "one does not, they are taken to be those of the others."
+        )
 
 
 def _corpus_caveats(evidence: Evidence) -> Iterator[str]:

@@ -106,9 +106,10 @@ def said_least(agenda: Agenda, found: Reach | None) -> Iterator[str]:
     yield (
         f"At most {found.runs:,} of at least {found.least:,} runs fit into {said_hours(budget)}: "
         f"{ENDS[found.ends_in]}. By arithmetic, training alone takes {numbers.duration(each)} a "
-        f"run and {numbers.duration(whole)} in all, at the least. "
-        "--claim NAME runs only what one claim compares."
+        f"run and {numbers.duration(whole)} in all, at the least."
     )
+    if not agenda.comparison.study.claims:
+        yield "With --claim NAME only what one claim compares is run."
 
 
 def said_reach(agenda: Agenda, found: Reach | None) -> Iterator[str]:

@@ -261,8 +261,8 @@ def _time_cells(row: Row, phases: Sequence[str]) -> tuple[Cell, ...]:
         return (*cells, unknown(), unknown(), unknown())
     compiled = sorted(t.compile_seconds for t in trainings if t.compile_seconds is not None)
     cells.append(spread_cell(compiled, numbers.duration))
-    low = row.median(lambda record: record.training and record.training.throughput.p10)
-    high = row.median(lambda record: record.training and record.training.throughput.p90)
+    low = row.median(lambda one: one.training.throughput.p10 if one.training else None)
+    high = row.median(lambda one: one.training.throughput.p90 if one.training else None)
     if low is None or high is None:
         cells.append(unknown())
     else:

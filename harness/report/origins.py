@@ -33,6 +33,22 @@ def settled(values: Sequence[str | None]) -> list[str]:
     return [only if value is None else value for value in values]
 
 
+def base_weights(plans: Sequence[Plan]) -> list[str]:
+    """The base weights of each plan as text; unknown ones are :func:`settled` by the model's name.
+
+    Equal texts of plans whose models have one name are equal weights.
+    """
+    named: dict[str, list[int]] = {}
+    for place, plan in enumerate(plans):
+        named.setdefault(plan.model.name, []).append(place)
+    found = [""] * len(plans)
+    for places in named.values():
+        known = settled([weights_of(plans[place]) for place in places])
+        for place, text in zip(places, known, strict=True):
+            found[place] = text
+    return found
+
+
 def assumed(plans: Sequence[Plan]) -> list[str]:
     """Models of which some records know the weights and others do not, so that they are assumed."""
     known: dict[str, set[str | None]] = {}

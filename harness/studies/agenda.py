@@ -152,11 +152,11 @@ class _Planner:
                 run.record.plan.seed for run in settled if run.record.status != "ok"
             )
         key = self._key(arms[self._comparison.reference].plan, runs)
-        first = runs[self._comparison.reference][:1]
+        reference = self._comparison.reference
+        first = runs[reference][:1]
         scale, reading = _read(runs, key, self._study.margin, first, self._comparison.items)
-        reference, aligned = self._comparison.reference, reading.aligned
         following = self._follow(
-            Family(aligned, scale, reference, (), ready, self._dropped, reading.excluded)
+            Family(reading.aligned, scale, reference, (), ready, self._dropped, reading.excluded)
         )
         for label, count in following.wanted.items():
             seeds = range(ready[label], count if arms[label].trains else 1)

@@ -29,6 +29,7 @@ from harness.report.claims.page import (
     evidence,
     ground_here,
     measured,
+    notes,
     size_here,
     verdicts,
 )
@@ -160,6 +161,17 @@ def test_what_suites_decide_of_training_parts_runs_and_is_said(tmp_path: Path) -
     assert all("base" in ground.arms for ground in make_grounds(runs)), "it is not trained"
 
 
+def test_rows_of_grounds_that_differ_by_their_suites_alone_are_told_apart(tmp_path: Path) -> None:
+    made = [*either(()), *either(LONGER, LONGER), Made("base")]
+    judged = judge([claim(says="better")], runs_of(tmp_path, made))
+    texts = sorted((row[0].text for row in verdicts(judged).rows), key=len)
+    assert "run by a suite" not in texts[0]
+    assert "run by a suite with training.sequence_length = " in texts[1]
+    sizes = sorted((size_here(one, main_judged(judged)) for one in judged), key=len)
+    assert "run by a suite with" in sizes[1]
+    assert "run by" not in sizes[0]
+
+
 @pytest.mark.parametrize(
     ("own", "other"),
     [
@@ -210,6 +222,12 @@ def test_runs_of_an_older_harness_stand_with_those_of_the_same_suite(tmp_path: P
     assert len(suites) == 3
     for some in ((), *((name,) for name in suites)):
         assert [len(ground.arms) for ground in make_grounds(aged(runs, *some))] == [2, 2], some
+    said = [
+        [str(note) for note in notes(judge([claim(says="better")], found))]
+        for found in (runs, aged(runs), aged(runs, "quick"))
+    ]
+    assert [len(one) for one in said] == [2, 2, 3], "all known, none known, some"
+    assert "Not all records say what suite quick gave to every variant" in said[2][-1]
 
 
 def test_other_weights_under_one_name_are_on_grounds_of_their_own(tmp_path: Path) -> None:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.errors import InvalidFile, UnknownName
-from harness.records.store import RunStore
+from harness.records.store import RunStore, StoredRun
 from harness.records.validation import validation_loss
+from harness.report.pairing import KeptItems, ScoreKey
 from harness.spec.plan import Plan
 from harness.spec.request import Request
+from harness.studies.agenda import _read
 from harness.studies.answer import answer
 from harness.studies.arms import Typed, compare_what, trial_plan, verdict_plan
 from harness.studies.page import make_page
 from harness.studies.steering import Decision, Steering
 from harness.train.path import resolve
 from tests.planned import CPU
+from tests.report.records import Made, write_run
 from tests.store_records import record_of
 from tests.studies.stub import Bench, StubExecutor, World, study
 
@@ -170,6 +174,26 @@ def test_a_budget_of_hours_is_not_overrun(tmp_path: Path) -> None:
     more = Bench.of(tmp_path, WORSE, budget={"hours": 95 / 3600})
     more.finish()
     assert len(more.executor.ran) == 2, "more budget lets it go on"
+
+
+def test_a_margin_in_points_does_not_move_with_the_runs_that_come_later(tmp_path: Path) -> None:
+    """A share of the median over all runs so far let a later run undo an earlier conclusion."""
+    key = ScoreKey("oasst_choice", "acc", "training")
+
+    def graded(made: Made, points: float) -> StoredRun:
+        write_run(tmp_path, made)
+        runs = [one for one in RunStore(tmp_path).scan() if isinstance(one, StoredRun)]
+        run = next(one for one in runs if one.record.plan.variant == made.variant)
+        scores = [
+            s.model_copy(update={"unit": "points", "value": points}) for s in run.record.scores
+        ]
+        return replace(run, record=run.record.model_copy(update={"scores": tuple(scores)}))
+
+    reference = (graded(Made("lora_bf16"), 40.0),)
+    early = {"lora_bf16": reference}
+    late = early | {"qlora_nf4": (graded(Made("qlora_nf4"), 70.0),)}
+    scales = [_read(runs, key, 0.01, reference, KeptItems())[0] for runs in (early, late)]
+    assert [scale.margin for scale in scales if scale is not None] == [0.4, 0.4]
 
 
 def test_an_untrained_variant_is_run_once_and_not_tuned(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from harness.records.record import RunRecord
 from harness.records.store import StoredRun
 from harness.records.validation import is_trial, validation_loss
 from harness.report.claims.protocol import how_apart, protocols_of
-from harness.report.origins import settled, weights_of
+from harness.report.origins import base_weights
 from harness.report.pairing import ScoreKey
 from harness.report.rows import Row, make_rows
 from harness.report.settings import flatten
@@ -168,7 +168,7 @@ def make_grounds(runs: Iterable[StoredRun]) -> list[Ground]:
     trained: dict[tuple[str, str, str], list[StoredRun]] = {}
     untrained: dict[str, list[StoredRun]] = {}
     plans = [run.record.plan for run in runs]
-    weights, protocols = _weights(plans), protocols_of(plans)
+    weights, protocols = base_weights(plans), protocols_of(plans)
     for run, plan, own, protocol in zip(runs, plans, weights, protocols, strict=True):
         alike = f"{_alike(plan)} {own} {protocol.precision}"
         if plan.trains:
@@ -185,26 +185,13 @@ def make_grounds(runs: Iterable[StoredRun]) -> list[Ground]:
     return sorted(grounds, key=lambda ground: -len(ground.arms))
 
 
-def _weights(plans: Sequence[Plan]) -> list[str]:
-    """The base weights of each plan; unknown ones are taken for the only known ones of the name."""
-    named: dict[str, list[int]] = {}
-    for place, plan in enumerate(plans):
-        named.setdefault(plan.model.name, []).append(place)
-    found = [""] * len(plans)
-    for places in named.values():
-        known = settled([weights_of(plans[place]) for place in places])
-        for place, text in zip(places, known, strict=True):
-            found[place] = text
-    return found
-
-
 def _apart(grounds: Sequence[Ground]) -> list[Ground]:
     """The grounds, each with why what was run on another with its budget is not on it."""
     return [
         replace(
             ground,
             apart={
-                name: _why_apart(ground.plan, other.plan)
+                name: how_apart(ground.plan, other.plan)
                 for other in grounds
                 if other is not ground and _seem_alike(ground.plan, other.plan)
                 for name in other.arms.keys() - ground.arms.keys()
@@ -218,12 +205,6 @@ def _seem_alike(own: Plan, other: Plan) -> bool:
     return (_alike(own), own.budget) == (_alike(other), other.budget)
 
 
-def _why_apart(own: Plan, other: Plan) -> str:
-    if _weights([own, other])[0] != _weights([own, other])[1]:
-        return "on other weights under the same name"
-    return how_apart(own, other)
-
-
 def main_ground(grounds: Iterable[Ground]) -> Ground | None:
     """The one with the most variants, of equals the last by name; None where there is none."""
     return max(grounds, key=lambda ground: (len(ground.arms), ground.title), default=None)
@@ -232,7 +213,7 @@ def main_ground(grounds: Iterable[Ground]) -> Ground | None:
 def _alike(plan: Plan) -> str:
     """Model, corpus and device as text; scores are compared one by one anyway.
 
-    Where weights come from is no part of it (see :func:`weights_of`).
+    Where weights come from is no part of it (see :func:`base_weights`).
     """
     corpus = plan.corpus.model_dump(mode="json", exclude={"source"} if plan.corpus_sha256 else None)
     model = plan.model.model_dump(mode="json", exclude={"source", "description"})

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.report.origins import settled
+from harness.report.origins import base_weights, settled
 from harness.report.settings import flatten, plain
 from harness.spec.overrides import PROTOCOL_SECTIONS, parse_settings
 from harness.spec.plan import Plan
@@ -78,8 +78,24 @@ def _order(plan: Plan) -> str:
     return json.dumps([plan.order, plan.order_seed, validation.model_dump() if stops else None])
 
 
+def assumed_suites(plans: Sequence[Plan]) -> list[str]:
+    """Suites of which some plans hold what they decided and others do not."""
+    known: dict[str, set[str | None]] = {}
+    suites: dict[str, str] = {}
+    for plan in plans:
+        name = _named(plan, PROTOCOL_SECTIONS)
+        suites.setdefault(name, plan.request.suite if plan.request else plan.suite)
+        known.setdefault(name, set()).add(_known(plan, PROTOCOL_SECTIONS))
+    return sorted(
+        suites[name] for name, found in known.items() if None in found and len(found) == 2
+    )
+
+
 def how_apart(own: Plan, other: Plan) -> str:
-    """In which settings of their suites two trained plans of one budget differ, in words."""
+    """Why runs on one model, corpus, budget and device stand on grounds of their own, in words."""
+    weights = base_weights([own, other])
+    if weights[0] != weights[1]:
+        return "on other weights under the same name"
     pairs = [_decided(plan) for plan in (own, other)]
     keys = [key for key in pairs[0] if pairs[0][key] != pairs[1].get(key)]
     if own.protocol is None or other.protocol is None or not keys:

@@ -45,7 +45,11 @@ def report(
         str, typer.Option(help="Recommend only variants that fit into this memory: 12GiB.")
     ] = "",
     max_loss: Annotated[
-        str, typer.Option(help="Recommend only variants that lose at most this much: 1%.")
+        str,
+        typer.Option(
+            help="Recommend only variants that are shown to lose at most this much against the "
+            "reference (--reference): 1%."
+        ),
     ] = "",
     file_format: Annotated[
         ReportFormat,

@@ -21,6 +21,7 @@ from harness.report.statistics.noise import Noise
 from harness.report.statistics.verdicts import Verdict
 
 BEFORE, AFTER = "A", "B"
+COSTS = ("memory", "weights", "throughput", "time", "energy")
 
 
 @dataclass(frozen=True)

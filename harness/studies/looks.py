@@ -74,6 +74,8 @@ def follow(family: Family, rule: Rule) -> Following:
     The chance of any wrong conclusion in the family, "equivalent" included, is at most the error
     that the rule allows, whatever the truth about the arms:
 
+    * Every conclusion is read off the interval of a look, so it is wrong only where that interval
+      misses the truth.
     * An arm that may err with ``e`` over all its looks is judged at each by a level of
       :func:`~harness.studies.error_spending.levels`. These levels rise with ``e``.
     * Of ``n`` arms that are not decided, each may err with ``alpha / n``. Only an arm that is

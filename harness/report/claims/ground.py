@@ -23,7 +23,6 @@ from harness.spec.claim import holds
 from harness.spec.derived_names import derived_name
 from harness.spec.overrides import parse_settings
 from harness.spec.plan import Plan
-from harness.spec.suite import CorpusSpec
 
 RATE = "training.learning_rate"
 
@@ -114,8 +113,6 @@ class Ground:
     tokens: float | None = None
     batch: int | None = None
     apart: Mapping[str, str] = field(default_factory=dict)
-    corpus: CorpusSpec = field(default_factory=CorpusSpec)
-    corpus_sha256: str | None = None
     looked: bool = False
 
     @property
@@ -125,14 +122,15 @@ class Ground:
 
     def other_corpus(self, main: Ground) -> str:
         """What tells the corpus from that of ``main``: its name, or else how it is used."""
-        name, its_name = (Path(one.corpus.source).name.partition("@")[0] for one in (self, main))
+        plans = (self.plan, main.plan)
+        name, its_name = (Path(plan.corpus.source).name.partition("@")[0] for plan in plans)
         if name != its_name:
             return f"corpus {name}"
         # What comes from the hub has a revision instead of a digest.
-        data, its_data = (one.corpus_sha256 or one.corpus.source for one in (self, main))
+        data, its_data = (plan.corpus_sha256 or plan.corpus.source for plan in plans)
         if data != its_data:
             return f"another {name}"
-        own, its = (one.corpus.model_dump(exclude={"source"}) for one in (self, main))
+        own, its = (plan.corpus.model_dump(exclude={"source"}) for plan in plans)
         return ", ".join(f"corpus.{key}={own[key]}" for key in own if own[key] != its[key])
 
     def find(self, names: Sequence[str], conditions: Sequence[str]) -> VariantRuns | None:
@@ -249,8 +247,6 @@ def _ground(runs: Sequence[StoredRun]) -> Ground:
         tuned=bool(trials),
         tokens=median(one.tokens.non_padding for one in trained) if trained else None,
         batch=max(batches, default=None),
-        corpus=plan.corpus,
-        corpus_sha256=plan.corpus_sha256,
     )
 
 

@@ -147,10 +147,8 @@ def test_validating_has_a_column_only_where_it_was_done(tmp_path: Path) -> None:
 
 def test_memory_within_what_repeats_differ_by_is_no_surprise(tmp_path: Path) -> None:
     """The decision calls 2 % more memory a tie on a processor, and so does the note."""
-    few = evidence(tmp_path / "few", Made("lora_bf16"), Made("qlora_nf4", memory=1.02))
-    assert "trains in more memory" not in said(memory_section(few))
-    much = evidence(tmp_path / "much", Made("lora_bf16"), Made("qlora_nf4", memory=1.5))
-    assert "qlora_nf4 trains in more memory than lora_bf16" in said(memory_section(much))
+    found = evidence(tmp_path, Made("lora_bf16"), Made("qlora_nf4", memory=1.02))
+    assert "trains in more memory" not in said(memory_section(found))
 
 
 def test_steps_and_compiling_are_told_of_all_runs(tmp_path: Path) -> None:

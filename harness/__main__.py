@@ -11,9 +11,14 @@ import sys
 def main() -> None:
     """Run the command line; the exit code is 2 for the user's mistakes, 130 for an interrupt."""
     read_utf8()
-    from harness.cli import main as command_line
+    try:
+        from harness.cli import main as command_line
 
-    sys.exit(command_line())
+        code = command_line()
+    except KeyboardInterrupt:  # also while the commands are imported, which takes a second
+        print("interrupted", file=sys.stderr)  # noqa: T201 - before there is a console
+        code = 130
+    sys.exit(code)
 
 
 def read_utf8() -> None:

@@ -56,7 +56,7 @@ class Board(Listener):
                 refresh_per_second=FRAMES,
                 transient=True,
             )
-            self._live.start()
+            self._live.start(refresh=True)
 
     def hear(self, plan: Plan, event: Event) -> None:
         """Take in what has happened."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
@@ -44,7 +45,11 @@ def report(
         str, typer.Option(help="Recommend only variants that fit into this memory: 12GiB.")
     ] = "",
     max_loss: Annotated[
-        str, typer.Option(help="Recommend only variants that lose at most this much: 1%.")
+        str,
+        typer.Option(
+            help="Recommend only variants that are shown to lose at most this much against the "
+            "reference (--reference): 1%."
+        ),
     ] = "",
     file_format: Annotated[
         ReportFormat,
@@ -207,11 +212,12 @@ def _find_runs(reports: Path, suite: str) -> tuple[list[StoredRun], list[BrokenR
         there = store.suites()
         close = difflib.get_close_matches(suite, there)
         asked = f"did you mean {' or '.join(close)}?" if close else None
+        elsewhere = "" if reports == Path("reports") else f" --reports {shlex.quote(str(reports))}"
         raise UserError(
             f"no runs of suite {suite}",
             where=reports / "runs",
-            expected=f"one of {', '.join(there) or 'none yet'}",
-            hint=asked if there else "python -m harness run --variant qlora_nf4",
+            expected=f"one of {', '.join(there)}" if there else "runs: there are none yet",
+            hint=asked if there else f"python -m harness run --variant qlora_nf4{elsewhere}",
         )
     return runs, broken
 

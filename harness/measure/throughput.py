@@ -22,13 +22,24 @@ def warmup_steps(steps: int) -> int:
 
 
 def throughput(
-    losses: Sequence[LossPoint], plan: Plan | None = None, labelled_share: float = 1.0
+    losses: Sequence[LossPoint],
+    plan: Plan | None = None,
+    *,
+    labelled_share: float = 1.0,
+    context: float | None = None,
 ) -> Throughput:
     """Median, 10th and 90th percentile of non-padding tokens per second, step by step.
 
-    With the plan also the operations per second that the model asked for at the median
-    (:func:`harness.measure.work.training_flops_per_token`), and on a known GPU their share of its
-    dense bfloat16 peak. ``labelled_share`` is that of the tokens that carry loss.
+    With the plan and the ``context`` also the operations per second that the model asked for at
+    the median (:func:`harness.measure.work.training_flops_per_token`), and on a known GPU their
+    share of its dense bfloat16 peak.
+
+    Args:
+        losses: the steps, the slow first ones too.
+        plan: of the training.
+        labelled_share: that of the tokens that carry loss.
+        context: tokens of a token's own conversation, on average over the tokens; rows may hold
+            several conversations, which do not attend to each other.
     """
     warmup = warmup_steps(len(losses))
     steady = [point for point in losses[warmup:] if point.seconds > 0]
@@ -37,8 +48,8 @@ def throughput(
     rates = [point.non_padding_tokens / point.seconds for point in steady]
     p10, median, p90 = (float(value) for value in np.quantile(rates, [0.1, 0.5, 0.9]))
     flops = share = None
-    if plan is not None:
-        per_token = _flops_per_token(plan, steady, labelled_share)
+    if plan is not None and context is not None:
+        per_token = _flops_per_token(plan, context, labelled_share)
         peak = _peak_flops(plan)
         flops = None if per_token is None else median * per_token
         share = flops / peak if flops and peak else None
@@ -58,17 +69,10 @@ def _peak_flops(plan: Plan) -> float | None:
     return None if peak is None else peak * plan.training.devices
 
 
-def _flops_per_token(
-    plan: Plan, steady: Sequence[LossPoint], labelled_share: float
-) -> float | None:
-    """At the mean row length, which for rows of unequal length is a little low.
-
-    None where the number of trained parameters cannot be known from the plan.
-    """
+def _flops_per_token(plan: Plan, context: float, labelled_share: float) -> float | None:
+    """None where the number of trained parameters cannot be known from the plan."""
     from harness.measure.work import training_flops_per_token
 
-    rows = len(steady) * plan.budget.batch_size
-    context = sum(point.non_padding_tokens for point in steady) / rows
     try:
         return training_flops_per_token(plan, context, labelled_share)
     except Unpredicted:

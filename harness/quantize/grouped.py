@@ -76,9 +76,12 @@ class GroupedLinear(PackedLinear):
         self.bits, self.group = found.bits, int(found.codes.shape[1])
 
     def dequantized(self) -> Tensor:
-        """(codes - zero) * scale in the compute dtype."""
-        codes = unpack(self.weight, self.bits).view(-1, self.group).to(self.compute)
-        return self.shaped((codes - self.zero.to(self.compute)) * self.scale.to(self.compute))
+        """(codes - zero) * scale in float32, rounded once to the compute dtype.
+
+        At eight bits zeros lie about 128, where bfloat16 has steps of half a code to a whole one.
+        """
+        codes = unpack(self.weight, self.bits).view(-1, self.group).float()
+        return self.shaped(((codes - self.zero.float()) * self.scale.float()).to(self.compute))
 
 
 class _Product(torch.autograd.Function):

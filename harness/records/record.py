@@ -71,7 +71,10 @@ class Tokens(Frozen):
     assistant: Count = Field(description="carry loss")
     non_padding: Count
     padded: Count = Field(description="with padding: what the device computed")
-    truncated: Count = Field(description="left out by the sequence length")
+    truncated: Count = Field(
+        description="left out by the sequence length, of all training rows of the corpus, also of "
+        "those that the budget did not reach"
+    )
 
 
 class LossPoint(Frozen):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from harness import numbers
+from harness.report.decision import show_speed
 from harness.report.evidence import Evidence
 from harness.report.gains import gains
 from harness.report.recommend import Recommendation, recommend
@@ -32,7 +33,7 @@ def _gains(row: Row) -> list[str]:
 
 
 def _price(evidence: Evidence, found: Recommendation) -> Iterator[str]:
-    """Peak memory and training time of the recommended row, beside those of the reference."""
+    """Peak memory, training time and speed of the recommended row, beside the reference's."""
     row, reference = found.row, evidence.by_label.get(evidence.reference or "")
     if row is None:
         return
@@ -41,6 +42,7 @@ def _price(evidence: Evidence, found: Recommendation) -> Iterator[str]:
     for name, read, show in (
         ("peak memory", _peak(evidence), numbers.size),
         ("training", lambda row: row.training_seconds, numbers.duration),
+        ("at", lambda row: row.tokens_per_second, show_speed),
     ):
         own, theirs = read(row), None if beside is None else read(beside)
         if own is not None:

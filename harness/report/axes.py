@@ -16,6 +16,7 @@ from harness.report.scoring import Scoring
 SHAPES = ("circle", "square", "up", "diamond", "down", "plus")
 BYTES = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 LONGEST_NAME = 30
+STEP_TIME = "time in training steps"
 Read = Callable[[Row], float | None]
 Say = Callable[[float | None], str]
 
@@ -74,6 +75,7 @@ def _costs(evidence: Evidence, rows: Sequence[Row]) -> list[Quantity]:
         _bytes("predicted peak memory", rows, lambda row: row.predicted_bytes),
         _bytes("weights", rows, lambda row: row.weight_bytes),
         _bytes("bytes to ship", rows, shipped_bytes),
+        _plain(f"{STEP_TIME}, s", rows, lambda row: row.step_seconds, numbers.duration),
         _plain("training time, s", rows, _trained("train"), numbers.duration),
         _plain("time of the whole run, s", rows, lambda row: row.seconds, numbers.duration),
         _plain("time to score, s", rows, lambda r: r.phase_seconds("score"), numbers.duration),

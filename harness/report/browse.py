@@ -19,6 +19,7 @@ NUMBERS = ("item", "numerator", "denominator")
 TEXTS = ("prompt", "target", "continuations", "log_likelihoods", "answer")
 LONGEST = 6_000  # characters of one text
 MOST = 16_000_000  # characters of all texts
+DIGITS = 9  # of a value: two log-losses near 10 that differ by 0.01 % keep four digits
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,8 @@ def _score(results: ItemResults, labels: Sequence[str], store: TextStore) -> dic
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.5g}")
+    """As many digits as the page needs to subtract two values and show three of the rest."""
+    return None if value is None else float(f"{value:.{DIGITS}g}")
 
 
 def read_results(rows: Iterable[Row], scoring: Scoring) -> ItemResults:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from harness.errors import UserError
-from harness.report.judging import ALPHA, adjust, make_difference
+from harness.report.judging import ALPHA, PValues, adjust, make_difference
 from harness.report.pairing import ScoreKey, read_items
 from harness.report.rows import MEMORY_KINDS, Row, memory_kind
 from harness.report.sample import Scale, make_sample, make_scale, round6
@@ -21,6 +21,7 @@ from harness.report.statistics.noise import Noise
 from harness.report.statistics.verdicts import Verdict
 
 BEFORE, AFTER = "A", "B"
+COSTS = ("memory", "weights", "throughput", "time", "energy")
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,9 @@ def _pair(before: Row, after: Row, margin: float) -> ComparedRow:
         change = _score_change(rows, key, margin, missing)
         if change is not None:
             scored.append(change)
-    adjusted = adjust({change.name: effect for change, effect, _ in scored}, holm)
+    effects = {change.name: effect for change, effect, _ in scored}
+    bounds = {change.name: scale.bound for change, _, scale in scored}
+    adjusted = adjust(effects, bounds, holm)
     changes = [
         _judged(change, effect, scale, adjusted.get(change.name))
         for change, effect, scale in scored
@@ -149,8 +152,8 @@ def _score_change(
     return change, effect, scale
 
 
-def _judged(change: Change, effect: Effect, scale: Scale, adjusted_p: float | None) -> Change:
-    found = make_difference(change.name, effect, adjusted_p, scale)
+def _judged(change: Change, effect: Effect, scale: Scale, adjusted: PValues | None) -> Change:
+    found = make_difference(change.name, effect, adjusted, scale)
     by_items: tuple[float, float] | tuple[None, None] = (None, None)
     if effect.obstacle == "one training" and effect.clusters >= FEWEST_CLUSTERS:
         low, high = effect.interval(ALPHA)

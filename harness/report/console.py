@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from harness import numbers
 from harness.report.build import Report
 from harness.report.cells import TONES, WORDS
-from harness.report.compare import Change, ComparedRow, Comparison
+from harness.report.compare import COSTS, Change, ComparedRow, Comparison
 from harness.report.gate import GateResult, no_interval, sentence, show_change
 from harness.report.ranking import ranking
 
@@ -101,6 +101,13 @@ def comparison_table(comparison: Comparison) -> RichTable:
     title = f"{comparison.after.name} (B) against {comparison.before.name} (A)"
     several = len(comparison.pairs) > 1
     caption = f"margin {comparison.margin * 100:.4g} %; intervals are 95 %, p-values by Holm"
+    there = {change.name for pair in comparison.pairs for change in pair.changes}
+    costs = [name for name in COSTS if name in there]
+    if costs:
+        caption += (
+            f"; {', '.join(costs)}: geometric means over common seeds (a report's costs are "
+            "medians over all seeds of a variant)"
+        )
     if comparison.unmatched:
         caption += f"; on one side only: {', '.join(comparison.unmatched)}"
     shown = RichTable(title=_text(title), caption=_text(caption), title_justify="left")

@@ -24,6 +24,7 @@ from harness.report.figures.canvas import Axis
 from harness.report.figures.panels import Panels
 from harness.report.figures.stacks import Stacks
 from harness.report.rows import MEMORY_KINDS, Row, twins
+from harness.report.ties import CostOrder, memory_order
 
 METERED: tuple[str, ...] = tuple(phase for phase in COSTED if phase not in ("fetch", "save"))
 DRAWN = 40
@@ -106,10 +107,13 @@ def _forked(rows: list[Row]) -> str:
 def _surprises(evidence: Evidence) -> Iterator[str]:
     """Quantized rows that train in more memory than their unquantized twins, and why."""
     kind = evidence.memory_kind
+    # What repeated runs differ by is that of the decision, so that both call the same a tie.
+    alike = memory_order(evidence.rows, kind).alike
+    order = CostOrder(lambda row: row.peak_bytes(kind, ("train",)), alike)
     for row, other in twins([row for row in evidence.ranked if row.plan.trains and row.finished]):
         own, twin = row.peak_bytes(kind, ("train",)), other.peak_bytes(kind, ("train",))
         quantized = row.plan.quantization.type != "none" and other.plan.quantization.type == "none"
-        if quantized and own is not None and twin is not None and own > twin:
+        if quantized and own and twin and own > twin and not order.tied(row, other):
             weights = f"{numbers.size(row.weight_bytes)} against {numbers.size(other.weight_bytes)}"
             peaks = f"{numbers.size(own)} against {numbers.size(twin)}"
             yield (
@@ -234,8 +238,13 @@ def _few(rows: list[Row]) -> str:
 def _times(rows: list[Row]) -> Table:
     phases = _listed(rows)
     columns = [Column("variant", number=False), *(Column(phase) for phase in phases)]
-    columns += [Column("compile"), Column("tokens/s p10–p90"), Column("warm-up steps left out")]
-    return Table("time", tuple(columns), tuple(_time_cells(row, phases) for row in rows))
+    columns += [Column("steps"), Column("compile"), Column("tokens/s p10–p90")]
+    columns.append(Column("warm-up steps left out"))
+    caption = (
+        "Medians over the runs (lowest–highest). The phase train holds the steps, compiling and "
+        "set-up. Tokens/s are those of the steps after warm-up."
+    )
+    return Table("time", tuple(columns), tuple(_time_cells(row, phases) for row in rows), caption)
 
 
 def _listed(rows: list[Row]) -> list[str]:
@@ -246,15 +255,18 @@ def _listed(rows: list[Row]) -> list[str]:
 def _time_cells(row: Row, phases: Sequence[str]) -> tuple[Cell, ...]:
     cells = [Cell(row.label, row.label, style="code")]
     cells += [spread_cell(row.times(phase), numbers.duration) for phase in phases]
-    training = next((r.training for r in row.finished if r.training), None)
-    if training is None:
+    cells.append(spread_cell(row.step_times(), numbers.duration))
+    trainings = [record.training for record in row.measured if record.training]
+    if not trainings:
         return (*cells, unknown(), unknown(), unknown())
-    compiled = training.compile_seconds
-    spread = training.throughput
-    cells.append(unknown() if compiled is None else Cell(numbers.duration(compiled), compiled))
-    if spread.p10 is None or spread.p90 is None:
+    compiled = sorted(t.compile_seconds for t in trainings if t.compile_seconds is not None)
+    cells.append(spread_cell(compiled, numbers.duration))
+    low = row.median(lambda one: one.training.throughput.p10 if one.training else None)
+    high = row.median(lambda one: one.training.throughput.p90 if one.training else None)
+    if low is None or high is None:
         cells.append(unknown())
     else:
-        text = f"{numbers.number(spread.p10, digits=3)}–{numbers.number(spread.p90, digits=3)}"
-        cells.append(Cell(text, spread.p10))
-    return (*cells, Cell(str(spread.warmup_steps), spread.warmup_steps))
+        text = f"{numbers.number(low, digits=3)}–{numbers.number(high, digits=3)}"
+        cells.append(Cell(text, low))
+    warmup = trainings[0].throughput.warmup_steps
+    return (*cells, Cell(str(warmup), warmup))

@@ -30,6 +30,7 @@ from harness.report.figures.histogram import Histogram
 from harness.spec.plan_digests import SAMPLE
 
 SHOWN_PROMPTS = 5
+ROWS_STEP = "sequence length"  # the funnel's step that counts training rows
 
 
 def corpus_section(evidence: Evidence) -> Section | None:
@@ -103,6 +104,11 @@ def _funnel(corpus: CorpusResult) -> Table:
     caption = "What was left after each step of preparation."
     if idle:
         caption += f" Steps that removed nothing: {', '.join(idle)}."
+    if any(row.step == ROWS_STEP for row in corpus.funnel):
+        caption += (
+            f" Tokens are those of the messages; in the last step, {ROWS_STEP}, those of the "
+            "training rows, which hold what the chat template adds as well."
+        )
     return Table("funnel", columns, rows, caption)
 
 

@@ -13,10 +13,11 @@ from harness.report.judging import make_difference
 from harness.report.recommend import Recommendation
 from harness.report.rows import DONE, PASSING, Row
 from harness.report.scoring import Scoring
-from harness.report.ties import CostOrder, memory_order, time_order
+from harness.report.ties import CostOrder, memory_order, phase_time_order, speed_order
 
 MANY_CHANGES = 3
 SAME = "the same"
+NEARLY_ALL = 0.9  # of the phase of training: then its time is that of the steps
 
 
 def runner_up(evidence: Evidence, chosen: Row) -> Row | None:
@@ -40,11 +41,12 @@ def _is_within(peak: int | None, budget: int) -> bool:
 
 
 def price(evidence: Evidence, chosen: Row) -> list[Block]:
-    """Quality, memory, time and bytes to ship of a row, each beside the runner-up's."""
+    """Quality, memory, speed, time and bytes to ship of a row, each beside the runner-up's."""
     other = runner_up(evidence, chosen)
     facts = [
         _quality(evidence, chosen, other),
         _memory(evidence, chosen, other),
+        _speed(evidence, chosen, other),
         _time(evidence, chosen, other),
         _fact("bytes to ship", chosen, other, shipped_bytes, numbers.size),
     ]
@@ -101,8 +103,30 @@ def _set_by(kind: str, chosen: Row, other: Row | None) -> str:
 
 
 def _time(evidence: Evidence, chosen: Row, other: Row | None) -> Fact | None:
-    fact = _fact("training time", chosen, other, lambda row: row.training_seconds, numbers.duration)
-    return _tied(fact, time_order(evidence.rows), chosen, other)
+    """The whole phase; where much of it is no step, the steps alone, which longer runs repeat."""
+    order = phase_time_order(evidence.rows)
+    fact = _tied(
+        _fact("training time", chosen, other, order.read, numbers.duration), order, chosen, other
+    )
+    rows = [chosen] if other is None or not other.plan.trains else [chosen, other]
+    parts = [(row.step_seconds, row.training_seconds) for row in rows]
+    shares = [steps / whole for steps, whole in parts if steps and whole]
+    if fact is None or len(shares) < len(rows) or min(shares) >= NEARLY_ALL:
+        return fact
+    steps = " against ".join(numbers.duration(own) for own, _ in parts)
+    note = f"the steps alone {steps}, the rest is compiling and set-up, once in a run"
+    return replace(fact, note="; ".join(filter(None, (fact.note, note))))
+
+
+def _speed(evidence: Evidence, chosen: Row, other: Row | None) -> Fact | None:
+    order = speed_order(evidence.rows)
+    fact = _fact("training speed", chosen, other, order.read, show_speed)
+    return _tied(fact, order, chosen, other)
+
+
+def show_speed(value: float | None) -> str:
+    """Tokens per second, as finely as the ranking shows them."""
+    return f"{numbers.number(value, digits=3)} tokens/s"
 
 
 def _tied(fact: Fact | None, order: CostOrder, chosen: Row, other: Row | None) -> Fact | None:

@@ -76,7 +76,10 @@ def _introduction(evidence: Evidence) -> str:
             "All other scores are secondary and exploratory: their p-values and those of the "
             "quantization accounting are corrected together (Benjamini and Hochberg). "
         )
-    text += "Equivalent means that the whole interval lies within the margin."
+    text += (
+        "Equivalent means that the whole interval lies within the margin; that too is corrected "
+        "for the number of comparisons, so an interval that just fits may still be undecided."
+    )
     if any(
         found.verdict == "differs" or found.obstacle == "one training" for found in _all(evidence)
     ):

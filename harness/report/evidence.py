@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from harness.errors import UnknownName
 from harness.records.store import BrokenRun, StoredRun
 from harness.report.contest import Contest, hold_contest
-from harness.report.judging import adjust
+from harness.report.judging import PValues, adjust
 from harness.report.pairing import ScoreKey
 from harness.report.questions import Asked, JudgedQuestion, ask
 from harness.report.rows import Row, make_rows, memory_kind
@@ -149,10 +149,15 @@ def _explore(
     main, *others = scorings
     asked = ask(main.sample, rows) if main.sample is not None else []
     family: dict[str, Effect] = {}
+    bounds: dict[str, float] = {}
     for number, scoring in enumerate(others):
-        family |= {f"{number} {label}": found for label, found in scoring.effects.items()}
-    family |= {f"question {number}": item.effect for number, item in enumerate(asked)}
-    adjusted = adjust(family, benjamini_hochberg)
+        own = {f"{number} {label}": found for label, found in scoring.effects.items()}
+        family |= own
+        bounds |= dict.fromkeys(own, scoring.scale.bound)
+    own = {f"question {number}": item.effect for number, item in enumerate(asked)}
+    family |= own
+    bounds |= dict.fromkeys(own, main.scale.bound)
+    adjusted = adjust(family, bounds, benjamini_hochberg)
     judged = tuple(
         with_differences(scoring, _of(number, scoring, adjusted))
         for number, scoring in enumerate(others)
@@ -170,12 +175,16 @@ def _known(main: Scoring, item: Asked, reference: str | None) -> JudgedQuestion 
     if against == reference and row in main.differences:
         return JudgedQuestion(item.question, main.differences[row])
     if row == reference and against in main.differences:
-        turned = Asked(item.question, main.effects[against].negated())
-        return turned.answer(main.differences[against].adjusted_p, main.scale)
+        known = main.differences[against]
+        if known.adjusted_p is None or known.equal_p is None:
+            adjusted = None
+        else:
+            adjusted = PValues(known.adjusted_p, known.equal_p)
+        return Asked(item.question, main.effects[against].negated()).answer(adjusted, main.scale)
     return None
 
 
-def _of(number: int, scoring: Scoring, adjusted: dict[str, float]) -> dict[str, float]:
+def _of(number: int, scoring: Scoring, adjusted: dict[str, PValues]) -> dict[str, PValues]:
     """Corrected p-values of one secondary score, by row."""
     keys = {label: f"{number} {label}" for label in scoring.effects}
     return {label: adjusted[key] for label, key in keys.items() if key in adjusted}

@@ -8,20 +8,20 @@ from statistics import fmean, geometric_mean
 from harness import numbers
 from harness.report.pairing import ScoreKey
 from harness.report.rows import Row
-from harness.report.sample import make_scale
+from harness.report.sample import make_scale, round6
 
 
 def gains(row: Row) -> Iterator[str]:
     """Each headline score of a row before and after training, the mean over its seeds."""
     for key in _headlines(row):
-        value = mean_score(row, key)
+        value = _as_ranked(mean_score(row, key))
         before = mean_score(row, ScoreKey(key.task, key.metric, key.precision, "before"))
         if value is None:
             continue
         if not row.plan.trains:
             yield f"{key.title} {numbers.number(value)} (not trained)"
         elif before is not None:
-            yield f"{key.title} {numbers.number(before)} → {_moved(before, value)}"
+            yield f"{key.title} {numbers.number(_as_ranked(before))} → {_moved(before, value)}"
         else:
             yield f"{key.title} {numbers.number(value)} after training"
 
@@ -47,8 +47,13 @@ def mean_score(row: Row, key: ScoreKey) -> float | None:
     return geometric_mean(values) if relative else fmean(values)
 
 
+def _as_ranked(value: float | None) -> float | None:
+    """Rounded as the ranking rounds it first, so that both show the same last digit."""
+    return None if value is None else round6(value)
+
+
 def _moved(before: float, after: float) -> str:
     if before <= 0:
         return numbers.number(after)
-    change = numbers.percent(after / before - 1, signed=True, digits=0)
+    change = numbers.percent(after / before - 1, signed=True)
     return f"{numbers.number(after)}, {change}"

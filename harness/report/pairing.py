@@ -13,10 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.records.record import RunRecord, Score
+from harness.report.origins import OF_CORPUS, settled, weights_of
 from harness.report.rows import Row
 from harness.report.statistics.noise import Floats
 
 COLUMNS = ["item", "cluster", "numerator", "denominator"]
+DOCUMENT = "doc_hash"
+SHORTENED = ("window", "stride", "cut_tokens")  # details of a score
 
 
 @dataclass(frozen=True, order=True)
@@ -107,12 +110,16 @@ class Reading:
 
 @dataclass(frozen=True)
 class Items:
-    """What an items file holds: names of items and of their groups, and the values of each."""
+    """What an items file holds: names of items and of their groups, and the values of each.
+
+    ``documents`` are lm-eval's digests of what each item asks; empty where the file has none.
+    """
 
     names: tuple[Any, ...]
     cluster: tuple[Any, ...]
     numerator: Floats
     denominator: Floats
+    documents: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,7 @@ class _Column:
     seed: int
     trains: bool
     values: Items
+    data: str | None = None  # digest of the folder with task data
 
 
 def read_file(path: Path) -> Items | None:
@@ -133,6 +141,7 @@ def read_file(path: Path) -> Items | None:
         cluster=tuple(table["cluster"]),
         numerator=np.asarray(table["numerator"], dtype=np.float64),
         denominator=np.asarray(table["denominator"], dtype=np.float64),
+        documents=tuple(table.get(DOCUMENT, ())),
     )
 
 
@@ -150,7 +159,10 @@ class KeptItems:
         if known is None and (found := read_file(path)) is not None:
             names = self._names.setdefault(found.names, found.names)
             cluster = self._names.setdefault(found.cluster, found.cluster)
-            known = self._known[path] = replace(found, names=names, cluster=cluster)
+            documents = self._names.setdefault(found.documents, found.documents)
+            known = self._known[path] = replace(
+                found, names=names, cluster=cluster, documents=documents
+            )
         return known
 
 
@@ -163,16 +175,36 @@ def read_items(
     would not mean equal items there; so are runs without items, or on other items than most.
     """
     reading = Reading()
-    finished = [row for row in rows if row.finished]
-    protocols = Counter(_protocol(row, key) for row in finished).most_common(1)
-    columns: list[_Column] = []
-    for row in finished:
-        if _protocol(row, key) != protocols[0][0]:
-            reading.excluded[row.label] = "another model, corpus or way to score"
-            continue
-        columns += _columns_of(row, key, reading, read)
+    kept = [row for row in rows if row.finished]
+    protocols = [_protocol(row, key) for row in kept]
+    kept = _most(kept, protocols, "another model, corpus or way to score", reading)
+    weights = settled([weights_of(row.plan) for row in kept])
+    kept = _most(kept, weights, "other weights under the same name", reading)
+    columns = [column for row in kept for column in _columns_of(row, key, reading, read)]
+    if key.task not in OF_CORPUS and not all(column.values.documents for column in columns):
+        columns = _on_the_same_data(columns, reading)
     reading.aligned = _align(columns, reading)
     return reading
+
+
+def _most(rows: list[Row], values: list[str], why: str, reading: Reading) -> list[Row]:
+    """The rows with the value that most of them have; the others are left out."""
+    if not rows:
+        return []
+    usual = Counter(values).most_common(1)[0][0]
+    paired = list(zip(rows, values, strict=True))
+    reading.excluded |= {row.label: why for row, value in paired if value != usual}
+    return [row for row, value in paired if value == usual]
+
+
+def _on_the_same_data(columns: list[_Column], reading: Reading) -> list[_Column]:
+    """The runs on the task data of most, where not all items are known by their documents."""
+    data = settled([column.data for column in columns])
+    usual = Counter(data).most_common(1)[0][0] if data else ""
+    paired = list(zip(columns, data, strict=True))
+    why = "other task data"
+    reading.excluded |= {column.label: why for column, own in paired if own != usual}
+    return [column for column, own in paired if own == usual]
 
 
 def _protocol(row: Row, key: ScoreKey) -> str:
@@ -186,13 +218,14 @@ def _protocol(row: Row, key: ScoreKey) -> str:
 def _asked(row: Row, key: ScoreKey) -> object:
     """The settings that decide what an item of a score asks, as the score's record has them.
 
-    A record of before scores had them says so with its suite's settings instead, all but how
-    many items there are.
+    So do details that tell of a shorter context, such as a soft prompt leaves. A record of before
+    scores had them says so with its suite's settings instead, all but how many items there are.
     """
     scores = [key.find(run.record) for run in row.runs]
-    written = [score.details["asked"] for score in scores if score and "asked" in score.details]
+    written = [score.details for score in scores if score and "asked" in score.details]
     if written:
-        return written[0]
+        cut = {name: written[0][name] for name in SHORTENED if written[0].get(name)}
+        return sorted(cut.items()), written[0]["asked"]
     tasks = [item.model_dump(exclude={"limit"}) for item in row.plan.score.tasks]
     return tasks, row.plan.score.model_dump(exclude={"tasks", "generations", "data_folder"})
 
@@ -209,12 +242,16 @@ def _columns_of(
         if values is None:
             reading.excluded[row.label] = "no per-item values"
         else:
-            columns.append(_Column(row.label, run.record.plan.seed, row.plan.trains, values))
+            plan = run.record.plan
+            columns.append(_Column(row.label, plan.seed, plan.trains, values, plan.data_sha256))
     return columns
 
 
 def read_table(path: Path) -> dict[str, list[Any]] | None:
-    """The four statistical columns of an items file, or None where they cannot be read."""
+    """The four statistical columns of an items file, or None where they cannot be read.
+
+    With them what names the documents, where the file has that.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -222,7 +259,8 @@ def read_table(path: Path) -> dict[str, list[Any]] | None:
         return None
     try:
         with pq.ParquetFile(path) as file:
-            data: dict[str, list[Any]] = file.read(COLUMNS, use_threads=False).to_pydict()
+            wanted = [*COLUMNS, DOCUMENT] if DOCUMENT in file.schema_arrow.names else COLUMNS
+            data: dict[str, list[Any]] = file.read(wanted, use_threads=False).to_pydict()
     except (pa.ArrowException, OSError, ValueError):  # the last of these: text that is not UTF-8
         return None
     if not set(COLUMNS) <= set(data):
@@ -235,6 +273,7 @@ def _align(columns: list[_Column], reading: Reading) -> Aligned | None:
     """Bring runs onto the item set that most of them share."""
     if not columns:
         return None
+    columns = _on_the_same_documents(columns, reading)
     wanted = Counter(frozenset(column.values.names) for column in columns).most_common(1)[0][0]
     kept = [column for column in columns if wanted <= frozenset(column.values.names)]
     for column in columns:
@@ -261,6 +300,25 @@ def _align(columns: list[_Column], reading: Reading) -> Aligned | None:
         group=group,
         answers=right_or_wrong(above, below),
     )
+
+
+def _on_the_same_documents(columns: list[_Column], reading: Reading) -> list[_Column]:
+    """The runs that asked what most did under the same names, as far as documents are known."""
+    asked: dict[Any, Counter[Any]] = {}
+    for values in {id(c.values.documents): c.values for c in columns}.values():
+        for name, document in zip(values.names, values.documents, strict=False):
+            asked.setdefault(name, Counter())[document] += 1
+    if all(len(found) == 1 for found in asked.values()):
+        return columns
+    usual = {name: found.most_common(1)[0][0] for name, found in asked.items()}
+    kept = []
+    for column in columns:
+        pairs = zip(column.values.names, column.values.documents, strict=False)
+        if all(usual[name] == document for name, document in pairs):
+            kept.append(column)
+        else:
+            reading.excluded[column.label] = "other task data"
+    return kept
 
 
 def _ordered(column: _Column, values: Floats, items: list[Any]) -> Floats:

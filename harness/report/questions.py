@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.report.judging import Difference, make_difference
+from harness.report.judging import Difference, PValues, make_difference
 from harness.report.rows import Row, twins
 from harness.report.sample import Sample, Scale
 from harness.report.settings import alpha_over_rank, without
@@ -35,10 +35,10 @@ class Asked:
     question: Question
     effect: Effect
 
-    def answer(self, adjusted_p: float | None, scale: Scale) -> JudgedQuestion:
+    def answer(self, adjusted: PValues | None, scale: Scale) -> JudgedQuestion:
         """The question with its difference judged."""
         label = self.question.row.label
-        return JudgedQuestion(self.question, make_difference(label, self.effect, adjusted_p, scale))
+        return JudgedQuestion(self.question, make_difference(label, self.effect, adjusted, scale))
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ def ranking(evidence: Evidence) -> Table:
         Column("weights", help="stored bytes, quantization state included", better="lower"),
         Column("peak memory", help=f"{memory}; median (lowest–highest)", better="lower"),
         Column("tokens/s", help="median, non-padding, steady steps", better="higher", extra=True),
-        Column("train time", better="lower"),
+        Column("train time", help="whole phase, compiling and set-up included", better="lower"),
         Column("run time", better="lower", extra=True),
         Column("seeds", better="higher"),
     ]
@@ -191,6 +191,12 @@ def _caption(evidence: Evidence) -> str:
         "score for untrained references). Costs are medians over the runs; in brackets the "
         "lowest and the highest. – means not measured."
     )
+    if any(row.plan.trains for row in evidence.rows):
+        text += (
+            " Tokens/s: without padding, over the steps after warm-up. Train time: the whole "
+            "phase, compiling and set-up included, which happen once in a run (the steps alone: "
+            "see time by phase)."
+        )
     parts = [INTERVALS, text]
     if any(row.peak_phase(evidence.memory_kind) in PASSING for row in evidence.rows):
         parts.append(

@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 
 from harness import numbers
 from harness.report.cells import show_difference, show_limit
+from harness.report.cheapest import cheapest, least_memory
 from harness.report.contest import Contest, hold_contest
 from harness.report.evidence import Evidence
 from harness.report.forms import advise
 from harness.report.rows import Row
 from harness.report.scoring import Scoring
-from harness.report.ties import CostOrder, memory_order
+from harness.report.sureness import lacking, of_contest, of_no_contest
 
 ALPHA = 0.05
 NAMED = 4
@@ -36,7 +37,8 @@ def recommend(evidence: Evidence) -> Recommendation | None:
     Among trained rows within the memory limit: with ``max_loss`` the one that needs least memory
     of those that are shown not to be worse than the reference by more; without it the one that
     needs least memory of those that are shown to lie within the margin of the best, which is the
-    best itself where nothing else is. Rows trained once are ranked, but nothing is shown of them.
+    best itself where nothing else is. Where nothing tells any two rows apart, it is the cheapest
+    of those that came within the margin of the best in these runs. How sure it is, is always said.
     """
     main = evidence.main
     if main is None:
@@ -77,60 +79,85 @@ def memory(evidence: Evidence, row: Row) -> int | None:
     return row.peak_bytes(evidence.memory_kind)
 
 
-def _least(evidence: Evidence, rows: list[Row]) -> tuple[Row, str]:
-    """The row that needs least memory, and what to say of rows that measure the same."""
-    order = memory_order(evidence.rows, evidence.memory_kind)
-    chosen = order.least(rows)
-    tied = [row.label for row in rows if row is not chosen and order.tied(row, chosen)]
-    return chosen, _tie(order, chosen, tied)
-
-
-def _tie(order: CostOrder, chosen: Row, tied: list[str]) -> str:
-    if not tied:
-        return ""
-    text = (
-        f"Its peak memory and that of {numbers.some_of(tied, NAMED)} count as a tie: repeated "
-        f"runs of one variant differ by up to {numbers.percent(order.alike, digits=0)}."
-    )
-    if order.breakers and chosen.predicted_bytes is not None:
-        text += " The predicted memory, which does not vary between runs, decides."
-    return text
-
-
 def _within_loss(
     evidence: Evidence, main: Scoring, rows: list[Row], reasons: list[str]
 ) -> Recommendation:
     limit = evidence.request.max_loss or 0.0
     reference = evidence.reference or ""
-    shown = show_limit(main, limit)
     lost = {row.label: _loss(main, reference, row.label, len(rows)) for row in rows}
     sure = [row for row in rows if _at_most(lost[row.label], limit)]
-    if sure:
-        chosen, tie = _least(evidence, sure)
-        counted = "One variant loses" if len(sure) == 1 else f"{len(sure)} variants lose"
-        least = "" if len(sure) == 1 else "; the one that needs the least memory is "
-        name = f": {chosen.label}" if len(sure) == 1 else f"{least}{chosen.label}"
-        needs = chosen.needed_said(evidence.memory_kind)
-        reasons.append(
-            f"{counted} at most {shown} against {reference} (95 % confidence){name}, {needs}."
+    others = [row.label for row in sure if row.label != reference]
+    if not sure:
+        return _loses_too_much(evidence, main, rows, reasons)
+    chosen, tie = least_memory(evidence, sure)
+    needs = chosen.needed_said(evidence.memory_kind)
+    most = f"at most {show_limit(main, limit)} against {reference} (95 % confidence)"
+    if not others:
+        reasons.append(f"No other variant is shown to lose {most}. It needs {needs}.")
+    else:
+        counted = "One other variant loses" if len(others) == 1 else f"{len(others)} others lose"
+        reasons.append(f"{counted} {most}: {numbers.some_of(others, NAMED)}.")
+    if others and len(sure) > 1:
+        among = f"these and {reference} itself" if len(others) < len(sure) else "these"
+        reasons.append(f"Of {among}, {chosen.label} needs the least memory, {needs}.")
+    elif others:
+        reasons.append(f"It needs {needs}.")
+    texts = _loss_sureness(evidence, main, rows, chosen)
+    rivals = _rivals(_contest(main, rows), chosen)
+    return Recommendation(chosen, tuple(reasons), (*texts, *([tie] if tie else [])), rivals)
+
+
+def _loss_sureness(
+    evidence: Evidence, main: Scoring, rows: list[Row], chosen: Row
+) -> tuple[str, ...]:
+    """What is known of the loss of the row that is chosen, or of the others beside the reference.
+
+    The reference loses nothing against itself, which says nothing about any variant.
+    """
+    reference = evidence.reference or ""
+    loss = _loss(main, reference, chosen.label, len(rows))
+    if chosen.label != reference and loss is not None and loss[1] is not None:
+        text = (
+            f"Against {reference}, {chosen.label} loses {show_difference(main, loss[0])} on these "
+            f"data and at most {show_difference(main, loss[1])} (95 % confidence)."
         )
-        rivals = _rivals(_contest(main, rows), chosen)
-        return Recommendation(chosen, tuple(reasons), (tie,) if tie else (), rivals)
+        return (text,)
+    rest = [row for row in rows if row is not chosen]
+    if not rest:
+        return of_no_contest(evidence, main, rows)
+    text = f"Loss is counted from {reference}, which loses nothing against itself."
+    best = rows[0]
+    if best is not chosen:
+        value = numbers.number(main.values[best.label].value)
+        text += f" The best {main.key.title} of these runs is that of {best.label}, {value}."
+    return (text, *lacking(main, rows))
+
+
+def _loses_too_much(
+    evidence: Evidence, main: Scoring, rows: list[Row], reasons: list[str]
+) -> Recommendation:
+    """Nothing is shown to lose as little: names the row that may."""
+    limit, reference = evidence.request.max_loss or 0.0, evidence.reference or ""
+    lost = {row.label: _loss(main, reference, row.label, len(rows)) for row in rows}
     close = [row for row in rows if (loss := lost[row.label]) is not None and loss[0] <= limit]
+    shown = show_limit(main, limit)
     reasons.append(f"No variant is shown to lose at most {shown} against {reference}.")
     if not close:
         return Recommendation(None, tuple(reasons), ())
-    chosen, _ = _least(evidence, close)
+    chosen, _ = least_memory(evidence, close)
     loss = lost[chosen.label] or (0.0, None)
     text = (
         f"{chosen.label} loses {show_difference(main, loss[0])} on these data and needs "
         f"{chosen.needed_said(evidence.memory_kind)}"
     )
-    if loss[1] is None:
+    if loss[1] is not None:
+        text += f", but its true loss may be as large as {show_difference(main, loss[1])}."
+    elif main.differences[chosen.label].obstacle == "one training":
         text += ", but with one training each its true loss is unknown."
     else:
-        text += f", but its true loss may be as large as {show_difference(main, loss[1])}."
-    return Recommendation(None, tuple(reasons), (text,))
+        text += ", but its true loss is unknown."
+    known = loss[1] is not None
+    return Recommendation(None, tuple(reasons), (text, *(() if known else lacking(main, rows))))
 
 
 def _at_most(loss: tuple[float, float | None] | None, limit: float) -> bool:
@@ -156,16 +183,19 @@ def _loss(
 def _near_best(
     evidence: Evidence, main: Scoring, rows: list[Row], reasons: list[str]
 ) -> Recommendation:
-    best = rows[0]
-    value = numbers.number(main.values[best.label].value)
     contest = _contest(main, rows)
     if contest is None or not contest.may_be_best:
-        reasons.append(f"It has the best {main.key.title} of these runs, {value}.")
-        return Recommendation(best, tuple(reasons), _unsure(evidence, rows))
-    near = [row for row in rows if row.label in contest.near_best]
-    best = next(row for row in rows if row.label not in contest.unjudged)
+        found, reason = _cheapest_close(evidence, main, rows)
+        return Recommendation(found, (*reasons, reason), of_no_contest(evidence, main, rows))
+    judged = [row for row in rows if row.label not in contest.unjudged]
+    near = [row for row in judged if row.label in contest.near_best]
+    if not near and len(contest.may_be_best) == len(judged):
+        found, reason = _cheapest_close(evidence, main, judged)
+        sureness = of_contest(contest, rows, found, "")
+        return Recommendation(found, (*reasons, reason), sureness, _rivals(contest, found))
+    best = judged[0]
     value = numbers.number(main.values[best.label].value)
-    chosen, tie = _least(evidence, [best, *(row for row in near if row is not best)])
+    chosen, tie = least_memory(evidence, [best, *(row for row in near if row is not best)])
     needs = chosen.needed_said(evidence.memory_kind)
     if chosen is best:
         reasons.append(f"It has the best {main.key.title}, {value}, and needs {needs}.")
@@ -175,8 +205,40 @@ def _near_best(
             f"(95 % confidence), and of those it needs the least memory, {needs}. The best "
             f"{main.key.title} is that of {best.label}, {value}."
         )
-    sureness = _sureness(contest, rows, chosen, tie)
+    sureness = of_contest(contest, rows, chosen, tie)
     return Recommendation(chosen, tuple(reasons), sureness, _rivals(contest, chosen))
+
+
+def _cheapest_close(evidence: Evidence, main: Scoring, rows: list[Row]) -> tuple[Row, str]:
+    """The row to take where nothing tells any two apart, and why.
+
+    The cheapest of those whose value in these runs lies within the margin of the best one's,
+    since differences within it do not matter.
+    """
+    best = rows[0]
+    value = numbers.number(main.values[best.label].value)
+    close = [row for row in rows if _is_close(main, row, best)]
+    chosen, why = cheapest(evidence, close)
+    title, margin = main.key.title, show_limit(main, main.scale.margin)
+    needs = chosen.needed_said(evidence.memory_kind)
+    if len(close) == 1:
+        needed = "" if chosen.peak_bytes(evidence.memory_kind) is None else f", and needs {needs}"
+        return chosen, f"It has the best {title} of these runs, {value}{needed}."
+    if chosen is best:
+        others = numbers.some_of([row.label for row in close if row is not best], NAMED)
+        text = f"It has the best {title} of these runs, {value}; {others} came within {margin}"
+        return chosen, f"{text}. Of these {why}."
+    own = numbers.number(main.values[chosen.label].value)
+    text = f"Its {title}, {own}, came within {margin} of the best of these runs"
+    return chosen, f"{text} ({best.label}, {value}), and of those so close {why}."
+
+
+def _is_close(main: Scoring, row: Row, best: Row) -> bool:
+    """Whether a value lies within the margin of the best one."""
+    own, least = main.values[row.label].value, main.values[best.label].value
+    if main.scale.relative:
+        return own <= least * (1 + main.scale.margin)
+    return abs(own - least) <= main.scale.margin
 
 
 def _contest(main: Scoring, rows: list[Row]) -> Contest | None:
@@ -190,40 +252,3 @@ def _contest(main: Scoring, rows: list[Row]) -> Contest | None:
 def _rivals(contest: Contest | None, chosen: Row) -> tuple[str, ...]:
     found = () if contest is None else contest.may_be_best
     return tuple(label for label in found if label != chosen.label)
-
-
-def _unsure(evidence: Evidence, rows: list[Row]) -> tuple[str, ...]:
-    """Why nothing is known beyond the order of these runs."""
-    if any(row.plan.trains and len(row.seeds) < 2 for row in rows) and len(rows) > 1:
-        text = (
-            "This is the order of single trainings: it says nothing certain about the variants. "
-            "Train each with three seeds or more (--seeds 0..2)."
-        )
-        return (text,)
-    main = evidence.main
-    if len(rows) > 1 and main is not None and main.excluded:
-        return ("The rows could not be compared on the same items.",)
-    return ()
-
-
-def _sureness(contest: Contest, rows: list[Row], chosen: Row, tie: str) -> tuple[str, ...]:
-    texts = []
-    if len(rows) > 1:
-        others = [label for label in contest.may_be_best if label != chosen.label]
-        if chosen.label in contest.may_be_best and not others:
-            which = "trained variants" if chosen.plan.trains else "variants"
-            count = len(rows) - len(contest.unjudged)
-            texts.append(f"{chosen.label} is the best of the {count} {which} (95 % confidence).")
-        else:
-            texts.append(
-                "May be the best (95 % confidence): "
-                f"{numbers.some_of(contest.may_be_best, NAMED)}; these data cannot tell which."
-            )
-    if contest.unjudged:
-        texts.append(
-            "Not judged, because they were trained once or on too few items: "
-            f"{numbers.some_of(contest.unjudged, NAMED)}."
-        )
-    if tie:
-        texts.append(tie)
-    return tuple(texts)

@@ -100,10 +100,8 @@ class Row:
     @property
     def tokens_per_second(self) -> float | None:
         """Median non-padding tokens per second of steady training steps."""
-        return self.median(
-            lambda record: record.training.throughput.median if record.training else None,
-            self.measured,
-        )
+        found = self.speeds()
+        return statistics.median(found) if found else None
 
     @property
     def seconds(self) -> float | None:
@@ -124,8 +122,24 @@ class Row:
 
     @property
     def training_seconds(self) -> float | None:
-        """Median seconds of training; None where nothing is trained."""
+        """Median seconds of the whole phase of training; None where nothing is trained."""
         return self.phase_seconds("train") if self.plan.trains else None
+
+    def step_times(self) -> tuple[float, ...]:
+        """Seconds of all steps of every run, shortest first: without compiling and set-up."""
+        points = [record.training.losses for record in self.measured if record.training]
+        return tuple(sorted(sum(point.seconds for point in found) for found in points if found))
+
+    @property
+    def step_seconds(self) -> float | None:
+        """Median seconds of all training steps of a run."""
+        found = self.step_times()
+        return statistics.median(found) if found else None
+
+    def speeds(self) -> tuple[float, ...]:
+        """Tokens per second of steady steps, by run."""
+        found = (record.training.throughput.median for record in self.measured if record.training)
+        return tuple(value for value in found if value is not None)
 
     def reused(self, name: str) -> int:
         """How many runs took the result of a phase over from another run."""

@@ -189,12 +189,13 @@ class Sample:
         return [(index, by_seed[seeds[index]]) for index in own if seeds[index] in by_seed]
 
 
-def make_scale(scores: Sequence[Score], margin: float) -> Scale:
+def make_scale(scores: Sequence[Score], margin: float, anchor: Score | None = None) -> Scale:
     """How to compare these scores of one key.
 
     Perplexity and other positive scores where lower is better are compared by relative change;
     shares by difference, the margin being in shares (0.01 is one point); other scores by
-    difference, the margin being a share of their median. Shares and points end at a ceiling.
+    difference, the margin being a share of their median, or of ``anchor``, which stays what it is
+    when more runs are added. Shares and points end at a ceiling.
     """
     first = scores[0]
     values = [score.value for score in scores]
@@ -204,7 +205,7 @@ def make_scale(scores: Sequence[Score], margin: float) -> Scale:
         not share and first.direction == "lower" and min(values) > 0
     )
     if not relative and not share:
-        margin *= abs(float(np.median(values))) or 1.0
+        margin *= abs(float(np.median(values) if anchor is None else anchor.value)) or 1.0
     ceiling = 1.0 if share else None
     if first.unit == "points" and first.direction == "higher" and 0 <= min(values) <= 100:
         ceiling = 100.0

@@ -13,6 +13,7 @@ from harness.report.judging import (
     ALPHA,
     Difference,
     Multiplicity,
+    PValues,
     adjust,
     compare_all,
     make_difference,
@@ -121,7 +122,7 @@ def make_scoring(
         clusters=sample.aligned.clusters if sample else 0,
         sample=sample,
     )
-    return with_differences(scoring, adjust(effects, holm))
+    return with_differences(scoring, adjust(effects, dict.fromkeys(effects, scale.bound), holm))
 
 
 def _row_score(
@@ -214,7 +215,7 @@ def _shifted(score: RowScore, shift: float, scale: Scale) -> RowScore:
 
 
 def with_differences(
-    scoring: Scoring, adjusted: Mapping[str, float], *, alpha: float = ALPHA
+    scoring: Scoring, adjusted: Mapping[str, PValues], *, alpha: float = ALPHA
 ) -> Scoring:
     """The scoring with every effect judged by corrected p-values."""
     tests = sum(not found.obstacle for found in scoring.effects.values())

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.spec.plan import Plan
 
-BESIDE_SETTINGS = frozenset({"seed", "substitutions", "request"})
+BESIDE_SETTINGS = frozenset({"seed", "substitutions", "request", "protocol"})
 
 
 def method_of(plan: Plan) -> str:

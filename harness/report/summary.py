@@ -10,6 +10,7 @@ from harness.report.cells import ending, show_limit
 from harness.report.decision import price, what_would_change
 from harness.report.evidence import Evidence
 from harness.report.gains import gains
+from harness.report.origins import assumed
 from harness.report.provenance import differing_conditions
 from harness.report.ranking import packed_base
 from harness.report.recommend import Recommendation, recommend
@@ -145,19 +146,32 @@ def _budget(evidence: Evidence) -> str:
     """Which of steps and tokens was the same for all trained rows, and how the other differs."""
     trained = [row for row in evidence.rows if row.plan.trains and row.finished]
     seen = [
-        tokens
+        record.training.tokens.non_padding
         for row in trained
-        if (tokens := row.median(lambda r: r.training.tokens.non_padding if r.training else None))
+        for record in row.finished
+        if record.training
     ]
     budgets = {(row.plan.budget.steps, row.plan.budget.tokens) for row in trained}
     if not seen or len(budgets) > 1:
         return ""
     steps, tokens = budgets.pop()
     low, high = numbers.count(min(seen)), numbers.count(max(seen))
-    between = f"{low} tokens" if low == high else f"{low} to {high} tokens"
+    between = f"{low} tokens"
+    if low != high:
+        between = f"{low} to {high} tokens{_by_what(trained)}"
     if steps is not None:
         return f"Every variant was trained for {_counted(steps, 'step')}, which was {between}. "
     return f"Every variant was trained on {numbers.count(tokens)} tokens ({between} seen). "
+
+
+def _by_what(rows: Sequence[Row]) -> str:
+    """Says so where all rows saw the same tokens at the same seed, so that seeds alone differ."""
+    seen: dict[int, set[int]] = {}
+    for record in (record for row in rows for record in row.finished if record.training):
+        assert record.training is not None  # noqa: S101 - the line above looked
+        seen.setdefault(record.plan.seed, set()).add(record.training.tokens.non_padding)
+    alike = all(len(counts) == 1 for counts in seen.values())
+    return " by seed, the same for all variants" if alike and len(seen) > 1 else ""
 
 
 def _counted(number: int, noun: str) -> str:
@@ -179,6 +193,7 @@ def caveats(evidence: Evidence) -> Iterator[str]:
         )
     if meaningless(evidence):
         yield "Random weights: quality scores are meaningless; only costs can be compared."
+    yield from _weights_caveats(evidence)
     yield from _corpus_caveats(evidence)
     yield from _seed_caveats(evidence)
     yield from _rate_caveats(evidence)
@@ -226,6 +241,15 @@ def _broken(evidence: Evidence) -> Iterator[str]:
         yield f"{len(evidence.broken)} records could not be read and were left out; named below."
 
 
+def _weights_caveats(evidence: Evidence) -> Iterator[str]:
+    guessed = assumed([row.plan for row in evidence.rows])
+    if guessed:
+        yield (
+            f"Not all records say which weights of {_named(guessed)} they started from: where "
+            "one does not, they are taken to be those of the others."
+        )
+
+
 def _corpus_caveats(evidence: Evidence) -> Iterator[str]:
     corpora = {
         (record.corpus.name, record.corpus.is_sample)
@@ -253,12 +277,18 @@ def _seed_caveats(evidence: Evidence) -> Iterator[str]:
         )
     elif single:
         yield f"One seed only, so no verdict is given: {_named(single)}."
-    two = [row.label for row in trained if len(row.seeds) == 2]
+    two = [row.label for row in trained if len(row.seeds) == 2 and _has_interval(evidence, row)]
     if two:
         yield (
             "Two seeds give a poor estimate of seed noise, so these intervals are very wide: "
             f"{_named(two)}."
         )
+
+
+def _has_interval(evidence: Evidence, row: Row) -> bool:
+    """Whether any is shown for a row: of its own value, or of its difference."""
+    value = None if evidence.main is None else evidence.main.values.get(row.label)
+    return value is not None and value.low is not None
 
 
 def _foresight_caveats(evidence: Evidence) -> Iterator[str]:

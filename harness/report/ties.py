@@ -66,13 +66,33 @@ def memory_order(rows: Sequence[Row], kind: str) -> CostOrder:
     return CostOrder(lambda row: row.peak_bytes(kind), alike, breakers)
 
 
+def counts_steps(rows: Sequence[Row]) -> bool:
+    """Whether the time of the steps is known of every row that was trained."""
+    return all(row.step_times() for row in rows if row.plan.trains and row.measured)
+
+
 def time_order(rows: Sequence[Row]) -> CostOrder:
-    """The order by training time."""
+    """The order by the time of the training steps.
+
+    Compiling and set-up happen once in a run, however long it is, so they decide nothing. Where a
+    record does not have its steps, all rows are taken by the time of the whole phase.
+    """
+    if not counts_steps(rows):
+        return phase_time_order(rows)
+    alike = _spread([row.step_times() for row in rows])
+    return CostOrder(lambda row: row.step_seconds, TIME_UNKNOWN if alike is None else alike)
+
+
+def phase_time_order(rows: Sequence[Row]) -> CostOrder:
+    """The order by the time of the whole phase of training, compiling and set-up included."""
     alike = _spread([row.times("train") for row in rows])
-    return CostOrder(
-        lambda row: row.training_seconds,
-        TIME_UNKNOWN if alike is None else alike,
-    )
+    return CostOrder(lambda row: row.training_seconds, TIME_UNKNOWN if alike is None else alike)
+
+
+def speed_order(rows: Sequence[Row]) -> CostOrder:
+    """The order by tokens per second of steady steps; the slower row is the lesser one."""
+    alike = _spread([row.speeds() for row in rows])
+    return CostOrder(lambda row: row.tokens_per_second, TIME_UNKNOWN if alike is None else alike)
 
 
 def energy_order(rows: Sequence[Row]) -> CostOrder:

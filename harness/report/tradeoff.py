@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness import numbers
-from harness.report.axes import axes_choice
+from harness.report.axes import STEP_TIME, axes_choice
 from harness.report.blocks import Figure, Section, prose
 from harness.report.cells import difference_text
 from harness.report.evidence import Evidence
@@ -16,7 +16,13 @@ from harness.report.recommend import recommend
 from harness.report.rows import MEMORY_KINDS, Row
 from harness.report.scoring import Scoring
 from harness.report.settings import method_of
-from harness.report.ties import CostOrder, energy_order, memory_order, time_order
+from harness.report.ties import (
+    CostOrder,
+    counts_steps,
+    energy_order,
+    memory_order,
+    time_order,
+)
 
 
 @dataclass(frozen=True)
@@ -38,13 +44,15 @@ def tradeoff_section(evidence: Evidence) -> Section | None:
     """Quality against peak memory, time and, where it was measured, energy."""
     if evidence.main is None:
         return None
-    times = [row.phase_seconds("train") or 0 for row in evidence.rows]
+    by_time = time_order(evidence.rows)
+    times = [by_time.read(row) or 0 for row in evidence.rows]
     unit, short, seconds = ("minutes", "min", 60) if max(times) > 180 else ("seconds", "s", 1)
     memory = memory_order(evidence.rows, evidence.memory_kind)
     kind = MEMORY_KINDS[evidence.memory_kind]
+    timed = STEP_TIME if counts_steps(evidence.rows) else "training time"
     costs: tuple[Cost, ...] = (
         Cost("memory", f"peak memory, GiB ({kind})", "GiB", 2**30, memory),
-        Cost("time", f"training time, {unit}", short, seconds, time_order(evidence.rows)),
+        Cost("time", f"{timed}, {unit}", short, seconds, by_time),
         Cost("energy", "training energy, Wh", "Wh", 3600, energy_order(evidence.rows)),
     )
     found = [(cost, _figure(evidence, evidence.main, cost)) for cost in costs]
@@ -58,11 +66,11 @@ def tradeoff_section(evidence: Evidence) -> Section | None:
     figures[0] = replace(figures[0], axes=axes)
     note = prose(
         "The dashed line is the Pareto front: no other variant is better in one respect and "
-        "at least as good in the other, by the values of these runs. Bars are 95 % intervals "
-        f"of the difference from {evidence.reference}; with one training there is none. Costs "
-        "are medians over the runs. Two costs that differ by less than repeated runs of one "
-        f"variant count as a tie: {_ties(drawn)}. The recommended variant is ringed (◉). "
-        f"{looks(evidence.rows)}"
+        "at least as good in the other, by the values that are drawn. Bars are 95 % intervals "
+        f"of the difference from {evidence.reference}, where seeds and items allow one. Costs "
+        f"are medians over the runs{_once(drawn)}. Costs that differ by less than those of "
+        f"repeated runs of one variant tell nothing apart: {_ties(drawn)}. The recommended "
+        f"variant is ringed (◉). {looks(evidence.rows)}"
     )
     return Section("tradeoff", "Quality against cost", (note, *figures))
 
@@ -75,7 +83,7 @@ def _figure(evidence: Evidence, main: Scoring, cost: Cost) -> Figure | None:
     ]
     if len({x for _, x in known}) < 2:
         return None  # a cost that tells no rows apart
-    front = _front(main, known, cost.order)
+    front = _front([(main.values[row.label].value * main.scale.sign, x) for row, x in known])
     found = recommend(evidence)
     chosen = None if found is None else found.row
     points = tuple(
@@ -127,28 +135,29 @@ def looks(rows: Sequence[Row]) -> str:
     )
 
 
+def _once(costs: Sequence[Cost]) -> str:
+    """That time in steps is without what happens once in a run; empty where it is not drawn."""
+    if not any(cost.title.startswith(STEP_TIME) for cost in costs):
+        return ""
+    return ", and time in steps is without compiling and set-up, which happen once in a run"
+
+
 def _ties(costs: Sequence[Cost]) -> str:
-    """How close a tie is for each cost, and what breaks it."""
+    """How close costs are that tell nothing apart."""
     said = [
         f"{cost.name} up to {numbers.percent(cost.order.alike, digits=0)}"
-        + (" (the predicted memory then decides)" if cost.order.breakers else "")
+        + (" (a recommendation then goes by the predicted memory)" if cost.order.breakers else "")
         for cost in costs
     ]
     return ", ".join(said)
 
 
-def _front(main: Scoring, known: Sequence[tuple[Row, float]], order: CostOrder) -> set[int]:
-    """Indices of the rows that no other one beats."""
-    quality = [main.values[row.label].value * main.scale.sign for row, _ in known]
-    rows = [(row, quality[index]) for index, (row, _) in enumerate(known)]
+def _front(points: Sequence[tuple[float, float]]) -> set[int]:
+    """Indices of the points that no other one beats; a point is what is lost and what it costs."""
     return {
         index
-        for index, mine in enumerate(rows)
-        if not any(_beats(order, other, mine) for other in rows if other is not mine)
+        for index, (lost, cost) in enumerate(points)
+        if not any(
+            other[0] <= lost and other[1] <= cost and other != (lost, cost) for other in points
+        )
     }
-
-
-def _beats(order: CostOrder, one: tuple[Row, float], other: tuple[Row, float]) -> bool:
-    """Whether one row is at least as good in both respects and better in one."""
-    less, more = order.less(one[0], other[0]), order.less(other[0], one[0])
-    return (less and one[1] <= other[1]) or (not more and one[1] < other[1])

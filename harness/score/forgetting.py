@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import JsonValue
 
 from harness.errors import UserError
 from harness.records.record import Score
@@ -77,14 +78,14 @@ def score_forgetting(
     names = [page.strip().split("\n", 1)[0].strip(" =") or str(i) for i, page in enumerate(pages)]
     names = [f"{index} {name}" for index, name in enumerate(names)]
     bits = np.array([loss.sum() for loss in losses]) / math.log(2)
+    asked: dict[str, JsonValue] = {
+        "tokens_per_article": tokens,
+        "data": f"{DATA_SET} {CONFIG} test",
+        **({} if window == tokens + 2 else {"window": window, "stride": stride}),
+    }
     return place.write(
         BITS_PER_BYTE,
         Items(names, names, bits, np.array(sizes, float)),
-        asked={"tokens_per_article": tokens, "data": f"{DATA_SET} {CONFIG} test"},
-        details={
-            "tokens_per_article": tokens,
-            "data": f"{DATA_SET} {CONFIG} test",
-            **({} if window == tokens + 2 else {"window": window, "stride": stride}),
-            **likelihood.details,
-        },
+        asked=asked,
+        details={**asked, **likelihood.details},
     )

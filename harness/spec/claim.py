@@ -54,7 +54,8 @@ class Number(Frozen):
 class PairCheck(Frozen):
     """What every kind of comparison has.
 
-    ``variant`` and ``against`` are names of variants; the first of each that was run is taken.
+    ``variant`` and ``against`` are names of variants. Lists of equal length are pairs, of which
+    the first is taken that was run on both sides; of other lists the first name that was run.
     ``conditions`` are settings that its runs must have, such as "budget.batch_size >= 64".
     """
 
@@ -62,6 +63,14 @@ class PairCheck(Frozen):
     against: Names
     conditions: tuple[Condition, ...] = ()
     unmet: str = Field(default="", description="why runs that do not meet them tell nothing")
+
+    @property
+    def choices(self) -> list[tuple[Names, Names]]:
+        """Names of both sides that may be compared with each other, the wanted ones first."""
+        if len(self.variant) != len(self.against):
+            return [(self.variant, self.against)]
+        pairs = zip(self.variant, self.against, strict=True)
+        return [((own,), (other,)) for own, other in pairs]
 
 
 class ScoreCheck(PairCheck):

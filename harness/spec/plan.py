@@ -23,6 +23,7 @@ from harness.spec.variant import (
     Positive,
     Precision,
     Quantization,
+    SuiteProtocol,
     Training,
 )
 
@@ -81,6 +82,11 @@ class Plan(Versioned):
     validation: Validation = Validation()
     score: ScoreSpec
     device: Device
+    protocol: SuiteProtocol | None = Field(
+        default=None,
+        description="what the suite gives to every variant that does not name it itself; null in "
+        "older plans",
+    )
     substitutions: tuple[Substitution, ...] = ()
     request: RunRequest | None = Field(
         default=None, description="null where a plan was made from objects, or by an older harness"
@@ -150,12 +156,14 @@ class Plan(Versioned):
 
 
 # Names, descriptions and places say what a thing is called and where it lies, not what it is; the
-# primary score is a matter of reading the runs, not of making them.
+# primary score is a matter of reading the runs, not of making them. What of the suite's protocol
+# holds for a run stands among its own settings.
 UNDECIDING = (
     "variant",
     "suite",
     "substitutions",
     "request",
+    "protocol",
     "model.name",
     "model.description",
     "model.license",

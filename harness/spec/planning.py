@@ -17,7 +17,7 @@ from harness.spec.plan_digests import corpus_sha256, data_sha256, model_sha256
 from harness.spec.products import products_refusal
 from harness.spec.schemes import check_usable
 from harness.spec.suite import Budget, Suite, Validation
-from harness.spec.variant import Precision, Training, Variant
+from harness.spec.variant import Precision, SuiteProtocol, Training, Variant
 
 
 def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: Device) -> Plan:
@@ -76,8 +76,15 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
         validation=validation,
         score=suite.score.taken,
         device=device,
+        protocol=_protocol(suite),
         substitutions=tuple(found),
     )
+
+
+def _protocol(suite: Suite) -> SuiteProtocol:
+    """What a variant that names nothing itself would be trained with."""
+    given = {"training": suite.training, "precision": suite.precision}
+    return SuiteProtocol.model_validate(given)
 
 
 def _fit_precision(variant: Variant, device: Device, found: list[Substitution]) -> Precision:

@@ -154,6 +154,11 @@ class Training(Frozen):
         'part of each batch (what several devices do unless told otherwise), or "sharded"',
     )
 
+    @property
+    def attention_group(self) -> int:
+        """Tokens of a group of shifted attention."""
+        return max(2, self.sequence_length // self.attention_groups)
+
     @model_validator(mode="before")
     @classmethod
     def _several_devices_divide_data(cls, data: Any) -> Any:

@@ -9,14 +9,15 @@ from typing import Literal
 from harness.records.record import RunRecord, Score
 from harness.records.store import StoredRun
 from harness.report.figures.canvas import Mark
-from harness.report.pairing import Aligned, KeptItems, ScoreKey, read_items
+from harness.report.pairing import KeptItems, Reading, ScoreKey, read_items
 from harness.report.rows import Row
 from harness.report.sample import Scale, make_scale
 from harness.spec.plan import Plan
 from harness.studies.arms import Arm, StudyArms, verdict_job
 from harness.studies.budget import Spent, spent_on, within
+from harness.studies.family import Family
 from harness.studies.findings import Job
-from harness.studies.looks import FAR, Conclusion, Family, Following, follow
+from harness.studies.looks import FAR, Conclusion, Following, follow
 from harness.studies.rules import Rules
 from harness.studies.search import Find, Search
 from harness.studies.steering import Steering
@@ -30,7 +31,8 @@ PERPLEXITY = ("held_out", "perplexity")
 class Standing:
     """All arms in one setting: their learning rates, and where the comparisons stand.
 
-    An arm that was dropped before it was tuned has no best rate.
+    An arm that was dropped before it was tuned has no best rate. ``failed`` holds the seeds of
+    the settled runs that did not end well.
     """
 
     setting: Setting
@@ -39,6 +41,7 @@ class Standing:
     rates: dict[str, float]
     runs: dict[str, tuple[StoredRun, ...]]
     following: Following
+    failed: dict[str, tuple[int, ...]]
 
     def conclusion(self, label: str) -> Conclusion | None:
         """What is known of an arm; None before the first look, and of the reference."""
@@ -138,20 +141,28 @@ class _Planner:
         """Replay the looks of one setting; what they lack is wanted."""
         arms, last = self._comparison.by_label, self._rules.planned.last
         runs: dict[str, tuple[StoredRun, ...]] = {}
+        failed: dict[str, tuple[int, ...]] = {}
         ready: dict[str, int] = {}
         for label, arm in arms.items():
             rate = rates.get(label)
             settled = [] if rate is None else self._consecutive(arm, rate, last)
             ready[label] = len(settled) if arm.trains else FAR * len(settled)
             runs[label] = tuple(run for run in settled if run.record.status == "ok")
+            failed[label] = tuple(
+                run.record.plan.seed for run in settled if run.record.status != "ok"
+            )
         key = self._key(arms[self._comparison.reference].plan, runs)
-        aligned, scale = _align(runs, key, self._study.margin, self._comparison.items)
-        following = self._follow(Family(aligned, scale, self._comparison.reference, (), ready))
+        reference = self._comparison.reference
+        first = runs[reference][:1]
+        scale, reading = _read(runs, key, self._study.margin, first, self._comparison.items)
+        following = self._follow(
+            Family(reading.aligned, scale, reference, (), ready, self._dropped, reading.excluded)
+        )
         for label, count in following.wanted.items():
             seeds = range(ready[label], count if arms[label].trains else 1)
             jobs = [verdict_job(arms[label], rates[label], seed) for seed in seeds]
             self._want(job for job in jobs if self._find(job) is None)
-        return Standing(setting, key, scale, rates, runs, following)
+        return Standing(setting, key, scale, rates, runs, following, failed)
 
     def _follow(self, family: Family) -> Following:
         """Planned arms are one family; each decision to add some makes one of its own."""
@@ -159,7 +170,6 @@ class _Planner:
         compared = [
             arm.label for arm in self._comparison.arms if arm.label != self._comparison.reference
         ]
-        family.dropped = self._dropped
         family.labels = [label for label in compared if label not in added]
         found = follow(family, self._rules.planned)
         for number in sorted(set(added.values())):
@@ -205,12 +215,21 @@ def _scores_after(records: Iterable[RunRecord]) -> list[Score]:
     ]
 
 
-def _align(
-    runs: dict[str, tuple[StoredRun, ...]], key: ScoreKey, margin: float, items: KeptItems
-) -> tuple[Aligned | None, Scale | None]:
-    """The items of all runs that ended well, by arm, and the scale to compare them on."""
+def _read(
+    runs: dict[str, tuple[StoredRun, ...]],
+    key: ScoreKey,
+    margin: float,
+    first: tuple[StoredRun, ...],
+    items: KeptItems,
+) -> tuple[Scale | None, Reading]:
+    """The items of all runs that ended well, by arm, and the scale to compare them on.
+
+    A margin that is a share of a value is that of the ``first`` run of the reference: one that
+    moved with every run would let a later run undo what an earlier look concluded.
+    """
     rows = [Row(label, label, found, Mark(0, 0)) for label, found in runs.items() if found]
     scores = [score for row in rows for record in row.records if (score := key.find(record))]
     if not scores:
-        return None, None
-    return read_items(rows, key, items).aligned, make_scale(scores, margin)
+        return None, Reading()
+    anchor = key.find(first[0].record) if first else None
+    return make_scale(scores, margin, anchor), read_items(rows, key, items)

@@ -110,12 +110,12 @@ def _conclusions(agenda: Agenda, main: Standing, known: list[Conclusion]) -> Ite
     compared = [one for one in known if one.difference is not None]
     for found in sorted(compared, key=lambda one: order.get(_verdict(one), 3)):
         yield _sentence(main, reference, found)
-    others: dict[Limit, list[str]] = {}
+    others: dict[str, list[str]] = {}
     for found in known:
         if found.difference is None:
-            others.setdefault(found.limit, []).append(found.label)
-    for limit, labels in others.items():
-        yield f"{numbers.some_of(labels, NAMED)}: {REASONS[limit]}."
+            others.setdefault(reason(found), []).append(found.label)
+    for why, labels in others.items():
+        yield f"{numbers.some_of(labels, NAMED)}: {why}."
 
 
 def _verdict(found: Conclusion) -> str:
@@ -125,15 +125,44 @@ def _verdict(found: Conclusion) -> str:
 def _sentence(main: Standing, reference: str, found: Conclusion) -> str:
     assert found.difference is not None  # noqa: S101 - the caller has looked
     text = f"{found.label} is {WORDS[found.difference.verdict]} {reference}: "
-    text += f"{main.key.title} {shown(main, found.difference)}, {found.seeds} seeds"
-    return text + (f" ({REASONS[found.limit]})." if found.limit else ".")
+    text += f"{main.key.title} {shown(main, found.difference)}, {seeds_of(found)}"
+    text += "".join(_missing(main, reference, found))
+    return text + (f" ({reason(found)})." if found.limit else ".")
 
 
-REASONS = {
+def seeds_of(found: Conclusion) -> str:
+    """The seeds that a difference is made of: those at which both sides ended well."""
+    if not found.pairs:
+        return "neither is trained"
+    return f"{found.pairs} seed" + ("s" if found.pairs != 1 else "")
+
+
+def _missing(main: Standing, reference: str, found: Conclusion) -> Iterator[str]:
+    """Runs of both sides that the difference lacks."""
+    for label in (found.label, reference):
+        seeds = [str(seed) for seed in main.failed.get(label, ()) if seed < found.seeds]
+        if seeds:
+            at = f"seed{'s' if len(seeds) > 1 else ''} {numbers.some_of(seeds, len(seeds))}"
+            yield f"; {label} failed at {at}"
+    if found.why:
+        yield f"; some runs of {found.label} are left out: {found.why}"
+
+
+def reason(found: Conclusion) -> str:
+    """Why a comparison is not decided, or not made."""
+    if found.difference is None and found.why:
+        whose = "the reference's" if found.limit == "reference" else "its"
+        return f"{whose} runs are left out: {found.why}"
+    return REASONS[found.limit]
+
+
+REASONS: dict[Limit, str] = {
     "": "",
     "items": "items and not seeds keep it open",
     "seeds": "open after the last seed that the study allows",
     "failed": "no run finished",
+    "excluded": "its runs are left out",
+    "unpaired": "there is no seed at which both it and the reference ended well",
     "reference": "no run of the reference finished",
     "dropped": "dropped by a decision",
     "waiting": "more runs are to come",
@@ -187,6 +216,7 @@ def _changes(agenda: Agenda, main: Standing, known: list[Conclusion]) -> Iterato
         yield f"The study has stopped: {agenda.stopped}. More budget lets it go on."
     elif agenda.jobs:
         yield f"{len(agenda.jobs)} runs come next."
+    yield from _next_look(main, known)
     scoring = scoring_of(main)
     for found in known:
         if found.decided or found.difference is None or scoring is None:
@@ -200,6 +230,17 @@ def _changes(agenda: Agenda, main: Standing, known: list[Conclusion]) -> Iterato
             seeds = needed.seeds if needed else None
             ways = f"about {seeds} seeds" if seeds else "more seeds and more items"
             yield f"{found.label}: {ways} would decide whether it lies within {margin}."
+
+
+def _next_look(main: Standing, known: list[Conclusion]) -> Iterator[str]:
+    """What is open only because seeds that the study allows were not run."""
+    waits = [one for one in known if one.limit == "waiting" and one.difference is not None]
+    for seeds in sorted({one.seeds for one in waits}):
+        labels = [one.label for one in waits if one.seeds == seeds]
+        yield (
+            f"{numbers.some_of(labels, NAMED)}: open at {seeds} seeds; the next look needs "
+            f"{max(main.following.wanted.values(), default=seeds + 1)} of each side."
+        )
 
 
 def _more_items(main: Standing, found: Conclusion) -> str:

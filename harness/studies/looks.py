@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Literal
 
-import numpy as np
-
 from harness.report.judging import Difference, Multiplicity, compare_all, make_difference
-from harness.report.pairing import Aligned
-from harness.report.sample import Scale, make_sample
+from harness.report.sample import make_sample
 from harness.report.statistics.effects import Effect
-from harness.studies.error_spending import levels
+from harness.report.statistics.power import needed
+from harness.studies.family import Family, restrict
+from harness.studies.rules import Look, Rule
 
 FAR = 1000  # seeds that stand for any number of them
 SMALLEST_LEVEL = 1e-8
 
-Limit = Literal["", "items", "seeds", "failed", "reference", "dropped", "waiting"]
+Limit = Literal[
+    "", "items", "seeds", "failed", "excluded", "unpaired", "reference", "dropped", "waiting"
+]
 DECIDED = ("better", "worse", "equivalent")
 
 
@@ -28,9 +27,10 @@ class Conclusion:
     """What is known of one arm against the reference.
 
     ``limit`` says what keeps an undecided comparison undecided: too few items, the number of
-    seeds, runs that failed (its own or the reference's), a person's decision, or runs that are
-    still to come. ``seeds`` are those at the look that is told; ``level`` is the error that this
-    look may use for one arm.
+    seeds, runs that failed (its own or the reference's) or are left out, no seed at which both
+    ended well, a person's decision, or runs that are still to come; ``why`` says more of runs
+    that are left out. ``seeds`` are those at the look that is told; ``level`` is the error that
+    this look may use for this arm.
     """
 
     label: str
@@ -39,11 +39,24 @@ class Conclusion:
     level: float
     limit: Limit = ""
     more_items: float | None = None
+    why: str = ""
 
     @property
     def decided(self) -> bool:
         """Whether it needs no more seeds to be told."""
         return self.difference is not None and self.difference.verdict in DECIDED
+
+    @property
+    def pairs(self) -> int:
+        """How many seeds the difference is made of; 0 where no side was trained, or without one."""
+        if self.difference is None or is_without_seeds(self.difference.worse_by):
+            return 0
+        return self.difference.worse_by.seeds
+
+
+def is_without_seeds(effect: Effect) -> bool:
+    """Whether no side was trained, so that no seed will ever change it."""
+    return effect.noise.seeds is None and not effect.single
 
 
 @dataclass
@@ -55,97 +68,71 @@ class Following:
     looks: list[int] = field(default_factory=list)
 
 
-Level = Callable[[int], tuple[float, float]]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """When to look and with which error: ``stretches`` of (seeds at each look, error of all)."""
-
-    stretches: tuple[tuple[tuple[int, ...], float], ...]
-
-    @property
-    def last(self) -> int:
-        """Seeds at the last look."""
-        return self.stretches[-1][0][-1]
-
-    def looks(self) -> Iterator[tuple[int, Level]]:
-        """Seeds at each look, and its level and the last look's for one of so many arms."""
-        for counts, alpha in self.stretches:
-            for place, count in enumerate(counts):
-                yield count, partial(_levels_of, counts, alpha, place)
-
-
-def _levels_of(counts: tuple[int, ...], alpha: float, place: int, arms: int) -> tuple[float, float]:
-    found = levels(alpha / arms, tuple(count / counts[-1] for count in counts))
-    return found[place], found[-1]
-
-
-def restrict(aligned: Aligned, seeds: Mapping[str, int]) -> Aligned:
-    """The runs of some arms at their first seeds; arms that are not named stay out."""
-    kept = [
-        run
-        for run, (label, seed) in enumerate(zip(aligned.labels, aligned.seeds, strict=True))
-        if label in seeds and (not aligned.trains[run] or seed < seeds[label])
-    ]
-    return replace(
-        aligned,
-        labels=tuple(aligned.labels[run] for run in kept),
-        seeds=tuple(aligned.seeds[run] for run in kept),
-        trains=tuple(aligned.trains[run] for run in kept),
-        numerator=np.ascontiguousarray(aligned.numerator[:, kept]),
-        denominator=np.ascontiguousarray(aligned.denominator[:, kept]),
-        answers=None if aligned.answers is None else aligned.answers[:, kept],
-    )
-
-
-@dataclass
-class Family:
-    """Comparisons with one reference that are read together, and how far their seeds are.
-
-    ``ready`` counts the first seeds of each arm that have settled runs, the reference's too; an
-    arm that is not trained is ready for any number. ``aligned`` holds the runs that ended well.
-    """
-
-    aligned: Aligned | None
-    scale: Scale | None
-    reference: str
-    labels: Sequence[str]
-    ready: Mapping[str, int]
-    dropped: frozenset[str] = frozenset()
-
-
 def follow(family: Family, rule: Rule) -> Following:
     """Replay all looks that the settled runs allow; what comes next is ``wanted``.
 
-    At each look the arms that are still open share its error evenly; one that is decided leaves
-    its part to the others (Holm's argument), and the looks share the error of the whole (Lan and
-    DeMets), so that any wrong conclusion of the family, "equivalent" included, has at most the
-    chance that the rule allows. Sources: Holm (1979); Maurer and Bretz, "Multiple testing in
-    group sequential trials using graphical approaches" (2013).
+    The chance of any wrong conclusion in the family, "equivalent" included, is at most the error
+    that the rule allows, whatever the truth about the arms:
+
+    * Every conclusion is read off the interval of a look, so it is wrong only where that interval
+      misses the truth.
+    * An arm that may err with ``e`` over all its looks is judged at each by a level of
+      :func:`~harness.studies.error_spending.levels`. These levels rise with ``e``.
+    * Of ``n`` arms that are not decided, each may err with ``alpha / n``. Only an arm that is
+      decided gives its part to the others. When the first of ``k`` arms is wrongly decided, all
+      ``k`` were undecided, so ``n`` was at least ``k``, and each of them had passed no more than
+      the levels of ``alpha / k``: together at most ``alpha``. That is Holm's argument (1979) for
+      looks at growing data: Ye, Li, Liu and Yao, "A group sequential Holm procedure with multiple
+      primary endpoints" (2013); Maurer and Bretz, "Multiple testing in group sequential trials
+      using graphical approaches" (2013).
+    * An arm that is given up (items limit it, a person drops it, its runs fail) keeps its part.
+      It was given up on sight of the data, so the others may not use what it leaves.
+    * A decision frees error at all looks, also at the one where an arm that was given up stood:
+      it is judged again by that look's own data and level. Where more seeds could now decide it,
+      items limit it no longer and it catches up; looks that it misses cost nothing.
+    * Where no side is trained, nothing changes from look to look: it is one test, at the whole
+      of the arm's part.
+
+    All undecided arms are judged by the same levels before any error is passed on, so the order
+    of arms does not matter.
     """
     return _Replay(family, rule).run()
 
 
 class _Replay:
-    """The looks of one family, one after the other."""
+    """The looks of one family, one after the other.
+
+    ``_open`` get seeds and are judged at the next look; ``_paused`` are limited by items, as far
+    as their error goes. ``_stood`` holds what the last look of every arm saw.
+    """
 
     def __init__(self, family: Family, rule: Rule) -> None:
         self._family = family
         self._rule = rule
         self._open = list(family.labels)
+        self._paused: list[str] = []
+        self._stood: dict[str, tuple[Effect, Look]] = {}
         self._seeds: dict[str, int] = {}
         self._found = Following()
 
     def run(self) -> Following:
-        for count, level in self._rule.looks():
-            if not self._open or self._waits(count):
+        for look in self._rule.looks():
+            if not self._open or not self._hold(look):
                 break
-            self._look(count, level)
-            self._found.looks.append(count)
         else:
-            self._limit_all("seeds")
+            self._limit_all()
         return self._found
+
+    def _hold(self, look: Look) -> bool:
+        """Judge at this look all that can be judged; False where runs for it are missing."""
+        while self._open:
+            if self._waits(look.count):
+                return False
+            self._judge(look)
+            if not self._resume(look):
+                break
+        self._found.looks.append(look.count)
+        return True
 
     def _waits(self, count: int) -> bool:
         """Whether runs for a look at ``count`` seeds are missing; says which."""
@@ -158,24 +145,31 @@ class _Replay:
             behind.append(family.reference)
         self._found.wanted = dict.fromkeys(behind, count)
         for label in self._open if behind else ():
-            self._close(label, "waiting", keep_open=True)
+            self._limit(label, "waiting")
         return bool(behind)
 
-    def _look(self, count: int, level: Level) -> None:
-        self._seeds |= dict.fromkeys([*self._open, self._family.reference], count)
+    def _judge(self, look: Look) -> None:
+        self._seeds |= dict.fromkeys([*self._open, self._family.reference], look.count)
         effects = self._effects()
         for label in [label for label in self._open if label not in effects]:
-            self._seeds.pop(label)
-            self._close(label, self._why_no_effect(label))
-        self._decide(effects, count, level)
-        for label in list(self._open):
-            self._close_what_seeds_cannot_decide(label, effects[label], level)
+            self._without_effect(label, look.count)
+        self._stood |= {label: (effects[label], look) for label in self._open if label in effects}
+        self._decide()
+        for label in [label for label in self._open if label in effects]:
+            if self._is_limited_by_items(label, look):
+                self._pause(label, look)
 
-    def _why_no_effect(self, label: str) -> Limit:
-        aligned = self._family.aligned
-        finished = () if aligned is None else aligned.labels
-        alone = label in finished and self._family.reference not in finished
-        return "reference" if alone else "failed"
+    def _without_effect(self, label: str, count: int) -> None:
+        """Close what cannot be compared; where only a common seed is missing, one may come."""
+        family = self._family
+        own, other = (family.seeds(name, count) for name in (label, family.reference))
+        self._limit(label, "unpaired")
+        if own or own is None:
+            if other is not None and not other:
+                self._close(label, "reference", family.excluded.get(family.reference, ""))
+            return
+        why = family.excluded.get(label, "")
+        self._close(label, "excluded" if why else "failed", why)
 
     def _effects(self) -> dict[str, Effect]:
         family = self._family
@@ -186,67 +180,106 @@ class _Replay:
             return {}
         return compare_all(make_sample(part, family.scale), family.reference)
 
-    def _decide(self, effects: Mapping[str, Effect], count: int, level: Level) -> None:
-        """Decide one arm after the other, the clearest first, for as long as one can be."""
-        decided = True
-        while decided and self._open:
-            decided = False
-            alpha, _ = level(len(self._open))
-            for label in list(self._open):
-                self._conclude(label, effects[label], count, alpha)
-                decided = decided or self._found.conclusions[label].decided
-            self._open = [
-                label for label in self._open if not self._found.conclusions[label].decided
-            ]
+    @property
+    def _undecided(self) -> list[str]:
+        """All that share the error: every arm that no look has decided, whatever became of it."""
+        found = self._found.conclusions
+        return [one for one in self._family.labels if one not in found or not found[one].decided]
 
-    def _conclude(self, label: str, effect: Effect, count: int, alpha: float) -> None:
+    def _decide(self) -> None:
+        """Judge all that is undecided, and again with the error that decisions free."""
+        while undecided := self._undecided:
+            for label in undecided:
+                if label in self._stood:
+                    self._conclude(label, len(undecided))
+            decided = set(undecided) - set(self._undecided)
+            self._open = [label for label in self._open if label not in decided]
+            self._paused = [label for label in self._paused if label not in decided]
+            if not decided:
+                break
+
+    def _levels(self, label: str, look: Look, arms: int) -> tuple[float, float]:
+        """Error that an arm may use at ``look``, and at the last of its stretch."""
+        effect, _ = self._stood[label]
+        if is_without_seeds(effect):
+            return look.once / arms, look.once / arms
+        return look.levels(arms, [self._pairs(label, count) for count in look.counts_so_far])
+
+    def _pairs(self, label: str, count: int) -> int:
+        """Pairs of an arm at so many seeds; those after its last look are taken to end well."""
+        _, stood = self._stood[label]
+        more = max(count - stood.count, 0)
+        return self._family.pairs(label, count - more) + more
+
+    def _conclude(self, label: str, arms: int) -> None:
+        """Judge an arm by what its last look saw; one that is given up stays so if undecided."""
         assert self._family.scale is not None  # noqa: S101 - there is an effect
-        alpha = max(alpha, SMALLEST_LEVEL)
+        effect, look = self._stood[label]
+        alpha = max(self._levels(label, look, arms)[0], SMALLEST_LEVEL)
         found = make_difference(
             label, effect, effect.p_value, self._family.scale, Multiplicity(1, alpha)
         )
         if alpha <= SMALLEST_LEVEL and not effect.obstacle:
             found = replace(found, verdict="undecided")
-        self._found.conclusions[label] = Conclusion(label, found, count, alpha)
+        why = self._family.excluded.get(label, "")
+        made = Conclusion(label, found, look.count, alpha, why=why)
+        before = self._found.conclusions.get(label)
+        if before is not None and label not in self._open and not made.decided:
+            made = replace(made, limit=before.limit, more_items=before.more_items)
+        self._found.conclusions[label] = made
 
-    def _close_what_seeds_cannot_decide(self, label: str, effect: Effect, level: Level) -> None:
-        """Say at once where items, not seeds, keep a comparison open."""
+    def _is_limited_by_items(self, label: str, look: Look) -> bool:
         assert self._family.scale is not None  # noqa: S101 - there is an effect
-        _, last = level(len(self._open))
-        if effect.obstacle == "few items" or _is_limited_by_items(
+        effect, _ = self._stood[label]
+        _, last = self._levels(label, look, len(self._undecided))
+        return effect.obstacle == "few items" or _is_limited_by_items(
             effect, self._family.scale.bound, last
-        ):
-            told = self._found.conclusions[label].difference
-            needed = told.needed if told is not None else None
-            self._close(label, "items", more_items=needed.more_items if needed else None)
+        )
 
-    def _limit_all(self, limit: Limit) -> None:
-        for label in list(self._open):
-            self._close(label, limit)
+    def _pause(self, label: str, look: Look) -> None:
+        """Say at once that items, not seeds, keep a comparison open."""
+        assert self._family.scale is not None  # noqa: S101 - there is an effect
+        effect, _ = self._stood[label]
+        _, last = self._levels(label, look, len(self._undecided))
+        more = None if effect.obstacle else needed(effect, self._family.scale.bound, last)
+        self._close(label, "items", more_items=more.more_items if more else None)
+        self._paused.append(label)
+
+    def _resume(self, look: Look) -> bool:
+        """Take up again what seeds can decide now that others are decided."""
+        back = [one for one in self._paused if not self._is_limited_by_items(one, look)]
+        self._paused = [label for label in self._paused if label not in back]
+        self._open = [one for one in self._family.labels if one in {*self._open, *back}]
+        return bool(back)
+
+    def _limit_all(self) -> None:
+        for label in self._open:
+            if self._found.conclusions[label].limit != "unpaired":
+                self._limit(label, "seeds")
 
     def _close(
-        self,
-        label: str,
-        limit: Limit,
-        *,
-        more_items: float | None = None,
-        keep_open: bool = False,
+        self, label: str, limit: Limit, why: str = "", *, more_items: float | None = None
+    ) -> None:
+        self._limit(label, limit, why, more_items)
+        self._open.remove(label)
+
+    def _limit(
+        self, label: str, limit: Limit, why: str = "", more_items: float | None = None
     ) -> None:
         found = self._found.conclusions.get(label) or Conclusion(label, None, 0, 0.0)
-        self._found.conclusions[label] = replace(found, limit=limit, more_items=more_items)
-        if not keep_open:
-            self._open.remove(label)
+        self._found.conclusions[label] = replace(found, limit=limit, more_items=more_items, why=why)
 
 
 def _is_limited_by_items(effect: Effect, margin: float, alpha: float) -> bool:
     """Whether not even any number of seeds would decide it at the last look.
 
-    The estimate may still move by what the seeds so far leave open.
+    The estimate may still move by what the seeds so far leave open. One pair of seeds does not
+    say how much that is.
     """
-    noise = effect.noise if effect.discordant is None else effect.discordant.noise
-    if noise.seeds is None:
+    if is_without_seeds(effect):
         return True
-    if effect.obstacle:
+    noise = effect.noise if effect.discordant is None else effect.discordant.noise
+    if effect.obstacle or noise.seeds is None:
         return False
     half = noise.scaled(effect.seeds / FAR, 1.0, FAR).half_width(alpha)
     moves = 2 * math.sqrt(noise.seeds)

@@ -89,7 +89,7 @@ class _Outlook:
         if not arm.trains:
             return _need(0, 0)
         steps = rungs(tune)
-        more = tune.widenings if tune.method == "grid" else 0
+        more = tune.widenings
         runs = sum(count for _, count in steps)
         budgets = sum(share * count for share, count in steps)
         return _Need((runs, runs + more), (budgets, budgets + more))

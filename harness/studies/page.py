@@ -28,7 +28,7 @@ from harness.report.figures.rates import X, rate_line, rate_panels
 from harness.report.ranking import packed_base
 from harness.report.rows import COLOURS, MARKERS
 from harness.studies.agenda import Agenda, Standing
-from harness.studies.answer import REASONS, StudyAnswer, answer, shown, value_of
+from harness.studies.answer import StudyAnswer, answer, reason, seeds_of, shown, value_of
 from harness.studies.arms import Arm
 from harness.studies.search import Search
 from harness.studies.steering import Steering
@@ -39,8 +39,9 @@ MOST_CURVES = 8  # in one plane; more are drawn in panels of their own
 MOST_PANELS = 40
 SHARED_ERROR = (
     "Error is shared between looks by Lan and DeMets's spending function and between variants by "
-    "Holm's method; nine tenths of it are planned, one tenth is kept for decisions taken while "
-    "the study runs. Conclusions at default settings are a family of their own."
+    "Holm's method: a decided comparison leaves its part to the others, one that is given up "
+    "keeps it. Nine tenths are planned, one tenth is kept for decisions taken while the study "
+    "runs. Conclusions at default settings are a family of their own."
 )
 
 
@@ -106,8 +107,10 @@ def _variants_section(agenda: Agenda) -> Section:
     )
     caption = (
         f"Differences from {agenda.comparison.reference}, each in the same setting, with "
-        "intervals that hold at all looks. Default: the rate of the variant's own file. Best: the "
-        "rate with the least loss on the validation split."
+        "intervals that hold at all looks. A score is the mean over all runs of a variant; a "
+        "difference is over the seeds that both sides have, as many as stand beside its verdict. "
+        "Default: the rate of the variant's own file. Best: the rate with the least loss on the "
+        "validation split."
     )
     blocks: list[Block] = [Table("variants", tuple(columns), rows, caption)]
     blocks += [prose(text) for text in _what_tuning_changes(agenda)]
@@ -126,13 +129,14 @@ def _cells(agenda: Agenda, standing: Standing, label: str) -> Iterator[Cell]:
         yield Cell(f"reference{seeds}", "", "muted")
     elif found is None or found.difference is None:
         yield _so_far(standing, value, value_of(standing, agenda.comparison.reference))
-        why = "" if found is None else REASONS[found.limit]
+        why = "" if found is None else reason(found)
         yield Cell(f"{why}{seeds}".removeprefix(", "), why, "muted")
     else:
         word = found.difference.verdict
-        limit = f" ({REASONS[found.limit]})" if found.limit and not found.decided else ""
+        pairs = seeds_of(found).replace(" ", "\N{NO-BREAK SPACE}")
+        limit = f" ({reason(found)})" if found.limit and not found.decided else ""
         yield Cell(shown(standing, found.difference), found.difference.estimate)
-        yield Cell(f"{word}{limit}{seeds}", word, TONES.get(word, ""))
+        yield Cell(f"{word}{limit}, {pairs}", word, TONES.get(word, ""))
 
 
 def _so_far(standing: Standing, value: float | None, reference: float | None) -> Cell:

@@ -7,14 +7,66 @@ they were taken, so that all together stay within the error and none changes an 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.spec.study import Seeds
-from harness.studies.looks import Rule
+from harness.studies.error_spending import levels
 from harness.studies.steering import Decision
 
 PLANNED = 0.9  # of the allowed error; the rest is kept for steering
+
+
+@dataclass(frozen=True)
+class Look:
+    """One of the looks at ``counts`` seeds, which share the error ``alpha``.
+
+    ``once`` is the error of what is looked at once, however many looks there are.
+    """
+
+    counts: tuple[int, ...]
+    place: int
+    alpha: float
+    once: float
+
+    @property
+    def count(self) -> int:
+        """Seeds at this look."""
+        return self.counts[self.place]
+
+    @property
+    def counts_so_far(self) -> tuple[int, ...]:
+        """Seeds at this look and at those before it that share its error."""
+        return self.counts[: self.place + 1]
+
+    def levels(self, arms: int, pairs: Sequence[int]) -> tuple[float, float]:
+        """Error of one of so many arms at this look and at the last one.
+
+        ``pairs`` are the seeds at which both sides ended well, at each look up to this one.
+        """
+        more = (pairs[-1] + count - self.count for count in self.counts[self.place + 1 :])
+        times = tuple(count / self.counts[-1] for count in self.counts)
+        found = levels(self.alpha / arms, times, (*pairs, *more))
+        return found[self.place], found[-1]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When to look and with which error: ``stretches`` of (seeds at each look, error of all)."""
+
+    stretches: tuple[tuple[tuple[int, ...], float], ...]
+
+    @property
+    def last(self) -> int:
+        """Seeds at the last look."""
+        return self.stretches[-1][0][-1]
+
+    def looks(self) -> Iterator[Look]:
+        """All looks, in order."""
+        once = self.stretches[0][1]
+        for counts, alpha in self.stretches:
+            for place in range(len(counts)):
+                yield Look(counts, place, alpha, once)
 
 
 @dataclass(frozen=True)

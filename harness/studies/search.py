@@ -15,6 +15,7 @@ from harness.studies.arms import Arm, trial_job
 from harness.studies.findings import Job
 
 Find = Callable[[Job], StoredRun | None]
+Edge = Literal["", "low", "high"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Search:
     """What is known of an arm's learning rate.
 
     ``missing`` are trials to run now; while there are any, ``best`` is None. ``edge`` says on
-    which side the best rate has no worse neighbour although the grid was widened.
+    which side the best rate has no worse neighbour although the search was widened.
     """
 
     default: float
@@ -42,7 +43,7 @@ class Search:
     missing: tuple[Job, ...] = ()
     best: float | None = None
     widened: tuple[float, ...] = ()
-    edge: Literal["", "low", "high"] = ""
+    edge: Edge = ""
 
     @cached_property
     def curve(self) -> tuple[Trial, ...]:
@@ -91,6 +92,13 @@ def best_of(trials: Sequence[Trial], default: float) -> Trial | None:
     return min(fine, key=key, default=None)
 
 
+def edge_of(best: Trial | None, rates: Sequence[float]) -> Edge:
+    """On which side the best trial has no neighbour among the rates that were tried."""
+    if best is None:
+        return ""
+    return "low" if best.rate == min(rates) else "high" if best.rate == max(rates) else ""
+
+
 class GridSearch:
     """Powers of a factor around the default, cut by successive halving, widened at an edge.
 
@@ -137,7 +145,7 @@ class GridSearch:
         places, widened = sorted(self._places), list[float]()
         while True:
             best = best_of([trial for trial in self._trials if trial.share >= 1], self._arm.default)
-            edge = self._edge(best, places)
+            edge = edge_of(best, [rate_at(self._arm.default, self._tune, one) for one in places])
             if not edge or len(widened) == self._tune.widenings:
                 break
             place = places[0] - 1 if edge == "low" else places[-1] + 1
@@ -153,9 +161,3 @@ class GridSearch:
             widened=tuple(widened),
             edge=edge,
         )
-
-    def _edge(self, best: Trial | None, places: Sequence[int]) -> Literal["", "low", "high"]:
-        if best is None:
-            return ""
-        low, high = (rate_at(self._arm.default, self._tune, places[end]) for end in (0, -1))
-        return "low" if best.rate == low else "high" if best.rate == high else ""

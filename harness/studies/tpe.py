@@ -8,7 +8,7 @@ from harness.errors import UserError
 from harness.spec.study import Tune
 from harness.studies.arms import Arm
 from harness.studies.findings import Job
-from harness.studies.search import Find, Search, Trial, best_of, try_rate
+from harness.studies.search import Find, Search, Trial, best_of, edge_of, try_rate
 
 FAILED_LOSS = 1e3  # nats a token, what a trial that diverged counts as
 
@@ -17,7 +17,9 @@ def search_by_tpe(arm: Arm, tune: Tune, find: Find) -> Search:
     """Replay the proposals; the first that has no record yet is what to run now.
 
     The default comes first, and the range is that of a grid of as many trials. Proposals follow
-    from the seed and from the losses alone, so a driver that starts anew proposes the same.
+    from the seed and from the losses alone, so a driver that starts anew proposes the same. Where
+    the best rate is the lowest or the highest that was tried, rates beyond it follow, as many as
+    a grid is widened by.
 
     Raises:
         UserError: Optuna is not installed.
@@ -38,8 +40,30 @@ def search_by_tpe(arm: Arm, tune: Tune, find: Find) -> Search:
             return Search(arm.default, tuple(trials), (found,))
         trials.append(found)
         study.tell(asked, min(found.loss, FAILED_LOSS))
-    best = best_of(trials, arm.default)
-    return Search(arm.default, tuple(trials), best=arm.default if best is None else best.rate)
+    return _widen(arm, tune, find, trials)
+
+
+def _widen(arm: Arm, tune: Tune, find: Find, trials: list[Trial]) -> Search:
+    """Try rates beyond the best one for as long as it has no worse neighbour on one side."""
+    widened: list[float] = []
+    while True:
+        best = best_of(trials, arm.default)
+        edge = edge_of(best, [trial.rate for trial in trials])
+        if best is None or not edge or len(widened) == tune.widenings:
+            break
+        rate = best.rate * tune.factor if edge == "high" else best.rate / tune.factor
+        widened.append(float(f"{rate:.3g}"))
+        found = try_rate(arm, tune, widened[-1], 1.0, find)
+        if isinstance(found, Job):
+            return Search(arm.default, tuple(trials), (found,), widened=tuple(widened))
+        trials.append(found)
+    return Search(
+        default=arm.default,
+        trials=tuple(trials),
+        best=arm.default if best is None else best.rate,
+        widened=tuple(widened),
+        edge=edge,
+    )
 
 
 def _optuna() -> ModuleType:

@@ -115,7 +115,9 @@ def summary_of(record: RunRecord) -> dict[str, float]:
 
 def settings_of(plan: Plan) -> dict[str, Any]:
     """The plan as plain data, without what only says how it was asked for."""
-    return plan.model_dump(mode="json", exclude={"request", "substitutions", "schema_version"})
+    return plan.model_dump(
+        mode="json", exclude={"request", "protocol", "substitutions", "schema_version"}
+    )
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

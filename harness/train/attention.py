@@ -96,7 +96,7 @@ def trained_attention(
         return
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    group = max(2, plan.training.sequence_length // plan.training.attention_groups)
+    group = plan.training.attention_group
     name = f"shifted_{group}"
     AttentionInterface.register(name, partial(attend, group=group))
     AttentionMaskInterface.register(name, _no_mask)

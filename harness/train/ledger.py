@@ -21,11 +21,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StepTokens:
-    """Token counts of one optimizer step."""
+    """Token counts of one optimizer step.
+
+    ``pairs`` are the pairs of tokens of one conversation, the sum of its squared lengths: what
+    attention works on, however conversations are put into rows.
+    """
 
     assistant: int
     non_padding: int
     padded: int
+    pairs: int
 
     @classmethod
     def of(cls, rows: Sequence[TrainingRow], micro_batch_size: int | None) -> StepTokens:
@@ -40,6 +45,7 @@ class StepTokens:
             assistant=sum(assistant_tokens(row) for row in rows),
             non_padding=sum(sizes),
             padded=sum(max(part) * len(part) for part in micros),
+            pairs=sum(length**2 for row in rows for length in row.lengths),
         )
 
 
@@ -135,7 +141,12 @@ class Ledger:
                 truncated=truncated_tokens,
             ),
             losses=tuple(self.points),
-            throughput=throughput(self.points, plan, assistant / max(non_padding, 1)),
+            throughput=throughput(
+                self.points,
+                plan,
+                labelled_share=assistant / max(non_padding, 1),
+                context=sum(step.pairs for step in seen) / max(non_padding, 1),
+            ),
             compile_seconds=compile_seconds,
             trainer=trainer,
             kept_layers=_kept_layers(plan),

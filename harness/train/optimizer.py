@@ -69,6 +69,7 @@ def _lora_plus(model: Any, rate: float, decay: float) -> Optimizer:
         lr=rate,
         loraplus_lr_ratio=LORA_PLUS_RATIO,
         loraplus_weight_decay=decay,
+        loraplus_lr_embedding=rate,  # PEFT's is 1e-6, whatever rate is asked for
     )
     made.param_groups = [group for group in made.param_groups if group["params"]]
     return made

@@ -255,3 +255,13 @@ def test_a_person_sees_what_a_run_does_for_as_long_as_it_does_it() -> None:
             shows.wait_for(words)
             shows.press_enter()
         assert shows.end() == 0, shows.said
+
+
+def test_a_board_is_there_as_soon_as_the_batch_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs may end before rich's own thread draws a first frame."""
+    monkeypatch.setattr("harness.cli.board.FRAMES", 1e-6)
+    shown, console = board(terminal=True, clock=Clock())
+    shown.begin(PLANS)
+    drawn_at_once = written(console)
+    shown.end()
+    assert "0 of 5 done" in drawn_at_once

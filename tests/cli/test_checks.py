@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.checks.data import check_division, check_space
+from harness.cli.checks.data import check_division, check_space, said_few
 from harness.errors import StorageError, TooFew
 from tests.cli.terminal import refused
 from tests.planned import planned
@@ -80,6 +80,17 @@ def test_what_is_advised_for_few_conversations_is_enough(tmp_path: Path) -> None
         settings = way.partition(" (")[0].removeprefix("--set ").split(" --set ")
         changed = planned("lora_bf16", source, *settings)
         check_division(changed.corpus, [changed])
+
+
+@pytest.mark.parametrize(("held_out", "said"), [(2, True), (7, True), (8, False)])
+def test_too_few_held_out_conversations_for_an_interval_are_told_beforehand(
+    held_out: int, said: bool
+) -> None:
+    settings = (f"corpus.held_out_limit={held_out}", "score.tasks=[]", "score.forgetting=false")
+    plan = planned("lora_bf16", "corpus.held_out_fraction=0.5", *settings)
+    told = list(said_few(check_division(plan.corpus, [plan])))
+    assert bool(told) == said
+    assert all(f"{held_out} held-out conversations give no interval" in line for line in told)
 
 
 def test_no_division_is_advised_where_none_would_do(tmp_path: Path) -> None:

@@ -178,3 +178,24 @@ def test_a_full_disk_for_the_output_is_the_machines_fault(command: tuple[str, ..
 def test_json_stays_json() -> None:
     done = harness("show", "qlora_nf4")
     assert json.loads(done.stdout)["name"] == "qlora_nf4"
+
+
+INTERRUPTED_IMPORT = """
+import sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "harness.cli.study":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt())
+from harness.__main__ import main
+main()
+"""
+
+
+def test_ctrl_c_while_the_commands_are_imported_is_no_traceback() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_IMPORT], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")

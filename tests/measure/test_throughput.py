@@ -59,7 +59,17 @@ def test_an_adapter_saves_the_gradients_of_the_frozen_weights() -> None:
 def test_the_share_of_the_peak_is_known_on_a_known_gpu_only() -> None:
     training = {"sequence_length": 2048, "micro_batch_size": 4}
     points = steps(*[0.5] * 10, tokens=8192)
-    on_gpu = throughput(points, make("lora_bf16", training, device=H100))
+    on_gpu = throughput(points, make("lora_bf16", training, device=H100), context=2048)
     assert on_gpu.flops_per_second is not None
     assert on_gpu.peak_share == pytest.approx(on_gpu.flops_per_second / 989.4e12)
-    assert throughput(points, make("lora_bf16", training, device=CPU)).peak_share is None
+    on_cpu = throughput(points, make("lora_bf16", training, device=CPU), context=2048)
+    assert on_cpu.flops_per_second is not None
+    assert on_cpu.peak_share is None
+
+
+def test_shifted_attention_has_the_context_of_its_groups() -> None:
+    training = {"sequence_length": 2048, "attention": "shifted", "attention_groups": 4}
+    plan = make("lora_bf16", training)
+    shifted, group = (training_flops_per_token(plan, context, 1.0) for context in (2048, 512))
+    assert shifted == group
+    assert training_flops_per_token(plan, 100, 1.0) < group

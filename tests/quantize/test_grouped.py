@@ -99,6 +99,18 @@ def test_inputs_keep_their_dtype_and_products_are_computed_in_the_target_s() -> 
     assert layer(torch.randn(2, 32)).dtype == torch.float32
 
 
+def test_products_in_bfloat16_round_each_weight_once() -> None:
+    """A zero such as 128.5 has no bfloat16: rounded by itself, it moved all weights of a group."""
+    codes = torch.arange(120.0, 136.0).view(2, 8)
+    found = Codes(codes, torch.tensor([[0.1], [0.3]]), torch.tensor([[128.5], [130.25]]), 8)
+    layers = [
+        GroupedLinear(linear(4, 4), found, Target(TARGET.quantization, dtype, "cpu"))
+        for dtype in (torch.float32, torch.bfloat16)
+    ]
+    exact, rounded = (layer.dequantized() for layer in layers)
+    assert torch.equal(rounded, exact.bfloat16())
+
+
 def test_what_it_weighs_is_what_it_stores() -> None:
     layer = layer_of(linear(64, 6, bias=False))
     weighed = weigh_packed("int4", layer.weight, layer)

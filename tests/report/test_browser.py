@@ -257,8 +257,12 @@ def test_a_phone_shows_the_ranking_as_cards(page: Any) -> None:
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     row = page.find_element("css selector", f"#{RANKING} tbody tr")
     tops = {cell.location["y"] for cell in row.find_elements("css selector", "td:not([hidden])")}
+    page.find_element("css selector", ".columns summary").click()
+    box = page.find_element("css selector", ".columns > div").rect
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     assert len(tops) > 5, "one line a value"
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 390, "the choice of columns stays on the screen"
 
 
 def test_a_variant_lights_up_in_all_figures_and_tells_its_values(page: Any) -> None:
@@ -399,6 +403,12 @@ def test_where_a_beats_b(items: Any) -> None:
     assert set(verdicts(items)) == {"B is better"}
     assert items.find_element("css selector", "article .head span").text.replace("−", "-") != first
     assert items.get_log("browser") == []
+
+
+def test_numbers_of_items_are_told_with_their_digits(items: Any) -> None:
+    """Thousands are separated, and what is subtracted keeps its digits."""
+    tell = "return [47330.4, 8.234567, 0.00001234].map((v) => number(v, {exp: false}))"
+    assert items.execute_script(tell) == ["47,330", "8.235", "0.00001234"]
 
 
 def test_words_that_differ_are_marked(items: Any) -> None:

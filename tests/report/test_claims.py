@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from harness.records.store import StoredRun
 from harness.records.validation import ValidationPoint, ValidationResult
 from harness.report.claims.about import Spent, about_section
 from harness.report.claims.brief import findings_brief
+from harness.report.claims.compared import Sides, sides_of
 from harness.report.claims.decide import Interval, Leaning, corrected, lean, regions
 from harness.report.claims.ground import Ground, main_ground, make_grounds
 from harness.report.claims.judge import Judgement, judge, main_judged
@@ -27,6 +29,7 @@ from harness.report.claims.page import (
     evidence,
     ground_here,
     measured,
+    notes,
     size_here,
     verdicts,
 )
@@ -36,8 +39,9 @@ from harness.report.pairing import ScoreKey
 from harness.report.sides import read_runs
 from harness.report.statistics.noise import Noise
 from harness.report.write import markdown_page
-from harness.spec.claim import AnyCheck, Claim
+from harness.spec.claim import AnyCheck, Claim, ScoreCheck
 from harness.spec.derived_names import LONGEST_NAME
+from harness.spec.model import RandomSource
 from harness.spec.registry import claim_names, load_claim
 from harness.spec.schema import parse
 from harness.studies.published import publish_study
@@ -121,6 +125,151 @@ def test_a_difference_in_noise_is_undecided(tmp_path: Path, noise: float, wanted
     found = of_one(judge([claim(says="equal")], runs_of(tmp_path, made)))
     assert found.outcome == "undecided"
     assert evidence(found).partition("To decide it: ")[2].startswith(wanted)
+
+
+LONGER = ("suite.training.sequence_length=2048", "suite.training.weight_decay=0.1")
+
+
+def either(own: tuple[str, ...], other: tuple[str, ...] = ()) -> list[Made]:
+    """Two variants with such settings, three seeds each; the first is five per cent better."""
+    made = [Made("lora_bf16", other, seed=seed) for seed in range(3)]
+    return [*made, *(Made("qlora_nf4", own, seed=seed, log_ratio=-0.05) for seed in range(3))]
+
+
+def aged(runs: Sequence[StoredRun], *suites: str) -> list[StoredRun]:
+    """The runs as an older harness left them: without what their suites decided."""
+
+    def old(run: StoredRun) -> StoredRun:
+        plan = run.record.plan
+        if suites and plan.suite not in suites:
+            return run
+        plan = plan.model_copy(update={"protocol": None})
+        return replace(run, record=run.record.model_copy(update={"plan": plan}))
+
+    return [old(run) for run in runs]
+
+
+def test_what_suites_decide_of_training_parts_runs_and_is_said(tmp_path: Path) -> None:
+    """A suite's sequence length is in no variant's name, and was taken for the variant's own."""
+    runs = runs_of(tmp_path, [Made("base"), Made("lora_dora"), *either(LONGER)])
+    found = of_one(judge([claim(says="better")], runs))
+    assert found.outcome == "out of reach"
+    told = evidence(found)
+    assert "not run: qlora_nf4 (run by a suite with " in told
+    assert "training.sequence_length = 2048, not 512" in told
+    assert "training.weight_decay = 0.1, not 0.0" in told
+    assert all("base" in ground.arms for ground in make_grounds(runs)), "it is not trained"
+
+
+def test_rows_of_grounds_that_differ_by_their_suites_alone_are_told_apart(tmp_path: Path) -> None:
+    made = [*either(()), *either(LONGER, LONGER), Made("base")]
+    judged = judge([claim(says="better")], runs_of(tmp_path, made))
+    texts = sorted((row[0].text for row in verdicts(judged).rows), key=len)
+    assert "run by a suite" not in texts[0]
+    assert "run by a suite with training.sequence_length = " in texts[1]
+    sizes = sorted((size_here(one, main_judged(judged)) for one in judged), key=len)
+    assert "run by a suite with" in sizes[1]
+    assert "run by" not in sizes[0]
+
+
+@pytest.mark.parametrize(
+    ("own", "other"),
+    [
+        (LONGER, LONGER),
+        (("training.sequence_length=2048", "training.packing=true"), ()),
+        (
+            ("validation.every=4", "corpus.validation_fraction=0.1"),
+            ("corpus.validation_fraction=0.1",),
+        ),
+        (("score.held_out_tokens=64",), ()),
+    ],
+)
+def test_what_variants_name_or_scores_ask_parts_no_runs(
+    tmp_path: Path, own: tuple[str, ...], other: tuple[str, ...]
+) -> None:
+    runs = runs_of(tmp_path, either(own, other))
+    assert len(make_grounds(runs)) == 1
+    assert len(make_grounds(aged(runs))) == 1, "records of an older harness say as much"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "suite.precision.compute=float32",
+        "order=rows",
+        "order_seed=3",
+        "suite.training.packing=true",
+    ],
+)
+def test_every_setting_of_a_suite_that_training_reads_parts_runs(
+    tmp_path: Path, setting: str
+) -> None:
+    runs = runs_of(tmp_path, either((setting,)))
+    assert len(make_grounds(runs)) == 2
+    assert len(make_grounds(aged(runs))) == 2, "it was typed, so older records say it too"
+
+
+def test_kept_weights_and_patience_part_runs(tmp_path: Path) -> None:
+    shared = ("corpus.validation_fraction=0.1", "validation.every=4")
+    runs = runs_of(tmp_path, either((*shared, "validation.keep=best"), shared))
+    assert len(make_grounds(runs)) == 2
+
+
+def test_runs_of_an_older_harness_stand_with_those_of_the_same_suite(tmp_path: Path) -> None:
+    """It is not known what its file said then; what is known of the same name is taken for it."""
+    runs = runs_of(tmp_path, [*either(("score.generations=3",)), *either(LONGER, LONGER)])
+    suites = sorted({run.record.plan.suite for run in runs})
+    assert len(suites) == 3
+    for some in ((), *((name,) for name in suites)):
+        assert [len(ground.arms) for ground in make_grounds(aged(runs, *some))] == [2, 2], some
+    said = [
+        [str(note) for note in notes(judge([claim(says="better")], found))]
+        for found in (runs, aged(runs), aged(runs, "quick"))
+    ]
+    assert [len(one) for one in said] == [2, 2, 3], "all known, none known, some"
+    assert "Not all records say what suite quick gave to every variant" in said[2][-1]
+
+
+def test_other_weights_under_one_name_are_on_grounds_of_their_own(tmp_path: Path) -> None:
+    runs = runs_of(tmp_path, either(()))
+
+    def drawn(run: StoredRun, seed: int) -> StoredRun:
+        plan = run.record.plan
+        source = RandomSource(kind="random", seed=seed, tokenizer=plan.model.name)
+        model = plan.model.model_copy(update={"source": source})
+        plan = plan.model_copy(update={"model": model})
+        return replace(run, record=run.record.model_copy(update={"plan": plan}))
+
+    apart = [drawn(run, int(run.record.plan.variant == "qlora_nf4")) for run in runs]
+    found = of_one(judge([claim(says="better")], apart))
+    assert "not run: qlora_nf4 (run on other weights under the same name)" in evidence(found)
+
+
+PAIRS = {
+    "variant": ["qlora_nf4_dq", "qlora_nf4", "lora_bf16"],
+    "against": ["base_nf4_dq", "base_nf4", "base"],
+}
+
+
+def test_lists_of_equal_length_are_compared_pair_by_pair(tmp_path: Path) -> None:
+    """Fine-tuning on NF4 set against the 16-bit base would count the cost of NF4 as its own."""
+    made = [Made("base")]
+    for name, ratio in (("lora_bf16", 0.0), ("qlora_nf4_dq", 0.06)):
+        made += [Made(name, seed=n, log_ratio=ratio, seed_noise=0.0005) for n in range(3)]
+    (ground,) = make_grounds(runs_of(tmp_path, made))
+    check = claim(says="equal", margin=0.02, **PAIRS).checks[0]
+    assert isinstance(check, ScoreCheck)
+    sides = sides_of(check, ground)
+    assert isinstance(sides, Sides)
+    assert (sides.own.variant, sides.other.variant) == ("lora_bf16", "base")
+    assert measure(check, ground).outcome == "reproduced"
+
+
+def test_a_pair_of_which_one_side_was_not_run_names_that_side(tmp_path: Path) -> None:
+    made = [Made("base"), *(Made("qlora_nf4_dq", seed=n) for n in range(3))]
+    found = of_one(judge([claim(says="equal", **PAIRS)], runs_of(tmp_path, made)))
+    assert found.outcome == "out of reach"
+    assert "not run: base_nf4_dq" in evidence(found)
 
 
 def test_what_was_not_run_is_out_of_reach_with_its_name(tmp_path: Path) -> None:
@@ -240,6 +389,38 @@ def test_rows_of_grounds_that_differ_by_device_alone_are_told_apart(tmp_path: Pa
         first, second = sorted(told, key=len)
         assert f"on {other}" in second, told
         assert other not in first
+
+
+@pytest.mark.parametrize(
+    ("others", "told"),
+    [
+        ({"settings": ("corpus.policy=all_paths",)}, r"corpus\.policy=(all_paths|best_path)\b"),
+        (
+            {"settings": (f"corpus.source=hub:Example/others@{'0' * 40}",)},
+            r"corpus (others|sample)\b",
+        ),
+        ({"corpus_sha256": "f" * 64}, r"another sample\b"),
+    ],
+)
+def test_rows_of_grounds_that_differ_by_corpus_alone_are_told_apart(
+    tmp_path: Path, others: dict[str, Any], told: str
+) -> None:
+    """By its name where that differs; else by its settings, or as other data of that name."""
+    runs = runs_of(tmp_path, [*pair(), *pair(**others)])
+    judged = judge([claim(says="worse")], runs)
+    texts = [row[0].text for row in verdicts(judged).rows]
+    sizes = [size_here(one, main_judged(judged)) for one in judged]
+    for words in (texts, sizes):
+        first, second = sorted(words, key=len)
+        assert re.search(told, second), words
+        assert "corpus" not in first
+        assert "another" not in first
+
+
+def pair(**changes: Any) -> list[Made]:
+    """Runs of the two variants of the claim."""
+    names = ("lora_bf16", "qlora_nf4")
+    return [Made(name, seed=seed, **changes) for name in names for seed in range(3)]
 
 
 def pair_elsewhere(root: Path) -> tuple[Claim, list[StoredRun]]:

@@ -143,3 +143,21 @@ def test_validating_has_a_column_only_where_it_was_done(tmp_path: Path) -> None:
     change(folder, phases=(*phases, PhaseCost(name="validate", seconds=6.0)))
     (row,) = table_of(time_section(build_from(tmp_path).evidence), "time")
     assert row["validate"] == "6.0 s"
+
+
+def test_memory_within_what_repeats_differ_by_is_no_surprise(tmp_path: Path) -> None:
+    """The decision calls 2 % more memory a tie on a processor, and so does the note."""
+    found = evidence(tmp_path, Made("lora_bf16"), Made("qlora_nf4", memory=1.02))
+    assert "trains in more memory" not in said(memory_section(found))
+
+
+def test_steps_and_compiling_are_told_of_all_runs(tmp_path: Path) -> None:
+    """One run that compiled for long is not shown as what the variant needs."""
+    for seed, compiled in enumerate((8.7, 3.1, 2.9)):
+        folder = write_run(tmp_path, Made("lora_bf16", seed=seed, seconds=20, once=10))
+        training = read_json(folder / "record.json", RunRecord).training
+        assert training is not None
+        change(folder, training=training.model_copy(update={"compile_seconds": compiled}))
+    (row,) = table_of(time_section(build_from(tmp_path).evidence), "time")
+    assert row["steps"] == "10.0 s (10.0–10.0 s)"
+    assert row["compile"] == "3.1 s (2.9–8.7 s)"

@@ -54,6 +54,19 @@ def test_a_step_that_removed_nothing_is_named_below_the_table(tmp_path: Path) ->
     assert "Steps that removed nothing: language." in table.caption  # type: ignore[union-attr]
 
 
+def test_training_rows_hold_what_the_template_adds_and_the_funnel_says_so(tmp_path: Path) -> None:
+    """Else 1,197 tokens of messages would seem to become 2,029 by being cut."""
+    folder = write_run(tmp_path, Made("base"))
+    corpus = read_json(folder / "record.json", RunRecord).corpus
+    assert corpus is not None
+    rows = corpus.funnel[-1].model_copy(update={"step": "sequence length", "tokens": 95_000})
+    change(folder, corpus=corpus.model_copy(update={"funnel": (*corpus.funnel, rows)}))
+    section = corpus_section(build_from(tmp_path).evidence)
+    assert section is not None
+    (table,) = [block for block in section.blocks if getattr(block, "name", "") == "funnel"]
+    assert "what the chat template adds" in table.caption  # type: ignore[union-attr]
+
+
 def test_lengths_are_drawn_with_where_rows_are_cut(tmp_path: Path) -> None:
     write_runs(tmp_path, [Made("lora_bf16", settings=("training.sequence_length=256",))])
     section = corpus_section(build_from(tmp_path).evidence)

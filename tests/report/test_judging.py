@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,9 +58,25 @@ def test_rows_without_a_common_seed_are_left_out() -> None:
 
 def test_single_trainings_are_a_family_of_their_own() -> None:
     effects = compare_all(sample({"a": 2.0, "b": 2.3, "c": 2.3}, {"a": 3, "b": 3, "c": 1}), "a")
-    adjusted = adjust(effects, holm)
-    assert adjusted["b"] == effects["b"].p_value, "alone among the variants"
-    assert adjusted["c"] == effects["c"].p_value, "alone among the trainings"
+    adjusted = adjust(effects, dict.fromkeys(effects, 0.01), holm)
+    assert adjusted["b"].difference == effects["b"].p_value, "alone among the variants"
+    assert adjusted["c"].difference == effects["c"].p_value, "alone among the trainings"
+
+
+def test_equivalence_is_corrected_for_the_number_of_variants() -> None:
+    """One within the margin by its own interval alone is undecided among many."""
+    seeds = {"a": 4, "near": 4} | {f"far{number}": 4 for number in range(10)}
+    values = dict.fromkeys(seeds, 2.5) | {"a": 2.0, "near": 2.0}
+    effects = compare_all(sample(values, seeds), "a")
+    low, high = effects["near"].interval()
+    scale = replace(LOSS, margin=math.expm1(1.02 * max(-low, high)))
+    alone, among = (
+        adjust(family, dict.fromkeys(family, scale.bound), holm)["near"]
+        for family in ({"near": effects["near"]}, effects)
+    )
+    assert among.equivalence == pytest.approx(11 * alone.equivalence / 2)
+    assert make_difference("near", effects["near"], alone, scale).verdict == "equivalent"
+    assert make_difference("near", effects["near"], among, scale).verdict == "undecided"
 
 
 def test_a_difference_is_told_as_a_relative_change_of_a_loss() -> None:

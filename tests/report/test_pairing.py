@@ -23,6 +23,7 @@ from harness.report.pairing import (
     sums,
 )
 from harness.report.rows import make_rows
+from harness.spec.model import FolderSource, HubSource
 from harness.spec.storage import read_json, write_json
 from tests.report.records import Made, write_run
 
@@ -241,3 +242,104 @@ def test_only_noughts_and_ones_of_one_are_answers(
 ) -> None:
     found = right_or_wrong(np.array([above]).T, np.array([below]).T)
     assert (found is not None) == known
+
+
+def change(folder: Path, changes: Callable[[RunRecord], dict[str, Any]]) -> None:
+    """Rewrite a run's record, as another harness or another day would have made it."""
+    record = read_json(folder / "record.json", RunRecord)
+    write_json(folder / "record.json", record.model_copy(update=changes(record)))
+
+
+def from_folder(digest: str | None) -> Callable[[RunRecord], dict[str, Any]]:
+    def changes(record: RunRecord) -> dict[str, Any]:
+        source = FolderSource(kind="folder", path="/models/mine")
+        model = record.plan.model.model_copy(update={"source": source})
+        return {"plan": record.plan.model_copy(update={"model": model, "model_sha256": digest})}
+
+    return changes
+
+
+def from_hub(revision: str) -> Callable[[RunRecord], dict[str, Any]]:
+    def changes(record: RunRecord) -> dict[str, Any]:
+        source = HubSource(kind="hub", repository="org/mine", revision=revision * 40)
+        model = record.plan.model.model_copy(update={"source": source})
+        return {"plan": record.plan.model_copy(update={"model": model})}
+
+    return changes
+
+
+@pytest.mark.parametrize("origin", [from_folder, from_hub])
+def test_other_weights_under_the_same_name_stay_out(
+    tmp_path: Path, origin: Callable[[str], Callable[[RunRecord], dict[str, Any]]]
+) -> None:
+    for variant, digest in (("base", "a"), ("lora_bf16", "a"), ("qlora_nf4", "b")):
+        change(write_run(tmp_path, Made(variant)), origin(digest))
+    found = reading(tmp_path)
+    assert found.excluded == {"qlora_nf4": "other weights under the same name"}
+    assert found.aligned is not None
+    assert found.aligned.labels == ("base", "lora_bf16")
+
+
+@pytest.mark.parametrize(
+    ("digests", "kept"),
+    [((None, None, None), 3), (("a", None, "a"), 3), (("a", "a", "b"), 2), (("a", "b", None), 1)],
+)
+def test_unknown_weights_are_taken_for_the_only_known_ones(
+    tmp_path: Path, digests: tuple[str | None, ...], kept: int
+) -> None:
+    """Plans of older harnesses have no digest; between two known ones nothing can be assumed."""
+    for variant, digest in zip(("base", "lora_bf16", "qlora_nf4"), digests, strict=True):
+        change(write_run(tmp_path, Made(variant)), from_folder(digest))
+    found = reading(tmp_path)
+    assert found.aligned is not None
+    assert len(found.aligned.labels) == kept
+    assert len(found.excluded) == 3 - kept
+
+
+def of_data(digest: str | None) -> Callable[[RunRecord], dict[str, Any]]:
+    return lambda record: {"plan": record.plan.model_copy(update={"data_sha256": digest})}
+
+
+def test_other_task_data_under_the_same_item_names_stay_out(tmp_path: Path) -> None:
+    for variant, digest in (("base", "a"), ("lora_bf16", None), ("qlora_nf4", "a")):
+        change(write_run(tmp_path, Made(variant)), of_data(digest))
+    assert reading(tmp_path, CHOICE).excluded == {}
+    change(write_run(tmp_path, Made("qlora_fp4")), of_data("b"))
+    found = reading(tmp_path, CHOICE)
+    assert found.excluded == {"lora_bf16": "other task data", "qlora_fp4": "other task data"}
+    assert reading(tmp_path).excluded == {}, "the corpus decides what is held out"
+
+
+def test_documents_tell_task_data_apart_where_items_name_them(tmp_path: Path) -> None:
+    """A data folder that another data set was put into asks the same of the others."""
+    for variant, digest in (("base", "a"), ("lora_bf16", "b"), ("qlora_nf4", "b")):
+        folder = write_run(tmp_path, Made(variant))
+        change(folder, of_data(digest))
+        path = items_file(folder, CHOICE)
+        rewrite(path, lambda t: {**t, "doc_hash": [f"asks {name}" for name in t["item"]]})
+    assert reading(tmp_path, CHOICE).excluded == {}
+    rewrite(path, lambda t: {**t, "doc_hash": ["asks more", *t["doc_hash"][1:]]})
+    found = reading(tmp_path, CHOICE)
+    assert found.excluded == {"qlora_nf4": "other task data"}
+
+
+@pytest.mark.parametrize("name", ["window", "cut_tokens"])
+def test_a_score_with_a_shorter_context_is_compared_with_its_like(
+    tmp_path: Path, name: str
+) -> None:
+    """Such as a soft prompt leaves; records hold it among their details."""
+
+    def asked(**more: int) -> Callable[[RunRecord], dict[str, Any]]:
+        def changes(record: RunRecord) -> dict[str, Any]:
+            details = {**more, "asked": {"task": "any"}}
+            return {
+                "scores": tuple(s.model_copy(update={"details": details}) for s in record.scores)
+            }
+
+        return changes
+
+    for variant in ("base", "lora_bf16"):
+        change(write_run(tmp_path, Made(variant)), asked(cut_tokens=0))
+    change(write_run(tmp_path, Made("qlora_nf4")), asked(**{name: 7}))
+    why = "another model, corpus or way to score"
+    assert reading(tmp_path, CHOICE).excluded == {"qlora_nf4": why}

@@ -51,8 +51,73 @@ def test_single_trainings_are_ranked_and_nothing_is_shown_of_them(tmp_path: Path
     found = choice(tmp_path, [Made("lora_bf16", log_ratio=-0.2), Made("qlora_nf4")])
     assert label(found) == "lora_bf16"
     assert "of these runs" in found.reasons[0]
-    assert "single trainings" in found.sureness[0]
-    assert "--seeds 0..2" in found.sureness[0]
+    assert found.sureness[0] == "Nothing tells these 2 trained variants apart."
+    assert "single trainings" in found.sureness[1]
+    assert "--seeds 0..2" in found.sureness[1]
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_on_a_few_items_the_cheaper_within_the_margin_is_taken_and_nothing_is_sure(
+    tmp_path: Path, seeds: int
+) -> None:
+    """Four held-out trees give no verdict, and two per cent shall not matter."""
+    worse = [Made("lora_bf16", seed=s, log_ratio=-0.18, trees=4) for s in range(seeds)]
+    best = [Made("qlora_nf4", seed=s, log_ratio=-0.2, memory=2, trees=4) for s in range(seeds)]
+    found = choice(tmp_path, [*worse, *best], margin=0.05)
+    assert label(found) == "lora_bf16"
+    (reason,) = found.reasons
+    assert "came within 5 % of the best of these runs (qlora_nf4, " in reason
+    assert "and of those so close it needs the least memory, 1.96 GiB." in reason
+    assert found.sureness[0] == "Nothing tells these 2 trained variants apart."
+    assert found.sureness[1].startswith("Only 4 groups of held-out items were scored;")
+
+
+def test_of_equal_memory_the_faster_is_taken_and_set_up_decides_nothing(tmp_path: Path) -> None:
+    """The planner's memory tells only where nothing that was measured does."""
+    slow = Made("qlora_nf4", log_ratio=-0.22, memory=0.9, seconds=60, once=4, trees=4)
+    fast = Made("lora_bf16", log_ratio=-0.2, memory=1.0, seconds=70, once=40, trees=4)
+    found = choice(tmp_path, [slow, fast], margin=0.05)
+    assert label(found) == "lora_bf16"
+    assert "it trains fastest, in 30.0 s, and their peak memories count as a tie" in str(found)
+
+
+def test_where_all_may_be_the_best_the_cheaper_within_the_margin_is_taken(tmp_path: Path) -> None:
+    noisy = {"seed_noise": 0.1}
+    runs = [*three("lora_bf16", -0.2, memory=2.0, **noisy), *three("qlora_nf4", -0.195, **noisy)]
+    found = choice(tmp_path, runs, margin=0.2)
+    assert label(found) == "qlora_nf4"
+    assert "it needs the least memory" in found.reasons[0]
+    assert "these data cannot tell which" in found.sureness[0]
+
+
+def test_the_only_candidate_was_compared_with_no_other(tmp_path: Path) -> None:
+    alone = choice(tmp_path / "one", [Made("base"), Made("qlora_nf4", log_ratio=-0.2)])
+    assert alone.sureness[0] == (
+        "qlora_nf4 is the only trained variant to choose: it was compared with no other."
+    )
+    assert alone.sureness[1].startswith("One training says nothing certain about another")
+    thrice = choice(tmp_path / "three", [Made("base"), *three("qlora_nf4", -0.2)])
+    (text,) = thrice.sureness
+    assert "compared with no other. Against base: −" in text
+    assert text.endswith("%], better.")
+
+
+@pytest.mark.parametrize(("seeds", "trees"), [(1, 28), (2, 4), (2, 28)])
+def test_no_recommendation_goes_without_how_sure_it_is(
+    tmp_path: Path, seeds: int, trees: int
+) -> None:
+    variants = {"lora_bf16": 0.0, "qlora_nf4": 0.002}
+    runs = [
+        Made(name, seed=s, log_ratio=ratio, trees=trees)
+        for name, ratio in variants.items()
+        for s in range(seeds)
+    ]
+    write_runs(tmp_path, runs)
+    for wishes in ({}, {"max_loss": 0.01}, {"budget_memory_bytes": 8 * GIB}):
+        found = recommend(build_from(tmp_path, **wishes).evidence)
+        assert found is not None
+        assert found.row is not None
+        assert found.sureness, wishes
 
 
 def test_a_single_training_beside_others_is_not_judged(tmp_path: Path) -> None:
@@ -92,15 +157,20 @@ def test_the_least_memory_of_those_that_surely_lose_little(tmp_path: Path) -> No
     runs = [*three("lora_bf16", -0.2), *three("qlora_nf4", -0.195, memory=0.5)]
     found = choice(tmp_path, runs, max_loss=0.05)
     assert label(found) == "qlora_nf4"
-    (reason,) = found.reasons
-    assert reason.startswith("2 variants lose at most 5 % against lora_bf16 (95 % confidence);")
-    assert "the one that needs the least memory is qlora_nf4, " in reason
+    assert found.reasons == (
+        "One other variant loses at most 5 % against lora_bf16 (95 % confidence): qlora_nf4.",
+        "Of these and lora_bf16 itself, qlora_nf4 needs the least memory, 1,001 MiB.",
+    )
+    assert found.sureness[0].startswith("Against lora_bf16, qlora_nf4 loses +")
 
 
-def test_one_variant_within_the_loss_is_named_at_once(tmp_path: Path) -> None:
+def test_the_reference_is_not_found_to_lose_little_against_itself(tmp_path: Path) -> None:
     runs = [*three("lora_bf16", -0.2), *three("qlora_nf4", 0.2, memory=0.5)]
-    (reason,) = choice(tmp_path, runs, max_loss=0.01).reasons
-    assert reason.startswith("One variant loses at most 1 % against lora_bf16 (95 % confidence):")
+    found = choice(tmp_path, runs, max_loss=0.01)
+    assert label(found) == "lora_bf16"
+    (reason,) = found.reasons
+    assert reason.startswith("No other variant is shown to lose at most 1 % against lora_bf16")
+    assert found.sureness[0].startswith("Loss is counted from lora_bf16, which loses nothing")
 
 
 def test_a_loss_that_is_not_sure_recommends_nothing_and_says_how_large_it_may_be(
@@ -123,6 +193,7 @@ def test_one_training_has_no_known_loss(tmp_path: Path) -> None:
     found = choice(tmp_path, runs, max_loss=0.05, budget_memory_bytes=2 * GIB)
     assert found.row is None
     assert found.sureness[0].endswith("with one training each its true loss is unknown.")
+    assert "One training says nothing certain" in found.sureness[1]
 
 
 def test_nothing_scored_recommends_nothing(tmp_path: Path) -> None:

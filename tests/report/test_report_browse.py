@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.records.store import RunStore, StoredRun
-from harness.report.browse import item_data, items_page, likeliest
+from harness.report.browse import item_data, items_page, likeliest, read_results
 from harness.report.build import ReportRequest
 from harness.report.publish import publish_report
 from harness.report.write import write_report
@@ -81,6 +81,22 @@ def test_values_are_means_over_the_seeds(tmp_path: Path) -> None:
         values.append(results(found, "perplexity")[0]["values"]["qlora_nf4"])
     assert values[2] == pytest.approx((values[0] + values[1]) / 2, rel=1e-4)
     assert values[0] != values[1]
+
+
+def test_small_differences_of_large_values_keep_their_digits(tmp_path: Path) -> None:
+    """Log-losses near 10 that differ by some thousandths are subtracted by the page."""
+    write_runs(tmp_path, [Made("base", log_ratio=8.0), Made("qlora_nf4", log_ratio=7.82)])
+    report = build_from(tmp_path)
+    (scoring,) = (one for one in report.evidence.scorings if one.key.title == "perplexity")
+    exact = read_results(report.evidence.rows, scoring).values
+    found = item_data(report.evidence)
+    assert found is not None
+    (score,) = (score for score in found["scores"] if score["title"] == "perplexity")
+    places = {row["label"]: place for place, row in enumerate(found["rows"])}
+    for item in score["items"]:
+        base, other = (item["v"][places[label]] for label in ("base", "qlora_nf4"))
+        difference = exact["qlora_nf4"][item["id"]] - exact["base"][item["id"]]
+        assert other - base == pytest.approx(difference, abs=1e-7)
 
 
 def test_a_full_page_drops_texts_of_items_on_which_variants_agree(tmp_path: Path) -> None:

@@ -318,7 +318,7 @@ def test_one_row_says_what_training_changed(tmp_path: Path) -> None:
     report = build_from(tmp_path)
     told = words(report, "summary")
     assert "What does training qlora_nf4 change in smollm2_135m_instruct?" in told
-    assert re.search(r"perplexity 8\.\d+ → 6\.\d+, −2\d %", told)
+    assert re.search(r"perplexity 8\.\d+ → 6\.\d+, −2\d\.\d\d %", told)
     assert "Recommended" not in told
     assert "tradeoff" not in {found.key for found in report.sections}
 
@@ -350,9 +350,9 @@ def test_a_column_without_any_value_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_quantized_row_that_needs_more_memory_is_explained(tmp_path: Path) -> None:
-    write_runs(tmp_path, [Made("lora_bf16"), Made("qlora_nf4", memory=1.1)])
+    write_runs(tmp_path, [Made("lora_bf16"), Made("qlora_nf4", memory=1.5)])
     said = words(build_from(tmp_path), "memory")
-    assert "qlora_nf4 trains in more memory than lora_bf16 (2.15 GiB against 1.96 GiB)" in said
+    assert "qlora_nf4 trains in more memory than lora_bf16 (2.93 GiB against 1.96 GiB)" in said
     assert "lora_bf16 trains in more" not in said
 
 

@@ -213,3 +213,9 @@ def test_costs_are_compared_on_the_seeds_that_both_have(tmp_path: Path) -> None:
     (memory,) = [change for change in pair.changes if change.name == "memory"]
     assert memory.before == memory.after
     assert memory.estimate == 0
+
+
+def test_costs_say_that_they_are_no_medians(seven_runs: Path) -> None:
+    """A report's medians of the same runs differ, and both are right."""
+    caption = str(comparison_table(sides(seven_runs, "lora_bf16", "qlora_nf4")).caption)
+    assert "memory, weights, throughput, time: geometric means over common seeds" in caption

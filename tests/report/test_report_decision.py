@@ -27,7 +27,8 @@ def test_each_price_stands_beside_the_runner_ups(seven_runs: Path) -> None:
     found = price(build_from(seven_runs))
     assert found.title == "Compared with the runner-up, qlora_nf4"
     facts = {fact.title: fact for fact in found.facts}
-    assert set(facts) == {"perplexity", "peak memory", "training time", "bytes to ship"}
+    costs = {"peak memory", "training speed", "training time", "bytes to ship"}
+    assert set(facts) == {"perplexity", *costs}
     assert "paired, 95 % interval" in facts["perplexity"].note
     assert facts["peak memory"].note == "+67 % against the runner-up's 1.17 GiB"
     assert facts["training time"].note.endswith("the same")
@@ -37,7 +38,39 @@ def test_a_single_row_has_a_price_and_no_runner_up(tmp_path: Path) -> None:
     write_runs(tmp_path, [Made("qlora_nf4", seed=seed) for seed in range(3)])
     found = price(build_from(tmp_path))
     assert found.title == "Price"
-    assert [fact.note for fact in found.facts] == [""] * 4
+    assert [fact.note for fact in found.facts] == [""] * 5
+
+
+def test_compiling_once_hides_no_difference_in_speed(tmp_path: Path) -> None:
+    """One run of the fast variant compiled for long; its steps took half as long."""
+    fast = [
+        Made("lora_bf16", seed=seed, seconds=took, once=took - 20, speed=1400, log_ratio=-0.2)
+        for seed, took in enumerate((60, 42, 41))
+    ]
+    slow = [Made("qlora_nf4", seed=seed, seconds=52, once=12, speed=700) for seed in range(3)]
+    write_runs(tmp_path, [*fast, *slow])
+    facts = {fact.title: fact for fact in price(build_from(tmp_path)).facts}
+    assert facts["training speed"].value == "1,400 tokens/s"
+    assert facts["training speed"].note == "+100 % against the runner-up's 700 tokens/s"
+    assert facts["training time"].note == (
+        "−19 % against the runner-up's 52.0 s; a tie: repeated runs differ by as much; the steps "
+        "alone 20.0 s against 40.0 s, the rest is compiling and set-up, once in a run"
+    )
+
+
+def test_tokens_by_seed_are_told_as_a_range(tmp_path: Path) -> None:
+    seen = (7805, 6997, 7127)
+    runs = [
+        Made(name, seed=seed, tokens=tokens)
+        for name in ("lora_bf16", "qlora_nf4")
+        for seed, tokens in enumerate(seen)
+    ]
+    write_runs(tmp_path, runs)
+    fold = build_from(tmp_path).sections[0].blocks[-1]
+    assert isinstance(fold, Details)
+    assert isinstance(fold.blocks[0], Prose)
+    text = fold.blocks[0].text
+    assert "which was 6,997 to 7,805 tokens by seed, the same for all variants." in text
 
 
 def test_the_runner_up_keeps_to_the_memory_limit(seven_runs: Path) -> None:

@@ -87,6 +87,12 @@ def test_points_end_at_a_hundred_and_their_margin_is_a_share_of_their_median() -
     assert scale.margin == pytest.approx(0.02 * 50)
 
 
+def test_a_margin_by_an_anchor_stays_when_runs_are_added() -> None:
+    first, later = score(40.0, unit="points"), score(60.0, unit="points")
+    alone, both = (make_scale(found, 0.02, first) for found in ([first], [first, later]))
+    assert alone.margin == both.margin == pytest.approx(0.02 * 40)
+
+
 def test_signed_scores_have_no_ceiling() -> None:
     scale = SCALES["signed"]
     assert (scale.relative, scale.share, scale.ceiling) == (False, False, None)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.report.judging import PValues
 from harness.report.pairing import ScoreKey
 from harness.report.rows import make_rows
 from harness.report.scoring import Scoring, make_scoring, with_differences
@@ -101,7 +102,7 @@ def test_a_row_without_the_score_has_no_value(tmp_path: Path) -> None:
 
 def test_stricter_errors_make_wider_intervals_and_fewer_verdicts(tmp_path: Path) -> None:
     found = scored(tmp_path, *three("lora_bf16", -0.2), *three("qlora_nf4", -0.1))
-    strict = with_differences(found, {"qlora_nf4": 0.01}, alpha=0.0001)
+    strict = with_differences(found, {"qlora_nf4": PValues(0.01, 1.0)}, alpha=0.0001)
     usual, narrow = found.differences["qlora_nf4"], strict.differences["qlora_nf4"]
     assert usual.verdict == "worse"
     assert narrow.verdict != "worse"

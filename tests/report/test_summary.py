@@ -148,3 +148,16 @@ def test_what_was_run_is_folded_away_with_what_was_set(tmp_path: Path) -> None:
     assert "2 variants, 1 finished run, 1 failed; model" in text
     assert "on Example CPU." in text
     assert "Every variant was trained for 28 steps, which was 28,000 tokens." in text
+
+
+@pytest.mark.parametrize(("trees", "wide"), [(4, False), (28, True)])
+def test_two_seeds_widen_intervals_only_where_there_are_some(
+    tmp_path: Path, trees: int, wide: bool
+) -> None:
+    runs = [
+        Made(name, seed=seed, trees=trees)
+        for name in ("lora_bf16", "qlora_nf4")
+        for seed in range(2)
+    ]
+    text = " ".join(caveats(evidence(tmp_path, *runs)))
+    assert ("intervals are very wide" in text) == wide

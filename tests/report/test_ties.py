@@ -68,11 +68,10 @@ def test_times_closer_than_repeated_runs_are_a_tie(tmp_path: Path) -> None:
     assert order.least([lora, nf4, dq]) is dq
 
 
-def test_a_tie_in_time_puts_no_variant_on_the_front(tmp_path: Path) -> None:
-    """Two seconds of 90, where repeated runs differ by twenty, once did."""
+def test_a_tie_in_time_is_called_one(tmp_path: Path) -> None:
+    """Two seconds of 90, where repeated runs differ by twenty."""
     seconds = {"lora_bf16": (80, 90, 100), "qlora_nf4": (78, 88, 98), "qlora_nf4_dq": (40, 44, 48)}
     found = evidence_of(tmp_path, seconds)
-    assert fronts(found)["quality-time"] == {"lora_bf16", "qlora_nf4_dq"}
     (facts,) = price(found, found.by_label["lora_bf16"])
     assert "a tie: repeated runs differ by as much" in str(facts), facts
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harness.records.record import RunRecord
 from harness.report.blocks import Figure
 from harness.report.figures.scatter import Scatter
 from harness.report.tradeoff import looks, tradeoff_section
-from tests.report.records import GPU, Made, build_from, write_runs
+from harness.spec.storage import read_json, write_json
+from tests.report.records import GPU, Made, build_from, write_run, write_runs
 from tests.report.tables import said
 
 GOOD_AND_LARGE = Made("lora_bf16", log_ratio=-0.3, memory=2.0)
@@ -47,9 +49,36 @@ def test_energy_is_drawn_where_it_was_measured(tmp_path: Path) -> None:
     ]
     drawn = drawings(tmp_path, *runs)
     assert set(drawn) == {"quality-memory", "quality-time", "quality-energy"}
-    assert drawn["quality-time"].x.title == "training time, minutes"
+    assert drawn["quality-time"].x.title == "time in training steps, minutes"
     energy = {point.label: point.x for point in drawn["quality-energy"].points}
     assert energy["lora_bf16"] == 100 * 300 * 2 / 3600, "watt-hours"
+
+
+def test_the_front_is_that_of_the_values_that_are_drawn(tmp_path: Path) -> None:
+    """No prediction puts a row on it that another one beats in both, nor a tie one off it."""
+    best = Made("lora_bf16", log_ratio=-0.3, memory=1.01, seconds=100)
+    planned_smaller = Made("base_nf4", log_ratio=0.1, memory=1.0)
+    runs = [best, planned_smaller, Made("qlora_nf4", memory=1.02, seconds=95)]
+    for points in (drawing.points for drawing in drawings(tmp_path, *runs).values()):
+        beaten = {
+            one.label
+            for one in points
+            for other in points
+            if other is not one and other.x <= one.x and other.y <= one.y
+        }
+        assert {point.label for point in points if not point.on_front} == beaten
+
+
+def test_records_without_steps_are_drawn_by_the_whole_phase(tmp_path: Path) -> None:
+    write_runs(tmp_path, [Made("lora_bf16", seconds=300)])
+    path = write_run(tmp_path, Made("qlora_nf4", seconds=200)) / "record.json"
+    record = read_json(path, RunRecord)
+    assert record.training is not None
+    training = record.training.model_copy(update={"losses": ()})
+    write_json(path, record.model_copy(update={"training": training}))
+    drawing = drawings(tmp_path)["quality-time"]
+    assert drawing.x.title == "training time, minutes"
+    assert {point.x for point in drawing.points} == {200 / 60, 300 / 60}
 
 
 def test_your_own_limit_is_drawn_into_the_picture_of_memory(tmp_path: Path) -> None:

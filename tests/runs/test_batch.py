@@ -24,6 +24,7 @@ from harness.runs.stop import Stop
 from harness.spec.device import Device, DeviceChoice
 from harness.spec.gpus import planned_gpu
 from harness.spec.plan import Plan
+from tests.hears_why import HearsWhy
 from tests.planned import CPU, planned
 from tests.store_records import record_of
 
@@ -154,14 +155,8 @@ class Waiting(Immediate):
                 future.set_result(record_of(plan, status="interrupted"))
 
 
-class Explained(Waiting):
+class Explained(HearsWhy, Waiting):
     """One that hears why it is cancelled."""
-
-    reason: str | None = None
-
-    def cancel_because(self, reason: str) -> None:
-        self.reason = reason
-        self.cancel()
 
 
 @pytest.mark.parametrize(

@@ -63,3 +63,7 @@ def test_articles_longer_than_the_context_are_scored_in_windows(
     assert (score.details["window"], score.details["stride"]) == (24, 12)
     whole = score_forgetting(likelihood, tokenizer, PAGES, place, 6)
     assert "window" not in whole.details
+    asked = [one.details["asked"] for one in (score, whole)]
+    assert [("window" in one) for one in asked if isinstance(one, dict)] == [True, False], (
+        "what a shorter context asks is paired with its like alone"
+    )

@@ -42,7 +42,8 @@ def judge(aligned: Aligned, scale: Scale) -> tuple[Sample, dict[str, Difference]
     effects = compare_all(sample, REFERENCE)
     key = ScoreKey("task", "metric", "training")
     scoring = Scoring(key, scale, headline=True, values={}, excluded={}, effects=effects)
-    return sample, with_differences(scoring, adjust(effects, holm)).differences
+    adjusted = adjust(effects, dict.fromkeys(effects, scale.bound), holm)
+    return sample, with_differences(scoring, adjusted).differences
 
 
 @dataclass
@@ -295,6 +296,8 @@ def _misses(tally: Tally) -> str:
 
 def main() -> int:
     """Print the tables."""
+    from tests.stats.studies import study_cells, study_table
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tries", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
@@ -308,6 +311,7 @@ def main() -> int:
         ("share", share_cells, coverage_table),
         ("margin", margin_cells, margin_table),
         ("power", power_cells, power_table),
+        ("studies", study_cells, study_table),
     ):
         if asked.only in name:
             table(cells(), asked.tries, asked.seed)

@@ -12,6 +12,7 @@ from harness.report.statistics.effects import Effect
 from harness.report.statistics.multiplicity import benjamini_hochberg, holm
 from harness.report.statistics.noise import Noise, make_noise
 from harness.report.statistics.power import needed, smallest_difference
+from harness.report.statistics.shares import Discordant
 from harness.report.statistics.verdicts import verdict
 
 
@@ -32,21 +33,37 @@ def items_only(estimate: float, error: float, **changes: object) -> Effect:
 def test_verdicts(estimate: float, error: float, expected: str) -> None:
     found = items_only(estimate, error)
     adjusted = found.p_value if expected != "undecided" else 1.0
-    assert verdict(found, adjusted, margin=0.01) == expected
+    assert verdict(found, adjusted, found.equivalence_p(0.01)) == expected
+
+
+@pytest.mark.parametrize("alpha", [0.2, 0.05, 0.001])
+@pytest.mark.parametrize("up", [None, 0.02, 0.05])
+def test_equivalence_has_the_p_value_at_which_its_interval_fits(
+    alpha: float, up: float | None
+) -> None:
+    noise = Noise(2e-5, 40.0, 1e-5, 2.0, 4e-6)
+    answers = None if up is None else Discordant(up, 0.02, 2000.0, noise)
+    found = Effect(0.0 if up is None else up - 0.02, noise, 3, 41, 41.0, discordant=answers)
+    low, high = found.interval(alpha)
+    edge = max(-low, high)
+    assert found.equivalence_p(1.001 * edge) < alpha < found.equivalence_p(0.999 * edge)
+    assert found.equivalence_p(abs(found.estimate)) == 1.0
 
 
 def test_one_training_says_nothing_about_the_variant() -> None:
     differs = items_only(0.05, 0.001, single=True)
-    assert verdict(differs, differs.p_value, margin=0.01) == "differs"
+    assert verdict(differs, differs.p_value, differs.equivalence_p(0.01)) == "differs"
     alike = items_only(0.0, 0.001, single=True)
-    assert verdict(alike, alike.p_value, margin=0.01) == "undecided", "not even equivalence"
+    assert verdict(alike, alike.p_value, alike.equivalence_p(0.01)) == "undecided", (
+        "not even equivalence"
+    )
 
 
 def test_few_or_lopsided_groups_of_items_decide_nothing() -> None:
     few = Effect(0.5, Noise(1e-6, 6.0), clusters=7, effective=7.0)
     lopsided = Effect(0.5, Noise(1e-6, 2.0), clusters=30, effective=2.0)
     for found in (few, lopsided):
-        assert verdict(found, 0.0, margin=0.01) == "undecided"
+        assert verdict(found, 0.0, found.equivalence_p(0.01)) == "undecided"
 
 
 def test_rounding_errors_are_no_certainty() -> None:
@@ -63,19 +80,19 @@ def test_rounding_errors_are_no_certainty() -> None:
     )
     assert found.variance > 0, "the case is about a variance that is tiny, not zero"
     assert found.obstacle == "no noise"
-    assert verdict(found.negated(), found.p_value, margin=0.01) == "undecided"
+    assert verdict(found.negated(), found.p_value, found.equivalence_p(0.01)) == "undecided"
 
 
 def test_equal_losses_are_equal_models_and_equal_answers_are_not() -> None:
     same = items_only(0.0, 0.0, magnitude=2.0)
-    assert verdict(same, 1.0, margin=0.01, exact_loss=True) == "equivalent"
-    assert verdict(same, 1.0, margin=0.01) == "undecided"
+    assert verdict(same, 1.0, same.equivalence_p(0.01), exact_loss=True) == "equivalent"
+    assert verdict(same, 1.0, same.equivalence_p(0.01)) == "undecided"
 
 
 def test_a_study_that_looks_often_spends_less() -> None:
     found = items_only(0.024, 0.01)
-    assert verdict(found, found.p_value, margin=0.001) == "worse"
-    assert verdict(found, found.p_value, margin=0.001, alpha=0.01) == "undecided"
+    assert verdict(found, found.p_value, found.equivalence_p(0.001)) == "worse"
+    assert verdict(found, found.p_value, found.equivalence_p(0.001), alpha=0.01) == "undecided"
 
 
 def test_holm_steps_down() -> None:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.errors import InvalidFile, UnknownName
-from harness.records.store import RunStore
+from harness.records.store import RunStore, StoredRun
 from harness.records.validation import validation_loss
+from harness.report.pairing import KeptItems, ScoreKey
 from harness.spec.plan import Plan
 from harness.spec.request import Request
+from harness.studies.agenda import _read
 from harness.studies.answer import answer
 from harness.studies.arms import Typed, compare_what, trial_plan, verdict_plan
 from harness.studies.page import make_page
 from harness.studies.steering import Decision, Steering
 from harness.train.path import resolve
 from tests.planned import CPU
+from tests.report.records import Made, write_run
 from tests.store_records import record_of
 from tests.studies.stub import Bench, StubExecutor, World, study
 
@@ -82,7 +86,7 @@ def test_optuna_proposes_the_same_to_a_driver_that_starts_anew(tmp_path: Path) -
         for name in ("one", "two")
     ]
     assert found[0] == found[1]
-    assert [len(one.trials) for one in found[0].values()] == [5, 5]
+    assert [len(one.trials) - len(one.widened) for one in found[0].values()] == [5, 5]
     assert found[0]["lora_bf16"].trials[0].rate == 2e-4, "the default is among them"
 
 
@@ -170,6 +174,26 @@ def test_a_budget_of_hours_is_not_overrun(tmp_path: Path) -> None:
     more = Bench.of(tmp_path, WORSE, budget={"hours": 95 / 3600})
     more.finish()
     assert len(more.executor.ran) == 2, "more budget lets it go on"
+
+
+def test_a_margin_in_points_does_not_move_with_the_runs_that_come_later(tmp_path: Path) -> None:
+    """A share of the median over all runs so far let a later run undo an earlier conclusion."""
+    key = ScoreKey("oasst_choice", "acc", "training")
+
+    def graded(made: Made, points: float) -> StoredRun:
+        write_run(tmp_path, made)
+        runs = [one for one in RunStore(tmp_path).scan() if isinstance(one, StoredRun)]
+        run = next(one for one in runs if one.record.plan.variant == made.variant)
+        scores = [
+            s.model_copy(update={"unit": "points", "value": points}) for s in run.record.scores
+        ]
+        return replace(run, record=run.record.model_copy(update={"scores": tuple(scores)}))
+
+    reference = (graded(Made("lora_bf16"), 40.0),)
+    early = {"lora_bf16": reference}
+    late = early | {"qlora_nf4": (graded(Made("qlora_nf4"), 70.0),)}
+    scales = [_read(runs, key, 0.01, reference, KeptItems())[0] for runs in (early, late)]
+    assert [scale.margin for scale in scales if scale is not None] == [0.4, 0.4]
 
 
 def test_an_untrained_variant_is_run_once_and_not_tuned(tmp_path: Path) -> None:
@@ -283,6 +307,66 @@ def test_whose_runs_failed_is_said(
     assert [one.limit for one in found if one is not None] == limits
     told = " ".join(answer(agenda).conclusions)
     assert ("no run of the reference finished" in told) == ("reference" in limits)
+
+
+def test_a_failed_run_of_the_reference_closes_nothing(tmp_path: Path) -> None:
+    """One pair is left at the first look, which says nothing of seeds; the next look has two."""
+    world = World(
+        worse={"qlora_nf4": 0.3, "qlora_fp4": 0.6},
+        fails=lambda plan: "failed" if (plan.variant, plan.seed) == ("lora_bf16", 1) else "",
+    )
+    variants = ["lora_bf16", "qlora_nf4", "qlora_fp4"]
+    agenda = Bench.of(tmp_path, world, variants=variants, tune={"trials": 1}).finish()
+    found = answer(agenda)
+    assert found.state == "answered"
+    for text in found.conclusions:
+        assert "is worse than lora_bf16" in text
+        assert text.endswith("; lora_bf16 failed at seed 1.")
+
+
+def test_the_seeds_told_are_those_that_both_sides_have(tmp_path: Path) -> None:
+    """Of five seeds two failed: three pairs decide, in the sentence and in the table."""
+    world = World(
+        worse={"qlora_nf4": -0.012}, seed_sd=0.004,
+        fails=lambda plan: "failed" if plan.variant == "qlora_nf4" and plan.seed in (2, 3) else "",
+    )  # fmt: skip
+    bench = Bench.of(tmp_path, world, tune={"trials": 1}, seeds={"stop": 5})
+    agenda = bench.finish()
+    (told,) = answer(agenda).conclusions
+    assert ", 3 seeds; qlora_nf4 failed at seeds 2, 3" in told
+    assert "5 seeds" not in told
+    assert r"3\xa0seeds" in str(make_page(agenda, bench.steering).sections[1].blocks)
+
+
+def test_two_untrained_variants_are_told_by_the_whole_of_their_error(tmp_path: Path) -> None:
+    """More seeds change nothing of them, so the rule of seeds changes nothing either."""
+    world = World(worse={"base_nf4": 0.022}, item_sd=0.02)
+    variants, told = ["base", "base_nf4", "lora_bf16"], []
+    for number, seeds in enumerate(({"least": 2, "most": 5}, {"stop": 5})):
+        bench = Bench.of(tmp_path / str(number), world, variants=variants, reference="base",
+                         tune={"trials": 1}, seeds=seeds)  # fmt: skip
+        told += [text for text in answer(bench.finish()).conclusions if "base_nf4" in text]
+    assert "is worse than base" in told[0]
+    assert told[0].endswith("neither is trained.")
+    assert told[0] == told[1]
+
+
+def test_runs_on_other_items_are_not_said_to_have_failed(tmp_path: Path) -> None:
+    bench = Bench.of(tmp_path, tune={"trials": 1}, variants=["lora_bf16", "qlora_nf4", "qlora_fp4"])
+    for job in bench.agenda().jobs:
+        bench.executor.world.trees = 30 if job.arm == "qlora_nf4" else 40
+        bench.executor.run(job.plan)
+    told = answer(bench.agenda()).conclusions
+    assert "qlora_nf4: its runs are left out: scored on other items." in told
+
+
+def test_what_more_seeds_would_decide_is_said_of_a_published_page(tmp_path: Path) -> None:
+    world = World(worse={"qlora_nf4": 0.012}, seed_sd=0.01)
+    bench = Bench.of(tmp_path, world, tune={"trials": 1})
+    for job in bench.agenda().jobs:
+        bench.executor.run(job.plan)
+    (line,) = [text for text in answer(bench.agenda()).changes if "next look" in text]
+    assert line == "qlora_nf4: open at 2 seeds; the next look needs 3 of each side."
 
 
 def test_what_waits_for_more_runs_is_said_once(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from harness.studies import drive
 from harness.studies.agenda import Agenda, next_plans
 from harness.studies.drive import Driver, Shard
 from harness.studies.steering import Kind, decide, read_steering
+from tests.hears_why import HearsWhy
 from tests.store_records import record_of
 from tests.studies.stub import Bench, StubExecutor, World
 
@@ -67,14 +68,8 @@ def test_shards_share_the_runs_and_agree(tmp_path: Path) -> None:
     assert found.standings["best"].following == expected.standings["best"].following
 
 
-class Explained(StubExecutor):
+class Explained(HearsWhy, StubExecutor):
     """Hears why it is cancelled."""
-
-    reason: str | None = None
-
-    def cancel_because(self, reason: str) -> None:
-        self.reason = reason
-        self.cancel()
 
 
 @pytest.mark.parametrize(

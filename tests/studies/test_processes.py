@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from tests.runs.small_run import FIRST_NOTE, Small, halt, make_small, paths_name
 
 KILLS = 10
 LONGEST_WAIT = 12.0  # seconds before a kill
-PATIENCE = 900
+PATIENCE = 3600
 STUDY = """
 description = "small"
 question = "Is there a difference?"
@@ -52,13 +53,26 @@ def study(small: Small, *variants: str) -> Path:
     return path
 
 
+begun: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_on() -> Iterator[None]:
+    """A driver that a failed test no longer waits for makes no more runs."""
+    yield
+    while begun:
+        begun.pop().kill()
+
+
 def start(path: Path, reports: Path, *more: str) -> subprocess.Popen[str]:
     """A driver of its own."""
     command = [sys.executable, "-m", "harness", "study", str(path), "--device", "cpu"]
-    return subprocess.Popen(
+    driver = subprocess.Popen(
         [*command, "--reports", str(reports), *more],
         cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
+    begun.append(driver)
+    return driver
 
 
 def finish(driver: subprocess.Popen[str]) -> str:

@@ -96,6 +96,21 @@ def test_a_grid_is_not_widened_for_ever() -> None:
     assert found.best == max(trial.rate for trial in found.trials)
 
 
+@pytest.mark.parametrize("steps", [3, -3])
+def test_proposals_go_on_beyond_a_best_rate_at_the_edge(steps: int) -> None:
+    """The range of six trials ends 9.9 times from the default; the best is 16 times from it."""
+    pytest.importorskip("optuna", reason="an extra")
+    loss = bowl(DEFAULT * 2.5**steps)
+    found, ran = tuned(loss, method="tpe", trials=6)
+    rates = sorted(trial.rate for trial in found.trials)
+    assert found.edge == ""
+    assert found.best not in (rates[0], rates[-1])
+    assert len(ran) == 6 + len(found.widened)
+    stopped, _ = tuned(loss, method="tpe", trials=6, widenings=0)
+    assert stopped.edge == ("high" if steps > 0 else "low")
+    assert stopped.widened == ()
+
+
 def test_halving_gives_the_whole_budget_to_the_better_ones() -> None:
     settings = {"trials": 9, "rungs": 3, "keep_one_in": 3, "factor": 2.0, "widenings": 0}
     tune = Tune.model_validate(settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from harness.corpus.sequences import IGNORED, TrainingRow
 from harness.errors import DivergedError
 from harness.records.record import LossPoint
 from harness.train.ledger import Ledger, StepTokens
+from tests.forecast.phi_plans import make
 
 
 def row(length: int, labelled: int) -> TrainingRow:
@@ -33,7 +35,7 @@ class Heard:
         self.told.append((done, total, numbers))
 
 
-STEPS = [StepTokens(10, 40, 60), StepTokens(20, 50, 70), StepTokens(30, 60, 80)]
+STEPS = [StepTokens(10, 40, 60, 9), StepTokens(20, 50, 70, 9), StepTokens(30, 60, 80, 9)]
 
 
 def point(step: int, **changes: object) -> LossPoint:
@@ -56,7 +58,25 @@ def test_rows_are_padded_to_the_longest_of_their_micro_batch(
     micro: int | None, padded: int
 ) -> None:
     rows = [row(5, 2), row(3, 1), row(8, 4), row(2, 1)]
-    assert StepTokens.of(rows, micro) == StepTokens(2 + 1 + 4 + 1, 18, padded)
+    pairs = 25 + 9 + 64 + 4
+    assert StepTokens.of(rows, micro) == StepTokens(2 + 1 + 4 + 1, 18, padded, pairs)
+
+
+@pytest.mark.parametrize("lengths", [(512,) * 4, (300, 700, 24, 1024)])
+def test_packed_conversations_are_work_of_their_own_length(lengths: tuple[int, ...]) -> None:
+    """A row of several conversations asks for less attention than one of its whole length."""
+    plan = make("lora_bf16")
+    packed = replace(row(sum(lengths), 600), lengths=lengths)
+    apart = [row(length, round(length * 600 / 2048)) for length in lengths]
+    rates = []
+    for rows in ([packed], apart, [row(2048, 600)]):
+        done = [point(step, seconds=1.0, non_padding_tokens=2048) for step in (1, 2, 3)]
+        ledger = Ledger([StepTokens.of(rows, None)] * 3, Heard(), done)
+        throughput = ledger.result("plain", 0, plan=plan).throughput
+        assert throughput.flops_per_second is not None
+        rates.append(throughput.flops_per_second)
+    assert rates[0] == pytest.approx(rates[1])
+    assert rates[0] < 0.99 * rates[2]
 
 
 def test_every_step_is_told_with_its_loss_and_its_rate() -> None:

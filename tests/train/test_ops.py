@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from harness.train.cross_entropy import CACHED_ROWS
 from harness.train.stream import attention_back
 from harness.train.stream.attention_back import BLOCK, LONGEST
 from harness.train.stream.ops import (
-    CACHED_ROWS,
     Norm,
     Stream,
     attend,

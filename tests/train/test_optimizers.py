@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from harness.errors import UserError
 from harness.records.events import Silence
@@ -56,6 +57,15 @@ def test_lora_plus_gives_b_sixteen_times_the_rate() -> None:
     groups = make_optimizer(training.model, training.plan).param_groups
     rates = {group["lr"]: len(group["params"]) for group in groups}
     assert rates == {1e-2: 21, 16e-2: 21}
+
+
+def test_lora_plus_trains_an_adapter_of_the_embedding_at_the_rate_asked_for() -> None:
+    """PEFT's own default is 1e-6, whatever rate a search tries."""
+    training = job("loraplus")
+    config = LoraConfig(r=2, target_modules=["embed_tokens", "q_proj"])
+    model = get_peft_model(tiny_model().unload(), config)
+    groups = make_optimizer(model, training.plan).param_groups
+    assert {group["lr"] for group in groups} == {1e-2, 16e-2}
 
 
 def test_muon_takes_hidden_matrices_and_adamw_the_rest() -> None:

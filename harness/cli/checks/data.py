@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import numbers
+from harness.cli.app import say
 from harness.cli.checks.division import advise
 from harness.errors import StorageError, TooFew, UserError
 from harness.spec.storage import free_bytes
@@ -34,18 +35,35 @@ def check_run(plans: Sequence[Plan], reports: Path) -> None:
     check_space(reports, LEAST_FREE)
     for corpus in dict.fromkeys(planned.corpus for planned in plans):
         if not corpus.source.startswith("hub:"):
-            check_division(corpus, [planned for planned in plans if planned.corpus == corpus])
+            there = [planned for planned in plans if planned.corpus == corpus]
+            for line in said_few(check_division(corpus, there)):
+                say(line)
     check_tasks(plans[0])
 
 
-def check_division(spec: CorpusSpec, plans: Sequence[Plan]) -> None:
+def said_few(corpus: Corpus) -> Iterator[str]:
+    """That no difference will be shown to be real, where too little is held out for intervals."""
+    from harness.report.statistics.effects import FEWEST_CLUSTERS
+
+    groups = len({one.tree_id for one in corpus.held_out})
+    if groups < FEWEST_CLUSTERS:
+        yield (
+            f"{groups} held-out conversations give no interval, and no difference can be shown to "
+            f"be real: that takes {FEWEST_CLUSTERS} or more (more data, or a larger "
+            "corpus.held_out_fraction)"
+        )
+
+
+def check_division(spec: CorpusSpec, plans: Sequence[Plan]) -> Corpus:
     """Refuse a corpus of which a side is too small for ``plans``, with a division that would do.
+
+    Returns the corpus otherwise.
 
     Raises:
         TooFew: with what to set, where something was found that can be.
     """
     try:
-        _divided(spec, plans)
+        return _divided(spec, plans)
     except TooFew as error:
         if _size(spec) <= SMALL:
             error.hint = advise(spec, plans, _divided) or error.hint

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.report.claims.decide import Leaning
@@ -39,12 +39,10 @@ class Sides:
 
 def sides_of(check: PairCheck, ground: Ground) -> Sides | Leaning:
     """The rows to compare: at best rates where both were tuned, else at default rates."""
-    own = _telling(ground.find(check.variant, check.conditions), check)
-    other = _telling(ground.find(check.against, check.conditions), check)
-    if own is None or other is None or own.row is None or other.row is None:
-        if check.unmet and ground.find(check.variant, ()) and ground.find(check.against, ()):
-            return out_of_reach(check.unmet)
-        return not_run([check.variant, check.against], check.conditions, [own, other])
+    arms = arms_of(check, ground, held_out=True)
+    if isinstance(arms, Leaning):
+        return arms
+    own, other = (_telling(arm, check) for arm in arms)
     rates = getattr(check, "rates", "")
     if rates != "default" and own.best is not None and other.best is not None:
         tuned = own.rates or other.rates
@@ -55,10 +53,31 @@ def sides_of(check: PairCheck, ground: Ground) -> Sides | Leaning:
     return Sides(own.default, other.default, tuned=False, wanting=wanting)
 
 
-def _telling(arm: VariantRuns | None, check: PairCheck) -> VariantRuns | None:
+def arms_of(check: PairCheck, ground: Ground, *, held_out: bool) -> list[VariantRuns] | Leaning:
+    """Both sides of the first pair that was run, or which one was not.
+
+    Args:
+        check: the comparison.
+        ground: the runs.
+        held_out: whether trials alone are not enough.
+    """
+
+    def found(names: Sequence[str], conditions: Sequence[str]) -> VariantRuns | None:
+        arm = ground.find(names, conditions)
+        return None if arm is None or (held_out and arm.row is None) else arm
+
+    pairs = [[found(names, check.conditions) for names in names_of] for names_of in check.choices]
+    at = max(range(len(pairs)), key=lambda place: sum(arm is not None for arm in pairs[place]))
+    arms = [arm for arm in pairs[at] if arm is not None]
+    if len(arms) == len(pairs[at]):
+        return arms
+    if check.unmet and any(all(found(names, ()) for names in pair) for pair in check.choices):
+        return out_of_reach(check.unmet)
+    return not_run(check.choices[at], check.conditions, pairs[at], ground.apart)
+
+
+def _telling(arm: VariantRuns, check: PairCheck) -> VariantRuns:
     """The runs in which what a check asks for was measured."""
-    if arm is None:
-        return None
     if isinstance(check, SpeedCheck):
         return arm.validated()
     return arm.with_score(ScoreKey.named(check.score)) if isinstance(check, ScoreCheck) else arm
@@ -99,10 +118,15 @@ def not_run(
     sides: Sequence[Sequence[str]],
     conditions: Sequence[str],
     found: Sequence[VariantRuns | None] = (),
+    apart: Mapping[str, str] | None = None,
 ) -> Leaning:
-    """That variants were not run; ``found`` says which of them were."""
+    """That variants were not run; ``found`` says which of them were, ``apart`` how others were."""
+    lacking = [
+        names for place, names in enumerate(sides) if place >= len(found) or found[place] is None
+    ]
     missing = [
-        names[0] for place, names in enumerate(sides) if place >= len(found) or found[place] is None
+        next((f"{name} (run {apart[name]})" for name in names if apart and name in apart), names[0])
+        for names in lacking
     ]
     given = f" with {', '.join(conditions)}" if conditions else ""
     return out_of_reach(f"not run{given}: {', '.join(dict.fromkeys(missing))}")

@@ -6,13 +6,16 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 from harness.records.record import RunRecord
 from harness.records.store import StoredRun
 from harness.records.validation import is_trial, validation_loss
+from harness.report.claims.protocol import how_apart, protocols_of
+from harness.report.origins import base_weights
 from harness.report.pairing import ScoreKey
 from harness.report.rows import Row, make_rows
 from harness.report.settings import flatten
@@ -90,8 +93,10 @@ class VariantRuns:
 
 @dataclass(frozen=True)
 class Ground:
-    """Runs on one model, corpus, budget and device.
+    """Runs on one model, corpus, budget and device, of which suites decided the same.
 
+    ``plan`` is that of one run, a trained one where there is any. ``apart`` says why other
+    variants that were run on this model, corpus, budget and device are not on this ground.
     ``billions`` counts the model's parameters, ``tokens`` what its runs were trained on (their
     median; None where nothing was trained), ``batch`` the conversations of a step. ``tuned`` says
     that a study searched learning rates, ``looked`` that one which did not may have stopped at
@@ -103,15 +108,30 @@ class Ground:
     suite: str
     billions: float | None
     arms: Mapping[str, VariantRuns]
+    plan: Plan
     tuned: bool = False
     tokens: float | None = None
     batch: int | None = None
+    apart: Mapping[str, str] = field(default_factory=dict)
     looked: bool = False
 
     @property
     def title(self) -> str:
         """Model, device and suite."""
         return f"{self.model} on {self.device}, suite {self.suite}"
+
+    def other_corpus(self, main: Ground) -> str:
+        """What tells the corpus from that of ``main``: its name, or else how it is used."""
+        plans = (self.plan, main.plan)
+        name, its_name = (Path(plan.corpus.source).name.partition("@")[0] for plan in plans)
+        if name != its_name:
+            return f"corpus {name}"
+        # What comes from the hub has a revision instead of a digest.
+        data, its_data = (plan.corpus_sha256 or plan.corpus.source for plan in plans)
+        if data != its_data:
+            return f"another {name}"
+        own, its = (plan.corpus.model_dump(exclude={"source"}) for plan in plans)
+        return ", ".join(f"corpus.{key}={own[key]}" for key in own if own[key] != its[key])
 
     def find(self, names: Sequence[str], conditions: Sequence[str]) -> VariantRuns | None:
         """The first of these variants that was run, in runs that meet the conditions."""
@@ -144,20 +164,45 @@ def make_grounds(runs: Iterable[StoredRun]) -> list[Ground]:
 
     Untrained models have no budget, and belong to every ground on their model and corpus.
     """
-    trained: dict[tuple[str, str], list[StoredRun]] = {}
+    runs = list(runs)
+    trained: dict[tuple[str, str, str], list[StoredRun]] = {}
     untrained: dict[str, list[StoredRun]] = {}
-    for run in runs:
-        plan = run.record.plan
+    plans = [run.record.plan for run in runs]
+    weights, protocols = base_weights(plans), protocols_of(plans)
+    for run, plan, own, protocol in zip(runs, plans, weights, protocols, strict=True):
+        alike = f"{_alike(plan)} {own} {protocol.precision}"
         if plan.trains:
-            budget = plan.budget.model_dump_json()
-            trained.setdefault((_alike(plan), budget), []).append(run)
+            key = alike, plan.budget.model_dump_json(), protocol.training
+            trained.setdefault(key, []).append(run)
         else:
-            untrained.setdefault(_alike(plan), []).append(run)
-    places = {alike for alike, _ in trained}
-    members = [[*found, *untrained.get(alike, [])] for (alike, _), found in sorted(trained.items())]
+            untrained.setdefault(alike, []).append(run)
+    places = {alike for alike, _, _ in trained}
+    members = [
+        [*found, *untrained.get(alike, [])] for (alike, _, _), found in sorted(trained.items())
+    ]
     alone = [found for alike, found in sorted(untrained.items()) if alike not in places]
-    grounds = [_ground(found) for found in [*members, *alone]]
+    grounds = _apart([_ground(found) for found in [*members, *alone]])
     return sorted(grounds, key=lambda ground: -len(ground.arms))
+
+
+def _apart(grounds: Sequence[Ground]) -> list[Ground]:
+    """The grounds, each with why what was run on another with its budget is not on it."""
+    return [
+        replace(
+            ground,
+            apart={
+                name: how_apart(ground.plan, other.plan)
+                for other in grounds
+                if other is not ground and _seem_alike(ground.plan, other.plan)
+                for name in other.arms.keys() - ground.arms.keys()
+            },
+        )
+        for ground in grounds
+    ]
+
+
+def _seem_alike(own: Plan, other: Plan) -> bool:
+    return (_alike(own), own.budget) == (_alike(other), other.budget)
 
 
 def main_ground(grounds: Iterable[Ground]) -> Ground | None:
@@ -166,7 +211,10 @@ def main_ground(grounds: Iterable[Ground]) -> Ground | None:
 
 
 def _alike(plan: Plan) -> str:
-    """Model, corpus and device as text; scores are compared one by one anyway."""
+    """Model, corpus and device as text; scores are compared one by one anyway.
+
+    Where weights come from is no part of it (see :func:`base_weights`).
+    """
     corpus = plan.corpus.model_dump(mode="json", exclude={"source"} if plan.corpus_sha256 else None)
     model = plan.model.model_dump(mode="json", exclude={"source", "description"})
     return json.dumps([model, corpus, plan.corpus_sha256, plan.device.name], sort_keys=True)
@@ -195,6 +243,7 @@ def _ground(runs: Sequence[StoredRun]) -> Ground:
         suite=plan.suite.partition("+")[0],
         billions=min(totals) / 1e9 if totals else None,
         arms=arms,
+        plan=plan,
         tuned=bool(trials),
         tokens=median(one.tokens.non_padding for one in trained) if trained else None,
         batch=max(batches, default=None),

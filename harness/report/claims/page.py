@@ -23,6 +23,8 @@ from harness.report.blocks import (
 from harness.report.claims.decide import ALPHA, LEANINGS, Outcome
 from harness.report.claims.ground import Ground
 from harness.report.claims.judge import Judgement, main_judged
+from harness.report.claims.protocol import assumed_suites, how_apart
+from harness.report.origins import assumed
 from harness.report.ranking import packed_base
 from harness.report.rows import Row
 from harness.spec.claim import USUAL_MARGIN
@@ -133,16 +135,25 @@ def _elsewhere(ground: Ground | None, main: Ground | None) -> str:
     """What is told of a ground that is not the main one."""
     if ground is None or main is None or ground is main:
         return ""
-    told = _apart(ground, main)
+    told = _told_apart(ground, main)
     if ground.tokens is not None:
         told.append(_budget(ground))
     return f" ({', '.join(told)})" if told else ""
 
 
+def _told_apart(ground: Ground, main: Ground) -> list[str]:
+    """What tells a ground from the main one; what their suites decided where all else is alike."""
+    told = _apart(ground, main)
+    alike = not told and ground is not main and ground.plan.budget == main.plan.budget
+    return [f"run {how_apart(main.plan, ground.plan)}"] if alike else told
+
+
 def _apart(ground: Ground, main: Ground) -> list[str]:
     """What tells a ground from the main one, besides its budget."""
     parts = ((ground.model, main.model), (f"on {ground.device}", f"on {main.device}"))
-    return [own for own, its in parts if own != its]
+    told = [own for own, its in parts if own != its]
+    corpus = ground.other_corpus(main)
+    return [*told, corpus] if corpus else told
 
 
 def measured(one: Judgement) -> str:
@@ -168,6 +179,14 @@ def notes(reached: Sequence[Judgement]) -> Iterator[Caveat]:
     packed = packed_base(arm.row.plan for arm in arms if arm.row is not None)
     if packed:
         yield Caveat(packed)
+    plans = [run.record.plan for arm in arms for row in arm.rows for run in row.runs]
+    guessed = [f"which weights of {name} they started from" for name in assumed(plans)]
+    guessed += [f"what suite {name} gave to every variant" for name in assumed_suites(plans)]
+    if guessed:
+        yield Caveat(
+            f"Not all records say {' and '.join(guessed)}: where one does not, it is taken to have "
+            "had what the others have."
+        )
 
 
 EXCLUDED = (
@@ -210,7 +229,7 @@ def size_here(one: Judgement, main: Ground | None) -> str:
     parts = [_billions([one.ground.billions])]
     if one.ground.tokens is not None:
         parts.append(f"{numbers.count(one.ground.tokens)} tokens")
-    return ", ".join(parts if main is None else [*parts, *_apart(one.ground, main)])
+    return ", ".join(parts if main is None else [*parts, *_told_apart(one.ground, main)])
 
 
 def size_claimed(one: Judgement) -> str:

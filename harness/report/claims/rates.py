@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from harness.report.claims.compared import not_run, out_of_reach
+from harness.report.claims.compared import arms_of, out_of_reach
 from harness.report.claims.decide import Leaning, lean, within
 from harness.report.claims.ground import Ground
 from harness.report.pairing import ScoreKey
@@ -41,10 +41,9 @@ def compare_rates(check: RateCheck, ground: Ground) -> Leaning:
     Its interval holds what another seed would change, by the seeds of all variants, and what
     another curve would; the validation conversations are taken as they are.
     """
-    found = [ground.find(names, check.conditions) for names in (check.variant, check.against)]
-    if None in found:
-        return not_run([check.variant, check.against], check.conditions)
-    arms = [arm for arm in found if arm is not None]
+    arms = arms_of(check, ground, held_out=False)
+    if isinstance(arms, Leaning):
+        return arms
     if any(len(arm.rates) < FOR_CURVES or arm.best_rate is None for arm in arms):
         return out_of_reach(f"no search of {FOR_CURVES} learning rates for both")
     tried = f"best rates tried {arms[0].best_rate:g} and {arms[1].best_rate:g}"

@@ -170,7 +170,7 @@ def compare_forms(check: FormCheck, ground: Ground) -> Leaning:
     """The difference of a variant's score in one form from that of the weights as trained."""
     arm = ground.find(check.variant, check.conditions)
     if arm is None or arm.row is None:
-        return not_run([check.variant], check.conditions)
+        return not_run([check.variant], check.conditions, (), ground.apart)
     key = ScoreKey.named(check.score)
     row = arm.with_score(replace(key, precision=check.form)).row or arm.row
     parts = [

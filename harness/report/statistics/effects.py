@@ -78,6 +78,19 @@ class Effect:
             return self.discordant.p_value()
         return 1.0 if self._is_flat else self.noise.p_value(abs(self.estimate))
 
+    def equivalence_p(self, margin: float) -> float:
+        """P-value of a difference of ``margin`` or more, in either direction.
+
+        The smallest ``alpha`` at which the interval lies within the margin: where the truth lies
+        at the margin it is below ``alpha`` in at most half of ``alpha`` (two one-sided tests).
+        """
+        within = margin - abs(self.estimate)
+        if within <= 0:
+            return 1.0
+        if self.discordant is not None:
+            return self.discordant.equivalence_p(margin)
+        return self.noise.p_value(within)
+
     def negated(self) -> Effect:
         """The same effect counted the other way round."""
         other = None if self.discordant is None else self.discordant.reversed()

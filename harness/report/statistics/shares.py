@@ -62,6 +62,12 @@ class Discordant:
         score = abs(up - down) / math.sqrt(up + down)
         return max(mcnemar_mid_p(up, down), self.noise.p_value(score * math.sqrt(self.noise.items)))
 
+    def equivalence_p(self, margin: float) -> float:
+        """The ``alpha`` at which Tango's interval reaches the margin, as a p-value."""
+        up, down = self.up * self.n, self.down * self.n
+        score = min(abs(tango_score(up, down, self.n, end)) for end in (-margin, margin))
+        return self.noise.p_value(score * math.sqrt(self.noise.items))
+
     def reversed(self) -> Discordant:
         """Second side minus first."""
         return replace(self, up=self.down, down=self.up)

@@ -12,7 +12,7 @@ Verdict = Literal["better", "worse", "equivalent", "undecided", "differs"]
 def verdict(
     worse_by: Effect,
     adjusted_p: float,
-    margin: float,
+    equal_p: float,
     *,
     alpha: float = 0.05,
     exact_loss: bool = False,
@@ -22,16 +22,17 @@ def verdict(
     Args:
         worse_by: the difference.
         adjusted_p: its p-value, corrected for the number of comparisons.
-        margin: differences within it do not matter; on the scale of the effect.
+        equal_p: that of a difference of the margin or more, corrected alike
+            (:meth:`harness.report.statistics.effects.Effect.equivalence_p`).
         alpha: error allowed to this comparison; a study that looks several times spends less.
         exact_loss: whether the score is a loss, of which equal values on every item mean equal
             models; equal answers do not.
 
     Returns:
-        "equivalent" when the whole interval lies within the margin (two one-sided tests of
-        ``alpha / 2``: Schuirmann, 1987); "better" or "worse" when the corrected p-value is below
-        ``alpha``; "differs" when that is so with one training of a variant, which says nothing
-        about another one; "undecided" otherwise, and always on fewer than 8 groups of items.
+        "equivalent" when ``equal_p`` is below ``alpha`` (two one-sided tests of ``alpha / 2``:
+        Schuirmann, 1987); "better" or "worse" when ``adjusted_p`` is; "differs" when that is so
+        with one training of a variant, which says nothing about another one; "undecided"
+        otherwise, and always on fewer than 8 groups of items.
     """
     obstacle = worse_by.obstacle
     if obstacle == "one training":
@@ -40,8 +41,7 @@ def verdict(
         return "equivalent"
     if obstacle:
         return "undecided"
-    low, high = worse_by.interval(alpha)
-    if -margin < low and high < margin:
+    if equal_p < alpha:
         return "equivalent"
     if adjusted_p < alpha:
         return "worse" if worse_by.estimate > 0 else "better"

@@ -74,7 +74,9 @@ function holdsAll(item, words) {
 function number(value, score) {
   if (value === null) return "–";
   const real = score.exp ? Math.exp(value) : value;
-  return Math.abs(real) >= 1e5 ? real.toExponential(2) : String(Number(real.toPrecision(4)));
+  if (Math.abs(real) >= 1e7) return real.toExponential(2);
+  const rounded = Math.abs(real) >= 1000 ? Math.round(real) : Number(real.toPrecision(4));
+  return rounded.toLocaleString("en-US", { maximumSignificantDigits: 8 });
 }
 
 function difference(asked, item) {

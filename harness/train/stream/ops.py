@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from harness.quantize.scheme import Scheme
+from harness.train.cross_entropy import cross_entropy_on_processor_
 from harness.train.stream import attention_back
 
 CAUSAL, NO_DEBUG_MASK = True, False
-CACHED_ROWS = 8  # of logits, whose steps one after another then find them in a processor's cache
 
 
 @dataclass(frozen=True)
@@ -284,24 +284,7 @@ def cross_entropy_(logits: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
     if logits.is_cuda:
         out: Tensor = _kernels().cross_entropy_(logits, targets, scale)
         return out
-    parts = zip(torch.split(logits, CACHED_ROWS), torch.split(targets, CACHED_ROWS), strict=True)
-    return torch.cat([_cross_entropy_of_few_(few, goals, scale) for few, goals in parts])
-
-
-def _cross_entropy_of_few_(logits: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
-    """`cross_entropy_` of a few rows, all of whose steps find them in a processor's cache."""
-    carries = targets >= 0
-    chosen = (torch.arange(len(targets)), targets.clamp(min=0))
-    exact = _at_least_float32(logits)
-    highest = exact.amax(dim=1, keepdim=True)
-    of_target = exact[chosen] - highest[:, 0]
-    exact.sub_(highest).exp_()
-    total = exact.sum(dim=1, keepdim=True)
-    exact.mul_((scale * carries)[:, None] / total)
-    exact[chosen] -= scale * carries
-    if exact is not logits:
-        logits.copy_(exact)
-    return (total[:, 0].log_() - of_target) * carries
+    return cross_entropy_on_processor_(logits, targets, scale)
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

@@ -1,0 +1,62 @@
+"""Cheapest: which of some rows costs least, and what told, where costs repeat within a spread."""
+
+from __future__ import annotations
+
+import math
+
+from harness import numbers
+from harness.report.evidence import Evidence
+from harness.report.rows import Row
+from harness.report.ties import CostOrder, memory_order, time_order
+
+NAMED = 4
+
+
+def least_memory(evidence: Evidence, rows: list[Row]) -> tuple[Row, str]:
+    """The row that needs least memory, and what to say of rows that measure the same."""
+    order = memory_order(evidence.rows, evidence.memory_kind)
+    chosen = order.least(rows)
+    tied = [row.label for row in rows if row is not chosen and order.tied(row, chosen)]
+    return chosen, _tie(order, chosen, tied)
+
+
+def _tie(order: CostOrder, chosen: Row, tied: list[str]) -> str:
+    if not tied:
+        return ""
+    text = (
+        f"Its peak memory and that of {numbers.some_of(tied, NAMED)} count as a tie: repeated "
+        f"runs of one variant differ by up to {numbers.percent(order.alike, digits=0)}."
+    )
+    if order.breakers and chosen.predicted_bytes is not None:
+        text += " The predicted memory, which does not vary between runs, decides."
+    return text
+
+
+def cheapest(evidence: Evidence, rows: list[Row]) -> tuple[Row, str]:
+    """The row that needs least memory; of those that tie, the fastest; and which of it told.
+
+    What is measured comes before the planner's memory, which tells only where neither does.
+    """
+    memory, time = memory_order(evidence.rows, evidence.memory_kind), time_order(evidence.rows)
+    leanest = min(rows, key=lambda row: _or_infinite(memory.read(row)))
+    lean = [row for row in rows if row is leanest or memory.tied(row, leanest)]
+    if len(lean) == 1 and memory.read(leanest) is not None:
+        return leanest, f"it needs the least memory, {leanest.needed_said(evidence.memory_kind)}"
+    lean = lean if memory.read(leanest) is not None else rows
+    fastest = min(lean, key=lambda row: _or_infinite(time.read(row)))
+    fast = [row for row in lean if row is fastest or time.tied(row, fastest)]
+    if len(fast) == 1 and time.read(fastest) is not None:
+        took = numbers.duration(time.read(fastest))
+        return fastest, f"it trains fastest, in {took}, and their peak memories count as a tie"
+    fast = fast if time.read(fastest) is not None else lean
+    chosen = memory.least(fast)
+    if any(memory.less(chosen, row) for row in fast if row is not chosen):
+        return chosen, (
+            "it needs the least memory as predicted; what was measured of memory and time counts "
+            "as a tie"
+        )
+    return chosen, "none is cheaper: memory and time count as ties"
+
+
+def _or_infinite(value: float | None) -> float:
+    return math.inf if value is None else value

@@ -84,14 +84,17 @@ def adjust(
 ) -> dict[str, PValues]:
     """Corrected p-values: differences between variants together, those of trainings together.
 
-    Those of equivalence are a family of their own, of as many comparisons. ``bounds`` are the
-    margins on the scale of the effects, by the same labels.
+    Those of equivalence are a family of their own, of as many comparisons, in which any false call
+    may be as likely as among the differences; none is below that of its own interval alone.
+    ``bounds`` are the margins on the scale of the effects, by the same labels.
     """
     adjusted: dict[str, PValues] = {}
     for obstacle in ("", "one training"):
         family = [label for label, found in effects.items() if found.obstacle == obstacle]
         different = correction([effects[label].p_value for label in family])
-        equal = correction([effects[label].equivalence_p(bounds[label]) for label in family])
+        alone = [effects[label].equivalence_p(bounds[label]) for label in family]
+        # A false equivalence is a miss of the interval on one side: half of its error.
+        equal = map(max, alone, correction([p / 2 for p in alone]))
         found = map(PValues, different, equal)
         adjusted |= dict(zip(family, found, strict=True))
     return adjusted
@@ -143,6 +146,7 @@ def make_difference(
         )
     low, high = found.interval(family.alpha)
     share_of_alpha = family.alpha / family.tests
+    for_equivalence = min(family.alpha, 2 * share_of_alpha)  # see :func:`adjust`
     return Difference(
         label=label,
         estimate=estimate,
@@ -154,6 +158,6 @@ def make_difference(
         obstacle="",
         worse_by=worse_by,
         smallest=round6(scale.difference(smallest_difference(worse_by, share_of_alpha))),
-        needed=needed(worse_by, scale.bound, share_of_alpha) if judged == "undecided" else None,
+        needed=needed(worse_by, scale.bound, for_equivalence) if judged == "undecided" else None,
         equal_p=equal_p,
     )

@@ -50,7 +50,7 @@ class StudyRequest(Frozen):
         overrides: dict[str, object] = {}
         for setting in self.settings:
             overrides = merge(overrides, parse_setting(setting))
-        told = (self.study, self.suite, list(self.tasks), overrides)
+        told = (self.study, self.suite, list(self.tasks), list(self.claims), overrides)
         return (*map(_with_whole_paths, told), self.called)
 
 
@@ -113,7 +113,7 @@ class OpenStudy:
             return
         there = read_json(path, StudyRequest)
         if there.meaning() != self.request.meaning():
-            words = (there.suite, *there.settings, *there.tasks)
+            words = (there.suite, *there.settings, *there.tasks, *there.claims)
             called = self.request.called
             raise UserError(
                 f"{f'--name {called}' if called else self.study.name} is already used by another "

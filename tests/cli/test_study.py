@@ -402,6 +402,11 @@ ONE_CLAIM = (*ONE_CLAIM, "--set", "study.tune.trials=1", "--set", "study.seeds.s
 
 def test_a_study_can_be_limited_to_a_claim_which_it_judges(made_up: World, tmp_path: Path) -> None:
     there = ("--reports", str(tmp_path))
+    named = StudyRequest(study="quantization", called="mine", claims=("nf4_beats_fp4",))
+    open_study(named, CPU, tmp_path / "named").keep_request()
+    other = named.model_copy(update={"claims": ("double_quantization",)})
+    with pytest.raises(UserError, match="--name mine is already used by another study"):
+        open_study(other, CPU, tmp_path / "named")
     assert "default settings     6" in shown(*ONE_CLAIM, *there, "--plan")
     told = shown(*ONE_CLAIM, *there)
     assert "Does it hold here? NF4 loses less quality than FP4." in told

@@ -74,7 +74,7 @@ def test_equivalence_is_corrected_for_the_number_of_variants() -> None:
         adjust(family, dict.fromkeys(family, scale.bound), holm)["near"]
         for family in ({"near": effects["near"]}, effects)
     )
-    assert among.equivalence == pytest.approx(11 * alone.equivalence)
+    assert among.equivalence == pytest.approx(11 * alone.equivalence / 2)
     assert make_difference("near", effects["near"], alone, scale).verdict == "equivalent"
     assert make_difference("near", effects["near"], among, scale).verdict == "undecided"
 

@@ -72,46 +72,30 @@ def follow(family: Family, rule: Rule) -> Following:
     """Replay all looks that the settled runs allow; what comes next is ``wanted``.
 
     The chance of any wrong conclusion in the family, "equivalent" included, is at most the error
-    that the rule allows, whatever the truth about the arms:
+    ``alpha`` that the rule allows, whatever the truth about the arms. A conclusion is read off
+    the interval of a look, so it is wrong only where that interval misses the truth. The levels
+    of all looks of one arm together err with ``alpha / n``, where ``n`` counts the arms of the
+    family (:func:`~harness.studies.error_spending.levels`). So all arms together err with at
+    most ``alpha``, however they depend on each other: Bonferroni's inequality (Dunn, "Multiple
+    comparisons among means", 1961).
 
-    * Every conclusion is read off the interval of a look, so it is wrong only where that interval
-      misses the truth.
-    * An arm that may err with ``e`` over all its looks is judged at each by a level of
-      :func:`~harness.studies.error_spending.levels`. These levels rise with ``e``.
-    * Of ``n`` arms that are not decided, each may err with ``alpha / n``. Only an arm that is
-      decided gives its part to the others. When the first of ``k`` arms is wrongly decided, all
-      ``k`` were undecided, so ``n`` was at least ``k``, and each of them had passed no more than
-      the levels of ``alpha / k``: together at most ``alpha``. That is Holm's argument (1979) for
-      looks at growing data: Ye, Li, Liu and Yao, "A group sequential Holm procedure with multiple
-      primary endpoints" (2013); Maurer and Bretz, "Multiple testing in group sequential trials
-      using graphical approaches" (2013).
-    * An arm that is given up (items limit it, a person drops it, its runs fail) keeps its part.
-      It was given up on sight of the data, so the others may not use what it leaves.
-    * A decision frees error at all looks, also at the one where an arm that was given up stood:
-      it is judged again by that look's own data and level. Where more seeds could now decide it,
-      items limit it no longer and it catches up; looks that it misses cost nothing.
-    * Where no side is trained, nothing changes from look to look: it is one test, at the whole
-      of the arm's part.
+    An arm that is decided or given up passes nothing on. Holm's method (1979) would, but it
+    counts one null hypothesis an arm, and here each has two ("no difference", "a margin or
+    more"): a right answer about one would free error that the other may still need.
 
-    All undecided arms are judged by the same levels before any error is passed on, so the order
-    of arms does not matter.
+    Where no side is trained, nothing changes from look to look: it is one test, at the whole of
+    the arm's share.
     """
     return _Replay(family, rule).run()
 
 
 class _Replay:
-    """The looks of one family, one after the other.
-
-    ``_open`` get seeds and are judged at the next look; ``_paused`` are limited by items, as far
-    as their error goes. ``_stood`` holds what the last look of every arm saw.
-    """
+    """The looks of one family, one after the other; ``_open`` are judged at the next."""
 
     def __init__(self, family: Family, rule: Rule) -> None:
         self._family = family
         self._rule = rule
         self._open = list(family.labels)
-        self._paused: list[str] = []
-        self._stood: dict[str, tuple[Effect, Look]] = {}
         self._seeds: dict[str, int] = {}
         self._found = Following()
 
@@ -125,12 +109,9 @@ class _Replay:
 
     def _hold(self, look: Look) -> bool:
         """Judge at this look all that can be judged; False where runs for it are missing."""
-        while self._open:
-            if self._waits(look.count):
-                return False
-            self._judge(look)
-            if not self._resume(look):
-                break
+        if self._waits(look.count):
+            return False
+        self._judge(look)
         self._found.looks.append(look.count)
         return True
 
@@ -151,13 +132,11 @@ class _Replay:
     def _judge(self, look: Look) -> None:
         self._seeds |= dict.fromkeys([*self._open, self._family.reference], look.count)
         effects = self._effects()
-        for label in [label for label in self._open if label not in effects]:
-            self._without_effect(label, look.count)
-        self._stood |= {label: (effects[label], look) for label in self._open if label in effects}
-        self._decide()
-        for label in [label for label in self._open if label in effects]:
-            if self._is_limited_by_items(label, look):
-                self._pause(label, look)
+        for label in list(self._open):
+            if label in effects:
+                self._conclude(label, effects[label], look)
+            else:
+                self._without_effect(label, look.count)
 
     def _without_effect(self, label: str, count: int) -> None:
         """Close what cannot be compared; where only a common seed is missing, one may come."""
@@ -180,77 +159,31 @@ class _Replay:
             return {}
         return compare_all(make_sample(part, family.scale), family.reference)
 
-    @property
-    def _undecided(self) -> list[str]:
-        """All that share the error: every arm that no look has decided, whatever became of it."""
-        found = self._found.conclusions
-        return [one for one in self._family.labels if one not in found or not found[one].decided]
-
-    def _decide(self) -> None:
-        """Judge all that is undecided, and again with the error that decisions free."""
-        while undecided := self._undecided:
-            for label in undecided:
-                if label in self._stood:
-                    self._conclude(label, len(undecided))
-            decided = set(undecided) - set(self._undecided)
-            self._open = [label for label in self._open if label not in decided]
-            self._paused = [label for label in self._paused if label not in decided]
-            if not decided:
-                break
-
-    def _levels(self, label: str, look: Look, arms: int) -> tuple[float, float]:
+    def _levels(self, label: str, effect: Effect, look: Look) -> tuple[float, float]:
         """Error that an arm may use at ``look``, and at the last of its stretch."""
-        effect, _ = self._stood[label]
+        arms = len(self._family.labels)
         if is_without_seeds(effect):
             return look.once / arms, look.once / arms
-        return look.levels(arms, [self._pairs(label, count) for count in look.counts_so_far])
+        pairs = [self._family.pairs(label, count) for count in look.counts_so_far]
+        return look.levels(arms, pairs)
 
-    def _pairs(self, label: str, count: int) -> int:
-        """Pairs of an arm at so many seeds; those after its last look are taken to end well."""
-        _, stood = self._stood[label]
-        more = max(count - stood.count, 0)
-        return self._family.pairs(label, count - more) + more
-
-    def _conclude(self, label: str, arms: int) -> None:
-        """Judge an arm by what its last look saw; one that is given up stays so if undecided."""
-        assert self._family.scale is not None  # noqa: S101 - there is an effect
-        effect, look = self._stood[label]
-        alpha = max(self._levels(label, look, arms)[0], SMALLEST_LEVEL)
-        found = make_difference(
-            label, effect, effect.p_value, self._family.scale, Multiplicity(1, alpha)
-        )
+    def _conclude(self, label: str, effect: Effect, look: Look) -> None:
+        """Judge an arm; one that is decided, or that items limit, gets no more seeds."""
+        scale = self._family.scale
+        assert scale is not None  # noqa: S101 - there is an effect
+        now, last = self._levels(label, effect, look)
+        alpha = max(now, SMALLEST_LEVEL)
+        found = make_difference(label, effect, effect.p_value, scale, Multiplicity(1, alpha))
         if alpha <= SMALLEST_LEVEL and not effect.obstacle:
             found = replace(found, verdict="undecided")
         why = self._family.excluded.get(label, "")
         made = Conclusion(label, found, look.count, alpha, why=why)
-        before = self._found.conclusions.get(label)
-        if before is not None and label not in self._open and not made.decided:
-            made = replace(made, limit=before.limit, more_items=before.more_items)
         self._found.conclusions[label] = made
-
-    def _is_limited_by_items(self, label: str, look: Look) -> bool:
-        assert self._family.scale is not None  # noqa: S101 - there is an effect
-        effect, _ = self._stood[label]
-        _, last = self._levels(label, look, len(self._undecided))
-        return effect.obstacle == "few items" or _is_limited_by_items(
-            effect, self._family.scale.bound, last
-        )
-
-    def _pause(self, label: str, look: Look) -> None:
-        """Say at once that items, not seeds, keep a comparison open."""
-        assert self._family.scale is not None  # noqa: S101 - there is an effect
-        effect, _ = self._stood[label]
-        _, last = self._levels(label, look, len(self._undecided))
-        more = None if effect.obstacle else needed(effect, self._family.scale.bound, last)
-        self._close(label, "items", more_items=more.more_items if more else None)
-        self._paused.append(label)
-
-    def _resume(self, look: Look) -> bool:
-        """Take up again what seeds can decide now that others are decided."""
-        back = [one for one in self._paused if not self._is_limited_by_items(one, look)]
-        self._paused = [label for label in self._paused if label not in back]
-        self._open = [one for one in self._family.labels if one in {*self._open, *back}]
-        return bool(back)
+        if made.decided:
+            self._open.remove(label)
+        elif effect.obstacle == "few items" or _is_limited_by_items(effect, scale.bound, last):
+            more = None if effect.obstacle else needed(effect, scale.bound, last)
+            self._close(label, "items", more_items=more.more_items if more else None)
 
     def _limit_all(self) -> None:
         for label in self._open:

@@ -38,9 +38,9 @@ TONES: dict[str, Tone] = {"better": "good", "worse": "bad", "undecided": "muted"
 MOST_CURVES = 8  # in one plane; more are drawn in panels of their own
 MOST_PANELS = 40
 SHARED_ERROR = (
-    "Error is shared between looks by Lan and DeMets's spending function and between variants by "
-    "Holm's method: a decided comparison leaves its part to the others, one that is given up "
-    "keeps it. Nine tenths are planned, one tenth is kept for decisions taken while the study "
+    "Error is shared between looks by Lan and DeMets's spending function and evenly between "
+    "variants (Bonferroni): each keeps its share for the whole study, whatever is concluded about "
+    "the others. Nine tenths are planned, one tenth is kept for decisions taken while the study "
     "runs. Conclusions at default settings are a family of their own."
 )
 

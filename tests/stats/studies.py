@@ -30,6 +30,9 @@ MIXES = {
     "both": {"seed_sd": 0.01, "item_sd": 0.01, "both_sd": 0.02},
     "seeds": {"seed_sd": 0.02, "item_sd": 0.005, "both_sd": 0.005},
 }
+# The margin is four standard errors of a difference, so that equal variants are found equivalent.
+NEAR = {"seed_sd": 0.001, "item_sd": 0.0115, "both_sd": 0.003}
+UNTRAINED = {"seed_sd": 0.0, "item_sd": 0.0125, "both_sd": 0.0}
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def leaves_it(_: Made) -> Steered:
 def meddles(made: Made) -> Steered:
     """Drop all but the most promising at an early look, add variants and seeds.
 
-    This is the worst that can be done to Holm's method if a dropped variant gives up its error.
+    This is the worst that can be done where a dropped variant leaves its error to the others.
     """
     interim = made.follow(Steered(), INTERIM)
     if any(one.decided for one in interim.values()):
@@ -112,13 +115,17 @@ class Count:
         verdicts = {label: one.difference.verdict for label, one in found.items() if one.difference}
         self.tries += 1
         self.wrong += any(
-            verdict in ("better", "worse")
-            if world.truth(label) == 0
-            else verdict == "equivalent" and abs(world.truth(label)) >= bound
-            for label, verdict in verdicts.items()
+            is_wrong(verdict, world.truth(label), bound) for label, verdict in verdicts.items()
         )
         self.found += verdicts["variant0"] == "worse"
         self.seeds += found["variant0"].seeds
+
+
+def is_wrong(verdict: str, worse_by: float, bound: float) -> bool:
+    """Whether a verdict contradicts the true difference; "undecided" never does."""
+    if verdict == "equivalent":
+        return abs(worse_by) >= bound
+    return (verdict == "worse" and worse_by <= 0) or (verdict == "better" and worse_by >= 0)
 
 
 def studies(
@@ -126,7 +133,7 @@ def studies(
 ) -> Count:
     """Studies through the code that a study goes through, given all seeds beforehand."""
     draws, count = np.random.default_rng(seed), Count()
-    whole = replace(world, seeds=seeds.last)
+    whole = replace(world, seeds=seeds.last if world.trains else 1)
     planned = tuple(label for label in world.labels if label != REFERENCE)
     if person is meddles:
         whole = replace(whole, seeds=seeds.last + MORE, variants=world.variants + MORE)
@@ -138,7 +145,7 @@ def studies(
 
 @dataclass(frozen=True)
 class StudyCell:
-    """A named world of variants without a difference, and what a person does."""
+    """A named world in which any conclusion may be wrong, and what a person does."""
 
     name: str
     world: World
@@ -146,13 +153,28 @@ class StudyCell:
 
 
 def study_cells() -> Iterator[StudyCell]:
-    """Variants that are all equal to the reference."""
+    """Variants that are all equal to the reference, or all worse by exactly the margin."""
     for mix, parts in MIXES.items():
         for variants in (4, 10, 24):
             world = World(clusters=60, variants=variants, **parts)  # type: ignore[arg-type]
             yield StudyCell(f"{mix} matter", world)
             if variants == 10:
                 yield StudyCell(f"{mix} matter, meddled with", world, meddles)
+    for variants in (4, 10, 24):
+        world = World(clusters=60, variants=variants, **NEAR)  # type: ignore[arg-type]
+        yield StudyCell("margin of 4 errors, trained", world)
+        yield StudyCell("margin of 4 errors", untrained(variants))
+        yield StudyCell("all at a margin of 4 errors", at_the_margin(variants))
+
+
+def untrained(variants: int) -> World:
+    """Untrained variants, all equal to the reference."""
+    return World(clusters=60, variants=variants, trains=False, **UNTRAINED)  # type: ignore[arg-type]
+
+
+def at_the_margin(variants: int) -> World:
+    """Untrained variants, all worse than the reference by exactly the margin."""
+    return replace(untrained(variants), difference=MARGIN, worse=variants)
 
 
 def study_table(cells: Iterator[StudyCell], tries: int, seed: int) -> None:

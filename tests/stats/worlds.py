@@ -21,7 +21,7 @@ class World:
 
     Standard deviations are of one variant, on the scale of the loss (nats a token) or of the
     probit of a share. ``odd`` multiplies the first variant's seed deviation. ``difference`` is
-    how much worse the first variant is than all others (in nats, or as a share).
+    how much worse the first ``worse`` variants are than all others (in nats, or as a share).
     """
 
     kind: Literal["loss", "share"] = "loss"
@@ -34,6 +34,7 @@ class World:
     tail: Literal["normal", "heavy"] = "normal"
     share: float = 0.5
     difference: float = 0.0
+    worse: int = 1
     variants: int = 4
     trains: bool = True
 
@@ -44,7 +45,7 @@ class World:
 
     def truth(self, label: str) -> float:
         """A variant minus the reference, on the additive scale."""
-        worse = self.difference if label == "variant0" else 0.0
+        worse = self.difference if label in self.labels[1 : 1 + self.worse] else 0.0
         return worse if self.kind == "loss" else -worse
 
 
@@ -118,7 +119,7 @@ def _losses(
     hard = 2 + 0.4 * draws.standard_normal((len(group), 1, 1))
     item, seed = _parts(world, group, draws)
     loss = hard + item + seed
-    loss[:, 1] += world.difference
+    loss[:, 1 : 1 + world.worse] += world.difference
     return loss * tokens, np.broadcast_to(tokens, loss.shape).copy()
 
 

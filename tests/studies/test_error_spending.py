@@ -83,10 +83,3 @@ def test_a_pair_that_is_missing_is_reckoned_with() -> None:
 def test_a_look_knows_only_what_came_before_it() -> None:
     full = levels(0.01, times((2, 3, 4, 5)), (2, 3, 4, 5))
     assert levels(0.01, times((2, 3, 4, 5)), (2, 3, 3, 3))[:2] == full[:2]
-
-
-@pytest.mark.parametrize("seeds", [(2, 3, 4, 5), (3, 4, 5), tuple(range(2, 13)), (2, 2, 3)])
-def test_levels_rise_with_the_error(seeds: tuple[int, ...]) -> None:
-    """What Holm's argument rests on: an arm with more error is never judged more strictly."""
-    found = [levels(0.05 / arms, times(seeds), seeds) for arms in (40, 27, 10, 9, 3, 2, 1)]
-    assert (np.diff(np.array(found), axis=0) >= 0).all()

@@ -127,13 +127,12 @@ def test_the_levels_of_all_looks_stay_within_the_error() -> None:
     assert all(two < one for one, two in zip(used, shared, strict=True))
 
 
-def test_a_variant_that_is_decided_leaves_its_error_to_the_others() -> None:
+def test_a_variant_that_is_decided_leaves_no_error_to_the_others() -> None:
     aligned = made({"a": 0.3, "b": 0.004}, 6, seed_sd=0.02)
     ready = {"reference": 6, "a": 6, "b": 6}
-    together = followed(aligned, ("a", "b"), ready, rule(6))
-    alone = followed(aligned, ("b",), ready, rule(6))
-    assert together.conclusions["a"].decided
-    assert together.conclusions["b"].level == pytest.approx(alone.conclusions["b"].level)
+    found = followed(aligned, ("a", "b"), ready, rule(6)).conclusions
+    assert found["a"].decided
+    assert found["a"].level == found["b"].level == pytest.approx(ALPHA / 2, rel=1e-3)
 
 
 def test_runs_that_are_missing_are_wanted_and_the_comparison_waits() -> None:
@@ -180,7 +179,7 @@ def test_where_items_are_the_noise_no_number_of_seeds_is_spent() -> None:
 
 
 def test_an_arm_that_is_given_up_keeps_its_part_of_the_error() -> None:
-    """It was given up on sight of the data; items limit "a", a person drops "b"."""
+    """Items limit "a", a person drops "b"."""
     aligned = made({"a": 0.003, "b": 0.0, "c": 0.012}, 6, seed_sd=0.0001, item_sd=0.03, own_sd=0.03)
     ready = {"reference": 6, "a": 6, "b": 1, "c": 6}
     looks = rule(2, 3, 4, 5, 6)
@@ -190,7 +189,7 @@ def test_an_arm_that_is_given_up_keeps_its_part_of_the_error() -> None:
 
 
 def test_the_order_of_arms_does_not_matter() -> None:
-    """All are judged before error is passed on. Of these ten, some are limited by items."""
+    """Of these ten, some are limited by items."""
     worse = {f"v{number}": 0.0025 * number for number in range(10)}
     aligned = made(worse, 5, seed_sd=0.002, item_sd=0.02, own_sd=0.02)
     ready, labels = dict.fromkeys(("reference", *worse), 5), tuple(worse)
@@ -198,22 +197,6 @@ def test_the_order_of_arms_does_not_matter() -> None:
                   for order in (labels, labels[::-1]))  # fmt: skip
     assert {one[label].limit for label in labels} >= {"", "items"}
     assert all(one[label] == other[label] for label in labels)
-
-
-def test_what_others_leave_takes_a_comparison_up_again_that_items_limited() -> None:
-    """With the error of ten, items limit it; with that of one, seeds can decide it."""
-    clear = {f"v{number}": 0.03 for number in range(9)}
-    aligned = made({"close": 0.02, **clear}, 6, seed_sd=0.001, item_sd=0.002, own_sd=0.03)
-    labels, looks = ("close", *clear), rule(2, 3, 4, 5, 6)
-    ready = dict.fromkeys(("reference", *labels), 6)
-    early = followed(aligned, labels, ready, rule(2)).conclusions["close"]
-    assert (early.limit, early.seeds) == ("items", 2)
-    behind = followed(aligned, labels, ready | {"close": 2}, looks)
-    assert behind.wanted == {"close": 4}, "the others were decided at 4 seeds"
-    assert behind.conclusions["close"].limit == "waiting"
-    found = followed(aligned, labels, ready, looks).conclusions["close"]
-    assert found.decided
-    assert found.seeds == 5
 
 
 def test_one_pair_of_seeds_does_not_say_that_items_limit_it() -> None:

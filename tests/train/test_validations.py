@@ -121,7 +121,8 @@ def test_the_plain_path_is_validated_by_the_models_own_forward_pass() -> None:
 
 @PATHS
 def test_the_best_weights_are_those_of_their_step(speed: str) -> None:
-    job, real = job_of(plan_of(speed, rate=0.03, every=1, keep="best"))
+    # At this rate the loss of step 4 is the lowest by far more than rounding makes of ten steps.
+    job, real = job_of(plan_of(speed, rate=0.06, every=1, keep="best"))
     result = train(job, Silence())
     assert result.validation is not None
     kept = result.validation.kept_step

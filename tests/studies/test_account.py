@@ -180,12 +180,9 @@ class Silent(Slow):
 def test_hours_are_kept_where_runs_are_silent_until_they_end(tmp_path: Path) -> None:
     """As under SLURM and Ray: the run that uses the hours up ends the others."""
     bench, _ = made(tmp_path, 1.0)
-    took = iter([10 * MINUTE, 50 * MINUTE])
-    takes: dict[int, float] = {}
-    executor = Silent(
-        bench.executor.store, WORSE, cut=5 * MINUTE,
-        takes=lambda plan: takes.setdefault(id(plan), next(took, math.inf)),
-    )  # fmt: skip
+    executor = Silent(bench.executor.store, WORSE, cut=5 * MINUTE)
+    took = {1: 10 * MINUTE, 2: 50 * MINUTE}
+    executor.takes = lambda _: took.get(len(executor.ran), math.inf)
     told: list[str] = []
     agenda = drive(bench, executor, told)
     assert executor.reason == "stopped because the study's budget of 1 hour is used up"

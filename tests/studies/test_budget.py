@@ -82,7 +82,7 @@ def test_runs_that_are_yet_to_go_on_count_too() -> None:
     ("begun", "words"),
     [
         (1500.0, ""),
-        (1260.0, "1 min 00 s are left, and a takes about 9 min 00 s more)"),
+        (1260.0, "60.0 s are left, and a takes about 9 min 00 s more)"),
         (3000.0, "is used up"),
     ],
 )

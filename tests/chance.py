@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from hypothesis.internal.conjecture import providers
 
 # The seed that torch starts with: draws are the same whether a test imports it or one before did.
 SEED = 67280421310721
@@ -18,6 +19,8 @@ ANY_MACHINE = settings(deadline=None, database=None, suppress_health_check=[Heal
 settings.register_profile("same", ANY_MACHINE, derandomize=True)
 settings.register_profile("shaken", ANY_MACHINE, max_examples=1000, print_blob=True)
 settings.load_profile("same")
+# Otherwise constants of the project's modules are tried, of those that the tests before imported.
+providers._get_local_constants = lambda: providers._local_constants
 seed_key = pytest.StashKey[int]()
 
 

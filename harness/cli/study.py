@@ -184,7 +184,7 @@ def study(
     if status:
         _show_status(opened, agenda)
     page = _show(opened, agenda)
-    if opened.study.claims:
+    if opened.study.claims and agenda.settled:
         _show_verdicts(agenda)
     keep_report(trackers, opened.study.name, page)
     if publish is not None:

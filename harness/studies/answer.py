@@ -193,6 +193,8 @@ def _cost(agenda: Agenda) -> str:
     spent = agenda.spent
     text = f"{spent.runs:,} runs, {numbers.duration(spent.seconds)} of run time"
     text += _energy(spent)
+    if spent.begun:
+        text += f", and {numbers.duration(spent.begun)} of runs that are yet to go on"
     if spent.failed:
         text += f"; {spent.failed} failed"
     return text + "."

@@ -18,7 +18,8 @@ from harness.studies.findings import Job
 
 SEEDS = 3  # trainings a variant: with fewer, hardly any difference is shown
 SPARE = 0.9  # of the hours; the rest is for runs that take longer than the one that was measured
-FEWEST_STEPS, FEWEST_CONVERSATIONS = 8, 24
+FEWEST_STEPS = 8
+FEWEST_CONVERSATIONS = 60  # paths of some fifteen trees: with fewer than eight nothing is decided
 TRAINING, SCORING = ("train", "validate"), ("score_base", "score")
 
 

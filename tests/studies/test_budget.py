@@ -142,6 +142,7 @@ def test_a_run_with_a_phase_that_was_not_measured_has_no_energy() -> None:
         (Spent(3, 0, 35.0, 2e3, 3), "3 runs, 35.0 s of run time, 2.00 kJ measured."),
         (Spent(3, 0, 35.0, None), "3 runs, 35.0 s of run time, energy not measured."),
         (Spent(0, 0, 0.0, None), "0 runs, 0 ms of run time."),
+        (Spent(0, 0, 0.0, None, begun=60.0), "and 60.0 s of runs that are yet to go on."),
     ],
 )
 def test_energy_that_was_not_measured_is_said(tmp_path: Path, spent: Spent, words: str) -> None:

@@ -7,7 +7,7 @@ import math
 from harness import numbers
 from harness.report.evidence import Evidence
 from harness.report.rows import Row
-from harness.report.ties import CostOrder, memory_order, time_order
+from harness.report.ties import CostOrder, counts_steps, memory_order, time_order
 
 NAMED = 4
 
@@ -46,16 +46,33 @@ def cheapest(evidence: Evidence, rows: list[Row]) -> tuple[Row, str]:
     fastest = min(lean, key=lambda row: _or_infinite(time.read(row)))
     fast = [row for row in lean if row is fastest or time.tied(row, fastest)]
     if len(fast) == 1 and time.read(fastest) is not None:
-        took = numbers.duration(time.read(fastest))
-        return fastest, f"it trains fastest, in {took}, and their peak memories count as a tie"
-    fast = fast if time.read(fastest) is not None else lean
-    chosen = memory.least(fast)
-    if any(memory.less(chosen, row) for row in fast if row is not chosen):
-        return chosen, (
-            "it needs the least memory as predicted; what was measured of memory and time counts "
-            "as a tie"
+        return fastest, _fastest(
+            evidence, numbers.duration(time.read(fastest)), memory.read(leanest)
         )
-    return chosen, "none is cheaper: memory and time count as ties"
+    fast = fast if time.read(fastest) is not None else lean
+    chosen, tied = memory.least(fast), _tied(memory.read(leanest), time.read(fastest))
+    if any(memory.less(chosen, row) for row in fast if row is not chosen):
+        return chosen, f"it needs the least memory as predicted; {tied}"
+    return chosen, f"none is cheaper: {tied}"
+
+
+def _fastest(evidence: Evidence, took: str, memory: float | None) -> str:
+    what = "its steps take" if counts_steps(evidence.rows) else "its training takes"
+    rest = "are not known" if memory is None else "count as a tie"
+    return f"{what} the least time, {took}; their peak memories {rest}"
+
+
+def _tied(memory: float | None, time: float | None) -> str:
+    """Why neither what was measured of memory nor of time told."""
+    if memory is None:
+        return (
+            "neither memory nor time is known"
+            if time is None
+            else "time counts as a tie, and memory is not known"
+        )
+    if time is None:
+        return "measured memory counts as a tie, and time is not known"
+    return "measured memory and time count as ties"
 
 
 def _or_infinite(value: float | None) -> float:

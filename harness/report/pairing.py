@@ -305,9 +305,11 @@ def _align(columns: list[_Column], reading: Reading) -> Aligned | None:
 def _on_the_same_documents(columns: list[_Column], reading: Reading) -> list[_Column]:
     """The runs that asked what most did under the same names, as far as documents are known."""
     asked: dict[Any, Counter[Any]] = {}
-    for values in {id(c.values.documents): c.values for c in columns}.values():
+    alike = {(id(c.values.names), id(c.values.documents)): c.values for c in columns}
+    runs = Counter((id(c.values.names), id(c.values.documents)) for c in columns)
+    for key, values in alike.items():  # those that runs share are looked at once, for all of them
         for name, document in zip(values.names, values.documents, strict=False):
-            asked.setdefault(name, Counter())[document] += 1
+            asked.setdefault(name, Counter())[document] += runs[key]
     if all(len(found) == 1 for found in asked.values()):
         return columns
     usual = {name: found.most_common(1)[0][0] for name, found in asked.items()}

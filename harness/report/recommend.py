@@ -16,6 +16,7 @@ from harness.report.sureness import lacking, of_contest, of_no_contest
 
 ALPHA = 0.05
 NAMED = 4
+OF_ALL = "of these runs"
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ def _within_loss(
     needs = chosen.needed_said(evidence.memory_kind)
     most = f"at most {show_limit(main, limit)} against {reference} (95 % confidence)"
     if not others:
-        reasons.append(f"No other variant is shown to lose {most}. It needs {needs}.")
+        text = f"No other variant is shown to lose {most}. {chosen.label} needs {needs}."
+        reasons.append(text)
     else:
         counted = "One other variant loses" if len(others) == 1 else f"{len(others)} others lose"
         reasons.append(f"{counted} {most}: {numbers.some_of(others, NAMED)}.")
@@ -188,32 +190,36 @@ def _near_best(
         found, reason = _cheapest_close(evidence, main, rows)
         return Recommendation(found, (*reasons, reason), of_no_contest(evidence, main, rows))
     judged = [row for row in rows if row.label not in contest.unjudged]
+    of_these = "of those that were judged" if contest.unjudged else ""
     near = [row for row in judged if row.label in contest.near_best]
     if not near and len(contest.may_be_best) == len(judged):
-        found, reason = _cheapest_close(evidence, main, judged)
+        found, reason = _cheapest_close(evidence, main, judged, of_these or OF_ALL)
         sureness = of_contest(contest, rows, found, "")
         return Recommendation(found, (*reasons, reason), sureness, _rivals(contest, found))
     best = judged[0]
     value = numbers.number(main.values[best.label].value)
     chosen, tie = least_memory(evidence, [best, *(row for row in near if row is not best)])
     needs = chosen.needed_said(evidence.memory_kind)
+    title = f"{main.key.title} {of_these}".rstrip()
     if chosen is best:
-        reasons.append(f"It has the best {main.key.title}, {value}, and needs {needs}.")
+        reasons.append(f"It has the best {title}, {value}, and needs {needs}.")
     else:
         reasons.append(
             f"It is shown to lie within {show_limit(main, main.scale.margin)} of the best variant "
             f"(95 % confidence), and of those it needs the least memory, {needs}. The best "
-            f"{main.key.title} is that of {best.label}, {value}."
+            f"{title} is that of {best.label}, {value}."
         )
     sureness = of_contest(contest, rows, chosen, tie)
     return Recommendation(chosen, tuple(reasons), sureness, _rivals(contest, chosen))
 
 
-def _cheapest_close(evidence: Evidence, main: Scoring, rows: list[Row]) -> tuple[Row, str]:
+def _cheapest_close(
+    evidence: Evidence, main: Scoring, rows: list[Row], of_these: str = OF_ALL
+) -> tuple[Row, str]:
     """The row to take where nothing tells any two apart, and why.
 
     The cheapest of those whose value in these runs lies within the margin of the best one's,
-    since differences within it do not matter.
+    since differences within it do not matter. ``of_these`` says in words which rows there are.
     """
     best = rows[0]
     value = numbers.number(main.values[best.label].value)
@@ -223,13 +229,13 @@ def _cheapest_close(evidence: Evidence, main: Scoring, rows: list[Row]) -> tuple
     needs = chosen.needed_said(evidence.memory_kind)
     if len(close) == 1:
         needed = "" if chosen.peak_bytes(evidence.memory_kind) is None else f", and needs {needs}"
-        return chosen, f"It has the best {title} of these runs, {value}{needed}."
+        return chosen, f"It has the best {title} {of_these}, {value}{needed}."
     if chosen is best:
         others = numbers.some_of([row.label for row in close if row is not best], NAMED)
-        text = f"It has the best {title} of these runs, {value}; {others} came within {margin}"
+        text = f"It has the best {title} {of_these}, {value}; {others} came within {margin}"
         return chosen, f"{text}. Of these {why}."
     own = numbers.number(main.values[chosen.label].value)
-    text = f"Its {title}, {own}, came within {margin} of the best of these runs"
+    text = f"Its {title}, {own}, came within {margin} of the best {of_these}"
     return chosen, f"{text} ({best.label}, {value}), and of those so close {why}."
 
 

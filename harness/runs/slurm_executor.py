@@ -143,8 +143,17 @@ class SlurmExecutor:
                     return
             for place, job in enumerate(list(self._jobs)):
                 # submitit asks SLURM once a minute, for all jobs: too seldom for who wants to stop
-                self._look_at(job, ask=self._stop.asked and place == 0)
+                self._try_to_end(job, ask=self._stop.asked and place == 0)
             time.sleep(POLL_SECONDS)
+
+    def _try_to_end(self, job: Any, *, ask: bool) -> None:
+        """Look at a job. What goes wrong there ends it alone, not the thread that watches all."""
+        try:
+            self._look_at(job, ask=ask)
+        except Exception as error:  # noqa: BLE001 - handed on to whoever waits
+            _, future = self._jobs.pop(job)
+            known = isinstance(error, HarnessError)
+            future.set_exception(error if known else RunError(_failed(error)))
 
     def _look_at(self, job: Any, *, ask: bool) -> None:
         try:
@@ -204,8 +213,7 @@ class SlurmExecutor:
         if record is not None:
             future.set_result(record)
         else:
-            text = f"the job failed: {type(error).__name__}: {error}"
-            future.set_exception(RunError(text))
+            future.set_exception(RunError(_failed(error)))
 
     def _reason(self, job: Any, error: BaseException | None) -> str | None:
         """Who ended a run; empty where nobody knows more, None where SLURM has not decided yet."""
@@ -227,6 +235,10 @@ class SlurmExecutor:
         self._stop.ask(reason)
         for job in list(self._jobs):
             job.cancel()
+
+
+def _failed(error: BaseException | None) -> str:
+    return f"the job failed: {type(error).__name__}: {error}"
 
 
 @contextmanager

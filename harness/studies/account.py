@@ -17,7 +17,7 @@ class Account(Listener):
     """Hears a round's runs and adds up their time, by their own clocks while they are under way.
 
     Where the study's budget has no hours, nothing is ever over. A run that an executor says
-    nothing of until it has ended is counted then.
+    nothing of until it has ended (Ray, SLURM) is counted then.
     """
 
     def __init__(
@@ -28,6 +28,7 @@ class Account(Listener):
         self._settled = dict(agenda.settled) if self._left is not None else {}
         self._jobs = {id(job.plan): job for job in jobs}
         self._findings, self._together = findings, together
+        self._begun = {} if self._left is None else {job: findings.begun(job) for job in jobs}
         self._spans: dict[int, tuple[float, float]] = {}  # first and last event of runs under way
         self._used = 0.0
         self._outgrown = False
@@ -51,8 +52,8 @@ class Account(Listener):
 
     @property
     def is_used_up(self) -> bool:
-        """Whether the hours are over while runs are under way."""
-        if self._left is None or not self._spans:
+        """Whether the hours are over before all runs of the round have ended."""
+        if self._left is None or not self._jobs:
             return False
         return self._used + self._under_way() >= self._left
 
@@ -66,6 +67,6 @@ class Account(Listener):
         return sum(last - first for first, last in self._spans.values()) / shared
 
     def _expected(self) -> float:
-        """Seconds of all runs of the round that have not ended, whole."""
+        """Seconds that the runs of the round that have not ended needed when it began."""
         pace = Pace.of(self._settled)
-        return sum(pace.seconds(job) for job in self._jobs.values())
+        return sum(pace.more(job, self._begun[job]) for job in self._jobs.values())

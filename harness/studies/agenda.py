@@ -132,8 +132,9 @@ class _Planner:
         if self._study.tune.trials > 1 and best.keys() >= kept.keys():
             standings["best"] = self._stand("best", best)
         budget, missing = self._study.budget, tuple(self._missing)
-        begun = sum(map(self._begun, missing)) if budget.hours is not None else 0.0
-        spent = spent_on(self._settled, begun)
+        told = ((job, self._begun(job)) for job in missing if budget.hours is not None)
+        begun = {job: seconds for job, seconds in told if seconds}
+        spent = spent_on(self._settled, sum(begun.values()))
         jobs, stopped = within(budget, missing, self._settled, begun)
         return Agenda(self._comparison, searches, standings, jobs, self._settled, spent, stopped)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
+from types import MappingProxyType
 
 from harness import numbers
 from harness.records.record import RunRecord
@@ -13,7 +14,10 @@ from harness.spec.study import Spending
 from harness.studies.findings import Job
 
 HOUR = 3600.0
+AGAIN = 0.1  # of a run, at least, where it goes on: it is loaded again, and its last steps are lost
 Settled = Mapping[Job, StoredRun]
+Begun = Mapping[Job, float]  # seconds of runs that were ended before they were whole
+NONE_BEGUN: Begun = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -65,45 +69,49 @@ def said_hours(budget: Spending) -> str:
 
 
 def within(
-    budget: Spending, jobs: Sequence[Job], settled: Settled, begun: float = 0.0
+    budget: Spending, jobs: Sequence[Job], settled: Settled, begun: Begun = NONE_BEGUN
 ) -> tuple[tuple[Job, ...], str]:
     """The first of ``jobs`` that the budget still allows, and why there are none, if so.
 
-    Hours are held by what runs of the same variant took so far, and ``begun`` seconds of runs
-    that are yet to go on. While nothing is known, one run of each variant is let in.
+    Hours are held by what runs of the same variant took so far. Those of runs that are ``begun``
+    are spent, and such a run needs so much less. While nothing is known, one run of each variant
+    is let in.
     """
     kept, stopped = tuple(jobs), ""
     if budget.runs is not None and len(kept) > budget.runs - len(settled):
         kept = kept[: max(budget.runs - len(settled), 0)]
         stopped = "" if kept else f"the budget of {budget.runs} runs is used up"
-    left = seconds_left(budget, spent_on(settled, begun))
+    left = seconds_left(budget, spent_on(settled, sum(begun.values())))
     if left is not None and kept:
-        first, kept = kept[0], _that_fit(kept, left, settled)
-        stopped = "" if kept else _no_room(budget, first, left, settled)
+        first, kept = kept[0], _that_fit(kept, left, settled, begun)
+        stopped = "" if kept else _no_room(budget, first, left, settled, begun.get(first, 0.0))
     return kept, stopped
 
 
-def _that_fit(jobs: Sequence[Job], seconds: float, settled: Settled) -> tuple[Job, ...]:
+def _that_fit(
+    jobs: Sequence[Job], seconds: float, settled: Settled, begun: Begun
+) -> tuple[Job, ...]:
     if not settled:
         first = {job.arm: job for job in reversed(jobs)}
         return tuple(job for job in jobs if first[job.arm] is job) if seconds > 0 else ()
     pace = Pace.of(settled)
     kept = []
     for job in jobs:
-        seconds -= pace.seconds(job)
+        seconds -= pace.more(job, begun.get(job, 0.0))
         if seconds < 0:
             break
         kept.append(job)
     return tuple(kept)
 
 
-def _no_room(budget: Spending, job: Job, left: float, settled: Settled) -> str:
+def _no_room(budget: Spending, job: Job, left: float, settled: Settled, begun: float) -> str:
     """Why ``job`` is not begun."""
     hours = f"the budget of {said_hours(budget)}"
     if left <= 0:
         return f"{hours} is used up"
-    expected = numbers.duration(Pace.of(settled).seconds(job))
-    room = f"{numbers.duration(left)} are left, and {job.arm} takes about {expected}"
+    expected = numbers.duration(Pace.of(settled).more(job, begun))
+    more = " more" if begun else ""
+    room = f"{numbers.duration(left)} are left, and {job.arm} takes about {expected}{more}"
     return f"{hours} has no room for a run ({room})"
 
 
@@ -131,6 +139,11 @@ class Pace:
         """Expected seconds of a run, from those most like it."""
         found = _first(self._seconds, _keys(job.arm, job.stage, job.share))
         return 0.0 if found is None else found
+
+    def more(self, job: Job, begun: float) -> float:
+        """Expected seconds of a run that goes on after ``begun`` seconds, or begins where 0."""
+        whole = self.seconds(job)
+        return max(whole - begun, AGAIN * whole)
 
     def of_arm(self, arm: str, stage: str) -> tuple[float | None, float | None]:
         """Expected seconds and joules of a whole run of one variant; None where none was run."""

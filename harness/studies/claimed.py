@@ -37,7 +37,8 @@ OF_FORGETTING = "wikitext2"
 def limited(study: Study) -> Study:
     """``study`` with the variants that its claims compare, where it names any.
 
-    Of several names in a claim, the first that the study has itself is taken. The reference stays
+    Of several pairs in a claim, that of which the study has most itself is taken, and of several
+    names the first that it has. The reference stays
     where a claim compares it; else it is the variant that most of them compare.
 
     Raises:
@@ -88,7 +89,8 @@ def _pair(check: AnyCheck, claim: Claim, own: dict[str, str | Contender]) -> lis
     """Names of the variants that a check compares."""
     if isinstance(check, BeyondCheck):
         raise UserError(f"no run can test {claim.name}: {check.why}", where="--claim")
-    sides = [check.variant, check.against] if isinstance(check, PairCheck) else [check.variant]
+    choices = check.choices if isinstance(check, PairCheck) else [(check.variant,)]
+    sides = max(choices, key=lambda names_of: sum(not own.keys().isdisjoint(n) for n in names_of))
     return [next((name for name in names if name in own), names[0]) for names in sides]
 
 

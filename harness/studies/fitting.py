@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness import numbers
-from harness.records.record import RunRecord
+from harness.records.record import RunRecord, Score
 from harness.spec.claim import Claim, RateCheck, ScoreCheck
 from harness.spec.plan import Plan
 from harness.spec.registry import claim_names, load_claim
@@ -61,7 +61,7 @@ def measured(agenda: Agenda) -> Measured | None:
 def _measured(agenda: Agenda, job: Job, record: RunRecord) -> Measured | None:
     training = record.training
     plan = agenda.comparison.by_label[job.arm].plan
-    items = [one.n for one in record.scores if one.metric == "perplexity" and one.n]
+    items = [one.n for one in record.scores if _of_conversations(one) and one.n]
     if record.status != "ok" or training is None or not items or plan.corpus.held_out_limit is None:
         return None
     train = sum(cost.seconds for cost in record.phases if cost.name in TRAINING)
@@ -73,6 +73,12 @@ def _measured(agenda: Agenda, job: Job, record: RunRecord) -> Measured | None:
         score=2 * score / sum(items),
         steps=round(training.steps / job.share),
     )
+
+
+def _of_conversations(score: Score) -> bool:
+    """Whether it is a pass of the trained form over the conversations, not over parts of them."""
+    own = (score.metric, score.precision) == ("perplexity", "training")
+    return own and score.task in ("held_out", "validation")
 
 
 def said_fit(agenda: Agenda, found: Measured | None) -> Iterator[str]:

@@ -14,9 +14,11 @@ import pytest
 from harness.records.record import RunRecord
 from harness.records.store import RunStore, StoredRun
 from harness.report.pairing import (
+    Items,
     KeptItems,
     Reading,
     ScoreKey,
+    read_file,
     read_items,
     read_table,
     right_or_wrong,
@@ -31,9 +33,11 @@ PERPLEXITY = ScoreKey("held_out", "perplexity", "training")
 CHOICE = ScoreKey("oasst_choice", "acc", "training")
 
 
-def reading(root: Path, key: ScoreKey = PERPLEXITY) -> Reading:
+def reading(
+    root: Path, key: ScoreKey = PERPLEXITY, read: Callable[[Path], Items | None] = read_file
+) -> Reading:
     runs = [found for found in RunStore(root).scan() if isinstance(found, StoredRun)]
-    return read_items(make_rows(runs), key)
+    return read_items(make_rows(runs), key, read)
 
 
 def items_file(folder: Path, key: ScoreKey = PERPLEXITY) -> Path:
@@ -321,6 +325,18 @@ def test_documents_tell_task_data_apart_where_items_name_them(tmp_path: Path) ->
     rewrite(path, lambda t: {**t, "doc_hash": ["asks more", *t["doc_hash"][1:]]})
     found = reading(tmp_path, CHOICE)
     assert found.excluded == {"qlora_nf4": "other task data"}
+
+
+def test_what_most_runs_asked_is_kept_also_where_equal_documents_are_kept_once(
+    tmp_path: Path,
+) -> None:
+    """One run from before its task's data changed comes first, and two after it."""
+    for variant, year in (("base", 2025), ("lora_bf16", 2026), ("qlora_nf4", 2026)):
+        path = items_file(write_run(tmp_path, Made(variant)), CHOICE)
+        asked = [f"asks {n} in {year}" for n in range(84)]
+        rewrite(path, lambda t, asked=asked: {**t, "doc_hash": asked})
+    for read in (read_file, KeptItems()):
+        assert reading(tmp_path, CHOICE, read).excluded == {"base": "other task data"}
 
 
 @pytest.mark.parametrize("name", ["window", "cut_tokens"])

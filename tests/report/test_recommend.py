@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.records.record import RunRecord
 from harness.report.recommend import Recommendation, recommend
-from tests.report.records import Made, build_from, write_runs
+from harness.spec.storage import read_json, write_json
+from tests.report.records import GPU, Made, build_from, write_run, write_runs
 
 GIB = 1 << 30
 
@@ -78,7 +80,9 @@ def test_of_equal_memory_the_faster_is_taken_and_set_up_decides_nothing(tmp_path
     fast = Made("lora_bf16", log_ratio=-0.2, memory=1.0, seconds=70, once=40, trees=4)
     found = choice(tmp_path, [slow, fast], margin=0.05)
     assert label(found) == "lora_bf16"
-    assert "it trains fastest, in 30.0 s, and their peak memories count as a tie" in str(found)
+    assert "its steps take the least time, 30.0 s; their peak memories count as a tie." in str(
+        found
+    )
 
 
 def test_where_all_may_be_the_best_the_cheaper_within_the_margin_is_taken(tmp_path: Path) -> None:
@@ -170,6 +174,7 @@ def test_the_reference_is_not_found_to_lose_little_against_itself(tmp_path: Path
     assert label(found) == "lora_bf16"
     (reason,) = found.reasons
     assert reason.startswith("No other variant is shown to lose at most 1 % against lora_bf16")
+    assert "lora_bf16 needs " in reason
     assert found.sureness[0].startswith("Loss is counted from lora_bf16, which loses nothing")
 
 
@@ -199,3 +204,60 @@ def test_one_training_has_no_known_loss(tmp_path: Path) -> None:
 def test_nothing_scored_recommends_nothing(tmp_path: Path) -> None:
     write_runs(tmp_path, [Made("lora_bf16", status="oom")])
     assert recommend(build_from(tmp_path).evidence) is None
+
+
+@pytest.mark.parametrize(
+    ("margin", "words"),
+    [
+        (0.2, "came within 20 % of the best of those that were judged (lora_bf16, "),
+        (0.0001, "It has the best perplexity of those that were judged, "),
+    ],
+)
+def test_the_best_is_that_of_those_that_were_judged(
+    tmp_path: Path, margin: float, words: str
+) -> None:
+    once = Made("qlora_fp4", log_ratio=-0.5)
+    noisy = {"seed_noise": 0.1}
+    runs = [*three("lora_bf16", -0.2, memory=2.0, **noisy), *three("qlora_nf4", -0.195, **noisy)]
+    (reason,) = choice(tmp_path, [once, *runs], margin=margin).reasons
+    assert words in reason
+
+
+def test_so_is_a_best_that_beats_them(tmp_path: Path) -> None:
+    runs = [*three("lora_bf16", -0.2), *three("qlora_nf4", 0.2), Made("qlora_fp4", log_ratio=-0.5)]
+    (reason,) = choice(tmp_path, runs).reasons
+    assert reason.startswith("It has the best perplexity of those that were judged, ")
+
+
+@pytest.mark.parametrize(
+    ("memory", "time", "words"),
+    [
+        (False, True, "its steps take the least time, 26.0 s; their peak memories are not known."),
+        (True, False, "none is cheaper: measured memory counts as a tie, and time is not known."),
+        (False, False, "none is cheaper: neither memory nor time is known."),
+    ],
+)
+def test_what_was_not_measured_is_no_tie(
+    tmp_path: Path, memory: bool, time: bool, words: str
+) -> None:
+    for name, seconds in (("lora_bf16", 30), ("qlora_nf4", 60)):
+        made = Made(name, log_ratio=-0.2, seconds=seconds, trees=4, device=GPU)
+        forget(write_run(tmp_path, made), memory=memory, time=time)
+    found = recommend(build_from(tmp_path, margin=0.05).evidence)
+    assert found is not None
+    assert words in found.reasons[0]
+
+
+def forget(folder: Path, *, memory: bool, time: bool) -> None:
+    """Leave out of a record what is not to be known of its costs."""
+    record = read_json(folder / "record.json", RunRecord)
+    phases = record.phases if time else [one for one in record.phases if one.name != "train"]
+    if not memory:
+        peaks = ("resident", "allocated", "reserved", "device")
+        nothing = {f"peak_{name}_bytes": None for name in peaks}
+        phases = [one.model_copy(update=nothing) for one in phases]
+    training = record.training
+    if training is not None and not time:
+        training = training.model_copy(update={"losses": ()})
+    update = {"phases": tuple(phases), "training": training}
+    write_json(folder / "record.json", record.model_copy(update=update))

@@ -271,3 +271,14 @@ def test_a_partition_that_there_is_not_is_explained(
     (result,) = run_batch([small.plan()], executor)
     assert isinstance(result.error, UserError)
     assert commands().count("--partition=nowhere") == 2
+
+
+def test_an_error_over_a_result_reaches_who_waits(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm_executor, "_carry_out", lambda *_: "no record")
+    executor = SlurmExecutor(RunStore(tmp_path), cluster="debug")
+    for _ in range(2):  # the thread that watches jobs lives on
+        (result,) = run_batch([small.plan(variant="base")], executor)
+        assert isinstance(result.error, RunError)
+        assert "the job failed: ValidationError" in str(result.error)

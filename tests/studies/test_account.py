@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.records.events import Hear, ProcessStarted, Pulse
+from harness.records.events import Hear, ProcessStarted, Pulse, RunStarted
 from harness.records.record import PhaseCost, Problem, RunRecord
 from harness.runs.listener import RunResult
 from harness.spec.plan import Plan
@@ -157,3 +157,55 @@ def test_a_run_that_went_on_took_the_time_of_both_attempts(resumed: int, seconds
     costs = (load, load.model_copy(update={"name": "train", "seconds": 300.0}))
     record = record_of(planned(), seconds=100.0, resumed=resumed, phases=costs)
     assert record.all_seconds == seconds
+
+
+@dataclass
+class Silent(Slow):
+    """Runs of a cluster: all under way from the start, and silent until they end, one by one."""
+
+    def submit(self, plan: Plan, hear: Hear) -> Future[RunRecord]:
+        future: Future[RunRecord] = Future()
+        future.set_running_or_notify_cancel()
+        hear(RunStarted(time=0.0, clock=100.0, host="a cluster"))
+        self.ran.append(plan)
+        if self.takes(plan) == math.inf:
+            self.waiting.append((plan, future))
+            return future
+        record = self.run(plan).model_copy(update={"seconds": self.takes(plan)})
+        self.store.write(record)
+        future.set_result(record)
+        return future
+
+
+def test_hours_are_kept_where_runs_are_silent_until_they_end(tmp_path: Path) -> None:
+    """As under SLURM and Ray: the run that uses the hours up ends the others."""
+    bench, _ = made(tmp_path, 1.0)
+    executor = Silent(bench.executor.store, WORSE, cut=5 * MINUTE)
+    took = {1: 10 * MINUTE, 2: 50 * MINUTE}
+    executor.takes = lambda _: took.get(len(executor.ran), math.inf)
+    told: list[str] = []
+    agenda = drive(bench, executor, told)
+    assert executor.reason == "stopped because the study's budget of 1 hour is used up"
+    assert len(told) == 1
+    assert (agenda.jobs, agenda.spent.runs) == ((), 2)
+    assert agenda.spent.begun == 5 * MINUTE * (len(executor.ran) - 2) > 0
+
+
+@pytest.mark.parametrize("hours", [3.2, 4.3])
+def test_a_run_that_goes_on_needs_what_it_has_not_had(tmp_path: Path, hours: float) -> None:
+    """Two runs took an hour each, and the third was ended after 55 minutes."""
+    bench, _ = made(tmp_path, hours)
+    findings = bench.findings()
+    first, second, third, fourth = Bench.of(tmp_path).agenda().jobs[:4]
+    for job in (first, second):
+        bench.executor.store.write(record_of(job.plan, seconds=HOUR))
+    problem = Problem(kind="interrupted", phase="train", step=3, message="stopped by SIGTERM")
+    bench.executor.store.write(
+        record_of(third.plan, status="interrupted", seconds=55 * MINUTE, problem=problem)
+    )
+    agenda = next_plans(bench.comparison, findings.find, bench.steering, findings.begun)
+    assert agenda.spent.begun == 55 * MINUTE
+    assert agenda.jobs == ((third,) if hours < 4 else (third, fourth)), "17 or 83 minutes are left"
+    account = Account(agenda, [third, fourth], findings)
+    account.result(RunResult(fourth.plan, record=record_of(fourth.plan, seconds=HOUR)))
+    assert account.is_outgrown == (hours < 4), "23 minutes are left for the last five"

@@ -72,10 +72,27 @@ def test_hours_let_in_runs_that_fit_by_the_pace_of_their_variant() -> None:
 def test_runs_that_are_yet_to_go_on_count_too() -> None:
     """Those that were ended before they were whole, when the hours were over or by Ctrl-C."""
     settled = {job("a"): run(1800.0)}
-    assert within(Spending(hours=1.0), [job("b")], settled, 0.0) == ((job("b"),), "")
-    kept, stopped = within(Spending(hours=1.0), [job("b")], settled, 60.0)
+    assert within(Spending(hours=1.0), [job("b")], settled) == ((job("b"),), "")
+    kept, stopped = within(Spending(hours=1.0), [job("b")], settled, {job("z"): 60.0})
     assert (kept, "29 min 00 s are left" in stopped) == ((), True)
-    assert within(Spending(hours=1.0), [job("b")], {}, 3600.0)[0] == ()
+    assert within(Spending(hours=1.0), [job("b")], {}, {job("z"): 3600.0})[0] == ()
+
+
+@pytest.mark.parametrize(
+    ("begun", "words"),
+    [
+        (1500.0, ""),
+        (1260.0, "60.0 s are left, and a takes about 9 min 00 s more)"),
+        (3000.0, "is used up"),
+    ],
+)
+def test_a_run_that_goes_on_is_charged_what_it_still_needs(begun: float, words: str) -> None:
+    """But never nothing: it is loaded again, and what came after its checkpoint is lost."""
+    one = job("a", seed=1)
+    hours = (1800 + begun + (300 if begun == 1500 else 60 if begun == 1260 else 0)) / 3600
+    kept, stopped = within(Spending(hours=hours), [one], {job("a"): run(1800.0)}, {one: begun})
+    assert (kept, words in stopped) == (() if words else (one,), True)
+    assert Pace.of({job("a"): run(1800.0)}).more(one, 9000.0) == 180.0
 
 
 def test_while_nothing_is_known_one_run_of_each_variant_is_let_in() -> None:

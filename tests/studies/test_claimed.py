@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from harness.errors import UnknownName, UserError
-from harness.spec.registry import claim_names, load_claim, load_study
+from harness.spec.claim import PairCheck
+from harness.spec.derived_names import derived_name
+from harness.spec.overrides import parse_settings
+from harness.spec.registry import claim_names, load_claim, load_study, study_names
 from harness.spec.schema import parse
 from harness.spec.study import Contender, Study
-from harness.studies.arms import compare_what
+from harness.studies.arms import compare_what, setting_line
 from harness.studies.claimed import check_claims, limited, verdicts
 from tests.planned import CPU
 from tests.studies.stub import Bench, World
@@ -129,3 +133,33 @@ def test_its_runs_judge_its_claims(tmp_path: Path, stop: int | str) -> None:
     assert (found.claim.name, found.outcome) == ("nf4_beats_fp4", "reproduced")
     assert found.ground is not None
     assert found.ground.looks(found.ground.arms["qlora_nf4"].rows[0]) == (1 if stop == 3 else 2)
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_every_study_asked_for_a_claim_has_a_pair_of_it(name: str) -> None:
+    """A claim is judged pair by pair, so both sides have to come from one."""
+    for claim in map(load_claim, claim_names()):
+        try:
+            found = limited(load_study(name).model_copy(update={"claims": (claim.name,)}))
+        except UserError:
+            continue
+        has = set(labels(found))
+        for check in claim.checks:
+            if isinstance(check, PairCheck):
+                sides = [[has & set(names) for names in pair] for pair in check.choices]
+                assert any(all(pair) for pair in sides), f"{claim.name}: {sorted(has)}"
+
+
+def labels(study: Study) -> Iterator[str]:
+    """The names that the runs of a study's entries have."""
+    for entry in study.variants:
+        if isinstance(entry, str):
+            yield derived_name(entry, {})
+        else:
+            lines = [setting_line(key, value) for key, value in entry.settings.items()]
+            yield derived_name(entry.variant, parse_settings(lines)[0])
+
+
+def test_the_pair_that_a_study_has_most_of_is_taken() -> None:
+    study = load_study("methods").model_copy(update={"claims": ("mmlu_on_oasst1",)})
+    assert limited(study).variants == ("lora_bf16", "base")

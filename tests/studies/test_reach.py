@@ -166,3 +166,18 @@ def test_arithmetic_tells_which_hours_are_too_few(tmp_path: Path, hours: float, 
     assert words in told
     assert bool(told) == bool(words), "what training alone leaves room for is not told"
     assert list(said_least(agenda, reach(agenda, lambda _: None))) == []
+
+
+def test_items_of_other_forms_and_tasks_make_no_conversation_cheaper(tmp_path: Path) -> None:
+    agenda = after_one_run(tmp_path, 1.0)
+    ((job, run),) = agenda.settled.items()
+    plain = run.record.scores[0]
+    more = [
+        plain.model_copy(update={"precision": "merged"}),
+        plain.model_copy(update={"task": "context_256", "n": 50}),
+        plain.model_copy(update={"task": "wikitext", "n": 60}),
+    ]
+    record = run.record.model_copy(update={"scores": (*run.record.scores, *more)})
+    found = measured(replace(agenda, settled={job: StoredRun(run.folder, record)}))
+    assert found is not None
+    assert found.score == 0.9

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -193,20 +192,20 @@ def test_ranks_that_were_moved_go_back_with_the_best_weights() -> None:
     plan = plan.model_copy(update={"adapter": adapter})
     model = get_peft_model(base, config)
     patterns: dict[int, Any] = {}
-    loss = ValidationLoss(model, conversations(), plan.score)
 
     def validate(step: int, tokens: int) -> ValidationPoint:
         pattern = model.peft_config["default"].rank_pattern
         patterns[step] = {name: list(kept) for name, kept in (pattern or {}).items()}
-        return ValidationPoint(step=step, tokens=tokens, loss=loss.take(), seconds=0.0)
+        lowest_at_two = 1.0 + abs(step - 2)  # while ranks still move
+        return ValidationPoint(step=step, tokens=tokens, loss=lowest_at_two, seconds=0.0)
 
     result = train(replace(tiny_job(model, ROWS, plan), validate=validate), Silence())
     assert result.validation is not None
     kept = result.validation.kept_step
+    assert kept == 2
     found = {name: list(ranks) for name, ranks in (config.rank_pattern or {}).items()}
     assert found == patterns[kept]
     assert patterns[kept] != patterns[STEPS], "otherwise nothing is shown"
-    assert np.isfinite([loss for _, _, loss in curve(result)]).all()
 
 
 def test_a_path_that_takes_no_validation_losses_is_no_silent_success() -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -87,28 +88,42 @@ def _lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def _run(count: int, device: Device, folder: Path, quantizations: Sequence[str]) -> str:
-    """Start the processes and wait for them; returns the last line of the first that failed."""
+@contextmanager
+def meeting_place(count: int) -> Iterator[dict[str, str]]:
+    """A store of this process at which ``count`` ranks meet; yields the environment that says so.
+
+    As at torchrun's: a port that is free now may be another's by the time that rank 0 listens.
+    """
     dist: Any = import_module("torch.distributed")
-    # They meet here, as at torchrun's: a port that is free now may be another's when one listens.
-    meeting = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    told = {
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    yield {
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(meeting.port),
+        "MASTER_PORT": str(store.port),
         "WORLD_SIZE": str(count),
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "TORCHELASTIC_RESTART_COUNT": "0",
     }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", MODULE, str(folder), str(count), device.kind, *quantizations],
-            env={**os.environ, **told, "RANK": str(rank)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
+
+
+def _run(count: int, device: Device, folder: Path, quantizations: Sequence[str]) -> str:
+    """Start the processes and wait for them; returns the last line of the first that failed."""
+    arguments = [str(folder), str(count), device.kind, *quantizations]
+    with meeting_place(count) as told:
+        return _wait(
+            [
+                subprocess.Popen(
+                    [sys.executable, "-m", MODULE, *arguments],
+                    env={**os.environ, **told, "RANK": str(rank)},
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+                for rank in range(count)
+            ]
         )
-        for rank in range(count)
-    ]
+
+
+def _wait(processes: Sequence[subprocess.Popen[str]]) -> str:
     words = ""
     try:
         for process in processes:

@@ -305,16 +305,18 @@ def _run(
     """Run all that the study wants; the page is written on every ending, an interrupt too."""
     from harness.cli.board import Board
     from harness.cli.notices import Notices
+    from harness.forecast.duration import whole_run_seconds
     from harness.runs.warm_start import warm_start
     from harness.studies.claimed import check_claims
     from harness.studies.drive import Driver
 
     opened = status.opened
     shared = [status.bucket] if status.bucket is not None else []
+    tell = whole_run_seconds(opened.findings.store.root)
 
     def listeners(agenda: Agenda) -> list[Listener]:
         say(_round_line(agenda))
-        for line in budget_lines(agenda, opened.findings.store.root):
+        for line in budget_lines(agenda, tell):
             say(line)
         return [Board(out), Notices(opened.findings.store), *shared, *trackers]
 
@@ -391,15 +393,15 @@ def _show_plan(opened: OpenStudy, agenda: Agenda, peak_share: float) -> None:
     from harness.studies.outlook import outlook
 
     check_claims(opened.comparison())
-    runs = opened.findings.store.root
     say(opened.study.question, style="bold")
+    runs = opened.findings.store.root
     tell = training_seconds_by_peak(peak_share) if peak_share else whole_run_seconds(runs)
     stages = outlook(agenda, tell, predicted_bytes)
     out.print(plan_table(stages))
     for line in plan_remarks(agenda, peak_share):
         say(line)
     if not peak_share:
-        for line in budget_lines(agenda, runs):
+        for line in budget_lines(agenda, tell):
             say(line)
     say(_round_line(agenda))
     if agenda.stopped:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -13,7 +12,7 @@ from harness import numbers
 
 if TYPE_CHECKING:
     from harness.studies.agenda import Agenda
-    from harness.studies.outlook import Range, Stage
+    from harness.studies.outlook import Range, Seconds, Stage
     from harness.studies.under_way import UnderWay
 
 UNPREDICTED = "not predicted"
@@ -87,7 +86,7 @@ def plan_table(stages: list[Stage]) -> Table:
 
 def plan_remarks(agenda: Agenda, peak_share: float = 0.0) -> Iterator[str]:
     """What the table rests on, and what the budget makes of it."""
-    from harness.studies.budget import said_hours
+    from harness.studies.budget import HOUR, said_hours
 
     device = agenda.comparison.arms[0].plan.device
     rests = (
@@ -102,25 +101,24 @@ def plan_remarks(agenda: Agenda, peak_share: float = 0.0) -> Iterator[str]:
     )
     budget = agenda.comparison.study.budget
     if budget.hours is not None:
-        used = (agenda.spent.seconds + agenda.spent.begun) / 3600
+        used = (agenda.spent.seconds + agenda.spent.begun) / HOUR
         yield f"Budget: {said_hours(budget)} of run time, {used:.2f} of them used."
     if budget.runs is not None:
         yield f"Budget: {budget.runs} runs, {agenda.spent.runs} of them used."
 
 
-def budget_lines(agenda: Agenda, runs: Path) -> Iterator[str]:
+def budget_lines(agenda: Agenda, tell: Seconds) -> Iterator[str]:
     """What the hours of a budget buy here, and if that is no answer, which settings bring one.
 
-    By the runs of the study, and by those of the same kind below ``runs``.
+    By the runs of the study; ``tell`` says how long a run takes of which the study has none.
     """
     from harness.forecast.arithmetic import least_training_seconds
-    from harness.forecast.duration import whole_run_seconds
     from harness.studies.fitting import measured, said_fit
     from harness.studies.reach import reach, said_least, said_reach
 
     if agenda.comparison.study.budget.hours is None:
         return
-    found = reach(agenda, whole_run_seconds(runs))
+    found = reach(agenda, tell)
     yield from said_reach(agenda, found)
     if found is None:
         yield from said_least(agenda, reach(agenda, least_training_seconds))

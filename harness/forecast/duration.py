@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from statistics import median
 
@@ -29,15 +30,19 @@ def whole_run_seconds(runs: Path) -> Callable[[Plan], float | None]:
     """Tells how long a whole run of a plan will take, by the finished runs below ``runs``.
 
     The median over those of the same variant, model, device, corpus, budget and scores, trained
-    or not; None where there is none. The runs are read once, not for every plan.
+    or not; None where there is none. The runs are read once, when the first plan is asked for.
     """
-    seconds: dict[str, list[float]] = {}
-    for item in RunStore(runs).scan():
-        if isinstance(item, StoredRun) and item.record.status == "ok":
-            seconds.setdefault(_whole_kind(item.record.plan), []).append(item.record.seconds)
+
+    @cache
+    def known() -> dict[str, list[float]]:
+        seconds: dict[str, list[float]] = {}
+        for item in RunStore(runs).scan():
+            if isinstance(item, StoredRun) and item.record.status == "ok":
+                seconds.setdefault(_whole_kind(item.record.plan), []).append(item.record.seconds)
+        return seconds
 
     def tell(plan: Plan) -> float | None:
-        found = seconds.get(_whole_kind(plan))
+        found = known().get(_whole_kind(plan))
         return median(found) if found else None
 
     return tell

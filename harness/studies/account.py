@@ -9,7 +9,7 @@ from harness.records.store import StoredRun
 from harness.runs.listener import Listener, RunResult
 from harness.spec.plan import Plan
 from harness.studies.agenda import Agenda
-from harness.studies.budget import Pace, seconds_left
+from harness.studies.budget import Pace, budget_left
 from harness.studies.findings import Findings, Job
 
 
@@ -24,7 +24,7 @@ class Account(Listener):
         self, agenda: Agenda, jobs: Sequence[Job], findings: Findings, together: int = 1
     ) -> None:
         """Begin with ``jobs``, of which up to ``together`` share a process and its time."""
-        self._left = seconds_left(agenda.comparison.study.budget, agenda.spent)
+        self._left = budget_left(agenda.comparison.study.budget, agenda.spent)
         self._settled = dict(agenda.settled) if self._left is not None else {}
         self._jobs = {id(job.plan): job for job in jobs}
         self._findings, self._together = findings, together

@@ -50,7 +50,7 @@ def spent_on(settled: Settled, begun: float = 0.0) -> Spent:
     )
 
 
-def seconds_left(budget: Spending, spent: Spent) -> float | None:
+def budget_left(budget: Spending, spent: Spent) -> float | None:
     """Seconds of run time that a budget in hours still has; None where it has no hours."""
     return None if budget.hours is None else HOUR * budget.hours - spent.seconds - spent.begun
 
@@ -81,7 +81,7 @@ def within(
     if budget.runs is not None and len(kept) > budget.runs - len(settled):
         kept = kept[: max(budget.runs - len(settled), 0)]
         stopped = "" if kept else f"the budget of {budget.runs} runs is used up"
-    left = seconds_left(budget, spent_on(settled, sum(begun.values())))
+    left = budget_left(budget, spent_on(settled, sum(begun.values())))
     if left is not None and kept:
         first, kept = kept[0], _that_fit(kept, left, settled, begun)
         stopped = "" if kept else _no_room(budget, first, left, settled, begun.get(first, 0.0))

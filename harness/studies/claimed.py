@@ -38,8 +38,8 @@ def limited(study: Study) -> Study:
     """``study`` with the variants that its claims compare, where it names any.
 
     Of several pairs in a claim, that of which the study has most itself is taken, and of several
-    names the first that it has. The reference stays
-    where a claim compares it; else it is the variant that most of them compare.
+    names the first that it has. The reference stays where a claim compares it; else it is the
+    variant that most of them compare.
 
     Raises:
         UserError: no claim of that name, or one that no run can test.

@@ -33,25 +33,36 @@ def settled(values: Sequence[str | None]) -> list[str]:
     return [only if value is None else value for value in values]
 
 
-def base_weights(plans: Sequence[Plan]) -> list[str]:
-    """The base weights of each plan as text; unknown ones are :func:`settled` by the model's name.
-
-    Equal texts of plans whose models have one name are equal weights.
-    """
+def settled_by_name(names: Sequence[str], values: Sequence[str | None]) -> list[str]:
+    """The values, those of each name :func:`settled` by themselves."""
     named: dict[str, list[int]] = {}
-    for place, plan in enumerate(plans):
-        named.setdefault(plan.model.name, []).append(place)
-    found = [""] * len(plans)
+    for place, name in enumerate(names):
+        named.setdefault(name, []).append(place)
+    found = [""] * len(names)
     for places in named.values():
-        known = settled([weights_of(plans[place]) for place in places])
+        known = settled([values[place] for place in places])
         for place, text in zip(places, known, strict=True):
             found[place] = text
     return found
 
 
+def assumed_names(names: Sequence[str], values: Sequence[str | None]) -> set[str]:
+    """The names of which some values are unknown and are taken for the only known one."""
+    known: dict[str, set[str | None]] = {}
+    for name, value in zip(names, values, strict=True):
+        known.setdefault(name, set()).add(value)
+    return {name for name, found in known.items() if None in found and len(found) == 2}
+
+
+def base_weights(plans: Sequence[Plan]) -> list[str]:
+    """The base weights of each plan as text; unknown ones are settled by the model's name.
+
+    Equal texts of plans whose models have one name are equal weights.
+    """
+    return settled_by_name([plan.model.name for plan in plans], [weights_of(p) for p in plans])
+
+
 def assumed(plans: Sequence[Plan]) -> list[str]:
     """Models of which some records know the weights and others do not, so that they are assumed."""
-    known: dict[str, set[str | None]] = {}
-    for plan in plans:
-        known.setdefault(plan.model.name, set()).add(weights_of(plan))
-    return sorted(name for name, found in known.items() if None in found and len(found) == 2)
+    names = [plan.model.name for plan in plans]
+    return sorted(assumed_names(names, [weights_of(plan) for plan in plans]))

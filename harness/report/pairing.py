@@ -99,6 +99,18 @@ class Aligned:
         weights: Floats = self.denominator.mean(axis=1)
         return weights
 
+    def take(self, runs: Sequence[int]) -> Aligned:
+        """Only these of the runs, on the same items."""
+        return replace(
+            self,
+            labels=tuple(self.labels[run] for run in runs),
+            seeds=tuple(self.seeds[run] for run in runs),
+            trains=tuple(self.trains[run] for run in runs),
+            numerator=np.ascontiguousarray(self.numerator[:, runs]),
+            denominator=np.ascontiguousarray(self.denominator[:, runs]),
+            answers=None if self.answers is None else self.answers[:, runs],
+        )
+
 
 @dataclass
 class Reading:
@@ -305,11 +317,12 @@ def _align(columns: list[_Column], reading: Reading) -> Aligned | None:
 def _on_the_same_documents(columns: list[_Column], reading: Reading) -> list[_Column]:
     """The runs that asked what most did under the same names, as far as documents are known."""
     asked: dict[Any, Counter[Any]] = {}
-    alike = {(id(c.values.names), id(c.values.documents)): c.values for c in columns}
-    runs = Counter((id(c.values.names), id(c.values.documents)) for c in columns)
-    for key, values in alike.items():  # those that runs share are looked at once, for all of them
-        for name, document in zip(values.names, values.documents, strict=False):
-            asked.setdefault(name, Counter())[document] += runs[key]
+    alike: dict[tuple[int, int], list[Items]] = {}
+    for values in (column.values for column in columns):
+        alike.setdefault((id(values.names), id(values.documents)), []).append(values)
+    for shared in alike.values():  # what runs share is looked at once, for all of them
+        for name, document in zip(shared[0].names, shared[0].documents, strict=False):
+            asked.setdefault(name, Counter())[document] += len(shared)
     if all(len(found) == 1 for found in asked.values()):
         return columns
     usual = {name: found.most_common(1)[0][0] for name, found in asked.items()}

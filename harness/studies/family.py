@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-
-import numpy as np
 
 from harness.report.pairing import Aligned
 from harness.report.sample import Scale
@@ -61,12 +59,4 @@ def restrict(aligned: Aligned, seeds: Mapping[str, int]) -> Aligned:
         for run, (label, seed) in enumerate(zip(aligned.labels, aligned.seeds, strict=True))
         if label in seeds and (not aligned.trains[run] or seed < seeds[label])
     ]
-    return replace(
-        aligned,
-        labels=tuple(aligned.labels[run] for run in kept),
-        seeds=tuple(aligned.seeds[run] for run in kept),
-        trains=tuple(aligned.trains[run] for run in kept),
-        numerator=np.ascontiguousarray(aligned.numerator[:, kept]),
-        denominator=np.ascontiguousarray(aligned.denominator[:, kept]),
-        answers=None if aligned.answers is None else aligned.answers[:, kept],
-    )
+    return aligned.take(kept)

@@ -79,14 +79,7 @@ def without(aligned: Aligned, label: str, *seeds: int) -> Aligned:
     """The runs that are left where an arm's failed at these seeds."""
     runs = zip(aligned.labels, aligned.seeds, strict=True)
     kept = [run for run, (name, seed) in enumerate(runs) if name != label or seed not in seeds]
-    return replace(
-        aligned,
-        labels=tuple(aligned.labels[run] for run in kept),
-        seeds=tuple(aligned.seeds[run] for run in kept),
-        trains=tuple(aligned.trains[run] for run in kept),
-        numerator=np.ascontiguousarray(aligned.numerator[:, kept]),
-        denominator=np.ascontiguousarray(aligned.denominator[:, kept]),
-    )
+    return aligned.take(kept)
 
 
 def followed(

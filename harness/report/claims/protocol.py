@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.report.origins import base_weights, settled
+from harness.report.origins import assumed_names, base_weights, settled_by_name
 from harness.report.settings import flatten, plain
 from harness.spec.overrides import PROTOCOL_SECTIONS, parse_settings
 from harness.spec.plan import Plan
@@ -43,15 +43,9 @@ def protocols_of(plans: Sequence[Plan]) -> list[Protocol]:
 
 def _settled(plans: Sequence[Plan], sections: Sequence[str]) -> list[str]:
     """Some sections of each plan's protocol; of one that is not known, its suite's name."""
-    named: dict[str, list[int]] = {}
-    for place, plan in enumerate(plans):
-        named.setdefault(_named(plan, sections), []).append(place)
-    found = [""] * len(plans)
-    for name, places in named.items():
-        known = settled([_known(plans[place], sections) for place in places])
-        for place, text in zip(places, known, strict=True):
-            found[place] = text or name
-    return found
+    names = [_named(plan, sections) for plan in plans]
+    found = settled_by_name(names, [_known(plan, sections) for plan in plans])
+    return [text or name for text, name in zip(found, names, strict=True)]
 
 
 def _named(plan: Plan, sections: Sequence[str]) -> str:
@@ -80,15 +74,12 @@ def _order(plan: Plan) -> str:
 
 def assumed_suites(plans: Sequence[Plan]) -> list[str]:
     """Suites of which some plans hold what they decided and others do not."""
-    known: dict[str, set[str | None]] = {}
+    names = [_named(plan, PROTOCOL_SECTIONS) for plan in plans]
+    guessed = assumed_names(names, [_known(plan, PROTOCOL_SECTIONS) for plan in plans])
     suites: dict[str, str] = {}
-    for plan in plans:
-        name = _named(plan, PROTOCOL_SECTIONS)
+    for name, plan in zip(names, plans, strict=True):
         suites.setdefault(name, plan.request.suite if plan.request else plan.suite)
-        known.setdefault(name, set()).add(_known(plan, PROTOCOL_SECTIONS))
-    return sorted(
-        suites[name] for name, found in known.items() if None in found and len(found) == 2
-    )
+    return sorted(suites[name] for name in guessed)
 
 
 def how_apart(own: Plan, other: Plan) -> str:

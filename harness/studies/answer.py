@@ -58,7 +58,7 @@ def answer(agenda: Agenda) -> StudyAnswer:
     return StudyAnswer(
         state=state,
         conclusions=tuple(_conclusions(agenda, main, known)),
-        sureness=tuple(_sureness(agenda, main, state)),
+        sureness=tuple(_sureness(agenda, main, known)),
         cost=_cost(agenda),
         changes=tuple(_changes(agenda, main, known)),
     )
@@ -169,15 +169,19 @@ REASONS: dict[Limit, str] = {
 }
 
 
-def _sureness(agenda: Agenda, main: Standing, state: str) -> Iterator[str]:
+def _sureness(agenda: Agenda, main: Standing, known: list[Conclusion]) -> Iterator[str]:
+    """How often what is concluded may be wrong; a comparison that is open concludes nothing."""
     study = agenda.comparison.study
-    compared = len(agenda.comparison.arms) - 1
-    what = "this conclusion" if compared == 1 else f"any of these {compared} conclusions"
+    drawn = sum(found.decided for found in known)
+    what = "this conclusion" if drawn == 1 else f"any of these {drawn} conclusions"
+    if not drawn:
+        yield "Nothing is concluded yet."
+        what = "any conclusion"
     yield (
         f"The chance that {what} is wrong, at whichever look it was drawn, is at most "
         f"{study.alpha * 100:.3g} %. Intervals hold at all looks together."
     )
-    if state != "answered":
+    if drawn < len(known):
         yield "An undecided comparison shows neither a difference nor its absence."
     if main.setting == "default" and study.tune.trials > 1:
         yield "At one shared default rate a ranking can be wrong: wait for the tuned comparison."

@@ -9,7 +9,9 @@ import pytest
 from harness.report.blocks import Block, Figure, Prose, Table
 from harness.report.figures.lines import Curves
 from harness.report.figures.multiples import Multiples
+from harness.studies.answer import answer
 from harness.studies.page import MOST_CURVES, StudyPage, make_page
+from harness.studies.steering import Decision, Steering
 from tests.studies.stub import Bench, World
 
 WORSE = World(worse={"qlora_nf4": 0.05})
@@ -71,6 +73,18 @@ def test_an_unfinished_study_shows_differences_without_a_verdict(tmp_path: Path)
     assert verdict.startswith("more runs are to come, ")
     waiting = cells_of(page_of(bench), "full_finetune")
     assert "so far" not in " ".join(waiting.values()), "without a run there is no difference"
+    assert answer(agenda).sureness[0] == "Nothing is concluded yet."
+
+
+def test_only_what_is_concluded_is_counted_as_a_conclusion(tmp_path: Path) -> None:
+    """Of two variants one is dropped before it is run."""
+    bench = Bench.of(
+        tmp_path, WORSE, variants=["lora_bf16", "qlora_nf4", "full_finetune"], tune={"trials": 1}
+    )
+    bench.steering = Steering((Decision(time="now", kind="drop", value="full_finetune"),))
+    sure = answer(bench.finish()).sureness
+    assert sure[0].startswith("The chance that this conclusion is wrong, ")
+    assert sure[1] == "An undecided comparison shows neither a difference nor its absence."
 
 
 @pytest.mark.parametrize("more", [0, MOST_CURVES - 1])

@@ -577,6 +577,25 @@ def test_rates_are_those_of_a_studys_trials_and_scores_those_at_the_best_rate(
     assert found.ground.looks(*rows) > 1, "a study looks more than once, and pays for it"
 
 
+def test_the_noise_of_other_variants_does_not_blur_two_best_rates(tmp_path: Path) -> None:
+    """One variant may diverge at its default rate, and another seed then changes it a lot."""
+    world = World(worse={"full_finetune": 0.05}, rates={"full_finetune": 5e-5})
+    bench = Bench.of(tmp_path, world, variants=["lora_bf16", "full_finetune", "prefix_tuning"])
+    bench.finish()
+    runs, _ = read_runs(tmp_path / "runs")
+    wild = [diverged(run) if "prefix" in run.record.plan.variant else run for run in runs]
+    rate = {"kind": "rate", "variant": ["lora_bf16"], "against": ["full_finetune"]}
+    told = evidence(of_one(judge([claim(**rate, ratio=[5.0, 20.0])], wild)))
+    assert told == evidence(of_one(judge([claim(**rate, ratio=[5.0, 20.0])], runs)))
+
+
+def diverged(run: StoredRun) -> StoredRun:
+    """The run with a loss that depends on its seed more than on anything else."""
+    more = 4.0 ** (run.record.plan.seed % 5)
+    scores = tuple(s.model_copy(update={"value": s.value * more}) for s in run.record.scores)
+    return replace(run, record=run.record.model_copy(update={"scores": scores}))
+
+
 def test_where_rates_were_tuned_a_shared_default_settles_nothing(tmp_path: Path) -> None:
     """An interrupted study has some variants at their best rates and others not yet."""
     world = World(worse={"full_finetune": 0.05}, rates={"full_finetune": 5e-5})

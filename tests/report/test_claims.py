@@ -314,6 +314,17 @@ def test_what_was_lost_is_compared_only_where_something_was(tmp_path: Path) -> N
         assert ("worse on neither side" in evidence(found)) == (name == "both")
 
 
+def test_what_is_guessed_on_both_sides_is_not_compared(tmp_path: Path) -> None:
+    """Of 28 groups of answers about half are right: surely above 0.2, not surely above 0.5."""
+    asked = {"says": "equal", "score": "oasst_choice acc", "margin": 0.5}
+    runs = runs_of(tmp_path, seven())
+    assert of_one(judge([claim(**asked, chance=0.2)], runs)).outcome == "reproduced"
+    found = of_one(judge([claim(**asked, chance=0.5)], runs))
+    assert found.outcome == "out of reach"
+    assert "both answer as guessing does (" in evidence(found)
+    assert "by chance 50.00 %" in evidence(found)
+
+
 def with_parameters(run: StoredRun, trained: int) -> StoredRun:
     """The run with as many trained parameters, where it trains."""
     census = run.record.census

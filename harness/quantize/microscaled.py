@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -52,11 +53,10 @@ class FloatLinear(PackedLinear):
     def dequantized(self) -> Tensor:
         """The (outputs, inputs) weight; products are float32 and then rounded once."""
         codes = unpack(self.weight, BITS)
-        table = torch.tensor((*VALUES, *(-value for value in VALUES)), device=codes.device)
         scale = self.scale.view(E4M3).float() if self.whole is not None else _power(self.scale)
         if self.whole is not None:
             scale = scale * self.whole
-        blocks = table[codes.int()].view(-1, self.block) * scale
+        blocks = _values(codes.device)[codes.int()].view(-1, self.block) * scale
         return self.shaped(blocks.to(self.compute))
 
 
@@ -92,6 +92,13 @@ def empty_floats(linear: nn.Linear, block: int, *, whole: bool) -> Floats:
     codes = torch.empty((groups, block), dtype=torch.uint8, device="meta")
     scale = torch.empty((groups, 1), dtype=torch.uint8, device="meta")
     return Floats(codes, scale, torch.empty((), device="meta") if whole else None)
+
+
+@cache
+def _values(device: torch.device) -> Tensor:
+    """The float of every code; kept, because a CUDA graph cannot copy it from the host."""
+    with torch.inference_mode(mode=False):  # a tensor of inference could not be used in training
+        return torch.tensor((*VALUES, *(-value for value in VALUES)), device=device)
 
 
 def _power(biased: Tensor) -> Tensor:

@@ -95,6 +95,10 @@ class ScoreCheck(PairCheck):
         default=False,
         description="tested only where training made the score of one side worse, at least",
     )
+    chance: float | None = Field(
+        default=None,
+        description="what guessing scores; tested only where one side is surely above it",
+    )
 
 
 class FormCheck(Frozen):

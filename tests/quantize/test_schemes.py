@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.errors import UserError
 from harness.forecast.memory import predict
@@ -122,6 +123,34 @@ def test_its_product_is_that_with_the_dequantized_weight(
     assert torch.allclose(out, expected, atol=0.02 if not found.plain_product else 1e-4)
     (slope,) = torch.autograd.grad(out.sum(), x)
     assert torch.allclose(slope, weight.float().sum(0).expand_as(x), atol=0.05)
+
+
+class FromTheHost(TorchDispatchMode):
+    """Counts what a CUDA graph cannot record: numbers of Python made into tensors, and back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        aten = torch.ops.aten
+        if func.overloadpacket in (aten.lift_fresh, aten._local_scalar_dense, aten.nonzero):
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_graph_can_record_how_its_weight_is_expanded(
+    scheme: tuple[Quantization, float],
+) -> None:
+    """After one pass, nothing is copied from the host or read back by it."""
+    quantization, _ = scheme
+    found = find_scheme(quantization)
+    layer: Any = found.quantize(nn.Linear(96, 40), Target(quantization, torch.float32, "cpu"))
+    first = found.dequantize(layer)
+    with FromTheHost() as seen:
+        again = found.dequantize(layer)
+    assert seen.found == []
+    assert torch.equal(first, again)
 
 
 def test_its_phantom_has_the_shapes_of_the_real_layers(

@@ -314,6 +314,17 @@ def test_what_was_lost_is_compared_only_where_something_was(tmp_path: Path) -> N
         assert ("worse on neither side" in evidence(found)) == (name == "both")
 
 
+def test_what_is_guessed_on_both_sides_is_not_compared(tmp_path: Path) -> None:
+    """Of 28 groups of answers about half are right: surely above 0.2, not surely above 0.5."""
+    asked = {"says": "equal", "score": "oasst_choice acc", "margin": 0.5}
+    runs = runs_of(tmp_path, seven())
+    assert of_one(judge([claim(**asked, chance=0.2)], runs)).outcome == "reproduced"
+    found = of_one(judge([claim(**asked, chance=0.5)], runs))
+    assert found.outcome == "out of reach"
+    assert "both answer as guessing does (" in evidence(found)
+    assert "by chance 50.00 %" in evidence(found)
+
+
 def with_parameters(run: StoredRun, trained: int) -> StoredRun:
     """The run with as many trained parameters, where it trains."""
     census = run.record.census
@@ -575,6 +586,25 @@ def test_rates_are_those_of_a_studys_trials_and_scores_those_at_the_best_rate(
     assert found.ground is not None
     rows = [row for arm in found.ground.arms.values() for row in arm.rows]
     assert found.ground.looks(*rows) > 1, "a study looks more than once, and pays for it"
+
+
+def test_the_noise_of_other_variants_does_not_blur_two_best_rates(tmp_path: Path) -> None:
+    """One variant may diverge at its default rate, and another seed then changes it a lot."""
+    world = World(worse={"full_finetune": 0.05}, rates={"full_finetune": 5e-5})
+    bench = Bench.of(tmp_path, world, variants=["lora_bf16", "full_finetune", "prefix_tuning"])
+    bench.finish()
+    runs, _ = read_runs(tmp_path / "runs")
+    wild = [diverged(run) if "prefix" in run.record.plan.variant else run for run in runs]
+    rate = {"kind": "rate", "variant": ["lora_bf16"], "against": ["full_finetune"]}
+    told = evidence(of_one(judge([claim(**rate, ratio=[5.0, 20.0])], wild)))
+    assert told == evidence(of_one(judge([claim(**rate, ratio=[5.0, 20.0])], runs)))
+
+
+def diverged(run: StoredRun) -> StoredRun:
+    """The run with a loss that depends on its seed more than on anything else."""
+    more = 4.0 ** (run.record.plan.seed % 5)
+    scores = tuple(s.model_copy(update={"value": s.value * more}) for s in run.record.scores)
+    return replace(run, record=run.record.model_copy(update={"scores": scores}))
 
 
 def test_where_rates_were_tuned_a_shared_default_settles_nothing(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ class Lowest:
 def compare_rates(check: RateCheck, ground: Ground) -> Leaning:
     """The ratio of the rates at which parabolas through two searches are lowest.
 
-    Its interval holds what another seed would change, by the seeds of all variants, and what
+    Its interval holds what another seed would change, by the seeds of both variants, and what
     another curve would; the validation conversations are taken as they are.
     """
     arms = arms_of(check, ground, held_out=False)
@@ -51,13 +51,16 @@ def compare_rates(check: RateCheck, ground: Ground) -> Leaning:
     if isinstance(own, str) or isinstance(other, str):
         missing = next(one for one in (own, other) if isinstance(one, str))
         return Leaning("undecided", tried, missing, tried)
-    return _judged(check, tried, own, other, ground)
+    noise = training_noise(row for arm in arms for row in arm.rows)
+    return _judged(check, tried, own, other, noise)
 
 
-def _judged(check: RateCheck, tried: str, own: Lowest, other: Lowest, ground: Ground) -> Leaning:
+def _judged(
+    check: RateCheck, tried: str, own: Lowest, other: Lowest, noise_of: tuple[float, int]
+) -> Leaning:
     log = own.place - other.place
     ratio = f"× {math.exp(log):.3g}"
-    variance, freedom = training_noise(row for arm in ground.arms.values() for row in arm.rows)
+    variance, freedom = noise_of
     if freedom < FREEDOM:
         text = f"{tried}: {ratio} by parabolas through three rates, of unknown noise"
         return Leaning("undecided", text, "three seeds or more", ratio)
@@ -121,7 +124,7 @@ def _or_infinite(loss: float) -> float:
 
 
 def training_noise(rows: Iterable[Row]) -> tuple[float, int]:
-    """Variance of a trained variant's held-out loss (nats) between seeds, and its freedom."""
+    """Variance of the variants' held-out loss (nats) between seeds, and its degrees of freedom."""
     squares, freedom = 0.0, 0
     for row in rows:
         scores = [LOSS.find(record) for record in row.finished if record.plan.trains]

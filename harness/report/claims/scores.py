@@ -16,6 +16,7 @@ from harness.report.pairing import Aligned, ScoreKey, read_items
 from harness.report.rows import Row
 from harness.report.sample import Scale, make_sample, make_scale
 from harness.report.statistics.effects import Effect
+from harness.report.statistics.noise import normal_quantile
 from harness.report.statistics.power import needed
 from harness.spec.claim import USUAL_MARGIN, FormCheck, ScoreCheck
 
@@ -55,7 +56,27 @@ def _untested(check: ScoreCheck, sides: Sides) -> str:
         found = _unlike(sides, *check.parameters)
         if found:
             return found
-    return _unharmed(ScoreKey.named(check.score), sides) if check.lost else ""
+    key = ScoreKey.named(check.score)
+    guessed = "" if check.chance is None else _guessed(key, check.chance, sides)
+    return guessed or (_unharmed(key, sides) if check.lost else "")
+
+
+def _guessed(key: ScoreKey, chance: float, sides: Sides) -> str:
+    """That neither side scores more than guessing does, so that there is nothing to compare.
+
+    A side is above ``chance`` where that lies below its mean's 95 % interval over items.
+    """
+    means = []
+    for row in (sides.own, sides.other):
+        mean = mean_score(row, key)
+        found = [s.standard_error for r in row.finished if (s := key.find(r)) and s.standard_error]
+        if mean is None or not found or mean - normal_quantile(0.975) * max(found) > chance:
+            return ""
+        means.append(numbers.percent(mean))
+    return (
+        f"both answer as guessing does ({' and '.join(means)}, by chance "
+        f"{numbers.percent(chance)}), so that training could not move {key.title}"
+    )
 
 
 def _unlike(sides: Sides, low: float, high: float) -> str:

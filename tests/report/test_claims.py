@@ -104,6 +104,52 @@ def test_a_clear_difference_settles_every_sentence(
     assert of_one(judge([claim(says=says, margin=margin)], runs)).outcome == outcome
 
 
+def ends(text: str) -> tuple[float, float]:
+    """The interval in a text of evidence, in per cent."""
+    found = re.search(r"\[(\S+?)(?: %)?, (\S+?)(?: %)?\]", text)
+    assert found is not None, text
+    low, high = (float(end.replace("−", "-")) for end in found.groups())
+    return low, high
+
+
+@pytest.mark.parametrize(("says", "side"), [("worse", "reproduced"), ("better", "contradicted")])
+def test_a_claim_judged_alone_shows_the_interval_of_its_verdict(
+    tmp_path: Path, says: str, side: str
+) -> None:
+    """One end decides, at 5 %: the two-sided interval of 95 % would hold zero here."""
+    names = (("lora_bf16", 0.0), ("qlora_nf4", 0.024))
+    made = [
+        Made(name, seed=seed, log_ratio=more, seed_noise=0.01)
+        for name, more in names
+        for seed in range(3)
+    ]
+    runs = runs_of(tmp_path, made)
+    one = of_one(judge([claim(says=says, margin=0.05)], runs))
+    assert one.outcome == side
+    errors = one.findings[0].measured.errors
+    assert errors is not None
+    assert errors.fits > 0.025
+    assert ends(evidence(one))[0] > 0
+    assert ends(measured(one))[0] > 0
+    assert "each end one-sided, 95 %" in evidence(one)
+    page = markdown_page(claims_page([one]))
+    assert "wider intervals" not in page
+    assert "the interval shown is that of its verdict" in page
+
+
+def test_claims_judged_together_show_intervals_of_95_per_cent(tmp_path: Path) -> None:
+    runs = runs_of(tmp_path, seven())
+    judged = judge([claim(says="worse"), claim(says="reaches")], runs)
+    assert not any("one-sided" in evidence(one) for one in judged)
+    assert "wider intervals" in markdown_page(claims_page(judged))
+
+
+def test_a_claim_judged_alone_pays_for_the_looks_in_what_it_shows(tmp_path: Path) -> None:
+    runs = runs_of(tmp_path, seven(seeds=4))
+    (one,) = judge([claim(says="worse")], runs, looked=True)
+    assert "each end one-sided, 98.3 %" in evidence(one)
+
+
 def test_one_training_each_is_undecided_and_says_what_would_decide(tmp_path: Path) -> None:
     runs = runs_of(tmp_path, seven(seeds=1))
     found = of_one(judge([claim(says="worse")], runs))

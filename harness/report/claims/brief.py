@@ -10,7 +10,6 @@ from harness.report.claims.decide import LEANINGS
 from harness.report.claims.judge import Judgement
 from harness.report.claims.page import (
     EXCLUDED,
-    WIDER,
     ClaimsPage,
     advice,
     by_verdict,
@@ -18,6 +17,7 @@ from harness.report.claims.page import (
     notes,
     summary,
     verdicts,
+    widths,
 )
 from harness.report.claims.publish import FINDINGS, judge_published
 from harness.report.write import markdown_page
@@ -40,7 +40,7 @@ def findings_brief(folder: Path) -> str:
         prose(
             f"{summary(judged)} Here: {ground_here(reached)}. The settled ones; "
             "measured is the held-out perplexity of the first against the second, or what is "
-            f"named. {EXCLUDED} {WIDER}."
+            f"named. {EXCLUDED} {widths(reached)}."
         ),
         *notes(reached),
         _settled(reached),

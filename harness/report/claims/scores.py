@@ -9,7 +9,7 @@ import numpy as np
 
 from harness import numbers
 from harness.report.claims.compared import Sides, not_run, out_of_reach, sides_of
-from harness.report.claims.decide import Leaning, lean, regions
+from harness.report.claims.decide import Leaning, Reading, lean, regions, said_of
 from harness.report.claims.ground import Ground
 from harness.report.gains import mean_score
 from harness.report.pairing import Aligned, ScoreKey, read_items
@@ -133,11 +133,15 @@ def _scored(check: ScoreCheck, ground: Ground, sides: Sides) -> Leaning:
     effect = make_sample(aligned, scale).paired("own", "other")
     if effect is None:
         return out_of_reach("no seed in common")
-    return _judged(check, effect, scale, ground.looks(sides.own, sides.other), sides)
+    return _judged(check, effect, scale, ground.reading(sides.own, sides.other), sides)
 
 
 def _judged(
-    check: ScoreCheck | FormCheck, effect: Effect, scale: Scale, looks: int, sides: Sides | None
+    check: ScoreCheck | FormCheck,
+    effect: Effect,
+    scale: Scale,
+    reading: Reading,
+    sides: Sides | None,
 ) -> Leaning:
     worse_by = effect if scale.sign > 0 else effect.negated()
     shown = numbers.percent if scale.relative else _points
@@ -149,19 +153,21 @@ def _judged(
         why = "one training each" if effect.obstacle == "one training" else effect.obstacle
         decides = "three seeds or more" if effect.obstacle == "one training" else "more items"
         return Leaning("undecided", f"{text} ({why}){where}", decides, short)
-    low, high = (scale.difference(end) for end in effect.interval())
-    text += f" [{shown(low, signed=True)}, {shown(high, signed=True)}]{where}"
-    short = f"{name}{_interval(shown, scale, effect)}"
+    within = regions(check.says, scale.bound)
+    errors = lean(worse_by.interval, within, reading.looks)
+    error = reading.error(errors, within)
+    low, high = (scale.difference(end) for end in effect.interval(error))
+    text += f" [{shown(low, signed=True)}, {shown(high, signed=True)}]{said_of(error)}{where}"
+    short = f"{name}{_interval(shown, scale, effect, error)}{said_of(error)}"
     text += f", {effect.seeds} seeds" if effect.noise.seeds is not None else ", items alone"
     if check.margin != USUAL_MARGIN:
         text += f", margin {shown(check.margin, signed=False)}"
-    errors = lean(worse_by.interval, regions(check.says, scale.bound), looks)
     return Leaning(errors.verdict(), text, _settles(worse_by, scale.bound), short, errors)
 
 
-def _interval(shown: Shown, scale: Scale, effect: Effect) -> str:
+def _interval(shown: Shown, scale: Scale, effect: Effect, error: float) -> str:
     """A difference with its interval, the unit said once."""
-    low, high = (shown(scale.difference(end), signed=True) for end in effect.interval())
+    low, high = (shown(scale.difference(end), signed=True) for end in effect.interval(error))
     middle = shown(scale.difference(effect.estimate), signed=True)
     return f"{middle} [{low.partition(' ')[0]}, {high.partition(' ')[0]}]"
 
@@ -206,7 +212,7 @@ def compare_forms(check: FormCheck, ground: Ground) -> Leaning:
     effect = make_sample(joined, scale).paired("own", "other")
     if effect is None:
         return out_of_reach("no seed in common")
-    return _judged(check, effect, scale, ground.looks(row), None)
+    return _judged(check, effect, scale, ground.reading(row), None)
 
 
 def _beside(first: Aligned, second: Aligned) -> Aligned | None:

@@ -45,7 +45,8 @@ def compare_rates(check: RateCheck, ground: Ground) -> Leaning:
     if isinstance(arms, Leaning):
         return arms
     if any(len(arm.rates) < FOR_CURVES or arm.best_rate is None for arm in arms):
-        return out_of_reach(f"no search of {FOR_CURVES} learning rates for both")
+        few = [arm.name for arm in arms if len(arm.rates) < FOR_CURVES or arm.best_rate is None]
+        return out_of_reach(f"no search of {FOR_CURVES} learning rates for {' and '.join(few)}")
     tried = f"best rates tried {arms[0].best_rate:g} and {arms[1].best_rate:g}"
     own, other = (lowest(arm.rates) for arm in arms)
     if isinstance(own, str) or isinstance(other, str):

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from harness.records.record import RunRecord
-from harness.report.claims.compared import out_of_reach, sides_of
+from harness.report.claims.compared import Sides, out_of_reach, sides_of, who_lacks
 from harness.report.claims.decide import Leaning, Reading, Regions, lean, said_of, within
 from harness.report.claims.ground import Ground
 from harness.report.rows import Row, memory_kind
@@ -37,11 +37,19 @@ def compare_costs(check: CostCheck, ground: Ground) -> Leaning:
     costs = [_by_seed(row, read) for row in (sides.own, sides.other)]
     logs = _logs(costs[0], costs[1])
     if not len(logs):
-        return out_of_reach(f"{check.cost} was not measured in whole runs of both")
+        return out_of_reach(_unmeasured(check.cost, sides, read))
     where = within(*map(math.log, check.ratio))
     if check.cost == "weights":
         return _exact_ratio(f"{check.cost} × ", float(logs.mean()), where)
     return _ratio(f"{check.cost} × ", logs, where, ground.reading(sides.own, sides.other))
+
+
+def _unmeasured(cost: str, sides: Sides, read: Callable[[Row], float | None]) -> str:
+    """Which side has no such cost, or that both have it of different seeds."""
+    lacking = who_lacks((sides.own, sides.other), lambda row: bool(_by_seed(row, read)))
+    if lacking:
+        return f"{cost} was not measured in whole runs of {lacking}"
+    return f"{cost} was measured in whole runs of both, but of no seed in common"
 
 
 def _cost_reader(cost: str, rows: Sequence[Row]) -> Callable[[Row], float | None]:
@@ -116,7 +124,8 @@ def compare_bits(check: BitsCheck, ground: Ground) -> Leaning:
         return sides
     own, other = _bits(sides.own), _bits(sides.other)
     if own is None or other is None:
-        return out_of_reach("one of them has no quantized parameters")
+        plain = who_lacks((sides.own, sides.other), lambda row: _bits(row) is not None)
+        return out_of_reach(f"no quantized parameters: {plain}")
     inside = check.difference[0] <= own - other <= check.difference[1]
     text = f"{own:.3f} bits against {other:.3f}: {own - other:+.3f} a quantized parameter, counted"
     short = f"{own - other:+.3f} bits a parameter"

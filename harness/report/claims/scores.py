@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 
 from harness import numbers
-from harness.report.claims.compared import Sides, not_run, out_of_reach, sides_of
+from harness.report.claims.compared import Sides, not_run, out_of_reach, sides_of, who_lacks
 from harness.report.claims.decide import Leaning, Reading, lean, regions, said_of
 from harness.report.claims.ground import Ground
 from harness.report.gains import mean_score
@@ -83,7 +84,8 @@ def _unlike(sides: Sides, low: float, high: float) -> str:
     """That one trains too many more parameters than the other."""
     own, other = (_trained_parameters(row) for row in (sides.own, sides.other))
     if not own or not other:
-        return "no count of trained parameters for both"
+        uncounted = who_lacks((sides.own, sides.other), lambda row: bool(_trained_parameters(row)))
+        return f"no count of trained parameters for {uncounted}"
     if low <= own / other <= high:
         return ""
     counts = f"{numbers.count(own)} against {numbers.count(other)}"
@@ -100,7 +102,9 @@ def _unharmed(key: ScoreKey, sides: Sides) -> str:
     gains = [_gain(key, row) for row in (sides.own, sides.other)]
     known = [gain for gain in gains if gain is not None]
     if len(known) < len(gains):
-        return f"{key.title} was not taken before training"
+        rows = (sides.own, sides.other)
+        lacking = who_lacks(rows, lambda row: _gain(key, row) is not None)
+        return f"{key.title} was not taken before training by {lacking}"
     if min(known) < 0:
         return ""
     better = " and ".join(numbers.percent(gain) for gain in known)
@@ -126,14 +130,25 @@ def _scored(check: ScoreCheck, ground: Ground, sides: Sides) -> Leaning:
     scores = [found for row in rows for r in row.finished if (found := key.find(r))]
     aligned = read_items(rows, key).aligned
     if aligned is None or len(set(aligned.labels)) < len(rows):
-        return out_of_reach(
-            f"{ScoreKey.named(check.score).title} was not taken by both on the same items"
-        )
+        return out_of_reach(_unpaired(key, sides))
     scale = make_scale(scores, check.margin)
     effect = make_sample(aligned, scale).paired("own", "other")
     if effect is None:
         return out_of_reach("no seed in common")
     return _judged(check, effect, scale, ground.reading(sides.own, sides.other), sides)
+
+
+def _unpaired(key: ScoreKey, sides: Sides) -> str:
+    """Why a score of two rows cannot be paired: one has not taken it, or on other items."""
+    taken = partial(_has_taken, key)
+    lacking = who_lacks((sides.own, sides.other), taken)
+    if lacking:
+        return f"{key.title} was not taken by {lacking}"
+    return f"{key.title} was taken by both, but not on the same items"
+
+
+def _has_taken(key: ScoreKey, row: Row) -> bool:
+    return any(key.find(record) is not None for record in row.finished)
 
 
 def _judged(

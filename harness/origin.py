@@ -24,10 +24,10 @@ SETTING = re.compile(
     r"|(TORCHAO|TORCHDYNAMO|TORCHINDUCTOR)_[A-Z0-9_]+|USE_HUB_KERNELS|DISABLE_(ADDMM|KERNEL)_[A-Z_]+"
     r"|PYTHONHASHSEED|TOKENIZERS_PARALLELISM"
 )
-# What such names also say of: where things lie and what is printed.
+# What such names also say of: where things lie, what is printed, how much is kept in memory.
 NO_SETTING = re.compile(
     r"(?!BNB_CUDA_VERSION).*(HOME|PATH|DIR|FOLDER|LOGS?|VERSION|TOKEN|SECRET|PASSWORD|_KEY|VISIBLE_DEVICES|REQUIRE_\w+"
-    r"|DRIVER_CAPABILITIES|PRODUCT_NAME)"
+    r"|DRIVER_CAPABILITIES|PRODUCT_NAME|CACHE_CAPACITY)"
 )
 PLAIN = re.compile(r"[A-Za-z0-9_.,:;=+ -]{0,120}")
 

@@ -136,6 +136,12 @@ def test_a_setting_that_could_be_a_path_is_kept_as_a_digest(
     assert not {"TORCH_HOME", "CUDA_VISIBLE_DEVICES"} & found.keys()
 
 
+def test_how_much_is_kept_in_memory_decides_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.setenv(name, "128")
+    assert name not in take_environment(CPU).settings
+
+
 def test_no_secret_user_name_or_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     monkeypatch.setenv("WANDB_API_KEY", "wandb_secret")

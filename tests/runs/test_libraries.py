@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from tests.runs.small_run import Small
 
@@ -96,3 +99,49 @@ def test_scores_import_no_library_that_a_run_has_not_loaded_before(
     scores, new = json.loads(done.stdout.splitlines()[-1])
     assert scores > 2
     assert [name for name in new if "/" not in name] == []  # a task's own file has a path
+
+
+# Products of one shape after another, as answers have that grow by a token.
+SHAPES = """
+import ctypes
+from harness.runs.libraries import set_library_defaults
+
+set_library_defaults()
+import torch
+
+class Info(ctypes.Structure):
+    _fields_ = [(str(at), ctypes.c_size_t) for at in range(10)]
+
+libc = ctypes.CDLL(None)
+libc.mallinfo2.restype = Info
+
+def used():
+    return getattr(libc.mallinfo2(), "7")
+
+weight = torch.zeros(64, 64, dtype=torch.bfloat16)
+taken = []
+for rows in range(1, 451):
+    torch.nn.functional.linear(torch.zeros(rows, 64, dtype=torch.bfloat16), weight)
+    if rows in (150, 450):
+        taken.append(used())
+print(taken[1] - taken[0])
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallinfo2"),
+    reason="what is allocated is asked of glibc 2.33 and later",
+)
+def test_products_of_ever_new_shapes_are_not_all_kept() -> None:
+    """What scoring a base has left in memory would count for the training after it."""
+    mine = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+    env = {name: value for name, value in os.environ.items() if name not in mine}
+    done = subprocess.run(
+        [sys.executable, "-c", SHAPES],
+        env=env | {"PYTHONPATH": ROOT},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 16 << 20  # 300 shapes more: 150 MB where all are kept

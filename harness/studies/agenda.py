@@ -201,7 +201,9 @@ class _Planner:
 
     def _follow(self, family: Family) -> Following:
         """Planned arms are one family; each decision to add some makes one of its own."""
-        added = self._comparison.added
+        added = {
+            label: self._rules.decided[number] for label, number in self._comparison.added.items()
+        }
         compared = [
             arm.label for arm in self._comparison.arms if arm.label != self._comparison.reference
         ]

@@ -174,6 +174,17 @@ def held_still(optimizer: str) -> str | None:
     return "lora_A" if optimizer == "lorafa" else None
 
 
+def _loftq_refusal(adapter: Adapter, device: str) -> str | None:
+    if not _scales_by_one(adapter):
+        return (
+            "init_lora_weights = 'loftq' makes up for rounding at a scale of 1 alone: set "
+            f"lora_alpha = r ({adapter.fields.get('r')}), without use_rslora and patterns"
+        )
+    if device == "cpu":
+        return "init_lora_weights = 'loftq' needs a GPU: PEFT rounds the base there"
+    return None
+
+
 def _scales_by_one(adapter: Adapter) -> bool:
     """Whether the product of LoRA's two matrices is added as it is."""
     fields = adapter.fields
@@ -215,11 +226,4 @@ def refusal(adapter: Adapter, quantization: Quantization, device: str = "cuda") 
             f"init_lora_weights = {named!r} writes into the base weights, and those of a "
             f"{quantization.label} base would be quantized a second time"
         )
-    if named.startswith("loftq") and not _scales_by_one(adapter):
-        return (
-            "init_lora_weights = 'loftq' makes up for rounding at a scale of 1 alone: set "
-            f"lora_alpha = r ({adapter.fields.get('r')}), without use_rslora and patterns"
-        )
-    if named.startswith("loftq") and device == "cpu":
-        return "init_lora_weights = 'loftq' needs a GPU: PEFT rounds the base there"
-    return None
+    return _loftq_refusal(adapter, device) if named.startswith("loftq") else None

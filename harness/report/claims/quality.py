@@ -10,6 +10,7 @@ from harness.report.claims.together import MARGIN, Together, change
 from harness.report.figures.canvas import Axis
 from harness.report.figures.forest import Forest, ForestRow, Panel, Reading
 from harness.report.figures.scatter import Point, Scatter
+from harness.report.ranking import packed_base
 
 NAME = "findings-bytes"
 MIB = 2**20
@@ -83,9 +84,10 @@ def _forest(together: Together, known: Mapping[str, int]) -> Figure:
         "than those of every variant above. Seed noise is estimated from all variants together, "
         "so an interval may differ a little from that of a claim"
     )
+    packed = packed_base(together.rows[name].plan for name in known).removesuffix(".")
     return Figure(
         NAME,
-        caption,
+        f"{caption}. {packed}" if packed else caption,
         _told(together, rows, least),
         Forest(panels, tuple(rows), together.key(list(known))),
     )

@@ -14,8 +14,8 @@ from harness.records.record import RunRecord
 from harness.records.store import StoredRun
 from harness.records.validation import is_trial
 from harness.report.blocks import Block, Section, code, prose, strong
-from harness.report.claims.figures import MARGIN, QUALITY, REFERENCES
 from harness.report.claims.ground import Ground
+from harness.report.claims.together import MARGIN, QUALITY, REFERENCES
 from harness.report.pairing import ScoreKey, read_items
 from harness.report.repeatability import FEWEST_SEEDS, describe_check
 from harness.report.rows import Row

@@ -58,6 +58,10 @@ class Board(Listener):
             )
             self._live.start(refresh=True)
 
+    def more(self, plans: Sequence[Plan]) -> None:
+        """Count further runs."""
+        self._tally.more(len(plans))
+
     def hear(self, plan: Plan, event: Event) -> None:
         """Take in what has happened."""
         name = plan.run_name
@@ -164,6 +168,10 @@ class Tally:
     def begin(self, count: int) -> None:
         """A batch of so many runs begins."""
         self._all, self._began, self._day = count, self._clock(), datetime.now(UTC)
+
+    def more(self, count: int) -> None:
+        """So many runs have come to the batch."""
+        self._all += count
 
     def start(self, name: str) -> None:
         """A run begins."""

@@ -25,21 +25,38 @@ from harness.train.together.group import groups
 News = Event | Future[RunRecord]
 
 
+class Demand:
+    """What is asked of a batch while it goes on. This one asks for nothing more."""
+
+    def enough(self) -> bool:
+        """Whether no more runs are to be begun; asked whenever a run says something.
+
+        Once it is true, runs under way are finished and no more are begun, apart from those that
+        a cluster has already been given.
+        """
+        return False
+
+    def more(self) -> Sequence[Plan]:
+        """Plans that are to be run too, asked whenever all that was said has been heard."""
+        return ()
+
+
+NOTHING_MORE = Demand()
+
+
 def run_batch(
     plans: Sequence[Plan],
     executor: Executor,
     listeners: Sequence[Listener] = (),
     together: int = 1,
-    enough: Callable[[], bool] = lambda: False,
+    demand: Demand = NOTHING_MORE,
 ) -> Generator[RunResult]:
-    """Results of ``plans`` in the order in which they finish.
+    """Results of ``plans``, and of those that ``demand`` adds, in the order in which they finish.
 
     Up to ``together`` plans whose adapters can share one base train in one process, where the
     executor can do that (:class:`harness.runs.executor.TogetherExecutor`).
 
-    A plan that cannot be run is a result too, and the others go on. ``enough`` is asked whenever
-    a run says something: once it is true, runs under way are finished and no more are begun,
-    apart from those that a cluster has already been given.
+    A plan that cannot be run is a result too, and the others go on.
 
     Close the iterator (``contextlib.closing``) where it is not read to its end: that ends the
     runs under way. Their records say why: throw the error that ended the reading into it.
@@ -50,7 +67,7 @@ def run_batch(
     """
     batch = _Batch(executor, _Audience(listeners), together)
     with interrupts():
-        yield from batch.run(plans, enough)
+        yield from batch.run(plans, demand)
 
 
 class _Audience:
@@ -83,24 +100,36 @@ class _Batch:
         self._pending: set[Future[RunRecord]] = set()
         self._reason = ""  # why runs under way are ended
 
-    def run(self, plans: Sequence[Plan], enough: Callable[[], bool]) -> Generator[RunResult]:
+    def run(self, plans: Sequence[Plan], demand: Demand) -> Generator[RunResult]:
         self._audience.each(lambda listener: listener.begin(plans))
         try:
-            with self._gathering():
-                for group in groups(plans, self._together):
-                    self._submit(group)
+            self._submit_all(plans)
+            is_over = False
             while self._pending:
                 result = self._next()
-                if enough():
+                if demand.enough():
+                    is_over = True
                     self._begin_no_more()
                 if result is not None:
                     yield result
+                if not is_over and self._news.empty():
+                    self._add(demand.more())
         except BaseException as error:
             self._reason = reason_of(error)
             raise
         finally:
             self._wind_up()
             self._audience.each(lambda listener: listener.end())
+
+    def _add(self, plans: Sequence[Plan]) -> None:
+        if plans:
+            self._audience.each(lambda listener: listener.more(plans))
+            self._submit_all(plans)
+
+    def _submit_all(self, plans: Sequence[Plan]) -> None:
+        with self._gathering():
+            for group in groups(plans, self._together):
+                self._submit(group)
 
     def _gathering(self) -> AbstractContextManager[None]:
         executor = self._executor

@@ -34,6 +34,9 @@ class Listener:
     def begin(self, plans: Sequence[Plan]) -> None:
         """Before the first of ``plans`` is run."""
 
+    def more(self, plans: Sequence[Plan]) -> None:
+        """Further ``plans`` are run in the same batch."""
+
     def hear(self, plan: Plan, event: Event) -> None:
         """Something has happened in the run of ``plan``."""
 

@@ -26,12 +26,19 @@ class Account(Listener):
         """Begin with ``jobs``, of which up to ``together`` share a process and its time."""
         self._left = budget_left(agenda.comparison.study.budget, agenda.spent)
         self._settled = dict(agenda.settled) if self._left is not None else {}
-        self._jobs = {id(job.plan): job for job in jobs}
+        self._jobs: dict[int, Job] = {}
+        self._begun: dict[Job, float] = {}
         self._findings, self._together = findings, together
-        self._begun = {} if self._left is None else {job: findings.begun(job) for job in jobs}
         self._spans: dict[int, tuple[float, float]] = {}  # first and last event of runs under way
         self._used = 0.0
         self._outgrown = False
+        self.add(jobs)
+
+    def add(self, jobs: Sequence[Job]) -> None:
+        """Count ``jobs`` among those of the round."""
+        self._jobs |= {id(job.plan): job for job in jobs}
+        if self._left is not None:
+            self._begun |= {job: self._findings.begun(job) for job in jobs}
 
     def hear(self, plan: Plan, event: Event) -> None:
         """It goes on."""

@@ -14,14 +14,14 @@ from harness.report.rows import Row
 from harness.report.sample import Scale, make_scale
 from harness.spec.plan import Plan
 from harness.studies.arms import Arm, StudyArms, verdict_job
-from harness.studies.budget import Spent, spent_on, within
+from harness.studies.budget import Spent, covers, spent_on, within
 from harness.studies.family import Family
 from harness.studies.findings import Job
 from harness.studies.looks import FAR, Conclusion, Following, follow
 from harness.studies.rules import Rules
 from harness.studies.search import Find, Search
 from harness.studies.steering import Steering
-from harness.studies.tuning import search
+from harness.studies.tuning import most_trials, search
 
 Setting = Literal["default", "best"]
 PERPLEXITY = ("held_out", "perplexity")
@@ -53,7 +53,8 @@ class Agenda:
     """A study as it stands. ``jobs`` are all runs that can be started now, in a good order.
 
     ``settled`` are the runs that all of this is made from. ``stopped`` says why nothing more is
-    planned although something is open: the budget.
+    planned although something is open: the budget. ``has_room`` says that it cannot come to that,
+    so that no run takes the place of another.
     """
 
     comparison: StudyArms
@@ -63,6 +64,7 @@ class Agenda:
     settled: dict[Job, StoredRun]
     spent: Spent
     stopped: str = ""
+    has_room: bool = True
 
     @property
     def finished(self) -> bool:
@@ -129,14 +131,46 @@ class _Planner:
         defaults = {arm.label: arm.default for arm in self._comparison.arms}
         standings["default"] = self._stand("default", defaults)
         best = {label: found.best for label, found in searches.items() if found.best is not None}
+        has_room = self._has_room()
         if self._study.tune.trials > 1 and best.keys() >= kept.keys():
             standings["best"] = self._stand("best", best)
+        elif self._study.tune.trials > 1:
+            ahead = self._ahead({label: rate for label, rate in best.items() if label in kept})
+            self._want(ahead if has_room else ())
         budget, missing = self._study.budget, tuple(self._missing)
         told = ((job, self._begun(job)) for job in missing if budget.hours is not None)
         begun = {job: seconds for job, seconds in told if seconds}
         spent = spent_on(self._settled, sum(begun.values()))
         jobs, stopped = within(budget, missing, self._settled, begun)
-        return Agenda(self._comparison, searches, standings, jobs, self._settled, spent, stopped)
+        return Agenda(
+            self._comparison, searches, standings, jobs, self._settled, spent, stopped, has_room
+        )
+
+    def _has_room(self) -> bool:
+        """Whether the budget covers the most that may be asked for.
+
+        Where it does not, the order in which runs are asked for decides which of them are made,
+        so it must not depend on which run ends first.
+        """
+        settings = 2 if self._study.tune.trials > 1 else 1
+        seeds = settings * self._rules.planned.last
+        most = {
+            arm.label: most_trials(arm, self._study.tune) + (seeds if arm.trains else 1)
+            for arm in self._comparison.arms
+        }
+        return covers(self._study.budget, most, self._settled)
+
+    def _ahead(self, best: dict[str, float]) -> list[Job]:
+        """What the first look at the best rates lacks of the arms that are tuned already.
+
+        The look itself judges all arms together, and waits for the others.
+        """
+        jobs = []
+        for label, rate in best.items():
+            arm = self._comparison.by_label[label]
+            seeds = range(self._study.seeds.first if arm.trains else 1)
+            jobs += [verdict_job(arm, rate, seed) for seed in seeds]
+        return [job for job in jobs if self._find(job) is None]
 
     def _stand(self, setting: Setting, rates: dict[str, float]) -> Standing:
         """Replay the looks of one setting; what they lack is wanted."""

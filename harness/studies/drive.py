@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from harness.errors import BudgetUsedUp, RunInUse, UserError, machine_troubles, user_mistakes
+from harness.errors import (
+    BudgetUsedUp,
+    HarnessError,
+    RunInUse,
+    UserError,
+    machine_troubles,
+    user_mistakes,
+)
 from harness.records.record import Problem
 from harness.runs.batch import run_batch
 from harness.runs.executor import Executor
@@ -18,6 +25,7 @@ from harness.studies.account import Account
 from harness.studies.agenda import Agenda
 from harness.studies.budget import said_hours
 from harness.studies.findings import Findings, Job, is_killed
+from harness.studies.round import Round
 from harness.studies.steering import Decision, read_steering
 
 MOST_TRIES = 3
@@ -40,7 +48,10 @@ WHOLE = Shard()
 
 
 class Driver:
-    """Runs a study's jobs in rounds.
+    """Runs a study's jobs, each as soon as what it depends on is known.
+
+    A round goes on for as long as runs follow from those that end. A decision or a budget that may
+    be used up ends it, and so do runs that train together: what is planned at once shares a base.
 
     All it knows is on disk, so another can take over; that one counts tries from the start.
     """
@@ -65,7 +76,7 @@ class Driver:
         self._told = ""
         self._tries: Counter[str] = Counter()
         self._troubles = 0
-        self._together = 1
+        self._shard, self._together = WHOLE, 1
         self._read: tuple[tuple[int, int] | None, tuple[Decision, ...]] | None = None
 
     def drive(self, shard: Shard = WHOLE, together: int = 1) -> Agenda:
@@ -77,13 +88,13 @@ class Driver:
             HarnessError: a plan that cannot be run at all, or a mistake that would end every run.
             KeyboardInterrupt: after the runs under way have written their records.
         """
-        self._together = together
+        self._shard, self._together = shard, together
         while True:
             agenda = self._plan_next()
             jobs = [job for job in agenda.jobs if shard.holds(job)]
             if not jobs:
                 return agenda
-            free = [job for job in jobs if not is_held(self._findings.folder(job))]
+            free = self._free(jobs)
             if not free:
                 self._tell_who_holds(jobs)
             try:
@@ -92,6 +103,9 @@ class Driver:
             except BudgetUsedUp as error:
                 self._tell(f"{error.what}: with more of it, runs go on from where they were")
                 return self._plan_next()
+
+    def _free(self, jobs: Sequence[Job]) -> list[Job]:
+        return [job for job in jobs if not is_held(self._findings.folder(job))]
 
     def _tell_who_holds(self, jobs: Sequence[Job]) -> None:
         """Say which processes this one waits for, once as long as they are the same."""
@@ -105,7 +119,8 @@ class Driver:
         """Run one round; returns how many runs were carried out here.
 
         A decision that somebody takes meanwhile ends it early, and so does a run after which the
-        others no longer fit into the budget: the next round follows that.
+        others no longer fit into the budget: the next round follows that. Where the budget has
+        room for all that may come, what follows from its runs belongs to the same round.
 
         Raises:
             BudgetUsedUp: after the runs under way have ended and written their records.
@@ -113,26 +128,37 @@ class Driver:
         budget = agenda.comparison.study.budget
         if budget.hours is not None and not agenda.settled:
             jobs = jobs[:1]  # by which the others are judged to fit, before they are begun
-        plans = [job.plan for job in jobs]
-        of_plan = {id(job.plan): job for job in jobs}  # results bring these very objects back
         decided, ran = self._decisions(), 0
         account = Account(agenda, jobs, self._findings, self._together)
         listeners = [account, *self._listeners(agenda)]
 
-        def enough() -> bool:
+        def is_over() -> bool:
             if account.is_used_up:
                 raise BudgetUsedUp(f"the study's budget of {said_hours(budget)} is used up")
             return account.is_outgrown or self._decisions() != decided
 
-        batch = run_batch(plans, self._executor, listeners, self._together, enough)
+        follow = self._follow if agenda.has_room and self._together == 1 else _nothing
+        made = Round(jobs, account, is_over, follow)
+        plans = [job.plan for job in jobs]
+        batch = run_batch(plans, self._executor, listeners, self._together, made)
         with closing(batch) as results:
             for result in results:
                 try:
-                    ran += self._take(of_plan[id(result.plan)], result)
+                    ran += self._take(made.end(result), result)
                 except BaseException as error:
                     results.throw(error)  # so that the runs beside it say why they were ended
                     raise
         return ran
+
+    def _follow(self, given: Collection[Job]) -> list[Job]:
+        """What can be started beside the runs that are ``given``."""
+        try:
+            agenda = self._plan_next()
+        except HarnessError:
+            return []  # it is raised again after the round, when no run is under way
+        if not agenda.has_room:
+            return []
+        return self._free([j for j in agenda.jobs if self._shard.holds(j) and j not in given])
 
     def _decisions(self) -> tuple[Decision, ...]:
         """Those that persons have taken; asked at every event, so a known log is not read again."""
@@ -183,3 +209,7 @@ class Driver:
                 f"{problem.message}",
                 hint="when it is mended, type the command again: these runs are tried again",
             )
+
+
+def _nothing(_: Collection[Job]) -> list[Job]:
+    return []

@@ -158,20 +158,30 @@ def _what_tuning_changes(agenda: Agenda) -> Iterator[str]:
     default, best = agenda.standings.get("default"), agenda.standings.get("best")
     if default is None or best is None:
         return
-    changed = []
-    for arm in agenda.comparison.arms:
-        before, after = default.conclusion(arm.label), best.conclusion(arm.label)
-        if before is None or after is None or before.difference is None or after.difference is None:
-            continue
-        if before.difference.verdict != after.difference.verdict:
-            changed.append(
-                f"{arm.label} ({before.difference.verdict} at the default, "
-                f"{after.difference.verdict} at its best)"
-            )
+    found = {
+        arm.label: (before, after)
+        for arm in agenda.comparison.arms
+        if (before := default.conclusion(arm.label)) and (after := best.conclusion(arm.label))
+    }
+    decided = {
+        label: tuple(one.difference.verdict for one in both if one.difference)
+        for label, both in found.items()
+        if all(one.decided for one in both)
+    }
+    changed = [
+        f"{label} ({before} at the default, {after} at its best)"
+        for label, (before, after) in decided.items()
+        if before != after
+    ]
     if changed:
         yield "Tuning changes the conclusion about " + "; ".join(changed) + "."
-    else:
+    elif len(decided) == len(found):
         yield "Tuning changes no conclusion."
+    else:
+        yield "Where both are decided, tuning changes no conclusion."
+    if len(decided) < len(found):
+        others = ", ".join(label for label in found if label not in decided)
+        yield f"Not decided at the default, at the best, or at either: {others}."
 
 
 def _rates_section(agenda: Agenda) -> Section | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.spec.study import Tune
 from harness.studies.arms import Arm
-from harness.studies.search import Find, GridSearch, Search
+from harness.studies.search import Find, GridSearch, Search, rungs
 from harness.studies.tpe import search_by_tpe
 
 
@@ -15,3 +15,10 @@ def search(arm: Arm, tune: Tune, find: Find) -> Search:
     if tune.method == "tpe":
         return search_by_tpe(arm, tune, find)
     return GridSearch(arm, tune, find).search()
+
+
+def most_trials(arm: Arm, tune: Tune) -> int:
+    """How many trials the search for ``arm``'s learning rate may take."""
+    if tune.trials == 1 or not arm.trains:
+        return 0
+    return sum(count for _, count in rungs(tune)) + tune.widenings

@@ -176,6 +176,9 @@ def test_time_left_follows_from_runs_that_took_time() -> None:
     tally.start("d")
     clock.now += 15
     assert tally.left() == (6 * 20 + 5) / 2
+    tally.more(4)
+    assert tally.left() == (10 * 20 + 5) / 2
+    assert tally.text().startswith("3 of 14 done")
 
 
 def test_a_frame_of_the_board_that_a_narrower_terminal_broke_is_erased_whole() -> None:

@@ -16,7 +16,7 @@ from harness.records.events import Event, Hear, Note, RunStarted
 from harness.records.record import RunRecord
 from harness.records.store import RunStore
 from harness.runs import executor as executor_module
-from harness.runs.batch import run_batch
+from harness.runs.batch import Demand, run_batch
 from harness.runs.executor import LocalExecutor, make_executor
 from harness.runs.listener import Listener, RunResult
 from harness.runs.shared_devices import SharedDevices
@@ -39,6 +39,9 @@ class Heard(Listener):
 
     def begin(self, plans: Sequence[Plan]) -> None:
         self.all.append(("begin", len(plans)))
+
+    def more(self, plans: Sequence[Plan]) -> None:
+        self.all.append(("more", len(plans)))
 
     def hear(self, plan: Plan, event: Event) -> None:
         self.all.append((plan.seed, event.kind))
@@ -211,9 +214,37 @@ def test_a_run_of_unknown_memory_comes_last(
     assert sorted(result.plan.variant for result in found) == sorted(begun)
 
 
+class Enough(Demand):
+    """Is met at once, and would have more otherwise."""
+
+    def enough(self) -> bool:
+        return True
+
+    def more(self) -> Sequence[Plan]:
+        return [planned(seed=7)]
+
+
+class Follows(Demand):
+    """One plan more for every result, until all are given."""
+
+    def __init__(self, plans: Sequence[Plan]) -> None:
+        self.plans = list(plans)
+
+    def more(self) -> Sequence[Plan]:
+        return [self.plans.pop(0)] if self.plans else []
+
+
+def test_plans_that_follow_are_run_in_the_same_batch() -> None:
+    heard, more = Heard(), [planned(seed=seed) for seed in (7, 8)]
+    found = list(run_batch(PLANS, Immediate({8: UserError("no")}), [heard], demand=Follows(more)))
+    assert [result.plan.seed for result in found] == [0, 1, 2, 7, 8]
+    assert [one for one in heard.all if one[0] == "more"] == [("more", 1), ("more", 1)]
+    assert heard.all[-1] == "end"
+
+
 def test_once_it_is_enough_no_more_are_begun_and_none_is_stopped() -> None:
     executor, heard = Waiting(), Heard()
-    found = list(run_batch(PLANS, executor, [heard], enough=lambda: True))
+    found = list(run_batch(PLANS, executor, [heard], demand=Enough()))
     assert [result.plan.seed for result in found] == [0]
     assert executor.cancelled == 0
     assert heard.all[-1] == "end"

@@ -11,7 +11,7 @@ from harness.records.record import PhaseCost, RunRecord
 from harness.records.store import RunFolder, StoredRun
 from harness.spec.study import Spending
 from harness.studies.answer import answer
-from harness.studies.budget import Pace, Spent, energy_of, spent_on, within
+from harness.studies.budget import Pace, Spent, covers, energy_of, spent_on, within
 from harness.studies.findings import Job, Stage
 from tests.planned import planned
 from tests.store_records import record_of
@@ -93,6 +93,27 @@ def test_a_run_that_goes_on_is_charged_what_it_still_needs(begun: float, words: 
     kept, stopped = within(Spending(hours=hours), [one], {job("a"): run(1800.0)}, {one: begun})
     assert (kept, words in stopped) == (() if words else (one,), True)
     assert Pace.of({job("a"): run(1800.0)}).more(one, 9000.0) == 180.0
+
+
+@pytest.mark.parametrize(
+    ("budget", "covered"),
+    [
+        (Spending(), True),
+        (Spending(runs=7), True),
+        (Spending(runs=6), False),
+        (Spending(hours=4.3), True),  # 180 minutes, 60 and 15
+        (Spending(hours=4.2), False),
+        (Spending(runs=6, hours=9.0), False),
+    ],
+)
+def test_a_budget_covers_a_study_that_may_take_no_more(budget: Spending, covered: bool) -> None:
+    settled = {job("slow"): run(2700.0), job("quick"): run(900.0)}  # "new" as long as their mean
+    assert covers(budget, {"slow": 4, "new": 2, "quick": 1}, settled) == covered
+
+
+def test_hours_cover_nothing_while_nothing_is_known() -> None:
+    assert not covers(Spending(hours=1e6), {"a": 1}, {})
+    assert covers(Spending(runs=1), {"a": 1}, {})
 
 
 def test_while_nothing_is_known_one_run_of_each_variant_is_let_in() -> None:

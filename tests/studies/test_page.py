@@ -87,6 +87,26 @@ def test_only_what_is_concluded_is_counted_as_a_conclusion(tmp_path: Path) -> No
     assert sure[1] == "An undecided comparison shows neither a difference nor its absence."
 
 
+def what_tuning_changes(folder: Path, world: World) -> list[str]:
+    bench = Bench.of(folder, world)
+    bench.finish()
+    texts = [
+        block.text for block in blocks_of(page_of(bench), "variants") if isinstance(block, Prose)
+    ]
+    return [text for text in texts if "uning changes" in text or text.startswith("Not decided")]
+
+
+def test_tuning_changes_a_conclusion_only_where_both_are_decided(tmp_path: Path) -> None:
+    """At the default rate one variant is far worse; at its best it is equal, if items show it."""
+    rates = {"qlora_nf4": 3.2e-5, "lora_bf16": 2e-4}
+    (told,) = what_tuning_changes(tmp_path / "shown", World(rates=rates, item_sd=0.001))
+    assert told.endswith(" about qlora_nf4 (worse at the default, equivalent at its best).")
+    assert what_tuning_changes(tmp_path / "not_shown", World(rates=rates, item_sd=0.05)) == [
+        "Where both are decided, tuning changes no conclusion.",
+        "Not decided at the default, at the best, or at either: qlora_nf4.",
+    ]
+
+
 @pytest.mark.parametrize("more", [0, MOST_CURVES - 1])
 def test_many_curves_have_panels_of_their_own(tmp_path: Path, more: int) -> None:
     ranks = [{"variant": "lora_bf16", "settings": {"adapter.r": 2 + r}} for r in range(more)]

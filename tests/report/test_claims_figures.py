@@ -164,6 +164,37 @@ def test_forgetting_is_counted_from_each_ones_own_base(runs: list[StoredRun]) ->
     assert "loss on unrelated text +5.00 %" in points["lora_bf16"].said
 
 
+def test_forgetting_is_counted_from_what_a_runs_own_weights_scored_before(
+    runs: list[StoredRun],
+) -> None:
+    """Products in eight bits change what the same weights score before training."""
+    lora = [run for run in runs if run.record.plan.variant == "lora_bf16"]
+    base = [run for run in runs if run.record.plan.variant == "base"]
+    rounded = [with_before(named(run, "lora_fp8"), 1.1) for run in lora]
+    scored = [with_unrelated_text(run, 1.05) for run in (*lora, *rounded)]
+    scored += [with_unrelated_text(run, 1.0) for run in base]
+    (ground,) = make_grounds(scored)
+    drawing = by_name(ground)["findings-forgetting"].drawing
+    assert isinstance(drawing, Scatter)
+    points = {point.label: point for point in drawing.points}
+    assert points["lora_bf16"].y == pytest.approx(5.0)
+    assert points["lora_fp8"].y == pytest.approx(100 * (1.05 / 1.1 - 1))
+
+
+def with_before(run: StoredRun, bits: float) -> StoredRun:
+    """The run with scores before training: ``bits`` on WikiText-2, and a perplexity."""
+    perplexity = next(one for one in run.record.scores if one.metric == "perplexity")
+    one = run.record.scores[0].model_copy(
+        update={"task": "wikitext2", "metric": "bits_per_byte", "value": bits}
+    )
+    before = [
+        score.model_copy(update={"stage": "before", "items": None, "items_sha256": None})
+        for score in (perplexity, one)
+    ]
+    record = run.record.model_copy(update={"scores": (*run.record.scores, *before)})
+    return replace(run, record=record)
+
+
 def test_runs_without_lora_have_no_figures(runs: list[StoredRun]) -> None:
     bases = [run for run in runs if run.record.plan.variant.startswith("base")]
     (ground,) = make_grounds(bases)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness import numbers
 from harness.report.blocks import Figure
-from harness.report.claims.together import MARGIN, QUALITY, Together, change
+from harness.report.claims.together import MARGIN, QUALITY, Together, change, signed_percent
 from harness.report.figures.canvas import Axis
 from harness.report.figures.forest import Forest, ForestRow, Panel, Reading
 from harness.report.figures.scatter import Point, Scatter
+from harness.report.gains import mean_score
 from harness.report.pairing import ScoreKey
 from harness.report.rows import Row
 from harness.report.scoring import make_scoring
@@ -19,6 +20,7 @@ from harness.report.scoring import make_scoring
 FORGETTING = ScoreKey("wikitext2", "bits_per_byte", "training")
 KEYS = (QUALITY, FORGETTING)
 NAME = "findings-forgetting"
+SAME = 1e-3  # relative: full fine-tuning scores its base in float32, others in bfloat16
 FEW_OUTSIDE = 0.1  # the share of variants that an axis may cut off
 
 
@@ -39,15 +41,22 @@ def forgetting_figure(together: Together) -> Figure | None:
 
 
 def _changes(rows: Mapping[str, Row]) -> Iterator[tuple[str, _Change]]:
-    """Each trained variant against the untrained weights that it started from."""
+    """Each trained variant against the untrained weights that it started from.
+
+    Where a variant of that base was scored too, by the same items, and so with intervals;
+    otherwise against what its own runs scored before training.
+    """
     groups: dict[str, list[str]] = {}
     for name, row in rows.items():
-        if (base := _base_of(row, rows)) is not None:
+        if not row.plan.trains:
+            continue
+        base = _base_of(row, rows)
+        if base is not None:
             groups.setdefault(base, []).append(name)
+        elif (found := _against_itself(row)) is not None:
+            yield name, found
     for base, names in groups.items():
         group = [rows[name] for name in (base, *names)]
-        if not all(any(key.find(record) for record in rows[base].finished) for key in KEYS):
-            continue
         scorings = [make_scoring(group, key, base, MARGIN) for key in KEYS]
         for name in names:
             replies, unrelated = (change(scoring, name, base, 1) for scoring in scorings)
@@ -55,18 +64,35 @@ def _changes(rows: Mapping[str, Row]) -> Iterator[tuple[str, _Change]]:
                 yield name, _Change(replies, unrelated)
 
 
+def _against_itself(row: Row) -> _Change | None:
+    """By what a variant's runs scored before training; without intervals."""
+    shares = []
+    for key in KEYS:
+        before, after = _before(row, key), mean_score(row, key)
+        if before is None or after is None:
+            return None
+        shares.append(after / before - 1)
+    replies, unrelated = (Reading(100 * s, text=signed_percent(s, 1)) for s in shares)
+    return _Change(replies, unrelated)
+
+
+def _before(row: Row, key: ScoreKey) -> float | None:
+    return mean_score(row, replace(key, stage="before"))
+
+
 def _base_of(row: Row, rows: Mapping[str, Row]) -> str | None:
-    """The untrained variant whose weights a trained one started from."""
-    if not row.plan.trains:
-        return None
-    return next(
-        (
-            name
-            for name, other in rows.items()
-            if not other.plan.trains and other.plan.quantization == row.plan.quantization
-        ),
-        None,
-    )
+    """The untrained variant that scores what a trained one scored before its training."""
+    for name, other in rows.items():
+        if other.plan.trains or other.plan.quantization != row.plan.quantization:
+            continue
+        if all(_agree(_before(row, key), mean_score(other, key)) for key in KEYS):
+            return name
+    return None
+
+
+def _agree(own: float | None, base: float | None) -> bool:
+    """Whether two scores may be of the same weights; nothing speaks against it without the own."""
+    return base is not None and (own is None or math.isclose(own, base, rel_tol=SAME))
 
 
 def _said(name: str, found: _Change) -> str:
@@ -121,12 +147,13 @@ def _forest(together: Together, changes: Mapping[str, _Change]) -> Figure:
     left_out = [
         name for name, row in together.rows.items() if row.plan.trains and name not in ordered
     ]
-    missing = f". Without a scored untrained base, and not shown: {', '.join(left_out)}"
+    missing = f". Not scored before training, and not shown: {', '.join(left_out)}"
     return Figure(
         NAME,
         f"What training changed for {len(rows)} variants, each against its own untrained base, "
-        "with 95 % intervals: perplexity of held-out replies, and loss on unrelated text "
-        "(WikiText-2). Below 0 is better than the base; above 0 at the right it forgot"
+        "with 95 % intervals where that base is a variant too: perplexity of held-out replies, "
+        "and loss on unrelated text (WikiText-2). Below 0 is better than the base; above 0 at the "
+        "right it forgot"
         f"{missing if left_out else ''}",
         _told(ordered),
         Forest(panels, rows, together.key(list(ordered))),

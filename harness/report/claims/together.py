@@ -57,15 +57,16 @@ def change(scoring: Scoring, label: str, reference: str, digits: int = 2) -> Rea
     found = scoring.differences.get(label)
     if found is not None and found.low is not None and found.high is not None:
         shares = found.estimate, found.low, found.high
-        value, low, high = (_signed(share, digits) for share in shares)
+        value, low, high = (signed_percent(share, digits) for share in shares)
         estimate, lower, upper = (100 * share for share in shares)
         return Reading(estimate, lower, upper, f"{value} [{low}, {high}]")
     own, base = (scoring.values.get(name) for name in (label, reference))
     if own is None or base is None:
         return None
     share = own.value / base.value - 1 if found is None else found.estimate
-    return Reading(100 * share, text=_signed(share, digits))
+    return Reading(100 * share, text=signed_percent(share, digits))
 
 
-def _signed(share: float, digits: int) -> str:
+def signed_percent(share: float, digits: int) -> str:
+    """A share in per cent with its sign and that many decimals, without the unit."""
     return numbers.percent(share, signed=True, digits=digits).removesuffix(" %")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 
 from harness.report.blocks import Figure
@@ -18,7 +19,10 @@ FULL = "full_finetune"
 
 
 def findings_figures(ground: Ground) -> Iterator[Figure]:
-    """Quality against bytes, quality over learning rate, forgetting against learning."""
+    """Quality against bytes, quality over learning rate, forgetting against learning.
+
+    They stand on markdown pages alone, so each has files for phones.
+    """
     together = make_together(ground)
     if together is None:
         return
@@ -26,7 +30,7 @@ def findings_figures(ground: Ground) -> Iterator[Figure]:
     for make in makers:
         found = make(together)
         if found is not None:
-            yield found
+            yield replace(found, narrow=True)
 
 
 def _rates(arms: Mapping[str, VariantRuns], together: Together) -> Figure | None:

@@ -92,7 +92,8 @@ class Forest:
         key = len(key_lines([name for _, name in self.key], width_of(figure) - EDGE))
         lines = max(map(len, titles))
         tall = ROW * len(self.rows)
-        top = EDGE + (LINE * key + EDGE if self.key else 0) + TITLE_LINE * lines + TICKS
+        above = TICKS if len(self.rows) >= TALL else PAD
+        top = EDGE + (LINE * key + EDGE if self.key else 0) + TITLE_LINE * lines + above
         height = top + tall + TICKS + EDGE
         figure.set_size_inches(width_of(figure), height)
         for place, (left, wide) in enumerate(boxes):
@@ -103,7 +104,7 @@ class Forest:
             else:
                 name_rows(axes, [""] * len(self.rows))
             _paint_panel(axes, self, place, text=beside[place] > 0)
-            y = (TICKS + EDGE + tall + TICKS) / height
+            y = (TICKS + EDGE + tall + above) / height
             words = "\n".join(titles[place])
             figure.text(left / width_of(figure), y, words, fontsize=8.5, va="bottom")
         if self.key:

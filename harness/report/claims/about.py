@@ -116,10 +116,13 @@ def _training(rows: Sequence[Row]) -> str:
     tokens = [one.training.tokens.non_padding for one in found if one.training]
     steps = [one.training.steps for one in found if one.training]
     seen = training.steps * plan.budget.batch_size / max(1, _trained_on(found[0].corpus))
+    packed = " (or packed rows)" if any(one.plan.training.packing for one in found) else ""
+    longest = sorted({one.plan.training.sequence_length for one in found})
+    lengths = " or ".join(map(numbers.count, longest))
     return (
         f"{_span(tokens)} tokens a run, in {_span(steps)} steps of "
-        f"{plan.budget.batch_size} conversations, each seen {seen:.1f} times on average; rows of "
-        f"at most {plan.training.sequence_length} tokens, {plan.training.schedule} schedule."
+        f"{plan.budget.batch_size} conversations{packed}, each seen {seen:.1f} times on average; "
+        f"rows of at most {lengths} tokens, {plan.training.schedule} schedule."
     )
 
 

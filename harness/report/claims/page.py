@@ -192,13 +192,14 @@ def notes(reached: Sequence[Judgement]) -> Iterator[Caveat]:
 EXCLUDED = (
     "A sentence “A beats B” is contradicted where a gain of the margin "
     f"({USUAL_MARGIN * 100:.0f} %) is excluded, “A loses to B” where such a loss is, “reaches” "
-    "and “equal” where the difference is shown to exceed it."
+    "where a loss of more than it is shown, and “equal” where any such difference is."
 )
 WIDER = "Verdicts use wider intervals than those shown, since all comparisons are read together"
 CAPTION = (
     "Measured: the held-out perplexity of the first against that of the second, or what is named. "
     "Intervals are 95 %, each by itself. A sentence “A beats B” is reproduced where any gain is "
-    "shown, “reaches” and “equal” where the difference is shown to lie within the margin. "
+    "shown, “reaches” where a loss of the margin is excluded, “equal” where the difference is "
+    "shown to lie within it. "
     f"{EXCLUDED} Other margins are named in the evidence. Undecided: neither is shown. {WIDER}: "
     f"the chance of any false verdict on this page is at most {ALPHA * 100:.0f} % (Bonferroni over "
     "all comparisons, and over the looks where a study may have stopped at several). So a row may "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from harness.records.record import RunRecord, Score
@@ -54,7 +54,8 @@ class Agenda:
 
     ``settled`` are the runs that all of this is made from. ``stopped`` says why nothing more is
     planned although something is open: the budget. ``has_room`` says that it cannot come to that,
-    so that no run takes the place of another.
+    so that no run takes the place of another. ``begun`` are the seconds of runs that were ended
+    before they were whole, where the budget has hours.
     """
 
     comparison: StudyArms
@@ -65,6 +66,7 @@ class Agenda:
     spent: Spent
     stopped: str = ""
     has_room: bool = True
+    begun: dict[Job, float] = field(default_factory=dict)
 
     @property
     def finished(self) -> bool:
@@ -143,7 +145,15 @@ class _Planner:
         spent = spent_on(self._settled, sum(begun.values()))
         jobs, stopped = within(budget, missing, self._settled, begun)
         return Agenda(
-            self._comparison, searches, standings, jobs, self._settled, spent, stopped, has_room
+            self._comparison,
+            searches,
+            standings,
+            jobs,
+            self._settled,
+            spent,
+            stopped,
+            has_room,
+            begun,
         )
 
     def _has_room(self) -> bool:

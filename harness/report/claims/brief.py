@@ -13,7 +13,6 @@ from harness.report.claims.ground import Ground, main_ground
 from harness.report.claims.judge import Judgement, main_judged
 from harness.report.claims.page import (
     EXCLUDED,
-    WIDER,
     ClaimsPage,
     advice,
     by_verdict,
@@ -21,6 +20,7 @@ from harness.report.claims.page import (
     notes,
     summary,
     verdicts,
+    widths,
 )
 from harness.report.claims.publish import FINDINGS, judge_published
 from harness.report.claims.quality import NAME as PICTURE
@@ -43,7 +43,7 @@ def findings_brief(folder: Path) -> str:
         prose(
             f"{summary(judged)} Here: {ground_here(reached)}. The settled ones; "
             "measured is the held-out perplexity of the first against the second, or what is "
-            f"named. {EXCLUDED} {WIDER}."
+            f"named. {EXCLUDED} {widths(reached)}."
         ),
         *notes(reached),
         _settled(reached),

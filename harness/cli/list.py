@@ -61,7 +61,7 @@ def list_(
     elif markdown:
         typer.echo(_markdown(kind))
     elif kind is Kind.methods:
-        out.print(_methods_table())
+        typer.echo(visible(_methods()))
     else:
         out.print(_runs_table(found) if kind is Kind.runs else _names_table(kind))
 
@@ -88,16 +88,10 @@ def _print_tasks(*, as_json: bool) -> None:
     typer.echo(visible(json.dumps(names, indent=1) if as_json else "\n".join(names)))
 
 
-def _methods_table() -> Table:
-    from harness.spec.plane import FACETS, TITLES, read_plane
+def _methods() -> str:
+    from harness.spec.plane import plane_text, read_plane
 
-    titles = [TITLES.get(name, name) for name in FACETS]
-    table = Table("method", "base", *titles, "reason", title_justify="left")
-    for row in read_plane().rows:
-        reasons = dict.fromkeys(cell.reason for cell in row.cells if cell.reason)
-        states = [cell.state for cell in row.cells]
-        table.add_row(row.method, ", ".join(row.schemes), *states, Text("; ".join(reasons)))
-    return table
+    return plane_text(read_plane(), out.width)
 
 
 def _data(kind: Kind, runs: Iterable[RunLine | BrokenRun]) -> list[dict[str, Any]]:

@@ -194,7 +194,12 @@ def study(
 
 
 def _refuse_with_look(*, plan: bool, status: bool, decides: bool, publish: Path | None) -> None:
-    """Options that write something do not go with those that only show."""
+    """Options that write something do not go with those that only show, nor those with another."""
+    if plan and status:
+        raise UserError(
+            "--plan does not go with --status: one shows what would run, the other what has run",
+            hint="leave out one of them",
+        )
     if plan and decides:
         raise UserError(
             "--plan writes nothing, and --drop, --add and --more-seeds are written down",

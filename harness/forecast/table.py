@@ -16,6 +16,7 @@ from harness.spec.gpus import parse_memory
 from harness.spec.plan import Plan
 from harness.spec.variant import Quantization
 from harness.train.schedule import MicroBatch
+from harness.weights.shape import count_plan
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -31,6 +32,7 @@ PHASES = {
 }
 """Phases that are predicted, and the headings of their columns."""
 UNKNOWN = "–"
+STATE_BYTES = 12  # a trained weight, its gradient and its optimizer's state, at the least
 SHORTEST = 64  # tokens: shorter rows hold hardly a question with its answer
 
 
@@ -184,7 +186,7 @@ def hint(plan: Plan, room: int) -> str:
     if not plan.trains:
         smaller = "a quantized base" if plan.quantization.type == "none" else "a smaller model"
         return f"Try {smaller}."
-    for change in _changes(plan):
+    for change in _changes(plan, room):
         rows = largest_batch(change.plan, room)
         if rows is None:
             return ""
@@ -198,6 +200,8 @@ def hint(plan: Plan, room: int) -> str:
             return f"A training step fits {change.base}with {words}."
         if change.base:
             return f"A training step fits {change.base.strip()}."
+    if _is_oversized(plan, room):
+        return "Try a smaller adapter: this one does not fit by itself."
     lighter = " an adapter such as lora_bf16, or" if plan.method == "full" else ""
     return f"Try{lighter} a smaller model: shorter sequences are not enough."
 
@@ -211,8 +215,15 @@ class _Change:
     base: str = ""
 
 
-def _changes(plan: Plan) -> Iterator[_Change]:
-    """Mildest first: checkpointing, a 4-bit base, then shorter and shorter sequences."""
+def _changes(plan: Plan, room: int) -> Iterator[_Change]:
+    """Mildest first: checkpointing, a 4-bit base, then shorter and shorter sequences.
+
+    An adapter larger than its model that does not fit by itself needs a lower rank: nothing else
+    would help.
+    """
+    if _is_oversized(plan, room):
+        yield from _lower_ranks(plan, room)
+        return
     yield _Change(plan)
     lean, settings = plan, tuple[str, ...]()
     if not plan.training.gradient_checkpointing:
@@ -227,6 +238,26 @@ def _changes(plan: Plan) -> Iterator[_Change]:
         shorter = _with_training(lean, sequence_length=length)
         yield _Change(shorter, (*settings, f"--set training.sequence_length={length}"))
         length //= 2
+
+
+def _is_oversized(plan: Plan, room: int) -> bool:
+    """Whether an adapter is larger than its model, and its training fits nowhere by itself."""
+    if plan.adapter is None:
+        return False
+    counts = count_plan(plan)
+    return 2 * counts.trainable > counts.total and STATE_BYTES * counts.trainable > room
+
+
+def _lower_ranks(plan: Plan, room: int) -> Iterator[_Change]:
+    """Ranks that are powers of two and may fit by their own bytes, the highest first."""
+    rank = None if plan.adapter is None else plan.adapter.fields.get("r")
+    if plan.adapter is None or not isinstance(rank, int):
+        return
+    highest = room * rank // (STATE_BYTES * count_plan(plan).trainable)
+    for power in reversed(range(highest.bit_length())):
+        adapter = plan.adapter.model_copy(update={"r": 1 << power})
+        lower = plan.model_copy(update={"adapter": adapter})
+        yield _Change(lower, (f"--set adapter.r={1 << power}",))
 
 
 def _with_training(plan: Plan, **changes: object) -> Plan:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness.errors import UserError
 from harness.report.judging import ALPHA, PValues, adjust, make_difference
+from harness.report.matching import match_rows
 from harness.report.pairing import ScoreKey, read_items
 from harness.report.rows import MEMORY_KINDS, Row, memory_kind
 from harness.report.sample import Scale, make_sample, make_scale, round6
@@ -75,27 +75,16 @@ class Comparison:
 
 
 def compare(before: Side, after: Side, margin: float = 0.01) -> Comparison:
-    """Compare B with A: one row each as they are, several rows by their labels.
+    """Compare B with A: one row each as they are, several rows by variant and setting.
 
     Raises:
         UserError: the two sides have no variant in common.
     """
-    if len(before.rows) == 1 and len(after.rows) == 1:
-        matched = [(before.rows[0], after.rows[0])]
-        unmatched: list[str] = []
-    else:
-        first = {row.label: row for row in before.rows}
-        second = {row.label: row for row in after.rows}
-        matched = [(first[label], second[label]) for label in first if label in second]
-        unmatched = sorted(set(first) ^ set(second))
-    if not matched:
-        raise UserError(
-            "nothing to compare: no variant is on both sides",
-            expected=f"in {before.name}: {', '.join(row.label for row in before.rows)}; "
-            f"in {after.name}: {', '.join(row.label for row in after.rows)}",
-        )
+    matched = match_rows(before, after)
+    used = {id(row) for pair in matched for row in pair}
+    unmatched = {row.label for row in (*before.rows, *after.rows) if id(row) not in used}
     pairs = tuple(_pair(a, b, margin) for a, b in matched)
-    return Comparison(before, after, pairs, tuple(unmatched), margin)
+    return Comparison(before, after, pairs, tuple(sorted(unmatched)), margin)
 
 
 def _pair(before: Row, after: Row, margin: float) -> ComparedRow:

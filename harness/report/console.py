@@ -10,6 +10,7 @@ from harness.report.build import Report
 from harness.report.cells import TONES, WORDS
 from harness.report.compare import COSTS, Change, ComparedRow, Comparison
 from harness.report.gate import GateResult, no_interval, sentence, show_change
+from harness.report.matching import MOST_NAMED
 from harness.report.ranking import ranking
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def comparison_table(comparison: Comparison) -> RichTable:
             "medians over all seeds of a variant)"
         )
     if comparison.unmatched:
-        caption += f"; on one side only: {', '.join(comparison.unmatched)}"
+        caption += f"; without a match: {numbers.some_of(comparison.unmatched, MOST_NAMED)}"
     shown = RichTable(title=_text(title), caption=_text(caption), title_justify="left")
     for name in (["variant"] if several else []) + ["quantity"]:
         shown.add_column(name, overflow="fold")

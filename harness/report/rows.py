@@ -13,7 +13,7 @@ from harness import numbers
 from harness.records.record import PhaseCost, RunRecord
 from harness.records.store import StoredRun
 from harness.report.figures.canvas import Mark
-from harness.report.settings import bits_of, flatten, method_of, plain, settings, without
+from harness.report.settings import bits_of, differing, flatten, method_of, plain, settings, without
 from harness.spec.plan import Plan
 
 MARKERS = 8
@@ -280,13 +280,10 @@ def _setting(plan: Plan) -> str:
 def _labels(variant: str, groups: Sequence[Sequence[StoredRun]]) -> list[str]:
     if len(groups) == 1:
         return [variant]
-    flat = [flatten(settings(members[0].record.plan, "schema_version")) for members in groups]
-    keys = [
-        key
-        for key in sorted(set().union(*flat))
-        if len({json.dumps(table.get(key)) for table in flat}) > 1
-    ]
+    plans = [members[0].record.plan for members in groups]
+    keys = differing(plans)
     keys = [key for key in keys if key != "corpus_sha256"] or keys
+    flat = [flatten(settings(plan, "schema_version")) for plan in plans]
     labels = []
     for table in flat:
         shown = ", ".join(f"{key}={plain(table.get(key))}" for key in keys[:2])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.spec.plan import Plan
@@ -61,6 +61,16 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
+
+
+def differing(plans: Sequence[Plan]) -> list[str]:
+    """Dotted keys in which the settings of plans differ, in order."""
+    flat = [flatten(settings(plan, "schema_version")) for plan in plans]
+    return [
+        key
+        for key in sorted(set().union(*flat))
+        if len({json.dumps(table.get(key)) for table in flat}) > 1
+    ]
 
 
 def plain(value: object) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
+from itertools import groupby
 from pathlib import Path
+from textwrap import wrap
 from typing import Literal
 
 from harness.spec.methods import TYPES
@@ -112,6 +115,37 @@ def plane_markdown(plane: Plane) -> str:
     table = ["| method | base | " + " | ".join(titles) + " |", "|---|---|" + "---|" * len(titles)]
     notes = [f"{number}. {reason}" for reason, number in reasons.items()]
     return "\n".join([head, *table, *lines, "", *notes, "", *_never(), ""])
+
+
+def plane_text(plane: Plane, width: int) -> str:
+    """The plane for a terminal of so many columns: a paragraph a row, and the reasons under them.
+
+    What works is not repeated for each facet; of a plan that is refused nothing else is told.
+    """
+    reasons: dict[str, int] = {}
+    lines: list[str] = []
+    deep = partial(wrap, width=width, subsequent_indent="    ", break_on_hyphens=False)
+    for method, rows in groupby(plane.rows, lambda row: row.method):
+        lines.append(method)
+        for row in rows:
+            told = f"{', '.join(row.schemes)}: {_told(row, reasons)}"
+            lines += deep(told, initial_indent="  ")
+    lines.append("")
+    for reason, number in reasons.items():
+        lines += deep(f"({number}) {reason}")
+    return "\n".join(lines)
+
+
+def _told(row: MethodRow, reasons: dict[str, int]) -> str:
+    if row.plan.state != "works":
+        return _shown(row.plan, reasons)
+    named = zip(FACETS, row.cells, strict=True)
+    other = [
+        f"{TITLES.get(name, name)} {_shown(cell, reasons)}"
+        for name, cell in named
+        if cell.state != "works" or cell.reason
+    ]
+    return "; ".join(["works", *other])
 
 
 def _never() -> list[str]:

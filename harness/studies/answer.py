@@ -174,14 +174,17 @@ def _sureness(agenda: Agenda, main: Standing, known: list[Conclusion]) -> Iterat
     study = agenda.comparison.study
     drawn = sum(found.decided for found in known)
     what = "this conclusion" if drawn == 1 else f"any of these {drawn} conclusions"
-    if not drawn:
-        yield "Nothing is concluded yet."
-        what = "any conclusion"
-    yield (
+    shown = any(found.difference is not None for found in known)
+    wrong = (
         f"The chance that {what} is wrong, at whichever look it was drawn, is at most "
-        f"{study.alpha * 100:.3g} %. Intervals hold at all looks together."
+        f"{study.alpha * 100:.3g} %."
     )
-    if drawn < len(known):
+    nothing = f"Nothing is concluded{'' if agenda.finished else ' yet'}."
+    sure = [wrong if drawn else nothing]
+    if shown:
+        sure.append("Intervals hold at all looks together.")
+    yield " ".join(sure)
+    if shown and drawn < len(known):
         yield "An undecided comparison shows neither a difference nor its absence."
     if main.setting == "default" and study.tune.trials > 1:
         yield "At one shared default rate a ranking can be wrong: wait for the tuned comparison."

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.records.store import RunStore
+from harness.spec.plane import read_plane
 from harness.spec.registry import variant_names
 from tests.cli.terminal import refused, shown
 from tests.planned import planned
@@ -97,3 +98,18 @@ def test_published_results_are_listed_and_compared() -> None:
     assert {"base", "lora_bf16", "qlora_nf4"} <= {run["variant"] for run in found}
     text = shown("compare", "base", "lora_bf16", "--reports", str(PUBLISHED))
     assert "perplexity" in text
+
+
+def test_methods_are_told_in_whole_words_on_a_narrow_terminal() -> None:
+    """A paragraph a row; a reason stands once, however many rows have it."""
+    lines = shown("list", "methods", width=80).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) < 2000
+    assert "…" not in "".join(lines)
+    rows = read_plane().rows
+    text = " ".join(" ".join(lines).split())
+    told = [row.cells if row.plan.state == "works" else [row.plan] for row in rows]
+    reasons = {cell.reason for cells in told for cell in cells if cell.reason}
+    assert all(text.count(f") {reason}") for reason in reasons)
+    assert {row.method for row in rows} <= set(lines)
+    assert "nf4, none: works; fast path refused (1)" in text

@@ -441,6 +441,7 @@ def test_what_hours_buy_is_said_before_and_after_the_first_run(
         (("quantization", "--drop", "lora"), ["unknown variant of the study 'lora'"]),
         (("quantization", "--drop", "lora_bf16"), ["lora_bf16 is the reference", "--drop"]),
         (("quantization", "--plan", "--more-seeds", "2"), ["--plan writes nothing"]),
+        (("quantization", "--plan", "--status"), ["--plan does not go with --status", "leave out"]),
         (("quantization", "--plan", "--publish", "kept"), ["--publish does not go with --plan"]),
         (("quantization", "--status", "--publish", "kept"), ["--publish", "--status"]),
         (("quantization", "--add", "qlora_nf5"), ["unknown variant 'qlora_nf5'"]),

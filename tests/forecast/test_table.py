@@ -7,7 +7,7 @@ from rich.console import Console
 from harness.forecast.memory import largest_batch, room_needed
 from harness.forecast.table import forecast, forecast_table, hint, reference_of
 from harness.spec.plan import Plan
-from tests.planned import GPU, planned
+from tests.planned import CPU, GPU, planned
 
 
 def test_the_reference_is_a_trained_variant_on_an_unquantized_base() -> None:
@@ -61,3 +61,13 @@ def test_what_a_hint_advises_is_predicted_to_fit() -> None:
     text = hint(plan, room_needed(shorter, needed.by_phase["train"]))
     assert all(f"--set {setting}" in text for setting in asked)
     assert "shorter sequences are not enough" in hint(plan, 1 << 20)
+
+
+def test_an_adapter_that_does_not_fit_by_itself_is_advised_a_rank_that_fits() -> None:
+    """Neither a smaller model nor shorter rows would help."""
+    plan = planned("lora_bf16", "adapter.r=100000000", device=CPU)
+    text = hint(plan, 24 << 30)
+    rank = int(text.partition("--set adapter.r=")[2].rstrip("."))
+    assert 256 <= rank < 100_000
+    assert largest_batch(planned("lora_bf16", f"adapter.r={rank}", device=CPU), 24 << 30)
+    assert "smaller adapter" in hint(plan, 1 << 20)

@@ -84,7 +84,7 @@ def test_several_pairs_are_told_apart_and_what_has_no_partner_is_named(tmp_path:
     )
     text = printed(comparison_table(found))
     assert "variant" in text
-    assert "on one side only: qlora_fp4" in text
+    assert "without a match: qlora_fp4" in text
 
 
 def test_a_run_that_failed_cannot_be_compared(tmp_path: Path) -> None:

@@ -158,6 +158,27 @@ def test_unknown_names(seven_runs: Path) -> None:
         find_side("qlora_nf5", seven_runs, "quick")
 
 
+def test_a_variant_in_several_settings_is_matched_with_the_one_alike(tmp_path: Path) -> None:
+    """How a row is labelled depends on its neighbours; what was run does not."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    longer = ("score.max_new_tokens=96",)
+    write_runs(old, [Made("lora_bf16"), Made("base")])
+    write_runs(new, [Made("lora_bf16"), Made("lora_bf16", longer), Made("qlora_nf4")])
+    found = sides(tmp_path, str(old), str(new))
+    (only,) = found.pairs
+    assert only.label.startswith("lora_bf16 [score.max_new_tokens=48, ")
+    assert only.label.endswith(" against lora_bf16")
+    assert len(found.unmatched) == 3
+
+
+def test_a_variant_in_other_settings_is_said_to_be_on_both_sides(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    write_runs(old, [Made("lora_bf16", ("budget.steps=3",)), Made("base")])
+    write_runs(new, [Made("lora_bf16"), Made("lora_bf16", ("budget.steps=9",))])
+    with pytest.raises(UserError, match="in the same setting on both sides"):
+        sides(tmp_path, str(old), str(new))
+
+
 def test_nothing_in_common(tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     write_runs(old, [Made("lora_bf16"), Made("base")])

@@ -76,6 +76,15 @@ def test_an_unfinished_study_shows_differences_without_a_verdict(tmp_path: Path)
     assert answer(agenda).sureness[0] == "Nothing is concluded yet."
 
 
+def test_a_study_that_concludes_nothing_promises_nothing_of_conclusions(tmp_path: Path) -> None:
+    """All its seeds are run, and the items keep the comparison open."""
+    bench = Bench.of(tmp_path, World(item_sd=0.05), variants=["lora_bf16", "qlora_nf4"])
+    sure = answer(bench.finish()).sureness
+    assert sure[0] == "Nothing is concluded. Intervals hold at all looks together."
+    assert sure[1] == "An undecided comparison shows neither a difference nor its absence."
+    assert not any("chance" in text for text in sure)
+
+
 def test_only_what_is_concluded_is_counted_as_a_conclusion(tmp_path: Path) -> None:
     """Of two variants one is dropped before it is run."""
     bench = Bench.of(

@@ -70,4 +70,4 @@ def export(
     )
     with Notes(out) as notes:
         done = write_export(find_result(run, runs_folder(reports)), order, notes)
-    say(f"{done.form.name}: {done.folder} ({numbers.size(done.bytes)})")
+    say(f"{done.form.asked}: {done.folder} ({numbers.size(done.bytes)})")

@@ -114,11 +114,8 @@ def _filtered(trees: list[MessageTree], spec: CorpusSpec, funnel: Funnel) -> lis
         if rule.name == "tree state":
             lost = Counter(tree.state for tree in trees if not rule.keeps_tree(tree))
             why = ", ".join(f"{count} {state}" for state, count in lost.most_common())
-        changed = len(kept) != len(trees) or any(
-            one is not other for one, other in zip(kept, trees, strict=True)
-        )
         trees = kept
-        funnel.after_trees(rule.name, trees, why if changed else "")
+        funnel.after_trees(rule.name, trees, why)
     return trees
 
 
@@ -138,7 +135,7 @@ def _distinct(
     found = near_duplicates(chosen, spec.near_duplicate_threshold, progress)
     kept = [one for index, one in enumerate(chosen) if index not in found]
     why = f"{spec.near_duplicate_threshold:g} or more similar to an earlier one of another tree"
-    funnel.after_conversations("near duplicates", kept, why if found else "")
+    funnel.after_conversations("near duplicates", kept, why)
     return kept
 
 

@@ -30,11 +30,11 @@ class Funnel:
         self._compare = False
 
     def after_trees(self, step: str, trees: Iterable[MessageTree], why: str = "") -> None:
-        """Add a row for a step that left ``trees``."""
+        """Add a row for a step that left ``trees``; those of one name count once."""
         trees = list(trees)
         texts = {node.id: node.text for tree in trees for node in walk(tree.root)}
         texts |= {f"{tree.root.id}/system": tree.system for tree in trees if tree.system}
-        self._add(step, len(trees), texts, None, why)
+        self._add(step, len({tree.id for tree in trees}), texts, None, why)
 
     def after_conversations(
         self, step: str, conversations: Sequence[Conversation], why: str = ""
@@ -56,6 +56,7 @@ class Funnel:
         removed = ""
         if self._compare:
             removed = _difference(self.rows[-1], trees, len(texts), conversations)
+            why = why if removed else ""
         self._compare = True
         self.rows.append(
             FunnelRow(
@@ -78,7 +79,8 @@ def _difference(before: FunnelRow, trees: int, messages: int, conversations: int
     )
     for unit, was, now in pairs:
         if was is not None and now is not None and was != now:
-            parts.append(f"{was - now:,} {unit}")
+            lost = was - now
+            parts.append(f"{lost:,} {unit[:-1] if lost == 1 else unit}")
     return ", ".join(parts)
 
 

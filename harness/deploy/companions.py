@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.corpus.conversation import Message
+from harness.deploy.size import folder_bytes
 from harness.errors import RunError
 
 if TYPE_CHECKING:
@@ -35,6 +37,13 @@ def deployed_tokenizer(renderer: Renderer) -> Any:
         expected=f"tokens {wanted}",
         hint="please report it with the model's name",
     )
+
+
+def saved_bytes(tokenizer: Any) -> int:
+    """Bytes that a tokenizer takes on disk: for a small model more than its weights."""
+    with tempfile.TemporaryDirectory() as scratch:
+        tokenizer.save_pretrained(scratch)
+        return folder_bytes(Path(scratch))
 
 
 def prompt_ids(tokenizer: Any, text: str) -> list[int]:

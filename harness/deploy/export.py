@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import numbers
-from harness.deploy.companions import deployed_tokenizer, generation_config
+from harness.deploy.companions import deployed_tokenizer, generation_config, saved_bytes
 from harness.deploy.results import check_deployable
 from harness.deploy.size import export_bytes, folder_bytes
 from harness.deploy.whole import check_room, check_target, write_whole
@@ -60,21 +60,20 @@ def export(run: StoredRun, order: ExportOrder, progress: Progress) -> Exported:
     check_target(order.target)
     plan = check_deployable(run)
     if order.form.kind == "16bit":
-        order = ExportOrder(Form("training"), order.target, order.dtype, order.device)
+        order = replace(order, form=Form("training"))
     check_form(plan, order.form)
     check_stored(order.form, plan)
     quiet_libraries()
     source = fetch(plan.model, progress)
     dtype = order.dtype or plan.stored
-    needed = export_bytes(order.form, source, run.folder.adapter, dtype)
+    parts = make_parts(run, source, order.device, trusted=order.trust_remote_code)
+    work = _Work(parts, make_renderer(parts), order.form, dtype, progress)
+    needed = work.needed()
     progress.note(
-        f"{order.form.name} needs {numbers.size(needed)} at {order.target.parent.absolute()}, "
+        f"{order.form.asked} needs {numbers.size(needed)} at {order.target.parent.absolute()}, "
         f"{numbers.size(free_bytes(order.target))} are free"
     )
     check_room(order.target, needed)
-    parts = make_parts(run, source, order.device, trusted=order.trust_remote_code)
-    renderer = make_renderer(parts)
-    work = _Work(parts, renderer, order.form, dtype, progress)
     folder = write_whole(order.target, work.fill)
     return Exported(folder, order.form, folder_bytes(folder))
 
@@ -107,6 +106,12 @@ class _Work:
     form: Form
     dtype: Dtype
     progress: Progress
+
+    def needed(self) -> int:
+        """Bytes that it takes on the disk, at most."""
+        tokenizer = saved_bytes(deployed_tokenizer(self.renderer))
+        parts = self.parts
+        return export_bytes(self.form, parts.source, parts.adapter, self.dtype, tokenizer)
 
     def fill(self, folder: Path) -> None:
         """Write weights and companions into an empty folder."""

@@ -39,11 +39,17 @@ def folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def export_bytes(form: Form, source: Path, adapter: Path, dtype: Dtype) -> int:
+def export_bytes(form: Form, source: Path, adapter: Path, dtype: Dtype, tokenizer: int = 0) -> int:
     """Upper estimate of the bytes on disk while a form is written.
 
-    What is quantized again passes through a merged folder, so both count.
+    What is quantized again passes through a merged folder, so both count. ``tokenizer`` are the
+    bytes of the files that lie beside every form; a GGUF file holds its words once more.
     """
+    beside = 2 * tokenizer if form.quant is not None else tokenizer
+    return beside + _weight_bytes(form, source, adapter, dtype)
+
+
+def _weight_bytes(form: Form, source: Path, adapter: Path, dtype: Dtype) -> int:
     if form.kind == "training":
         return folder_bytes(adapter)
     shapes = stored_shapes(source)

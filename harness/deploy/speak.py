@@ -164,7 +164,7 @@ def open_speaker(run: StoredRun, wanted: Wanted, scratch: Path, progress: Progre
     quiet_libraries()
     source = fetch(plan.model, progress)
     parts = make_parts(run, source, wanted.device, trusted=wanted.trust_remote_code)
-    progress.note(f"loading {plan.variant} as {wanted.form.name}")
+    progress.note(f"loading {plan.variant} as {wanted.form.asked}")
     model = make(parts, wanted.form, scratch).eval()
     if own := own_settings(model):
         progress.note(f"the model's own generation settings hold too: {own}")

@@ -98,7 +98,7 @@ class Run:
         self.load_libraries("what models need", "harness.weights.load", "peft")
         with self.in_phase("load"):
             model = self.load(source)
-        self.load_libraries("what scoring needs", "harness.score.take", "harness.score.reuse")
+        self.load_for_scoring()
         if self.plan.trains:
             if self.plan.score.split == "held_out":  # tuning compares trained models only
                 self.take_scores("score_base", lambda: self.subject(model, corpus, renderer))
@@ -138,6 +138,16 @@ class Run:
         self.log.note(f"loading {what}")
         for name in modules:
             import_module(name)
+
+    def load_for_scoring(self) -> None:
+        """Load what scores need, those of the base included where another run has found them.
+
+        So the phases after it begin with the same libraries in memory in both cases.
+        """
+        self.load_libraries("what scoring needs", "harness.score.take", "harness.score.reuse")
+        from harness.score.take import libraries
+
+        self.load_libraries("what the scores need", *libraries(self.plan.score))
 
     def prepare(self, source: Path) -> tuple[Corpus, Renderer, TrainingRows | None]:
         """The corpus, what renders it, and the rows to train on, if any are."""

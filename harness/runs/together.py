@@ -66,7 +66,8 @@ class TogetherRun:
         self._load_libraries("what models need", "harness.weights.load", "peft")
         with self._phase("load"):
             model = lead.load(source)
-        self._load_libraries("what scoring needs", "harness.score.take", "harness.score.reuse")
+        for run in self.runs:
+            run.load_for_scoring()
         self._base: Subject = lead.subject(model, corpus, renderer)
         for run in self.runs:
             run.draft.corpus = lead.draft.corpus

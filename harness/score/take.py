@@ -25,6 +25,12 @@ SCORES: dict[str, TakeScore] = {
     "contexts": longer_contexts,
     "generations": answered_prompts,
 }
+# What a score imports only when it is taken, by its name.
+LIBRARIES: dict[str, tuple[str, ...]] = {
+    "tasks": ("harness.score.engine", "lm_eval.evaluator", "lm_eval.tasks"),
+    "forgetting": ("datasets",),
+    "generations": ("harness.score.answers", "rouge_score.rouge_scorer", "sacrebleu"),
+}
 
 
 def take_scores(
@@ -48,6 +54,18 @@ def take_scores(
         tuple(score for part in found for score in part.scores),
         tuple(answer for part in found for answer in part.generations),
     )
+
+
+def libraries(spec: ScoreSpec) -> list[str]:
+    """Modules that the scores of a suite import when they are taken.
+
+    A run loads them before it scores or trains: left to the first score, they would stay in memory
+    through the training of a run that scores its base, and not of one that reuses those scores.
+
+    Raises:
+        UnknownName: as `wanted`.
+    """
+    return [module for name in wanted(spec) for module in LIBRARIES.get(name, ())]
 
 
 def wanted(spec: ScoreSpec) -> list[str]:

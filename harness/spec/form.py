@@ -62,6 +62,11 @@ class Form:
         return f"{self.scheme}{AGAIN}" + (f":{settings}" if settings else "")
 
     @property
+    def asked(self) -> str:
+        """As commands take it and people know it; records call an adapter ``training``."""
+        return "adapter" if self.kind == "training" else self.name
+
+    @property
     def merges(self) -> bool:
         """Whether an adapter has to be merged for it."""
         return self.kind not in ("training", "16bit")

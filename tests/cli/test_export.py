@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from harness import numbers
 from harness.deploy.export import ExportOrder, export
 from harness.deploy.results import find_result
 from harness.deploy.size import export_bytes, folder_bytes
@@ -62,6 +63,21 @@ for place in places:
     found[form] = {"ids": ids["input_ids"], "logits": out.tolist()}
 print(json.dumps(found))
 """
+
+
+# What a tokenizer is saved as, and more than a model's own small files take.
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+CONFIGURATION = 1 << 14
+
+
+class Said(Silence):
+    """Keeps what is noted."""
+
+    def __init__(self) -> None:
+        self.said = ""
+
+    def note(self, text: str) -> None:
+        self.said += f"{text}\n"
 
 
 def order(form: str, target: Path) -> ExportOrder:
@@ -171,12 +187,15 @@ def test_the_dequantized_merge_is_what_was_trained(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", slow_but(["adapter", "merged", "gguf:Q8_0"], FORMS))
 def test_what_is_needed_is_estimated_from_above(form: str, tiny: Tiny, tmp_path: Path) -> None:
     parsed = parse_form(form)
-    done = export(tiny.run, order(form, tmp_path / "out"), Silence())
-    needed = export_bytes(parsed, tiny.parts.source, tiny.parts.adapter, "float32")
-    weights = sum(p.stat().st_size for p in done.folder.glob("*.safetensors"))
-    weights += sum(p.stat().st_size for p in done.folder.glob("*.gguf"))
-    assert 0.1 * needed < weights < needed + (1 << 20)
+    notes = Said()
+    done = export(tiny.run, order(form, tmp_path / "out"), notes)
+    tokenizer = sum((done.folder / name).stat().st_size for name in TOKENIZER)
+    needed = export_bytes(
+        parsed, tiny.parts.source, tiny.parts.adapter, "float32", tokenizer=tokenizer
+    )
     assert done.bytes == folder_bytes(done.folder)
+    assert 0.3 * needed < done.bytes < needed + CONFIGURATION
+    assert f"{form} needs {numbers.size(needed)} at " in notes.said
 
 
 def test_no_room_is_said_before_anything_is_written(tmp_path: Path) -> None:

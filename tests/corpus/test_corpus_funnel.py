@@ -62,14 +62,24 @@ def test_a_later_step_says_what_it_took_and_why() -> None:
     funnel = Funnel(words)
     funnel.after_trees("read", TREES)
     funnel.after_trees("language", TREES[:1], "not English")
-    assert funnel.rows[-1].removed == "1 trees, 2 messages: not English"
+    assert funnel.rows[-1].removed == "1 tree, 2 messages: not English"
 
 
 def test_a_step_that_took_nothing_says_nothing() -> None:
     funnel = Funnel()
     funnel.after_trees("read", TREES)
-    funnel.after_trees("language", TREES)
-    assert funnel.rows[-1].removed == ""
+    funnel.after_trees("language", TREES, "not English")
+    assert funnel.rows[-1].removed == "", "nor why it would have taken something"
+    funnel.after_conversations("policy", [conversation("a", "q", "yes")], "not on best_path")
+    funnel.after_conversations("policy", [conversation("a", "q", "yes")], "not on best_path")
+    assert [bool(row.removed) for row in funnel.rows[2:]] == [True, False]
+
+
+def test_trees_of_one_name_count_once() -> None:
+    """Conversations with the same first prompt are one tree, in every row."""
+    funnel = Funnel()
+    funnel.after_trees("read", [tree("a"), tree("a"), tree("b")])
+    assert funnel.rows[-1].trees == 2
 
 
 def test_a_message_of_several_conversations_counts_once() -> None:

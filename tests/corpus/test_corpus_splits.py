@@ -115,7 +115,7 @@ def test_leaks_can_be_dropped_and_are_counted(tmp_path: Path) -> None:
     path = _leaky(tmp_path / "leaky.jsonl", "Same answer.", "Same answer.")
     corpus = build(path, on_leak="drop")
     row = next(row for row in corpus.result.funnel if row.step == "leakage")
-    assert "1 conversations" in row.removed
+    assert "1 conversation" in row.removed
     assert "share 1 prompts and replies" in row.removed
     clean = build(_leaky(tmp_path / "clean.jsonl", "One", "Two"))
     assert len(corpus.train) == len(clean.train) - 1
@@ -142,7 +142,7 @@ def test_a_corpus_too_small_for_two_sides_says_which_step_took_what(tmp_path: Pa
     path.write_text('{"prompt": "Hi", "response": "Ho"}')
     with pytest.raises(CorpusError) as caught:
         build(path, languages=("en",))
-    assert "language: 0 messages left (1 trees, 2 messages: not en)" in str(caught.value)
+    assert "language: 0 messages left (1 tree, 2 messages: not en)" in str(caught.value)
 
 
 def test_repeated_short_replies_are_no_leak(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from harness.report.claims.about import Spent, about_section
 from harness.report.claims.brief import findings_brief
 from harness.report.claims.compared import Sides, sides_of
 from harness.report.claims.decide import Interval, Leaning, corrected, lean, regions
-from harness.report.claims.ground import Ground, main_ground, make_grounds
+from harness.report.claims.ground import Ground, VariantRuns, main_ground, make_grounds
 from harness.report.claims.judge import Judgement, judge, main_judged
 from harness.report.claims.measures import measure
 from harness.report.claims.page import (
@@ -102,6 +102,52 @@ def test_a_clear_difference_settles_every_sentence(
     """QLoRA is ten per cent worse in these runs."""
     runs = runs_of(tmp_path, seven())
     assert of_one(judge([claim(says=says, margin=margin)], runs)).outcome == outcome
+
+
+def ends(text: str) -> tuple[float, float]:
+    """The interval in a text of evidence, in per cent."""
+    found = re.search(r"\[(\S+?)(?: %)?, (\S+?)(?: %)?\]", text)
+    assert found is not None, text
+    low, high = (float(end.replace("−", "-")) for end in found.groups())
+    return low, high
+
+
+@pytest.mark.parametrize(("says", "side"), [("worse", "reproduced"), ("better", "contradicted")])
+def test_a_claim_judged_alone_shows_the_interval_of_its_verdict(
+    tmp_path: Path, says: str, side: str
+) -> None:
+    """One end decides, at 5 %: the two-sided interval of 95 % would hold zero here."""
+    names = (("lora_bf16", 0.0), ("qlora_nf4", 0.024))
+    made = [
+        Made(name, seed=seed, log_ratio=more, seed_noise=0.01)
+        for name, more in names
+        for seed in range(3)
+    ]
+    runs = runs_of(tmp_path, made)
+    one = of_one(judge([claim(says=says, margin=0.05)], runs))
+    assert one.outcome == side
+    errors = one.findings[0].measured.errors
+    assert errors is not None
+    assert errors.fits > 0.025
+    assert ends(evidence(one))[0] > 0
+    assert ends(measured(one))[0] > 0
+    assert "each end one-sided, 95 %" in evidence(one)
+    page = markdown_page(claims_page([one]))
+    assert "wider intervals" not in page
+    assert "the interval shown is that of its verdict" in page
+
+
+def test_claims_judged_together_show_intervals_of_95_per_cent(tmp_path: Path) -> None:
+    runs = runs_of(tmp_path, seven())
+    judged = judge([claim(says="worse"), claim(says="reaches")], runs)
+    assert not any("one-sided" in evidence(one) for one in judged)
+    assert "wider intervals" in markdown_page(claims_page(judged))
+
+
+def test_a_claim_judged_alone_pays_for_the_looks_in_what_it_shows(tmp_path: Path) -> None:
+    runs = runs_of(tmp_path, seven(seeds=4))
+    (one,) = judge([claim(says="worse")], runs, looked=True)
+    assert "each end one-sided, 98.3 %" in evidence(one)
 
 
 def test_one_training_each_is_undecided_and_says_what_would_decide(tmp_path: Path) -> None:
@@ -285,6 +331,50 @@ def test_what_was_not_run_is_out_of_reach_with_its_name(tmp_path: Path) -> None:
         found = of_one(judge([one], runs))
         assert (found.outcome, found.ground) == ("out of reach", None)
         assert reason in evidence(found)
+
+
+@pytest.mark.parametrize(
+    ("check", "seeds", "reason"),
+    [
+        ({"says": "better", "score": "mmlu acc"}, 3, "mmlu acc was not taken by qlora_nf4 and"),
+        (
+            {"kind": "cost", "cost": "energy", "ratio": [0.5, 2]},
+            3,
+            "runs of qlora_nf4 and lora_bf16",
+        ),
+        ({"kind": "bits", "difference": [0, 1]}, 3, "no quantized parameters: lora_bf16"),
+        ({"kind": "rate", "ratio": [0.5, 2]}, 3, "learning rates for qlora_nf4 and lora_bf16"),
+    ],
+)
+def test_what_was_run_and_cannot_be_compared_names_the_side_that_lacks_something(
+    tmp_path: Path, check: dict[str, object], seeds: int, reason: str
+) -> None:
+    runs = runs_of(tmp_path, seven(seeds=seeds))
+    found = of_one(judge([claim(**check)], runs))
+    assert found.outcome == "out of reach"
+    assert reason in evidence(found)
+
+
+def test_a_side_that_was_tried_only_is_said_to_be(tmp_path: Path) -> None:
+    """Its trials are runs: what is missing is a run that is scored on the held-out split."""
+    (ground,) = make_grounds(runs_of(tmp_path, seven()))
+    tried = VariantRuns("qlora_nf4", (), {0.0002: 2.5, 0.0005: 2.4})
+    ground = replace(ground, arms={**ground.arms, "qlora_nf4": tried})
+    (check,) = claim(says="better").checks
+    found = measure(check, ground)
+    assert found.text == "not run: qlora_nf4 (run on the validation split only)"
+
+
+def test_a_side_that_was_run_at_another_rate_only_is_said_to_be(tmp_path: Path) -> None:
+    made = [Made("lora_bf16"), Made("qlora_nf4", ("training.learning_rate=0.0003",))]
+    found = of_one(judge([claim(says="better")], runs_of(tmp_path, made)))
+    assert evidence(found) == "not run: qlora_nf4 (run at another learning rate only)"
+
+
+def test_sides_that_were_not_run_at_their_best_rates_are_named(tmp_path: Path) -> None:
+    made = [Made("lora_bf16"), Made("qlora_nf4")]
+    found = of_one(judge([claim(says="better", rates="best")], runs_of(tmp_path, made)))
+    assert evidence(found) == "not run at its best learning rate: qlora_nf4, lora_bf16"
 
 
 def test_equal_parameters_are_looked_up_in_both_runs(tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.runs.small_run import Small
 
 ROOT = str(Path(__file__).parents[2])
 # As a child process does: its own modules first, and what TRL does with each trainer.
@@ -36,3 +39,60 @@ def test_libraries_begin_no_threads_of_their_own_in_a_run() -> None:
         [sys.executable, "-c", CODE], env=env, capture_output=True, text=True, check=False
     )
     assert done.stdout.strip() == "['MainThread']", done.stdout + done.stderr
+
+
+# A run's scores of its base, after what `Run` loads before it takes or reuses them.
+SCORED = """
+import json, sys
+from pathlib import Path
+from harness.corpus.corpus import build_corpus
+from harness.corpus.render import Renderer
+from harness.records.events import Silence
+from harness.records.store import RunFolder
+from harness.runs.draft import RunLog
+from harness.runs.options import RunOptions
+from harness.runs.run import Run
+from harness.spec.plan import Plan
+
+plan = Plan.model_validate_json(sys.stdin.read())
+folder = RunFolder(Path(sys.argv[1]))
+with RunLog(folder.events_of(0)) as log:
+    run = Run(plan, folder, log, RunOptions())
+    run.load_libraries("what models need", "harness.weights.load", "peft")
+    source = run.fetch()
+    corpus, renderer, _ = run.prepare(source)
+    model = run.load(source)
+    run.load_for_scoring()
+    before = set(sys.modules)
+    from harness.score.take import take_scores
+    found = take_scores(run.subject(model, corpus, renderer), "before", folder.path, Silence())
+    new = {name.partition(".")[0] for name in sys.modules.keys() - before}
+print(json.dumps([len(found.scores), sorted(new - {name.partition(".")[0] for name in before})]))
+"""
+
+
+def test_scores_import_no_library_that_a_run_has_not_loaded_before(
+    small: Small, tmp_path: Path
+) -> None:
+    """A run that reuses its base's scores trains beside the same libraries as one that takes them.
+
+    Else their training would show another peak of memory.
+    """
+    asked = (
+        'score.tasks=[{name = "held_out_replies"}]',
+        "score.generations=1",
+        "score.max_new_tokens=4",
+    )
+    plan = small.plan(*asked, "score.prompts=held_out")
+    done = subprocess.run(
+        [sys.executable, "-c", SCORED, str(tmp_path)],
+        input=plan.model_dump_json(),
+        env={**os.environ, "PYTHONPATH": ROOT},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    scores, new = json.loads(done.stdout.splitlines()[-1])
+    assert scores > 2
+    assert [name for name in new if "/" not in name] == []  # a task's own file has a path

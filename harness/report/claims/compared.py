@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.report.claims.decide import Leaning
@@ -48,9 +48,24 @@ def sides_of(check: PairCheck, ground: Ground) -> Sides | Leaning:
         tuned = own.rates or other.rates
         return Sides(own.best, other.best, bool(tuned), _at_edge(own, other), _cut(own, other))
     if own.default is None or other.default is None or rates == "best":
-        return out_of_reach("not run at the same kind of rate")
+        return out_of_reach(_without_rate((own, other), rates))
     wanting = "" if rates == "default" else _wanting(own, other)
     return Sides(own.default, other.default, tuned=False, wanting=wanting)
+
+
+def _without_rate(arms: Sequence[VariantRuns], rates: str) -> str:
+    """Which of two variants was not run at the kind of learning rate at which they are compared."""
+    ways: dict[str, list[str]] = {}
+    if rates != "default":
+        ways["at its best learning rate"] = [arm.name for arm in arms if arm.best is None]
+    if rates != "best":
+        ways["at its own learning rate"] = [arm.name for arm in arms if arm.default is None]
+    return "; ".join(f"not run {way}: {', '.join(names)}" for way, names in ways.items() if names)
+
+
+def who_lacks(rows: Sequence[Row], has: Callable[[Row], bool]) -> str:
+    """Names of the rows that lack something; empty where none does."""
+    return " and ".join(dict.fromkeys(row.variant for row in rows if not has(row)))
 
 
 def arms_of(check: PairCheck, ground: Ground, *, held_out: bool) -> list[VariantRuns] | Leaning:
@@ -73,7 +88,12 @@ def arms_of(check: PairCheck, ground: Ground, *, held_out: bool) -> list[Variant
         return arms
     if check.unmet and any(all(found(names, ()) for names in pair) for pair in check.choices):
         return out_of_reach(check.unmet)
-    return not_run(check.choices[at], check.conditions, pairs[at], ground.apart)
+    tried = {
+        name: "at another learning rate only" if arm.rows else "on the validation split only"
+        for name, arm in ground.arms.items()
+        if held_out and arm.row is None
+    }
+    return not_run(check.choices[at], check.conditions, pairs[at], {**ground.apart, **tried})
 
 
 def _telling(arm: VariantRuns, check: PairCheck) -> VariantRuns:

@@ -88,6 +88,31 @@ class Leaning:
     errors: Errors | None = None
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How a comparison is read: the looks that it pays for, and whether it is the only one."""
+
+    looks: int = 1
+    alone: bool = False
+
+    def error(self, errors: Errors, where: Regions) -> float:
+        """The error of the interval that is shown: its verdict's where no other is read beside it.
+
+        Beside others an interval is shown at 95 %, which is no wider than that of a verdict.
+        """
+        if not self.alone:
+            return ALPHA
+        sides = 1 if errors.verdict() == "reproduced" else len(where.refutes)
+        return 2 * ALPHA / (self.looks * sides)
+
+
+def said_of(error: float) -> str:
+    """What a shown interval needs to have said of it; nothing where it is one of 95 %."""
+    if error == ALPHA:
+        return ""
+    return f" (each end one-sided, {100 * (1 - error / 2):.3g} %)"
+
+
 def lean(interval: Interval, where: Regions, looks: int = 1) -> Errors:
     """At which error an interval lies where a sentence holds, and where it is refuted.
 

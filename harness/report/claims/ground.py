@@ -14,6 +14,7 @@ from typing import Any
 from harness.records.record import RunRecord
 from harness.records.store import StoredRun
 from harness.records.validation import is_trial, validation_loss
+from harness.report.claims.decide import Reading
 from harness.report.claims.protocol import how_apart, protocols_of
 from harness.report.origins import base_weights
 from harness.report.pairing import ScoreKey
@@ -100,7 +101,7 @@ class Ground:
     ``billions`` counts the model's parameters, ``tokens`` what its runs were trained on (their
     median; None where nothing was trained), ``batch`` the conversations of a step. ``tuned`` says
     that a study searched learning rates, ``looked`` that one which did not may have stopped at
-    any of its seeds.
+    any of its seeds, ``alone`` that a single comparison is judged, by this ground's runs.
     """
 
     model: str
@@ -114,6 +115,7 @@ class Ground:
     batch: int | None = None
     apart: Mapping[str, str] = field(default_factory=dict)
     looked: bool = False
+    alone: bool = False
 
     @property
     def title(self) -> str:
@@ -149,6 +151,10 @@ class Ground:
         """
         seeds = max((len(row.seeds) for row in rows), default=0)
         return max(seeds - 1, 1) if self.tuned or self.looked else 1
+
+    def reading(self, *rows: Row) -> Reading:
+        """How a comparison of these rows is read."""
+        return Reading(self.looks(*rows), self.alone)
 
 
 def _meets(arm: VariantRuns, conditions: Sequence[str]) -> bool:
@@ -237,10 +243,11 @@ def _ground(runs: Sequence[StoredRun]) -> Ground:
     trained = [run.record.training for run in runs if run.record.training]
     batches = [run.record.plan.budget.batch_size for run in runs if run.record.plan.trains]
     plan = runs[0].record.plan
+    suites = Counter(run.record.plan.suite.partition("+")[0] for run in runs)
     return Ground(
         model=plan.model.name,
         device=plan.device.name,
-        suite=plan.suite.partition("+")[0],
+        suite=max(suites, key=suites.__getitem__),
         billions=min(totals) / 1e9 if totals else None,
         arms=arms,
         plan=plan,

@@ -61,6 +61,10 @@ def judge(
     grounds = [replace(ground, looked=looked) for ground in make_grounds(runs)]
     asked = [(claim, ground) for claim in claims for ground in grounds]
     measured = [[measure(check, ground) for check in claim.checks] for claim, ground in asked]
+    if sum(one.errors is not None for found in measured for one in found) == 1:
+        # Shown with the interval of its verdict, since none is read beside it.
+        lone = [(claim, replace(ground, alone=True)) for claim, ground in asked]
+        measured = [[measure(check, ground) for check in claim.checks] for claim, ground in lone]
     outcomes = iter(corrected([one for found in measured for one in found]))
     judged: dict[str, list[Judgement]] = {}
     for (claim, ground), found in zip(asked, measured, strict=True):

@@ -115,7 +115,7 @@ def verdicts(judged: Sequence[Judgement]) -> Table:
         )
         for one in judged
     )
-    return Table("claims", columns, rows, CAPTION)
+    return Table("claims", columns, rows, caption(judged))
 
 
 def ground_here(reached: Sequence[Judgement]) -> str:
@@ -192,21 +192,46 @@ def notes(reached: Sequence[Judgement]) -> Iterator[Caveat]:
 EXCLUDED = (
     "A sentence “A beats B” is contradicted where a gain of the margin "
     f"({USUAL_MARGIN * 100:.0f} %) is excluded, “A loses to B” where such a loss is, “reaches” "
-    "and “equal” where the difference is shown to exceed it."
+    "where a loss of more than it is shown, and “equal” where any such difference is."
 )
-WIDER = "Verdicts use wider intervals than those shown, since all comparisons are read together"
-CAPTION = (
-    "Measured: the held-out perplexity of the first against that of the second, or what is named. "
-    "Intervals are 95 %, each by itself. A sentence “A beats B” is reproduced where any gain is "
-    "shown, “reaches” and “equal” where the difference is shown to lie within the margin. "
-    f"{EXCLUDED} Other margins are named in the evidence. Undecided: neither is shown. {WIDER}: "
-    f"the chance of any false verdict on this page is at most {ALPHA * 100:.0f} % (Bonferroni over "
-    "all comparisons, and over the looks where a study may have stopped at several). So a row may "
-    "be undecided although its own interval looks decided, and a study's own page (report.md), "
-    "which answers fewer questions, may decide what this page leaves open. Stored bits are counted "
-    "and have no p-value. A best rate is where a parabola through the lowest loss of a search and "
-    "its neighbours is lowest; its interval holds the noise between seeds, and how far away the "
-    "cubic through one rate more is lowest. All that was measured for a claim stands at the end."
+MANY = "Verdicts use wider intervals than those shown, since all comparisons are read together"
+ALONE = (
+    "One comparison is judged, and the interval shown is that of its verdict: 95 %, or where one "
+    "end alone decides, each end at the level named beside it"
+)
+
+
+def widths(judged: Sequence[Judgement]) -> str:
+    """What the intervals shown are to the verdicts."""
+    findings = [finding for one in judged for finding in one.findings]
+    noisy = sum(finding.measured.errors is not None for finding in findings)
+    return ALONE if noisy == 1 else MANY
+
+
+def caption(judged: Sequence[Judgement]) -> str:
+    """How to read the table of verdicts."""
+    used = widths(judged)
+    each, so = (" Intervals are 95 %, each by itself.", OPEN) if used == MANY else ("", "")
+    return (
+        "Measured: the held-out perplexity of the first against that of the second, or what is "
+        f"named.{each} A sentence “A beats B” is reproduced where any gain is shown, “reaches” "
+        "where a loss of the margin is excluded, “equal” where the difference is shown to lie "
+        f"within it. {EXCLUDED} Other margins "
+        f"are named in the evidence. Undecided: neither is shown. {used}: the chance of any false "
+        f"verdict on this page is at most {ALPHA * 100:.0f} % (Bonferroni over all comparisons, "
+        f"and over the looks where a study may have stopped at several).{so} {BESIDE}"
+    )
+
+
+OPEN = (
+    " So a row may be undecided although its own interval looks decided, and a study's own page "
+    "(report.md), which answers fewer questions, may decide what this page leaves open."
+)
+BESIDE = (
+    "Stored bits are counted and have no p-value. A best rate is where a parabola through the "
+    "lowest loss of a search and its neighbours is lowest; its interval holds the noise between "
+    "seeds, and how far away the cubic through one rate more is lowest. All that was measured for "
+    "a claim stands at the end."
 )
 
 

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from harness.report.claims.compared import arms_of, out_of_reach
-from harness.report.claims.decide import Leaning, lean, within
+from harness.report.claims.decide import Leaning, Reading, lean, said_of, within
 from harness.report.claims.ground import Ground
 from harness.report.pairing import ScoreKey
 from harness.report.rows import Row
@@ -45,19 +45,25 @@ def compare_rates(check: RateCheck, ground: Ground) -> Leaning:
     if isinstance(arms, Leaning):
         return arms
     if any(len(arm.rates) < FOR_CURVES or arm.best_rate is None for arm in arms):
-        return out_of_reach(f"no search of {FOR_CURVES} learning rates for both")
+        few = [arm.name for arm in arms if len(arm.rates) < FOR_CURVES or arm.best_rate is None]
+        return out_of_reach(f"no search of {FOR_CURVES} learning rates for {' and '.join(few)}")
     tried = f"best rates tried {arms[0].best_rate:g} and {arms[1].best_rate:g}"
     own, other = (lowest(arm.rates) for arm in arms)
     if isinstance(own, str) or isinstance(other, str):
         missing = next(one for one in (own, other) if isinstance(one, str))
         return Leaning("undecided", tried, missing, tried)
     noise = training_noise(row for arm in arms for row in arm.rows)
-    return _judged(check, tried, own, other, noise)
+    return _judged(check, tried, (own, other), noise, Reading(alone=ground.alone))
 
 
 def _judged(
-    check: RateCheck, tried: str, own: Lowest, other: Lowest, noise_of: tuple[float, int]
+    check: RateCheck,
+    tried: str,
+    curves: tuple[Lowest, Lowest],
+    noise_of: tuple[float, int],
+    reading: Reading,
 ) -> Leaning:
+    own, other = curves
     log = own.place - other.place
     ratio = f"× {math.exp(log):.3g}"
     variance, freedom = noise_of
@@ -66,9 +72,11 @@ def _judged(
         return Leaning("undecided", text, "three seeds or more", ratio)
     variance *= own.spread + other.spread
     noise = Noise(variance + own.apart**2 + other.apart**2, freedom)
-    low, high = (math.exp(end) for end in noise.interval(log, 0.05))
-    errors = lean(partial(noise.interval, log), within(*map(math.log, check.ratio)))
-    found = f"{ratio} [{low:.3g}, {high:.3g}]"
+    where = within(*map(math.log, check.ratio))
+    errors = lean(partial(noise.interval, log), where)
+    error = reading.error(errors, where)
+    low, high = (math.exp(end) for end in noise.interval(log, error))
+    found = f"{ratio} [{low:.3g}, {high:.3g}]{said_of(error)}"
     accepted = f"accepted: {check.ratio[0]:g} to {check.ratio[1]:g}"
     short = f"{found}, {accepted}"
     text = f"{tried}: {found} between them, by parabolas through three rates; {accepted}"

@@ -10,8 +10,8 @@ from functools import partial
 import numpy as np
 
 from harness.records.record import RunRecord
-from harness.report.claims.compared import out_of_reach, sides_of
-from harness.report.claims.decide import Leaning, Regions, lean, within
+from harness.report.claims.compared import Sides, out_of_reach, sides_of, who_lacks
+from harness.report.claims.decide import Leaning, Reading, Regions, lean, said_of, within
 from harness.report.claims.ground import Ground
 from harness.report.rows import Row, memory_kind
 from harness.report.statistics.noise import Floats, Noise
@@ -37,11 +37,19 @@ def compare_costs(check: CostCheck, ground: Ground) -> Leaning:
     costs = [_by_seed(row, read) for row in (sides.own, sides.other)]
     logs = _logs(costs[0], costs[1])
     if not len(logs):
-        return out_of_reach(f"{check.cost} was not measured in whole runs of both")
+        return out_of_reach(_unmeasured(check.cost, sides, read))
     where = within(*map(math.log, check.ratio))
     if check.cost == "weights":
         return _exact_ratio(f"{check.cost} × ", float(logs.mean()), where)
-    return _ratio(f"{check.cost} × ", logs, where, ground.looks(sides.own, sides.other))
+    return _ratio(f"{check.cost} × ", logs, where, ground.reading(sides.own, sides.other))
+
+
+def _unmeasured(cost: str, sides: Sides, read: Callable[[Row], float | None]) -> str:
+    """Which side has no such cost, or that both have it of different seeds."""
+    lacking = who_lacks((sides.own, sides.other), lambda row: bool(_by_seed(row, read)))
+    if lacking:
+        return f"{cost} was not measured in whole runs of {lacking}"
+    return f"{cost} was measured in whole runs of both, but of no seed in common"
 
 
 def _cost_reader(cost: str, rows: Sequence[Row]) -> Callable[[Row], float | None]:
@@ -85,26 +93,27 @@ def _exact_ratio(name: str, log: float, where: Regions) -> Leaning:
     return Leaning("reproduced" if inside else "contradicted", text, short=text)
 
 
-def _ratio(name: str, logs: Floats, where: Regions, looks: int) -> Leaning:
+def _ratio(name: str, logs: Floats, where: Regions, reading: Reading) -> Leaning:
     """A ratio over seeds: the runs are the items, so Student's interval of their mean.
 
     Where all runs agree, it is one of something that has no noise.
     """
     if len(logs) >= FEWEST_RUNS and float(np.ptp(logs)) == 0:
         return _exact_ratio(name, float(logs.mean()), where)
-    return _noisy_ratio(name, logs, where, looks)
+    return _noisy_ratio(name, logs, where, reading)
 
 
-def _noisy_ratio(name: str, logs: Floats, where: Regions, looks: int) -> Leaning:
+def _noisy_ratio(name: str, logs: Floats, where: Regions, reading: Reading) -> Leaning:
     """The same for what is never exact, also where all runs agree."""
     mean = float(logs.mean())
     text = f"{name}{math.exp(mean):.3g}"
     if len(logs) < FEWEST_RUNS:
         return Leaning("undecided", f"{text} (one run each)", "three seeds or more", text)
     noise = Noise.of_mean(logs)
-    low, high = (math.exp(end) for end in noise.interval(mean, 0.05))
-    errors = lean(partial(noise.interval, mean), where, looks)
-    short = f"{text} [{low:.3g}, {high:.3g}]"
+    errors = lean(partial(noise.interval, mean), where, reading.looks)
+    error = reading.error(errors, where)
+    low, high = (math.exp(end) for end in noise.interval(mean, error))
+    short = f"{text} [{low:.3g}, {high:.3g}]{said_of(error)}"
     return Leaning(errors.verdict(), f"{short}, {len(logs)} seeds", "more seeds", short, errors)
 
 
@@ -115,7 +124,8 @@ def compare_bits(check: BitsCheck, ground: Ground) -> Leaning:
         return sides
     own, other = _bits(sides.own), _bits(sides.other)
     if own is None or other is None:
-        return out_of_reach("one of them has no quantized parameters")
+        plain = who_lacks((sides.own, sides.other), lambda row: _bits(row) is not None)
+        return out_of_reach(f"no quantized parameters: {plain}")
     inside = check.difference[0] <= own - other <= check.difference[1]
     text = f"{own:.3f} bits against {other:.3f}: {own - other:+.3f} a quantized parameter, counted"
     short = f"{own - other:+.3f} bits a parameter"
@@ -147,8 +157,8 @@ def compare_speed(check: SpeedCheck, ground: Ground) -> Leaning:
         return out_of_reach("no losses of the same kind on common seeds")
     logs = np.array([math.log(times_as_fast(own[seed], other[seed])) for seed in chosen])
     kind = "validation" if validated else "training"
-    looks = ground.looks(sides.own, sides.other)
-    found = _noisy_ratio("speed × ", logs, within(*map(math.log, check.ratio)), looks)
+    reading = ground.reading(sides.own, sides.other)
+    found = _noisy_ratio("speed × ", logs, within(*map(math.log, check.ratio)), reading)
     return replace(found, text=found.text.replace("speed", f"speed by {kind} loss", 1))
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 
 from harness import numbers
-from harness.report.claims.compared import Sides, not_run, out_of_reach, sides_of
-from harness.report.claims.decide import Leaning, lean, regions
+from harness.report.claims.compared import Sides, not_run, out_of_reach, sides_of, who_lacks
+from harness.report.claims.decide import Leaning, Reading, lean, regions, said_of
 from harness.report.claims.ground import Ground
 from harness.report.gains import mean_score
 from harness.report.pairing import Aligned, ScoreKey, read_items
@@ -75,7 +76,7 @@ def _guessed(key: ScoreKey, chance: float, sides: Sides) -> str:
         means.append(numbers.percent(mean))
     return (
         f"both answer as guessing does ({' and '.join(means)}, by chance "
-        f"{numbers.percent(chance)}), so that training could not move {key.title}"
+        f"{numbers.percent(chance)}), so that training could not lower {key.title}"
     )
 
 
@@ -83,7 +84,8 @@ def _unlike(sides: Sides, low: float, high: float) -> str:
     """That one trains too many more parameters than the other."""
     own, other = (_trained_parameters(row) for row in (sides.own, sides.other))
     if not own or not other:
-        return "no count of trained parameters for both"
+        uncounted = who_lacks((sides.own, sides.other), lambda row: bool(_trained_parameters(row)))
+        return f"no count of trained parameters for {uncounted}"
     if low <= own / other <= high:
         return ""
     counts = f"{numbers.count(own)} against {numbers.count(other)}"
@@ -100,7 +102,9 @@ def _unharmed(key: ScoreKey, sides: Sides) -> str:
     gains = [_gain(key, row) for row in (sides.own, sides.other)]
     known = [gain for gain in gains if gain is not None]
     if len(known) < len(gains):
-        return f"{key.title} was not taken before training"
+        rows = (sides.own, sides.other)
+        lacking = who_lacks(rows, lambda row: _gain(key, row) is not None)
+        return f"{key.title} was not taken before training by {lacking}"
     if min(known) < 0:
         return ""
     better = " and ".join(numbers.percent(gain) for gain in known)
@@ -126,18 +130,33 @@ def _scored(check: ScoreCheck, ground: Ground, sides: Sides) -> Leaning:
     scores = [found for row in rows for r in row.finished if (found := key.find(r))]
     aligned = read_items(rows, key).aligned
     if aligned is None or len(set(aligned.labels)) < len(rows):
-        return out_of_reach(
-            f"{ScoreKey.named(check.score).title} was not taken by both on the same items"
-        )
+        return out_of_reach(_unpaired(key, sides))
     scale = make_scale(scores, check.margin)
     effect = make_sample(aligned, scale).paired("own", "other")
     if effect is None:
         return out_of_reach("no seed in common")
-    return _judged(check, effect, scale, ground.looks(sides.own, sides.other), sides)
+    return _judged(check, effect, scale, ground.reading(sides.own, sides.other), sides)
+
+
+def _unpaired(key: ScoreKey, sides: Sides) -> str:
+    """Why a score of two rows cannot be paired: one has not taken it, or on other items."""
+    taken = partial(_has_taken, key)
+    lacking = who_lacks((sides.own, sides.other), taken)
+    if lacking:
+        return f"{key.title} was not taken by {lacking}"
+    return f"{key.title} was taken by both, but not on the same items"
+
+
+def _has_taken(key: ScoreKey, row: Row) -> bool:
+    return any(key.find(record) is not None for record in row.finished)
 
 
 def _judged(
-    check: ScoreCheck | FormCheck, effect: Effect, scale: Scale, looks: int, sides: Sides | None
+    check: ScoreCheck | FormCheck,
+    effect: Effect,
+    scale: Scale,
+    reading: Reading,
+    sides: Sides | None,
 ) -> Leaning:
     worse_by = effect if scale.sign > 0 else effect.negated()
     shown = numbers.percent if scale.relative else _points
@@ -149,19 +168,21 @@ def _judged(
         why = "one training each" if effect.obstacle == "one training" else effect.obstacle
         decides = "three seeds or more" if effect.obstacle == "one training" else "more items"
         return Leaning("undecided", f"{text} ({why}){where}", decides, short)
-    low, high = (scale.difference(end) for end in effect.interval())
-    text += f" [{shown(low, signed=True)}, {shown(high, signed=True)}]{where}"
-    short = f"{name}{_interval(shown, scale, effect)}"
+    within = regions(check.says, scale.bound)
+    errors = lean(worse_by.interval, within, reading.looks)
+    error = reading.error(errors, within)
+    low, high = (scale.difference(end) for end in effect.interval(error))
+    text += f" [{shown(low, signed=True)}, {shown(high, signed=True)}]{said_of(error)}{where}"
+    short = f"{name}{_interval(shown, scale, effect, error)}{said_of(error)}"
     text += f", {effect.seeds} seeds" if effect.noise.seeds is not None else ", items alone"
     if check.margin != USUAL_MARGIN:
         text += f", margin {shown(check.margin, signed=False)}"
-    errors = lean(worse_by.interval, regions(check.says, scale.bound), looks)
     return Leaning(errors.verdict(), text, _settles(worse_by, scale.bound), short, errors)
 
 
-def _interval(shown: Shown, scale: Scale, effect: Effect) -> str:
+def _interval(shown: Shown, scale: Scale, effect: Effect, error: float) -> str:
     """A difference with its interval, the unit said once."""
-    low, high = (shown(scale.difference(end), signed=True) for end in effect.interval())
+    low, high = (shown(scale.difference(end), signed=True) for end in effect.interval(error))
     middle = shown(scale.difference(effect.estimate), signed=True)
     return f"{middle} [{low.partition(' ')[0]}, {high.partition(' ')[0]}]"
 
@@ -206,7 +227,7 @@ def compare_forms(check: FormCheck, ground: Ground) -> Leaning:
     effect = make_sample(joined, scale).paired("own", "other")
     if effect is None:
         return out_of_reach("no seed in common")
-    return _judged(check, effect, scale, ground.looks(row), None)
+    return _judged(check, effect, scale, ground.reading(row), None)
 
 
 def _beside(first: Aligned, second: Aligned) -> Aligned | None:

@@ -15,7 +15,6 @@ from harness.corpus.render import Renderer
 from harness.records.events import Progress
 from harness.records.record import Generation, Score
 from harness.score.items import Items, Metric, Place, Stage
-from harness.score.rouge import rouge_l
 from harness.score.subject import Scores, Taking
 from harness.spec.suite import CorpusSpec
 
@@ -179,7 +178,7 @@ def score_generations(
     ]
     values = {
         CHRF: [_chrf(g.answer, g.reference or "") for g in generations],
-        ROUGE_L: [rouge_l(g.answer, g.reference or "") for g in generations],
+        ROUGE_L: [_rouge(g.answer, g.reference or "") for g in generations],
         EMPTY: [float(not g.answer) for g in generations],
         NEVER_ENDING: [float(not g.ended) for g in generations],
     }
@@ -219,3 +218,9 @@ def _chrf(answer: str, reference: str) -> float:
     from sacrebleu import sentence_chrf
 
     return float(sentence_chrf(answer, [reference]).score)
+
+
+def _rouge(answer: str, reference: str) -> float:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return float(RougeScorer(["rougeL"]).score(reference, answer)["rougeL"].fmeasure)

@@ -8,6 +8,7 @@ from harness.spec.request import Request
 from harness.train.path import resolve
 
 CPU = Device(kind="cpu", name="Plain CPU", memory_bytes=24 << 30, bfloat16=False, threads=2)
+BFLOAT16_CPU = CPU.model_copy(update={"name": "New CPU", "bfloat16": True})
 GPU = Device(kind="cuda", name="Example GPU", memory_bytes=80 << 30, bfloat16=True)
 
 

@@ -14,6 +14,7 @@ from harness.spec.derived_names import long_suite_name, suite_name
 from harness.spec.overrides import changes_suite
 from harness.spec.registry import suite_names
 from harness.spec.request import Request, suite_changes, suite_overrides
+from harness.spec.variant import PLAIN
 
 if TYPE_CHECKING:
     from harness.records.store import RunStore
@@ -146,6 +147,21 @@ def said_seeds(plans: Sequence[Plan], asked: str) -> list[str]:
         what = "trains nothing and is run once" if len(once) == 1 else "train nothing and run once"
         lines.append(f"{', '.join(once)} {what}: such scores do not depend on the seed")
     return lines
+
+
+def said_paths(plans: Sequence[Plan]) -> str:
+    """Which variants train on which path, where they do not all train on one."""
+    found: dict[str, dict[str, None]] = {}
+    for plan in plans:
+        if plan.trains:
+            found.setdefault(plan.training.speed, {})[plan.variant] = None
+    if len(found) < 2:
+        return ""
+    parts = [f"{', '.join(names)} on the {path} path" for path, names in sorted(found.items())]
+    return (
+        f"{' and '.join(parts)}: times and memory differ by the path too; "
+        f"--set suite.training.speed={PLAIN} trains all of them alike"
+    )
 
 
 def said_changes(plan: Plan) -> str:

@@ -14,7 +14,7 @@ from harness.cli.app import complain, out, say
 from harness.cli.checks.data import check_run
 from harness.cli.checks.plans import check_plans
 from harness.cli.devices import DevicesOption, GpusOption, check_devices, with_devices
-from harness.cli.naming import NameOption, named, said_changes, said_seeds
+from harness.cli.naming import NameOption, named, said_changes, said_paths, said_seeds
 from harness.cli.options import (
     DeviceKind,
     DeviceOption,
@@ -130,6 +130,8 @@ def run(
         say(changes)
     for line in said_seeds(plans, seeds):
         say(line)
+    if paths := said_paths(plans):
+        say(paths)
     _make_ready(missing, executor)
     if alone := said_alone(missing, together):
         say(alone)

@@ -153,13 +153,17 @@ class AxesChoice:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture kept as data; ``name`` is its file stem, ``alt`` says what it shows."""
+    """A picture kept as data; ``name`` is its file stem, ``alt`` says what it shows.
+
+    ``narrow`` asks for files of the form for phones too; an HTML page holds that form anyway.
+    """
 
     name: str
     caption: str
     alt: str
     drawing: Drawing
     axes: AxesChoice | None = None
+    narrow: bool = False
 
 
 @dataclass(frozen=True)

@@ -76,9 +76,15 @@ def write_report(
 
 
 def write_figure(figure: Figure, folder: Path) -> bytes:
-    """Write a figure below ``figures/`` as SVG for light and dark pages and as PNG; the SVG."""
+    """Write a figure below ``figures/`` as SVG for light and dark pages and as PNG; the SVG.
+
+    Where the figure asks for it, its form for phones stands beside as SVG.
+    """
     vector, raster = draw.draw(figure.drawing, figure.alt)
     files = {"svg": vector, "dark.svg": draw.darken(vector), "png": raster}
+    if figure.narrow:
+        narrow = draw.draw_narrow(figure.drawing, figure.alt)
+        files |= {"narrow.svg": narrow, "narrow.dark.svg": draw.darken(narrow)}
     for ending, data in files.items():
         write_bytes(folder / "figures" / f"{figure.name}.{ending}", data)
     return vector

@@ -131,6 +131,14 @@ class RowsBody:
         (found,) = states
         return found[:, -width:].flatten(0, 1)
 
+    def run_alone(self, row: IntArray, positions: IntArray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Hidden states [n, width] of one sequence, and by the same pass its `own_logits`."""
+        chosen = _ids(positions, self.device) - len(row)
+        with self._states(chosen) as states:
+            output = self.model(input_ids=_ids(row, self.device)[None], use_cache=False)
+        (found,) = states
+        return found[0, -len(row) :], output.logits[0]
+
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """See :class:`Body`. The causal model's own forward, with ``hidden`` from its decoder."""
         output = self._output(last_hidden_state=hidden[None])
@@ -160,12 +168,7 @@ class RowsBody:
 
     def own_logits(self, row: IntArray, positions: IntArray) -> torch.Tensor:
         """Logits [m, words] at ``positions`` of one sequence by the model's own forward pass."""
-        chosen = _ids(positions, self.device) - len(row)
-        with self._states(chosen):
-            logits: torch.Tensor = self.model(
-                input_ids=_ids(row, self.device)[None], use_cache=False
-            ).logits
-        return logits[0]
+        return self.run_alone(row, positions)[1]
 
     def _positions_at_once(self) -> int:
         size = LOGIT_BYTES.get(self.device.type, LOGIT_BYTES["cpu"])
@@ -317,6 +320,16 @@ def _read_logits(
         chosen = found[here, asked]
         log_probs.append(chosen)
         # Equal 16-bit logits are common, and then the first counts; equal float32 ones are not.
-        top = found.amax(dim=-1)[here] == chosen if exact else block.argmax(dim=-1)[here] == asked
+        top = found.amax(dim=-1)[here] == chosen if exact else _likeliest(block)[here] == asked
         greedy.append(top)
     return torch.cat(log_probs).double().cpu().numpy(), torch.cat(greedy).cpu().numpy()
+
+
+def _likeliest(logits: torch.Tensor) -> torch.Tensor:
+    """The first of the largest logits of each row; on a CPU by NumPy, 20 times as fast in 16 bits.
+
+    NumPy knows no bfloat16, and float32 holds every 16-bit number.
+    """
+    if logits.device.type != "cpu":
+        return logits.argmax(dim=-1)
+    return torch.from_numpy(logits.float().numpy().argmax(axis=-1))

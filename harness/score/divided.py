@@ -72,6 +72,8 @@ class DividedLikelihood(Likelihood):
     Layers of a sharded model are gathered in every pass of any device, so there all run as many.
     """
 
+    _compares_in_step = True
+
     def __init__(
         self,
         model: Any,

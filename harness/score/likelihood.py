@@ -68,12 +68,14 @@ class _Seen:
     """What is seen of a set of queries while it is answered, to be compared.
 
     ``foreign`` is the most tokens of others before a query in its pass, ``due`` are the queries to
-    be compared; ``states`` holds of each that was run here some positions and their hidden states.
+    be compared; ``states`` holds of each that was run here some positions and their hidden states,
+    ``own`` the model's own logits of those that had a pass to themselves, which gives both.
     """
 
     foreign: int
     due: list[int]
     states: dict[int, tuple[IntArray, torch.Tensor]] = field(default_factory=dict)
+    own: dict[int, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass
@@ -98,6 +100,8 @@ class Likelihood:
             configuration does not say.
         computed_tokens: tokens run so far, padding included.
     """
+
+    _compares_in_step = False  # whether several devices make every pass of a comparison
 
     def __init__(self, model: Any, batch_tokens: int, progress: Progress) -> None:
         """Look the model over. ``batch_tokens`` bounds the tokens of one pass."""
@@ -187,7 +191,7 @@ class Likelihood:
         seen = self._fill(self._body, queries, answers)
         while self._others and seen.due:
             # every one of them, since devices that share a model run it in step
-            found = [self._is_own(queries[q], answers[q], seen.states.get(q)) for q in seen.due]
+            found = [self._is_own(q, queries[q], answers[q], seen) for q in seen.due]
             if self._agreed(all(found)):
                 longest = max(len(queries[query].tokens) for query in seen.due)
                 self._compared = max(self._compared, longest)
@@ -207,12 +211,7 @@ class Likelihood:
         due = [longest] if sizes and sizes[longest] > LONGER * self._compared else []
         return [*due, deepest] if foreign > LONGER * self._foreign else due
 
-    def _is_own(
-        self,
-        query: Query,
-        answer: TargetScores,
-        states: tuple[IntArray, torch.Tensor] | None,
-    ) -> bool:
+    def _is_own(self, index: int, query: Query, answer: TargetScores, seen: _Seen) -> bool:
         """Whether an answer is that of the model's own forward pass over the query alone.
 
         In 16 bits logits are compared, not the few log-probabilities that are asked for; another
@@ -221,11 +220,13 @@ class Likelihood:
         body = self._body
         if not isinstance(body, RowsBody):
             return True
-        chosen = np.unique(np.linspace(0, len(query.targets) - 1, COMPARED).astype(int))
+        chosen, states = _some_targets(query), seen.states.get(index)
         targets = query.targets[chosen]
-        places = targets - 1 if self._exact or states is None else states[0]
-        own = body.own_logits(query.tokens[:-1], places)
-        self.computed_tokens += len(query.tokens) - 1
+        own = seen.own.get(index)
+        if own is None:
+            places = targets - 1 if self._exact or states is None else states[0]
+            own = body.own_logits(query.tokens[:-1], places)
+            self.computed_tokens += len(query.tokens) - 1
         if self._exact:
             wanted = torch.from_numpy(query.tokens[targets]).to(own.device)
             found = torch.log_softmax(own.float(), dim=-1).gather(1, wanted[:, None])[:, 0]
@@ -270,7 +271,9 @@ class Likelihood:
             elif isinstance(step, Idle):
                 body.run_rows([ANY_TOKEN])
             else:
-                hidden, paths = self._run(body, step, inputs, cache)
+                hidden, paths = self._run_alone(body, step, queries, members, seen) or self._run(
+                    body, step, inputs, cache
+                )
                 wanted = _gather(step, paths, members, queries)
                 _read(body, hidden, wanted, answers)
                 _look(seen, step, paths, members, hidden)
@@ -304,6 +307,29 @@ class Likelihood:
         if body.takes_rows:
             return schedule.side_by_side(range(len(inputs)))
         return (SideBySide((index,)) for index in range(len(inputs)))
+
+    def _run_alone(
+        self,
+        body: Body,
+        step: Tree | SideBySide,
+        queries: Sequence[Query],
+        members: list[list[int]],
+        seen: _Seen,
+    ) -> tuple[torch.Tensor, dict[int, tuple[int, IntArray]]] | None:
+        """What `_run` gives of a query to be compared that has the pass to itself; else None."""
+        if self._compares_in_step or not isinstance(step, SideBySide) or len(step.members) > 1:
+            return None
+        (member,) = step.members
+        asked = [query for query in members[member] if query in seen.due]
+        if len(asked) != 1 or not isinstance(body, RowsBody):
+            return None
+        query = queries[asked[0]]
+        row = query.tokens[:-1]
+        places = query.targets[_some_targets(query)] - 1
+        places = places if self._exact else _two_stretches(len(row))
+        self.computed_tokens += len(row)
+        hidden, seen.own[asked[0]] = body.run_alone(row, places)
+        return hidden, {member: (0, np.arange(len(row)))}
 
     def _run(
         self, body: Body, step: Tree | SideBySide, inputs: Sequence[IntArray], cache: Any
@@ -341,6 +367,11 @@ def _of(
     chosen: Sequence[int], queries: Sequence[Query], answers: Sequence[TargetScores]
 ) -> tuple[list[Query], list[TargetScores]]:
     return [queries[index] for index in chosen], [answers[index] for index in chosen]
+
+
+def _some_targets(query: Query) -> IntArray:
+    """Places of the targets that are compared."""
+    return np.unique(np.linspace(0, len(query.targets) - 1, COMPARED).astype(int))
 
 
 def _two_stretches(count: int) -> IntArray:

@@ -174,6 +174,26 @@ def held_still(optimizer: str) -> str | None:
     return "lora_A" if optimizer == "lorafa" else None
 
 
+def _loftq_refusal(adapter: Adapter, device: str) -> str | None:
+    if not _scales_by_one(adapter):
+        return (
+            "init_lora_weights = 'loftq' makes up for rounding at a scale of 1 alone: set "
+            f"lora_alpha = r ({adapter.fields.get('r')}), without use_rslora and patterns"
+        )
+    if device == "cpu":
+        return "init_lora_weights = 'loftq' needs a GPU: PEFT rounds the base there"
+    return None
+
+
+def _scales_by_one(adapter: Adapter) -> bool:
+    """Whether the product of LoRA's two matrices is added as it is."""
+    fields = adapter.fields
+    if fields.get("rank_pattern") or fields.get("alpha_pattern"):
+        return False
+    rank, alpha = fields.get("r"), fields.get("lora_alpha")  # by default they are equal
+    return alpha == rank and (not fields.get("use_rslora") or rank == 1)
+
+
 def _unreadable_base(adapter: Adapter, quantization: Quantization) -> str | None:
     named = initialisation(adapter)
     what, schemes = adapter.type, CARRIED.get(adapter.type)
@@ -206,6 +226,4 @@ def refusal(adapter: Adapter, quantization: Quantization, device: str = "cuda") 
             f"init_lora_weights = {named!r} writes into the base weights, and those of a "
             f"{quantization.label} base would be quantized a second time"
         )
-    if named.startswith("loftq") and device == "cpu":
-        return "init_lora_weights = 'loftq' needs a GPU: PEFT rounds the base there"
-    return None
+    return _loftq_refusal(adapter, device) if named.startswith("loftq") else None

@@ -17,7 +17,7 @@ from harness.spec.plan_digests import corpus_sha256, data_sha256, model_sha256
 from harness.spec.products import products_refusal
 from harness.spec.schemes import check_usable
 from harness.spec.suite import Budget, Suite, Validation
-from harness.spec.variant import Precision, SuiteProtocol, Training, Variant
+from harness.spec.variant import AUTO, PLAIN, Precision, SuiteProtocol, Training, Variant
 
 
 def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: Device) -> Plan:
@@ -43,6 +43,7 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
         raise UserError(refused, where=f"[training] of variant {variant.name}")
     training = _fit_training(variant, suite, model, found)
     training = _fit_device(training, device, found)
+    training = _without_choice(training, device)
     _tell_context(variant, model, found)
     _tell_router_loss(variant, model, found)
     decided = _decided(suite, model)
@@ -76,15 +77,27 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
         validation=validation,
         score=suite.score.taken,
         device=device,
-        protocol=_protocol(suite),
+        protocol=_protocol(suite, device),
         substitutions=tuple(found),
     )
 
 
-def _protocol(suite: Suite) -> SuiteProtocol:
+def _protocol(suite: Suite, device: Device) -> SuiteProtocol:
     """What a variant that names nothing itself would be trained with."""
     given = {"training": suite.training, "precision": suite.precision}
-    return SuiteProtocol.model_validate(given)
+    found = SuiteProtocol.model_validate(given)
+    training = _without_choice(found.training, device)
+    return found.model_copy(update={"training": training})
+
+
+def _without_choice(training: Training, device: Device) -> Training:
+    """``training`` with the plain path where the device leaves no choice.
+
+    Elsewhere :func:`harness.train.path.choose_path` chooses, since paths know what they take.
+    """
+    if training.speed != AUTO or (device.kind == "cpu" and device.bfloat16):
+        return training
+    return training.model_copy(update={"speed": PLAIN})
 
 
 def _fit_precision(variant: Variant, device: Device, found: list[Substitution]) -> Precision:

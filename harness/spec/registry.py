@@ -19,7 +19,7 @@ from harness.spec.schemes import resolve_quantization
 from harness.spec.storage import meant, read_toml
 from harness.spec.study import Study
 from harness.spec.suite import Suite
-from harness.spec.variant import SuiteProtocol, Variant
+from harness.spec.variant import Adapter, SuiteProtocol, Variant
 
 PACKAGE = Path(__file__).parents[1]
 MODELS = PACKAGE / "models"
@@ -37,6 +37,14 @@ LORA_DEFAULTS: dict[str, Any] = {
     "target_modules": "all-linear",
     "bias": "none",
 }
+
+
+def is_usual(adapter: Adapter) -> bool:
+    """Whether it is LoRA by default but for whole numbers above 0, which needs no look."""
+    usual = {"type": "LORA", **LORA_DEFAULTS}
+    given = {"type": adapter.type, **adapter.fields}
+    changed = {name: value for name, value in given.items() if value != usual.get(name)}
+    return all(type(n) is int and n > 0 and type(usual.get(k)) is int for k, n in changed.items())
 
 
 def variants_folder() -> Path:

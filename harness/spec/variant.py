@@ -25,6 +25,7 @@ OptimizerName = Literal[
 ]
 
 Positive = Annotated[int, Field(gt=0)]
+PLAIN, AUTO = "plain", "auto"  # training paths: the one that takes every plan; what is chosen
 INTERPOLATION = Field(
     default=1, description="rotary positions are divided by it, and the context is multiplied"
 )
@@ -142,10 +143,12 @@ class Training(Frozen):
         description="with gradient_checkpointing on a GPU: keep layer inputs in host memory",
     )
     speed: Name = Field(
-        default="plain",
+        default=PLAIN,
         description='the training path: "plain" is TRL\'s SFTTrainer, "fast" the harness\'s own '
         'loop with gradients written out, "recorded" the same loop with autograd, replayed as '
-        "CUDA graphs; what a path does not take goes to the next; packages may add others",
+        "CUDA graphs; what a path does not take goes to the next; packages may add others. "
+        '"auto": on a processor that multiplies bfloat16 "fast" where it takes the plan, '
+        'elsewhere "plain"',
     )
     devices: Positive = Field(default=1, description="devices of one machine that share the work")
     parallel: Parallel = Field(

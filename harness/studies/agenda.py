@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from harness.records.record import RunRecord, Score
@@ -54,7 +54,8 @@ class Agenda:
 
     ``settled`` are the runs that all of this is made from. ``stopped`` says why nothing more is
     planned although something is open: the budget. ``has_room`` says that it cannot come to that,
-    so that no run takes the place of another.
+    so that no run takes the place of another. ``begun`` are the seconds of runs that were ended
+    before they were whole, where the budget has hours.
     """
 
     comparison: StudyArms
@@ -65,6 +66,7 @@ class Agenda:
     spent: Spent
     stopped: str = ""
     has_room: bool = True
+    begun: dict[Job, float] = field(default_factory=dict)
 
     @property
     def finished(self) -> bool:
@@ -143,7 +145,15 @@ class _Planner:
         spent = spent_on(self._settled, sum(begun.values()))
         jobs, stopped = within(budget, missing, self._settled, begun)
         return Agenda(
-            self._comparison, searches, standings, jobs, self._settled, spent, stopped, has_room
+            self._comparison,
+            searches,
+            standings,
+            jobs,
+            self._settled,
+            spent,
+            stopped,
+            has_room,
+            begun,
         )
 
     def _has_room(self) -> bool:
@@ -201,7 +211,9 @@ class _Planner:
 
     def _follow(self, family: Family) -> Following:
         """Planned arms are one family; each decision to add some makes one of its own."""
-        added = self._comparison.added
+        added = {
+            label: self._rules.decided[number] for label, number in self._comparison.added.items()
+        }
         compared = [
             arm.label for arm in self._comparison.arms if arm.label != self._comparison.reference
         ]

@@ -107,7 +107,8 @@ def _variants_section(agenda: Agenda) -> Section:
     )
     caption = (
         f"Differences from {agenda.comparison.reference}, each in the same setting, with "
-        "intervals that hold at all looks. A score is the mean over all runs of a variant; a "
+        "intervals that hold at all looks. A score is the mean over all runs of a variant, the "
+        "geometric one where ratios are compared; a "
         "difference is over the seeds that both sides have, as many as stand beside its verdict. "
         "Default: the rate of the variant's own file. Best: the rate with the least loss on the "
         "validation split."

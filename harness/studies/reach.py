@@ -9,7 +9,7 @@ from statistics import fmean
 from harness import numbers
 from harness.spec.plan import Plan
 from harness.studies.agenda import Agenda
-from harness.studies.budget import HOUR, said_hours
+from harness.studies.budget import AGAIN, HOUR, Pace, said_hours
 from harness.studies.outlook import Range, Seconds, Stage, outlook
 
 ENDS = {
@@ -50,14 +50,29 @@ def reach(agenda: Agenda, tell: Seconds) -> Reach | None:
     hours = agenda.comparison.study.budget.hours
     if hours is None:
         return None
-    stages = outlook(agenda, _Likely(agenda, tell), lambda _: None)
+    likely = _Likely(agenda, tell)
+    stages = outlook(agenda, likely, lambda _: None)
     seconds = [stage.seconds for stage in stages if stage.seconds is not None]
     if len(seconds) < len(stages) or not sum(most for _, most in seconds):
         return None
     least = sum(stage.runs[0] for stage in stages)
-    runs, ends_in = _walk(stages, HOUR * hours - agenda.spent.begun)
+    runs, ends_in = _walk(stages, HOUR * hours - _lost(agenda, likely))
     total = (sum(low for low, _ in seconds), sum(high for _, high in seconds))
     return Reach(min(runs, least), least, total, ends_in)
+
+
+def _lost(agenda: Agenda, likely: Seconds) -> float:
+    """Seconds of runs yet to go on that are no part of a whole run of the least.
+
+    Going on takes a part of a run again, at least.
+    """
+    pace, first, lost = Pace.of(agenda.settled), agenda.comparison.study.seeds.first, 0.0
+    for job, seconds in agenda.begun.items():
+        arm = agenda.comparison.by_label[job.arm]
+        whole = pace.of_arm(job.arm, job.stage)[0] or likely(arm.plan) or 0.0
+        is_more = job.stage == "verdict" and job.seed >= first
+        lost += max(seconds - (0.0 if is_more else (1 - AGAIN) * job.share * whole), 0.0)
+    return lost
 
 
 def _walk(stages: list[Stage], left: float) -> tuple[int, str]:

@@ -57,7 +57,7 @@ class Round(Demand):
 
     def more(self) -> list[Plan]:
         """What follows by now, where a variant has come to the end of a stage."""
-        if not self._is_due:
+        if not self._is_due or not self._left.total():  # with none beside it, a round ends
             return []
         self._is_due = False
         jobs = self._follow(self._given)

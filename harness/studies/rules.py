@@ -1,8 +1,9 @@
 """Rules: when each family of comparisons is looked at, and with which error, decision by decision.
 
 The plan may use nine tenths of a study's error. Every decision that allows more looks, by more
-seeds or by another variant, may use half of what the one before it could, in the order in which
-they were taken, so that all together stay within the error and none changes an earlier one.
+seeds or by other variants, may use half of what the one before it could, in the order in which
+they were taken, so that all together stay within the error and none changes an earlier one. The
+variants that one command adds are one decision, and share its error evenly.
 """
 
 from __future__ import annotations
@@ -71,10 +72,14 @@ class Rule:
 
 @dataclass(frozen=True)
 class Rules:
-    """The rule of the planned variants, and that of each decision to add some, in order."""
+    """The rule of the planned variants, and that of each decision to add some, in order.
+
+    ``decided`` says of each variant that was added, in order, which of these decisions it was.
+    """
 
     planned: Rule
     added: tuple[Rule, ...]
+    decided: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, seeds: Seeds, alpha: float, decisions: Sequence[Decision] = ()) -> Rules:
@@ -84,20 +89,27 @@ class Rules:
         are allowed later are a stretch more for all families that there are by then; they share
         the error of that decision evenly.
         """
-        last = seeds.last
+        last, number, before = seeds.last, 0, None
         families = [[(tuple(range(seeds.first, last + 1)), PLANNED * alpha)]]
-        spending = [item for item in decisions if item.kind in ("add", "more_seeds")]
-        for number, decision in enumerate(spending):
-            error = steered(alpha, number)
-            if decision.kind == "add":
-                families.append([(tuple(range(seeds.first, last + 1)), error)])
+        decided: list[int] = []
+        for decision in decisions:
+            if decision.kind not in ("add", "more_seeds"):
                 continue
-            more = tuple(range(last + 1, last + int(decision.value) + 1))
-            for family in families:
-                family.append((more, error / len(families)))
-            last += len(more)
+            if before is None or not decision.goes_with(before):
+                error = steered(alpha, number)
+                number += 1
+                if decision.kind == "add":
+                    families.append([(tuple(range(seeds.first, last + 1)), error)])
+                else:
+                    more = tuple(range(last + 1, last + int(decision.value) + 1))
+                    for family in families:
+                        family.append((more, error / len(families)))
+                    last += len(more)
+            if decision.kind == "add":
+                decided.append(len(families) - 2)
+            before = decision
         planned, *added = (Rule(tuple(family)) for family in families)
-        return cls(planned, tuple(added))
+        return cls(planned, tuple(added), tuple(decided))
 
 
 def steered(alpha: float, number: int) -> float:

@@ -14,6 +14,7 @@ from harness.errors import InvalidFile, StorageError
 from harness.spec.schema import Frozen
 
 Kind = Literal["drop", "add", "more_seeds", "give_up"]
+ONE_COMMAND = 1.0  # seconds, within which one command writes all that it decides
 
 
 class Decision(Frozen):
@@ -25,6 +26,16 @@ class Decision(Frozen):
     time: str
     kind: Kind
     value: str
+
+    def goes_with(self, other: Decision) -> bool:
+        """Whether both add a variant in one command, so that nobody looked in between."""
+        if {self.kind, other.kind} != {"add"}:
+            return False
+        try:
+            times = [datetime.fromisoformat(one.time) for one in (self, other)]
+            return abs((times[1] - times[0]).total_seconds()) < ONE_COMMAND
+        except (ValueError, TypeError):  # somebody else wrote it: no time, or one without a zone
+            return False
 
 
 @dataclass(frozen=True)

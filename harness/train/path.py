@@ -15,7 +15,7 @@ from harness.spec.plan import Plan, Substitution
 from harness.spec.plugins import Plugins
 from harness.spec.request import Request
 from harness.spec.request import resolve as read_plans
-from harness.spec.variant import Training
+from harness.spec.variant import AUTO, PLAIN, Training
 from harness.train.job import TrainJob
 from harness.train.peaks import TrainingPeaks
 from harness.train.schedule import MicroBatch
@@ -29,8 +29,8 @@ PATHS = Plugins(
         "recorded": "harness.train.recorded.path:RECORDED",
     },
 )
-FALLBACKS = {"fast": "recorded"}  # the path that is asked next, else the one that takes every plan
-LAST = "plain"
+FALLBACKS = {"fast": "recorded"}  # the path that is asked next, else the plain one
+CHOSEN = "fast"  # what "auto" stands for where it takes the plan
 
 
 class TrainingPath(Protocol):
@@ -113,15 +113,17 @@ def choose_path(plan: Plan) -> Plan:
     if plan.sharded:
         _check_layers(plan)
     if not plan.trains:
-        return plan
+        return _on(plan, PLAIN) if plan.training.speed == AUTO else plan
     refused = optimizer_refusal(plan.training.optimizer, plan.adapter)
     if refused is not None:
         raise UserError(
             f"optimizer {plan.training.optimizer} cannot train variant {plan.variant}: {refused}",
             where="training.optimizer",
         )
-    asked = plan.training
     used, reasons = _path_that_takes(plan)
+    if plan.training.speed == AUTO and not reasons:
+        plan = _on(plan, used)
+    asked = plan.training
     found = [
         *_moved(asked, used, reasons),
         *_not_offloaded(asked, used),
@@ -136,6 +138,10 @@ def choose_path(plan: Plan) -> Plan:
             "substitutions": (*plan.substitutions, *found),
         }
     )
+
+
+def _on(plan: Plan, name: str) -> Plan:
+    return plan.model_copy(update={"training": plan.training.model_copy(update={"speed": name})})
 
 
 def _check_layers(plan: Plan) -> None:
@@ -183,12 +189,32 @@ def _all_or_none(asked: Training, used: str) -> Iterator[Substitution]:
 
 def _path_that_takes(plan: Plan) -> tuple[str, list[str]]:
     """The first path that takes ``plan``, and why those asked before do not."""
-    name, reasons = plan.training.speed, []
+    name, reasons = plan.training.speed, list[str]()
+    if name == AUTO:
+        return _chosen(plan)
     where = f"training.speed of variant {plan.variant}"
     while (reason := load_path(name, where).refuses(plan)) is not None:
-        reasons.append(f"the {name} path does not take {reason}")
-        name = FALLBACKS.get(name, LAST)
+        reasons.append(_refusal(name, reason))
+        name = FALLBACKS.get(name, PLAIN)
     return name, reasons
+
+
+def _chosen(plan: Plan) -> tuple[str, list[str]]:
+    """What "auto" stands for on a processor; in float32 both paths take as long.
+
+    What is wrong with an adapter or a model is left to the checks, which name the file.
+    """
+    if plan.precision.compute != "bfloat16":
+        return PLAIN, []
+    try:
+        reason = load_path(CHOSEN).refuses(plan)
+    except UserError:
+        return PLAIN, []
+    return (CHOSEN, []) if reason is None else (PLAIN, [_refusal(CHOSEN, reason)])
+
+
+def _refusal(name: str, reason: str) -> str:
+    return f"the {name} path does not take {reason}"
 
 
 def resolve(request: Request, device: Device) -> list[Plan]:

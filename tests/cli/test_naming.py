@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.naming import named, said_changes, said_seeds
+from harness.cli.naming import named, said_changes, said_paths, said_seeds
 from harness.errors import UnknownName, UserError
 from harness.records.store import RunStore
 from harness.spec.derived_names import long_suite_name
 from harness.spec.overrides import parse_settings
 from harness.spec.plan import Plan
 from harness.spec.request import Request, resolve
+from harness.train import path
 from tests.cli.terminal import refused, shown
-from tests.planned import CPU, planned
+from tests.planned import BFLOAT16_CPU, CPU, planned
 from tests.store_records import record_of
 
 CALLED = "lora_bf16+adapter.r=8"
@@ -121,6 +122,15 @@ def test_seeds_that_may_surprise_are_told() -> None:
     one = resolve(Request(("lora_bf16",), seeds=(3,)), CPU)
     assert said_seeds(one, "3") == ["--seeds 3 is one seed, number 3; 3 seeds are --seeds 0..2"]
     assert said_seeds(resolve(Request(("lora_bf16",)), CPU), "") == []
+
+
+def test_variants_that_train_on_different_paths_are_told_apart() -> None:
+    asked = Request(("base", "lora_bf16", "lora_dora", "qlora_nf4"), seeds=(0, 1))
+    assert said_paths(path.resolve(asked, BFLOAT16_CPU)) == (
+        "lora_bf16, qlora_nf4 on the fast path and lora_dora on the plain path: times and memory "
+        "differ by the path too; --set suite.training.speed=plain trains all of them alike"
+    )
+    assert said_paths(path.resolve(asked, CPU)) == ""
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "a b"])

@@ -14,6 +14,7 @@ from harness.report.blocks import Figure
 from harness.report.claims.figures import findings_figures
 from harness.report.claims.ground import Ground, make_grounds
 from harness.report.figures.draw import draw, draw_narrow
+from harness.report.figures.forest import Forest
 from harness.report.figures.multiples import Multiples
 from harness.report.figures.rates import SHOWN_ABOVE_BEST
 from harness.report.figures.scatter import Scatter
@@ -31,6 +32,17 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[StoredRun]:
 
 def by_name(ground: Ground) -> dict[str, Figure]:
     return {figure.name: figure for figure in findings_figures(ground)}
+
+
+def with_many(runs: list[StoredRun]) -> list[StoredRun]:
+    """The runs, and those of LoRA again under ten further names."""
+    lora = [run for run in runs if run.record.plan.variant == "lora_bf16"]
+    return [*runs, *(named(run, f"lora_again{number}") for number in range(10) for run in lora)]
+
+
+def named(run: StoredRun, variant: str) -> StoredRun:
+    plan = run.record.plan.model_copy(update={"variant": variant, "request": None})
+    return replace(run, record=run.record.model_copy(update={"plan": plan}))
 
 
 def with_unrelated_text(run: StoredRun, bits: float) -> StoredRun:
@@ -69,6 +81,61 @@ def test_quality_stands_against_the_bytes_of_the_weights(runs: list[StoredRun]) 
     assert points["lora_bf16"].y < nf4.y
 
 
+def test_many_variants_stand_in_rows_best_first(runs: list[StoredRun]) -> None:
+    """Each with its difference from LoRA, and bold where none above has as few bytes."""
+    (ground,) = make_grounds(with_many(runs))
+    figure = by_name(ground)["findings-bytes"]
+    drawing = figure.drawing
+    assert isinstance(drawing, Forest)
+    rows = {row.label: row for row in drawing.rows}
+    assert rows.keys() == ground.arms.keys()
+    reference, nf4, worst = rows["lora_bf16"].readings, rows["qlora_nf4"].readings, rows["base_nf4"]
+    assert reference[0] is not None
+    assert reference[0].value == 0
+    assert reference[0].text.startswith("reference, ")
+    assert nf4[0] is not None
+    assert nf4[0].low is not None
+    assert nf4[0].low < nf4[0].value
+    assert nf4[0].text.startswith(f"+{nf4[0].value:.2f} [")
+    assert list(rows).index("lora_bf16") < list(rows).index("qlora_nf4")
+    sizes = [row.readings[1] for row in drawing.rows]
+    for place, size in enumerate(sizes):
+        above = [other.value for other in sizes[:place] if other]
+        assert size is not None
+        assert size.strong == all(size.value < other for other in above), place
+    assert worst.label in figure.alt
+    assert "logarithmic outside" in figure.caption
+    assert {name for _, name in drawing.key} >= {"LoRA family", "LoRA family, 4-bit base"}
+    assert "lora_again9" in draw(drawing, figure.alt)[0].decode()
+
+
+def test_many_variants_stand_in_rows_by_what_they_learned(runs: list[StoredRun]) -> None:
+    """Both changes are against the own untrained base; who has none is named as left out."""
+    far = {"qlora_nf4": 3.0, "base": 1.0, "base_nf4": 1.2}
+    scored = [
+        with_unrelated_text(run, far.get(run.record.plan.variant, 1.02))
+        for run in with_many(runs)
+        if run.record.plan.variant != "base_nf4_dq"
+    ]
+    (ground,) = make_grounds(scored)
+    figure = by_name(ground)["findings-forgetting"]
+    drawing = figure.drawing
+    assert isinstance(drawing, Forest)
+    learned = [row.readings[0].value for row in drawing.rows if row.readings[0]]
+    assert learned == sorted(learned)
+    rows = {row.label: row for row in drawing.rows}
+    assert rows.keys() == {"lora_bf16", "qlora_nf4", *(f"lora_again{n}" for n in range(10))}
+    forgot = rows["lora_bf16"].readings[1], rows["qlora_nf4"].readings[1]
+    assert [found.value for found in forgot if found] == pytest.approx([2.0, 150.0])
+    cut = drawing.panels[1].highest
+    assert cut is not None
+    assert 2 < cut < 150, "one far value does not flatten the others"
+    assert f"cut off at {cut:g}" in drawing.panels[1].title
+    assert drawing.panels[0].highest is None
+    assert "not shown: qlora_fp4" in figure.caption
+    assert "qlora_nf4 +150.00 %" in figure.alt
+
+
 def test_without_a_search_there_are_no_curves_over_the_rate(runs: list[StoredRun]) -> None:
     (ground,) = make_grounds(runs)
     assert "findings-rates" not in by_name(ground)
@@ -97,6 +164,37 @@ def test_forgetting_is_counted_from_each_ones_own_base(runs: list[StoredRun]) ->
     assert "loss on unrelated text +5.00 %" in points["lora_bf16"].said
 
 
+def test_forgetting_is_counted_from_what_a_runs_own_weights_scored_before(
+    runs: list[StoredRun],
+) -> None:
+    """Products in eight bits change what the same weights score before training."""
+    lora = [run for run in runs if run.record.plan.variant == "lora_bf16"]
+    base = [run for run in runs if run.record.plan.variant == "base"]
+    rounded = [with_before(named(run, "lora_fp8"), 1.1) for run in lora]
+    scored = [with_unrelated_text(run, 1.05) for run in (*lora, *rounded)]
+    scored += [with_unrelated_text(run, 1.0) for run in base]
+    (ground,) = make_grounds(scored)
+    drawing = by_name(ground)["findings-forgetting"].drawing
+    assert isinstance(drawing, Scatter)
+    points = {point.label: point for point in drawing.points}
+    assert points["lora_bf16"].y == pytest.approx(5.0)
+    assert points["lora_fp8"].y == pytest.approx(100 * (1.05 / 1.1 - 1))
+
+
+def with_before(run: StoredRun, bits: float) -> StoredRun:
+    """The run with scores before training: ``bits`` on WikiText-2, and a perplexity."""
+    perplexity = next(one for one in run.record.scores if one.metric == "perplexity")
+    one = run.record.scores[0].model_copy(
+        update={"task": "wikitext2", "metric": "bits_per_byte", "value": bits}
+    )
+    before = [
+        score.model_copy(update={"stage": "before", "items": None, "items_sha256": None})
+        for score in (perplexity, one)
+    ]
+    record = run.record.model_copy(update={"scores": (*run.record.scores, *before)})
+    return replace(run, record=record)
+
+
 def test_runs_without_lora_have_no_figures(runs: list[StoredRun]) -> None:
     bases = [run for run in runs if run.record.plan.variant.startswith("base")]
     (ground,) = make_grounds(bases)
@@ -119,6 +217,13 @@ def test_each_search_has_a_panel_and_full_fine_tuning_stands_in_all(tmp_path: Pa
     highest = max(min(line.y) for line in drawing.lines) * SHOWN_ABOVE_BEST
     assert drawing.highest == pytest.approx(highest)
     assert "grey in every panel" in figure.caption
+    rates = {name: ground.arms[name].best_rate for name in ("lora_bf16", "full_finetune")}
+    assert rates["lora_bf16"]
+    assert rates["full_finetune"]
+    times = f"× {rates['lora_bf16'] / rates['full_finetune']:.2g}"
+    assert [line.label for line in drawing.lines] == ["full_finetune", "lora_bf16"]
+    assert drawing.notes == ("", times)
+    assert f"({times})" in figure.alt
     vector, raster = draw(drawing, figure.alt)
     assert vector.count(b"<title>") >= 1 + len(drawing.lines)
     assert raster.startswith(b"\x89PNG")

@@ -11,8 +11,11 @@ import pytest
 from markdown_it import MarkdownIt
 
 from harness.report import markdown
-from harness.report.blocks import Cell, Span
-from harness.report.write import bound, write_report
+from harness.report.blocks import Cell, Figure, Section, Span
+from harness.report.claims.page import ClaimsPage
+from harness.report.figures.canvas import Axis
+from harness.report.figures.histogram import Histogram
+from harness.report.write import bound, markdown_page, write_figure, write_report
 from tests.report.records import Made, build_from, write_run, write_runs
 
 HOSTILE = (
@@ -214,3 +217,30 @@ def test_the_recommended_row_is_marked_in_the_ranking(seven_written: Path) -> No
     page = (seven_written / "report.html").read_text(encoding="utf-8")
     (row,) = re.findall(r'<tr class="recommended".*?</th>', page)
     assert "<code>lora_bf16</code>" in row
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_a_markdown_page_shows_phones_the_narrow_form_where_it_has_one(
+    tmp_path: Path, *, narrow: bool
+) -> None:
+    """A browser takes the first source that fits, and each names a file that is there."""
+    drawing = Histogram(Axis("tokens"), Axis("conversations"), (64, 128), (3, 5))
+    figure = Figure("lengths", "Lengths", "how long they are", drawing, narrow=narrow)
+    write_figure(figure, tmp_path)
+    page = ClaimsPage("Own", (Section("figures", "Figures", (figure,)),))
+    tags = render(markdown_page(page)).tags
+    sources = [attrs for tag, attrs in tags if tag == "source"]
+    dark = "(prefers-color-scheme: dark)"
+    phone = [f"(max-width: 40rem) and {dark}", "(max-width: 40rem)"] if narrow else []
+    assert [attrs["media"] for attrs in sources] == [*phone, dark]
+    named = {str(attrs["srcset"]) for attrs in sources}
+    named |= {str(attrs["src"]) for tag, attrs in tags if tag == "img"}
+    named |= {str(attrs["href"]) for tag, attrs in tags if tag == "a" and "png" in str(attrs)}
+    there = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")}
+    assert named == there
+    if narrow:
+        wide, small = (
+            float(re.findall(r'width="([\d.]+)pt"', (tmp_path / "figures" / name).read_text())[0])
+            for name in ("lengths.svg", "lengths.narrow.svg")
+        )
+        assert small < 0.6 * wide

@@ -11,7 +11,7 @@ import torch
 from harness.errors import DivergedError
 from harness.quantize.bitsandbytes import keep_as_quantized
 from harness.records.events import Silence
-from harness.score.body import RowsBody, TreeBody, WholeBody
+from harness.score.body import RowsBody, TreeBody, WholeBody, _read_logits
 from harness.score.engine import FastLM, PlainLM
 from harness.score.likelihood import Likelihood, Query
 from tests.score.conftest import WORDS, make_model
@@ -84,6 +84,27 @@ def test_masks_of_other_passes_are_left_alone() -> None:
 
     check(make_model(), TreeBody)
     assert ALL_MASK_ATTENTION_FUNCTIONS["sdpa"] is AttentionMaskInterface()["sdpa"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_pass_over_one_sequence_is_compared_with_no_other(dtype: torch.dtype) -> None:
+    model = make_model().to(dtype)
+    likelihood = Likelihood(model, 64, Silence())
+    tokens = np.random.default_rng(0).integers(0, WORDS, 150)
+    query = Query(tokens, np.arange(1, 150))
+    (answer,) = likelihood.answer([query])
+    assert likelihood.computed_tokens == len(tokens) - 1
+    log_probs, greedy = expected(model, query)
+    if dtype == torch.float32:  # of 16 bits a few words at the top are equal
+        assert (answer.greedy == greedy).all()
+    np.testing.assert_allclose(answer.log_probs, log_probs, atol=1e-4)
+
+
+def test_of_equal_logits_the_first_is_the_likeliest() -> None:
+    logits = torch.tensor([[1.0, 3.0, 3.0, 0.0], [2.0, -1.0, 0.5, 2.0]], dtype=torch.bfloat16)
+    rows, targets = torch.tensor([0, 0, 1, 1]), torch.tensor([1, 2, 0, 3])
+    greedy = _read_logits(logits, rows, targets)[1]
+    assert greedy.tolist() == [True, False, True, False]
 
 
 def test_a_structure_that_shows_at_length_only_is_noticed() -> None:

@@ -21,6 +21,7 @@ from harness.spec.methods import (
     virtual_tokens,
 )
 from harness.spec.variant import Adapter, Quantization
+from tests.planned import GPU, planned
 
 PLAIN, NF4, INT8, INT4 = (Quantization(type=name) for name in ("none", "nf4", "int8", "int4"))
 
@@ -167,6 +168,28 @@ def test_loftq_needs_a_gpu() -> None:
     loftq = adapter(init_lora_weights="loftq")
     assert refusal(loftq, PLAIN, "cuda") is None
     assert "needs a GPU" in (refusal(loftq, PLAIN, "cpu") or "")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"r": 16, "lora_alpha": 32},
+        {"r": 16, "lora_alpha": 16, "use_rslora": True},
+        {"r": 16, "lora_alpha": 16, "alpha_pattern": {"q_proj": 8}},
+    ],
+)
+def test_loftq_makes_up_for_rounding_at_a_scale_of_one_alone(fields: dict[str, Any]) -> None:
+    """PEFT writes the start undivided, so that a scale of 2 would add the correction twice."""
+    refused = refusal(adapter(init_lora_weights="loftq", **fields), PLAIN, "cuda")
+    assert "set lora_alpha = r (16)" in (refused or "")
+    whole = adapter(init_lora_weights="loftq", r=16, lora_alpha=16)
+    assert refusal(whole, PLAIN, "cuda") is None
+
+
+def test_loftqs_own_variant_scales_by_one() -> None:
+    found = planned("lora_loftq", device=GPU).adapter
+    assert found is not None
+    assert found.fields["lora_alpha"] == found.fields["r"]
 
 
 # Optimizers

@@ -49,8 +49,10 @@ class Steered:
         kinds = [("add", label) for label in self.added]
         if self.more:
             kinds.append(("more_seeds", str(self.more)))
-        return tuple(Decision.model_validate({"time": "now", "kind": k, "value": v})
-                     for k, v in kinds)  # fmt: skip
+        return tuple(
+            Decision(time=f"2026-01-01T00:{minute:02}:00+00:00", kind=kind, value=value)
+            for minute, (kind, value) in enumerate(kinds)
+        )
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,11 @@ import pytest
 from harness.records.events import EventTail, ProcessStarted
 from harness.records.record import RunRecord
 from harness.records.store import RunStore, StoredRun
+from harness.spec.device import detect_device
+from harness.studies.open import StudyRequest, open_study
 from tests.cli.terminal import ROOT
 from tests.runs.results import files, results
-from tests.runs.small_run import FIRST_NOTE, Small, halt, make_small, paths_named
+from tests.runs.small_run import FIRST_NOTE, Small, halt, make_small, paths_named, start_of
 
 KILLS = 10
 LONGEST_WAIT = 12.0  # seconds before a kill
@@ -37,6 +39,7 @@ trials = 1
 least = 2
 most = 2
 """
+TUNED = "trials = 2\nwidenings = 0\nvalidation_fraction = 0.3"
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +157,30 @@ def test_two_parts_together_are_the_whole(
     assert "next:" not in printed, "nothing was left"
     assert answer(printed) == answer(whole[1])
     check_equal(tmp_path, whole[0])
+
+
+@pytest.mark.slow
+def test_a_variant_that_is_held_at_its_trial_holds_no_other(small: Small, tmp_path: Path) -> None:
+    """The other one has its first seeds at its best rate meanwhile."""
+    path = study(small, "lora_bf16", "lora_bf16_r4")
+    path.write_text(path.read_text().replace("trials = 1", TUNED))
+    opened = open_study(StudyRequest(study=str(path)), detect_device("cpu"), tmp_path)
+    default = opened.comparison().by_label["lora_bf16"].default
+    jobs = opened.agenda().jobs
+    held = next(job for job in jobs if job.stage == "tune" and job.arm == "lora_bf16_r4")
+    asked = halt(tmp_path / "runs" / held.key, start_of("train"))
+    driver, at_best, end = start(path, tmp_path, "--jobs", "2"), 0, time.monotonic() + PATIENCE
+    while at_best < 2:
+        time.sleep(0.5)
+        found = [job for job in opened.agenda().settled if job.stage == "verdict"]
+        at_best = sum(job.rate != default for job in found)
+        assert driver.poll() is None, driver.communicate()[0]
+        assert time.monotonic() < end
+    asked.unlink()
+    finish(driver)
+    agenda = opened.agenda()
+    assert agenda.finished
+    assert agenda.standings["best"].conclusion("lora_bf16_r4") is not None
 
 
 def until_nothing_is_left(path: Path, folders: list[Path], *more: str) -> list[str]:

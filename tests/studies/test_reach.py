@@ -10,7 +10,7 @@ import pytest
 from harness.records.record import PhaseCost, RunRecord, Score, Throughput, Tokens, TrainResult
 from harness.records.store import StoredRun
 from harness.spec.plan import Plan
-from harness.studies.agenda import Agenda
+from harness.studies.agenda import Agenda, next_plans
 from harness.studies.arms import verdict_job
 from harness.studies.fitting import measured, said_fit
 from harness.studies.reach import reach, said_least, said_reach
@@ -42,6 +42,30 @@ def test_how_far_hours_go(
     assert found is not None
     assert (found.runs, found.least, found.ends_in) == (runs, 10, ends_in)
     assert words in " ".join(said_reach(agenda, found))
+
+
+@pytest.mark.parametrize(
+    ("minutes", "runs", "ends_in"),
+    [(9, 10, ""), (9.9, 9, "default settings")],  # a tenth at least is charged for going on
+)
+def test_a_run_that_was_begun_is_charged_once(
+    tmp_path: Path, minutes: float, runs: int, ends_in: str
+) -> None:
+    """Ten runs of ten minutes fit exactly."""
+    bench = Bench.of(tmp_path, WORSE, budget={"hours": 100 / 60})
+    arm = bench.comparison.arms[0]
+    job = verdict_job(arm, arm.default, 0)
+    record = record_of(job.plan, status="interrupted", seconds=60 * minutes)
+    bench.executor.store.write(record)
+    findings = bench.findings()
+    agenda = next_plans(bench.comparison, findings.find, begun=findings.begun)
+    found = reach(agenda, lambda _: 600.0)
+    assert found is not None
+    assert (found.runs, found.ends_in) == (runs, ends_in)
+    beyond = replace(agenda, begun={verdict_job(arm, arm.default, 3): 540.0})
+    found = reach(beyond, lambda _: 600.0)
+    assert found is not None
+    assert found.runs == 9, "a run beyond the least takes the place of one"
 
 
 def test_nothing_is_said_of_hours_that_are_not_asked_for(tmp_path: Path) -> None:

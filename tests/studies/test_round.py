@@ -15,6 +15,7 @@ import pytest
 from harness.errors import StorageError
 from harness.records.events import Hear
 from harness.records.record import Problem, RunRecord
+from harness.runs.listener import Listener
 from harness.spec.plan import Plan
 from harness.studies.agenda import Agenda, next_plans
 from harness.studies.drive import Driver
@@ -142,25 +143,6 @@ def test_looks_at_the_default_do_not_wait_for_trials(tmp_path: Path) -> None:
     assert not executor.in_vain
 
 
-def test_a_look_waits_for_all_that_it_judges(tmp_path: Path) -> None:
-    """No third seed at the best rates while a variant has not had two."""
-    bench = Bench.of(tmp_path, World(seed_sd=0.02, rates={"lora_bf16": 1e-3}))
-    executor = straggling(bench, lambda plan: stage(plan) == "trial")
-    before: list[int] = []
-
-    def until() -> bool:
-        if not executor.has_run("lora_bf16", "default", "best"):
-            return False
-        before.extend(one.seed for one in list(executor.ran) if stage(one) == "best")
-        return True
-
-    executor.held = lambda plan: stage(plan) == "trial" and plan.variant.startswith("qlora_nf4")
-    executor.until = until
-    driver(bench, executor).drive()
-    assert not executor.in_vain
-    assert set(before) <= {0, 1}
-
-
 def ran(executor: StubExecutor) -> list[str]:
     return sorted(plan.fingerprint for plan in executor.ran)
 
@@ -273,3 +255,21 @@ def test_a_store_that_fails_in_between_ends_no_run_that_is_under_way(tmp_path: P
     assert not executor.in_vain
     assert len(asked) > 2, "in the round and after it"
     assert all(findings.store.find(plan).status == "ok" for plan in executor.ran)  # type: ignore[union-attr]
+
+
+def test_where_nothing_is_under_way_the_next_round_is_planned_once(tmp_path: Path) -> None:
+    """Runs that take no time end all at once, so it is a round that each look follows."""
+    bench, asked, rounds = Bench.of(tmp_path, WORLD), [], []
+    findings = bench.findings()
+
+    def agenda() -> Agenda:
+        asked.append(len(bench.executor.ran))
+        return next_plans(bench.comparison, findings.find, bench.steering)
+
+    def listeners(found: Agenda) -> list[Listener]:
+        rounds.append(found)
+        return []
+
+    Driver(agenda, findings, bench.executor, listeners).drive()
+    assert len(asked) == len(rounds) + 1
+    assert asked == sorted(set(asked)), "each time after other runs"

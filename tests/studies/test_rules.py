@@ -46,6 +46,35 @@ def test_all_looks_together_err_no_more_than_the_study_may() -> None:
     assert {rule.last for rule in (found.planned, *found.added)} == {7}
 
 
+def added_at(*seconds: float) -> tuple[Decision, ...]:
+    names = ("ia3", "vera", "hra", "oft")
+    return tuple(
+        Decision(time=f"2026-01-01T00:00:{second:09.6f}+00:00", kind="add", value=name)
+        for name, second in zip(names, seconds, strict=False)
+    )
+
+
+def test_what_one_command_adds_is_one_decision() -> None:
+    """Twelve variants typed at once must not halve the error twelve times."""
+    found = Rules.of(SEEDS, 0.05, added_at(1.0, 1.0002, 1.0004, 9.0))
+    assert found.decided == (0, 0, 0, 1)
+    errors = [rule.stretches[0][1] for rule in found.added]
+    assert errors == [pytest.approx(0.05 * 0.05), pytest.approx(0.05 * 0.025)]
+    apart = Rules.of(SEEDS, 0.05, added_at(1.0, 3.0))
+    assert apart.decided == (0, 1)
+
+
+def test_variants_that_one_command_adds_are_judged_as_one_family(tmp_path: Path) -> None:
+    """So the order in which they were typed says nothing."""
+    names = ("ia3", "vera")
+    bench = Bench.of(tmp_path, World(seed_sd=0.02), tune={"trials": 1})
+    bench.comparison = compare_what(study(tune={"trials": 1}), CPU, added=names)
+    bench.steering = Steering(added_at(1.0, 1.0002))
+    found = bench.finish().standings["default"].following.conclusions
+    assert {found[name].seeds for name in names} == {4}
+    assert len({found[name].level for name in names}) == 1
+
+
 def test_more_seeds_leave_an_added_variants_looks_as_they_were(tmp_path: Path) -> None:
     bench = Bench.of(tmp_path, World(seed_sd=0.02), tune={"trials": 1})
     bench.comparison = compare_what(study(tune={"trials": 1}), CPU, added=("qlora_fp4",))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,19 @@ import pytest
 import torch
 
 from harness.errors import InvalidFile, UnknownName
+from harness.spec.device import Device
 from harness.spec.model import Model, RandomSource
 from harness.spec.plan import Plan
 from harness.spec.planning import make_plan
-from harness.spec.registry import load_suite, load_variant
+from harness.spec.registry import is_usual, load_suite, load_variant, variant_names
 from harness.train.path import choose_path, path_names, path_of
 from harness.train.stream.decoder import Decoder
+from harness.train.stream.known import surely_takes
 from harness.train.stream.linears import UnsupportedLayer
+from harness.train.stream.refusal import refusal
 from harness.weights.adapter import attach_adapter
 from tests.architectures import ARCHITECTURES, tiny_causal
-from tests.planned import CPU, GPU, planned
+from tests.planned import BFLOAT16_CPU, CPU, GPU, planned
 
 # PEFT refuses "all-linear" on layers whose kernels read the weights themselves
 ADAPTER = {name: {"target_modules": ["in_proj"]} for name in ("falcon_h1", "mamba2")}
@@ -111,6 +115,89 @@ def test_four_bits_are_taken() -> None:
     assert choose_path(plan) == plan
 
 
+def test_a_processor_with_bfloat16_chooses_the_fast_path() -> None:
+    plan = planned("lora_bf16", device=BFLOAT16_CPU)
+    assert plan.training.speed == "fast"
+    assert not plan.substitutions
+    asked = planned("lora_bf16", "suite.training.speed=fast", device=BFLOAT16_CPU)
+    assert plan.fingerprint == asked.fingerprint
+
+
+@pytest.mark.parametrize("device", [CPU, GPU], ids=lambda device: device.name)
+def test_elsewhere_the_choice_is_the_plain_path_as_before(device: Device) -> None:
+    plan = planned("qlora_nf4", device=device)
+    asked = planned("qlora_nf4", "suite.training.speed=plain", device=device)
+    assert (plan.fingerprint, plan.protocol) == (asked.fingerprint, asked.protocol)
+    assert plan.training.speed == "plain"
+
+
+def test_a_choice_that_is_not_the_fast_path_is_told() -> None:
+    plan = planned("lora_dora", device=BFLOAT16_CPU)
+    (found,) = plan.substitutions
+    assert (found.key, found.asked, found.used) == ("training.speed", "auto", "plain")
+    assert found.reason == "the fast path does not take a LoRA variant such as DoRA"
+    assert choose_path(plan) == plan
+
+
+def test_in_single_precision_there_is_nothing_to_gain() -> None:
+    plan = planned("lora_bf16", "suite.precision.compute=float32", device=BFLOAT16_CPU)
+    assert (plan.training.speed, plan.substitutions) == ("plain", ())
+
+
+def test_plans_that_train_nothing_hold_no_choice() -> None:
+    for plan in (
+        planned("base", device=BFLOAT16_CPU),
+        planned("lora_bf16", "budget.steps=0", device=BFLOAT16_CPU),
+    ):
+        assert plan.training.speed == "plain"
+
+
+def known_plans() -> Iterator[Any]:
+    """Plans of the variants that ship, and of unusual shapes, that are taken without a look."""
+    suite = load_suite("quick")
+    for name in variant_names():
+        adapter = load_variant(name, suite).adapter
+        if adapter is None or not is_usual(adapter):
+            continue
+        plan = planned(name, "suite.training.speed=fast", device=BFLOAT16_CPU)
+        if surely_takes(plan):
+            yield pytest.param(plan, id=name)
+    base = planned("lora_bf16", device=BFLOAT16_CPU)
+    for change in (
+        {"head_dim": 128},
+        {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": False},
+        {"num_key_value_heads": 9, "hidden_act": "swish", "rope_theta": 5e5},
+        {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
+    ):
+        model = base.model.model_copy(update={"config": {**base.model.config, **change}})
+        plan = base.model_copy(update={"model": model})
+        assert surely_takes(plan), change
+        yield pytest.param(plan, id=",".join(change))
+
+
+@pytest.mark.parametrize("plan", known_plans())
+def test_what_is_surely_taken_is_taken_by_the_decoder(plan: Plan) -> None:
+    assert refusal(plan) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model_type": "mistral"},
+        {"hidden_act": "gelu"},
+        {"head_dim": 36},
+        {"num_attention_heads": 7},
+        {"pretraining_tp": 2},
+    ],
+    ids=str,
+)
+def test_an_unusual_shape_is_not_surely_taken(change: dict[str, Any]) -> None:
+    plan = planned("lora_bf16", device=BFLOAT16_CPU)
+    assert surely_takes(plan)
+    model = plan.model.model_copy(update={"config": {**plan.model.config, **change}})
+    assert not surely_takes(plan.model_copy(update={"model": model}))
+
+
 def test_a_refusal_becomes_a_substitution_of_the_plan() -> None:
     plan = planned("lora_bf16", "training.speed=fast", "adapter.lora_dropout=0.1", device=GPU)
     (found,) = [item for item in plan.substitutions if item.key == "training.speed"]
@@ -151,11 +238,13 @@ def test_an_unknown_path_is_named_with_the_known_ones() -> None:
     assert path_names() == ["fast", "plain", "recorded"]
 
 
-def test_the_list_of_paths_needs_no_deep_learning_library() -> None:
+def test_the_list_of_paths_and_a_usual_choice_need_no_deep_learning_library() -> None:
     import subprocess
 
     code = (
         "import sys; from harness.train.path import path_names, path_of, resolve; path_names(); "
+        "from tests.planned import BFLOAT16_CPU, planned; "
+        "assert planned('qlora_nf4', device=BFLOAT16_CPU).training.speed == 'fast'; "
         "assert not {'torch', 'transformers', 'peft'} & set(sys.modules)"
     )
     root = Path(__file__).parents[2]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import InvalidFile, UnknownName, Unpredicted
 from harness.spec import registry
+from harness.spec.registry import is_usual
 
 if TYPE_CHECKING:
     from harness.spec.model import Model
@@ -53,7 +54,7 @@ def check_adapter(planned: Plan) -> None:
     asked = planned.request
     variant, settings = (planned.variant, ()) if asked is None else (asked.variant, asked.settings)
     check_fields(planned.adapter, variant, settings)
-    if not _usual(planned.adapter):
+    if not is_usual(planned.adapter):
         from harness.weights.shape import count_plan
 
         with _naming(variant, settings), suppress(Unpredicted):
@@ -62,7 +63,7 @@ def check_adapter(planned: Plan) -> None:
 
 def check_fields(adapter: Adapter, variant: str, settings: tuple[str, ...] = ()) -> None:
     """Refuse what PEFT would."""
-    if _usual(adapter):
+    if is_usual(adapter):
         return
     from harness.weights.wrapping import adapter_config
 
@@ -72,14 +73,6 @@ def check_fields(adapter: Adapter, variant: str, settings: tuple[str, ...] = ())
         if isinstance(rank, int) and rank < 1:  # PEFT finds this out layer by layer
             what = f"{adapter.type} adapter field r = {rank}"
             raise InvalidFile(what, where="[adapter] r", expected="1 or more")
-
-
-def _usual(adapter: Adapter) -> bool:
-    """Whether it is LoRA by default but for whole numbers above 0, which needs no look."""
-    usual = {"type": "LORA", **registry.LORA_DEFAULTS}
-    given = {"type": adapter.type, **adapter.fields}
-    changed = {name: value for name, value in given.items() if value != usual.get(name)}
-    return all(type(n) is int and n > 0 and type(usual.get(k)) is int for k, n in changed.items())
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from harness.records.record import RunRecord
 from harness.records.store import StoredRun
 from harness.records.validation import is_trial
 from harness.report.blocks import Block, Section, code, prose, strong
-from harness.report.claims.figures import MARGIN, QUALITY, REFERENCES
 from harness.report.claims.ground import Ground
+from harness.report.claims.together import MARGIN, QUALITY, REFERENCES
 from harness.report.pairing import ScoreKey, read_items
 from harness.report.repeatability import FEWEST_SEEDS, describe_check
 from harness.report.rows import Row
@@ -116,10 +116,13 @@ def _training(rows: Sequence[Row]) -> str:
     tokens = [one.training.tokens.non_padding for one in found if one.training]
     steps = [one.training.steps for one in found if one.training]
     seen = training.steps * plan.budget.batch_size / max(1, _trained_on(found[0].corpus))
+    packed = " (or packed rows)" if any(one.plan.training.packing for one in found) else ""
+    longest = sorted({one.plan.training.sequence_length for one in found})
+    lengths = " or ".join(map(numbers.count, longest))
     return (
         f"{_span(tokens)} tokens a run, in {_span(steps)} steps of "
-        f"{plan.budget.batch_size} conversations, each seen {seen:.1f} times on average; rows of "
-        f"at most {plan.training.sequence_length} tokens, {plan.training.schedule} schedule."
+        f"{plan.budget.batch_size} conversations{packed}, each seen {seen:.1f} times on average; "
+        f"rows of at most {lengths} tokens, {plan.training.schedule} schedule."
     )
 
 

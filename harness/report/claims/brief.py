@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from harness.report import markdown
 from harness.report.blocks import Section, Table, prose
 from harness.report.claims.decide import LEANINGS
-from harness.report.claims.judge import Judgement
+from harness.report.claims.figures import findings_figures
+from harness.report.claims.ground import Ground, main_ground
+from harness.report.claims.judge import Judgement, main_judged
 from harness.report.claims.page import (
     EXCLUDED,
     ClaimsPage,
@@ -20,9 +23,8 @@ from harness.report.claims.page import (
     widths,
 )
 from harness.report.claims.publish import FINDINGS, judge_published
+from harness.report.claims.quality import NAME as PICTURE
 from harness.report.write import markdown_page
-
-PICTURE = "findings-bytes"
 
 
 def findings_brief(folder: Path) -> str:
@@ -30,7 +32,8 @@ def findings_brief(folder: Path) -> str:
 
     Links start at the folder that holds ``reports``, where the project's own page lies.
     """
-    judged, _, _ = judge_published(folder)
+    judged, grounds, _ = judge_published(folder)
+    main = main_judged(judged) or main_ground(grounds)
     judged = by_verdict(judged)
     reached = [one for one in judged if one.ground is not None]
     if not reached:
@@ -48,9 +51,17 @@ def findings_brief(folder: Path) -> str:
     )
     page = markdown_page(ClaimsPage("", (Section("brief", "brief", blocks),)))
     text = page.partition("## brief\n")[2].strip()
-    picture = f"![Held-out perplexity against bytes]({place}/figures/{PICTURE}.png)"
     more = f"All of them, what was measured and what it cost: [{place}]({place}/{FINDINGS})."
-    return f"{text}\n\n{picture}\n\n{more}\n"
+    return "\n\n".join([text, *_picture(main, place), more]) + "\n"
+
+
+def _picture(main: Ground | None, place: str) -> Iterator[str]:
+    """The first figure and what it shows, where there is one."""
+    figures = () if main is None else findings_figures(main)
+    figure = next((found for found in figures if found.name == PICTURE), None)
+    if figure is not None:
+        yield f"![{markdown.escape(figure.alt)}]({place}/figures/{PICTURE}.png)"
+        yield f"*{markdown.escape(figure.caption)}*"
 
 
 def _settled(reached: Sequence[Judgement]) -> Table:

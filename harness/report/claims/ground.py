@@ -243,10 +243,11 @@ def _ground(runs: Sequence[StoredRun]) -> Ground:
     trained = [run.record.training for run in runs if run.record.training]
     batches = [run.record.plan.budget.batch_size for run in runs if run.record.plan.trains]
     plan = runs[0].record.plan
+    suites = Counter(run.record.plan.suite.partition("+")[0] for run in runs)
     return Ground(
         model=plan.model.name,
         device=plan.device.name,
-        suite=plan.suite.partition("+")[0],
+        suite=max(suites, key=suites.__getitem__),
         billions=min(totals) / 1e9 if totals else None,
         arms=arms,
         plan=plan,

@@ -192,7 +192,7 @@ def notes(reached: Sequence[Judgement]) -> Iterator[Caveat]:
 EXCLUDED = (
     "A sentence “A beats B” is contradicted where a gain of the margin "
     f"({USUAL_MARGIN * 100:.0f} %) is excluded, “A loses to B” where such a loss is, “reaches” "
-    "and “equal” where the difference is shown to exceed it."
+    "where a loss of more than it is shown, and “equal” where any such difference is."
 )
 MANY = "Verdicts use wider intervals than those shown, since all comparisons are read together"
 ALONE = (
@@ -214,8 +214,9 @@ def caption(judged: Sequence[Judgement]) -> str:
     each, so = (" Intervals are 95 %, each by itself.", OPEN) if used == MANY else ("", "")
     return (
         "Measured: the held-out perplexity of the first against that of the second, or what is "
-        f"named.{each} A sentence “A beats B” is reproduced where any gain is shown, “reaches” and "
-        f"“equal” where the difference is shown to lie within the margin. {EXCLUDED} Other margins "
+        f"named.{each} A sentence “A beats B” is reproduced where any gain is shown, “reaches” "
+        "where a loss of the margin is excluded, “equal” where the difference is shown to lie "
+        f"within it. {EXCLUDED} Other margins "
         f"are named in the evidence. Undecided: neither is shown. {used}: the chance of any false "
         f"verdict on this page is at most {ALPHA * 100:.0f} % (Bonferroni over all comparisons, "
         f"and over the looks where a study may have stopped at several).{so} {BESIDE}"

@@ -76,7 +76,7 @@ def _guessed(key: ScoreKey, chance: float, sides: Sides) -> str:
         means.append(numbers.percent(mean))
     return (
         f"both answer as guessing does ({' and '.join(means)}, by chance "
-        f"{numbers.percent(chance)}), so that training could not move {key.title}"
+        f"{numbers.percent(chance)}), so that training could not lower {key.title}"
     )
 
 

@@ -31,6 +31,7 @@ NARROW_TITLE = 36
 TAG, SEPARATOR = "variant", "\u241f"
 LETTER = 0.078
 LINE_HEIGHT = 0.165
+DOT = 7.0  # points of a marker
 
 
 @dataclass(frozen=True)
@@ -81,30 +82,26 @@ def tag(artist: Any, label: str, said: str) -> None:
     artist.set_gid(SEPARATOR.join((TAG, label, said)))
 
 
-def dot(axes: Any, at: tuple[float, float], mark: Mark, said: tuple[str, str]) -> None:
+def dot(
+    axes: Any, at: tuple[float, float], mark: Mark, said: tuple[str, str], size: float = DOT
+) -> None:
     """A variant's marker; ``said`` is its label and what the point tells."""
     shade = colour(mark)
-    (point,) = axes.plot(
-        [at[0]],
-        [at[1]],
-        ls="",
-        zorder=4,
-        **look(mark, shade),
-    )
+    (point,) = axes.plot([at[0]], [at[1]], ls="", zorder=4, **look(mark, shade, size))
     tag(point, *said)
 
 
-def look(mark: Mark, shade: str) -> dict[str, Any]:
-    """A marker's shape and fill, as matplotlib takes them."""
-    edge = PAPER if mark.fill == "full" else shade
+def look(mark: Mark, shade: str, size: float = DOT) -> dict[str, Any]:
+    """A marker's shape and fill, as matplotlib takes them; small ones have no pale edge."""
+    edge = PAPER if mark.fill == "full" and size >= DOT else shade
     return {
         "marker": MARKERS[mark.marker],
-        "ms": 7,
+        "ms": size,
         "fillstyle": "left" if mark.fill == "left" else "full",
         "mfc": PAPER if mark.fill == "none" else shade,
         "markerfacecoloralt": PAPER,
         "mec": edge,
-        "mew": 1.1 if mark.fill == "full" else 1.4,
+        "mew": (1.1 if mark.fill == "full" else 1.4) * size / DOT,
     }
 
 

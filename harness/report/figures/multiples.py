@@ -10,6 +10,7 @@ from harness.report.figures.canvas import (
     INK,
     MARKERS,
     NARROW,
+    PAPER,
     Axis,
     colour,
     names_in,
@@ -26,7 +27,8 @@ LONGEST_TITLE = 25  # letters over a panel in the usual size
 class Multiples:
     """A panel per curve on common axes; ``reference`` is the label of the one drawn in all.
 
-    ``marked`` draws a marker at each point; what lies above ``highest`` is cut off.
+    ``marked`` draws a marker at each point; what lies above ``highest`` is cut off. ``notes`` stand
+    in the panels' upper right corners, one for each curve.
     """
 
     x: Axis
@@ -35,6 +37,7 @@ class Multiples:
     reference: str | None = None
     marked: bool = False
     highest: float | None = None
+    notes: tuple[str, ...] = ()
 
     def paint(self, figure: Any) -> None:
         """Panels in rows, the reference's curve faint behind each."""
@@ -58,6 +61,8 @@ class Multiples:
             if behind is not None and behind is not line:
                 axes.plot(behind.x, behind.y, color=FAINT, lw=1.0, zorder=1)
             _curve(axes, line, MARKERS[line.mark.marker] if self.marked else "")
+            if self.notes:
+                _note(axes, self.notes[place])
             if self.highest is not None:
                 axes.set_ylim(_lowest(self.lines), self.highest)
             below = place + columns >= len(self.lines)
@@ -70,6 +75,12 @@ def _lowest(lines: tuple[Line, ...]) -> float:
     """A little below the lowest point of all curves."""
     lowest = min(min(line.y) for line in lines)
     return lowest - 0.02 * abs(lowest)
+
+
+def _note(axes: Any, text: str) -> None:
+    upper = {"transform": axes.transAxes, "ha": "right", "va": "top"}
+    under = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.0}  # a curve may pass there
+    axes.text(0.99, 0.97, text, fontsize=8.5, bbox=under, zorder=5, **upper)
 
 
 def _curve(axes: Any, line: Line, marker: str) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 from harness.report.figures.bars import Bar
 from harness.report.figures.canvas import (
-    LETTER,
     PARTS,
     Axis,
     area,
@@ -19,6 +18,7 @@ from harness.report.figures.canvas import (
     tag,
     width_of,
 )
+from harness.report.figures.key import key_lines, key_width
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,11 @@ class Stacks:
             index for index in range(len(self.parts)) if any(bar.values[index] for bar in self.bars)
         ]
         key = [(self.parts[index], PARTS[index % len(PARTS)]) for index in shown]
-        lines = _key_lines(key, width_of(figure) - room(names))
+        names_of = [name for name, _ in key]
+        lines = [
+            [key[place] for place in line]
+            for line in key_lines(names_of, width_of(figure) - room(names))
+        ]
         top = 0.22 + 0.2 * len(lines)
         height = 0.26 * len(self.bars) + 0.75 + top
         axes = area(figure, height, (room(names), 0.95, 0.55, top))
@@ -63,24 +67,6 @@ class Stacks:
         _name_parts(figure, axes, lines)
 
 
-def _key_lines(parts: Sequence[tuple[str, str]], room: float) -> list[list[tuple[str, str]]]:
-    """Named colours broken into lines that fit ``room`` inches."""
-    lines: list[list[tuple[str, str]]] = [[]]
-    used = 0.0
-    for name, shade in parts:
-        width = _key_width(name)
-        if lines[-1] and used + width > room:
-            lines.append([])
-            used = 0.0
-        lines[-1].append((name, shade))
-        used += width
-    return lines
-
-
-def _key_width(name: str) -> float:
-    return 0.34 + LETTER * len(name)
-
-
 def _name_parts(figure: Any, axes: Any, lines: Sequence[Sequence[tuple[str, str]]]) -> None:
     """Coloured squares with names in lines above the bars."""
     box = axes.get_position()
@@ -90,4 +76,4 @@ def _name_parts(figure: Any, axes: Any, lines: Sequence[Sequence[tuple[str, str]
         for name, shade in line:
             figure.text(x / width, y, "■", color=shade, fontsize=11, va="center")
             figure.text((x + 0.16) / width, y, name, fontsize=8.5, va="center")
-            x += _key_width(name)
+            x += key_width(name)

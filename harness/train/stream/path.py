@@ -8,6 +8,7 @@ from harness.spec.plan import Plan
 from harness.train.job import TrainJob
 from harness.train.peaks import TrainingPeaks
 from harness.train.schedule import MicroBatch
+from harness.train.stream.known import surely_takes
 
 OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw_8bit", "loraplus")
 
@@ -33,12 +34,7 @@ class StreamPath:
             return "shifted attention and interpolated positions"
         if plan.training.optimizer not in OPTIMIZERS:
             return f"the optimizer {plan.training.optimizer}"
-        from harness.quantize.scheme import quiet_schemes
-
-        quiet_schemes()  # transformers imports what it finds of their packages
-        from harness.train.stream.refusal import refusal
-
-        return refusal(plan)
+        return None if surely_takes(plan) else _found_out(plan)
 
     def footprint(self, plan: Plan, largest: MicroBatch, trainable: int) -> TrainingPeaks:
         """Rows are not padded, so the tokens of the largest micro-batch count."""
@@ -57,6 +53,16 @@ class StreamPath:
         from harness.train.stream.train import train
 
         return train(job, progress)
+
+
+def _found_out(plan: Plan) -> str | None:
+    """What the decoder refuses when it is given the planned model, without weights."""
+    from harness.quantize.scheme import quiet_schemes
+
+    quiet_schemes()  # transformers imports what it finds of their packages
+    from harness.train.stream.refusal import refusal
+
+    return refusal(plan)
 
 
 STREAM = StreamPath()

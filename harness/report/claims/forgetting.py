@@ -1,0 +1,203 @@
+"""Forgetting: the figure of what training changed on unrelated text and on replies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from harness import numbers
+from harness.report.blocks import Figure
+from harness.report.claims.together import MARGIN, QUALITY, Together, change, signed_percent
+from harness.report.figures.canvas import Axis
+from harness.report.figures.forest import Forest, ForestRow, Panel, Reading
+from harness.report.figures.scatter import Point, Scatter
+from harness.report.gains import mean_score
+from harness.report.pairing import ScoreKey
+from harness.report.rows import Row
+from harness.report.scoring import make_scoring
+
+FORGETTING = ScoreKey("wikitext2", "bits_per_byte", "training")
+KEYS = (QUALITY, FORGETTING)
+NAME = "findings-forgetting"
+SAME = 1e-3  # relative: full fine-tuning scores its base in float32, others in bfloat16
+FEW_OUTSIDE = 0.1  # the share of variants that an axis may cut off
+
+
+@dataclass(frozen=True)
+class _Change:
+    """What training changed, in per cent of the untrained base's: lower is better in both."""
+
+    replies: Reading
+    unrelated: Reading
+
+
+def forgetting_figure(together: Together) -> Figure | None:
+    """A plane of few variants, rows of many; None where fewer than two can be shown."""
+    changes = dict(sorted(_changes(together.rows)))
+    if len(changes) < 2:
+        return None
+    return _forest(together, changes) if together.many else _plane(together, changes)
+
+
+def _changes(rows: Mapping[str, Row]) -> Iterator[tuple[str, _Change]]:
+    """Each trained variant against the untrained weights that it started from.
+
+    Where a variant of that base was scored too, by the same items, and so with intervals;
+    otherwise against what its own runs scored before training.
+    """
+    groups: dict[str, list[str]] = {}
+    for name, row in rows.items():
+        if not row.plan.trains:
+            continue
+        base = _base_of(row, rows)
+        if base is not None:
+            groups.setdefault(base, []).append(name)
+        elif (found := _against_itself(row)) is not None:
+            yield name, found
+    for base, names in groups.items():
+        group = [rows[name] for name in (base, *names)]
+        scorings = [make_scoring(group, key, base, MARGIN) for key in KEYS]
+        for name in names:
+            replies, unrelated = (change(scoring, name, base, 1) for scoring in scorings)
+            if replies is not None and unrelated is not None:
+                yield name, _Change(replies, unrelated)
+
+
+def _against_itself(row: Row) -> _Change | None:
+    """By what a variant's runs scored before training; without intervals."""
+    shares = []
+    for key in KEYS:
+        before, after = _before(row, key), mean_score(row, key)
+        if before is None or after is None:
+            return None
+        shares.append(after / before - 1)
+    replies, unrelated = (Reading(100 * s, text=signed_percent(s, 1)) for s in shares)
+    return _Change(replies, unrelated)
+
+
+def _before(row: Row, key: ScoreKey) -> float | None:
+    return mean_score(row, replace(key, stage="before"))
+
+
+def _base_of(row: Row, rows: Mapping[str, Row]) -> str | None:
+    """The untrained variant that scores what a trained one scored before its training."""
+    for name, other in rows.items():
+        if other.plan.trains or other.plan.quantization != row.plan.quantization:
+            continue
+        if all(_agree(_before(row, key), mean_score(other, key)) for key in KEYS):
+            return name
+    return None
+
+
+def _agree(own: float | None, base: float | None) -> bool:
+    """Whether two scores may be of the same weights; nothing speaks against it without the own."""
+    return base is not None and (own is None or math.isclose(own, base, rel_tol=SAME))
+
+
+def _said(name: str, found: _Change) -> str:
+    replies, unrelated = _percent(found.replies), _percent(found.unrelated)
+    return f"{name}: perplexity of replies {replies}, loss on unrelated text {unrelated}"
+
+
+def _percent(reading: Reading) -> str:
+    return numbers.percent(reading.value / 100, signed=True)
+
+
+def _plane(together: Together, changes: Mapping[str, _Change]) -> Figure:
+    points = tuple(
+        Point(
+            label=name,
+            mark=together.rows[name].mark,
+            x=-found.replies.value,
+            y=found.unrelated.value,
+            said=_said(name, found),
+        )
+        for name, found in changes.items()
+    )
+    most = max(points, key=lambda point: point.x)
+    return Figure(
+        NAME,
+        "Change on unrelated text (WikiText-2; below 0: better than the untrained base) against "
+        "what training brought on held-out replies, each variant against its own untrained base",
+        f"Change on unrelated text for {len(points)} variants; {most.label} learned most "
+        f"({numbers.number(most.x, digits=3)} %)",
+        Scatter(
+            Axis("perplexity of replies, % lower than the base's", "higher"),
+            Axis("change on unrelated text, %; below 0: better than base"),
+            points,
+        ),
+    )
+
+
+def _forest(together: Together, changes: Mapping[str, _Change]) -> Figure:
+    """One row a variant, who learned most first: the change on replies, and on unrelated text."""
+    ordered = dict(sorted(changes.items(), key=lambda one: one[1].replies.value))
+    rows = tuple(
+        ForestRow(
+            name, together.rows[name].mark, (found.replies, found.unrelated), _said(name, found)
+        )
+        for name, found in ordered.items()
+    )
+    replies, unrelated = (_highest([row.readings[place] for row in rows]) for place in (0, 1))
+    panels = (
+        Panel(_titled("perplexity of replies", replies), highest=replies),
+        Panel(_titled("loss on unrelated text", unrelated), highest=unrelated),
+    )
+    left_out = [
+        name for name, row in together.rows.items() if row.plan.trains and name not in ordered
+    ]
+    missing = f". Not scored before training, and not shown: {', '.join(left_out)}"
+    return Figure(
+        NAME,
+        f"What training changed for {len(rows)} variants, each against its own untrained base, "
+        "with 95 % intervals where that base is a variant too: perplexity of held-out replies, "
+        "and loss on unrelated text (WikiText-2). Below 0 is better than the base; above 0 at the "
+        "right it forgot"
+        f"{missing if left_out else ''}",
+        _told(ordered),
+        Forest(panels, rows, together.key(list(ordered))),
+    )
+
+
+def _titled(score: str, highest: float | None) -> str:
+    cut = "" if highest is None else f"; cut off at {highest:g}"
+    return f"{score}, %\nlower is better{cut}"
+
+
+def _highest(readings: Sequence[Reading | None]) -> float | None:
+    """Where to cut a scale: below the few values that would take up more than half of it."""
+    known = [found for found in readings if found is not None]
+    values = sorted(found.value for found in known)
+    for count in range(1, int(FEW_OUTSIDE * len(values)) + 1):
+        last, next_one = values[-count - 1], values[-count]
+        if next_one - last <= (values[-1] - values[0]) / 2:
+            continue
+        reach = max(0.0, *(found.high or found.value for found in known if found.value <= last))
+        cut = _round_up(reach + (0.05 * (reach - min(values[0], 0.0)) or 1.0))
+        return cut if cut < next_one else None
+    return None
+
+
+def _round_up(value: float) -> float:
+    """A positive number with two significant digits, none of them too small."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return float(f"{math.ceil(value / unit) * unit:.2g}")
+
+
+def _told(changes: Mapping[str, _Change]) -> str:
+    """Who learned most and least, and who got worse on unrelated text."""
+    names = list(changes)
+    most, least = names[0], names[-1]
+    worse = [
+        f"{name} {_percent(found.unrelated)}"
+        for name, found in changes.items()
+        if found.unrelated.value > 0
+    ]
+    others = f"; the other {len(changes) - len(worse)} did not get worse"
+    return (
+        f"What training changed for {len(changes)} variants. Perplexity of replies: from "
+        f"{_percent(changes[most].replies)} ({most}) to "
+        f"{_percent(changes[least].replies)} ({least}). Worse on "
+        f"unrelated text: {', '.join(worse) or 'none'}{others if worse else ''}"
+    )

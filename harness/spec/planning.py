@@ -77,16 +77,21 @@ def make_plan(variant: Variant, suite: Suite, model: Model, seed: int, device: D
         validation=validation,
         score=suite.score.taken,
         device=device,
-        protocol=_protocol(suite, device),
+        protocol=_protocol(suite),
         substitutions=tuple(found),
     )
 
 
-def _protocol(suite: Suite, device: Device) -> SuiteProtocol:
-    """What a variant that names nothing itself would be trained with."""
+def _protocol(suite: Suite) -> SuiteProtocol:
+    """What a variant that names nothing itself would be trained with.
+
+    A path that is chosen is the plain one here: which one a run took, its own plan says.
+    """
     given = {"training": suite.training, "precision": suite.precision}
     found = SuiteProtocol.model_validate(given)
-    training = _without_choice(found.training, device)
+    training = found.training
+    if training.speed == AUTO:
+        training = training.model_copy(update={"speed": PLAIN})
     return found.model_copy(update={"training": training})
 
 

@@ -10,7 +10,7 @@ from harness.runs.listener import Listener, RunResult
 from harness.spec.plan import Plan
 from harness.studies.agenda import Agenda
 from harness.studies.budget import Pace, budget_left
-from harness.studies.findings import Findings, Job
+from harness.studies.findings import Findings, Job, is_settled
 
 
 class Account(Listener):
@@ -54,7 +54,8 @@ class Account(Listener):
         if self._left is None or result.record is None or job is None:
             return
         self._used += result.record.seconds  # of this attempt: earlier ones were spent before
-        self._settled[job] = StoredRun(self._findings.folder(job), result.record)
+        if is_settled(result.record):  # one that goes on later says nothing of the pace
+            self._settled[job] = StoredRun(self._findings.folder(job), result.record)
         self._outgrown = self._expected() > self._left - self._used
 
     @property

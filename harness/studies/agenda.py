@@ -164,11 +164,11 @@ class _Planner:
         """
         settings = 2 if self._study.tune.trials > 1 else 1
         seeds = settings * self._rules.planned.last
-        most = {
-            arm.label: most_trials(arm, self._study.tune) + (seeds if arm.trains else 1)
+        most = sum(
+            most_trials(arm, self._study.tune) + (seeds if arm.trains else 1)
             for arm in self._comparison.arms
-        }
-        return covers(self._study.budget, most, self._settled)
+        )
+        return covers(self._study.budget, most)
 
     def _ahead(self, best: dict[str, float]) -> list[Job]:
         """What the first look at the best rates lacks of the arms that are tuned already.

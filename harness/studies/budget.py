@@ -88,15 +88,9 @@ def within(
     return kept, stopped
 
 
-def covers(budget: Spending, most: Mapping[str, int], settled: Settled) -> bool:
-    """Whether the budget has room for so many runs of each variant, by what they took so far."""
-    if budget.runs is not None and sum(most.values()) > budget.runs:
-        return False
-    if budget.hours is None:
-        return True
-    pace = Pace.of(settled)
-    needed = sum(count * pace.whole(arm) for arm, count in most.items())
-    return 0.0 < needed <= HOUR * budget.hours
+def covers(budget: Spending, most: int) -> bool:
+    """Whether the budget surely has room for so many runs; hours are never sure."""
+    return budget.hours is None and (budget.runs is None or most <= budget.runs)
 
 
 def _that_fit(
@@ -150,10 +144,6 @@ class Pace:
         """Expected seconds of a run, from those most like it."""
         found = _first(self._seconds, _keys(job.arm, job.stage, job.share))
         return 0.0 if found is None else found
-
-    def whole(self, arm: str) -> float:
-        """Expected seconds of a run of ``arm`` with the whole budget."""
-        return _first(self._seconds, _keys(arm, "verdict", 1.0)) or 0.0
 
     def more(self, job: Job, begun: float) -> float:
         """Expected seconds of a run that goes on after ``begun`` seconds, or begins where 0."""

@@ -88,7 +88,7 @@ class Findings:
             StorageError: the log cannot be written.
         """
         if not self._is_given_up(job):
-            decide(self.log, "give_up", job.key)
+            decide(self.log, ("give_up", job.key))
 
     def _is_given_up(self, job: Job) -> bool:
         return job.key in read_steering(self.log).given_up

@@ -24,7 +24,7 @@ from harness.studies.findings import Findings
 from harness.studies.page import make_page
 from harness.studies.published import publish_study
 from harness.studies.resolved import KeptArms, ResolvedArms
-from harness.studies.steering import Steering, decide, read_steering
+from harness.studies.steering import Kind, Steering, decide, read_steering
 
 OF_STUDY = "study."
 REQUEST = "request.json"
@@ -198,12 +198,11 @@ class OpenStudy:
                 )
         if add:
             self._compare((*self.steering().added, *add))
-        for label in drop:
-            decide(self.log, "drop", label)
-        for variant in add:
-            decide(self.log, "add", variant)
+        taken: list[tuple[Kind, str]] = [("drop", label) for label in drop]
+        taken += [("add", variant) for variant in add]
         if more_seeds:
-            decide(self.log, "more_seeds", str(more_seeds))
+            taken.append(("more_seeds", str(more_seeds)))
+        decide(self.log, *taken)
 
     def write_page(self, agenda: Agenda) -> Path:
         """Write the page of the study as it stands; returns the markdown file."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +14,7 @@ from harness.errors import InvalidFile, StorageError
 from harness.spec.schema import Frozen
 
 Kind = Literal["drop", "add", "more_seeds", "give_up"]
-ONE_COMMAND = 1.0  # seconds, within which one command writes all that it decides
+ONE_COMMAND = 0.001  # seconds; older versions gave what one command decides times of its own
 
 
 class Decision(Frozen):
@@ -88,14 +88,32 @@ def read_steering(path: Path) -> Steering:
     return Steering(tuple(sorted(decisions, key=lambda one: one.time)))
 
 
-def decide(path: Path, kind: Kind, value: str) -> None:
-    """Append a decision.
+def decide(path: Path, *taken: tuple[Kind, str]) -> None:
+    """Append what one command decides, (kind, value) each, with one time.
+
+    That time is later than those of all decisions in the file, also where the clock of another
+    machine is ahead of this one's: a decision may use less of the error than those it follows.
 
     Raises:
+        InvalidFile: a line of the file is no decision.
         StorageError: the file cannot be written.
     """
-    now = datetime.now(UTC).isoformat(timespec="microseconds")
-    _append(path, [Decision(time=now, kind=kind, value=value)])
+    known = [one.time for one in read_steering(path).decisions]
+    earliest = _after(max(known)) if known else ""
+    now = max(_stamp(datetime.now(UTC)), earliest)
+    _append(path, [Decision(time=now, kind=kind, value=value) for kind, value in taken])
+
+
+def _stamp(time: datetime) -> str:
+    return time.isoformat(timespec="microseconds")
+
+
+def _after(time: str) -> str:
+    """When the command after one in the log is; at any time where somebody else wrote that one."""
+    try:
+        return _stamp(datetime.fromisoformat(time).astimezone(UTC) + timedelta(seconds=ONE_COMMAND))
+    except ValueError:
+        return ""
 
 
 def take_over(path: Path, lines: Iterable[str], where: str) -> None:

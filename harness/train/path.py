@@ -210,6 +210,8 @@ def _chosen(plan: Plan) -> tuple[str, list[str]]:
         reason = load_path(CHOSEN).refuses(plan)
     except UserError:
         return PLAIN, []
+    except Exception as error:  # noqa: BLE001 - models of other people's code, built on shapes
+        reason = f"this model, which cannot be built on shapes ({type(error).__name__})"
     return (CHOSEN, []) if reason is None else (PLAIN, [_refusal(CHOSEN, reason)])
 
 

@@ -262,7 +262,7 @@ def test_a_decision_counts_from_the_next_run_on(tmp_path: Path, kind: Kind, valu
     """Not from the next round: the first one has all trials of all variants."""
     bench = Bench.of(tmp_path, WORSE, tune={"trials": 5})
     findings = bench.findings()
-    executor = OneSlot(bench, lambda: decide(findings.log, kind, value))
+    executor = OneSlot(bench, lambda: decide(findings.log, (kind, value)))
     rounds: list[int] = []
 
     def agenda() -> Agenda:

@@ -152,6 +152,39 @@ def test_plans_that_train_nothing_hold_no_choice() -> None:
         assert plan.training.speed == "plain"
 
 
+TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 64}
+TEXT |= {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "gemma3", "text_config": TEXT},
+        {"model_type": "t5", "d_model": 32, "num_layers": 2, "vocab_size": 64},
+    ],
+    ids=lambda config: config["model_type"],
+)
+def test_a_model_that_the_fast_path_cannot_be_asked_about_takes_the_plain_one(
+    config: dict[str, Any],
+) -> None:
+    """Its layers stand in another place, or it is no decoder: planning says so and goes on."""
+    base = planned("lora_bf16", device=BFLOAT16_CPU)
+    model = base.model.model_copy(update={"config": config})
+    training = base.training.model_copy(update={"speed": "auto"})
+    plan = choose_path(base.model_copy(update={"model": model, "training": training}))
+    assert plan.training.speed == "plain"
+    (found,) = plan.substitutions
+    assert found.reason.startswith("the fast path does not take ")
+
+
+def test_a_chosen_path_is_no_part_of_what_the_suite_decided() -> None:
+    """So runs of before that choice stand on one ground with those of after it."""
+    for settings in ((), ("suite.precision.compute=float32",)):
+        chosen = planned("lora_dora", *settings, device=BFLOAT16_CPU)
+        asked = planned("lora_dora", "suite.training.speed=plain", *settings, device=BFLOAT16_CPU)
+        assert (chosen.fingerprint, chosen.protocol) == (asked.fingerprint, asked.protocol)
+
+
 def known_plans() -> Iterator[Any]:
     """Plans of the variants that ship, and of unusual shapes, that are taken without a look."""
     suite = load_suite("quick")

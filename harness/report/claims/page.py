@@ -184,15 +184,15 @@ def notes(reached: Sequence[Judgement]) -> Iterator[Caveat]:
     guessed += [f"what suite {name} gave to every variant" for name in assumed_suites(plans)]
     if guessed:
         yield Caveat(
-            f"Not all records say {' and '.join(guessed)}: where one does not, it is taken to have "
-            "had what the others have."
+            f"Not all records say {' and '.join(guessed)}: those that do not are taken to have had "
+            "what the others had."
         )
 
 
 EXCLUDED = (
     "A sentence “A beats B” is contradicted where a gain of the margin "
     f"({USUAL_MARGIN * 100:.0f} %) is excluded, “A loses to B” where such a loss is, “reaches” "
-    "where a loss of more than it is shown, and “equal” where any such difference is."
+    "where a loss larger than the margin is shown, “equal” where a larger difference either way is."
 )
 MANY = "Verdicts use wider intervals than those shown, since all comparisons are read together"
 ALONE = (

@@ -33,7 +33,8 @@ def _probe(asked: PhantomOf, device: str) -> str | None:
     if layers_alike(plan.model, plan.adapter):
         depth = max(SHALLOW)
     else:
-        depth = int(transformers_config(plan.model).num_hidden_layers)  # windows differ by layer
+        text = transformers_config(plan.model).get_text_config()
+        depth = int(text.num_hidden_layers)  # windows differ by layer
     model = phantom_model(plan, depth)
     dtype = getattr(torch, plan.precision.compute)
     try:

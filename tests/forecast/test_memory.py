@@ -178,7 +178,8 @@ RESIDENT = [
 ]
 
 
-# The same in bfloat16, on a processor that multiplies it, by phase: the weights' file is float32.
+# The same in bfloat16, on a processor that multiplies it, by phase and on the plain path: the
+# weights' file is float32.
 RESIDENT_BFLOAT16 = [
     ("base", "load", 1_422_000_000),
     ("base", "score", 1_232_000_000),
@@ -196,7 +197,7 @@ RESIDENT_BFLOAT16 = [
 @pytest.mark.parametrize(("variant", "phase", "peak"), RESIDENT_BFLOAT16)
 def test_phases_in_bfloat16_on_a_cpu_are_predicted(variant: str, phase: str, peak: int) -> None:
     device = CPU.model_copy(update={"bfloat16": True})
-    training = {"micro_batch_size": 1}
+    training = {"micro_batch_size": 1, "speed": "plain"}
     plan = make(variant, training, model="smollm2_135m_instruct", device=device, batch_size=2)
     assert plan.precision.compute == "bfloat16"
     assert predict(plan).by_phase[phase] == pytest.approx(peak, rel=0.20)

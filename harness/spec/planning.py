@@ -89,10 +89,7 @@ def _protocol(suite: Suite) -> SuiteProtocol:
     """
     given = {"training": suite.training, "precision": suite.precision}
     found = SuiteProtocol.model_validate(given)
-    training = found.training
-    if training.speed == AUTO:
-        training = training.model_copy(update={"speed": PLAIN})
-    return found.model_copy(update={"training": training})
+    return found.model_copy(update={"training": _plain_for_auto(found.training)})
 
 
 def _without_choice(training: Training, device: Device) -> Training:
@@ -100,9 +97,12 @@ def _without_choice(training: Training, device: Device) -> Training:
 
     Elsewhere :func:`harness.train.path.choose_path` chooses, since paths know what they take.
     """
-    if training.speed != AUTO or (device.kind == "cpu" and device.bfloat16):
-        return training
-    return training.model_copy(update={"speed": PLAIN})
+    has_choice = device.kind == "cpu" and device.bfloat16
+    return training if has_choice else _plain_for_auto(training)
+
+
+def _plain_for_auto(training: Training) -> Training:
+    return training.model_copy(update={"speed": PLAIN}) if training.speed == AUTO else training
 
 
 def _fit_precision(variant: Variant, device: Device, found: list[Substitution]) -> Precision:

@@ -53,8 +53,8 @@ class Agenda:
     """A study as it stands. ``jobs`` are all runs that can be started now, in a good order.
 
     ``settled`` are the runs that all of this is made from. ``stopped`` says why nothing more is
-    planned although something is open: the budget. ``has_room`` says that it cannot come to that,
-    so that no run takes the place of another. ``begun`` are the seconds of runs that were ended
+    planned although something is open: the budget. ``has_room`` says that the budget is surely
+    enough for all that the study can ask for. ``begun`` are the seconds of runs that were ended
     before they were whole, where the budget has hours.
     """
 

@@ -147,7 +147,8 @@ class Run:
         self.load_libraries("what scoring needs", "harness.score.take", "harness.score.reuse")
         from harness.score.take import libraries
 
-        self.load_libraries("what the scores need", *libraries(self.plan.score))
+        for name in libraries(self.plan.score):
+            import_module(name)
 
     def prepare(self, source: Path) -> tuple[Corpus, Renderer, TrainingRows | None]:
         """The corpus, what renders it, and the rows to train on, if any are."""

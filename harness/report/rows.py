@@ -186,6 +186,8 @@ class Row:
     def needed_said(self, kind: str) -> str:
         """The peak in words; where training does not set it, what does and what training needs."""
         text, phase = numbers.size(self.peak_bytes(kind)), self.peak_phase(kind)
+        if phase is None:
+            return "an unknown amount of memory"
         if phase not in PASSING:
             return text
         later = "train" if self.plan.trains else "score"
@@ -283,6 +285,8 @@ def _labels(variant: str, groups: Sequence[Sequence[StoredRun]]) -> list[str]:
     plans = [members[0].record.plan for members in groups]
     keys = differing(plans)
     keys = [key for key in keys if key != "corpus_sha256"] or keys
+    if "device.name" in keys:  # it says the kind, the memory and what else follows from it
+        keys = ["device.name", *(key for key in keys if not key.startswith("device."))]
     flat = [flatten(settings(plan, "schema_version")) for plan in plans]
     labels = []
     for table in flat:

@@ -12,6 +12,7 @@ from harness.report.cells import difference_text
 from harness.report.evidence import Evidence
 from harness.report.figures.canvas import Axis
 from harness.report.figures.scatter import Point, Scatter
+from harness.report.machines import apart_said
 from harness.report.recommend import recommend
 from harness.report.rows import MEMORY_KINDS, Row
 from harness.report.scoring import Scoring
@@ -23,6 +24,8 @@ from harness.report.ties import (
     memory_order,
     time_order,
 )
+
+NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def tradeoff_section(evidence: Evidence) -> Section | None:
         f"of the difference from {evidence.reference}, where seeds and items allow one. Costs "
         f"are medians over the runs{_once(drawn)}. Costs that differ by less than those of "
         f"repeated runs of one variant tell nothing apart: {_ties(drawn)}. The recommended "
-        f"variant is ringed (◉). {looks(evidence.rows)}"
+        f"variant is ringed (◉). {looks(evidence.rows)}{_elsewhere(evidence)}"
     )
     return Section("tradeoff", "Quality against cost", (note, *figures))
 
@@ -79,7 +82,8 @@ def _figure(evidence: Evidence, main: Scoring, cost: Cost) -> Figure | None:
     known = [
         (row, x / cost.scale)
         for row in evidence.ranked
-        if row.label in main.values and (x := cost.order.read(row)) is not None
+        if row.label in main.values and row.label in evidence.costed
+        if (x := cost.order.read(row)) is not None
     ]
     if len({x for _, x in known}) < 2:
         return None  # a cost that tells no rows apart
@@ -133,6 +137,14 @@ def looks(rows: Sequence[Row]) -> str:
     return (
         f"Shapes: {', '.join(named)}. Filled: 16-bit weights, half filled: 8 bits, hollow: fewer."
     )
+
+
+def _elsewhere(evidence: Evidence) -> str:
+    """Which rows are not drawn, since they ran on another device than the others."""
+    away = [row.label for row in evidence.ranked if row.label not in evidence.costed]
+    if not away:
+        return ""
+    return f" {apart_said(evidence.rows)} Not drawn: {numbers.some_of(away, NAMED)}."
 
 
 def _once(costs: Sequence[Cost]) -> str:

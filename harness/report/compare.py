@@ -27,7 +27,7 @@ Read = Callable[[Row], float | None]
 
 
 @dataclass(frozen=True)
-class Cost:
+class ComparedCost:
     """Something that a row costs; ``read`` takes the row and the measure of memory."""
 
     name: str
@@ -44,13 +44,13 @@ class Cost:
         return self.unit.format(memory=MEMORY_KINDS.get(kind, ""))
 
 
-WEIGHTS = Cost("weights", "bytes", "lower", lambda row, _: row.weight_bytes)
+WEIGHTS = ComparedCost("weights", "bytes", "lower", lambda row, _: row.weight_bytes)
 COSTS = (
-    Cost("memory", "bytes, {memory}", "lower", lambda row, kind: row.peak_bytes(kind)),
+    ComparedCost("memory", "bytes, {memory}", "lower", lambda row, kind: row.peak_bytes(kind)),
     WEIGHTS,
-    Cost("throughput", "tokens per second", "higher", lambda row, _: row.tokens_per_second),
-    Cost("time", "seconds of training", "lower", lambda row, _: row.phase_seconds("train")),
-    Cost("energy", "joules", "lower", lambda row, _: row.energy_joules()),
+    ComparedCost("throughput", "tokens per second", "higher", lambda row, _: row.tokens_per_second),
+    ComparedCost("time", "seconds of training", "lower", lambda row, _: row.phase_seconds("train")),
+    ComparedCost("energy", "joules", "lower", lambda row, _: row.energy_joules()),
 )
 
 
@@ -217,7 +217,7 @@ def _costs(rows: tuple[Row, Row]) -> tuple[list[Change], tuple[Unlike, ...]]:
     return compared, tuple(_unlike(rows))
 
 
-def _named(change: Change, cost: Cost, kind: str) -> Change:
+def _named(change: Change, cost: ComparedCost, kind: str) -> Change:
     return replace(change, name=cost.name, unit=cost.unit_of(kind), direction=cost.direction)
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 from harness import numbers
 from harness.records.record import PhaseCost, RunRecord
@@ -16,7 +17,6 @@ from harness.report.figures.canvas import Mark
 from harness.report.settings import bits_of, differing, flatten, method_of, plain, settings, without
 from harness.spec.plan import Plan
 
-MARKERS = 8
 COLOURS = 8
 SHAPES = ("lora", "full", "dora", "untrained", "rslora")
 MEMORY_KINDS = {
@@ -260,9 +260,15 @@ def make_rows(runs: Iterable[StoredRun]) -> tuple[Row, ...]:
 
 def _mark(plan: Plan, colour: int) -> Mark:
     """The shape says the method, the fill the bits of the weights; the colour is the row's own."""
-    method, bits = method_of(plan), bits_of(plan)
+    method = method_of(plan)
     shape = SHAPES.index(method) if method in SHAPES else len(SHAPES)
-    return Mark(colour, shape, "full" if bits >= 16 else "left" if bits >= 8 else "none")
+    return Mark(colour, shape, fill_of(plan))
+
+
+def fill_of(plan: Plan) -> Literal["full", "left", "none"]:
+    """How full a variant's marker is: by the bits of its weights."""
+    bits = bits_of(plan)
+    return "full" if bits >= 16 else "left" if bits >= 8 else "none"
 
 
 def _order(run: StoredRun) -> tuple[int, str, str]:

@@ -40,6 +40,7 @@ STOPPED: dict[Means, Ending] = {
     "interrupted": Ending("interrupted", "interrupted", "interrupted by the user"),
     "timed_out": Ending("failed", "timed_out", "stopped at the time limit"),
 }
+CANCELLED = Ending("interrupted", "cancelled", "cancelled by somebody else than this command")
 ABANDONED = Ending("interrupted", "abandoned", "the process that supervised the run has ended")
 
 

@@ -255,7 +255,7 @@ def take_back(
             _unpack(data, back)
             record = read_json(back / WHOLE / "record.json", RunRecord)
             if stop is not None and stop.asked:
-                record = because(record, interrupted(stop.reason).message)
+                record = because(record, interrupted(stop.reason))
                 write_json(back / WHOLE / "record.json", record)
             for path in (back / BASE).glob("*"):
                 keep_base(path.name, store.root, partial(_copy_base, path))

@@ -11,7 +11,7 @@ from harness.errors import HarnessError
 from harness.records.record import RunRecord
 from harness.records.store import RunStore
 from harness.runs.attempt import Attempt
-from harness.runs.ending import ABANDONED, STOPPED, interrupted
+from harness.runs.ending import ABANDONED, STOPPED, Ending, interrupted
 from harness.runs.options import RunOptions
 from harness.runs.stop import interrupts
 from harness.runs.supervise import Interrupted, supervise
@@ -42,16 +42,22 @@ def was_interrupted(record: RunRecord) -> bool:
     return problem is not None and problem.kind == STOPPED["interrupted"].kind
 
 
-def because(record: RunRecord, reason: str) -> RunRecord:
-    """The record with ``reason`` as the cause of the interrupt; one of another ending as it is."""
+def because(record: RunRecord, end: Ending) -> RunRecord:
+    """The record with ``end`` as what interrupted it; one of another ending as it is."""
     if record.problem is None or not was_interrupted(record):
         return record
-    problem = record.problem.model_copy(update={"message": reason})
+    known = _of_interrupt(end)
+    problem = record.problem.model_copy(update={"kind": known.kind, "message": known.message})
     return record.model_copy(update={"problem": problem})
 
 
-def explain(store: RunStore, plan: Plan, order: str, reason: str) -> RunRecord | None:
-    """Have the record of a run that ended in ``store`` say why, and make one where none was left.
+def _of_interrupt(end: Ending) -> Ending:
+    """The same of a run that wrote its record when it was told to end, whatever came after."""
+    return end if end.status == "interrupted" else interrupted(end.message)
+
+
+def explain(store: RunStore, plan: Plan, order: str, end: Ending) -> RunRecord | None:
+    """Have the record of a run that ended in ``store`` say how, and make one where none was left.
 
     A record of another ending stays as it is.
 
@@ -65,10 +71,11 @@ def explain(store: RunStore, plan: Plan, order: str, reason: str) -> RunRecord |
         if read_json(attempt.folder.options, RunOptions).name != order:
             return None
         if not attempt.folder.record.is_file():
-            message = f"{ABANDONED.message}: {reason}"
-            attempt.ending = replace(ABANDONED, message=message)
+            message = f"{ABANDONED.message}: {end.message}"
+            out = end.status == "oom"  # which says something of the variant
+            attempt.ending = end if out else replace(ABANDONED, message=message)
         elif was_interrupted(read_json(attempt.folder.record, RunRecord)):
-            attempt.ending = interrupted(reason)
+            attempt.ending = _of_interrupt(end)
         known = store.find(plan)
         attempt.settle(known if known is not None and known.status == "ok" else None)
         return read_json(attempt.folder.record, RunRecord)

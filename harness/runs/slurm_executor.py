@@ -15,12 +15,12 @@ from harness.errors import HarnessError, RunError, UserError
 from harness.records.events import Hear, RunStarted
 from harness.records.record import RunRecord
 from harness.records.store import RunStore
-from harness.runs.ending import interrupted
+from harness.runs.ending import Ending, interrupted
 from harness.runs.lock import is_held
 from harness.runs.options import DEFAULT_OPTIONS, RunOptions
 from harness.runs.parcel import check_versions, versions
 from harness.runs.remote import because, explain, supervise_remotely, was_interrupted
-from harness.runs.slurm_reason import reason_of_job
+from harness.runs.slurm_reason import UNTOLD, end_of_job
 from harness.runs.stop import Stop
 from harness.runs.supervise import settle
 from harness.spec.device import Device, DeviceChoice, detect_device
@@ -187,23 +187,23 @@ class SlurmExecutor:
         """
         plan, future = self._jobs[job]
         record = None if found is None else RunRecord.model_validate_json(found)
+        end = UNTOLD
         if record is None or was_interrupted(record):
-            reason = self._reason(job, error)
-            if reason is None:
+            told = self._end(job, error)
+            if told is None:
                 return False
-            if reason:
+            end = told
+            if end is not UNTOLD:
                 ran = plan if record is None else record.plan  # a smaller one, maybe
-                left = explain(self._store, ran, self._options.name, reason)
-                record = left if record is None else because(record, reason)
+                left = explain(self._store, ran, self._options.name, end)
+                record = left if record is None else because(record, end)
         if record is not None:
             future.set_result(record)
         else:
-            self._take_what_is_left(plan, future, error)
+            self._take_what_is_left(plan, future, end.message or _failed(error))
         return True
 
-    def _take_what_is_left(
-        self, plan: Plan, future: Future[RunRecord], error: BaseException | None
-    ) -> None:
+    def _take_what_is_left(self, plan: Plan, future: Future[RunRecord], why: str) -> None:
         """A job ended without an answer: what it has left behind says how its run ended."""
         if self._stop.asked:
             future.set_exception(CancelledError())
@@ -213,18 +213,18 @@ class SlurmExecutor:
         if record is not None:
             future.set_result(record)
         else:
-            future.set_exception(RunError(_failed(error)))
+            future.set_exception(RunError(why))
 
-    def _reason(self, job: Any, error: BaseException | None) -> str | None:
-        """Who ended a run; empty where nobody knows more, None where SLURM has not decided yet."""
+    def _end(self, job: Any, error: BaseException | None) -> Ending | None:
+        """How a run was ended; ``UNTOLD`` where nobody knows, None where SLURM decides yet."""
         if self._stop.asked:
-            return interrupted(self._stop.reason).message
+            return interrupted(self._stop.reason)
         if self._executor.cluster != "slurm":
-            return ""
+            return UNTOLD
         self._ended.setdefault(job, time.monotonic())
         late = time.monotonic() - self._ended[job] > DECISION_SECONDS
-        reason = reason_of_job(job.job_id, str(error))
-        return "" if reason is None and late else reason
+        end = end_of_job(job.job_id, str(error), lambda: str(job.state))
+        return UNTOLD if end is None and late else end
 
     def cancel(self) -> None:
         """Cancel all jobs; those under way are interrupted."""

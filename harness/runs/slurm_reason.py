@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+
+from harness.runs.ending import CANCELLED, Ending, interrupted
 
 ANSWER_SECONDS = 10.0
 UNDER_WAY = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
@@ -17,23 +21,34 @@ ENDED = {
 }
 # What submitit raises in a job that SLURM has told that its time is nearly over.
 OUT_OF_TIME = "timed-out and not checkpointable"
+UNTOLD = replace(interrupted(""), message="")  # SLURM did not end it, or nobody remembers it
 
 
-def reason_of_job(job_id: str, said: str) -> str | None:
-    """Why SLURM ended a job, in words. ``said`` is the error that the job itself has left.
+def end_of_job(job_id: str, said: str, accounted: Callable[[], str]) -> Ending | None:
+    """How SLURM ended a job. ``said`` is the error that the job itself has left.
+
+    ``accounted`` is the state that SLURM's accounting has, which is asked where SLURM has
+    forgotten the job itself.
 
     Returns:
-        Empty where SLURM did not end it or nobody remembers it; None while it has yet to end.
+        ``UNTOLD`` where nobody knows more; None while it has yet to end.
     """
     if OUT_OF_TIME in said:
-        return f"SLURM job {job_id} {ENDED['TIMEOUT']}"
+        return _ending(job_id, "TIMEOUT")
     shown = _shown(job_id)
-    state = _field("JobState", shown)
+    state = _field("JobState", shown) or accounted().partition(" ")[0]  # "CANCELLED by 1000"
     if state in UNDER_WAY:
         return None
     if _field("PreemptTime", shown) not in ("", "None"):
         state = "PREEMPTED"  # SLURM's own is COMPLETED where the job has ended in its grace time
-    return f"SLURM job {job_id} {ENDED[state]}" if state in ENDED else ""
+    return _ending(job_id, state) if state in ENDED else UNTOLD
+
+
+def _ending(job_id: str, state: str) -> Ending:
+    message = f"SLURM job {job_id} {ENDED[state]}"
+    if state == "OUT_OF_MEMORY":
+        return Ending("oom", "host_oom", message)
+    return replace(CANCELLED, message=message) if state == "CANCELLED" else interrupted(message)
 
 
 def _shown(job_id: str) -> str:

@@ -11,7 +11,7 @@ from typing import Literal
 from harness.errors import HarnessError, machine_troubles, user_mistakes
 from harness.records.record import Environment, RunRecord
 from harness.records.store import RunFolder, RunStore, StoredRun
-from harness.runs.ending import ABANDONED
+from harness.runs.ending import ABANDONED, CANCELLED
 from harness.spec.plan import Plan
 from harness.spec.storage import read_json
 from harness.studies.steering import decide, read_steering
@@ -122,9 +122,13 @@ class Findings:
 
 
 def is_killed(record: RunRecord) -> bool:
-    """Whether the run was ended from outside without being asked to stop."""
+    """Whether the run was ended from outside, but for a stop that this study asked for.
+
+    Nor does a preemption count: a cluster may preempt a long run many times.
+    """
     problem = record.problem
-    asked = record.status == "interrupted" and (problem is None or problem.kind != ABANDONED.kind)
+    by_others = problem is not None and problem.kind in (ABANDONED.kind, CANCELLED.kind)
+    asked = record.status == "interrupted" and not by_others
     return not asked and not is_settled(record)
 
 

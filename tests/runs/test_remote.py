@@ -14,7 +14,7 @@ from harness.records.events import EventTail, Note
 from harness.records.record import Problem, RunRecord
 from harness.records.store import RunStore
 from harness.runs.attempt import Attempt
-from harness.runs.ending import ABANDONED
+from harness.runs.ending import ABANDONED, interrupted
 from harness.runs.options import RunOptions
 from harness.runs.parcel import pack_plan, pack_sources, run_parcel, take_back
 from harness.runs.remote import because, explain, supervise_remotely
@@ -56,13 +56,13 @@ def test_an_interrupted_job_is_a_record_that_names_the_signal(small: Small, tmp_
     assert record.status == "interrupted"
     assert told(record) == "stopped by SIGINT"
     assert store.find(plan) == record
-    explain(store, plan, "another command", "another reason")
+    explain(store, plan, "another command", interrupted("another reason"))
     assert store.find(plan) == record
-    explain(store, plan, options.name, "SLURM job 7 was preempted")
+    explain(store, plan, options.name, interrupted("SLURM job 7 was preempted"))
     found = store.find(plan)
     assert found is not None
     assert told(found) == "SLURM job 7 was preempted"
-    assert found == because(record, "SLURM job 7 was preempted")
+    assert found == because(record, interrupted("SLURM job 7 was preempted"))
 
 
 def test_an_interrupted_task_comes_back_with_the_senders_reason(
@@ -84,7 +84,7 @@ def test_an_interrupted_task_comes_back_with_the_senders_reason(
 def test_of_a_job_that_left_no_record_its_end_is_told(small: Small, tmp_path: Path) -> None:
     store, plan, options = RunStore(tmp_path), small.plan(), RunOptions()
     Attempt(plan, store.folder(plan)).prepare(options)
-    explain(store, plan, options.name, "SLURM job 7 lost its machine")
+    explain(store, plan, options.name, interrupted("SLURM job 7 lost its machine"))
     found = store.find(plan)
     assert found is not None
     assert found.problem is not None
@@ -95,8 +95,8 @@ def test_of_a_job_that_left_no_record_its_end_is_told(small: Small, tmp_path: Pa
 def test_a_run_that_ended_otherwise_keeps_its_own_words() -> None:
     problem = Problem(kind="crash", phase="train", step=3, message="stopped by SIGTERM")
     crash = record_of(planned(), status="failed", problem=problem)
-    assert because(crash, "interrupted by the user") == crash
-    assert because(record_of(planned()), "interrupted by the user") == record_of(planned())
+    assert because(crash, interrupted("")) == crash
+    assert because(record_of(planned()), interrupted("")) == record_of(planned())
 
 
 def told(record: RunRecord) -> str:

@@ -19,14 +19,16 @@ from harness.records.store import RunStore
 from harness.runs import slurm_executor
 from harness.runs.attempt import Attempt
 from harness.runs.batch import run_batch
+from harness.runs.ending import Ending
 from harness.runs.executor import make_executor
 from harness.runs.lock import held, holder_of
 from harness.runs.options import RunOptions
 from harness.runs.slurm_executor import SlurmExecutor
-from harness.runs.slurm_reason import OUT_OF_TIME, reason_of_job
+from harness.runs.slurm_reason import OUT_OF_TIME, UNTOLD, end_of_job
 from harness.runs.stop import Stop
 from harness.spec.plan import Plan
 from harness.spec.storage import write_bytes
+from harness.studies.findings import is_killed, is_settled
 from tests.runs.small_run import FIRST_NOTE, Heard, Small, halt, step_done, trains
 from tests.store_records import record_of
 
@@ -169,24 +171,89 @@ def test_plans_of_a_round_are_one_array(
 
 
 @pytest.mark.parametrize(
-    ("shown", "said", "reason"),
+    ("shown", "said", "kind", "message"),
     [
-        ("JobId=7 JobState=CANCELLED", "", "SLURM job 7 was cancelled"),
-        ("JobId=7 JobState=NODE_FAIL PreemptTime=None", "", "SLURM job 7 lost its machine"),
-        ("JobId=7 JobState=COMPLETED PreemptTime=2026-11-26", "", "SLURM job 7 was preempted"),
-        ("JobId=7 JobState=TIMEOUT", "", "SLURM job 7 reached its time limit"),
-        ("JobId=7 JobState=FAILED", OUT_OF_TIME, "SLURM job 7 reached its time limit"),
-        ("JobId=7 JobState=COMPLETED PreemptTime=None", "", ""),
-        ("JobId=7 JobState=COMPLETING", "", None),
-        ("", "", ""),
+        ("JobState=CANCELLED", "", "cancelled", "was cancelled"),
+        ("JobState=NODE_FAIL PreemptTime=None", "", "interrupted", "lost its machine"),
+        ("JobState=COMPLETED PreemptTime=2026-11-26", "", "interrupted", "was preempted"),
+        ("JobState=TIMEOUT", "", "interrupted", "reached its time limit"),
+        ("JobState=FAILED", OUT_OF_TIME, "interrupted", "reached its time limit"),
+        ("JobState=OUT_OF_MEMORY", "", "host_oom", "used more memory than it was given"),
     ],
 )
 @pytest.mark.usefixtures("commands")
 def test_what_slurm_says_of_a_job_is_put_in_words(
-    tmp_path: Path, shown: str, said: str, reason: str | None
+    tmp_path: Path, shown: str, said: str, kind: str, message: str
+) -> None:
+    (tmp_path / "job.txt").write_text(f"JobId=7 {shown}")
+    end = end_of_job("7", said, lambda: "UNKNOWN")
+    assert end is not None
+    assert (end.kind, end.message) == (kind, f"SLURM job 7 {message}")
+    assert end.status == ("oom" if kind == "host_oom" else "interrupted")
+
+
+@pytest.mark.parametrize(
+    ("accounted", "kind"), [("OUT_OF_MEMORY", "host_oom"), ("CANCELLED by 1000", "cancelled")]
+)
+@pytest.mark.usefixtures("commands")
+def test_of_a_job_that_slurm_has_forgotten_its_accounting_is_asked(
+    accounted: str, kind: str
+) -> None:
+    end = end_of_job("7", "", lambda: accounted)
+    assert end is not None
+    assert end.kind == kind
+
+
+@pytest.mark.parametrize(
+    ("shown", "end"),
+    [
+        ("JobId=7 JobState=COMPLETED PreemptTime=None", UNTOLD),
+        ("JobId=7 JobState=COMPLETING", None),
+        ("", UNTOLD),
+    ],
+)
+@pytest.mark.usefixtures("commands")
+def test_what_slurm_did_not_end_or_has_yet_to_end(
+    tmp_path: Path, shown: str, end: Ending | None
 ) -> None:
     (tmp_path / "job.txt").write_text(shown)
-    assert reason_of_job("7", said) == reason
+    assert end_of_job("7", "", lambda: "UNKNOWN") == end
+
+
+@pytest.mark.usefixtures("commands")
+def test_a_job_killed_for_memory_before_it_could_write_is_out_of_memory(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, it counted as abandoned and was sent again."""
+    monkeypatch.setattr(slurm.SlurmJob, "_results_timeout_s", 0)  # none will come
+    monkeypatch.setattr(slurm.SlurmJob.watcher, "_delay_s", 0)
+    (tmp_path / "bin" / "sacct").write_text(
+        "#!/bin/sh\necho 'JobID|State|NodeList'\necho '7|OUT_OF_MEMORY|'\n"
+    )
+    (tmp_path / "job.txt").write_text("JobId=7 JobState=OUT_OF_MEMORY")
+    store, options, plan = RunStore(tmp_path / "runs"), RunOptions(), small.plan()
+    Attempt(plan, store.folder(plan)).prepare(options)
+    record = SlurmExecutor(store, options).submit(plan, Heard()).result(timeout=1800)
+    assert record.status == "oom"
+    assert end_of(record) == "SLURM job 7 used more memory than it was given"
+    assert is_settled(record)
+    assert store.find(plan) == record
+
+
+@pytest.mark.usefixtures("commands")
+def test_a_run_that_somebody_cancelled_counts_as_a_try(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It wrote its record when it was told to end; so does one that is preempted."""
+    monkeypatch.setattr(slurm_executor, "DECISION_SECONDS", float("inf"))
+    store, options, plan = RunStore(tmp_path / "runs"), RunOptions(), small.plan()
+    for state, counts in (("CANCELLED", True), ("PREEMPTED", False)):
+        (tmp_path / "job.txt").write_text(f"JobId=7 JobState={state}")
+        future = SlurmExecutor(store, options).submit(plan, Heard())
+        interrupt_job(plan, store, options)
+        record = future.result(timeout=1800)
+        assert (record.status, is_killed(record)) == ("interrupted", counts), state
+        assert not is_settled(record)
 
 
 @pytest.mark.usefixtures("commands")

@@ -67,8 +67,9 @@ class Board(Listener):
         name = plan.run_name
         if isinstance(event, RunStarted):
             self._hosts[name] = event.host
-        if name not in self._views:
+        else:  # in a cluster nothing else is heard, so that nobody knows when a run begins
             self._tally.start(name)
+        if name not in self._views:
             line = None if self._console.is_terminal else self._say_of_one
             self._views[name] = RunView(title_of(plan), line)
         self._views[name].take(event)
@@ -154,7 +155,11 @@ def doing(views: Sequence[RunView]) -> str:
 
 
 class Tally:
-    """Counts the runs of a batch, and reckons how long the rest will take."""
+    """Counts the runs of a batch, and reckons how long the rest will take.
+
+    Of runs elsewhere only their ends are heard: when they began follows from the seconds that
+    their records hold, and how many run at once from those that have ended.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         """``clock`` gives seconds."""
@@ -164,6 +169,7 @@ class Tally:
         self._day = datetime.now(UTC)
         self._started: dict[str, float] = {}
         self._took: list[float] = []
+        self._elsewhere: list[tuple[float, float]] = []  # when they began and ended
 
     def begin(self, count: int) -> None:
         """A batch of so many runs begins."""
@@ -174,7 +180,9 @@ class Tally:
         self._all += count
 
     def start(self, name: str) -> None:
-        """A run begins."""
+        """A run begins, or is heard of again."""
+        if name in self._started:
+            return
         self._started[name] = self._clock()
         self._at_once = max(self._at_once, len(self._started))
 
@@ -184,7 +192,12 @@ class Tally:
         self._done += 1
         self._bad += record is None or record.status != "ok"
         whole = record is not None and record.status != "interrupted"
-        if began is not None and whole and not self.is_older(record):
+        if not whole or self.is_older(record):
+            return
+        if began is None and record is not None:
+            began = self._clock() - record.seconds
+            self._elsewhere.append((began, self._clock()))
+        if began is not None:
             self._took.append(self._clock() - began)
 
     def is_older(self, record: RunRecord | None) -> bool:
@@ -201,7 +214,16 @@ class Tally:
         now = self._clock()
         under_way = [max(mean - (now - at), SHORTEST * mean) for at in self._started.values()]
         waiting = self._all - self._done - len(self._started)
+        if self._elsewhere:
+            each = self._between_ends()
+            since = now - self._elsewhere[-1][1]
+            return max(waiting * each - since, SHORTEST * each)
         return (sum(under_way) + waiting * mean) / max(self._at_once, 1)
+
+    def _between_ends(self) -> float:
+        """Seconds after which the next run elsewhere ends, by those that have ended."""
+        first = min(began for began, _ in self._elsewhere)
+        return (self._elsewhere[-1][1] - first) / len(self._elsewhere)
 
     def text(self) -> str:
         """All of it in a line."""

@@ -189,6 +189,35 @@ def test_a_frame_of_the_board_that_a_narrower_terminal_broke_is_erased_whole() -
     assert "\x1b[1A" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(("at_once", "left"), [(1, "8 min 00 s"), (2, "4 min 00 s")])
+def test_time_left_in_a_cluster_follows_from_the_ends_of_runs(at_once: int, left: str) -> None:
+    """All runs are sent at once, and nothing is heard of them but their records."""
+    clock, plans = Clock(), [planned("lora_bf16", seed=seed) for seed in range(10)]
+    shown, console = board(terminal=False, clock=clock)
+    shown.begin(plans)
+    for plan in plans:
+        shown.hear(plan, RunStarted.now(host="a Ray cluster"))
+    clock.now += 30  # in the queue of the cluster
+    for place in range(2):
+        clock.now += 60 if place % at_once == 0 else 0
+        shown.result(ended(plans[place], seconds=60.0))
+    assert f"about {left} left" in written(console).splitlines()[-1]
+    assert "under way" not in written(console), "nobody knows how many are"
+
+
+def test_between_two_ends_in_a_cluster_time_goes_on() -> None:
+    clock = Clock()
+    tally = Tally(clock)
+    tally.begin(3)
+    clock.now += 60
+    tally.finish("a", record_of(PLANS[0], started_at=FUTURE, seconds=60.0))
+    assert tally.left() == 120
+    clock.now += 20
+    assert tally.left() == 100
+    clock.now += 9_999
+    assert tally.left() == 6, "a run that takes longer still needs a while"
+
+
 def test_an_interrupted_run_says_nothing_of_the_time_left() -> None:
     clock = Clock()
     tally = Tally(clock)

@@ -64,10 +64,11 @@ def publish(
 ) -> Path:
     """Copy what a report needs of ``runs`` to ``folder/records``; earlier copies are replaced.
 
-    Item and cluster names become hashes unless they are places in a list, from 0 (those of runs
-    that were published before stay as they are). Other columns of the items are dropped, generations are kept only where their prompt belongs to the bundled
-    corpus, logs are dropped, and absolute paths are cut to their last part. Scores taken before
-    training keep their value only, and so do those of runs for which ``has_items`` is false.
+    Item and cluster names become hashes unless they are places in a list, from 0; those of runs
+    that were published before stay as they are. Other columns of the items are dropped,
+    generations are kept only where their prompt belongs to the bundled corpus, logs are dropped,
+    and absolute paths are cut to their last part. Scores taken before training keep their value
+    only, and so do those of runs for which ``has_items`` is false.
 
     Returns:
         The folder of the copies, which :class:`harness.records.store.RunStore` reads.

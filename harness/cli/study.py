@@ -132,7 +132,12 @@ def study(
         ),
     ] = None,
     drop: Annotated[list[str], typer.Option(help="Stop running this variant.")] = [],  # noqa: B006
-    add: Annotated[list[str], typer.Option(help="Add this variant to the comparison.")] = [],  # noqa: B006
+    add: Annotated[
+        list[str],
+        typer.Option(
+            help="Add this variant to the comparison: lora_bf16, or lora_bf16+adapter.r=4."
+        ),
+    ] = [],  # noqa: B006
     more_seeds: Annotated[
         int, typer.Option(min=0, help="Allow this many seeds beyond the study's limit.")
     ] = 0,

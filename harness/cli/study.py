@@ -123,8 +123,21 @@ def study(
     ] = False,
     device: DeviceOption = DeviceKind.auto,
     reports: ReportsOption = Path("reports"),
+    published: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Go on from the runs and decisions that --publish wrote to this folder, here or "
+            "on another machine.",
+        ),
+    ] = None,
     drop: Annotated[list[str], typer.Option(help="Stop running this variant.")] = [],  # noqa: B006
-    add: Annotated[list[str], typer.Option(help="Add this variant to the comparison.")] = [],  # noqa: B006
+    add: Annotated[
+        list[str],
+        typer.Option(
+            help="Add this variant to the comparison: lora_bf16, or lora_bf16+adapter.r=4."
+        ),
+    ] = [],  # noqa: B006
     more_seeds: Annotated[
         int, typer.Option(min=0, help="Allow this many seeds beyond the study's limit.")
     ] = 0,
@@ -139,6 +152,7 @@ def study(
 ) -> None:
     """Answer a question about variants: tune each, add seeds until it is decided, report."""
     from harness.runs.options import RunOptions
+    from harness.studies.carried import carry_in
     from harness.studies.open import StudyRequest, open_study
     from harness.studies.status import StudyStatus
     from harness.trackers.choose import make_trackers
@@ -147,6 +161,7 @@ def study(
     given = {"--drop": drop, "--add": add, "--more-seeds": more_seeds, "--status": status}
     looks = [option for option, value in {**given, "--publish": publish}.items() if value]
     _refuse_with_look(plan=plan, status=status, decides=decides, publish=publish)
+    _refuse_carried(published, plan=plan)
     _refuse_planned(gpu, peak_share, plan=plan)
     part = _parse_shard(shard)
     spending = _parse_budget(budget)
@@ -167,6 +182,8 @@ def study(
     here, lost = _device(runner, device, gpu, looks=bool(looks) and not plan)
     opened = open_study(request, here, reports, spending)
     trackers = make_trackers(track, reports)
+    if published is not None:
+        say(str(carry_in(published, opened)))
     found = StudyStatus(opened, "" if plan else store, mix_versions=mix_versions, say=say)
     only_looks = bool(looks) and not plan and _only_looks(found, device, here, looks, lost)
     opened = found.opened
@@ -208,6 +225,14 @@ def _refuse_with_look(*, plan: bool, status: bool, decides: bool, publish: Path 
     if publish is not None and (plan or status):
         raise UserError(
             f"--publish does not go with {'--plan' if plan else '--status'}, which only shows",
+            hint="leave out one of them",
+        )
+
+
+def _refuse_carried(published: Path | None, *, plan: bool) -> None:
+    if plan and published is not None:
+        raise UserError(
+            "--plan writes nothing, and --from copies runs into the reports folder",
             hint="leave out one of them",
         )
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.records.record import RunRecord, Score
+from harness.report.item_names import alike
 from harness.report.origins import OF_CORPUS, settled, weights_of
 from harness.report.rows import Row
 from harness.report.statistics.noise import Floats
@@ -195,8 +196,18 @@ def read_items(
     columns = [column for row in kept for column in _columns_of(row, key, reading, read)]
     if key.task not in OF_CORPUS and not all(column.values.documents for column in columns):
         columns = _on_the_same_data(columns, reading)
-    reading.aligned = _align(columns, reading)
+    reading.aligned = _align(_named_alike(columns), reading)
     return reading
+
+
+def _named_alike(columns: list[_Column]) -> list[_Column]:
+    """The runs with the names of published records, where one of them has those."""
+    names = alike([column.values.names for column in columns])
+    clusters = alike([column.values.cluster for column in columns])
+    return [
+        replace(column, values=replace(column.values, names=name, cluster=cluster))
+        for column, name, cluster in zip(columns, names, clusters, strict=True)
+    ]
 
 
 def _most(rows: list[Row], values: list[str], why: str, reading: Reading) -> list[Row]:

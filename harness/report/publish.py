@@ -16,6 +16,7 @@ from harness.records.record import Problem, RunRecord, Score
 from harness.records.store import BrokenRun, RunStore, StoredRun
 from harness.report.build import ReportRequest, build_report
 from harness.report.data import sample_texts
+from harness.report.item_names import are_numbers, are_places, published
 from harness.report.pairing import COLUMNS, read_table
 from harness.report.trust import trusted
 from harness.report.write import write_report
@@ -23,7 +24,6 @@ from harness.spec.plan import Plan, RunRequest
 from harness.spec.storage import read_json, write_bytes, write_json
 
 ABSOLUTE_PATH = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?(?:[/\\][\w.@+~-]+)+[/\\](?=[\w.@+~-])")
-NUMBER = re.compile(r"\d{1,9}")
 RECORDS = "records"
 REQUEST = "request.json"
 
@@ -64,10 +64,11 @@ def publish(
 ) -> Path:
     """Copy what a report needs of ``runs`` to ``folder/records``; earlier copies are replaced.
 
-    Item and cluster names become hashes unless they are places in a list, from 0. Other columns of
-    the items are dropped, generations are kept only where their prompt belongs to the bundled
-    corpus, logs are dropped, and absolute paths are cut to their last part. Scores taken before
-    training keep their value only, and so do those of runs for which ``has_items`` is false.
+    Item and cluster names become hashes unless they are places in a list, from 0; those of runs
+    that were published before stay as they are. Other columns of the items are dropped,
+    generations are kept only where their prompt belongs to the bundled corpus, logs are dropped,
+    and absolute paths are cut to their last part. Scores taken before training keep their value
+    only, and so do those of runs for which ``has_items`` is false.
 
     Returns:
         The folder of the copies, which :class:`harness.records.store.RunStore` reads.
@@ -120,10 +121,10 @@ class _Naming:
         """The names as those in the files called ``file`` below the root, if there are any."""
         if file not in self._held:
             self._held[file] = self._look(file)
-        texts = [str(name) for name in names]
-        if self._held[file].get(column, _are_places(texts)):
-            return [text if NUMBER.fullmatch(text) else _hash(text) for text in texts]
-        return [_hash(text) for text in texts]
+        numbers = self._held[file].get(column)
+        if numbers is None:
+            numbers = are_places(map(str, names))
+        return published(names, keep_numbers=numbers)
 
     def _look(self, file: str) -> dict[str, bool]:
         """Of both columns, whether they hold numbers; nothing where there is no such file."""
@@ -131,20 +132,7 @@ class _Naming:
         table = None if found is None else read_table(found)
         if table is None:
             return {}
-        return {
-            column: all(NUMBER.fullmatch(str(name)) for name in table[column])
-            for column in ("item", "cluster")
-        }
-
-
-def _are_places(names: list[str]) -> bool:
-    """Whether the names are 0, 1, 2 and so on, in any order, which say nothing of the data."""
-    there = set(names)
-    return there == set(map(str, range(len(there))))
-
-
-def _hash(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()[:16]
+        return {column: are_numbers(table[column]) for column in ("item", "cluster")}
 
 
 def _publish_score(score: Score, run: StoredRun, target: Path, naming: _Naming | None) -> Score:

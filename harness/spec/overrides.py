@@ -74,7 +74,7 @@ def _split_setting(setting: str) -> tuple[list[str], Any]:
     sections = [part.strip() for part in key.split(".")]
     if not equals or not all(sections) or len(sections) > MOST_SECTIONS:
         raise UserError(f"--set {setting!r} is not KEY=VALUE", expected="for example adapter.r=32")
-    return sections, _toml_value(text)
+    return sections, typed_value(text)
 
 
 def _lay(target: dict[str, Any], sections: list[str], value: Any, setting: str) -> None:
@@ -106,7 +106,8 @@ def changes_suite(setting: str) -> bool:
     return True
 
 
-def _toml_value(text: str) -> Any:
+def typed_value(text: str) -> Any:
+    """What is typed after ``KEY=``: TOML, and otherwise a string."""
     value = _parsed(text)
     return deepcopy(value) if isinstance(value, list | dict) else value
 

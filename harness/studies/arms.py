@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -14,7 +15,7 @@ from harness.errors import UnknownName, UserError
 from harness.report.pairing import KeptItems
 from harness.spec.derived_names import derived_name, suite_name
 from harness.spec.device import Device
-from harness.spec.overrides import changes_suite, parse_settings
+from harness.spec.overrides import changes_suite, parse_settings, typed_value
 from harness.spec.plan import Plan
 from harness.spec.plan_digests import data_sha256
 from harness.spec.registry import load_suite, variant_names
@@ -26,6 +27,7 @@ from harness.train.path import resolve
 
 RATE = "training.learning_rate"
 ON_VALIDATION = "score.split=validation"
+SETTING = re.compile(r"\+(?=[a-z_]+(?:\.[a-z_]+)+=)")  # begins a setting in the name of an arm
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ def _with_validation(study: Study, settings: list[str]) -> list[str]:
 def _contenders(entries: Sequence[str | Contender]) -> Iterator[Contender]:
     """Entries with patterns spelled out."""
     for entry in entries:
-        one = Contender(variant=entry) if isinstance(entry, str) else entry
+        one = _contender(entry) if isinstance(entry, str) else entry
         if not any(mark in one.variant for mark in "*?["):
             yield one
             continue
@@ -187,6 +189,13 @@ def _contenders(entries: Sequence[str | Contender]) -> Iterator[Contender]:
         if not found:
             raise UnknownName("pattern of variants", one.variant, variant_names())
         yield from (one.model_copy(update={"variant": name}) for name in found)
+
+
+def _contender(entry: str) -> Contender:
+    """An entry as an arm is called: a variant and its settings, ``lora_bf16+adapter.r=1``."""
+    variant, *settings = SETTING.split(entry)
+    pairs = (setting.partition("=") for setting in settings)
+    return Contender(variant=variant, settings={key: typed_value(text) for key, _, text in pairs})
 
 
 def _arms(study: Study, contender: Contender, shared: Typed, device: Device) -> Iterator[Arm]:

@@ -391,6 +391,62 @@ def test_a_study_is_published_with_its_records(made_up: World, tmp_path: Path) -
     assert rebuild.differences(tmp_path / "kept") == []
 
 
+def test_a_published_study_goes_on_elsewhere(made_up: World, tmp_path: Path) -> None:
+    here, there, kept = tmp_path / "here", tmp_path / "there", tmp_path / "kept"
+    shown(*SMALL, "--reports", str(here), "--drop", "lora_int8")
+    shown(*SMALL, "--reports", str(here), "--budget", "runs=40", "--publish", str(kept))
+    told = shown(*SMALL, "--reports", str(there), "--from", str(kept), "--publish", str(kept))
+    assert "taken in: 40 runs and 1 decisions" in told
+    assert "(40 runs are done)" in told
+    shown(*SMALL, "--reports", str(here))
+    pages = [folder / "studies" / FOLDER / "report.md" for folder in (here, there)]
+    answers = [answer_of(page.read_text(encoding="utf-8")) for page in pages]
+    assert "is worse than" in answers[0]
+    assert answers[0] == answers[1]  # runs made there are paired with those that came
+    assert rebuild.differences(kept) == []
+    again = shown(*SMALL, "--reports", str(there), "--from", str(kept))
+    assert "taken in: 0 runs" in again
+    assert "and 0 decisions" in again
+
+
+def answer_of(page: str) -> str:
+    """The conclusions of a study's page, without what they cost."""
+    return "\n".join(line for line in page.split("## Answer")[1].split("\n") if " than " in line)
+
+
+def test_what_was_published_stays_as_it_is_when_it_is_published_again(
+    made_up: World, tmp_path: Path
+) -> None:
+    kept, again = tmp_path / "kept", tmp_path / "again"
+    shown(*SMALL, "--reports", str(tmp_path / "here"), "--publish", str(kept))
+    there = ("--reports", str(tmp_path / "there"))
+    shown(*SMALL, *there, "--from", str(kept), "--publish", str(again))
+    files = [path.relative_to(kept) for path in sorted(kept.rglob("*")) if path.is_file()]
+    assert len(files) > 20
+    assert [
+        name for name in files if (kept / name).read_bytes() != (again / name).read_bytes()
+    ] == []
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--from", "nowhere"), "nowhere holds no published study"),
+        (("--from", "KEPT", "--name", "other"), f"holds the study {re.escape(FOLDER)}"),
+        (("--from", "KEPT", "--plan"), "--plan writes nothing"),
+    ],
+)
+def test_what_is_no_such_study_is_refused(
+    made_up: World, tmp_path: Path, more: tuple[str, ...], words: str
+) -> None:
+    kept = tmp_path / "kept"
+    shown(*SMALL, "--reports", str(tmp_path / "here"), "--publish", str(kept))
+    given = [str(kept) if one == "KEPT" else one for one in more]
+    told = refused(*SMALL, "--reports", str(tmp_path / "there"), *given)
+    assert re.search(words, " ".join(told.split()))
+    assert not (tmp_path / "there" / "runs").exists()
+
+
 def test_model_data_tasks_and_name_are_given_as_to_run(
     made_up: World, tmp_path: Path, small: Small
 ) -> None:

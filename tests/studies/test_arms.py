@@ -51,6 +51,20 @@ def test_settings_of_an_entry_make_an_arm_of_their_own() -> None:
     assert found.reference == "lora_bf16", "the plain one"
 
 
+def test_an_arm_can_be_named_as_it_is_called() -> None:
+    name = "lora_bf16+adapter.r=4+adapter.target_modules=all-linear"
+    entry = {"variant": "lora_bf16", "settings": {"adapter.r": 4}}
+    found = compare_what(study(variants=["lora_bf16", name, entry]), CPU)
+    assert list(found.by_label) == ["lora_bf16", name, "lora_bf16+adapter.r=4"]
+    adapter = found.by_label[name].plan.adapter
+    assert adapter is not None
+    assert adapter.model_dump()["r"] == 4
+    added = compare_what(study(), CPU, added=["lora_bf16+training.learning_rate=1e-4"])
+    assert list(added.by_label)[-1] == "lora_bf16+training.learning_rate=0.0001"
+    with pytest.raises(UserError, match="unknown section 'adopter'"):
+        compare_what(study(variants=["lora_bf16+adopter.r=4"]), CPU)
+
+
 def test_a_grid_multiplies_what_is_trained() -> None:
     found = labels(variants=["lora_bf16", "base"], grid={"adapter.r": [4, 8]}, reference="base")
     assert found == ["lora_bf16+adapter.r=4", "lora_bf16+adapter.r=8", "base"]

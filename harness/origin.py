@@ -24,10 +24,11 @@ SETTING = re.compile(
     r"|(TORCHAO|TORCHDYNAMO|TORCHINDUCTOR)_[A-Z0-9_]+|USE_HUB_KERNELS|DISABLE_(ADDMM|KERNEL)_[A-Z_]+"
     r"|PYTHONHASHSEED|TOKENIZERS_PARALLELISM"
 )
-# What such names also say of: where things lie, what is printed, how much is kept in memory.
+# What such names also say of: where things lie, what is printed, how much is kept in memory, how
+# threads wait.
 NO_SETTING = re.compile(
     r"(?!BNB_CUDA_VERSION).*(HOME|PATH|DIR|FOLDER|LOGS?|VERSION|TOKEN|SECRET|PASSWORD|_KEY|VISIBLE_DEVICES|REQUIRE_\w+"
-    r"|DRIVER_CAPABILITIES|PRODUCT_NAME|CACHE_CAPACITY)"
+    r"|DRIVER_CAPABILITIES|PRODUCT_NAME|CACHE_CAPACITY|SPINCOUNT)"
 )
 PLAIN = re.compile(r"[A-Za-z0-9_.,:;=+ -]{0,120}")
 

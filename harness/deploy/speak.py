@@ -18,6 +18,7 @@ from harness.forms.check import check_form
 from harness.forms.make import make
 from harness.records.events import Progress
 from harness.records.store import StoredRun
+from harness.runs.libraries import set_library_defaults
 from harness.spec.device import Device
 from harness.spec.form import Form
 from harness.spec.model import context_of
@@ -161,6 +162,7 @@ def open_speaker(run: StoredRun, wanted: Wanted, scratch: Path, progress: Progre
 
     plan = check_deployable(run)
     check_form(plan, wanted.form)
+    set_library_defaults()
     quiet_libraries()
     source = fetch(plan.model, progress)
     parts = make_parts(run, source, wanted.device, trusted=wanted.trust_remote_code)

@@ -136,8 +136,10 @@ def test_a_setting_that_could_be_a_path_is_kept_as_a_digest(
     assert not {"TORCH_HOME", "CUDA_VISIBLE_DEVICES"} & found.keys()
 
 
-def test_how_much_is_kept_in_memory_decides_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+@pytest.mark.parametrize("name", ["ONEDNN_PRIMITIVE_CACHE_CAPACITY", "GOMP_SPINCOUNT"])
+def test_how_much_is_kept_and_how_threads_wait_decide_no_value(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.setenv(name, "128")
     assert name not in take_environment(CPU).settings
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.runs.libraries import SPINS, set_library_defaults
 from tests.runs.small_run import Small
 
 ROOT = str(Path(__file__).parents[2])
@@ -42,6 +43,49 @@ def test_libraries_begin_no_threads_of_their_own_in_a_run() -> None:
         [sys.executable, "-c", CODE], env=env, capture_output=True, text=True, check=False
     )
     assert done.stdout.strip() == "['MainThread']", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, SPINS),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, None),
+    ],
+)
+def test_threads_that_wait_let_others_have_their_cores(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], found: str | None
+) -> None:
+    """Unless the user says how they shall wait."""
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "environ", {**os.environ})
+    set_library_defaults()
+    assert os.environ.get("GOMP_SPINCOUNT") == found
+
+
+def test_torch_is_loaded_after_it_is_told_how_to_wait() -> None:
+    """libgomp reads it once, when it is loaded."""
+    code = """
+import os, sys
+from harness.runs import child, warm
+from harness.deploy import speak
+assert "torch" not in sys.modules
+from harness.runs.libraries import load_torch
+load_torch()
+print(os.environ["GOMP_SPINCOUNT"])
+"""
+    env = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=env | {"PYTHONPATH": ROOT},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == SPINS, done.stderr
 
 
 # A run's scores of its base, after what `Run` loads before it takes or reuses them.

@@ -27,7 +27,7 @@ SCORES: dict[str, TakeScore] = {
 }
 # What a score imports only when it is taken, by its name.
 LIBRARIES: dict[str, tuple[str, ...]] = {
-    "tasks": ("harness.score.engine", "lm_eval.evaluator", "lm_eval.tasks"),
+    "tasks": ("harness.score.divided_engine", "lm_eval.evaluator", "lm_eval.tasks"),
     "forgetting": ("datasets",),
     "generations": ("harness.score.answers", "rouge_score.rouge_scorer", "sacrebleu"),
 }

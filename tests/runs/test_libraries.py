@@ -113,8 +113,8 @@ with RunLog(folder.events_of(0)) as log:
     before = set(sys.modules)
     from harness.score.take import take_scores
     found = take_scores(run.subject(model, corpus, renderer), "before", folder.path, Silence())
-    new = {name.partition(".")[0] for name in sys.modules.keys() - before}
-print(json.dumps([len(found.scores), sorted(new - {name.partition(".")[0] for name in before})]))
+    new = sys.modules.keys() - before
+print(json.dumps([len(found.scores), sorted(new)]))
 """
 
 

@@ -9,6 +9,7 @@ from harness.errors import HarnessError, InvalidFile, UserError
 from harness.records.address import RunAddress
 from harness.records.record import RunRecord
 from harness.records.store import RunFolder, RunStore, StoredRun, altered_part
+from harness.runs.bucket import fetch_rest
 from harness.spec.plan import Plan
 from harness.spec.plan_digests import model_sha256
 from harness.spec.storage import read_json
@@ -70,6 +71,7 @@ def check_deployable(run: StoredRun) -> Plan:
 
     Raises:
         UserError: nothing was trained, or the trained weights were not kept.
+        StorageError: it lies in a store from which it cannot be fetched.
         InvalidFile: the adapter is no longer the one that was scored, or the base model's folder
             not the one that was trained on.
     """
@@ -80,6 +82,7 @@ def check_deployable(run: StoredRun) -> Plan:
             where=run.folder.path,
             expected="a run with an adapter",
         )
+    fetch_rest(run.folder)
     if plan.method != "adapter" or not (run.folder.adapter / "adapter_config.json").is_file():
         raise UserError(
             "the run has no adapter",

@@ -73,6 +73,11 @@ class RunFolder:
         return self.path / "adapter"
 
     @property
+    def rest(self) -> Path:
+        """Says where what is missing here still lies: a run that another machine made."""
+        return self.path / "rest.json"
+
+    @property
     def checkpoint(self) -> Path:
         """Training checkpoints, in an attempt."""
         return self.path / "checkpoint"
@@ -108,7 +113,8 @@ class RunFolder:
         for name in ("items", "adapter"):
             _move_folder(source / name, self.path / name)
         came = RunFolder(source)
-        for path in (came.log, came.events, came.plan, came.record):
+        self.rest.unlink(missing_ok=True)
+        for path in (came.log, came.events, came.plan, came.rest, came.record):
             if path.is_file():
                 write_bytes(self.path / path.name, path.read_bytes())
 
@@ -123,6 +129,7 @@ class RunFolder:
         """
         attempt = self.attempt
         try:
+            self.rest.unlink(missing_ok=True)
             for name in ("items", "adapter"):
                 if whole:
                     _move_folder(attempt.path / name, self.path / name)

@@ -8,6 +8,7 @@ from harness import numbers
 from harness.report.decision import show_speed
 from harness.report.evidence import Evidence
 from harness.report.gains import gains
+from harness.report.machines import same_machine
 from harness.report.recommend import Recommendation, recommend
 from harness.report.rows import Row
 from harness.report.summary import lead
@@ -37,7 +38,9 @@ def _price(evidence: Evidence, found: Recommendation) -> Iterator[str]:
     row, reference = found.row, evidence.by_label.get(evidence.reference or "")
     if row is None:
         return
-    beside = None if reference is row else reference
+    beside = reference
+    if reference is row or (reference is not None and not same_machine(row, reference)):
+        beside = None
     parts = []
     for name, read, show in (
         ("peak memory", _peak(evidence), numbers.size),

@@ -69,24 +69,33 @@ def _score(scoring: Scoring, rows: Sequence[Row]) -> Quantity:
 
 def _costs(evidence: Evidence, rows: Sequence[Row]) -> list[Quantity]:
     kind = evidence.memory_kind
+
+    def here(read: Read) -> Read:
+        """Known only of rows on the device whose costs are compared."""
+        return lambda row: read(row) if row.label in evidence.costed else None
+
     peak = f"peak memory ({MEMORY_KINDS[kind]})"
     return [
-        _bytes(peak, rows, lambda row: row.peak_bytes(kind)),
-        _bytes("predicted peak memory", rows, lambda row: row.predicted_bytes),
+        _bytes(peak, rows, here(lambda row: row.peak_bytes(kind))),
+        _bytes("predicted peak memory", rows, here(lambda row: row.predicted_bytes)),
         _bytes("weights", rows, lambda row: row.weight_bytes),
         _bytes("bytes to ship", rows, shipped_bytes),
-        _plain(f"{STEP_TIME}, s", rows, lambda row: row.step_seconds, numbers.duration),
-        _plain("training time, s", rows, _trained("train"), numbers.duration),
-        _plain("time of the whole run, s", rows, lambda row: row.seconds, numbers.duration),
-        _plain("time to score, s", rows, lambda r: r.phase_seconds("score"), numbers.duration),
-        _plain("training energy, J", rows, _energy, numbers.energy),
+        _plain(f"{STEP_TIME}, s", rows, here(lambda row: row.step_seconds), numbers.duration),
+        _plain("training time, s", rows, here(_trained("train")), numbers.duration),
+        _plain("time of the whole run, s", rows, here(lambda row: row.seconds), numbers.duration),
+        _plain("time to score, s", rows, here(_scoring), numbers.duration),
+        _plain("training energy, J", rows, here(_energy), numbers.energy),
         _plain("trainable parameters", rows, lambda row: row.trainable or None, numbers.count),
-        _plain("tokens/s in training", rows, _speed, numbers.number, better="higher"),
+        _plain("tokens/s in training", rows, here(_speed), numbers.number, better="higher"),
     ]
 
 
 def _trained(phase: str) -> Read:
     return lambda row: row.phase_seconds(phase) if row.plan.trains else None
+
+
+def _scoring(row: Row) -> float | None:
+    return row.phase_seconds("score")
 
 
 def _energy(row: Row) -> float | None:

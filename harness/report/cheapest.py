@@ -6,6 +6,7 @@ import math
 
 from harness import numbers
 from harness.report.evidence import Evidence
+from harness.report.machines import named_apart, same_machine
 from harness.report.rows import Row
 from harness.report.ties import CostOrder, counts_steps, memory_order, time_order
 
@@ -15,9 +16,27 @@ NAMED = 4
 def least_memory(evidence: Evidence, rows: list[Row]) -> tuple[Row, str]:
     """The row that needs least memory, and what to say of rows that measure the same."""
     order = memory_order(evidence.rows, evidence.memory_kind)
-    chosen = order.least(rows)
-    tied = [row.label for row in rows if row is not chosen and order.tied(row, chosen)]
-    return chosen, _tie(order, chosen, tied)
+    here = _here(rows)
+    chosen = order.least(here)
+    tied = [row.label for row in here if row is not chosen and order.tied(row, chosen)]
+    told = _tie(order, chosen, tied), _elsewhere(chosen, rows)
+    return chosen, " ".join(filter(None, told))
+
+
+def _here(rows: list[Row]) -> list[Row]:
+    """Of rows, best first, those on the device of the first: costs of others do not compare."""
+    return [row for row in rows if same_machine(row, rows[0])]
+
+
+def _elsewhere(chosen: Row, rows: list[Row]) -> str:
+    """Which rows were not weighed by what they cost, since they ran on another device."""
+    away = [row.label for row in rows if not same_machine(row, chosen)]
+    if not away:
+        return ""
+    return (
+        f"Costs are weighed on {named_apart(chosen, rows)} alone; elsewhere ran "
+        f"{numbers.some_of(away, NAMED)}."
+    )
 
 
 def _tie(order: CostOrder, chosen: Row, tied: list[str]) -> str:
@@ -36,7 +55,15 @@ def cheapest(evidence: Evidence, rows: list[Row]) -> tuple[Row, str]:
     """The row that needs least memory; of those that tie, the fastest; and which of it told.
 
     What is measured comes before the planner's memory, which tells only where neither does.
+    Only rows on the device of the first are weighed.
     """
+    here = _here(rows)
+    chosen, why = _cheapest(evidence, here)
+    apart = "" if len(here) == len(rows) else f", of those on {named_apart(chosen, rows)}"
+    return chosen, f"{why}{apart}"
+
+
+def _cheapest(evidence: Evidence, rows: list[Row]) -> tuple[Row, str]:
     memory, time = memory_order(evidence.rows, evidence.memory_kind), time_order(evidence.rows)
     leanest = min(rows, key=lambda row: _or_infinite(memory.read(row)))
     lean = [row for row in rows if row is leanest or memory.tied(row, leanest)]

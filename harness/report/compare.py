@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from harness.report.judging import ALPHA, PValues, adjust, make_difference
+from harness.report.machines import named_apart, same_machine
 from harness.report.matching import match_rows
 from harness.report.pairing import ScoreKey, read_items
 from harness.report.rows import MEMORY_KINDS, Row, memory_kind
@@ -21,7 +23,35 @@ from harness.report.statistics.noise import Noise
 from harness.report.statistics.verdicts import Verdict
 
 BEFORE, AFTER = "A", "B"
-COSTS = ("memory", "weights", "throughput", "time", "energy")
+Read = Callable[[Row], float | None]
+
+
+@dataclass(frozen=True)
+class ComparedCost:
+    """Something that a row costs; ``read`` takes the row and the measure of memory."""
+
+    name: str
+    unit: str
+    direction: Literal["lower", "higher"]
+    read: Callable[[Row, str], float | None]
+
+    def of(self, kind: str) -> Read:
+        """The reader of this cost, by one measure of memory."""
+        return lambda row: self.read(row, kind)
+
+    def unit_of(self, kind: str) -> str:
+        """The unit; that of memory names its measure."""
+        return self.unit.format(memory=MEMORY_KINDS.get(kind, ""))
+
+
+WEIGHTS = ComparedCost("weights", "bytes", "lower", lambda row, _: row.weight_bytes)
+COSTS = (
+    ComparedCost("memory", "bytes, {memory}", "lower", lambda row, kind: row.peak_bytes(kind)),
+    WEIGHTS,
+    ComparedCost("throughput", "tokens per second", "higher", lambda row, _: row.tokens_per_second),
+    ComparedCost("time", "seconds of training", "lower", lambda row, _: row.phase_seconds("train")),
+    ComparedCost("energy", "joules", "lower", lambda row, _: row.energy_joules()),
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +84,17 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Unlike:
+    """A cost that both sides have and that cannot be compared: its two values, and why not."""
+
+    name: str
+    unit: str
+    before: float
+    after: float
+    reason: str
+
+
+@dataclass(frozen=True)
 class ComparedRow:
     """A row of A beside a row of B, with every quantity that both have."""
 
@@ -61,6 +102,7 @@ class ComparedRow:
     changes: tuple[Change, ...]
     missing: dict[str, str]
     failed: str | None = None
+    unlike: tuple[Unlike, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,7 +148,8 @@ def _pair(before: Row, after: Row, margin: float) -> ComparedRow:
         _judged(change, effect, scale, adjusted.get(change.name))
         for change, effect, scale in scored
     ]
-    return ComparedRow(label, (*changes, *_cost_changes(rows)), missing)
+    costs, unlike = _costs(rows)
+    return ComparedRow(label, (*changes, *costs), missing, unlike=unlike)
 
 
 def _score_change(
@@ -160,25 +203,39 @@ def _judged(change: Change, effect: Effect, scale: Scale, adjusted: PValues | No
     )
 
 
-def _cost_changes(rows: tuple[Row, Row]) -> list[Change]:
-    """Costs by seed, compared by relative change; the interval is over common seeds."""
-    kind = memory_kind(rows)
-    costs: tuple[tuple[str, str, str, Callable[[Row], float | None]], ...] = (
-        ("memory", f"bytes, {MEMORY_KINDS[kind]}", "lower", lambda row: row.peak_bytes(kind)),
-        ("weights", "bytes", "lower", lambda row: row.weight_bytes),
-        ("throughput", "tokens per second", "higher", lambda row: row.tokens_per_second),
-        ("time", "seconds of training", "lower", lambda row: row.phase_seconds("train")),
-        ("energy", "joules", "lower", lambda row: row.energy_joules()),
-    )
-    changes = []
-    for name, unit, direction, read in costs:
-        change = _cost_change(rows, read)
-        if change is not None:
-            changes.append(replace(change, name=name, unit=unit, direction=direction))
-    return changes
+def _costs(rows: tuple[Row, Row]) -> tuple[list[Change], tuple[Unlike, ...]]:
+    """Costs by seed, compared by relative change; the interval is over common seeds.
+
+    Of two devices only the bytes of the weights are compared.
+    """
+    if same_machine(*rows):
+        kind = memory_kind(rows)
+        found = ((cost, _cost_change(rows, cost.of(kind))) for cost in COSTS)
+        return [_named(change, cost, kind) for cost, change in found if change is not None], ()
+    weights = _cost_change(rows, WEIGHTS.of(""))
+    compared = [] if weights is None else [_named(weights, WEIGHTS, "")]
+    return compared, tuple(_unlike(rows))
 
 
-def _cost_change(rows: tuple[Row, Row], read: Callable[[Row], float | None]) -> Change | None:
+def _named(change: Change, cost: ComparedCost, kind: str) -> Change:
+    return replace(change, name=cost.name, unit=cost.unit_of(kind), direction=cost.direction)
+
+
+def _unlike(rows: tuple[Row, Row]) -> Iterator[Unlike]:
+    """What was measured on two devices, each by the measure of memory that it has."""
+    names = [f"{row.label} on {named_apart(row, rows)}" for row in rows]
+    kinds = [memory_kind([row]) for row in rows]
+    for cost in COSTS:
+        if cost is WEIGHTS:
+            continue
+        before, after = (cost.of(kind)(row) for kind, row in zip(kinds, rows, strict=True))
+        if before and after:
+            units = dict.fromkeys(map(cost.unit_of, kinds))
+            reason = f"measured on two devices: {', '.join(names)}"
+            yield Unlike(cost.name, " and ".join(units), round6(before), round6(after), reason)
+
+
+def _cost_change(rows: tuple[Row, Row], read: Read) -> Change | None:
     by_seed = [{seed: read(_one_seed(row, seed)) for seed in row.seeds} for row in rows]
     known = [{seed: v for seed, v in side.items() if v} for side in by_seed]
     if not all(known):

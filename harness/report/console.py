@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from harness import numbers
 from harness.report.build import Report
 from harness.report.cells import TONES, WORDS
-from harness.report.compare import COSTS, Change, ComparedRow, Comparison
+from harness.report.compare import COSTS, Change, ComparedRow, Comparison, Unlike
 from harness.report.gate import GateResult, no_interval, sentence, show_change
 from harness.report.matching import MOST_NAMED
 from harness.report.ranking import ranking
@@ -103,12 +103,14 @@ def comparison_table(comparison: Comparison) -> RichTable:
     several = len(comparison.pairs) > 1
     caption = f"margin {comparison.margin * 100:.4g} %; intervals are 95 %, p-values by Holm"
     there = {change.name for pair in comparison.pairs for change in pair.changes}
-    costs = [name for name in COSTS if name in there]
+    costs = [cost.name for cost in COSTS if cost.name in there]
     if costs:
         caption += (
             f"; {', '.join(costs)}: geometric means over common seeds (a report's costs are "
             "medians over all seeds of a variant)"
         )
+    for reason in dict.fromkeys(one.reason for pair in comparison.pairs for one in pair.unlike):
+        caption += f"; costs that are not compared were {reason}"
     if comparison.unmatched:
         caption += f"; without a match: {numbers.some_of(comparison.unmatched, MOST_NAMED)}"
     shown = RichTable(title=_text(title), caption=_text(caption), title_justify="left")
@@ -127,9 +129,17 @@ def _pair_rows(pair: ComparedRow) -> list[list[RichText]]:
     if pair.failed is not None:
         return [[_text(pair.failed, "red"), *[_text("–")] * 4, _text("cannot compare", "red")]]
     rows = [_change_row(change) for change in pair.changes]
+    rows += [_unlike_row(one) for one in pair.unlike]
     for name, reason in pair.missing.items():
         rows.append([_text(name), *[_text("–", "dim")] * 4, _text(reason, "dim")])
     return rows
+
+
+def _unlike_row(one: Unlike) -> list[RichText]:
+    """Both values beside each other, without a comparison."""
+    values = [_text(_quantity(one, value)) for value in (one.before, one.after)]
+    none, word = _text("–", "dim"), _text("not compared", "dim")
+    return [_text(one.name), *values, none, none, word]
 
 
 def _change_row(change: Change) -> list[RichText]:
@@ -145,7 +155,7 @@ def _change_row(change: Change) -> list[RichText]:
     return [_text(change.name), *map(_text, values), _text(text), _text(p), _text(verdict, style)]
 
 
-def _quantity(change: Change, value: float) -> str:
+def _quantity(change: Change | Unlike, value: float) -> str:
     if change.unit.startswith("bytes,") or change.unit == "bytes":
         return numbers.size(value)
     if change.unit.startswith("seconds"):

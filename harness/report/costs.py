@@ -23,6 +23,7 @@ from harness.report.figures.bars import Bar
 from harness.report.figures.canvas import Axis
 from harness.report.figures.panels import Panels
 from harness.report.figures.stacks import Stacks
+from harness.report.machines import apart_said
 from harness.report.rows import MEMORY_KINDS, Row, twins
 from harness.report.ties import CostOrder, memory_order
 
@@ -66,7 +67,7 @@ def memory_section(evidence: Evidence) -> Section | None:
         + _not_predicted(rows)
         + _warm(evidence, rows)
     )
-    surprises = [prose(text) for text in _surprises(evidence)]
+    surprises = [prose(text) for text in (apart_said(rows), *_surprises(evidence)) if text]
     table = Details("Memory by phase as numbers", (_memory_table(evidence, rows, parts),))
     return Section("memory", "Memory by phase", (note, figure, *surprises, table))
 
@@ -180,6 +181,8 @@ def time_section(evidence: Evidence) -> Section | None:
         Stacks(Axis(f"time, {unit}"), phases, bars),
     )
     blocks: list[Block] = [figure, Details("Time as numbers", (_times(rows),))]
+    if apart := apart_said(rows):
+        blocks.insert(0, prose(apart))
     reused = _reused(rows)
     if reused:
         text = (

@@ -10,6 +10,7 @@ from harness.report.blocks import Block, Fact, Facts
 from harness.report.cells import difference_text
 from harness.report.evidence import Evidence
 from harness.report.judging import make_difference
+from harness.report.machines import same_machine
 from harness.report.recommend import Recommendation
 from harness.report.rows import DONE, PASSING, Row
 from harness.report.scoring import Scoring
@@ -43,11 +44,12 @@ def _is_within(peak: int | None, budget: int) -> bool:
 def price(evidence: Evidence, chosen: Row) -> list[Block]:
     """Quality, memory, speed, time and bytes to ship of a row, each beside the runner-up's."""
     other = runner_up(evidence, chosen)
+    beside = other if other is not None and same_machine(chosen, other) else None
     facts = [
         _quality(evidence, chosen, other),
-        _memory(evidence, chosen, other),
-        _speed(evidence, chosen, other),
-        _time(evidence, chosen, other),
+        _memory(evidence, chosen, beside),
+        _speed(evidence, chosen, beside),
+        _time(evidence, chosen, beside),
         _fact("bytes to ship", chosen, other, shipped_bytes, numbers.size),
     ]
     title = "Price" if other is None else f"Compared with the runner-up, {other.label}"
@@ -207,7 +209,9 @@ def _smaller(evidence: Evidence, chosen: Row) -> str | None:
     for label in main.ordered():
         row = evidence.by_label[label]
         peak = row.peak_bytes(kind)
-        if row is chosen or not row.plan.trains or peak is None or order.tied(row, chosen):
+        if row is chosen or not row.plan.trains or not same_machine(row, chosen):
+            continue
+        if peak is None or order.tied(row, chosen):
             continue
         if peak < own:
             return (

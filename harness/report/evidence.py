@@ -14,6 +14,7 @@ from harness.errors import UnknownName
 from harness.records.store import BrokenRun, StoredRun
 from harness.report.contest import Contest, hold_contest
 from harness.report.judging import PValues, adjust
+from harness.report.machines import of_most
 from harness.report.pairing import ScoreKey
 from harness.report.questions import Asked, JudgedQuestion, ask
 from harness.report.rows import Row, make_rows, memory_kind
@@ -82,6 +83,11 @@ class Evidence:
         return hold_contest(self.main.sample, self.main.scale, compared)
 
     @cached_property
+    def costed(self) -> frozenset[str]:
+        """Labels of the rows whose costs are compared with each other: those of one device."""
+        return frozenset(row.label for row in of_most(self.rows, self.reference))
+
+    @cached_property
     def by_label(self) -> dict[str, Row]:
         """Rows by label."""
         return {row.label: row for row in self.rows}
@@ -118,7 +124,7 @@ def gather(
         scorings=corrected,
         answers=answers,
         broken=tuple(broken),
-        memory_kind=memory_kind(rows),
+        memory_kind=memory_kind(of_most(rows, reference)),
         asked=missing,
     )
 

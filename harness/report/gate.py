@@ -83,10 +83,15 @@ def judge(comparison: Comparison, gates: Iterable[Gate]) -> tuple[GateResult, ..
 
 def _check_name(comparison: Comparison, gate: Gate) -> None:
     names = {c.name for pair in comparison.pairs for c in pair.changes}
-    names |= {name for pair in comparison.pairs for name in pair.missing}
+    names |= {name for pair in comparison.pairs for name in _unjudged(pair)}
     known = any(_fits(name, gate.name) for name in names)
     if not known and not all(pair.failed for pair in comparison.pairs):
         raise UnknownName("quantity", gate.name, names, where=f"--fail-if {gate.text}")
+
+
+def _unjudged(pair: ComparedRow) -> dict[str, str]:
+    """What has no comparison, with the reason."""
+    return pair.missing | {one.name: one.reason for one in pair.unlike}
 
 
 def _fits(name: str, wanted: str) -> bool:
@@ -99,7 +104,7 @@ def _judge_one(pair: ComparedRow, gate: Gate) -> GateResult:
         return GateResult(gate.text, pair.label, "unknown", pair.failed)
     fitting = [change for change in pair.changes if _fits(change.name, gate.name)]
     if not fitting:
-        reason = next((why for name, why in pair.missing.items() if _fits(name, gate.name)), "")
+        reason = next((why for name, why in _unjudged(pair).items() if _fits(name, gate.name)), "")
         return GateResult(gate.text, pair.label, "unknown", reason or "not measured on both sides")
     judged = [_past(change, gate) for change in fitting]
     failed = [reason for past, reason in judged if past]

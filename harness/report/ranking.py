@@ -32,6 +32,7 @@ from harness.report.cells import (
 )
 from harness.report.evidence import Evidence
 from harness.report.judging import Difference
+from harness.report.machines import apart_said, named_apart, several
 from harness.report.recommend import recommend
 from harness.report.rows import DONE, MEMORY_KINDS, PASSING, Row
 from harness.report.scoring import Scoring
@@ -163,6 +164,8 @@ def ranking(evidence: Evidence) -> Table:
         Column("run time", better="lower", extra=True),
         Column("seeds", better="higher"),
     ]
+    if several(evidence.rows):
+        columns.append(Column("device", number=False))
     rows = tuple(_cells(evidence, headline, row) for row in evidence.ranked)
     tags = tuple(tags_of(row) for row in evidence.ranked)
     opens = tuple(f"variant-{place + 1}" for place in range(len(rows)))
@@ -197,7 +200,7 @@ def _caption(evidence: Evidence) -> str:
             "phase, compiling and set-up included, which happen once in a run (the steps alone: "
             "see time by phase)."
         )
-    parts = [INTERVALS, text]
+    parts = [INTERVALS, text, *filter(None, [apart_said(evidence.rows)])]
     if any(row.peak_phase(evidence.memory_kind) in PASSING for row in evidence.rows):
         parts.append(
             "“Loading” beside a peak: the weights' files set it while they were read, and what "
@@ -263,6 +266,8 @@ def _cells(evidence: Evidence, headline: list[Scoring], row: Row) -> tuple[Cell,
         _plain(numbers.duration(row.seconds), row.seconds),
         _seeds(row),
     ]
+    if several(evidence.rows):
+        cells.append(Cell(named_apart(row, evidence.rows)))
     return tuple(cells)
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 from harness import numbers
 from harness.records.record import PhaseCost, RunRecord
@@ -16,7 +17,6 @@ from harness.report.figures.canvas import Mark
 from harness.report.settings import bits_of, differing, flatten, method_of, plain, settings, without
 from harness.spec.plan import Plan
 
-MARKERS = 8
 COLOURS = 8
 SHAPES = ("lora", "full", "dora", "untrained", "rslora")
 MEMORY_KINDS = {
@@ -186,6 +186,8 @@ class Row:
     def needed_said(self, kind: str) -> str:
         """The peak in words; where training does not set it, what does and what training needs."""
         text, phase = numbers.size(self.peak_bytes(kind)), self.peak_phase(kind)
+        if phase is None:
+            return "an unknown amount of memory"
         if phase not in PASSING:
             return text
         later = "train" if self.plan.trains else "score"
@@ -258,9 +260,15 @@ def make_rows(runs: Iterable[StoredRun]) -> tuple[Row, ...]:
 
 def _mark(plan: Plan, colour: int) -> Mark:
     """The shape says the method, the fill the bits of the weights; the colour is the row's own."""
-    method, bits = method_of(plan), bits_of(plan)
+    method = method_of(plan)
     shape = SHAPES.index(method) if method in SHAPES else len(SHAPES)
-    return Mark(colour, shape, "full" if bits >= 16 else "left" if bits >= 8 else "none")
+    return Mark(colour, shape, fill_of(plan))
+
+
+def fill_of(plan: Plan) -> Literal["full", "left", "none"]:
+    """How full a variant's marker is: by the bits of its weights."""
+    bits = bits_of(plan)
+    return "full" if bits >= 16 else "left" if bits >= 8 else "none"
 
 
 def _order(run: StoredRun) -> tuple[int, str, str]:
@@ -283,6 +291,8 @@ def _labels(variant: str, groups: Sequence[Sequence[StoredRun]]) -> list[str]:
     plans = [members[0].record.plan for members in groups]
     keys = differing(plans)
     keys = [key for key in keys if key != "corpus_sha256"] or keys
+    if "device.name" in keys:  # it says the kind, the memory and what else follows from it
+        keys = ["device.name", *(key for key in keys if not key.startswith("device."))]
     flat = [flatten(settings(plan, "schema_version")) for plan in plans]
     labels = []
     for table in flat:

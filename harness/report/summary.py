@@ -10,6 +10,7 @@ from harness.report.cells import ending, show_limit
 from harness.report.decision import price, what_would_change
 from harness.report.evidence import Evidence
 from harness.report.gains import gains
+from harness.report.machines import apart_said
 from harness.report.origins import assumed
 from harness.report.provenance import differing_conditions
 from harness.report.ranking import packed_base
@@ -216,12 +217,20 @@ def caveats(evidence: Evidence) -> Iterator[str]:
     changed = sorted({item.key for row in evidence.rows for item in row.plan.substitutions})
     if changed:
         yield f"Settings were replaced ({', '.join(changed)}); see what differs."
+    yield from _conditions_caveats(evidence)
+    yield from _broken(evidence)
+
+
+def _conditions_caveats(evidence: Evidence) -> Iterator[str]:
+    """What costs owe to where and beside what the runs were made."""
     if differing := differing_conditions(evidence):
         yield (
             "Not all runs were made under the same conditions, which alone may change costs and, "
             f"by rounding, scores. They differ in {numbers.some_of(differing, NAMED)}; the table "
             "under “What differs” names the runs."
         )
+    if apart := apart_said(evidence.rows):
+        yield apart
     if any(record.shared for row in evidence.rows for record in row.records):
         yield (
             "Some runs shared their device with others: their times are longer than alone, and "
@@ -233,7 +242,6 @@ def caveats(evidence: Evidence) -> Iterator[str]:
             "shares, which do not say what one takes alone: times, energy and memory here are "
             "those of the other runs."
         )
-    yield from _broken(evidence)
 
 
 def _broken(evidence: Evidence) -> Iterator[str]:

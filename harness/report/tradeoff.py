@@ -2,88 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from harness import numbers
 from harness.report.axes import STEP_TIME, axes_choice
 from harness.report.blocks import Figure, Section, prose
-from harness.report.cells import difference_text
 from harness.report.evidence import Evidence
 from harness.report.figures.canvas import Axis
 from harness.report.figures.scatter import Point, Scatter
+from harness.report.frontier import Cost, costed_rows, costs_of, on_front
+from harness.report.machines import apart_said
 from harness.report.recommend import recommend
-from harness.report.rows import MEMORY_KINDS, Row
+from harness.report.rows import Row
 from harness.report.scoring import Scoring
 from harness.report.settings import method_of
-from harness.report.ties import (
-    CostOrder,
-    counts_steps,
-    energy_order,
-    memory_order,
-    time_order,
-)
+from harness.report.tradeoff_rows import difference_said, tradeoff_rows
 
-
-@dataclass(frozen=True)
-class Cost:
-    """What quality is set against: its title, the unit that is drawn, and the order of rows."""
-
-    name: str
-    title: str
-    unit: str
-    scale: float
-    order: CostOrder
-
-    def say(self, value: float | None) -> str:
-        """A drawn value with its unit."""
-        return f"{numbers.number(value, digits=3)} {self.unit}"
+NAMED = 5
 
 
 def tradeoff_section(evidence: Evidence) -> Section | None:
-    """Quality against peak memory, time and, where it was measured, energy."""
-    if evidence.main is None:
+    """Quality against peak memory, time and, where it was measured, energy.
+
+    Few variants are points of a plane for each cost, many are rows of one figure.
+    """
+    main = evidence.main
+    if main is None:
         return None
-    by_time = time_order(evidence.rows)
-    times = [by_time.read(row) or 0 for row in evidence.rows]
-    unit, short, seconds = ("minutes", "min", 60) if max(times) > 180 else ("seconds", "s", 1)
-    memory = memory_order(evidence.rows, evidence.memory_kind)
-    kind = MEMORY_KINDS[evidence.memory_kind]
-    timed = STEP_TIME if counts_steps(evidence.rows) else "training time"
-    costs: tuple[Cost, ...] = (
-        Cost("memory", f"peak memory, GiB ({kind})", "GiB", 2**30, memory),
-        Cost("time", f"{timed}, {unit}", short, seconds, by_time),
-        Cost("energy", "training energy, Wh", "Wh", 3600, energy_order(evidence.rows)),
-    )
-    found = [(cost, _figure(evidence, evidence.main, cost)) for cost in costs]
-    figures = [figure for _, figure in found if figure is not None]
-    drawn = [cost for cost, figure in found if figure is not None]
-    if not figures:
+    found = {cost: costed_rows(evidence, main, cost) for cost in costs_of(evidence)}
+    drawn = {cost: known for cost, known in found.items() if known}
+    if not drawn:
         return None
+    rows = tradeoff_rows(evidence, main, drawn)
+    figures = [rows] if rows else [_plane(evidence, main, *one) for one in drawn.items()]
     chosen = recommend(evidence)
-    first = drawn[0].title.partition(",")[0]
+    first = next(iter(drawn)).title.partition(",")[0]
     axes = axes_choice(evidence, None if chosen is None else chosen.row, first)
     figures[0] = replace(figures[0], axes=axes)
+    seen = _rows_read() if rows else _plane_read(evidence)
     note = prose(
-        "The dashed line is the Pareto front: no other variant is better in one respect and "
-        "at least as good in the other, by the values that are drawn. Bars are 95 % intervals "
-        f"of the difference from {evidence.reference}, where seeds and items allow one. Costs "
-        f"are medians over the runs{_once(drawn)}. Costs that differ by less than those of "
-        f"repeated runs of one variant tell nothing apart: {_ties(drawn)}. The recommended "
-        f"variant is ringed (◉). {looks(evidence.rows)}"
+        f"{seen} Costs are medians over the runs{_once(drawn)}. Costs that differ by less than "
+        f"those of repeated runs of one variant tell nothing apart: {_ties(drawn)}. The "
+        f"recommended variant is ringed (◉).{'' if rows else ' ' + looks(evidence.rows)}"
+        f"{_elsewhere(evidence)}"
     )
     return Section("tradeoff", "Quality against cost", (note, *figures))
 
 
-def _figure(evidence: Evidence, main: Scoring, cost: Cost) -> Figure | None:
-    known = [
-        (row, x / cost.scale)
-        for row in evidence.ranked
-        if row.label in main.values and (x := cost.order.read(row)) is not None
-    ]
-    if len({x for _, x in known}) < 2:
-        return None  # a cost that tells no rows apart
-    front = _front([(main.values[row.label].value * main.scale.sign, x) for row, x in known])
+def _plane_read(evidence: Evidence) -> str:
+    return (
+        "The dashed line is the Pareto front: no other variant is better in one respect and "
+        "at least as good in the other, by the values that are drawn. Bars are 95 % intervals "
+        f"of the difference from {evidence.reference}, where seeds and items allow one."
+    )
+
+
+def _rows_read() -> str:
+    return (
+        "The best variant is on top. A cost in bold is less than that of every variant above, so "
+        "that variant is on the Pareto front: no other one is better in quality and costs no more."
+    )
+
+
+def _plane(
+    evidence: Evidence, main: Scoring, cost: Cost, known: Sequence[tuple[Row, float]]
+) -> Figure:
+    front = on_front(main, known)
     found = recommend(evidence)
     chosen = None if found is None else found.row
     points = tuple(
@@ -94,11 +79,11 @@ def _figure(evidence: Evidence, main: Scoring, cost: Cost) -> Figure | None:
             y=main.values[row.label].value,
             low=main.compared_interval(row.label)[0],
             high=main.compared_interval(row.label)[1],
-            on_front=index in front,
+            on_front=row.label in front,
             recommended=row is chosen,
             said=f"{row.label}: {difference_said(main, row.label)}; {cost.say(x)}",
         )
-        for index, (row, x) in enumerate(known)
+        for row, x in known
     )
     limit = evidence.request.budget_memory_bytes if cost.name == "memory" else None
     drawing = Scatter(
@@ -108,19 +93,11 @@ def _figure(evidence: Evidence, main: Scoring, cost: Cost) -> Figure | None:
         limit=None if limit is None else limit / cost.scale,
         limit_label=f"your limit, {numbers.size(limit)}",
     )
-    on_front = [point for point in points if point.on_front]
+    best = [point for point in points if point.on_front]
     alt = f"{main.key.title} against {cost.title}. On the front: " + ", ".join(
-        f"{point.label} ({numbers.number(point.y)} at {cost.say(point.x)})"
-        for point in on_front[:8]
+        f"{point.label} ({numbers.number(point.y)} at {cost.say(point.x)})" for point in best[:8]
     )
     return Figure(f"quality-{cost.name}", f"{main.key.title} against {cost.title}", alt, drawing)
-
-
-def difference_said(main: Scoring, label: str) -> str:
-    """A row's value, and its difference from the reference where there is one."""
-    text = f"{main.key.title} {numbers.number(main.values[label].value)}"
-    found = main.differences.get(label)
-    return text if found is None else f"{text}, {difference_text(main, found)}"
 
 
 def looks(rows: Sequence[Row]) -> str:
@@ -135,14 +112,22 @@ def looks(rows: Sequence[Row]) -> str:
     )
 
 
-def _once(costs: Sequence[Cost]) -> str:
+def _elsewhere(evidence: Evidence) -> str:
+    """Which rows are not drawn, since they ran on another device than the others."""
+    away = [row.label for row in evidence.ranked if row.label not in evidence.costed]
+    if not away:
+        return ""
+    return f" {apart_said(evidence.rows)} Not drawn: {numbers.some_of(away, NAMED)}."
+
+
+def _once(costs: Iterable[Cost]) -> str:
     """That time in steps is without what happens once in a run; empty where it is not drawn."""
     if not any(cost.title.startswith(STEP_TIME) for cost in costs):
         return ""
     return ", and time in steps is without compiling and set-up, which happen once in a run"
 
 
-def _ties(costs: Sequence[Cost]) -> str:
+def _ties(costs: Iterable[Cost]) -> str:
     """How close costs are that tell nothing apart."""
     said = [
         f"{cost.name} up to {numbers.percent(cost.order.alike, digits=0)}"
@@ -150,14 +135,3 @@ def _ties(costs: Sequence[Cost]) -> str:
         for cost in costs
     ]
     return ", ".join(said)
-
-
-def _front(points: Sequence[tuple[float, float]]) -> set[int]:
-    """Indices of the points that no other one beats; a point is what is lost and what it costs."""
-    return {
-        index
-        for index, (lost, cost) in enumerate(points)
-        if not any(
-            other[0] <= lost and other[1] <= cost and other != (lost, cost) for other in points
-        )
-    }

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from harness.errors import HarnessError, InvalidFile, RunInUse, StorageError, UserError
 from harness.records.record import RunRecord
@@ -14,15 +15,27 @@ from harness.records.store import RunFolder, RunStore, altered_part, is_whole
 from harness.runs.listener import Listener, RunResult
 from harness.runs.lock import held
 from harness.runs.stop import Stop
-from harness.spec.storage import read_json
+from harness.spec.schema import Frozen
+from harness.spec.storage import read_json, write_json
 
 RECORD = "record.json"
+JUDGED = (RECORD, "plan.json")  # what a study judges by; and the items
+
+
+class Rest(Frozen):
+    """Files of a run that were left where they lie, below a store's URL."""
+
+    store: str
+    name: str
+    files: tuple[str, ...]
 
 
 class Bucket(Listener):
     """Run folders below a URL, laid out as below ``reports/runs``, and texts that machines share.
 
     The record is written last, and under another name first: a run is there whole or not at all.
+    Of others' runs this machine fetches what a study judges by, the record and its items; the
+    adapter and the log come when somebody wants them (:func:`fetch_rest`).
     """
 
     def __init__(self, url: str, store: RunStore) -> None:
@@ -103,6 +116,7 @@ class Bucket(Listener):
 
     def _send(self, name: str) -> None:
         folder = RunFolder(self._store.root / name)
+        fetch_rest(folder)
         made = [*folder.items.rglob("*"), *folder.adapter.rglob("*")]
         single = (folder.log, folder.events, folder.plan)
         with self._explained():
@@ -129,34 +143,81 @@ class Bucket(Listener):
             return False
 
     def _take(self, name: str, folder: RunFolder) -> bool:
-        back = folder.path / ".fetched"
-        shutil.rmtree(back, ignore_errors=True)
+        back = RunFolder(folder.path / ".fetched")
+        shutil.rmtree(back.path, ignore_errors=True)
         try:
             with self._explained():
-                self._files.get(f"{self._root}/{name}/", f"{back}/", recursive=True)
+                there = self._files_of(name)
+                wanted = [one for one in there if self._is_judged(one)]
+                self._get(name, wanted, back.path)
                 self._check(name, back)
-                folder.take(back)
+                left = tuple(one for one in there if one not in wanted)
+                if left:
+                    write_json(back.rest, Rest(store=self._whole_url(), name=name, files=left))
+                folder.take(back.path)
         finally:
-            shutil.rmtree(back, ignore_errors=True)
+            shutil.rmtree(back.path, ignore_errors=True)
         self._fetched.add(name)
         return True
 
-    def _check(self, name: str, back: Path) -> None:
-        record = read_json(back / RECORD, RunRecord)
-        found = ""
+    def take_rest(self, name: str, files: Collection[str], folder: RunFolder) -> None:
+        """Complete a run of which this machine has the record and its items.
+
+        Raises:
+            StorageError: the store cannot be read.
+            InvalidFile: what lies there is not of this run.
+        """
+        back = RunFolder(folder.path / ".fetched")
+        shutil.rmtree(back.path, ignore_errors=True)
+        try:
+            with self._explained():
+                self._get(name, files, back.path)
+                if altered_part(read_json(folder.record, RunRecord), back) is not None:
+                    # two machines may have sent one run
+                    raise self._other_run(name, "its adapter is not that of its record")
+                for one in files:
+                    (folder.path / one).parent.mkdir(parents=True, exist_ok=True)
+                    (back.path / one).replace(folder.path / one)
+            folder.rest.unlink(missing_ok=True)
+        finally:
+            shutil.rmtree(back.path, ignore_errors=True)
+
+    def _is_judged(self, file: str) -> bool:
+        """Whether a file comes at once: also all others, where the URL must not be written down."""
+        return file in JUDGED or file.startswith("items/") or bool(urlsplit(self._url).password)
+
+    def _files_of(self, name: str) -> list[str]:
+        """Files of a run folder there, by their paths in it."""
+        start = f"{self._root}/{name}/"
+        return sorted(
+            path[path.index(start) + len(start) :] for path in self._files.find(start.rstrip("/"))
+        )
+
+    def _get(self, name: str, files: Collection[str], folder: Path) -> None:
+        for file in files:
+            path = folder / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._files.get_file(f"{self._root}/{name}/{file}", str(path))
+
+    def _whole_url(self) -> str:
+        """The URL as it is understood from any folder of this machine."""
+        is_local = "file" in self._files.protocol
+        return str(self._files.unstrip_protocol(self._root)) if is_local else self._url
+
+    def _check(self, name: str, back: RunFolder) -> None:
+        record = read_json(back.record, RunRecord)
         if record.plan.run_name != name:
-            found = f"it holds the run {record.plan.run_name}"
-        elif not all(is_whole(score, back) for score in record.scores):
-            found = "its items are not those of its record"
-        elif altered_part(record, RunFolder(back)) is not None:
-            found = "its adapter is not that of its record"  # two machines may have sent one run
-        if found:
-            raise InvalidFile(
-                found,
-                where=f"{self._url.rstrip('/')}/{name}",
-                expected="a run folder as the harness has sent it",
-                hint="remove it there; it will be run again",
-            )
+            raise self._other_run(name, f"it holds the run {record.plan.run_name}")
+        if not all(is_whole(score, back.path) for score in record.scores):
+            raise self._other_run(name, "its items are not those of its record")
+
+    def _other_run(self, name: str, found: str) -> InvalidFile:
+        return InvalidFile(
+            found,
+            where=f"{self._url.rstrip('/')}/{name}",
+            expected="a run folder as the harness has sent it",
+            hint="remove it there; it will be run again",
+        )
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -171,3 +232,20 @@ class Bucket(Listener):
                 where=self._url,
                 hint="check that you may read and write there",
             ) from error
+
+
+def fetch_rest(folder: RunFolder) -> None:
+    """Fetch what another machine's run left in its store; nothing where all of it is here.
+
+    Raises:
+        UserError: the store's kind is not known here.
+        StorageError: the store cannot be read.
+        InvalidFile: what lies there is not of this run.
+    """
+    if not folder.rest.is_file():
+        return
+    rest = read_json(folder.rest, Rest)
+    bucket = Bucket(rest.store, RunStore(folder.path.parents[2]))
+    with held(folder, lambda _: None, Stop(), wait=True):
+        if folder.rest.is_file():  # another command may just have fetched it
+            bucket.take_rest(rest.name, rest.files, folder)

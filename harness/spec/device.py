@@ -39,6 +39,11 @@ class Device(Frozen):
         fast = "fast" if self.bfloat16 else "slow"
         return f"{self.name} with {fast} bfloat16"
 
+    def costs_like(self, other: Device) -> bool:
+        """Whether times, memory and energy measured on both can be set against each other."""
+        told = [(one.kind, one.name, one.threads, one.bfloat16) for one in (self, other)]
+        return told[0] == told[1]
+
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 

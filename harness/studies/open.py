@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +25,7 @@ from harness.studies.claimed import limited
 from harness.studies.findings import Findings
 from harness.studies.page import make_page
 from harness.studies.published import publish_study
-from harness.studies.resolved import KeptArms, ResolvedArms
+from harness.studies.resolved import KeptArms, ResolvedArms, unlimited
 from harness.studies.steering import Kind, Steering, decide, read_steering
 
 OF_STUDY = "study."
@@ -47,9 +49,7 @@ class StudyRequest(Frozen):
 
     def meaning(self) -> tuple[object, ...]:
         """What was typed, however it was spelled: values are parsed and paths are whole."""
-        overrides: dict[str, object] = {}
-        for setting in self.settings:
-            overrides = merge(overrides, parse_setting(setting))
+        overrides = _overrides(self.settings)
         told = (self.study, self.suite, list(self.tasks), list(self.claims), overrides)
         return (*map(_with_whole_paths, told), self.called)
 
@@ -67,6 +67,25 @@ def _with_whole_paths(value: object) -> object:
         path = Path(value).expanduser()
         return str(path.resolve()) if path.exists() else value
     return value
+
+
+def _with_file_names(value: object) -> object:
+    """A value in which every path is the name of its file, as another machine may have it."""
+    if isinstance(value, dict):
+        return {key: _with_file_names(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_with_file_names(one) for one in value]
+    if isinstance(value, str) and os.sep in value:
+        path = Path(value)
+        return path.name if path.suffix or value.startswith(("/", "~", ".")) else value
+    return value
+
+
+def _overrides(settings: Sequence[str]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for setting in settings:
+        found = merge(found, parse_setting(setting))
+    return found
 
 
 @dataclass(frozen=True)
@@ -89,6 +108,18 @@ class OpenStudy:
     def folder(self) -> Path:
         """Where its page and its decisions lie."""
         return self.reports / "studies" / self.study.name
+
+    @property
+    def key(self) -> str:
+        """Names the study where machines share what is decided about it: by what it asks.
+
+        What may be spent and how it is described make no difference, nor the folder in which a
+        machine keeps a file.
+        """
+        asked = unlimited(self.study).model_dump(mode="json", exclude={"description", "question"})
+        told = [asked, _overrides(self.typed.settings), list(self.typed.tasks)]
+        text = json.dumps(_with_file_names(told), sort_keys=True)
+        return f"{self.study.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
     @property
     def log(self) -> Path:
@@ -260,9 +291,7 @@ def open_study(
 
 def _name_with(name: str, settings: Sequence[str], tasks: Sequence[str]) -> str:
     """The study's name with what was typed for its runs."""
-    overrides: dict[str, object] = {}
-    for setting in settings:
-        overrides = merge(overrides, parse_setting(setting))
+    overrides = _overrides(settings)
     if tasks:
         overrides["task"] = list(tasks)
     return derived_name(name, overrides) if overrides else name

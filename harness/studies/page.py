@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +21,13 @@ from harness.report.blocks import (
     strong,
     unknown,
 )
+from harness.report.families import family_key, family_mark, family_place
 from harness.report.figures.canvas import Axis, Drawing, Mark
 from harness.report.figures.lines import Curves, Line
 from harness.report.figures.multiples import Multiples
 from harness.report.figures.rates import X, rate_line, rate_panels
 from harness.report.ranking import packed_base
-from harness.report.rows import COLOURS, MARKERS
+from harness.report.rows import COLOURS
 from harness.studies.agenda import Agenda, Standing
 from harness.studies.answer import StudyAnswer, answer, reason, seeds_of, shown, value_of
 from harness.studies.arms import Arm
@@ -197,21 +198,13 @@ def _rates_section(agenda: Agenda) -> Section | None:
     )
     blocks: list[Block] = [prose(text)]
     blocks += [prose(line) for line in _widened(searches)]
-    lines = tuple(
-        rate_line(
-            label,
-            Mark(index % COLOURS, (index // COLOURS) % MARKERS),
-            ((trial.rate, trial.loss) for trial in found.curve),
-        )
-        for index, (label, found) in enumerate(searches.items())
-    )
-    drawn = tuple(line for line in lines if line.x)
+    drawn = _curves(agenda, searches)
     if drawn:
         alt = "Validation perplexity by learning rate: " + "; ".join(
             f"{label} best at {found.best:g}" for label, found in searches.items() if found.best
         )
         reference = agenda.comparison.study.reference
-        drawing = _rates_drawing(drawn, reference)
+        drawing = _rates_drawing(agenda, drawn)
         caption = "Validation perplexity by learning rate"
         if isinstance(drawing, Multiples):
             caption += f"; the curve of {reference} is grey in every panel"
@@ -222,15 +215,34 @@ def _rates_section(agenda: Agenda) -> Section | None:
     return Section("rates", "Quality by learning rate", tuple(blocks))
 
 
-def _rates_drawing(drawn: tuple[Line, ...], reference: str) -> Drawing:
+def _curves(agenda: Agenda, searches: Mapping[str, Search]) -> list[Line]:
+    """The curve of each search that has one: few in colours of their own, many in families'."""
+    tried = {
+        label: [(trial.rate, trial.loss) for trial in found.curve]
+        for label, found in searches.items()
+    }
+    known = [label for label in tried if any(math.isfinite(loss) for _, loss in tried[label])]
+    if len(known) <= MOST_CURVES:
+        marks = {label: Mark(index % COLOURS, 0) for index, label in enumerate(searches)}
+        return [rate_line(label, marks[label], tried[label]) for label in known]
+    plans = {label: agenda.comparison.by_label[label].plan for label in known}
+    reference = agenda.comparison.study.reference
+    known.sort(key=lambda label: (label != reference, *family_place(plans[label])))
+    return [rate_line(label, family_mark(plans[label]), tried[label]) for label in known]
+
+
+def _rates_drawing(agenda: Agenda, drawn: Sequence[Line]) -> Drawing:
     """Curves in one plane, or in panels where they are too many to be told apart.
 
     Of very many the best have panels, and the reference.
     """
     if len(drawn) <= MOST_CURVES:
-        return Curves(X, Axis("validation perplexity", "lower"), drawn, marked=True)
-    kept = sorted(drawn, key=lambda line: (line.label != reference, min(line.y)))[:MOST_PANELS]
-    return rate_panels([line for line in drawn if line in kept], reference)
+        return Curves(X, Axis("validation perplexity", "lower"), tuple(drawn), marked=True)
+    reference = agenda.comparison.study.reference
+    best = sorted(drawn, key=lambda line: (line.label != reference, min(line.y)))[:MOST_PANELS]
+    kept = [line for line in drawn if line in best]
+    key = family_key(agenda.comparison.by_label[line.label].plan for line in kept)
+    return rate_panels(kept, reference, key=key)
 
 
 def _widened(searches: dict[str, Search]) -> Iterator[str]:

@@ -46,7 +46,7 @@ class ResolvedArms(Versioned):
     def of(cls, comparison: StudyArms, device: Device, decided: tuple[str, ...]) -> ResolvedArms:
         """What is kept of ``comparison``; how much may be spent makes no difference."""
         return cls(
-            study=_unlimited(comparison.study),
+            study=unlimited(comparison.study),
             device=device,
             decided=decided,
             arms=tuple(arm.plan for arm in comparison.arms),
@@ -56,12 +56,20 @@ class ResolvedArms(Versioned):
 
     def is_of(self, study: Study) -> bool:
         """Whether it was resolved from ``study`` as its file says now."""
-        return self.study == _unlimited(study)
+        return self.study == unlimited(study)
 
     def comparison(self, study: Study) -> StudyArms:
         """The arms, as those of ``study``."""
         arms = tuple(Arm(plan) for plan in self.arms)
         return StudyArms(study, arms, self.reference, dict(self.added))
+
+
+def parsed_arms(text: str) -> ResolvedArms | None:
+    """What a machine laid down as JSON; None where this harness cannot read it."""
+    try:
+        return parse_json(text, ResolvedArms, where="--store")
+    except InvalidFile:
+        return None
 
 
 class KeptArms:
@@ -133,5 +141,6 @@ def devices_of(store: RunStore) -> set[Device]:
     return found
 
 
-def _unlimited(study: Study) -> Study:
+def unlimited(study: Study) -> Study:
+    """The study whatever may be spent on it, which makes no other study of it."""
     return study.model_copy(update={"budget": Spending()})

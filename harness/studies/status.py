@@ -11,7 +11,7 @@ from harness.spec.device import Device, DeviceChoice
 from harness.studies.agenda import Agenda
 from harness.studies.findings import is_settled
 from harness.studies.open import OpenStudy
-from harness.studies.resolved import ResolvedArms, devices_of
+from harness.studies.resolved import ResolvedArms, devices_of, parsed_arms
 from harness.studies.steering import take_over
 from harness.studies.versions import refuse_others
 
@@ -42,6 +42,7 @@ class StudyStatus:
         self._mix_versions = mix_versions
         self._say, self._skips = say, False
         self._kept: set[tuple[str, ...]] = set()  # variants added when its arms were last kept
+        self._knows_older = False
 
     def agenda(self) -> Agenda:
         """Exchange what there is with the store, until nothing new is found there, and look."""
@@ -72,8 +73,27 @@ class StudyStatus:
         """Lay down those that persons took here, and take over those from elsewhere."""
         decisions = self.opened.steering().decisions
         own = [one.model_dump_json() for one in decisions if one.kind != "give_up"]
-        where = f"{DECISIONS}/{self.opened.study.name}"
+        where = f"{DECISIONS}/{self.opened.key}"
         take_over(self.opened.log, bucket.share(where, own), f"--store, {where}")
+        if not self._knows_older:
+            self._take_older(bucket)
+        self._knows_older = True
+
+    def _take_older(self, bucket: Bucket) -> None:
+        """Take over what older harnesses laid down under the study's name alone.
+
+        Their decisions may be about another study of this name: they are taken where what was
+        kept beside them is of this one, or nothing is.
+        """
+        name, kept = self.opened.study.name, self.opened.kept_arms
+        arms = bucket.share(f"{ARMS}/{name}", ())
+        known = [one for text in arms if (one := parsed_arms(text)) is not None]
+        of_this = [one for one in known if one.is_of(self.opened.study)]
+        for one in of_this:
+            kept.keep(one)
+        if of_this or not known:
+            where = f"{DECISIONS}/{name}"
+            take_over(self.opened.log, bucket.share(where, ()), f"--store, {where}")
 
     def look_where_it_ran(self, kind: DeviceChoice) -> bool:
         """Look at the runs of another device from here on, where there are none of this one.
@@ -161,7 +181,7 @@ class StudyStatus:
 
     def _share_arms(self, bucket: Bucket) -> None:
         """Lay down what this study was resolved to here, and take over what it was elsewhere."""
-        kept, where = self.opened.kept_arms, f"{ARMS}/{self.opened.study.name}"
+        kept, where = self.opened.kept_arms, f"{ARMS}/{self.opened.key}"
         own = [one.model_dump_json() for one in kept.read(self._skipped)]
         kept.take_over(bucket.share(where, own), f"--store, {where}", self._skipped)
 

@@ -259,7 +259,7 @@ def test_arms_that_cannot_be_read_stop_nothing(made_up: World, tmp_path: Path) -
     there = (*SHORT, "--store", f"file://{tmp_path / 'bucket'}")
     shown(*there, "--reports", str(tmp_path / "one"))
     (kept,) = (tmp_path / "one" / "studies" / "short" / "arms").iterdir()
-    (shared,) = (tmp_path / "bucket" / ".arms" / "short").iterdir()
+    (shared,) = (tmp_path / "bucket" / ".arms").glob("short-*/*")
     written = json.loads(shared.read_text())
     newer = written | {"schema_version": 2, "words": "new"}
     quiet = {**written, "arms": [one | {"schema_version": 2} for one in written["arms"]]}
@@ -306,6 +306,54 @@ def test_decisions_travel_through_the_store(made_up: World, tmp_path: Path) -> N
     decisions = [read_steering(log).decisions for log in logs]
     assert decisions[0] == decisions[1] == decisions[2]
     assert [one.kind for one in decisions[2]] == ["add", "drop", "more_seeds"]
+
+
+def decided(root: Path, number: int, folder: str) -> list[str]:
+    """Kinds of the decisions that one machine knows of a study."""
+    found = read_steering(root / str(number) / "studies" / folder / "decisions.jsonl")
+    return [one.kind for one in found.decisions]
+
+
+def test_decisions_are_about_what_a_study_asks_not_its_name(made_up: World, tmp_path: Path) -> None:
+    """Two people call their studies alike; a third types the first one's in another order."""
+    there = ("--store", f"file://{tmp_path / 'bucket'}", "--status")
+    ours = ("--set", "training.warmup_steps=1", "--set", "adapter.r=8")
+    own = [(*SHORT, "--reports", str(tmp_path / str(number)), *there) for number in range(3)]
+    shown(*own[0], *ours, "--more-seeds", "1")
+    shown(*own[1], "--set", "adapter.r=4")
+    shown(*own[2], *ours[2:], *ours[:2], "--budget", "runs=3")
+    assert [decided(tmp_path, number, "short") for number in range(3)] == [
+        ["more_seeds"],
+        [],
+        ["more_seeds"],
+    ]
+
+
+def test_decisions_follow_data_that_lie_elsewhere(made_up: World, tmp_path: Path) -> None:
+    there = ("--store", f"file://{tmp_path / 'bucket'}", "--status")
+    for number, more in enumerate((("--drop", "qlora_nf4"), ())):
+        data = tmp_path / str(number) / "trees.jsonl"
+        data.parent.mkdir()
+        data.write_bytes(SAMPLE.read_bytes())
+        own = ("--reports", str(data.parent), "--data", str(data))
+        shown(*SHORT, *own, *there, *more)
+    assert decided(tmp_path, 1, "short") == ["drop"]
+
+
+def test_decisions_that_an_older_harness_laid_down_are_read(made_up: World, tmp_path: Path) -> None:
+    """It kept them under the study's name, and beside them what study it was."""
+    there = ("--store", f"file://{tmp_path / 'bucket'}")
+    first = ("--reports", str(tmp_path / "0"), *there)
+    shown(*SHORT, *first, "--budget", "runs=1")
+    shown(*SHORT, *first, "--drop", "qlora_nf4")
+    for kind in (".decisions", ".arms"):
+        (ours,) = (tmp_path / "bucket" / kind).iterdir()
+        ours.rename(ours.with_name("short"))
+    shown(*SHORT, "--reports", str(tmp_path / "1"), *there, "--status")
+    assert decided(tmp_path, 1, "short") == ["drop"]
+    other = (*SHORT, "--set", "study.margin=0.02", "--reports", str(tmp_path / "2"))
+    shown(*other, *there, "--status")
+    assert decided(tmp_path, 2, "short") == [], "what was kept beside them is another study"
 
 
 def test_another_version_adds_no_runs_unless_it_is_allowed(

@@ -9,6 +9,8 @@ import pytest
 from harness.deploy.results import check_deployable, find_result
 from harness.errors import InvalidFile, UserError
 from harness.records.record import RunRecord
+from harness.records.store import RunStore
+from harness.runs.bucket import Bucket
 from harness.spec.storage import read_json, write_json
 from tests.report.records import Made, plan_of, write_run
 
@@ -96,6 +98,19 @@ def with_adapter(folder: Path) -> Path:
 def test_an_adapter_can_be_deployed(tmp_path: Path) -> None:
     folder = with_adapter(write_run(tmp_path, Made("lora_bf16")))
     assert check_deployable(find_result(str(folder), tmp_path)) == plan_of(Made("lora_bf16"))
+
+
+def test_an_adapter_of_another_machine_s_run_is_fetched_when_it_is_wanted(tmp_path: Path) -> None:
+    """A study took the record and its items from the store, and no more."""
+    name = "/".join(write_run(tmp_path / "there", Made("lora_bf16")).parts[-3:])
+    with_adapter(tmp_path / "there" / name)
+    url, here = f"file://{tmp_path / 'bucket'}", RunStore(tmp_path / "here")
+    Bucket(url, RunStore(tmp_path / "there")).exchange([], [name])
+    Bucket(url, here).exchange([name], [])
+    run = find_result(str(here.root / name), here.root)
+    assert not run.folder.adapter.exists()
+    check_deployable(run)
+    assert (run.folder.adapter / "adapter_config.json").is_file()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.report.claims.families import family_key, family_mark, family_of
+from harness.report.families import family_key, family_mark, family_of
 from harness.report.rows import Row, make_rows
 from harness.report.sides import read_runs
 from tests.planned import planned
@@ -36,11 +36,11 @@ def test_marks_tell_families_and_bits_apart(tmp_path_factory: pytest.TempPathFac
     names = ("base", "base_nf4", "lora_bf16", "lora_dora", "qlora_nf4", "lora_int8", "ia3")
     write_runs(root, [Made(name) for name in names])
     rows: dict[str, Row] = {row.label: row for row in make_rows(read_runs(root)[0])}
-    marks = {name: family_mark(row) for name, row in rows.items()}
+    marks = {name: family_mark(row.plan) for name, row in rows.items()}
     assert marks["lora_bf16"] == marks["lora_dora"]
     apart = [mark for name, mark in marks.items() if name != "lora_dora"]
     assert len(set(apart)) == len(apart)
-    key = family_key(rows.values())
+    key = family_key(row.plan for row in rows.values())
     assert [name for _, name in key] == [
         "LoRA family",
         "LoRA family, 8-bit base",

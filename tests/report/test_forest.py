@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from harness.report.figures import draw
 from harness.report.figures.canvas import NARROW, WIDTH, Mark
-from harness.report.figures.forest import Forest, ForestRow, Panel, Reading
+from harness.report.figures.forest import Forest, ForestRow, Panel, Reading, cut_at
 
 LONG = "lora_bf16+training.loss_on=everything+adapter.r={}"
 
@@ -86,6 +86,45 @@ def test_far_values_do_not_flatten_those_within_the_margin() -> None:
     assert high > 40.3, "the whole interval of the farthest is there"
     ticks = [label.get_text() for label in axes.get_xticklabels()]
     assert ticks == ["−0.5", "0", "0.5", "1", "2", "5", "10", "20"]
+
+
+@pytest.mark.parametrize("width", [WIDTH, NARROW])
+def test_numbers_of_a_scale_over_four_decades_do_not_run_into_each_other(width: float) -> None:
+    """Two costs beside it leave little room: the margin keeps its ticks, others give way."""
+    panels = (
+        Panel("change", 3, margin=1),
+        *(Panel(unit, bars=True) for unit in ("GiB", "s", "Wh")),
+    )
+    cost = Reading(5, text="5.04")
+    rows = tuple(
+        ForestRow(LONG.format(n), Mark(0, 0), (change(value), cost, cost, cost), "said")
+        for n, value in enumerate((-2, -1.4, 0.1, 3, 20, 600))
+    )
+    axes = painted(Forest(panels, rows), width).axes[0]
+    shown = [label for label in axes.get_xticklabels() if label.get_text()]
+    boxes = [label.get_window_extent() for label in shown]
+    assert not any(one.overlaps(two) for one, two in itertools.combinations(boxes, 2))
+    assert {"0", "1"} <= {label.get_text() for label in shown}
+    dot = axes.transData.transform((-2, 0))[0] - axes.get_window_extent().x0
+    assert dot > 3, "the best row's marker is inside"
+    assert axes.get_position().width * width > 0.8, "its texts give way before it does"
+
+
+def test_few_far_values_are_cut_off_and_many_are_not() -> None:
+    assert cut_at([change(value) for value in (*range(19), 600)]) == pytest.approx(20, abs=1)
+    assert cut_at([change(value) for value in range(20)]) is None
+    assert cut_at([None, change(1), change(600)]) is None, "one of two is not few"
+
+
+def test_the_recommended_row_is_ringed_and_a_limit_is_a_line() -> None:
+    rows = (
+        ForestRow("best", Mark(0, 0), (Reading(5, text="5"),), "", ringed=True),
+        ForestRow("other", Mark(1, 0), (Reading(3, text="3"),), ""),
+    )
+    axes = painted(Forest((Panel("GiB", bars=True, limit=8),), rows)).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["◉ best", "other"]
+    assert axes.get_xlim()[1] > 8
+    assert [tuple(line.get_xdata()) for line in axes.lines] == [(8, 8)]
 
 
 def test_near_values_stand_on_an_even_scale() -> None:

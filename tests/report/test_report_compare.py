@@ -15,12 +15,18 @@ from harness.report.compare import Comparison, compare
 from harness.report.console import comparison_table, outcome_lines, ranking_table
 from harness.report.gate import comparison_json, comparison_junit, judge, parse_gate, sentence
 from harness.report.sides import find_side
-from tests.report.records import Made, build_from, write_run, write_runs
+from tests.report.records import GPU, Made, build_from, write_run, write_runs
 
 
 def sides(root: Path, before: str, after: str) -> Comparison:
     found = (find_side(name, root, "quick") for name in (before, after))
     return compare(*found)
+
+
+def shown(comparison: Comparison) -> str:
+    console = Console(width=250, record=True, file=io.StringIO())
+    console.print(comparison_table(comparison))
+    return console.export_text()
 
 
 @pytest.fixture(scope="module")
@@ -240,3 +246,43 @@ def test_costs_say_that_they_are_no_medians(seven_runs: Path) -> None:
     """A report's medians of the same runs differ, and both are right."""
     caption = str(comparison_table(sides(seven_runs, "lora_bf16", "qlora_nf4")).caption)
     assert "memory, weights, throughput, time: geometric means over common seeds" in caption
+
+
+def test_costs_of_two_devices_stand_side_by_side_and_are_not_compared(tmp_path: Path) -> None:
+    cpu, gpu = tmp_path / "cpu", tmp_path / "gpu"
+    write_runs(cpu, [Made("lora_bf16", seed=seed, speed=8.0) for seed in range(3)])
+    write_runs(gpu, [Made("lora_bf16", seed=seed, device=GPU, speed=30_000.0) for seed in range(3)])
+    comparison = sides(tmp_path, str(cpu), str(gpu))
+    (pair,) = comparison.pairs
+    compared = {change.name for change in pair.changes}
+    assert "perplexity" in compared
+    assert "weights" in compared
+    assert not compared & {"memory", "throughput", "time", "energy"}
+    unlike = {one.name: one for one in pair.unlike}
+    assert set(unlike) == {"memory", "throughput", "time"}
+    assert (unlike["throughput"].before, unlike["throughput"].after) == (8.0, 30_000.0)
+    assert "A on Example CPU, B on Example GPU" in unlike["throughput"].reason
+    text = shown(comparison)
+    assert "30,000" in text
+    said = "costs that are not compared were measured on two devices: A on Example CPU, B on"
+    assert said in " ".join(text.split())
+
+
+def test_a_gate_on_a_cost_of_two_devices_cannot_tell(tmp_path: Path) -> None:
+    cpu, gpu = tmp_path / "cpu", tmp_path / "gpu"
+    write_runs(cpu, [Made("lora_bf16")])
+    write_runs(gpu, [Made("lora_bf16", device=GPU)])
+    comparison = sides(tmp_path, str(cpu), str(gpu))
+    (result,) = judge(comparison, [parse_gate("throughput < -5%")])
+    assert result.status == "unknown"
+    assert "measured on two devices" in result.reason
+
+
+def test_a_little_more_memory_makes_no_other_device(tmp_path: Path) -> None:
+    larger = GPU.model_copy(update={"memory_bytes": 81 * 2**30})
+    old, new = tmp_path / "old", tmp_path / "new"
+    write_runs(old, [Made("lora_bf16", device=GPU)])
+    write_runs(new, [Made("lora_bf16", device=larger)])
+    (pair,) = sides(tmp_path, str(old), str(new)).pairs
+    assert not pair.unlike
+    assert "throughput" in {change.name for change in pair.changes}

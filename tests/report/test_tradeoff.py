@@ -6,8 +6,11 @@ from pathlib import Path
 
 from harness.records.record import RunRecord
 from harness.report.blocks import Figure
+from harness.report.evidence import Evidence
+from harness.report.figures.forest import Forest
 from harness.report.figures.scatter import Scatter
 from harness.report.tradeoff import looks, tradeoff_section
+from harness.report.tradeoff_rows import MOST_IN_A_PLANE, MOST_ROWS
 from harness.spec.storage import read_json, write_json
 from tests.report.records import GPU, Made, build_from, write_run, write_runs
 from tests.report.tables import said
@@ -115,3 +118,75 @@ def test_methods_without_a_shape_of_their_own_share_one(tmp_path: Path) -> None:
 
 def test_without_a_score_there_is_no_trade_off(tmp_path: Path) -> None:
     assert drawings(tmp_path, Made("lora_bf16", status="oom")) == {}
+
+
+def many(**changes: object) -> list[Made]:
+    """More variants than a plane can show: each a little worse and smaller, and one far off."""
+    ranks = [
+        Made(
+            "lora_bf16",
+            (f"adapter.r={2 + n}",),
+            seed=seed,
+            log_ratio=-0.2 + 0.02 * n,
+            memory=2.0 - 0.05 * n + 0.3 * (n == 5),
+            seconds=80.0 + 3 * n,
+            **changes,  # type: ignore[arg-type]
+        )
+        for n in range(MOST_IN_A_PLANE)
+        for seed in range(2)
+    ]
+    return [*ranks, Made("base"), Made("qlora_nf4", log_ratio=3.0, memory=0.7)]
+
+
+def figures_of(evidence: Evidence) -> list[Figure]:
+    section = tradeoff_section(evidence)
+    assert section is not None
+    return [block for block in section.blocks if isinstance(block, Figure)]
+
+
+def test_many_variants_stand_in_rows_with_all_their_costs(tmp_path: Path) -> None:
+    write_runs(tmp_path, many())
+    evidence = build_from(tmp_path).evidence
+    (figure,) = figures_of(evidence)
+    assert figure.name == "quality-costs"
+    forest = figure.drawing
+    assert isinstance(forest, Forest)
+    assert len(forest.panels) == 3
+    assert forest.panels[0].title.startswith(f"perplexity against {evidence.reference}, %")
+    assert forest.panels[0].highest is not None, "one variant does not flatten the others"
+    assert [row.label for row in forest.rows] == [
+        row.label for row in evidence.ranked if row.label in {one.label for one in forest.rows}
+    ]
+    reference = next(row for row in forest.rows if row.label == evidence.reference)
+    assert reference.readings[0] is not None
+    assert reference.readings[0].text.startswith("reference, ")
+    assert sum(row.ringed for row in forest.rows) == 1
+    assert {name for _, name in forest.key} >= {"LoRA family", "LoRA family, 4-bit base"}
+    for place in (1, 2):
+        costs = [row.readings[place] for row in forest.rows]
+        for index, cost in enumerate(costs):
+            above = [other.value for other in costs[:index] if other]
+            assert cost is None or cost.strong == all(cost.value < other for other in above)
+    assert "Pareto front" in said(tradeoff_section(evidence))
+
+
+def test_rows_show_the_readers_limit_on_memory(tmp_path: Path) -> None:
+    write_runs(tmp_path, many())
+    (figure,) = figures_of(build_from(tmp_path, budget_memory_bytes=3 * 2**30).evidence)
+    assert isinstance(figure.drawing, Forest)
+    memory = figure.drawing.panels[1]
+    assert memory.limit == 3
+    assert "your limit, 3.00 GiB" in memory.title
+
+
+def test_of_very_many_the_best_are_drawn_with_reference_and_recommended(tmp_path: Path) -> None:
+    runs = [
+        Made("lora_bf16", (f"adapter.r={2 + n}",), log_ratio=0.01 * n, memory=1 + n / 100)
+        for n in range(MOST_ROWS + 6)
+    ]
+    write_runs(tmp_path, [*runs, Made("base", log_ratio=2.0)])
+    (figure,) = figures_of(build_from(tmp_path, reference="base").evidence)
+    assert isinstance(figure.drawing, Forest)
+    assert len(figure.drawing.rows) == MOST_ROWS
+    assert figure.drawing.rows[-1].label == "base"
+    assert f"of {MOST_ROWS} of {MOST_ROWS + 7} variants" in figure.caption

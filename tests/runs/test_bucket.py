@@ -10,7 +10,7 @@ import pytest
 from harness.errors import InvalidFile, StorageError, UserError
 from harness.records.record import RunRecord
 from harness.records.store import RunStore
-from harness.runs.bucket import Bucket
+from harness.runs.bucket import Bucket, fetch_rest
 from harness.runs.listener import RunResult
 from harness.spec.digests import file_sha256
 from harness.spec.plan import Plan
@@ -47,6 +47,7 @@ def test_a_run_comes_back_whole(url: str, tmp_path: Path) -> None:
     assert there.find(PLAN) == record
     assert files(there, PLAN) == files(here, PLAN)
     assert files(there, PLAN)
+    fetch_rest(there.folder(PLAN))
     assert there.folder(PLAN).log.read_text() == "what it printed"
     assert not list(there.root.rglob(".fetched"))
     assert bucket.exchange([NAME], []) == 0, "once is enough"
@@ -72,23 +73,98 @@ def test_half_a_run_is_not_there(tmp_path: Path) -> None:
     assert there.find(PLAN) is None
 
 
-def test_the_adapter_of_another_machine_s_run_is_refused(tmp_path: Path) -> None:
-    here, record = made(tmp_path / "here")
-    folder, url = here.folder(PLAN), f"file://{tmp_path / 'bucket'}"
+def with_adapter(here: RunStore, record: RunRecord) -> Path:
+    """Give the run an adapter; returns the file of its weights."""
+    folder = here.folder(PLAN)
     folder.adapter.mkdir()
     weights = folder.adapter / "adapter_model.safetensors"
     weights.write_bytes(b"mine")
     digests = {weights.name: file_sha256(weights)}
     write_json(folder.record, record.model_copy(update={"adapter_sha256": digests}))
+    return weights
+
+
+def test_what_no_study_judges_by_comes_when_it_is_wanted(url: str, tmp_path: Path) -> None:
+    here, record = made(tmp_path / "here")
+    with_adapter(here, record)
     Bucket(url, here).exchange([], [NAME])
     there = RunStore(tmp_path / "there")
+    folder = there.folder(PLAN)
+    Bucket(url, there).exchange([NAME], [])
+    assert there.find(PLAN) == here.find(PLAN)
+    assert list(folder.items.iterdir())
+    assert folder.plan.is_file() == here.folder(PLAN).plan.is_file()
+    assert not folder.adapter.exists()
+    assert not folder.log.exists()
+    fetch_rest(folder)
+    assert (folder.adapter / "adapter_model.safetensors").read_bytes() == b"mine"
+    assert folder.log.read_text() == "what it printed"
+    assert not folder.rest.exists()
+    fetch_rest(folder)  # nothing is left to fetch
+
+
+def test_a_run_of_one_store_goes_to_another_whole(tmp_path: Path) -> None:
+    here, record = made(tmp_path / "here")
+    with_adapter(here, record)
+    first, second = (f"file://{tmp_path / name}" for name in ("first", "second"))
+    Bucket(first, here).exchange([], [NAME])
+    there = RunStore(tmp_path / "there")
+    Bucket(first, there).exchange([NAME], [])
+    Bucket(second, there).exchange([], [NAME])
+    sent = tmp_path / "second" / NAME
+    assert (sent / "adapter" / "adapter_model.safetensors").read_bytes() == b"mine"
+    assert not (sent / "rest.json").exists()
+
+
+def test_a_run_made_again_here_owes_nothing_to_the_store(tmp_path: Path) -> None:
+    here, record = made(tmp_path / "here")
+    with_adapter(here, record)
+    url = f"file://{tmp_path / 'bucket'}"
+    Bucket(url, here).exchange([], [NAME])
+    there = RunStore(tmp_path / "there")
+    folder = there.folder(PLAN)
+    Bucket(url, there).exchange([NAME], [])
+    assert folder.rest.is_file()
+    again = folder.attempt
+    write_json(again.record, record)
+    folder.publish(whole=True)
+    fetch_rest(folder)
+    assert not folder.rest.exists()
+    assert not folder.adapter.exists()
+
+
+def test_a_password_in_the_url_is_written_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a run comes whole, since the store could not be found again."""
+    here, record = made(tmp_path / "here")
+    with_adapter(here, record)
+    url = f"file://{tmp_path / 'bucket'}"
+    Bucket(url, here).exchange([], [NAME])
+    there = RunStore(tmp_path / "there")
+    bucket = Bucket(url, there)
+    monkeypatch.setattr(bucket, "_url", "sftp://me:secret@host/bucket")
+    bucket.exchange([NAME], [])
+    assert there.folder(PLAN).adapter.is_dir()
+    assert not any("secret" in path.read_text() for path in tmp_path.rglob("*.json"))
+
+
+def test_the_adapter_of_another_machine_s_run_is_refused(tmp_path: Path) -> None:
+    here, record = made(tmp_path / "here")
+    weights = with_adapter(here, record)
+    url = f"file://{tmp_path / 'bucket'}"
+    Bucket(url, here).exchange([], [NAME])
+    there = RunStore(tmp_path / "there")
+    folder = there.folder(PLAN)
     sent = tmp_path / "bucket" / NAME / "adapter" / weights.name
     sent.write_bytes(b"theirs")
+    Bucket(url, there).exchange([NAME], [])
     with pytest.raises(InvalidFile, match="its adapter is not that of its record"):
-        Bucket(url, there).exchange([NAME], [])
-    assert there.find(PLAN) is None
+        fetch_rest(folder)
+    assert not folder.adapter.exists()
     sent.write_bytes(b"mine")
-    assert Bucket(url, there).exchange([NAME], []) == 1
+    fetch_rest(folder)
+    assert (folder.adapter / weights.name).read_bytes() == b"mine"
 
 
 def test_what_does_not_belong_there_is_refused(tmp_path: Path) -> None:

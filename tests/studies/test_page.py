@@ -128,6 +128,15 @@ def test_many_curves_have_panels_of_their_own(tmp_path: Path, more: int) -> None
         assert figure.drawing.reference == "lora_bf16"
         assert figure.caption.endswith("; the curve of lora_bf16 is grey in every panel")
         assert len(figure.drawing.lines) == 2 + more
+        marks = {line.label: line.mark for line in figure.drawing.lines}
+        assert len(set(marks.values())) == 2, "LoRA of any rank looks alike, QLoRA does not"
+        assert [name for _, name in figure.drawing.key] == [
+            "LoRA family",
+            "LoRA family, 4-bit base",
+        ]
+        assert set(marks.values()) == {mark for mark, _ in figure.drawing.key}
+        assert next(iter(marks)) == "lora_bf16"
+        assert list(marks)[-1] == "qlora_nf4"
 
 
 def test_widened_searches_stand_in_one_sentence(tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ from dataclasses import replace
 from functools import partial
 
 from harness.report.blocks import Figure
-from harness.report.claims.families import family_place
 from harness.report.claims.forgetting import forgetting_figure
 from harness.report.claims.ground import Ground, VariantRuns
 from harness.report.claims.quality import bytes_figure
 from harness.report.claims.together import Together, make_together
+from harness.report.families import family_place
 from harness.report.figures.rates import rate_line, rate_panels
 from harness.report.rows import Row
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from harness import numbers
 from harness.report.blocks import Figure
 from harness.report.claims.together import MARGIN, QUALITY, Together, change, signed_percent
 from harness.report.figures.canvas import Axis
-from harness.report.figures.forest import Forest, ForestRow, Panel, Reading
+from harness.report.figures.forest import Forest, ForestRow, Panel, Reading, cut_at
 from harness.report.figures.scatter import Point, Scatter
 from harness.report.gains import mean_score
 from harness.report.pairing import ScoreKey
@@ -21,7 +21,6 @@ FORGETTING = ScoreKey("wikitext2", "bits_per_byte", "training")
 KEYS = (QUALITY, FORGETTING)
 NAME = "findings-forgetting"
 SAME = 1e-3  # relative: full fine-tuning scores its base in float32, others in bfloat16
-FEW_OUTSIDE = 0.1  # the share of variants that an axis may cut off
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ def _forest(together: Together, changes: Mapping[str, _Change]) -> Figure:
         )
         for name, found in ordered.items()
     )
-    replies, unrelated = (_highest([row.readings[place] for row in rows]) for place in (0, 1))
+    replies, unrelated = (cut_at([row.readings[place] for row in rows]) for place in (0, 1))
     panels = (
         Panel(_titled("perplexity of replies", replies), highest=replies),
         Panel(_titled("loss on unrelated text", unrelated), highest=unrelated),
@@ -163,26 +162,6 @@ def _forest(together: Together, changes: Mapping[str, _Change]) -> Figure:
 def _titled(score: str, highest: float | None) -> str:
     cut = "" if highest is None else f"; cut off at {highest:g}"
     return f"{score}, %\nlower is better{cut}"
-
-
-def _highest(readings: Sequence[Reading | None]) -> float | None:
-    """Where to cut a scale: below the few values that would take up more than half of it."""
-    known = [found for found in readings if found is not None]
-    values = sorted(found.value for found in known)
-    for count in range(1, int(FEW_OUTSIDE * len(values)) + 1):
-        last, next_one = values[-count - 1], values[-count]
-        if next_one - last <= (values[-1] - values[0]) / 2:
-            continue
-        reach = max(0.0, *(found.high or found.value for found in known if found.value <= last))
-        cut = _round_up(reach + (0.05 * (reach - min(values[0], 0.0)) or 1.0))
-        return cut if cut < next_one else None
-    return None
-
-
-def _round_up(value: float) -> float:
-    """A positive number with two significant digits, none of them too small."""
-    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
-    return float(f"{math.ceil(value / unit) * unit:.2g}")
 
 
 def _told(changes: Mapping[str, _Change]) -> str:

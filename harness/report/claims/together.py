@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from harness import numbers
-from harness.report.claims.families import family_key, family_mark
 from harness.report.claims.ground import Ground
+from harness.report.families import family_key, family_mark
 from harness.report.figures.canvas import Mark
 from harness.report.figures.forest import Reading
 from harness.report.pairing import ScoreKey
@@ -35,7 +35,7 @@ class Together:
 
     def key(self, names: list[str]) -> tuple[tuple[Mark, str], ...]:
         """What the marks of these variants say, where they are those of families."""
-        return family_key(self.rows[name] for name in names) if self.many else ()
+        return family_key(self.rows[name].plan for name in names) if self.many else ()
 
 
 def make_together(ground: Ground) -> Together | None:
@@ -45,7 +45,7 @@ def make_together(ground: Ground) -> Together | None:
     if reference is None:
         return None
     if len(rows) > MOST_IN_A_PLANE:
-        rows = {name: replace(row, mark=family_mark(row)) for name, row in rows.items()}
+        rows = {name: replace(row, mark=family_mark(row.plan)) for name, row in rows.items()}
     return Together(rows, make_scoring(list(rows.values()), QUALITY, reference, MARGIN), reference)
 
 

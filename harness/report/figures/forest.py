@@ -33,6 +33,9 @@ SMALL_DOT = 5.5
 TALL = 20  # rows from which on the scale stands above the rows too
 UNEVEN = 5  # margins that the values exceed where the scale turns logarithmic beyond the margin
 INSIDE = 0.8  # decades that the margin takes up on such a scale
+RINGED = "◉ "
+LEAST = 0.9  # inches of a panel of intervals
+FEW_OUTSIDE = 0.1  # the share of variants that an axis may cut off
 STEPS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 
 
@@ -49,12 +52,16 @@ class Reading:
 
 @dataclass(frozen=True)
 class ForestRow:
-    """A variant: its name and mark, its readings in the order of the panels, what it tells."""
+    """A variant: its name and mark, its readings in the order of the panels, what it tells.
+
+    ``ringed`` is the one that is recommended.
+    """
 
     label: str
     mark: Mark
     readings: tuple[Reading | None, ...]
     said: str
+    ringed: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,8 @@ class Panel:
 
     ``share`` is its part of the width. ``bars`` start at zero and have no interval. ``margin`` is
     shaded around zero; where values reach far beyond it, the scale is even within the margin and
-    logarithmic outside. Values above ``highest`` are drawn as arrows at the edge.
+    logarithmic outside. Values above ``highest`` are drawn as arrows at the edge. ``limit`` is the
+    reader's own, a line.
     """
 
     title: str
@@ -71,6 +79,7 @@ class Panel:
     bars: bool = False
     margin: float | None = None
     highest: float | None = None
+    limit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,8 @@ class Forest:
 
     def paint(self, figure: Any) -> None:
         """Names at the left, then each panel with its readings as text where there is room."""
-        names = names_in(figure, [row.label for row in self.rows])
+        short = names_in(figure, [row.label for row in self.rows])
+        names = {row.label: RINGED * row.ringed + short[row.label] for row in self.rows}
         boxes, beside = _across(self, figure, max(map(len, names.values()), default=0))
         titles = [
             _wrapped(panel.title, wide + text)
@@ -122,22 +132,32 @@ def _across(
 ) -> tuple[list[tuple[float, float]], list[float]]:
     """The left edge and width of each panel in inches, and the room of the texts beside it.
 
-    On a phone only bars keep their texts, which are short.
+    Texts give way to what is drawn: first those of intervals, on a phone at once, then of bars.
     """
-    beside = []
-    for place, panel in enumerate(forest.panels):
-        texts = [found.text for row in forest.rows if (found := row.readings[place])]
-        kept = panel.bars or width_of(figure) > NARROW
-        longest = max(map(len, texts), default=0) if kept else 0
-        beside.append(longest * SMALL_LETTER + PAD if longest else 0.0)
     x = 0.14 + LETTER * letters
-    rest = width_of(figure) - x - sum(beside) - BETWEEN * len(beside)
-    unit = rest / sum(panel.share for panel in forest.panels)
+    between = BETWEEN * len(forest.panels)
+    shares = sum(panel.share for panel in forest.panels)
+    wide = [forest.panels] if width_of(figure) > NARROW else []
+    for kept in (*wide, [panel for panel in forest.panels if panel.bars], ()):
+        beside = _beside(forest, kept)
+        unit = (width_of(figure) - x - sum(beside) - between) / shares
+        if all(unit * panel.share >= LEAST for panel in forest.panels if not panel.bars):
+            break
     boxes = []
     for panel, text in zip(forest.panels, beside, strict=True):
         boxes.append((x, unit * panel.share))
         x += unit * panel.share + text + BETWEEN
     return boxes, beside
+
+
+def _beside(forest: Forest, kept: Sequence[Panel]) -> list[float]:
+    """Inches that the texts beside each panel take, of those that keep theirs."""
+    beside = []
+    for place, panel in enumerate(forest.panels):
+        texts = [found.text for row in forest.rows if (found := row.readings[place])]
+        longest = max(map(len, texts), default=0) if panel in kept else 0
+        beside.append(longest * SMALL_LETTER + PAD if longest else 0.0)
+    return beside
 
 
 def _shares(box: tuple[float, float, float, float], figure: Any) -> tuple[float, ...]:
@@ -220,7 +240,9 @@ def _scale(axes: Any, panel: Panel, readings: Sequence[Reading | None]) -> None:
     axes.xaxis.set_major_formatter(lambda value, _: _tick(value))
     axes.locator_params(axis="x", nbins=2 if panel.bars else 4 if narrow else 5)
     if panel.bars:
-        axes.set_xlim(0, high * 1.02)
+        axes.set_xlim(0, max(high, panel.limit or 0) * 1.02)
+        if panel.limit is not None:
+            axes.axvline(panel.limit, color=INK, lw=1.0)
         return
     axes.axvline(0, color=INK, lw=0.9, zorder=1)
     if panel.margin is not None:
@@ -239,12 +261,44 @@ def _turn_uneven(axes: Any, margin: float, ends: tuple[float, float], least: flo
     low, high = (
         end * 1.2 if abs(end) > margin else end + math.copysign(0.1 * margin, end) for end in ends
     )
+    low = low if low > -margin else 1.25 * low  # where the best are, room for their markers
+    axes.set_xlim(low, high)
     sizes = [margin * step for step in STEPS if step >= least]
-    ticks = [0.0, *sizes, *(-size for size in sizes)]
-    kept = sorted(tick for tick in ticks if low <= tick <= high)
+    ticks = [0.0, margin, *reversed(sizes), -margin, *(-size for size in reversed(sizes))]
+    kept = _legible(axes, [tick for tick in ticks if low <= tick <= high])
     axes.set_xticks(kept, [_tick(tick) for tick in kept])
     axes.minorticks_off()
-    axes.set_xlim(low, high)
+
+
+def _legible(axes: Any, ticks: Sequence[float]) -> list[float]:
+    """Ticks whose numbers do not run into each other, the first ones before the others."""
+    places = axes.get_xaxis_transform().transform([(tick, 0) for tick in ticks])[:, 0]
+    kept: list[tuple[float, float, float]] = []
+    for tick, place in zip(ticks, places, strict=True):
+        half = (len(_tick(tick)) * SMALL_LETTER + PAD) / 2 * axes.figure.dpi
+        if all(abs(place - other) >= half + room for _, other, room in kept):
+            kept.append((tick, float(place), half))
+    return sorted(tick for tick, _, _ in kept)
+
+
+def cut_at(readings: Sequence[Reading | None]) -> float | None:
+    """Where to cut a scale: below the few values that would take up more than half of it."""
+    known = [found for found in readings if found is not None]
+    values = sorted(found.value for found in known)
+    for count in range(1, int(FEW_OUTSIDE * len(values)) + 1):
+        last, next_one = values[-count - 1], values[-count]
+        if next_one - last <= (values[-1] - values[0]) / 2:
+            continue
+        reach = max(0.0, *(found.high or found.value for found in known if found.value <= last))
+        cut = _round_up(reach + (0.05 * (reach - min(values[0], 0.0)) or 1.0))
+        return cut if cut < next_one else None
+    return None
+
+
+def _round_up(value: float) -> float:
+    """A positive number with two significant digits, none of them too small."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return float(f"{math.ceil(value / unit) * unit:.2g}")
 
 
 def _tick(value: float) -> str:

@@ -12,14 +12,18 @@ from harness.report.figures.canvas import (
     NARROW,
     PAPER,
     Axis,
+    Mark,
     colour,
     names_in,
     tag,
     width_of,
 )
+from harness.report.figures.key import LINE, draw_key, key_lines
 from harness.report.figures.lines import Line
 
 PANEL = 1.25
+EDGE = 0.08  # inches above the key
+SIZE = 5.5  # points of the key's markers
 LONGEST_TITLE = 25  # letters over a panel in the usual size
 
 
@@ -28,7 +32,8 @@ class Multiples:
     """A panel per curve on common axes; ``reference`` is the label of the one drawn in all.
 
     ``marked`` draws a marker at each point; what lies above ``highest`` is cut off. ``notes`` stand
-    in the panels' upper right corners, one for each curve.
+    in the panels' upper right corners, one for each curve. ``key`` says above the panels what the
+    colours and markers stand for.
     """
 
     x: Axis
@@ -38,6 +43,7 @@ class Multiples:
     marked: bool = False
     highest: float | None = None
     notes: tuple[str, ...] = ()
+    key: tuple[tuple[Mark, str], ...] = ()
 
     def paint(self, figure: Any) -> None:
         """Panels in rows, the reference's curve faint behind each."""
@@ -46,14 +52,16 @@ class Multiples:
         width = width_of(figure)
         columns = min(4 if width > NARROW else 2, max(len(self.lines), 1))
         rows = -(-len(self.lines) // columns)
-        height = rows * (PANEL + 0.3) + 0.55
+        lines = len(key_lines([name for _, name in self.key], width - EDGE)) if self.key else 0
+        above = LINE * lines + EDGE if lines else 0.0
+        height = rows * (PANEL + 0.3) + 0.55 + above
         figure.set_size_inches(width, height)
         each = (width - 0.75) / columns
         behind = next((line for line in self.lines if line.label == self.reference), None)
         first = None
         for place, line in enumerate(self.lines):
             across, down = place % columns, place // columns
-            y = height - (down + 1) * (PANEL + 0.3)
+            y = height - above - (down + 1) * (PANEL + 0.3)
             box = ((0.65 + across * each) / width, y / height, (each - 0.12) / width)
             axes = figure.add_axes((*box, PANEL / height), sharex=first, sharey=first)
             first = first or axes
@@ -69,6 +77,8 @@ class Multiples:
             axes.tick_params(labelleft=across == 0, labelbottom=below)
         figure.text(0.65 / width, 0.08 / height, self.x.title, fontsize=9)
         figure.text(0.08 / width, 0.5, self.y.title, fontsize=9, rotation=90, va="center")
+        if self.key:
+            draw_key(figure, self.key, EDGE, SIZE)
 
 
 def _lowest(lines: tuple[Line, ...]) -> float:

@@ -26,11 +26,21 @@ def rate_line(label: str, mark: Mark, tried: Iterable[tuple[float, float]]) -> L
 
 
 def rate_panels(
-    lines: Sequence[Line], reference: str | None, notes: Sequence[str] = ()
+    lines: Sequence[Line],
+    reference: str | None,
+    notes: Sequence[str] = (),
+    key: Sequence[tuple[Mark, str]] = (),
 ) -> Multiples:
     """A panel for each curve with its note, that of ``reference`` faint in all."""
     highest = max(min(line.y) for line in lines) * SHOWN_ABOVE_BEST
     y = Axis(f"validation perplexity (cut off at {numbers.number(highest)})")
     return Multiples(
-        X, y, tuple(lines), reference, marked=True, highest=highest, notes=tuple(notes)
+        X,
+        y,
+        tuple(lines),
+        reference,
+        marked=True,
+        highest=highest,
+        notes=tuple(notes),
+        key=tuple(key),
     )

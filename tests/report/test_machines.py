@@ -1,0 +1,128 @@
+"""Rows that ran on several devices: what they cost is never set against each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.report.answer import answer_lines
+from harness.report.axes import axes_choice
+from harness.report.blocks import Facts
+from harness.report.costs import memory_section, time_section
+from harness.report.decision import price, what_would_change
+from harness.report.evidence import Evidence
+from harness.report.machines import of_most
+from harness.report.ranking import ranking
+from harness.report.recommend import recommend
+from harness.report.summary import caveats
+from harness.report.tradeoff import tradeoff_section
+from tests.report.records import CPU, GPU, Made, build_from, write_runs
+from tests.report.tables import said
+
+LONE = "lora_dora"  # the best of all, alone on the other device
+
+
+def evidence_of(root: Path, **wishes: object) -> Evidence:
+    """Three variants on a GPU, and one as good as the best of them on a processor."""
+    quality = {"lora_bf16": -0.1, "qlora_nf4": -0.199, "lora_bf16_r64": -0.15, LONE: -0.2}
+    memory = {"qlora_nf4": 0.6, LONE: 0.3}
+    runs = [
+        Made(
+            name,
+            seed=seed,
+            log_ratio=ratio,
+            memory=memory.get(name, 1.0),
+            seconds=80.0 + 10 * (name == "lora_bf16_r64"),
+            speed=8.0 if name == LONE else 30_000.0,
+            device=CPU if name == LONE else GPU,
+        )
+        for name, ratio in quality.items()
+        for seed in range(3)
+    ]
+    write_runs(root, runs)
+    return build_from(root, **wishes).evidence
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
+    return evidence_of(tmp_path_factory.mktemp("mixed"))
+
+
+def test_the_ranking_names_the_device_of_every_row(mixed: Evidence) -> None:
+    table = ranking(mixed)
+    assert table.columns[-1].title == "device"
+    devices = {row[0].text: row[-1].text for row in table.rows}
+    assert devices == dict.fromkeys(mixed.by_label, "Example GPU") | {LONE: "Example CPU"}
+    assert "compared only between rows of one device" in table.caption
+
+
+def test_rows_of_one_device_have_no_such_column(seven_runs: Path) -> None:
+    evidence = build_from(seven_runs).evidence
+    table = ranking(evidence)
+    assert "device" not in [column.title for column in table.columns]
+    assert "devices" not in table.caption
+    assert evidence.costed == set(evidence.by_label)
+
+
+def test_it_is_told_beside_memory_time_and_among_the_caveats(mixed: Evidence) -> None:
+    words = "These rows ran on 2 devices (Example CPU, Example GPU)"
+    assert any(words in text for text in caveats(mixed))
+    for section in (memory_section(mixed), time_section(mixed)):
+        assert words in said(section)
+
+
+def test_quality_is_drawn_against_the_costs_of_one_device(mixed: Evidence) -> None:
+    section = tradeoff_section(mixed)
+    assert section is not None
+    figures = [block for block in section.blocks if hasattr(block, "drawing")]
+    assert figures
+    assert all(LONE not in repr(figure.drawing) for figure in figures)
+    assert f"Not drawn: {LONE}." in said(section)
+
+
+def test_chosen_axes_have_no_costs_of_another_device(mixed: Evidence) -> None:
+    choice = axes_choice(mixed, None)
+    assert choice is not None
+    place = [row.label for row in choice.rows].index(LONE)
+    known = {one.title: one.values[place] for one in choice.quantities}
+    assert known["perplexity"] is not None
+    assert known["training time, s"] is None
+    assert known["trainable parameters"] is not None
+
+
+def test_no_price_is_set_beside_that_of_another_device(mixed: Evidence) -> None:
+    row = mixed.by_label[LONE]
+    (facts,) = price(mixed, row)
+    assert isinstance(facts, Facts)
+    notes = {fact.title: fact.note for fact in facts.facts}
+    assert "against the runner-up" in notes["perplexity"]
+    assert notes["training speed"] == ""
+    assert not any("memory limit" in text for text in what_would_change(mixed, recommend(mixed)))
+    assert not any("lora_bf16:" in text for text in answer_lines(mixed) if "Price" in text)
+
+
+def test_only_costs_of_the_best_row_s_device_decide(tmp_path: Path) -> None:
+    """The row on the GPU needs less memory by numbers that do not compare."""
+    evidence = evidence_of(tmp_path, margin=0.05)
+    found = recommend(evidence)
+    assert found is not None
+    assert found.row is not None
+    assert found.row.label == LONE
+    assert any("elsewhere ran qlora_nf4" in text for text in found.sureness)
+
+
+def test_at_a_tie_the_reference_says_whose_costs_are_compared(tmp_path: Path) -> None:
+    write_runs(tmp_path, [Made("base"), Made("lora_bf16", device=GPU)])
+    evidence = build_from(tmp_path).evidence
+    assert evidence.costed == {"lora_bf16"}
+    assert [row.label for row in of_most(evidence.rows, "base")] == ["base"]
+
+
+def test_a_variant_on_two_devices_is_named_by_them(tmp_path: Path) -> None:
+    write_runs(tmp_path, [Made("qlora_nf4"), Made("qlora_nf4", device=GPU)])
+    labels = {row.label.partition(",")[0] for row in build_from(tmp_path).evidence.rows}
+    assert labels == {
+        "qlora_nf4 [device.name=Example CPU",
+        "qlora_nf4 [device.name=Example GPU",
+    }

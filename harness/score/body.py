@@ -94,14 +94,17 @@ class RowsBody:
     states are taken out, and what the model makes of them (projection, scale, cap) is asked for
     the wanted positions only, a bounded number at a time, in the model's dtype. Log-softmax is
     float32.
+
+    Attributes:
+        parts: the decoder, and the type of its output.
     """
 
     way: ClassVar[str] = "padded batches"
     takes_trees: ClassVar[bool] = False
     takes_rows: ClassVar[bool] = True
 
-    def __init__(self, model: Any) -> None:
-        """Take a transformers or PEFT causal model.
+    def __init__(self, model: Any, parts: tuple[Any, type] | None = None) -> None:
+        """Take a transformers or PEFT causal model; ``parts`` of another body save the search.
 
         Raises:
             TypeError: no decoder is found whose states the model turns into logits.
@@ -110,7 +113,8 @@ class RowsBody:
         self._causal = model.get_base_model() if hasattr(model, "peft_config") else model
         self._config = self._causal.config
         self.device: torch.device = model.device
-        self._decoder, self._output = self._find_decoder()
+        self.parts = parts or self._find_decoder()
+        self._decoder, self._output = self.parts
 
     def extend(self, cache: Any, keep: int, tokens: IntArray) -> Any:
         """Not used: no prefix is shared."""
@@ -225,6 +229,14 @@ class TreeBody(RowsBody):
 
     way: ClassVar[str] = "shared prefixes"
     takes_trees: ClassVar[bool] = True
+    _token_bytes: int | None = None
+
+    def token_bytes(self) -> int:
+        """Bytes of the keys and values of one token; the first pass tells them."""
+        if self._token_bytes is None:
+            self.extend(None, 0, np.zeros(1, np.int64))
+        assert self._token_bytes is not None  # noqa: S101 - noted by the pass
+        return self._token_bytes
 
     def extend(self, cache: Any, keep: int, tokens: IntArray) -> Any:
         """See :class:`Body`."""
@@ -238,6 +250,7 @@ class TreeBody(RowsBody):
             past_key_values=cache,
             use_cache=True,
         )
+        self._token_bytes = _token_bytes(cache)
         return cache
 
     @property
@@ -292,6 +305,14 @@ def _standing_in(module: Any, output: Any) -> Iterator[None]:
 
 def _ids(values: IntArray, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(values, np.int64)).to(device)
+
+
+def _token_bytes(cache: Any) -> int:
+    return sum(
+        tensor[:, :, :1].numel() * tensor.element_size()
+        for layer in cache.layers
+        for tensor in (layer.keys, layer.values)
+    )
 
 
 def _crop(cache: Any, keep: int) -> None:

@@ -153,6 +153,24 @@ def test_what_prompts_share_has_a_pass_of_its_own_only_where_one_is_too_small(
     assert len(run) == passes
 
 
+def test_prompts_are_tokenised_once(words: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = fast_engine(build("llama"), words)
+    asked = requests(6)
+    tokenised: list[str] = []
+    batches = lm._in_batches
+
+    def counted(texts: Any, settings: dict[str, Any]) -> list[list[int]]:
+        tokenised.extend(texts)
+        return batches(texts, settings)
+
+    monkeypatch.setattr(lm, "_in_batches", counted)
+    monkeypatch.setattr(lm, "tok_encode", lambda text, **_: pytest.fail(f"{text[:20]} again"))
+    for turn in (1, 2):  # nothing of one set of requests is kept for the next
+        lm.generate_until(asked, True)
+        whole = [text for text in tokenised if text in {request.args[0] for request in asked}]
+        assert len(whole) == turn * len(set(whole)) > 0
+
+
 def test_prompts_are_divided_by_what_they_share() -> None:
     drawn = np.random.default_rng(0).integers(4, 100, (2, 200))
     rows = sorted(

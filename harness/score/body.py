@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from harness.score.lean import LeanAdapters
 from harness.score.mask import TreeMask, tree_masks
 from harness.score.prefixes import IntArray, Layout
 
@@ -115,6 +116,7 @@ class RowsBody:
         self.device: torch.device = model.device
         self.parts = parts or self._find_decoder()
         self._decoder, self._output = self.parts
+        self._adapters = LeanAdapters(model)
 
     def extend(self, cache: Any, keep: int, tokens: IntArray) -> Any:
         """Not used: no prefix is shared."""
@@ -130,7 +132,7 @@ class RowsBody:
         padded = np.zeros((len(rows), width), np.int64)
         for index, row in enumerate(rows):
             padded[index, : len(row)] = row
-        with self._states() as states:
+        with self._states() as states, self._adapters.used():
             self.model(input_ids=_ids(padded, self.device), use_cache=False)
         (found,) = states
         return found[:, -width:].flatten(0, 1)
@@ -244,12 +246,13 @@ class TreeBody(RowsBody):
 
         cache = DynamicCache() if cache is None else cache
         _crop(cache, keep)
-        self._decoder(
-            input_ids=_ids(tokens, self.device)[None],
-            position_ids=_ids(np.arange(keep, keep + len(tokens)), self.device)[None],
-            past_key_values=cache,
-            use_cache=True,
-        )
+        with self._adapters.used():
+            self._decoder(
+                input_ids=_ids(tokens, self.device)[None],
+                position_ids=_ids(np.arange(keep, keep + len(tokens)), self.device)[None],
+                past_key_values=cache,
+                use_cache=True,
+            )
         self._token_bytes = _token_bytes(cache)
         return cache
 
@@ -260,9 +263,10 @@ class TreeBody(RowsBody):
 
     def continued(self, ids: torch.Tensor, positions: torch.Tensor, cache: Any) -> torch.Tensor:
         """Hidden states [rows, 1, width] of one more token [rows, 1] of each row of a cache."""
-        states: torch.Tensor = self._decoder(
-            input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True
-        ).last_hidden_state
+        with self._adapters.used():
+            states: torch.Tensor = self._decoder(
+                input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True
+            ).last_hidden_state
         return states
 
     def run_tree(self, cache: Any, base: int, layout: Layout) -> torch.Tensor:
@@ -276,7 +280,7 @@ class TreeBody(RowsBody):
         cache = DynamicCache() if cache is None else cache
         _crop(cache, base)
         tree = TreeMask(base, layout, self.device)
-        with tree_masks(self.attention, tree):
+        with tree_masks(self.attention, tree), self._adapters.used():
             states: torch.Tensor = self._decoder(
                 input_ids=_ids(layout.tokens, self.device)[None],
                 position_ids=_ids(layout.depths, self.device)[None],

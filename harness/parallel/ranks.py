@@ -33,6 +33,9 @@ TOLD = (
 )
 # All processes are on one machine, whose name need not be known to any server.
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+# Where NCCL has waited in vain, torch gives all processes four times 15 seconds to write down what
+# each was doing before it ends them. Nobody here reads that.
+NO_NOTES = {"TORCH_NCCL_DUMP_ON_TIMEOUT": "0", "TORCH_NCCL_WAIT_TIMEOUT_DUMP_MILSEC": "250"}
 
 BACKENDS = ("gloo", "NCCL")  # in the words of an error that one of them has raised
 
@@ -114,7 +117,7 @@ class Joined:
         """
         import torch.distributed as dist
 
-        for name, value in LOOPBACK.items():
+        for name, value in (LOOPBACK | NO_NOTES).items():
             os.environ.setdefault(name, value)
         self._dist: Any = dist
         silence = timedelta(seconds=silence_seconds)

@@ -20,7 +20,13 @@ CUDA_MEMORY = (
     "OutOfMemoryError",
     "CUDA out of memory",
     "CUDA error: out of memory",
+    "CUDA driver error: out of memory",
+    "Triton Error [CUDA]: out of memory",
     "_STATUS_ALLOC_FAILED",
+    "Cuda failure 'out of memory'",  # NCCL: this and what follows
+    "Cuda failure 2 'out of memory'",
+    "Failed to CUDA calloc",
+    "Failed to CUDA malloc",
 )
 
 FAULTS = (signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
@@ -70,16 +76,22 @@ def _memory_ending(error: BaseException) -> Ending | None:
     """The ending if ``error``, or one that led to it, is a lack of memory."""
     seen: BaseException | None = error
     while seen is not None:
-        text = str(seen)
-        first = text.splitlines()[0] if text else "no details"
+        told = _told(str(seen))
         # torch.OutOfMemoryError by name, since torch may not be imported
         if type(seen).__name__ == CUDA_MEMORY[0] or _says(seen, CUDA_MEMORY):
-            return Ending("oom", "cuda_oom", first)
+            return Ending("oom", "cuda_oom", told)
         exhausted = isinstance(seen, OSError) and seen.errno == errno.ENOMEM
         if isinstance(seen, MemoryError) or exhausted or _says(seen, HOST_MEMORY):
-            return Ending("oom", "host_oom", f"the machine's memory is exhausted: {first}")
+            return Ending("oom", "host_oom", f"the machine's memory is exhausted: {told}")
         seen = seen.__cause__ or seen.__context__
     return None
+
+
+def _told(text: str) -> str:
+    """The line of ``text`` that speaks of memory: the first one, unless a library buries it."""
+    lines = text.splitlines() or ["no details"]
+    words = (*CUDA_MEMORY, *HOST_MEMORY)
+    return next((line for line in lines if any(word in line for word in words)), lines[0])
 
 
 def _says(error: BaseException, words: tuple[str, ...]) -> bool:

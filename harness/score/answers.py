@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
+from transformers import DynamicCache
 
 from harness.records.events import Progress
 from harness.score.body import TreeBody
@@ -165,39 +167,51 @@ class _Row:
     tokens: list[int] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """Prompts that were run: where the tokens of each lie beyond the prefix, and its next one."""
+
+    members: tuple[int, ...]
+    paths: list[IntArray]
+    first: torch.Tensor
+
+
 class _Going:
     """One family being answered: rows leave when their answer is over, and the next ones enter."""
 
     def __init__(self, body: TreeBody, asks: Sequence[Ask], prefix: int, budget: int) -> None:
-        """Run the shared prefix, and make room for rows."""
+        """Run the first prompts and what all share: in one pass, if they fit into one."""
         self._body, self._asks, self._prefix, self._budget = body, asks, prefix, budget
         self._prompts = [ask.prompt for ask in asks]
         self._waiting = list(range(len(asks)))[::-1]
-        self._cache = body.extend(None, 0, self._prompts[0][: max(1, prefix)])
-        self._rows = self._make_rows()
+        self._room = max(map(len, self._prompts)) - prefix + SHORT + max(ask.limit for ask in asks)
+        self._places: list[_Row | None] = [None] * self._number()
+        self._cache: Any = DynamicCache()
+        base = 0 if self._fits_one_pass() else prefix
+        if base:
+            self._cache = body.extend(self._cache, 0, self._prompts[0][:base])
+        self._begun = self._run_next(base)
+        self._rows = Rows(body, self._cache, prefix, len(self._places), self._room)
         self._steps = Steps(body.model, self._rows)
-        self._places: list[_Row | None] = [None] * self._rows.number
 
     def run(self) -> Iterator[tuple[int, list[int]]]:
         """Places of prompts with their answers, as they are done."""
+        yield from self._enter(self._begun)
         while self._waiting or any(self._places):
             if self._is_room():
-                yield from self._enter()
+                yield from self._enter(self._run_next(self._prefix))
             if any(self._places):
                 yield from self._go_on()
 
-    def _make_rows(self) -> Rows:
-        device = self._body.device
-        room = max(map(len, self._prompts)) - self._prefix + SHORT
-        room += max(ask.limit for ask in self._asks)
-        size = sum(
-            tensor[:, :, :1].numel() * tensor.element_size()
-            for layer in self._cache.layers
-            for tensor in (layer.keys, layer.values)
-        )
-        fit = _cache_bytes(device) // (size * room)
-        number = min(_most_rows(device), len(self._asks), max(1, fit))
-        return Rows(self._body, self._cache, self._prefix, number, room)
+    def _number(self) -> int:
+        """Rows that are answered side by side."""
+        fit = _cache_bytes(self._body.device) // (self._body.token_bytes() * self._room)
+        return min(_most_rows(self._body.device), len(self._asks), max(1, fit))
+
+    def _fits_one_pass(self) -> bool:
+        """Whether the prefix and the prompts of the first rows are few enough tokens."""
+        first = self._prompts[: len(self._places)]
+        return self._prefix + sum(len(row) - self._prefix for row in first) <= self._budget
 
     def _is_room(self) -> bool:
         """Whether as many rows are free as are worth a pass over new prompts."""
@@ -205,18 +219,23 @@ class _Going:
         worth = max(1, min(len(self._places) // REFILL, len(self._waiting)))
         return bool(self._waiting) and free >= worth
 
-    def _enter(self) -> Iterator[tuple[int, list[int]]]:
-        """Run the next prompts in one pass, and let their rows begin."""
+    def _run_next(self, base: int) -> _Begun:
+        """Run the next prompts in one pass, from their first ``base`` tokens on."""
         members = self._next()
-        layout = lay_out(self._prompts, Tree(self._prefix, members))
-        states = self._body.run_tree(self._cache, self._prefix, layout)
+        layout = lay_out(self._prompts, Tree(base, members))
+        states = self._body.run_tree(self._cache, base, layout)
         paths = [layout.paths[member] for member in members]
         ends = torch.tensor([int(path[-1]) for path in paths], device=states.device)
         first = self._body.logits(states[ends]).argmax(-1)
+        beyond = self._prefix - base  # the first prompt's, from the first place of the pass on
+        return _Begun(members, [path[beyond:] - beyond for path in paths], first)
+
+    def _enter(self, begun: _Begun) -> Iterator[tuple[int, list[int]]]:
+        """Let the rows of prompts that were run begin."""
         free = [place for place, row in enumerate(self._places) if row is None]
-        places = free[: len(members)]
-        self._rows.enter(places, self._cache, paths, first)
-        for place, member, token in zip(places, members, first.tolist(), strict=True):
+        places = free[: len(begun.members)]
+        self._rows.enter(places, self._cache, begun.paths, begun.first)
+        for place, member, token in zip(places, begun.members, begun.first.tolist(), strict=True):
             self._places[place] = _Row(member)
             yield from self._take(place, [token])
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from harness.score.lean import LeanAdapters
 from harness.score.mask import TreeMask, tree_masks
 from harness.score.prefixes import IntArray, Layout
+from harness.weights.norms import Norms
 
 LOGIT_BYTES = {"cpu": 64 << 20, "cuda": 256 << 20}  # of float32 logits that exist at a time
+FUSE_NORMS = frozenset(("cuda",))  # devices on which a pass is bound by its launches
 CACHED_ROWS = 8  # rows of logits that stay in a processor's cache from one operation to the next
 
 
@@ -94,14 +97,17 @@ class RowsBody:
     states are taken out, and what the model makes of them (projection, scale, cap) is asked for
     the wanted positions only, a bounded number at a time, in the model's dtype. Log-softmax is
     float32.
+
+    Attributes:
+        parts: the decoder, and the type of its output.
     """
 
     way: ClassVar[str] = "padded batches"
     takes_trees: ClassVar[bool] = False
     takes_rows: ClassVar[bool] = True
 
-    def __init__(self, model: Any) -> None:
-        """Take a transformers or PEFT causal model.
+    def __init__(self, model: Any, parts: tuple[Any, type] | None = None) -> None:
+        """Take a transformers or PEFT causal model; ``parts`` of another body save the search.
 
         Raises:
             TypeError: no decoder is found whose states the model turns into logits.
@@ -110,7 +116,10 @@ class RowsBody:
         self._causal = model.get_base_model() if hasattr(model, "peft_config") else model
         self._config = self._causal.config
         self.device: torch.device = model.device
-        self._decoder, self._output = self._find_decoder()
+        self.parts = parts or self._find_decoder()
+        self._decoder, self._output = self.parts
+        self._adapters = LeanAdapters(model)
+        self._norms = Norms(model) if self.device.type in FUSE_NORMS else None
 
     def extend(self, cache: Any, keep: int, tokens: IntArray) -> Any:
         """Not used: no prefix is shared."""
@@ -126,7 +135,7 @@ class RowsBody:
         padded = np.zeros((len(rows), width), np.int64)
         for index, row in enumerate(rows):
             padded[index, : len(row)] = row
-        with self._states() as states:
+        with self._states() as states, self._lean():
             self.model(input_ids=_ids(padded, self.device), use_cache=False)
         (found,) = states
         return found[:, -width:].flatten(0, 1)
@@ -173,6 +182,13 @@ class RowsBody:
     def _positions_at_once(self) -> int:
         size = LOGIT_BYTES.get(self.device.type, LOGIT_BYTES["cpu"])
         return max(16, size // (4 * int(self._config.get_text_config().vocab_size)))
+
+    @contextmanager
+    def _lean(self) -> Iterator[None]:
+        """While this is open, the model's passes are made of fewer operations."""
+        norms = nullcontext() if self._norms is None else self._norms.used()
+        with self._adapters.used(), norms:
+            yield
 
     @contextmanager
     def _states(self, handed_on: torch.Tensor | None = None) -> Iterator[list[torch.Tensor]]:
@@ -225,6 +241,14 @@ class TreeBody(RowsBody):
 
     way: ClassVar[str] = "shared prefixes"
     takes_trees: ClassVar[bool] = True
+    _token_bytes: int | None = None
+
+    def token_bytes(self) -> int:
+        """Bytes of the keys and values of one token; the first pass tells them."""
+        if self._token_bytes is None:
+            self.extend(None, 0, np.zeros(1, np.int64))
+        assert self._token_bytes is not None  # noqa: S101 - noted by the pass
+        return self._token_bytes
 
     def extend(self, cache: Any, keep: int, tokens: IntArray) -> Any:
         """See :class:`Body`."""
@@ -232,12 +256,14 @@ class TreeBody(RowsBody):
 
         cache = DynamicCache() if cache is None else cache
         _crop(cache, keep)
-        self._decoder(
-            input_ids=_ids(tokens, self.device)[None],
-            position_ids=_ids(np.arange(keep, keep + len(tokens)), self.device)[None],
-            past_key_values=cache,
-            use_cache=True,
-        )
+        with self._lean():
+            self._decoder(
+                input_ids=_ids(tokens, self.device)[None],
+                position_ids=_ids(np.arange(keep, keep + len(tokens)), self.device)[None],
+                past_key_values=cache,
+                use_cache=True,
+            )
+        self._token_bytes = _token_bytes(cache)
         return cache
 
     @property
@@ -247,9 +273,10 @@ class TreeBody(RowsBody):
 
     def continued(self, ids: torch.Tensor, positions: torch.Tensor, cache: Any) -> torch.Tensor:
         """Hidden states [rows, 1, width] of one more token [rows, 1] of each row of a cache."""
-        states: torch.Tensor = self._decoder(
-            input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True
-        ).last_hidden_state
+        with self._lean():
+            states: torch.Tensor = self._decoder(
+                input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True
+            ).last_hidden_state
         return states
 
     def run_tree(self, cache: Any, base: int, layout: Layout) -> torch.Tensor:
@@ -263,7 +290,7 @@ class TreeBody(RowsBody):
         cache = DynamicCache() if cache is None else cache
         _crop(cache, base)
         tree = TreeMask(base, layout, self.device)
-        with tree_masks(self.attention, tree):
+        with tree_masks(self.attention, tree), self._lean():
             states: torch.Tensor = self._decoder(
                 input_ids=_ids(layout.tokens, self.device)[None],
                 position_ids=_ids(layout.depths, self.device)[None],
@@ -292,6 +319,14 @@ def _standing_in(module: Any, output: Any) -> Iterator[None]:
 
 def _ids(values: IntArray, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(values, np.int64)).to(device)
+
+
+def _token_bytes(cache: Any) -> int:
+    return sum(
+        tensor[:, :, :1].numel() * tensor.element_size()
+        for layer in cache.layers
+        for tensor in (layer.keys, layer.values)
+    )
 
 
 def _crop(cache: Any, keep: int) -> None:

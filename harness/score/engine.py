@@ -155,6 +155,7 @@ class FastLM(PlainLM):
         super().__init__(model, tokenizer)
         self._likelihood = likelihood
         self._encodings: dict[str, list[int]] | None = None
+        self._prompts: dict[str, list[int]] | None = None
 
     @property
     def details(self) -> dict[str, JsonValue]:
@@ -188,6 +189,21 @@ class FastLM(PlainLM):
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """Continuations of each prompt; equal greedy requests are answered once."""
+        self._prompts = {}
+        try:
+            return self._continued(requests, disable_tqdm)
+        finally:
+            self._prompts = None
+
+    def prompts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokens of prompts, remembered while one set of requests is answered."""
+        if self._prompts is None:
+            return super().prompts(texts)
+        new = [text for text in dict.fromkeys(texts) if text not in self._prompts]
+        self._prompts.update(zip(new, super().prompts(new), strict=True))
+        return [self._prompts[text] for text in texts]
+
+    def _continued(self, requests: list[Any], disable_tqdm: bool) -> list[str]:
         places: dict[str, int] = {}
         distinct: list[Any] = []
         owners: list[int] = []
@@ -201,7 +217,7 @@ class FastLM(PlainLM):
                 distinct.append(request)
             owners.append(places[key])
         self._count_cut_prompts(requests)
-        longest = max(len(self.tok_encode(request.args[0])) for request in distinct)
+        longest = max(map(len, self.prompts([request.args[0] for request in distinct])))
         size = max(1, min(GENERATED_AT_ONCE, self._likelihood.batch_tokens // longest))
         # padding would lie between a soft prompt and the text, and some adapters look at all rows
         if self._virtual_tokens or sees_all(self.model) is not None:

@@ -21,6 +21,7 @@ TOLERANCE = 2e-4  # of float32 logits, relative to the largest; a wrong mask is 
 # sees its neighbour makes it 0.3 to 1.2, positions off by eight 0.3 to 0.5.
 ROUGH = 0.25
 SHARED, BRANCH = 16, 8  # tokens that the first two inputs of a trial share, and their rest
+BASE = 8  # of the shared ones, those that are cached before the branches are run
 CANNOT = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError,
           ValueError)  # fmt: skip
 
@@ -43,7 +44,8 @@ def find_ways(model: Any) -> Ways:
     drawn = np.random.default_rng(0).integers(0, words, SHARED + 2 * BRANCH)
     second = np.concatenate([drawn[:SHARED], drawn[-BRANCH:]])
     inputs = [drawn[: SHARED + BRANCH], second, drawn[BRANCH:]]
-    own = torch.cat([whole.run_rows([row]) for row in inputs]).float()
+    alone = [whole.run_rows([row]).float() for row in inputs]
+    own = torch.cat(alone)
     rows, reason = _try(lambda: RowsBody(model), lambda body: _side_by_side(body, inputs), own)
     if rows is None:
         return Ways((whole,), reason)
@@ -51,7 +53,9 @@ def find_ways(model: Any) -> Ways:
         return Ways((rows, whole), "a soft prompt precedes every sequence")
     if _has_masks_of_its_own(model):
         return Ways((rows, whole), "the model has attention masks of its own, made for rows")
-    tree, reason = _try(lambda: TreeBody(model), lambda body: _as_tree(body, inputs), own)
+    own = torch.cat([alone[0][BASE:], alone[1][BASE:], alone[2]])
+    parts = rows.parts
+    tree, reason = _try(lambda: TreeBody(model, parts), lambda body: _as_tree(body, inputs), own)
     return Ways((rows, whole), reason) if tree is None else Ways((tree, rows, whole))
 
 
@@ -158,15 +162,13 @@ def _side_by_side(body: RowsBody, inputs: list[IntArray]) -> torch.Tensor:
 
 
 def _as_tree(body: TreeBody, inputs: list[IntArray]) -> torch.Tensor:
-    """The same: two branches over a cached prefix that was once longer, a third without one."""
-    base, third = 8, inputs[2]
-    cache = body.extend(None, 0, inputs[0][: base + 3])
-    layout = lay_out(inputs, Tree(base, (0, 1)))
-    branches = body.run_tree(cache, base, layout)
+    """Two branches over a cached prefix that was once longer, and a third without one.
+
+    Logits of the tokens after the first ``BASE`` of the first two inputs, and of the whole third.
+    """
+    cache = body.extend(None, 0, inputs[0][: BASE + 3])
+    layout = lay_out(inputs, Tree(BASE, (0, 1)))
+    branches = body.run_tree(cache, BASE, layout)
     alone = lay_out(inputs, Tree(0, (2,)))
-    prefix = body.run_rows([inputs[0][:base]])
-    states = [
-        *(torch.cat([prefix, branches[layout.paths[member]]]) for member in (0, 1)),
-        body.run_tree(None, 0, alone)[: len(third)],
-    ]
-    return body.logits(torch.cat(states))
+    third = body.run_tree(None, 0, alone)
+    return body.logits(torch.cat([*(branches[layout.paths[member]] for member in (0, 1)), third]))

@@ -101,7 +101,8 @@ class Shares:
 
         def gather(weight: Tensor, part: Tensor) -> Tensor:
             found = whole(weight, own_part(part).to(weight.device))
-            return found.cpu() if self._ranks.index == 0 else found[:0]
+            # A slice without numbers would keep all of them in memory.
+            return found.cpu() if self._ranks.index == 0 else found.new_empty(0)
 
         return self._changed(state, gather)
 

@@ -418,7 +418,8 @@ def run_peers(names: list[str], arguments: argparse.Namespace) -> Iterator[tuple
             }
             site = sites.get(str(peer))
             seconds = arguments.peer_seconds
-            for row in peers.measure(str(peer), Path(folder), list(of_shape), site, seconds):
+            more = ["--brief"] if arguments.brief else []
+            for row in peers.measure(str(peer), Path(folder), list(of_shape), site, seconds, more):
                 name = of_shape[row["shape"]]
                 way = row.get("way")
                 yield f"{name}, {way}" if way else name, {**dataclasses.asdict(CASES[name]), **row}
@@ -434,6 +435,7 @@ def main() -> None:
     parser.add_argument("--profile", default="")
     parser.add_argument("--site", action="append", default=[], metavar="PEER=FOLDER")
     parser.add_argument("--peer-seconds", type=float, default=300.0, help="for each peer")
+    parser.add_argument("--brief", action="store_true", help="peers by a plain loop alone")
     parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()
     names = arguments.cases.split(",")

@@ -1,9 +1,10 @@
 """Peers: Unsloth's and litgpt's QLoRA on full rows of random tokens, every token labelled.
 
-``python reports/h100/peers.py unsloth --model FOLDER --shapes 4x2048,8x2048:host [--steps 12]``:
-prints a line of JSON for each shape; ``:host`` asks for recomputation with layer inputs in host
-memory. A process of its own, since both change libraries that they import. ``bench.py`` starts it.
-NF4 with double quantization, rank 16 on all linear layers, AdamW, one optimizer step over all rows.
+``python reports/h100/peers.py unsloth --model FOLDER --shapes 4x2048,8x2048:host [--steps 12]
+[--brief]`` prints a line of JSON for each shape; ``:host`` asks for recomputation with layer inputs
+in host memory. A process of its own, since both change libraries that they import; ``bench.py``
+starts it. NF4 with double quantization, rank 16 on all linear layers, AdamW, one optimizer step
+over all rows.
 """
 
 from __future__ import annotations
@@ -82,12 +83,14 @@ def trainable_types(model: Any) -> list[str]:
 class Unsloth:
     """FastLanguageModel as its documentation says, by SFTTrainer and by a plain loop."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, *, brief: bool) -> None:
+        """``brief`` leaves its SFTTrainer out."""
         os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
         import unsloth  # first: it changes what the others import
         from unsloth import FastLanguageModel
 
         self.version = unsloth.__version__
+        self.brief = brief
         self.fast = FastLanguageModel
         self.folder = model
         self.mode: Any = None
@@ -128,10 +131,9 @@ class Unsloth:
         rows, length, host = shape
         self.load(host, length)
         about = {"peer": f"unsloth {self.version}", "trainable": trainable_types(self.model)}
-        ways: dict[str, Callable[[int, int, int], Found]] = {
-            "a plain loop": self.loop,
-            "SFTTrainer": self.trainer,
-        }
+        ways: dict[str, Callable[[int, int, int], Found]] = {"a plain loop": self.loop}
+        if not self.brief:
+            ways["SFTTrainer"] = self.trainer
         for name, way in ways.items():
             yield {**about, "way": name, **guarded(lambda way=way: way(rows, length, steps))}
 
@@ -206,7 +208,7 @@ class Unsloth:
 class Litgpt:
     """litgpt's finetune_lora: its model, its quantized layers, its chunked loss."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, *, brief: bool) -> None:
         import lightning
         import litgpt
 
@@ -325,7 +327,7 @@ def parse_shape(text: str) -> tuple[int, int, bool]:
 
 
 def measure(
-    peer: str, folder: Path, shapes: list[str], site: str | None, seconds: float
+    peer: str, folder: Path, shapes: list[str], site: str | None, seconds: float, more: list[str]
 ) -> list[Found]:
     """The rows of a peer in a process of its own, with its packages in ``site``.
 
@@ -335,6 +337,7 @@ def measure(
         missing = f"not measured: no folder of its packages (--site {peer}=FOLDER)"
         return [{"peer": peer, "shape": shape, "error": missing} for shape in shapes]
     command = [sys.executable, __file__, peer, "--model", str(folder), "--shapes", ",".join(shapes)]
+    command += more
     environment = {**os.environ, "PYTHONPATH": site, "HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryDirectory() as scratch, Path(scratch, "said").open("w+") as said:
         try:
@@ -374,9 +377,10 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="folder of the model, for Unsloth to load")
     parser.add_argument("--shapes", required=True)
     parser.add_argument("--steps", type=int, default=11)
+    parser.add_argument("--brief", action="store_true", help="no trainer beside the plain loop")
     arguments = parser.parse_args()
     started = time.perf_counter()
-    peer = PEERS[arguments.peer](arguments.model)
+    peer = PEERS[arguments.peer](arguments.model, brief=arguments.brief)
     for shape in arguments.shapes.split(","):
         for row in rows_of(peer, shape, arguments.steps):
             at = round(time.perf_counter() - started, 1)

@@ -1,9 +1,10 @@
 """Scoring: the fast engine beside lm-eval's HF backend in batches of 16, on one GPU.
 
 Run from the repository root: ``PYTHONPATH=. python reports/h100/scoring.py --data TREES
---lm-eval FOLDER --tokenizer FOLDER [--parts answers,generate,choices,pages,steps] [--tiny]``.
-Prints one line of JSON a measurement: the first turn apart, then the median of the others. Random
-weights of the models' shapes (or ``--model FOLDER``), real prompts, no network.
+--lm-eval FOLDER --tokenizer FOLDER [--parts choices,pages,generate,answers,ready,steps] [--tiny]``.
+Prints one line of JSON a measurement, ours before HF's turns begin: the first turn apart, then the
+median of the others. Random weights of the models' shapes (or ``--model FOLDER``), real prompts, no
+network.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import statistics
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +30,32 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
 from bench import BF16, NF4, PHI, SMOL, Case, make_plan_of, random_model
+from stopwatch import Stopwatch, kernels
 
 from harness.corpus.corpus import build_corpus
 from harness.corpus.render import Renderer
 from harness.records.events import SILENCE
+from harness.score.answers import Answers
+from harness.score.body import TreeBody
 from harness.score.engine import FastLM, PlainLM
 from harness.score.generations import choose_prompts, generate
 from harness.score.likelihood import Likelihood
+from harness.score.rows import Rows
+from harness.score.steps import Steps
 from harness.spec.suite import CorpusSpec, Task
 from tests.score.bench_engine import held_out_requests, requests_of
 
 BATCH = 16
-MODELS = {"smol_bf16": (SMOL, BF16), "smol_nf4": (SMOL, NF4), "phi_bf16": (PHI, BF16)}
+MODELS = {
+    "smol_bf16": (SMOL, BF16),
+    "smol_nf4": (SMOL, NF4),
+    "smol_base": (SMOL, "base"),
+    "phi_bf16": (PHI, BF16),
+}
+FEW = frozenset(("smol_nf4", "smol_base"))  # models of these parts alone
+OF_FEW = ("answers", "ready")
+OURS, HFS = 5, 3  # turns, the cold one included
+Found = dict[str, Any]
 
 
 def wait() -> None:
@@ -57,32 +73,46 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, found
 
 
-def turns(work: Callable[[], Any], count: int) -> dict[str, Any]:
-    """The first turn apart; the median of the others; the most memory beside what was there."""
+def turns(work: Callable[[], Any], count: int, patience: float = math.inf) -> Found:
+    """The first turn apart; the median of the others; the most memory beside what was there.
+
+    No turn begins after ``patience`` seconds of turns.
+    """
     before = 0
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-    found = [timed(work) for _ in range(count)]
-    seconds = [one for one, _ in found]
+    seconds: list[float] = []
+    found: Any = None
+    while len(seconds) < count and sum(seconds) < patience:
+        one, found = timed(work)
+        seconds.append(one)
     peak = torch.cuda.max_memory_allocated() - before if torch.cuda.is_available() else 0
     return {
         "cold": round(seconds[0], 3),
-        "warm": round(statistics.median(seconds[1:] or seconds), 3),
+        "warm": round(statistics.median(seconds[1:]), 3) if seconds[1:] else None,
+        "turns": len(seconds),
         "peak_gib": round(peak / 2**30, 3),
-        "found": found[-1][1],
+        "found": found,
     }
 
 
-def compared(ours: Callable[[], Any], theirs: Callable[[], Any], repeats: int) -> dict[str, Any]:
-    """Both sides, and by how much ours is faster once warm."""
-    fast, peer = turns(ours, repeats), turns(theirs, 2)
-    pairs = zip(fast.pop("found"), peer.pop("found"), strict=True)
+def compared(
+    ours: Callable[[], Any], theirs: Callable[[], Any], patience: float
+) -> Iterator[Found]:
+    """Ours alone as soon as it is known; then both, and by how much ours is faster once warm."""
+    fast = turns(ours, OURS)
+    answers = fast.pop("found")
+    yield {"fast": fast}
+    peer = turns(theirs, HFS, patience)
+    pairs = zip(answers, peer.pop("found"), strict=True)
     same = [math.isclose(a, b, rel_tol=0.01) if isinstance(a, float) else a == b for a, b in pairs]
-    return {
+    warm = peer["warm"]  # None where one turn took all of the time
+    yield {
         "fast": fast,
         "hf16": peer,
-        "ratio": round(peer["warm"] / fast["warm"], 2),
+        "ratio": round((warm or peer["cold"]) / fast["warm"], 2),
+        "ratio_of": "warm turns" if warm else "HF's cold turn to ours once warm",
         "same": f"{sum(same)}/{len(same)}",
     }
 
@@ -113,52 +143,77 @@ class Bench:
         limit = min(limit, 4) if self.options.tiny else limit
         return requests_of(Task(name=task, num_fewshot=shots, limit=limit), self.options.lm_eval)
 
-    def answers(self) -> dict[str, Any]:
-        """Two answers of 48 tokens, as every run of the suite quick asks for."""
+    def answers(self) -> Iterator[Found]:
+        """Two answers of 48 tokens, as every run of the suite quick asks for, and their parts."""
         renderer = Renderer(self.tokenizer)
         corpus = build_corpus(CorpusSpec(source=str(self.options.data), held_out_fraction=0.05))
         prompts = choose_prompts(corpus.held_out, 2)
+        sizes = [len(renderer.prompt_ids(prompt.messages)) for prompt in prompts]
 
         def ours() -> Any:
             return generate(self.model, renderer, prompts, 48, self.likelihood)
 
-        found = turns(ours, 4)
-        return {key: found[key] for key in ("cold", "warm", "peak_gib")}
-
-    def generate(self, task: str, prompts: int, limit: int) -> dict[str, Any]:
-        """Answers of at most ``limit`` tokens to the prompts of a task, eight shots before each."""
-        asked = self.requests(task, 8, prompts)
-        limit = 8 if self.options.tiny else limit
-        for request in asked:
-            request.args[1]["max_gen_toks"] = limit
-        found = compared(
-            lambda: self.fast.generate_until(asked, True),
-            lambda: self.plain.generate_until(asked, True),
-            2,
+        found = turns(ours, OURS)
+        answers = found.pop("found")
+        about = {"prompts": sizes, "tokens": [len(tokens) for tokens, _ in answers]}
+        yield {**about, **found}
+        watch = Stopwatch(
+            {
+                "prefix": (TreeBody, "extend"),
+                "prompts": (TreeBody, "run_tree"),
+                "logits": (TreeBody, "logits"),
+                "rows begin": (Rows, "enter"),
+                "steps": (Steps, "take"),
+                "launched step": (Rows, "step"),
+                "compared with the model's own": (Answers, "_compare"),
+            }
         )
-        return {"task": task, "prompts": len(asked), **found, **self.fast.answer_details}
+        yield {"parts": [watch.account(ours) for _ in range(3)][-1], **kernels(ours)}
 
-    def choices(self) -> dict[str, Any]:
-        """MMLU, five shots: 40 questions of one subject."""
-        asked = self.requests("mmlu_anatomy", 5, 40)
+    def ready(self) -> Iterator[Found]:
+        """Looking the model over, which comes before all scores of a phase."""
+        found = turns(lambda: Likelihood(self.model, 4096, SILENCE), OURS)
+        yield {key: found[key] for key in ("cold", "warm", "peak_gib")}
+
+    def generate(self) -> Iterator[Found]:
+        """Answers to the prompts of two tasks, eight shots before each."""
+        limit = 8 if self.options.tiny else self.options.new_tokens
+        for task in ("gsm8k_cot", "gsm8k"):
+            asked = self.requests(task, 8, self.options.prompts)
+            for request in asked:
+                request.args[1]["max_gen_toks"] = limit
+            about = {"of": task, "prompts": len(asked), "new_tokens": limit}
+            for found in compared(
+                lambda asked=asked: self.fast.generate_until(asked, True),  # type: ignore[misc]
+                lambda asked=asked: self.plain.generate_until(asked, True),  # type: ignore[misc]
+                self.options.patience,
+            ):
+                yield {**about, **found, **self.fast.answer_details}
+
+    def choices(self) -> Iterator[Found]:
+        """MMLU, five shots: questions of one subject."""
+        asked = self.requests("mmlu_anatomy", 5, self.options.questions)
 
         def picked(lm: Any) -> list[int]:
             values = [value for value, _ in lm.loglikelihood(asked, True)]
             groups = [values[at : at + 4] for at in range(0, len(values), 4)]
             return [group.index(max(group)) for group in groups]
 
-        found = compared(lambda: picked(self.fast), lambda: picked(self.plain), 7)
         text = [a + b for a, b in (request.args for request in asked)]
         text += [a.rstrip() for a, _ in (request.args for request in asked)]
         tokenised = statistics.median(
             timed(lambda: self.fast._encode_all(list(dict.fromkeys(text))))[0] for _ in range(5)
         )
-        return {"requests": len(asked), **found, "tokenised_in": round(tokenised, 4)}
+        about = {"of": "mmlu", "requests": len(asked), "tokenised_in": round(tokenised, 4)}
+        patience = self.options.patience
+        for found in compared(lambda: picked(self.fast), lambda: picked(self.plain), patience):
+            yield {**about, **found}
 
-    def pages(self) -> list[dict[str, Any]]:
+    def pages(self) -> Iterator[Found]:
         """Perplexity of Wikipedia pages in windows of 1,024, and of held-out replies."""
-        rolled = self.requests("wikitext", 0, 8)
-        replies = held_out_requests(self.options.data, self.tokenizer, 60)
+        few = self.options.tiny
+        replies = held_out_requests(self.options.data, self.tokenizer, 4 if few else 60)
+        rolled = self.requests("wikitext", 0, 8)[: 1 if few else None]
         for lm in (self.fast, self.plain):
             lm._max_length = 1024
 
@@ -168,48 +223,40 @@ class Bench:
         def losses(lm: Any) -> list[float]:
             return [value for value, _ in lm.loglikelihood(replies, True)]
 
-        found = [
-            {"of": "pages", **compared(lambda: bits(self.fast), lambda: bits(self.plain), 5)},
-            {"of": "replies", **compared(lambda: losses(self.fast), lambda: losses(self.plain), 5)},
-        ]
+        works = {"replies": (losses, len(replies)), "pages": (bits, len(rolled))}
+        for name, (work, count) in works.items():
+            ours, theirs = partial(work, self.fast), partial(work, self.plain)
+            for found in compared(ours, theirs, self.options.patience):
+                yield {"of": name, "requests": count, **found}
         for lm in (self.fast, self.plain):
             lm._max_length = None
-        return found
 
-    def steps(self) -> dict[str, Any]:
+    def steps(self) -> Iterator[Found]:
         """Where the GPU's time of 64 rows goes: kernels by share."""
-        from torch.profiler import ProfilerActivity, profile
-
         asked = self.requests("gsm8k_cot", 8, 64)
         for request in asked:
             request.args[1]["max_gen_toks"] = 24
         self.fast.generate_until(asked, True)
-        kinds = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
-        with profile(activities=kinds) as seen:
-            seconds, _ = timed(lambda: self.fast.generate_until(asked, True))
-        events = sorted(seen.key_averages(), key=lambda e: -e.self_device_time_total)[:14]
-        busy = sum(e.self_device_time_total for e in seen.key_averages()) / 1e6
-        return {
-            "seconds": round(seconds, 3),
-            "gpu_seconds": round(busy, 3),
-            "kernels": [
-                [e.key[:70], e.count, round(e.self_device_time_total / 1e3, 1)] for e in events
-            ],
-        }
+        yield kernels(lambda: self.fast.generate_until(asked, True))
 
 
-def parts_of(bench: Bench) -> dict[str, Callable[[], Any]]:
-    """What can be measured."""
-    return {
-        "answers": bench.answers,
-        "generate": lambda: [
-            bench.generate("gsm8k_cot", 64, 128),
-            bench.generate("gsm8k", 32, 128),
-        ],
-        "choices": bench.choices,
-        "pages": bench.pages,
-        "steps": bench.steps,
-    }
+def measure(chosen: argparse.Namespace, benches: dict[str, Bench], part: str, name: str) -> None:
+    """The rows of one part of one model, printed as they come."""
+    begun = time.monotonic()
+
+    def tell(row: Found) -> None:
+        row = {"part": part, "model": name, **row, "at": round(time.monotonic() - begun, 1)}
+        print(json.dumps(row), flush=True)
+
+    try:
+        if name not in benches:
+            benches[name] = Bench(chosen, name)
+            tell({"made": round(time.monotonic() - begun, 1)})
+        for row in getattr(benches[name], part)():
+            tell(row)
+    except Exception as problem:
+        traceback.print_exc(limit=-4)
+        tell({"failed": f"{type(problem).__name__}: {problem}"})
 
 
 def main() -> None:
@@ -221,9 +268,13 @@ def main() -> None:
     )
     options.add_argument("--tokenizer", required=True)
     options.add_argument("--model", help="a folder with SmolLM2's weights")
-    options.add_argument("--parts", default="answers,generate,choices,pages,steps")
+    options.add_argument("--parts", default="choices,pages,generate,answers,ready,steps")
     options.add_argument("--models", default=",".join(MODELS))
-    options.add_argument("--seconds", type=float, default=180)
+    options.add_argument("--questions", type=int, default=40, help="of MMLU, four requests each")
+    options.add_argument("--prompts", type=int, default=16, help="of each task that is generated")
+    options.add_argument("--new-tokens", type=int, default=64, help="of an answer, both sides")
+    options.add_argument("--patience", type=float, default=30, help="seconds of HF turns a case")
+    options.add_argument("--seconds", type=float, default=180, help="begin nothing after that")
     options.add_argument("--tiny", action="store_true")
     chosen = options.parse_args()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
@@ -232,21 +283,9 @@ def main() -> None:
     for part in chosen.parts.split(","):
         for name in chosen.models.split(","):
             if time.monotonic() - started > chosen.seconds:
-                return
-            if name == "smol_nf4" and part not in ("answers", "choices"):
-                continue
-            try:
-                bench = benches.get(name) or benches.setdefault(name, Bench(chosen, name))
-                row = {"part": part, "model": name, "result": parts_of(bench)[part]()}
-            except Exception as problem:
-                traceback.print_exc(limit=-4)
-                row = {
-                    "part": part,
-                    "model": name,
-                    "failed": f"{type(problem).__name__}: {problem}",
-                }
-            row["at"] = round(time.monotonic() - started)
-            print(json.dumps(row), flush=True)
+                print(json.dumps({"part": part, "model": name, "failed": "no time is left"}))
+            elif name not in FEW or part in OF_FEW:
+                measure(chosen, benches, part, name)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Speed: adapters trained together on one base, and recomputation by budget, on one GPU.
 
 Run from the repository root: ``python reports/h100/speed.py --data TREES --tokenizer FOLDER
-[--parts products,together,budget,profile,norms] [--brief] [--seconds N] [--tiny]``. Prints one line
-of JSON a measurement; random weights of the models' shapes, real conversations, no network.
+[--parts products,together,budget,profile,norms] [--memories 12:host,12] [--brief] [--seconds N]
+[--tiny]``. Prints one line of JSON a measurement; random weights of the models' shapes, real
+conversations, no network.
 """
 
 from __future__ import annotations
@@ -178,13 +179,16 @@ def profile(sequences: list[Any], arguments: argparse.Namespace) -> Iterator[dic
         empty()
 
 
+HOSTED = ":host"  # inputs of recomputed layers wait in host memory
+MEMORIES = "6,8,10,12,16,20,24,28,12:host,8:host,16:host,6:host"
+
+
 def budget(sequences: list[Any], arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Speed and peak for several memories, between all layers recomputed and none."""
     case = Case(PHI, DQ, 8, 2048, PACKED, steps=2 if arguments.tiny else 9)
     auto: dict[str, Any] = {"gradient_checkpointing": "auto"}
-    limits = [(gib, False) for gib in (6, 8, 10, 12, 16, 20, 24, 28)]
-    hosted = [(gib, True) for gib in (12, 8, 16, 6)]
-    for gib, host in hosted if arguments.brief else [*limits, *hosted]:
+    for asked_for in arguments.memories.split(","):
+        gib, host = int(asked_for.removesuffix(HOSTED)), asked_for.endswith(HOSTED)
         more = {**auto, "memory_gib": gib, "activation_offload": host}
         asked = make_plan_of(dataclasses.replace(case, training={**PACKED, **more}), arguments.tiny)
         plan = settle_recomputation(asked, count_plan(asked))
@@ -337,13 +341,14 @@ def main() -> None:
     parser.add_argument("--parts", default="products,together,budget")
     parser.add_argument("--cases", default="")
     parser.add_argument("--ways", default=",".join(SMALL), help="of the kernels, for part ways")
+    parser.add_argument("--memories", default=MEMORIES, help="GiB, for part budget")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--brief", action="store_true", help="fewer rows of a part")
     parser.add_argument("--seconds", type=float, default=3600.0, help="begin nothing after that")
     arguments = parser.parse_args()
     parts = arguments.parts.split(",")
     if len(parts) > 1:
-        names = ("data", "tokenizer", "cases", "ways")
+        names = ("data", "tokenizer", "cases", "ways", "memories")
         more = [f"--{name}={getattr(arguments, name)}" for name in names]
         more += [f"--{name}" for name in ("tiny", "brief") if getattr(arguments, name)]
         each_in_a_process(__file__, parts, more, arguments.seconds)

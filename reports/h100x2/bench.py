@@ -3,7 +3,8 @@
 Run from the repository root under torchrun:
 ``torchrun --standalone --nproc-per-node 2 reports/h100x2/bench.py --out FOLDER [--tiny]``.
 ``--tiny`` shrinks the models to try it on a CPU. The first process measures each case alone while
-the others wait, then all measure it together. Writes numbers.json; random weights, random tokens.
+the others wait, then all measure it together; ``overlap`` measures what it brings that gradients
+are added up while the backward pass goes on. Writes numbers.json; random weights, random tokens.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import statistics
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +39,7 @@ from harness.score.divided import DividedLikelihood
 from harness.score.likelihood import Likelihood, Query
 from harness.spec.plan import Plan
 from harness.train.job import TrainJob
+from harness.train.joined import JoinedGradients
 from harness.train.path import train
 from harness.train.schedule import divided, schedule
 
@@ -68,6 +73,13 @@ CASES = {
     "smol_dq_equal_8x512": Case(SMOL, 8, 512, 20, full=False, equal=True, micro=4),
 }
 
+# Few rows a step, so that adding up takes a larger part of it, and as many as above.
+OVERLAPPED = {
+    "phi_dq_1x2048": Case(PHI, 1, 2048, 40, full=True),
+    "phi_dq_8x2048": dataclasses.replace(CASES["phi_dq_8x2048"], steps=8),
+}
+TURNS = 3
+
 
 def h100() -> Any:
     """The bench for one GPU, which builds the models."""
@@ -76,6 +88,7 @@ def h100() -> Any:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["h100_bench"] = module
+    sys.path.append(str(ROOT / "reports/h100"))  # it has a neighbour
     spec.loader.exec_module(module)
     return module
 
@@ -191,6 +204,38 @@ def train_case(name: str, ranks: Ranks, one: Any, *, tiny: bool) -> dict[str, An
     return found
 
 
+@contextmanager
+def apart(wanted: bool) -> Iterator[None]:
+    """Have all gradients be added up after the backward pass, and not while it goes on."""
+    begin = JoinedGradients.complete_from
+    if wanted:
+        JoinedGradients.complete_from = lambda self, start: None
+    try:
+        yield
+    finally:
+        JoinedGradients.complete_from = begin
+
+
+def overlap(ranks: Ranks, one: Any, *, tiny: bool) -> dict[str, Any]:
+    """Tokens per second of all devices, gradients added up meanwhile and afterwards, in turn."""
+    found: dict[str, Any] = {}
+    for name, case in OVERLAPPED.items():
+        plan = plan_of(case, ranks.count, one, tiny=tiny)
+        rows = make_training_rows(case, plan, 8 * case.rows * ranks.count)
+        model = fresh(one, plan)
+        speeds: dict[str, list[float]] = {"meanwhile": [], "afterwards": []}
+        for _ in range(TURNS):
+            for way, told in speeds.items():
+                with apart(way == "afterwards"):
+                    told.append(run(case, plan, model, rows, ranks)["all_steady_steps"])
+        del model
+        found[name] = speeds
+        found[f"{name} gains"] = (
+            statistics.median(speeds["meanwhile"]) / statistics.median(speeds["afterwards"]) - 1
+        )
+    return found
+
+
 def mmlu(words: int, *, tiny: bool) -> list[Query]:
     """Requests in the shape of MMLU 5-shot: 57 preambles, questions, four answers of one token."""
     rng = np.random.default_rng(1)
@@ -265,6 +310,8 @@ def main() -> None:
         started = time.perf_counter()
         if name == "mmlu":
             found = score(ranks, one, tiny=arguments.tiny)
+        elif name == "overlap":
+            found = overlap(ranks, one, tiny=arguments.tiny)
         else:
             found = train_case(name, ranks, one, tiny=arguments.tiny)
         found["wall_seconds"] = time.perf_counter() - started

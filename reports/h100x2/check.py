@@ -34,12 +34,14 @@ from harness.train.path import resolve
 from tests.runs.results import results
 from tests.runs.small_run import Heard, make_small, trains
 
-OPTIONS = RunOptions(checkpoint_seconds=0.1, silence_seconds=20)
+OPTIONS = RunOptions(checkpoint_seconds=0.1, silence_seconds=15)
 STEPS = 40
+LONG = 4000  # steps of a run that is stopped in the middle, however fast they are
 HOG = """
 import sys, time, torch
+torch.cuda.init()
 free, _ = torch.cuda.mem_get_info()
-held = torch.empty(free - (200 << 20), dtype=torch.uint8, device="cuda")
+held = torch.empty(free - (int(sys.argv[1]) << 20), dtype=torch.uint8, device="cuda")
 print("held", flush=True)
 time.sleep(600)
 """
@@ -52,24 +54,29 @@ class Checks:
         os.environ["FINETUNE_HARNESS_CACHE"] = str(out / "cache")
         self.out = out
         self.small = make_small(out / "small", steps=STEPS)
+        self.long = make_small(out / "long", steps=LONG)
         self.device = detect_device()
         self.found: dict[str, Any] = {"device": self.device.model_dump()}
         self.failed: list[str] = []
         self.reference: RunRecord | None = None
 
-    def plan(self, devices: int, seed: int = 0) -> Plan:
-        """The plan of a small QLoRA or LoRA run on the fast path."""
+    def plan(self, devices: int, seed: int = 0, *, long: bool = False) -> Plan:
+        """The plan of a small QLoRA run on the fast path."""
         settings = ["adapter.r=8", "training.speed=fast"]
         settings += [f"training.devices={devices}"] if devices > 1 else []
-        asked = Request(("qlora_nf4",), str(self.small.suite), tuple(settings), seeds=(seed,))
+        suite = self.long.suite if long else self.small.suite
+        asked = Request(("qlora_nf4",), str(suite), tuple(settings), seeds=(seed,))
         (plan,) = resolve(asked, self.device)
         return plan
 
     def run(self, name: str, devices: int, heard: Heard | None = None, seed: int = 0) -> RunRecord:
         """One run into the store ``name``."""
+        return self.carry_out(name, self.plan(devices, seed), heard or Heard())
+
+    def carry_out(self, name: str, plan: Plan, heard: Heard) -> RunRecord:
+        """A plan into the store ``name``."""
         started = time.monotonic()
-        store = RunStore(self.out / name)
-        record = supervise(self.plan(devices, seed), store, heard or Heard(), OPTIONS)
+        record = supervise(plan, RunStore(self.out / name), heard, OPTIONS)
         problem = None if record.problem is None else record.problem.model_dump()
         if problem is not None:
             problem["log_tail"] = problem["log_tail"][-1500:]
@@ -83,7 +90,7 @@ class Checks:
                 "losses": [p.loss for p in record.training.losses] if record.training else None,
             }
         )
-        (self.out / "check.json").write_text(json.dumps(self.found, indent=1))
+        self.write()
         return record
 
     def show(self, name: str, *, passed: bool, words: object = "") -> None:
@@ -121,7 +128,11 @@ class Checks:
     def kill(self, rank: int) -> None:
         """Kill the process of a device, and go on."""
         name = f"killed {rank}"
-        record = self.run(name, 2, self.at_step(name, 12, rank, signal.SIGKILL))
+
+        def kill(folder: RunFolder) -> None:
+            os.kill(pid_of(folder, rank), signal.SIGKILL)
+
+        record = self.run(name, 2, self.at_step(name, 12, kill))
         kind = record.problem.kind if record.problem else None
         self.show(name, passed=kind == "killed", words=record.problem and record.problem.message)
         record = self.run(name, 2)
@@ -132,34 +143,60 @@ class Checks:
             self.show(f"{name}, resumed", passed=record.status == "ok", words=record.problem)
 
     def full(self) -> None:
-        """The second device has no memory left."""
+        """The second device has no memory left, not even for CUDA itself."""
+        self.fill(200)
+
+    def nearly_full(self) -> None:
+        """The second device has memory for CUDA and for a small model, and not for NCCL."""
+        self.fill(900)
+
+    def fill(self, left: int) -> None:
+        """A run beside a process that leaves ``left`` MiB of the second device."""
+        name = f"{left} MiB left"
         visible = (os.environ.get("CUDA_VISIBLE_DEVICES") or "0,1").split(",")
         hog = subprocess.Popen(
-            [sys.executable, "-c", HOG],
+            [sys.executable, "-c", HOG, str(left)],
             env={**os.environ, "CUDA_VISIBLE_DEVICES": visible[1]},
             stdout=subprocess.PIPE,
         )
         try:
             assert hog.stdout is not None
             hog.stdout.readline()
-            record = self.run("full", 2)
+            record = self.run(name, 2)
         finally:
             hog.kill()
             hog.wait()
+        told = record.problem and (record.problem.kind, record.problem.phase)
         message = record.problem.message if record.problem else ""
         passed = record.status == "oom" and message.startswith("device 1")
-        self.show("no memory on the second device", passed=passed, words=message)
+        self.show(f"second device, {name}", passed=passed, words=(record.status, told, message))
 
     def hangs(self) -> None:
-        """The second device's process stops."""
-        record = self.run("hangs", 2, self.at_step("hangs", 12, 1, signal.SIGSTOP))
-        passed = record.status == "failed"
-        words = record.problem and (record.problem.kind, record.problem.message)
-        self.show("a device that hangs", passed=passed, words=words)
+        """The second device's process stops in the middle of training."""
+        plan, stopped = self.plan(2, long=True), []
 
-    def at_step(self, store: str, number: int, rank: int, what: int) -> Heard:
-        """Send a signal to the process of a device when that many steps have been heard of."""
-        folder = RunStore(self.out / store).folder(self.plan(2)).attempt
+        def stop(folder: RunFolder) -> None:
+            os.kill(pid_of(folder, 1), signal.SIGSTOP)
+            stopped.append(time.monotonic())
+
+        heard = self.at_step("hangs", 12, stop, plan)
+        record = self.carry_out("hangs", plan, heard)
+        seconds = time.monotonic() - stopped[0] if stopped else float("nan")
+        self.found["hangs"][-1]["seconds_from_the_stop"] = seconds
+        self.write()
+        passed = record.status == "failed" and "does not answer" in str(record.problem)
+        words = record.problem and (record.problem.kind, record.problem.message)
+        self.show("a device that hangs", passed=passed, words=(words, f"{seconds:.0f} s later"))
+
+    def write(self) -> None:
+        """What has been found so far."""
+        (self.out / "check.json").write_text(json.dumps(self.found, indent=1))
+
+    def at_step(
+        self, store: str, number: int, act: Callable[[RunFolder], None], plan: Plan | None = None
+    ) -> Heard:
+        """Do something with a run in its folder when that many steps have been heard of."""
+        folder = RunStore(self.out / store).folder(plan or self.plan(2)).attempt
         heard, seen = Heard(), 0
 
         def count(event: Event) -> None:
@@ -167,7 +204,7 @@ class Checks:
             seen += trains(event)
             if seen == number:
                 heard.act = None
-                os.kill(pid_of(folder, rank), what)
+                act(folder)
 
         heard.act = count
         return heard
@@ -189,13 +226,13 @@ def main() -> int:
     """Every check that was asked for."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--only", default="together,killed,killed_first,full,hangs")
+    parser.add_argument("--only", default="together,killed,killed_first,full,nearly_full,hangs")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     checks = Checks(arguments.out.resolve())
     for name in arguments.only.split(","):
         check: Callable[[], None] = getattr(checks, name)
-        if name == "full" and checks.device.kind == "cpu":
+        if name in ("full", "nearly_full") and checks.device.kind == "cpu":
             continue
         check()
     return 1 if checks.failed else 0

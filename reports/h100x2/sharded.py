@@ -2,7 +2,9 @@
 
 ``python reports/h100x2/sharded.py --out FOLDER [--tiny] [--steps 10]``, on a machine with two
 GPUs, or on a CPU to try it, without network. Phi-2's shape in random weights, NF4 with double
-quantization. Prints one line a check, writes sharded.json, and exits with 1 if anything is off.
+quantization, or what ``--variants`` names. ``--only sharded`` and ``--only alone --against
+sharded.json`` divide it, so that the second part can run on one device beside something else.
+Prints one line a check, writes sharded.json, and exits with 1 if anything is off.
 """
 
 from __future__ import annotations
@@ -21,7 +23,6 @@ sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
 
 from harness.forecast.memory import predict
-from harness.records.record import RunRecord
 from harness.records.store import RunStore
 from harness.runs.options import RunOptions
 from harness.runs.supervise import supervise
@@ -29,7 +30,8 @@ from harness.spec.device import detect_device
 from harness.spec.plan import Plan
 from harness.spec.request import Request
 from harness.train.path import resolve
-from tests.runs.small_run import Heard, make_small
+from reports.h100x2.told import Told
+from tests.runs.small_run import make_small
 
 GIB = 1 << 30
 SHAPE = ROOT / "harness" / "models" / "phi2_shape.toml"
@@ -62,6 +64,9 @@ stride = 128
 """
 
 
+KEPT = {"status", "problem", "phases", "training", "scores"}
+
+
 class Checks:
     """Runs and what they showed."""
 
@@ -72,7 +77,10 @@ class Checks:
         make_small(self.out / "small")
         self.suite = self._write(options)
         self.device = detect_device()
+        self.only = options.only
         self.found: dict[str, Any] = {"device": self.device.model_dump()}
+        if options.against:
+            self.found |= json.loads(options.against.read_text())
         self.failed: list[str] = []
 
     def _write(self, options: argparse.Namespace) -> Path:
@@ -101,13 +109,15 @@ class Checks:
         (plan,) = resolve(Request((variant,), str(self.suite), given, seeds=(0,)), self.device)
         return plan
 
-    def run(self, name: str, plan: Plan) -> RunRecord:
-        """One run into the store ``name``."""
+    def run(self, name: str, plan: Plan) -> None:
+        """One run into the store ``name``; what it found is kept."""
         started = time.monotonic()
         foreseen = predict(plan)
-        record = supervise(plan, RunStore(self.out / name), Heard(), RunOptions(silence_seconds=60))
+        store = RunStore(self.out / name)
+        told = Told(store.folder(plan).attempt, plan.training.devices, self.out / "told.json")
+        record = supervise(plan, store, told, RunOptions(silence_seconds=60))
         seconds = time.monotonic() - started
-        kept = record.model_dump(mode="json", include={"status", "problem", "phases", "training"})
+        kept = record.model_dump(mode="json", include=KEPT)
         self.found[name] = {**kept, "predicted": foreseen and foreseen.model_dump()}
         (self.out / "sharded.json").write_text(json.dumps(self.found, indent=1))
         self.show(f"{name} ends well", passed=record.status == "ok", words=f"{seconds:.0f} s")
@@ -119,7 +129,6 @@ class Checks:
             peak = (cost.peak_allocated_bytes or 0) / GIB
             told = 0 if foreseen is None else foreseen.by_phase.get(cost.name, 0) / GIB
             print(f"  {cost.name}: {cost.seconds:.1f} s, {peak:.2f} GiB, predicted {told:.2f}")
-        return record
 
     def show(self, name: str, *, passed: bool, words: object = "") -> None:
         """Print one check, and remember a failed one."""
@@ -129,24 +138,36 @@ class Checks:
 
     def compare(self, variant: str) -> None:
         """The first losses and the memory of two devices that share a base against one."""
-        spread = ("training.devices=2", "training.parallel=sharded")
-        both = self.run(f"{variant} sharded", plan := self.plan(variant, *spread))
-        alone = self.run(f"{variant} alone", self.plan(variant))
-        if both.training is None or alone.training is None:
+        names = [f"{variant} sharded", f"{variant} alone"]
+        if self.only != "alone":
+            spread = ("training.devices=2", "training.parallel=sharded")
+            self.run(names[0], self.plan(variant, *spread))
+        if self.only != "sharded":
+            self.run(names[1], self.plan(variant))
+        both, alone = (self.found.get(name) for name in names)
+        if both is not None and both["status"] == "ok" and self.only != "alone":
+            self.measure(variant, both)
+        if both is None or alone is None or not both["training"] or not alone["training"]:
             return
-        pairs = zip(alone.training.losses, both.training.losses, strict=True)
-        largest = max(abs(one.loss - other.loss) for one, other in pairs)
-        self.show(f"{variant}: losses within 1e-3", passed=largest <= 1e-3, words=f"{largest:.1e}")
-        before = [[s.value for s in run.scores if s.stage == "before"] for run in (alone, both)]
+        pairs = zip(alone["training"]["losses"], both["training"]["losses"], strict=True)
+        gaps = [abs(one["loss"] - other["loss"]) for one, other in pairs]
+        words = " ".join(f"{gap:.1e}" for gap in gaps)
+        self.show(f"{variant}: losses within 1e-3", passed=max(gaps) <= 1e-3, words=words)
+        before = [
+            [s["value"] for s in run["scores"] if s["stage"] == "before"] for run in (alone, both)
+        ]
         gap = max(abs(a / b - 1) for a, b in zip(*before, strict=True))
         self.show(f"{variant}: untrained scores", passed=gap <= 1e-3, words=f"{gap:.1e}")
-        foreseen = predict(plan)
-        train = next(cost for cost in both.phases if cost.name == "train")
-        if foreseen is None or not train.peak_allocated_bytes:
-            return
-        ratio = train.peak_allocated_bytes / foreseen.by_phase["train"]
-        words = f"{ratio:.3f} of the prediction"
-        self.show(f"{variant}: peak within 10 %", passed=abs(ratio - 1) <= 0.1, words=words)
+
+    def measure(self, variant: str, both: dict[str, Any]) -> None:
+        """The memory of two devices against what was predicted."""
+        for name in ("load", "train"):
+            cost = next(cost for cost in both["phases"] if cost["name"] == name)
+            if both["predicted"] is None or not cost["peak_allocated_bytes"]:
+                continue
+            ratio = cost["peak_allocated_bytes"] / both["predicted"]["by_phase"][name]
+            passed, words = abs(ratio - 1) <= 0.1, f"{ratio:.3f} of the prediction"
+            self.show(f"{variant}: peak of {name} within 10 %", passed=passed, words=words)
 
 
 def main() -> int:
@@ -156,6 +177,8 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--variants", default="qlora_nf4_dq,lora_bf16")
     parser.add_argument("--layers", type=int, help="of Phi-2's 32")
+    parser.add_argument("--only", choices=["sharded", "alone"], help="one part of each")
+    parser.add_argument("--against", type=Path, help="sharded.json of the other part")
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
     checks = Checks(options)

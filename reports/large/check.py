@@ -24,7 +24,6 @@ sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
 
 from harness.forecast.memory import predict
-from harness.records.events import Event, PhaseStarted
 from harness.records.record import RunRecord
 from harness.records.store import RunStore
 from harness.runs.options import RunOptions
@@ -32,7 +31,8 @@ from harness.runs.supervise import supervise
 from harness.spec.device import detect_device
 from harness.spec.request import Request
 from harness.train.path import resolve
-from tests.runs.small_run import Heard, make_small, trains
+from reports.h100x2.told import Told
+from tests.runs.small_run import make_small
 
 GIB = 1 << 30
 OUTLIER = 1.5  # times the median step
@@ -43,7 +43,7 @@ model = "{model}"
 [corpus]
 source = "sample"
 policy = "all_paths"
-held_out_limit = 2
+held_out_limit = {held_out}
 [budget]
 steps = {steps}
 batch_size = {batch}
@@ -55,10 +55,11 @@ gradient_checkpointing = true
 activation_offload = true
 speed = "fast"
 [score]
-held_out_tokens = 512
-window = 512
-stride = 256
+held_out_tokens = {scored}
+window = {scored}
+stride = {stride}
 """
+SCORED, LITTLE = (2, 512), (1, 128)  # held-out conversations, tokens of each
 
 
 def write_files(out: Path, options: argparse.Namespace) -> Path:
@@ -77,8 +78,12 @@ def write_files(out: Path, options: argparse.Namespace) -> Path:
     model = out / "large.toml"
     model.write_text(text)
     suite = out / "large_suite.toml"
+    held_out, scored = LITTLE if options.little_scoring else SCORED
     suite.write_text(
         SUITE.format(
+            held_out=held_out,
+            scored=scored,
+            stride=scored // 2,
             model=model,
             steps=options.steps,
             rows=options.rows,
@@ -98,22 +103,6 @@ def settings_of(options: argparse.Namespace) -> list[str]:
     if options.devices > 1:
         found += [f"training.devices={options.devices}", f"training.parallel={options.parallel}"]
     return found
-
-
-class Told(Heard):
-    """Prints what a run does when it does it, so that one that is cut short has said something."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.act = self._print
-        self._started = time.monotonic()
-
-    def _print(self, event: Event) -> None:
-        seconds = time.monotonic() - self._started
-        if isinstance(event, PhaseStarted):
-            print(f"at {seconds:.1f} s: {event.phase}", flush=True)
-        elif trains(event):
-            print(f"at {seconds:.1f} s: step", flush=True)
 
 
 def show(record: RunRecord) -> list[str]:
@@ -141,6 +130,7 @@ def main() -> int:
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--rows", type=int, default=4)
     parser.add_argument("--steps", type=int, default=7)
+    parser.add_argument("--little-scoring", action="store_true", help="only what must be scored")
     parser.add_argument("--memory-gib", type=float, help="keep as many layers as fit")
     parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--parallel", default="data", choices=["data", "sharded"])
@@ -156,7 +146,9 @@ def main() -> int:
     parts = {} if foreseen is None else {k: v / GIB for k, v in foreseen.by_phase.items()}
     print("predicted GiB", {key: round(value, 2) for key, value in parts.items()}, flush=True)
     started = time.monotonic()
-    record = supervise(plan, RunStore(out / "runs"), Told(), RunOptions())
+    store = RunStore(out / "runs")
+    told = Told(store.folder(plan).attempt, options.devices, out / "told.json")
+    record = supervise(plan, store, told, RunOptions())
     print(f"whole run {time.monotonic() - started:.1f} s", flush=True)
     wrong = show(record)
     found: dict[str, Any] = {"record": record.model_dump(mode="json"), "predicted_gib": parts}

@@ -17,6 +17,8 @@ from harness.parallel.ranks import Joined, noticing_lost
 from harness.quantize.scheme import find_scheme
 from harness.records.events import Silence
 from harness.score.divided import likelihood_of
+from harness.train.checkpoint import TrainingState, trainable_weights
+from harness.train.shares import Shares
 from harness.weights import sharded, trained_shards
 from harness.weights.by_layer import Filling, as_read, build_by_layer
 from harness.weights.census import take_census
@@ -105,6 +107,13 @@ def broken_gradients() -> str:
     return "nothing"
 
 
+def checkpoint_bytes(model: Any, ranks: Joined) -> int:
+    """What this device holds while a checkpoint of a model is written."""
+    state = TrainingState("", (), trainable_weights(model), {"state": {}}, {})
+    found = Shares(model, ranks).whole_state(state).weights.values()
+    return sum(weight.untyped_storage().nbytes() for weight in found)
+
+
 def abandoned(model: Any, ranks: Joined) -> str:
     """What the first device says when the process of the second has ended."""
     torch.distributed.barrier()
@@ -143,6 +152,7 @@ def main(out: str) -> None:
         "scores": scores(model, ranks),
         "held": sum(own_part(weight.detach()).nbytes for weight in model.parameters()),
         "census": take_census(model).model_dump_json(),
+        "checkpoint": checkpoint_bytes(model, ranks),
     }
     found["broken gradients"] = broken_gradients()
     Path(out, f"{ranks.index}.json").write_text(json.dumps(found))

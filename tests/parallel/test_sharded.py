@@ -117,6 +117,13 @@ def test_a_model_that_is_trained_whole_has_a_part_of_every_weight_on_each_device
         assert census.total == take_census(model).total
 
 
+def test_a_checkpoint_of_all_weights_is_held_by_the_device_that_writes_it(pair: list[Any]) -> None:
+    """On two GPUs the second one's peak was that of a whole model and both its moments."""
+    total = sum(weight.nbytes for weight in full().parameters())
+    held = [found["full"]["checkpoint"] for found in pair]
+    assert held == [pytest.approx(total, rel=1e-3), 0]
+
+
 def test_gradients_that_are_not_added_up_are_noticed_before_the_first_step(
     pair: list[Any],
 ) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.errors import DivergedError, StorageError, UserError
+from harness.errors import DivergedError, LostDevice, StorageError, UserError
 from harness.records.store import RunFolder
 from harness.runs.ending import (
     STOPPED,
@@ -231,11 +231,33 @@ def test_errors_of_many_libraries_are_known_as_a_lack_of_memory() -> None:
     assert ending_of_error(wrapped).status == "oom"
 
 
+@pytest.mark.parametrize(
+    "last", ["Cuda failure 2 'out of memory'", "Failed to CUDA calloc async 608 bytes"]
+)
+def test_a_card_too_full_for_nccl_is_no_lost_device(last: str) -> None:
+    """Another process has most of it: NCCL finds that out where devices first meet."""
+    error = RuntimeError(
+        "NCCL error in: ProcessGroupNCCL.cpp:94, unhandled cuda error, NCCL version 2.28.9\n"
+        f"ncclUnhandledCudaError: Call to CUDA function failed.\nLast error:\n{last}"
+    )
+    lost = LostDevice("another device's process has ended or does not answer: NCCL error in: …")
+    lost.__cause__ = error
+    ending = ending_of_error(lost)
+    assert (ending.status, ending.kind) == ("oom", "cuda_oom")
+    assert last in ending.message
+
+
+@pytest.mark.parametrize("kind", ["Triton Error [CUDA]", "CUDA driver error"])
+def test_what_asks_the_driver_for_memory_itself_says_so_in_other_words(kind: str) -> None:
+    assert ending_of_error(RuntimeError(f"{kind}: out of memory")).kind == "cuda_oom"
+
+
 def test_other_errors_keep_their_own_names() -> None:
     assert ending_of_error(DivergedError("the loss is nan")).status == "diverged"
     assert ending_of_error(OSError(28, "No space left on device")).kind == "disk_full"
     assert ending_of_error(StorageError("cannot write")).kind == "StorageError"
     assert ending_of_error(KeyError("x")).kind == "crash"
+    assert ending_of_error(RuntimeError("NCCL error: remote process exited")).kind == "crash"
 
 
 def test_a_log_keeps_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:

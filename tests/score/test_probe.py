@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from harness.score.probe import BRANCH, SHARED, same
+from harness.score.probe import BRANCH, SHARED, find_ways, same
 
 LENGTH = SHARED + BRANCH
 
@@ -73,3 +73,14 @@ def test_logits_that_are_not_numbers_are_not_the_same(
 ) -> None:
     own = logits(model, tokens)
     assert not same(torch.full_like(own, float("nan")), own, exact=False)
+
+
+def test_a_model_is_looked_over_in_few_passes(model: LlamaForCausalLM) -> None:
+    """Three of its own, one that takes it apart, one side by side, three for a tree."""
+    passes: list[int] = []
+    hook = model.model.layers[0].register_forward_pre_hook(lambda *_: passes.append(1))
+    try:
+        assert find_ways(model).bodies[0].way == "shared prefixes"
+    finally:
+        hook.remove()
+    assert len(passes) == 8

@@ -14,6 +14,7 @@ from lm_eval.api.instance import Instance
 
 from harness.errors import UserError
 from harness.score import answers, rows
+from harness.score.body import TreeBody
 from harness.score.catalogue import load_task
 from harness.score.engine import OWN, PlainLM
 from harness.score.evaluation import evaluate
@@ -130,6 +131,44 @@ def test_rows_leave_and_the_next_enter(words: Any, monkeypatch: pytest.MonkeyPat
     for index, request in enumerate(asked):
         request.args[1]["max_gen_toks"] = 1 + index % 7 * 5
     assert check(build("llama"), words, asked) == TOGETHER
+
+
+@pytest.mark.parametrize(("preamble", "budget", "passes"), [(0, 512, 0), (80, 512, 0), (80, 99, 1)])
+def test_what_prompts_share_has_a_pass_of_its_own_only_where_one_is_too_small(
+    words: Any, monkeypatch: pytest.MonkeyPatch, preamble: int, budget: int, passes: int
+) -> None:
+    lm = fast_engine(build("llama"), words)
+    monkeypatch.setattr(lm._likelihood, "_budget", budget)
+    run: list[int] = []
+    extend = TreeBody.extend
+
+    def counted(self: TreeBody, cache: Any, keep: int, tokens: Any) -> Any:
+        run.append(len(tokens))
+        return extend(self, cache, keep, tokens)
+
+    monkeypatch.setattr(TreeBody, "extend", counted)
+    asked = requests(9, preamble)
+    theirs = PlainLM(build("llama"), words).generate_until(asked, True)
+    assert lm.generate_until(asked, True) == theirs
+    assert len(run) == passes
+
+
+def test_prompts_are_tokenised_once(words: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = fast_engine(build("llama"), words)
+    asked = requests(6)
+    tokenised: list[str] = []
+    batches = lm._in_batches
+
+    def counted(texts: Any, settings: dict[str, Any]) -> list[list[int]]:
+        tokenised.extend(texts)
+        return batches(texts, settings)
+
+    monkeypatch.setattr(lm, "_in_batches", counted)
+    monkeypatch.setattr(lm, "tok_encode", lambda text, **_: pytest.fail(f"{text[:20]} again"))
+    for turn in (1, 2):  # nothing of one set of requests is kept for the next
+        lm.generate_until(asked, True)
+        whole = [text for text in tokenised if text in {request.args[0] for request in asked}]
+        assert len(whole) == turn * len(set(whole)) > 0
 
 
 def test_prompts_are_divided_by_what_they_share() -> None:

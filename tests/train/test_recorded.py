@@ -13,12 +13,12 @@ from harness.corpus.sequences import IGNORED
 from harness.records.events import Silence
 from harness.spec.device import Device
 from harness.train.path import choose_path, train
-from harness.train.recorded.norms import fused_norms
 from harness.train.recorded.padded import PaddedSize, make_padded_batch
 from harness.train.recorded.path import RECORDED
 from harness.train.recorded.train import AutogradStep
 from harness.train.schedule import MicroBatch
 from harness.train.sft.path import PLAIN
+from harness.weights.norms import fused_norms
 from tests.architectures import tiny_causal
 from tests.planned import planned
 from tests.train.tiny import (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -13,8 +13,10 @@ import torch
 from harness.score.lean import LeanAdapters
 from harness.score.mask import TreeMask, tree_masks
 from harness.score.prefixes import IntArray, Layout
+from harness.weights.norms import Norms
 
 LOGIT_BYTES = {"cpu": 64 << 20, "cuda": 256 << 20}  # of float32 logits that exist at a time
+FUSE_NORMS = frozenset(("cuda",))  # devices on which a pass is bound by its launches
 CACHED_ROWS = 8  # rows of logits that stay in a processor's cache from one operation to the next
 
 
@@ -117,6 +119,7 @@ class RowsBody:
         self.parts = parts or self._find_decoder()
         self._decoder, self._output = self.parts
         self._adapters = LeanAdapters(model)
+        self._norms = Norms(model) if self.device.type in FUSE_NORMS else None
 
     def extend(self, cache: Any, keep: int, tokens: IntArray) -> Any:
         """Not used: no prefix is shared."""
@@ -132,7 +135,7 @@ class RowsBody:
         padded = np.zeros((len(rows), width), np.int64)
         for index, row in enumerate(rows):
             padded[index, : len(row)] = row
-        with self._states() as states, self._adapters.used():
+        with self._states() as states, self._lean():
             self.model(input_ids=_ids(padded, self.device), use_cache=False)
         (found,) = states
         return found[:, -width:].flatten(0, 1)
@@ -179,6 +182,13 @@ class RowsBody:
     def _positions_at_once(self) -> int:
         size = LOGIT_BYTES.get(self.device.type, LOGIT_BYTES["cpu"])
         return max(16, size // (4 * int(self._config.get_text_config().vocab_size)))
+
+    @contextmanager
+    def _lean(self) -> Iterator[None]:
+        """While this is open, the model's passes are made of fewer operations."""
+        norms = nullcontext() if self._norms is None else self._norms.used()
+        with self._adapters.used(), norms:
+            yield
 
     @contextmanager
     def _states(self, handed_on: torch.Tensor | None = None) -> Iterator[list[torch.Tensor]]:
@@ -246,7 +256,7 @@ class TreeBody(RowsBody):
 
         cache = DynamicCache() if cache is None else cache
         _crop(cache, keep)
-        with self._adapters.used():
+        with self._lean():
             self._decoder(
                 input_ids=_ids(tokens, self.device)[None],
                 position_ids=_ids(np.arange(keep, keep + len(tokens)), self.device)[None],
@@ -263,7 +273,7 @@ class TreeBody(RowsBody):
 
     def continued(self, ids: torch.Tensor, positions: torch.Tensor, cache: Any) -> torch.Tensor:
         """Hidden states [rows, 1, width] of one more token [rows, 1] of each row of a cache."""
-        with self._adapters.used():
+        with self._lean():
             states: torch.Tensor = self._decoder(
                 input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True
             ).last_hidden_state
@@ -280,7 +290,7 @@ class TreeBody(RowsBody):
         cache = DynamicCache() if cache is None else cache
         _crop(cache, base)
         tree = TreeMask(base, layout, self.device)
-        with tree_masks(self.attention, tree), self._adapters.used():
+        with tree_masks(self.attention, tree), self._lean():
             states: torch.Tensor = self._decoder(
                 input_ids=_ids(layout.tokens, self.device)[None],
                 position_ids=_ids(layout.depths, self.device)[None],

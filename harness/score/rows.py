@@ -56,6 +56,7 @@ class Rows:
         self._cache = Cache(layers=self._layers)
         self._product = _product_on(device, cache.layers[0].keys.dtype)
         self._attending: _RowLayer | None = None
+        self._masks: list[tuple[Tensor, Tensor]] = []
         self._attended = 0
 
     def enter(
@@ -97,6 +98,7 @@ class Rows:
         """One more token for each row that is continued; it is the newest, and in ``recent``."""
         count = self.count
         self._attended = 0
+        self._masks = []
         states = self._body.continued(
             self.newest[:count, None], (self.lengths[:count] + self.prefix)[:, None], self._cache
         )
@@ -156,14 +158,23 @@ class Rows:
         scores = self._product(asked, keys.transpose(-1, -2))
         if self.prefix:
             scores = torch.cat([layer.prefix_scores(asked, self._product), scores], dim=-1)
-        scores = scores * (size**-0.5 if scale is None else scale)
-        scores = scores if cap is None else torch.tanh(scores / cap) * cap
-        scores = scores.masked_fill(~mask, float("-inf"))
+        scale = size**-0.5 if scale is None else scale
+        if cap is not None:
+            scores, scale = torch.tanh(scores * (scale / cap)), cap
+        scores = torch.add(self._barred(mask), scores, alpha=scale)
         weights = scores.softmax(-1).to(query.dtype)
         found = weights[..., self.prefix :] @ values
         if self.prefix:
             found = found + layer.prefix_values_of(weights[..., : self.prefix])
         return found.reshape(rows, 1, heads, -1), None
+
+    def _barred(self, mask: Tensor) -> Tensor:
+        """Minus infinity where a row must not look, else 0; layers with one mask share it."""
+        known = [barred for own, barred in self._masks if own is mask]
+        if not known:
+            known = [torch.zeros_like(mask, dtype=torch.float32).masked_fill(~mask, -torch.inf)]
+            self._masks.append((mask, known[0]))
+        return known[0]
 
     def attending(self, layer: _RowLayer) -> None:
         """Note which layer attends next."""

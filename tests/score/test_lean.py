@@ -12,11 +12,20 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.quantize.bitsandbytes import keep_as_quantized
+from harness.score import body
 from harness.score.body import TreeBody
 from harness.score.lean import LeanAdapters
-from tests.score.conftest import make_model
+from harness.score.rows import Rows
+from tests.score.conftest import fast_engine, make_model
+from tests.score.test_score_answers import requests
+from tests.score.test_score_architectures import build, make_words
 
 TOKENS = torch.arange(3, 60)[None]
+
+
+@pytest.fixture(scope="module")
+def words() -> Any:
+    return make_words()
 
 
 def adapted(dtype: torch.dtype = torch.float32, **settings: Any) -> Any:
@@ -122,13 +131,41 @@ class Operations(TorchDispatchMode):
 
 def test_passes_of_the_engine_are_lean_and_the_model_s_own_is_not() -> None:
     model = adapted(torch.bfloat16)
-    body = TreeBody(model)
+    engine = TreeBody(model)
     row = np.arange(3, 40)
     with torch.inference_mode():
         with Operations() as lean:
-            ours = body.run_rows([row])
+            ours = engine.run_rows([row])
         with Operations() as own:
-            theirs = body.run_alone(row, np.array([1]))[0]
+            theirs = engine.run_alone(row, np.array([1]))[0]
     assert ours.equal(theirs)
     fewer = own.found["aten.mul.Tensor"] - lean.found["aten.mul.Tensor"]
     assert fewer == 14, "no layer's share is scaled in a pass of its own"
+
+
+def test_norms_are_one_operation_where_launches_bind(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = np.arange(3, 40)
+    found = []
+    with torch.inference_mode():
+        for devices in (frozenset[str](), frozenset(("cpu",))):
+            monkeypatch.setattr(body, "FUSE_NORMS", devices)
+            made = TreeBody(adapted())
+            with Operations() as counted:
+                found.append((made.run_rows([row]), counted.found["aten.rsqrt.default"]))
+    assert [count for _, count in found] == [5, 0]
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-5, atol=1e-5)
+
+
+def test_a_step_makes_its_mask_once(words: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not anew for every layer."""
+    counts = []
+    step = Rows.step
+
+    def counted(self: Rows) -> None:
+        with Operations() as operations:
+            step(self)
+        counts.append(operations.found["aten.masked_fill.Scalar"])
+
+    monkeypatch.setattr(Rows, "step", counted)
+    fast_engine(build("llama"), words).generate_until(requests(9), True)
+    assert set(counts) == {1}

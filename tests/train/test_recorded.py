@@ -13,7 +13,7 @@ from harness.corpus.sequences import IGNORED
 from harness.records.events import Silence
 from harness.spec.device import Device
 from harness.train.path import choose_path, train
-from harness.train.recorded.norms import fused_norms
+from harness.weights.norms import fused_norms
 from harness.train.recorded.padded import PaddedSize, make_padded_batch
 from harness.train.recorded.path import RECORDED
 from harness.train.recorded.train import AutogradStep

@@ -13,10 +13,10 @@ from harness.records.events import Progress
 from harness.records.record import TrainResult
 from harness.train.job import TrainJob
 from harness.train.loop import Loop
-from harness.train.recorded.norms import fused_norms
 from harness.train.recorded.padded import PaddedBatch, PaddedSize, make_padded_batch
 from harness.train.sft.logits import OwnLogits
 from harness.train.sft.loss import loss_of
+from harness.weights.norms import fused_norms
 
 if TYPE_CHECKING:
     from harness.corpus.sequences import TrainingRow

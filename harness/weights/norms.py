@@ -15,31 +15,52 @@ PROBE_ROWS = 4
 TOLERANCE = 1e-5
 
 
-@contextmanager
-def fused_norms(model: nn.Module) -> Iterator[int]:
-    """Let norms that are `torch.nn.functional.rms_norm` be that; yields how many are.
+class Norms:
+    """The norms of a model that are `torch.nn.functional.rms_norm`.
 
     Models write theirs out in half a dozen operations and more for the backward pass. Whether a
-    module is such a norm is found out by asking it: some add one to the weight, or divide by
-    something else, and those stay as they are.
+    module is such a norm is found out by asking one of its kind: some add one to the weight, or
+    divide by something else, and those stay as they are.
     """
-    found = [module for module in model.modules() if _is_plain(module)]
-    for module in found:
-        module.forward = partial(_normed, module)
-    try:
-        yield len(found)
-    finally:
-        for module in found:
-            del module.forward
+
+    def __init__(self, model: nn.Module) -> None:
+        """Find them."""
+        known: dict[Any, bool] = {}
+        self._found = [module for module in model.modules() if _is_plain(module, known)]
+
+    @contextmanager
+    def used(self) -> Iterator[int]:
+        """While this is open, each is one kernel; yields how many are."""
+        for module in self._found:
+            vars(module)["forward"] = partial(_normed, module)
+        try:
+            yield len(self._found)
+        finally:
+            for module in self._found:
+                del vars(module)["forward"]
 
 
-def _is_plain(module: Any) -> bool:
-    """Whether the module does with numbers what one kernel does."""
+def fused_norms(model: nn.Module) -> Any:
+    """A context in which the plain norms of a model are one kernel each; yields how many are."""
+    return Norms(model).used()
+
+
+def _is_plain(module: Any, known: dict[Any, bool]) -> bool:
+    """Whether the module does with numbers what one kernel does, as ``known`` of its kind."""
     weight = getattr(module, "weight", None)
     if not type(module).__name__.endswith("RMSNorm") or _eps(module) is None:
         return False
     if not isinstance(weight, Tensor) or weight.ndim != 1 or "forward" in vars(module):
         return False
+    own = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+    kind = type(module), repr(own), weight.dtype, weight.device, len(weight)
+    if kind not in known:
+        known[kind] = _asked(module, weight)
+    return known[kind]
+
+
+def _asked(module: Any, weight: Tensor) -> bool:
+    """Whether it gives for some numbers what one kernel gives."""
     numbers = torch.Generator(device="cpu").manual_seed(0)
     x = torch.randn(PROBE_ROWS, len(weight), generator=numbers).to(weight.device)
     with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):

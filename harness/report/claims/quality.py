@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from harness import numbers
 from harness.report.blocks import Figure
-from harness.report.claims.together import MARGIN, Together, change
+from harness.report.claims.together import MARGIN, Together, change, cut_title
 from harness.report.figures.canvas import Axis
-from harness.report.figures.forest import Forest, ForestRow, Panel, Reading
+from harness.report.figures.forest import Forest, ForestRow, Panel, Reading, cut_at
 from harness.report.figures.scatter import Point, Scatter
 from harness.report.ranking import packed_base
 
@@ -72,8 +72,10 @@ def _forest(together: Together, known: Mapping[str, int]) -> Figure:
         said = f"{_said(together, name, size)}, {found.text if found else 'not compared'}"
         rows.append(ForestRow(name, together.rows[name].mark, (found, small), said))
     margin = 100 * MARGIN
+    cut = cut_at([row.readings[0] for row in rows])
+    title = cut_title(f"perplexity against {together.reference}", cut)
     panels = (
-        Panel(f"perplexity against {together.reference}, %\nlower is better", 3, margin=margin),
+        Panel(title, 3, margin=margin, highest=cut),
         Panel("weights, MiB", bars=True),
     )
     caption = (

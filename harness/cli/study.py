@@ -60,7 +60,10 @@ if TYPE_CHECKING:
 def study(
     name: Annotated[
         str,
-        typer.Argument(help="A built-in study, a TOML file, or the name that --name gave to one."),
+        typer.Argument(
+            help="A built-in study, a TOML file, the name that --name gave to one, or a folder "
+            "that --publish wrote: it goes on from there."
+        ),
     ],
     settings: SetOption = [],  # noqa: B006 - typer copies it
     suite: Annotated[
@@ -123,14 +126,6 @@ def study(
     ] = False,
     device: DeviceOption = DeviceKind.auto,
     reports: ReportsOption = Path("reports"),
-    published: Annotated[
-        Path | None,
-        typer.Option(
-            "--from",
-            help="Go on from the runs and decisions that --publish wrote to this folder, here or "
-            "on another machine.",
-        ),
-    ] = None,
     drop: Annotated[list[str], typer.Option(help="Stop running this variant.")] = [],  # noqa: B006
     add: Annotated[
         list[str],
@@ -152,8 +147,8 @@ def study(
 ) -> None:
     """Answer a question about variants: tune each, add seeds until it is decided, report."""
     from harness.runs.options import RunOptions
-    from harness.studies.carried import carry_in
     from harness.studies.open import StudyRequest, open_study
+    from harness.studies.published import is_published
     from harness.studies.status import StudyStatus
     from harness.trackers.choose import make_trackers
 
@@ -161,7 +156,6 @@ def study(
     given = {"--drop": drop, "--add": add, "--more-seeds": more_seeds, "--status": status}
     looks = [option for option, value in {**given, "--publish": publish}.items() if value]
     _refuse_with_look(plan=plan, status=status, decides=decides, publish=publish)
-    _refuse_carried(published, plan=plan)
     _refuse_planned(gpu, peak_share, plan=plan)
     part = _parse_shard(shard)
     spending = _parse_budget(budget)
@@ -182,8 +176,8 @@ def study(
     here, lost = _device(runner, device, gpu, looks=bool(looks) and not plan)
     opened = open_study(request, here, reports, spending)
     trackers = make_trackers(track, reports)
-    if published is not None:
-        say(str(carry_in(published, opened)))
+    if is_published(Path(name)):
+        _take_in(opened, plan=plan)
     found = StudyStatus(opened, "" if plan else store, mix_versions=mix_versions, say=say)
     only_looks = bool(looks) and not plan and _only_looks(found, device, here, looks, lost)
     opened = found.opened
@@ -229,12 +223,18 @@ def _refuse_with_look(*, plan: bool, status: bool, decides: bool, publish: Path 
         )
 
 
-def _refuse_carried(published: Path | None, *, plan: bool) -> None:
-    if plan and published is not None:
+def _take_in(opened: OpenStudy, *, plan: bool) -> None:
+    """What was published of a study, into the folder of reports; said where it is new there."""
+    from harness.studies.carried import carry_in
+
+    if plan:
         raise UserError(
-            "--plan writes nothing, and --from copies runs into the reports folder",
-            hint="leave out one of them",
+            "--plan writes nothing, and a published study is copied into the folder of reports",
+            hint="look at it with --status first, then plan it by its name",
         )
+    taken = carry_in(Path(opened.request.study), opened)
+    if taken.runs or taken.decisions:
+        say(str(taken))
 
 
 def _refuse_planned(gpu: str, peak_share: float, *, plan: bool) -> None:

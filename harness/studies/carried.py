@@ -6,13 +6,13 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import StorageError, UserError
+from harness.errors import StorageError
 from harness.records.store import BrokenRun, RunFolder, RunStore
 from harness.report.publish import RECORDS
 from harness.report.trust import trusted
 from harness.spec.storage import read_json, write_bytes
 from harness.studies.open import OpenStudy
-from harness.studies.published import STUDY, PublishedStudy, is_published
+from harness.studies.published import STUDY, PublishedStudy
 from harness.studies.steering import read_steering, take_over
 
 
@@ -36,22 +36,9 @@ def carry_in(published: Path, opened: OpenStudy) -> Carried:
     Runs that are here already stay as they are. All are checked before the first is copied.
 
     Raises:
-        UserError: the folder holds no published study, or another one.
         HarnessError: a record there cannot be read, or the reports folder cannot be written.
     """
-    if not is_published(published):
-        raise UserError(
-            f"{published} holds no published study",
-            where="--from",
-            expected=f"a folder that --publish has written, with {RECORDS}/{STUDY}",
-        )
     there = read_json(published / RECORDS / STUDY, PublishedStudy)
-    if there.study.name != opened.study.name:
-        raise UserError(
-            f"{published} holds the study {there.study.name}, and this one is {opened.study.name}",
-            where="--from",
-            hint=f"give this one that name with --name {there.study.name}",
-        )
     runs = []
     for run in trusted(RunStore(published / RECORDS).scan()):
         if isinstance(run, BrokenRun):

@@ -24,7 +24,7 @@ from harness.studies.arms import StudyArms, Typed, compare_what, with_added
 from harness.studies.claimed import limited
 from harness.studies.findings import Findings
 from harness.studies.page import make_page
-from harness.studies.published import publish_study
+from harness.studies.published import is_published, publish_study, published_study
 from harness.studies.resolved import KeptArms, ResolvedArms, unlimited
 from harness.studies.steering import Kind, Steering, decide, read_steering
 
@@ -277,8 +277,8 @@ def open_study(
             kept.append(setting)
     if request.claims:
         overrides["claims"] = list(request.claims)
-    study = limited(load_study(request.study, overrides))
-    name = request.called or _name_with(study.name, kept, request.tasks)
+    study = limited(_read_study(request.study, overrides))
+    name = request.called or _named(request, study.name, kept)
     study = parse(Study, study.model_dump(mode="json") | {"name": name}, where="--name")
     if budget is not None:  # how much may be spent does not make it another study
         study = study.model_copy(update={"budget": budget})
@@ -289,9 +289,20 @@ def open_study(
     return opened
 
 
-def _name_with(name: str, settings: Sequence[str], tasks: Sequence[str]) -> str:
-    """The study's name with what was typed for its runs."""
+def _read_study(name: str, overrides: dict[str, object]) -> Study:
+    """A study by its name, its file, or the folder in which it was published."""
+    if not is_published(Path(name)):
+        return load_study(name, overrides)
+    study = published_study(Path(name))
+    changed = merge(study.model_dump(mode="json"), overrides)
+    return parse(Study, changed, where=name) if overrides else study
+
+
+def _named(request: StudyRequest, name: str, settings: Sequence[str]) -> str:
+    """The study's name with what was typed for its runs; one that was published keeps its own."""
     overrides = _overrides(settings)
-    if tasks:
-        overrides["task"] = list(tasks)
-    return derived_name(name, overrides) if overrides else name
+    if request.tasks:
+        overrides["task"] = list(request.tasks)
+    if not overrides or is_published(Path(request.study)):
+        return name
+    return derived_name(name, overrides)

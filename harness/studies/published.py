@@ -68,6 +68,15 @@ def is_published(folder: Path) -> bool:
     return (folder / RECORDS / STUDY).is_file()
 
 
+def published_study(folder: Path) -> Study:
+    """The study published in ``folder``, under the name that it had.
+
+    Raises:
+        HarnessError: it cannot be read.
+    """
+    return read_json(folder / RECORDS / STUDY, PublishedStudy).study
+
+
 def publish_study(agenda: Agenda, steering: Steering, folder: Path) -> Path:
     """Write the settled runs of a study below ``folder`` without text of the data, and its page.
 

@@ -395,8 +395,9 @@ def test_a_published_study_goes_on_elsewhere(made_up: World, tmp_path: Path) -> 
     here, there, kept = tmp_path / "here", tmp_path / "there", tmp_path / "kept"
     shown(*SMALL, "--reports", str(here), "--drop", "lora_int8")
     shown(*SMALL, "--reports", str(here), "--budget", "runs=40", "--publish", str(kept))
-    told = shown(*SMALL, "--reports", str(there), "--from", str(kept), "--publish", str(kept))
-    assert "taken in: 40 runs and 1 decisions" in told
+    on = ("study", str(kept), "--device", "cpu", "--reports", str(there))
+    assert "the budget of 40 runs is used up" in shown(*on)
+    told = shown(*on, "--budget", "runs=400", "--publish", str(kept))
     assert "(40 runs are done)" in told
     shown(*SMALL, "--reports", str(here))
     pages = [folder / "studies" / FOLDER / "report.md" for folder in (here, there)]
@@ -404,9 +405,9 @@ def test_a_published_study_goes_on_elsewhere(made_up: World, tmp_path: Path) -> 
     assert "is worse than" in answers[0]
     assert answers[0] == answers[1]  # runs made there are paired with those that came
     assert rebuild.differences(kept) == []
-    again = shown(*SMALL, "--reports", str(there), "--from", str(kept))
-    assert "taken in: 0 runs" in again
-    assert "and 0 decisions" in again
+    again = shown("study", FOLDER, "--reports", str(there), "--device", "cpu")
+    assert "taken in" not in again
+    assert "next:" not in again
 
 
 def answer_of(page: str) -> str:
@@ -419,8 +420,8 @@ def test_what_was_published_stays_as_it_is_when_it_is_published_again(
 ) -> None:
     kept, again = tmp_path / "kept", tmp_path / "again"
     shown(*SMALL, "--reports", str(tmp_path / "here"), "--publish", str(kept))
-    there = ("--reports", str(tmp_path / "there"))
-    shown(*SMALL, *there, "--from", str(kept), "--publish", str(again))
+    there = ("--reports", str(tmp_path / "there"), "--device", "cpu")
+    shown("study", str(kept), *there, "--publish", str(again))
     files = [path.relative_to(kept) for path in sorted(kept.rglob("*")) if path.is_file()]
     assert len(files) > 20
     assert [
@@ -428,23 +429,16 @@ def test_what_was_published_stays_as_it_is_when_it_is_published_again(
     ] == []
 
 
-@pytest.mark.parametrize(
-    ("more", "words"),
-    [
-        (("--from", "nowhere"), "nowhere holds no published study"),
-        (("--from", "KEPT", "--name", "other"), f"holds the study {re.escape(FOLDER)}"),
-        (("--from", "KEPT", "--plan"), "--plan writes nothing"),
-    ],
-)
-def test_what_is_no_such_study_is_refused(
-    made_up: World, tmp_path: Path, more: tuple[str, ...], words: str
-) -> None:
-    kept = tmp_path / "kept"
+def test_a_published_study_is_planned_by_its_name(made_up: World, tmp_path: Path) -> None:
+    kept, there = tmp_path / "kept", tmp_path / "there"
     shown(*SMALL, "--reports", str(tmp_path / "here"), "--publish", str(kept))
-    given = [str(kept) if one == "KEPT" else one for one in more]
-    told = refused(*SMALL, "--reports", str(tmp_path / "there"), *given)
-    assert re.search(words, " ".join(told.split()))
-    assert not (tmp_path / "there" / "runs").exists()
+    on = ("study", str(kept), "--device", "cpu", "--reports", str(there))
+    assert "--plan writes nothing" in refused(*on, "--plan")
+    assert not (there / "runs").exists()
+    shown(*on, "--status")
+    assert "0 trials" not in shown("study", FOLDER, "--plan", "--reports", str(there))
+    changed = shown(*on, "--name", "wider", "--set", "study.seeds.most=4", "--status")
+    assert re.search(r"next: \d+ runs for the verdict", changed)
 
 
 def test_model_data_tasks_and_name_are_given_as_to_run(

@@ -34,9 +34,12 @@ def folklore(*claims: str, **changed: object) -> Study:
             "qlora_nf4",
         ),
         (("lora_rate_ten_times",), ["lora_bf16", "full_finetune"], "lora_bf16"),
-        (  # the second name of two: the study has it
+        (  # entries with settings, by the names of their arms
             ("vera_equal_parameters",),
-            ["vera", Contender(variant="lora_bf16", settings={"adapter.r": 1})],
+            [
+                Contender(variant="vera", settings={"adapter.target_modules": "all-linear"}),
+                Contender(variant="lora_bf16", settings={"adapter.r": 1}),
+            ],
             "lora_bf16+adapter.r=1",
         ),
         (("rslora_default",), ["lora_rs", "lora_bf16_r64"], "lora_bf16_r64"),

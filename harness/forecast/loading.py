@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from harness.forecast.overhead import CUBLAS_BYTES, Overhead
-from harness.forecast.weights import GATHERED, AskedOf, SpreadWeights, spread_weights
+from harness.forecast.spread import GATHERED, AskedOf, SpreadWeights, spread_weights
 from harness.quantize.scheme import find_scheme
 from harness.spec.model import DrawnSource
 from harness.spec.plan import Plan

@@ -9,6 +9,8 @@ from harness.errors import HarnessError, Unpredicted
 from harness.forecast.loading import beside_weights
 from harness.forecast.overhead import CONTEXT_BYTES, NCCL_BYTES, overhead, unread_bytes
 from harness.forecast.recomputation import keeping, keeps_what_fits, with_kept_layers
+from harness.forecast.spread import NOTHING_SPREAD, spread_weights
+from harness.forecast.spread_step import spread_step
 from harness.forecast.weights import LastingBytes, standing_bytes
 from harness.records.events import SILENCE, Progress
 from harness.records.record import MemoryPrediction
@@ -52,7 +54,7 @@ def _predicted(plan: Plan, largest: MicroBatch | None) -> MemoryPrediction:
     counts = count_plan(plan)
     around = overhead(plan, counts)
     standing = standing_bytes(plan, counts)
-    scoring = around.scoring + standing.base + _scoring_bytes(plan, standing, around.heap_share)
+    scoring = around.scoring + standing.base + _scoring_bytes(plan, around.heap_share)
     unread = unread_bytes(plan, standing.base)
     by_phase = {"load": standing.base - unread + beside_weights(plan, counts, around)}
     parts: dict[str, int] = {"weights": standing.base, **_gathered(standing)}
@@ -84,7 +86,7 @@ def _gathered(standing: LastingBytes) -> dict[str, int]:
     return {"gathered_layers": standing.gathered} if standing.gathered else {}
 
 
-def _scoring_bytes(plan: Plan, standing: LastingBytes, heap_share: float) -> int:
+def _scoring_bytes(plan: Plan, heap_share: float) -> int:
     """Most bytes of tensors beside the weights while scores are taken."""
     from harness.forecast.scoring import rehearse_scoring
     from harness.score.body import LOGIT_BYTES
@@ -98,8 +100,10 @@ def _scoring_bytes(plan: Plan, standing: LastingBytes, heap_share: float) -> int
         hidden = rehearse_scoring(plan, tokens)
     # a chunk's float32 logits live until the next are there, beside those in the compute dtype;
     # no layer is gathered then
-    in_layers = round(heap_share * hidden) + standing.scored
-    return standing.around + max(in_layers, round(heap_share * (5 * logits // 2)))
+    spread = spread_weights(plan) if plan.sharded else NOTHING_SPREAD
+    around, gathered = spread.scored(trained=plan.method == "full")
+    in_layers = round(heap_share * hidden) + gathered
+    return around + max(in_layers, round(heap_share * (5 * logits // 2)))
 
 
 @contextmanager
@@ -164,21 +168,27 @@ def _training_parts(
     path = path_of(plan)
     with _rehearsal(plan):
         step = path.footprint(plan, largest or MicroBatch.full(plan), standing.trainable)
-    kept = path.keeps_gradients or plan.device_rows > rows or plan.spreads_training
-    before = max(step.saved, step.loss)
+    passes = plan.device_rows // rows
     best = standing.gradients if plan.validation.keep == "best" else 0  # of the same shapes
     copied = {"best weights": best} if best and plan.device.kind == "cpu" else {}  # on the host
-    return {
+    lasting = {
         "weights": standing.base,
-        **_gathered(standing),
         "adapter": standing.adapter,
         "optimizer": standing.optimizer,
         **copied,
-        "gradients": standing.gradients if kept else 0,
+        "runtime_overhead": around.training + round((around.heap_share - 1) * step.peak),
+    }
+    kept = path.keeps_gradients or passes > 1
+    if plan.spreads_training and plan.device.kind == "cuda":
+        earlier = standing.gradients if kept else 0
+        return lasting | spread_step(plan, standing, step, earlier)
+    before = max(step.saved, step.loss)
+    return lasting | {
+        **_gathered(standing),
+        "gradients": standing.gradients if kept or plan.spreads_training else 0,
         "activations": step.saved,
         "loss": before - step.saved,
         "backward": step.peak - before,
-        "runtime_overhead": around.training + round((around.heap_share - 1) * step.peak),
     }
 
 

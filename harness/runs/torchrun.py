@@ -24,7 +24,8 @@ INTERRUPTED = 130
 # What NCCL prints before it ends a process that has waited for another device in vain.
 NCCL_WAITED = "Watchdog caught collective operation timeout"
 
-# Settings that torch 2.11 does not have all; processes then get torchrun's own half a minute.
+# Settings that torch 2.11 does not have all; processes then get torchrun's own half a minute, as
+# they always do where it ends them because another one has failed.
 NEWER = {"signals_to_handle": "SIGTERM", "shutdown_timeout": GRACE_SECONDS}
 NO_ANSWER = "another device's process does not answer: NCCL has waited for it in vain"
 
@@ -88,7 +89,7 @@ def _write_endings(folder: RunFolder, failures: dict[int, Any], oom: int | None)
     """Write down what killed processes could not; returns an exit code.
 
     Those that torchrun itself killed, since they did not end when another had, are left out: that
-    takes ``GRACE_SECONDS``.
+    takes ``GRACE_SECONDS`` or more.
     """
     codes = {rank: failure.exitcode for rank, failure in failures.items()}
     begun = min(failure.timestamp for failure in failures.values())

@@ -15,6 +15,8 @@ class TrainingPeaks:
     """Most during the loss."""
     backward: int
     """Most during the backward pass, fresh gradients included."""
+    layers: int = 0
+    """Most during that of the layers, the loss's being over; 0: not told apart."""
 
     @property
     def peak(self) -> int:

@@ -6,6 +6,7 @@ import logging
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -107,11 +108,64 @@ class _Attention(torch.autograd.Function):
         return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), None
 
 
+# What autocast does on a GPU, as far as models ask for it: products in its dtype, and what would
+# lose by that in float32. The meta device has no autocast of its own.
+IN_ITS_DTYPE = {
+    functional.conv1d,
+    functional.linear,
+    functional.scaled_dot_product_attention,
+    torch.addmm,
+    torch.baddbmm,
+    torch.bmm,
+    torch.einsum,
+    torch.matmul,
+    torch.mm,
+    Tensor.__matmul__,
+    Tensor.bmm,
+    Tensor.matmul,
+    Tensor.mm,
+}
+IN_FLOAT32 = {
+    functional.cross_entropy,
+    functional.layer_norm,
+    functional.log_softmax,
+    functional.rms_norm,
+    functional.softmax,
+    torch.exp,
+    torch.layer_norm,
+    torch.logsumexp,
+    torch.pow,
+    torch.rsqrt,
+    torch.softmax,
+    Tensor.__pow__,
+    Tensor.exp,
+    Tensor.pow,
+    Tensor.rsqrt,
+    Tensor.softmax,
+}
+_CASTING: ContextVar[torch.dtype | None] = ContextVar("casting", default=None)
+
+
+@contextmanager
+def casting(dtype: torch.dtype | None) -> Iterator[None]:
+    """Have tensors be cast as under autocast to ``dtype``; null: not."""
+    token = _CASTING.set(dtype)
+    try:
+        yield
+    finally:
+        _CASTING.reset(token)
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    lower = isinstance(value, Tensor) and value.is_floating_point() and value.dtype != torch.float64
+    return value.to(dtype) if lower else value
+
+
 class StandIns(TorchFunctionMode):
     """Answers for the meta device where it has no data or takes another kernel than a real one.
 
     Questions about data (is every row whole? is nothing packed?) are answered with yes: masks are
-    given ready-made. Attention is fused.
+    given ready-made. Attention is fused. Tensors are cast within :func:`casting`.
     """
 
     def __torch_function__(
@@ -125,6 +179,11 @@ class StandIns(TorchFunctionMode):
         if func is Tensor.__bool__:
             return True
         given = dict(kwargs or {})
+        lower = _CASTING.get()
+        if lower is not None and (func in IN_ITS_DTYPE or func in IN_FLOAT32):
+            dtype = lower if func in IN_ITS_DTYPE else torch.float32
+            args = tuple(_cast(one, dtype) for one in args)
+            given = {name: _cast(one, dtype) for name, one in given.items()}
         if func is not functional.scaled_dot_product_attention:
             return func(*args, **given)
         query, key, value = args[:3]

@@ -1,4 +1,4 @@
-"""Counted loading: the tensors that live at once while bases are loaded by one of two processes.
+"""Counted loading: tensors that live at once while one of two processes loads and uses a base.
 
 The other one is not there: torch's own stand-in for a process group answers at once, with nothing.
 So only sizes are right, and those are exact: they are read off torch's record of its allocator.
@@ -6,6 +6,7 @@ So only sizes are right, and those are exact: they are read off torch's record o
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -19,8 +20,12 @@ from torch.profiler import ProfilerActivity, profile
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import AutoConfig
 
+from harness.parallel.ranks import ALONE
 from harness.quantize.scheme import Target, find_scheme
 from harness.spec.plan import Plan
+from harness.train.sft.logits import OwnLogits
+from harness.train.sft.loss import summed_loss
+from harness.train.shares import Shares
 from harness.weights import sharded, trained_shards
 from harness.weights.by_layer import Filling, build_by_layer, drawn_weights, empty_model
 from harness.weights.sharded import Shards
@@ -31,6 +36,7 @@ TOKENS = torch.arange(8)[None]
 
 def most_bytes(act: Callable[[], Any]) -> int:
     """Most bytes of tensors at once, of those that ``act`` makes."""
+    gc.collect()  # what goes meanwhile would count as given back
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         kept = act()
     assert record.profiler is not None
@@ -74,6 +80,28 @@ def score(model: Any) -> None:
         model(input_ids=TOKENS, use_cache=False)
 
 
+def train(plan: Plan, model: Any) -> Callable[[], None]:
+    """What carries out the passes of a step of full fine-tuning; the second time it says how much.
+
+    Autocast of a processor treats what a llama asks for as that of a GPU does.
+    """
+    rows, tokens = plan.training.micro_batch_size, plan.training.sequence_length
+    ids = torch.zeros(rows, tokens, dtype=torch.int64)
+    if plan.training.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.train()
+    shares, logits = Shares(model, ALONE), OwnLogits(model)
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16), shares.let_go_of_casts():
+            loss = summed_loss(logits.hidden(input_ids=ids), logits, ids)
+        loss.backward()
+        model.zero_grad(set_to_none=True)
+
+    step()
+    return step
+
+
 def main(*files: str) -> None:
     """Print what loading each plan of a JSON file takes, and a pass beside the weights."""
     torch.set_num_threads(1)
@@ -85,7 +113,9 @@ def main(*files: str) -> None:
         plan = Plan.model_validate_json(Path(file).read_text())
         loading = most_bytes(lambda plan=plan: load(plan))  # type: ignore[misc]
         model = load(plan)
-        found.append({"load": loading, "score": most_bytes(lambda model=model: score(model))})  # type: ignore[misc]
+        scoring = most_bytes(lambda model=model: score(model))  # type: ignore[misc]
+        step = most_bytes(train(plan, model)) if plan.spreads_training else 0
+        found.append({"load": loading, "score": scoring, "step": step})
     print(json.dumps(found), flush=True)
     os._exit(0)  # there is nobody to take leave of
 

@@ -68,11 +68,6 @@ def test_where_all_is_trained_gradients_and_optimizer_are_shared_too() -> None:
         assert getattr(two, name) == pytest.approx(getattr(one, name) / 2, rel=1e-6), name
     layer, embeddings = 78_653_440 * 4, 51_200 * 2_560 * 4
     assert two.gathered == pytest.approx(4 * layer + embeddings, rel=0.01)
-    every = plan_of("h100", full[0], *SHARDED, variant="full_finetune")
-    casts = standing_bytes(every, count_plan(every)).gathered - two.gathered
-    assert casts == pytest.approx(16 * layer, rel=0.01), (
-        "of all layers, for the products of the backward pass"
-    )
     passes = shared.device_rows // shared.training.micro_batch_size
     assert exchanged(shared) == pytest.approx(3 * passes * two.spread / 2, rel=0.01)
 

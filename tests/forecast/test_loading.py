@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from harness.forecast.memory import predict
+from harness.forecast.memory import predict, training_parts
 from harness.forecast.overhead import CUBLAS_BYTES
-from harness.forecast.weights import standing_bytes
+from harness.forecast.spread import spread_weights
 from harness.spec.plan import Plan
 from harness.weights.shape import count_plan
 from tests.planned import GPU, planned
@@ -36,11 +36,14 @@ num_key_value_heads = 8
 max_position_embeddings = 2048
 tie_word_embeddings = {tied}
 """
+LASTING = ("weights", "optimizer", "runtime_overhead")
 # Variant, layers, words, and whether the embedding is the output layer too. With few words layers
 # decide, with many the embeddings do.
-CASES = {
+RECOMPUTED = "training.gradient_checkpointing=true"
+CASES: dict[str, tuple[Any, ...]] = {
     "every weight": ("full_finetune", 8, 4096, False),
     "every weight, shallow": ("full_finetune", 3, 4096, False),
+    "every weight, recomputed": ("full_finetune", 8, 4096, False, RECOMPUTED),
     "every weight, deep": ("full_finetune", 20, 512, False),
     "every weight, tied": ("full_finetune", 8, 4096, True),
     "frozen, layers": ("lora_bf16", 8, 512, False),
@@ -50,10 +53,10 @@ CASES = {
 }
 
 
-def plan_of(file: Path, variant: str, layers: int, words: int, tied: bool) -> Plan:
+def plan_of(file: Path, variant: str, layers: int, words: int, tied: bool, *more: str) -> Plan:
     """A plan for two GPUs; the file becomes that of its model."""
     file.write_text(MODEL.format(layers=layers, words=words, tied=str(tied).lower()))
-    return planned(variant, f"suite.model={file}", *SHARDED, device=GPU)
+    return planned(variant, f"suite.model={file}", *SHARDED, *more, device=GPU)
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +98,18 @@ def test_layers_that_are_whole_in_a_pass_are_predicted(
     counted: dict[str, tuple[Plan, dict[str, int]]], case: str
 ) -> None:
     plan, found = counted[case]
-    standing = standing_bytes(plan, count_plan(plan))
-    assert standing.around + standing.scored == pytest.approx(found["score"], rel=0.05)
+    whole = spread_weights(plan).scored(trained=plan.method == "full")
+    assert sum(whole) == pytest.approx(found["score"], rel=0.05)
+
+
+@pytest.mark.parametrize("case", [name for name in CASES if CASES[name][0] == "full_finetune"])
+def test_a_step_that_trains_every_weight_takes_what_is_predicted(
+    counted: dict[str, tuple[Plan, dict[str, int]]], case: str
+) -> None:
+    plan, found = counted[case]
+    parts = training_parts(plan, count_plan(plan))
+    step = sum(parts.values()) - sum(parts[name] for name in LASTING)
+    assert step == pytest.approx(found["step"], rel=0.1)
 
 
 LARGE = ("suite.model=llama33_70b_shape", "training.gradient_checkpointing=true")

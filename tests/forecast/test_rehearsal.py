@@ -15,6 +15,7 @@ from harness.weights.adapter import attach_adapter
 from harness.weights.phantom import phantom_model
 from harness.weights.shape import transformers_config
 from tests.forecast.phi_plans import CPU, make, small
+from tests.planned import GPU, planned
 
 MIB = 1 << 20
 
@@ -94,6 +95,23 @@ def test_rehearsal_agrees_with_real_tensors(variant: str, checkpointing: bool) -
     rehearsed = rehearse_training(plan, rows, tokens)
     # beside the ids, the rehearsal's first recomputed layer also keeps a gradient of its input
     assert rehearsed.saved == pytest.approx(saved, rel=0.05)
+
+
+def test_casts_of_weights_and_states_are_rehearsed() -> None:
+    """Full fine-tuning keeps its weights in float32 and multiplies in bfloat16, under autocast."""
+    from transformers import AutoModelForCausalLM
+
+    plan = planned("full_finetune", device=GPU)
+    model: Any = AutoModelForCausalLM.from_config(
+        transformers_config(plan.model), attn_implementation="sdpa", dtype=torch.float32
+    )
+    ids = torch.zeros(1, 128, dtype=torch.int64)
+    with LiveBytes([*model.parameters(), *model.buffers()]) as live:
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        saved = live.live
+        del hidden
+    assert rehearse_training(plan, 1, 128).saved == pytest.approx(saved, rel=0.05)
 
 
 def test_stand_ins_answer_questions_about_data_with_yes() -> None:

@@ -12,7 +12,7 @@ from harness.spec.methods import virtual_tokens
 from harness.spec.plan import Plan
 from harness.spec.variant import DTYPE_BYTES
 from harness.train.peaks import TrainingPeaks
-from harness.train.rehearsal import checkpoint_layers, rehearse, rehearsing
+from harness.train.rehearsal import casting, checkpoint_layers, rehearse, rehearsing
 from harness.train.sft.logits import OwnLogits
 from harness.train.sft.loss import loss_of
 from harness.train.sft.offload import keep_inputs_on_host
@@ -27,7 +27,7 @@ def rehearse_training(
     ``keeps_gradients``: gradients have memory of their own, which is not counted here.
     """
 
-    def measure(model: Any) -> tuple[int, int, int]:
+    def measure(model: Any) -> tuple[int, int, int, int]:
         known = _make_room_for_gradients(model) if keeps_gradients else []
         return _train(plan, model, (rows, tokens), known)
 
@@ -50,7 +50,7 @@ def _make_room_for_gradients(model: nn.Module) -> list[Tensor]:
 
 def _train(
     plan: Plan, model: Any, shape: tuple[int, int], known: Sequence[Tensor]
-) -> tuple[int, int, int]:
+) -> tuple[int, int, int, int]:
     rows, tokens = shape
     model.train()
     base: Any = model.get_base_model() if plan.adapter is not None else model
@@ -62,7 +62,7 @@ def _train(
         base.get_input_embeddings().register_forward_hook(_ask_for_gradients)
     if not known and plan.device_rows > plan.training.micro_batch_size:
         _make_room_for_gradients(model)  # kept from the last micro-batch, and counted
-    with rehearsing(model, known) as live:
+    with casting(_autocast(plan)), rehearsing(model, known) as live:
         logits = OwnLogits(model)
         hidden = logits.hidden(**_inputs(plan, rows, tokens))
         saved = live.live
@@ -71,11 +71,24 @@ def _train(
         chosen = hidden[:, :-1].flatten(0, 1)[labelled]
         loss = loss_of(chosen, logits, labelled)
         del chosen
+        behind = []
+
+        def loss_is_behind(_gradient: Tensor) -> None:
+            behind.append(live.peak)
+            live.reset_peak()
+
+        hidden.register_hook(loss_is_behind)  # type: ignore[no-untyped-call]
         del hidden
         in_loss = live.peak
         live.reset_peak()
         loss.backward()  # type: ignore[no-untyped-call]
-        return saved, in_loss, live.peak
+        return saved, in_loss, max(live.peak, *behind), live.peak
+
+
+def _autocast(plan: Plan) -> torch.dtype | None:
+    """The dtype of autocast where weights themselves are cast by it, on a GPU."""
+    casts = plan.device.kind == "cuda" and plan.stored != plan.precision.compute
+    return getattr(torch, plan.precision.compute) if casts else None
 
 
 def _ask_for_gradients(_module: nn.Module, _inputs: Any, output: Tensor) -> None:

@@ -93,12 +93,12 @@ class TogetherRun:
 
     def _train(self) -> list[Outcome]:
         from harness.train.together.loop import Member, train_together
-        from harness.train.together.start import Start
+        from harness.train.together.start import AdapterStart
 
         starts = []
         for run in self.runs:
             model = self._attached(run)
-            starts.append(Start.of(model))
+            starts.append(AdapterStart.of(model))
             if run is not self.runs[-1]:
                 model.unload()
         subject = replace(self._base, model=model)

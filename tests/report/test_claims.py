@@ -17,7 +17,7 @@ from harness.records.corpus_result import FunnelRow
 from harness.records.record import RunRecord
 from harness.records.store import StoredRun
 from harness.records.validation import ValidationPoint, ValidationResult
-from harness.report.claims.about import Spent, about_section
+from harness.report.claims.about import MachineUse, about_section
 from harness.report.claims.brief import findings_brief
 from harness.report.claims.compared import Sides, sides_of
 from harness.report.claims.decide import Interval, Leaning, corrected, lean, regions
@@ -1027,7 +1027,7 @@ def test_the_training_s_conversations_are_those_in_its_rows(tmp_path: Path) -> N
         corpus = run.record.corpus.model_copy(update={"funnel": (*run.record.corpus.funnel, *rows)})
         changed.append(replace(run, record=run.record.model_copy(update={"corpus": corpus})))
     (ground,) = make_grounds(changed)
-    text = str(about_section(ground, changed, Spent()))
+    text = str(about_section(ground, changed, MachineUse()))
     assert "154 conversations of 81 trees to train on" in text
     assert "28 of 80 trees held out" in text
     assert "To fit the rows: conversations dropped: 6." in text

@@ -1,4 +1,4 @@
-"""Figures: what the runs of the largest ground show about all methods and schemes overview."""
+"""Figures: what the runs of the largest ground show about all methods and schemes together."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def _forest(overview: Overview, known: Mapping[str, int]) -> Figure:
         f"({base}), best first, each at its best rate where that was run, with 95 % intervals; "
         "beside it the bytes of all weights. The shaded band is the margin of "
         f"{margin:g} %: the scale is even within it and logarithmic outside. Bold bytes: fewer "
-        "than those of every variant above. Seed noise is estimated from all variants overview, "
+        "than those of every variant above. Seed noise is estimated from all variants together, "
         "so an interval may differ a little from that of a claim"
     )
     packed = packed_base(overview.rows[name].plan for name in known).removesuffix(".")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from harness.errors import HarnessError, Unpredicted
+from harness.forecast.loading import beside_weights
 from harness.forecast.overhead import CONTEXT_BYTES, NCCL_BYTES, overhead, unread_bytes
 from harness.forecast.recomputation import keeping, keeps_what_fits, with_kept_layers
 from harness.forecast.weights import LastingBytes, standing_bytes
@@ -51,10 +52,9 @@ def _predicted(plan: Plan, largest: MicroBatch | None) -> MemoryPrediction:
     counts = count_plan(plan)
     around = overhead(plan, counts)
     standing = standing_bytes(plan, counts)
-    weights = standing.base + standing.gathered
-    scoring = around.scoring + weights + round(around.heap_share * _scoring_bytes(plan))
+    scoring = around.scoring + standing.base + _scoring_bytes(plan, standing, around.heap_share)
     unread = unread_bytes(plan, standing.base)
-    by_phase = {"load": around.loading + weights - unread + standing.whole_at_first}
+    by_phase = {"load": standing.base - unread + beside_weights(plan, counts, around)}
     parts: dict[str, int] = {"weights": standing.base, **_gathered(standing)}
     if plan.trains:
         parts = training_parts(plan, counts, largest)
@@ -84,7 +84,7 @@ def _gathered(standing: LastingBytes) -> dict[str, int]:
     return {"gathered_layers": standing.gathered} if standing.gathered else {}
 
 
-def _scoring_bytes(plan: Plan) -> int:
+def _scoring_bytes(plan: Plan, standing: LastingBytes, heap_share: float) -> int:
     """Most bytes of tensors beside the weights while scores are taken."""
     from harness.forecast.scoring import rehearse_scoring
     from harness.score.body import LOGIT_BYTES
@@ -96,8 +96,10 @@ def _scoring_bytes(plan: Plan) -> int:
     logits = LOGIT_BYTES[plan.device.kind]
     with _rehearsal(plan):
         hidden = rehearse_scoring(plan, tokens)
-    # a chunk's float32 logits live until the next are there, beside those in the compute dtype
-    return max(hidden, 5 * logits // 2)
+    # a chunk's float32 logits live until the next are there, beside those in the compute dtype;
+    # no layer is gathered then
+    in_layers = round(heap_share * hidden) + standing.scored
+    return standing.around + max(in_layers, round(heap_share * (5 * logits // 2)))
 
 
 @contextmanager

@@ -26,9 +26,11 @@ class LastingBytes:
     spread: int = 0
     """Layers that devices share, those of all together."""
     gathered: int = 0
-    """Layers that are whole for a while, where devices share the base."""
-    whole_at_first: int = 0
-    """What is beyond this device's share while the base is loaded: embeddings before layers."""
+    """Layers that are whole for a while in training, where devices share the base."""
+    scored: int = 0
+    """Layers that are whole for a while in a forward pass."""
+    around: int = 0
+    """Spread weights around the layers that are whole, too, while scores are taken."""
 
 
 def standing_bytes(plan: Plan, counts: ParameterCount) -> LastingBytes:
@@ -38,27 +40,27 @@ def standing_bytes(plan: Plan, counts: ParameterCount) -> LastingBytes:
     plain = counts.total - adapter - counts.quantized
     size = DTYPE_BYTES[plan.precision.trainable]
     base = plain * DTYPE_BYTES[plan.stored] + counts.quantized_bytes
-    spread = _spread_weights(plan) if plan.sharded else NOTHING_SPREAD
+    spread = spread_weights(plan) if plan.sharded else NOTHING_SPREAD
 
-    def own_share(size: int) -> int:
-        return -(-size // plan.training.devices)
-
-    own = base - spread.bytes + own_share(spread.bytes)
+    own = base - spread.bytes + -(-spread.bytes // plan.training.devices)
     share = own / base if plan.method == "full" else 1.0  # of what stands beside each weight
     return LastingBytes(
         trainable=trainable,
         base=own,
         spread=spread.bytes,
-        whole_at_first=0 if plan.method == "full" else spread.before - own_share(spread.before),
         gathered=spread.gathered(trained=plan.method == "full") + _kept_casts(plan, spread),
+        scored=spread.largest * (SCORED if plan.method == "full" else 1),
+        around=spread.before + spread.after if plan.method == "full" else 0,
         adapter=adapter * size,
         gradients=round(share * trainable * size),
         optimizer=round(share * _optimizer_bytes(plan, counts, size)) if trainable else 0,
     )
 
 
-# Layers that are whole at a time: of trained ones the one in use, and the next or the last.
-GATHERED = 2
+# Layers that are whole at a time: of trained ones the one in use, and the next or the last. In a
+# forward pass FSDP2 lets go of the buffer that the last one came in only once it has copied this
+# one out of its own.
+GATHERED, SCORED = 2, 3
 
 
 @dataclass(frozen=True)
@@ -74,16 +76,20 @@ class SpreadWeights:
         """All of it, on all devices together."""
         return sum(self.layers) + self.before + self.after
 
+    @property
+    def largest(self) -> int:
+        """The largest layer."""
+        return max(self.layers, default=0)
+
     def gathered(self, *, trained: bool) -> int:
         """What is whole for a while on each device, gradients on their way included.
 
         Of a trained layer that is its gradients and the tensor that they are added up in, while
         the layer before is gathered; embeddings are whole through all of the backward pass.
         """
-        layer = max(self.layers, default=0)
         if not trained:  # embeddings are let go of before a layer has computed anything
-            return layer
-        return max(2 * self.after, self.before + GATHERED * layer + 2 * layer)
+            return self.largest
+        return max(2 * self.after, self.before + (GATHERED + 2) * self.largest)
 
 
 def _kept_casts(plan: Plan, spread: SpreadWeights) -> int:
@@ -98,20 +104,30 @@ NOTHING_SPREAD = SpreadWeights()
 
 
 @dataclass(frozen=True)
-class _Asked:
+class AskedOf:
     """A plan; equal to others whose parts that matter here are equal, as JSON."""
 
     written: str
     plan: Plan = field(compare=False)
 
+    @classmethod
+    def of(cls, plan: Plan) -> AskedOf:
+        """The plan, with what its weights' sizes depend on written down."""
+        parts = {"model", "method", "adapter", "quantization", "precision"}
+        return cls(plan.model_dump_json(include=parts), plan)
 
-def _spread_weights(plan: Plan) -> SpreadWeights:
-    parts = {"model", "method", "adapter", "quantization", "precision"}
-    return _count_spread(_Asked(plan.model_dump_json(include=parts), plan))
+
+def spread_weights(plan: Plan) -> SpreadWeights:
+    """What devices share of the plan's weights.
+
+    Raises:
+        RunError: the model does not say what its layers are.
+    """
+    return _count_spread(AskedOf.of(plan))
 
 
 @lru_cache(maxsize=64)
-def _count_spread(asked: _Asked) -> SpreadWeights:
+def _count_spread(asked: AskedOf) -> SpreadWeights:
     """The layers, but for quantization constants, and embeddings; where all is trained, all.
 
     A model is built for it, and ways of dividing a plan ask for the same several times.

@@ -40,7 +40,9 @@ def _members(count: int) -> list[Member]:
     plan = tiny_plan(steps=STEPS, batch=8, micro=4, speed="fast")
     rates = [plan.training.model_copy(update={"learning_rate": 1e-4 * n}) for n in range(1, 9)]
     plans = [plan.model_copy(update={"training": rate}) for rate in rates[:count]]
-    return [Member(tiny_job(model, _rows(), one), AdapterStart.of(model), Silence()) for one in plans]
+    return [
+        Member(tiny_job(model, _rows(), one), AdapterStart.of(model), Silence()) for one in plans
+    ]
 
 
 def together() -> Sides:

@@ -459,6 +459,22 @@ def test_costs_are_ratios_over_seeds(tmp_path: Path) -> None:
     assert of_one(judge([less], runs)).outcome == "contradicted"
 
 
+def test_costs_of_processors_with_other_cores_are_not_compared(tmp_path: Path) -> None:
+    """They have one name, and so stand on one ground; what is stored can be compared."""
+    many = CPU.model_copy(update={"threads": 16})
+    made = [
+        Made(name, seed=seed, device=device)
+        for name, device in (("lora_bf16", CPU), ("qlora_nf4", many))
+        for seed in range(3)
+    ]
+    runs = runs_of(tmp_path, made)
+    time = of_one(judge([claim(kind="cost", cost="time", ratio=[0.1, 1.0])], runs))
+    assert time.outcome == "out of reach"
+    assert "Example CPU with 16 cores and Example CPU with 2 cores" in evidence(time)
+    stored = of_one(judge([claim(kind="cost", cost="weights", ratio=[0.1, 1.0])], runs))
+    assert stored.outcome == "reproduced"
+
+
 def test_a_resumed_run_tells_no_cost(tmp_path: Path) -> None:
     made = [
         Made(name, seed=seed, memory=memory * (1 + 0.001 * seed), device=GPU)

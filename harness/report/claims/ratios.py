@@ -13,6 +13,7 @@ from harness.records.record import RunRecord
 from harness.report.claims.compared import Sides, out_of_reach, sides_of, who_lacks
 from harness.report.claims.decide import Leaning, LookCorrection, Regions, lean, said_of, within
 from harness.report.claims.ground import Ground
+from harness.report.machines import named_apart, same_machine
 from harness.report.rows import Row, memory_kind
 from harness.report.statistics.noise import Floats, Noise
 from harness.spec.claim import BitsCheck, CostCheck, SpeedCheck
@@ -27,12 +28,9 @@ def compare_costs(check: CostCheck, ground: Ground) -> Leaning:
     sides = sides_of(check, ground)
     if isinstance(sides, Leaning):
         return sides
-    shared = any(record.shared for row in (sides.own, sides.other) for record in row.finished)
-    if shared and check.cost in ("time", "throughput", "energy"):
-        return out_of_reach(f"the runs shared their device, so their {check.cost} is not their own")
-    if any(record.together > 1 for row in (sides.own, sides.other) for record in row.finished):
-        why = f"runs trained together, so their {check.cost} is a share of all of theirs"
-        return out_of_reach(why)
+    why_not = _unlike(check.cost, (sides.own, sides.other))
+    if why_not:
+        return out_of_reach(why_not)
     read = _cost_reader(check.cost, (sides.own, sides.other))
     costs = [_by_seed(row, read) for row in (sides.own, sides.other)]
     logs = _logs(costs[0], costs[1])
@@ -42,6 +40,19 @@ def compare_costs(check: CostCheck, ground: Ground) -> Leaning:
     if check.cost == "weights":
         return _exact_ratio(f"{check.cost} × ", float(logs.mean()), where)
     return _ratio(f"{check.cost} × ", logs, where, ground.correction(sides.own, sides.other))
+
+
+def _unlike(cost: str, rows: tuple[Row, Row]) -> str:
+    """Why a cost of these rows cannot be compared; empty where it can."""
+    if cost != "weights" and not same_machine(*rows):
+        where = " and ".join(named_apart(row, rows) for row in rows)
+        return f"their {cost} was measured on {where}"
+    records = [record for row in rows for record in row.finished]
+    if any(record.shared for record in records) and cost in ("time", "throughput", "energy"):
+        return f"the runs shared their device, so their {cost} is not their own"
+    if any(record.together > 1 for record in records):
+        return f"runs trained together, so their {cost} is a share of all of theirs"
+    return ""
 
 
 def _unmeasured(cost: str, sides: Sides, read: Callable[[Row], float | None]) -> str:

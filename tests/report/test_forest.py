@@ -147,6 +147,13 @@ def test_what_is_cut_off_is_an_arrow_with_its_value(width: float, said: str) -> 
     assert len(written) == (3 if width == WIDTH else 1)
 
 
+def test_the_interval_of_what_is_cut_off_shapes_no_scale() -> None:
+    rows = (*rows_of(-0.2, 0.5, 30), ForestRow("far", Mark(1, 0), (Estimate(150, -70, 2000),), ""))
+    axes = painted(Forest((Panel("change", margin=1, highest=40),), rows)).axes[0]
+    assert -1 < axes.get_xlim()[0] < -0.2
+    assert axes.get_xlim()[1] < 60
+
+
 def test_every_mark_tells_its_row() -> None:
     svg = draw.draw_vector(Forest((Panel("change"),), rows_of(1, 2)), "two rows").decode()
     assert svg.count("<title>row 0</title>") == 3, "interval, dot and text"

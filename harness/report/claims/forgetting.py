@@ -8,7 +8,14 @@ from dataclasses import dataclass, replace
 
 from harness import numbers
 from harness.report.blocks import Figure
-from harness.report.claims.overview import MARGIN, QUALITY, Overview, change, signed_percent
+from harness.report.claims.overview import (
+    MARGIN,
+    QUALITY,
+    Overview,
+    change,
+    cut_title,
+    signed_percent,
+)
 from harness.report.figures.canvas import Axis
 from harness.report.figures.forest import Estimate, Forest, ForestRow, Panel, cut_at
 from harness.report.figures.scatter import Point, Scatter
@@ -140,8 +147,8 @@ def _forest(overview: Overview, changes: Mapping[str, _Change]) -> Figure:
     )
     replies, unrelated = (cut_at([row.estimates[place] for row in rows]) for place in (0, 1))
     panels = (
-        Panel(_titled("perplexity of replies", replies), highest=replies),
-        Panel(_titled("loss on unrelated text", unrelated), highest=unrelated),
+        Panel(cut_title("perplexity of replies", replies), highest=replies),
+        Panel(cut_title("loss on unrelated text", unrelated), highest=unrelated),
     )
     left_out = [
         name for name, row in overview.rows.items() if row.plan.trains and name not in ordered
@@ -157,11 +164,6 @@ def _forest(overview: Overview, changes: Mapping[str, _Change]) -> Figure:
         _told(ordered),
         Forest(panels, rows, overview.key(list(ordered))),
     )
-
-
-def _titled(score: str, highest: float | None) -> str:
-    cut = "" if highest is None else f"; cut off at {highest:g}"
-    return f"{score}, %\nlower is better{cut}"
 
 
 def _told(changes: Mapping[str, _Change]) -> str:

@@ -174,7 +174,7 @@ def _paint_panel(axes: Any, forest: Forest, place: int, *, text: bool) -> None:
         estimate = row.estimates[place]
         if estimate is None:
             continue
-        beyond = panel.highest is not None and estimate.value > panel.highest
+        beyond = _beyond(panel, estimate)
         if panel.bars:
             _bar(axes, row, estimate, number)
         elif beyond:
@@ -187,6 +187,11 @@ def _paint_panel(axes: Any, forest: Forest, place: int, *, text: bool) -> None:
             _write_inside(axes, row, estimate, number)
     above = len(forest.rows) >= TALL
     axes.tick_params(axis="x", labelsize=8, length=0, labeltop=above, labelbottom=True)
+
+
+def _beyond(panel: Panel, estimate: Estimate) -> bool:
+    """Whether a panel is cut off below a value; its interval then shapes no scale either."""
+    return panel.highest is not None and estimate.value > panel.highest
 
 
 def _write(axes: Any, row: ForestRow, estimate: Estimate, at: int) -> None:
@@ -230,7 +235,7 @@ def _interval(axes: Any, row: ForestRow, estimate: Estimate, at: int) -> None:
 
 def _scale(axes: Any, panel: Panel, estimates: Sequence[Estimate | None]) -> None:
     """Limits and ticks of a panel, zero and the margin."""
-    known = [found for found in estimates if found is not None]
+    known = [found for found in estimates if found is not None and not _beyond(panel, found)]
     ends = [
         end for found in known for end in (found.value, found.low, found.high) if end is not None
     ]

@@ -62,12 +62,12 @@ def chat(
     wanted_form = parse_form(full_form(form, quant), where="--form")
     from harness.cli.display import Notes
     from harness.deploy.results import find_result
-    from harness.deploy.speak import AnswerStyle, Wanted, open_speaker
+    from harness.deploy.speak import AnswerStyle, SpeakerRequest, open_speaker
     from harness.spec.device import detect_device
 
     found = [find_result(name, runs_folder(reports)) for name in runs]
     decoding = AnswerStyle(max_new_tokens, temperature, seed)
-    wanted = Wanted(wanted_form, detect_device(device.value), decoding, trust_remote_code)
+    wanted = SpeakerRequest(wanted_form, detect_device(device.value), decoding, trust_remote_code)
     with tempfile.TemporaryDirectory() as scratch:
         speakers = []
         with Notes(out) as notes:

@@ -49,7 +49,13 @@ def generate(
     wanted_form = parse_form(full_form(form, quant), where="--form")
     from harness.cli.display import Notes
     from harness.deploy.results import find_result
-    from harness.deploy.speak import AnswerStyle, Wanted, open_speaker, read_prompts, write_answers
+    from harness.deploy.speak import (
+        AnswerStyle,
+        SpeakerRequest,
+        open_speaker,
+        read_prompts,
+        write_answers,
+    )
     from harness.spec.device import detect_device
 
     if to.exists():
@@ -57,7 +63,7 @@ def generate(
     asked = read_prompts(prompts)
     found = find_result(run, runs_folder(reports))
     decoding = AnswerStyle(max_new_tokens, temperature, seed)
-    wanted = Wanted(wanted_form, detect_device(device.value), decoding, trust_remote_code)
+    wanted = SpeakerRequest(wanted_form, detect_device(device.value), decoding, trust_remote_code)
     with tempfile.TemporaryDirectory() as scratch, Notes(out) as notes:
         speaker = open_speaker(found, wanted, Path(scratch), notes)
         write_answers(speaker, asked, to, notes)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness import numbers
 from harness.cli.app import out, say
 from harness.cli.checks.data import check_run
 from harness.cli.checks.plans import check_plans
@@ -33,13 +32,19 @@ from harness.cli.placing import (
     warn_of_load,
 )
 from harness.cli.sources import DataOption, IncludePathOption, ModelOption, with_sources
-from harness.cli.study_tables import (
-    between,
-    budget_lines,
-    plan_remarks,
-    plan_table,
-    status_table,
-    under_way_table,
+from harness.cli.study_options import (
+    parse_budget,
+    parse_shard,
+    refuse_planned,
+    refuse_with_look,
+)
+from harness.cli.study_tables import budget_lines
+from harness.cli.study_view import (
+    round_line,
+    show_answer,
+    show_plan,
+    show_status,
+    show_verdicts_of,
 )
 from harness.cli.tracking import TrackOption, keep_report
 from harness.errors import UserError
@@ -49,10 +54,8 @@ if TYPE_CHECKING:
     from harness.records.store import RunStore
     from harness.runs.executor import Executor
     from harness.runs.listener import Listener
-    from harness.spec.study import Spending
     from harness.studies.agenda import Agenda
     from harness.studies.drive import Shard
-    from harness.studies.open import OpenStudy
     from harness.studies.status import StudyStatus
     from harness.trackers.tracker import Tracker
 
@@ -155,10 +158,10 @@ def study(
     decides = bool(drop or add or more_seeds)
     given = {"--drop": drop, "--add": add, "--more-seeds": more_seeds, "--status": status}
     looks = [option for option, value in {**given, "--publish": publish}.items() if value]
-    _refuse_with_look(plan=plan, status=status, decides=decides, publish=publish)
-    _refuse_planned(gpu, peak_share, plan=plan)
-    part = _parse_shard(shard)
-    spending = _parse_budget(budget)
+    refuse_with_look(plan=plan, status=status, decides=decides, publish=publish)
+    refuse_planned(gpu, peak_share, plan=plan)
+    part = parse_shard(shard)
+    spending = parse_budget(budget)
     placing = Placing(executor, jobs, gpus, address, partition)
     runner = placing.make(
         _store(reports), RunOptions(wait=False, trust_remote_code=trust_remote_code)
@@ -190,37 +193,18 @@ def study(
         _run(found, runner, part, trackers, local=executor == "local")
     agenda = found.agenda()
     if plan:
-        _show_plan(opened, agenda, peak_share)
+        show_plan(opened, agenda, peak_share)
         return
     if status:
-        _show_status(opened, agenda)
-    page = _show(opened, agenda)
+        show_status(opened, agenda)
+    page = show_answer(opened, agenda)
     if opened.study.claims and agenda.settled:
-        _show_verdicts(agenda)
+        show_verdicts_of(agenda)
     keep_report(trackers, opened.study.name, page)
     if publish is not None:
         if only_looks and agenda.jobs:
             say(f"{len(agenda.jobs)} runs are missing, which this machine cannot add")
         say(f"published: {opened.publish(agenda, publish)}")
-
-
-def _refuse_with_look(*, plan: bool, status: bool, decides: bool, publish: Path | None) -> None:
-    """Options that write something do not go with those that only show, nor those with another."""
-    if plan and status:
-        raise UserError(
-            "--plan does not go with --status: one shows what would run, the other what has run",
-            hint="leave out one of them",
-        )
-    if plan and decides:
-        raise UserError(
-            "--plan writes nothing, and --drop, --add and --more-seeds are written down",
-            hint="leave out one of them",
-        )
-    if publish is not None and (plan or status):
-        raise UserError(
-            f"--publish does not go with {'--plan' if plan else '--status'}, which only shows",
-            hint="leave out one of them",
-        )
 
 
 def _take_in(opened: OpenStudy, *, plan: bool) -> None:
@@ -235,18 +219,6 @@ def _take_in(opened: OpenStudy, *, plan: bool) -> None:
     taken = carry_in(Path(opened.request.study), opened)
     if taken.runs or taken.decisions:
         say(str(taken))
-
-
-def _refuse_planned(gpu: str, peak_share: float, *, plan: bool) -> None:
-    """Options for a GPU that is not here go with a plan alone."""
-    if gpu and not plan:
-        raise UserError("--gpu without --plan", hint="a study runs on the devices of this machine")
-    if peak_share and not gpu:
-        raise UserError(
-            "--peak-share without --plan and --gpu",
-            expected="--plan --gpu rtx4090 --peak-share 0.4",
-            hint="where a study runs, its own runs tell how long the others take",
-        )
 
 
 def _device(
@@ -291,39 +263,6 @@ def _store(reports: Path) -> RunStore:
     return RunStore(reports / "runs")
 
 
-def _parse_shard(text: str) -> Shard:
-    from harness.studies.drive import WHOLE, Shard
-
-    if not text:
-        return WHOLE
-    number, _, count = text.partition("/")
-    if number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count):
-        return Shard(int(number), int(count))
-    raise UserError(f"--shard {text!r}", expected="a part of how many, for example 3/8")
-
-
-def _parse_budget(texts: list[str]) -> Spending | None:
-    """``hours=2`` and ``runs=40``; None where nothing is said."""
-    from harness.errors import InvalidFile
-    from harness.spec.schema import parse
-    from harness.spec.study import Spending
-
-    if not texts:
-        return None
-    given: dict[str, object] = {}
-    for text in texts:
-        key, _, value = text.partition("=")
-        try:
-            given[key.strip()] = float(value) if "." in value else int(value)
-        except ValueError:
-            raise UserError(f"--budget {text!r}", expected="hours=2 or runs=40") from None
-    try:
-        return parse(Spending, given, where="--budget")
-    except InvalidFile as error:
-        error.hint = error.hint or "--budget hours=2 --budget runs=40"
-        raise
-
-
 def _run(
     status: StudyStatus,
     executor: Executor,
@@ -345,7 +284,7 @@ def _run(
     tell = whole_run_seconds(opened.findings.store.root)
 
     def listeners(agenda: Agenda) -> list[Listener]:
-        say(_round_line(agenda))
+        say(round_line(agenda))
         for line in budget_lines(agenda, tell):
             say(line)
         return [Board(out), Notices(opened.findings.store), *shared, *trackers]
@@ -368,71 +307,3 @@ def _run(
     except KeyboardInterrupt:
         say(f"interim page: {opened.write_page(opened.agenda())}")
         raise
-
-
-def _round_line(agenda: Agenda) -> str:
-    """What comes next, and how long all that may still come will take."""
-    from harness.studies.outlook import seconds_left
-
-    tuning = sum(job.stage == "tune" for job in agenda.jobs)
-    parts = [f"{tuning} trials"] if tuning else []
-    if len(agenda.jobs) > tuning:
-        parts.append(f"{len(agenda.jobs) - tuning} runs for the verdict")
-    told = f"next: {' and '.join(parts) or 'nothing'} ({agenda.spent.runs} runs are done)"
-    left = seconds_left(agenda) if agenda.jobs else None
-    return told if left is None else f"{told}; {between(left, numbers.duration)} of run time to go"
-
-
-def _show(opened: OpenStudy, agenda: Agenda) -> Path:
-    from harness.studies.answer import answer
-
-    found = answer(agenda)
-    say(opened.study.question, style="bold")
-    for line in (*found.conclusions, *found.sureness, *found.changes):
-        say(f"- {line}")
-    say(f"So far: {found.cost}")
-    page = opened.write_page(agenda)
-    say(f"page: {page}")
-    return page
-
-
-def _show_verdicts(agenda: Agenda) -> None:
-    """What the study's runs say of the claims to which it is limited."""
-    from harness.cli.claims import show_verdicts
-    from harness.studies.claimed import verdicts
-
-    show_verdicts(verdicts(agenda))
-
-
-def _show_status(opened: OpenStudy, agenda: Agenda) -> None:
-    """How far it is, and what runs of it are under way anywhere."""
-    from harness.studies.under_way import under_way
-
-    out.print(status_table(agenda))
-    if found := list(under_way(agenda, opened.findings.store)):
-        out.print(under_way_table(found))
-    say(_round_line(agenda))
-
-
-def _show_plan(opened: OpenStudy, agenda: Agenda, peak_share: float) -> None:
-    """What the study will need, by stage; nothing is written."""
-    from harness.forecast.arithmetic import training_seconds_by_peak
-    from harness.forecast.duration import whole_run_seconds
-    from harness.runs.shared_devices import predicted_bytes
-    from harness.studies.claimed import check_claims
-    from harness.studies.outlook import outlook
-
-    check_claims(opened.comparison())
-    say(opened.study.question, style="bold")
-    runs = opened.findings.store.root
-    tell = training_seconds_by_peak(peak_share) if peak_share else whole_run_seconds(runs)
-    stages = outlook(agenda, tell, predicted_bytes)
-    out.print(plan_table(stages))
-    for line in plan_remarks(agenda, peak_share):
-        say(line)
-    if not peak_share:
-        for line in budget_lines(agenda, tell):
-            say(line)
-    say(_round_line(agenda))
-    if agenda.stopped:
-        say(f"The study has stopped: {agenda.stopped}.")

@@ -142,7 +142,7 @@ class Speaker:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SpeakerRequest:
     """A form of a run, where to run it, how to answer."""
 
     form: Form
@@ -151,7 +151,9 @@ class Wanted:
     trust_remote_code: bool = False
 
 
-def open_speaker(run: StoredRun, wanted: Wanted, scratch: Path, progress: Progress) -> Speaker:
+def open_speaker(
+    run: StoredRun, wanted: SpeakerRequest, scratch: Path, progress: Progress
+) -> Speaker:
     """Load a run's result in a form; what passes through files lies in ``scratch``.
 
     Raises:

@@ -122,7 +122,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Items:
+class StoredItems:
     """What an items file holds: names of items and of their groups, and the values of each.
 
     ``documents`` are lm-eval's digests of what each item asks; empty where the file has none.
@@ -140,16 +140,16 @@ class _Column:
     label: str
     seed: int
     trains: bool
-    values: Items
+    values: StoredItems
     data: str | None = None  # digest of the folder with task data
 
 
-def read_file(path: Path) -> Items | None:
+def read_file(path: Path) -> StoredItems | None:
     """The items in a file, or None where they cannot be read or weigh nothing."""
     table = read_table(path)
     if table is None or not sum(table["denominator"]) > 0:
         return None
-    return Items(
+    return StoredItems(
         names=tuple(table["item"]),
         cluster=tuple(table["cluster"]),
         numerator=np.asarray(table["numerator"], dtype=np.float64),
@@ -163,10 +163,10 @@ class KeptItems:
 
     def __init__(self) -> None:
         """Begin with none."""
-        self._known: dict[Path, Items] = {}
+        self._known: dict[Path, StoredItems] = {}
         self._names: dict[tuple[Any, ...], tuple[Any, ...]] = {}
 
-    def __call__(self, path: Path) -> Items | None:
+    def __call__(self, path: Path) -> StoredItems | None:
         """The items in a file that no longer changes; one that cannot be read is tried again."""
         known = self._known.get(path)
         if known is None and (found := read_file(path)) is not None:
@@ -180,7 +180,7 @@ class KeptItems:
 
 
 def read_items(
-    rows: Sequence[Row], key: ScoreKey, read: Callable[[Path], Items | None] = read_file
+    rows: Sequence[Row], key: ScoreKey, read: Callable[[Path], StoredItems | None] = read_file
 ) -> Reading:
     """Read and align the items of one score over all finished runs.
 
@@ -254,7 +254,7 @@ def _asked(row: Row, key: ScoreKey) -> object:
 
 
 def _columns_of(
-    row: Row, key: ScoreKey, reading: Reading, read: Callable[[Path], Items | None]
+    row: Row, key: ScoreKey, reading: Reading, read: Callable[[Path], StoredItems | None]
 ) -> list[_Column]:
     columns = []
     for run in row.runs:
@@ -328,7 +328,7 @@ def _align(columns: list[_Column], reading: Reading) -> Aligned | None:
 def _on_the_same_documents(columns: list[_Column], reading: Reading) -> list[_Column]:
     """The runs that asked what most did under the same names, as far as documents are known."""
     asked: dict[Any, Counter[Any]] = {}
-    alike: dict[tuple[int, int], list[Items]] = {}
+    alike: dict[tuple[int, int], list[StoredItems]] = {}
     for values in (column.values for column in columns):
         alike.setdefault((id(values.names), id(values.documents)), []).append(values)
     for shared in alike.values():  # what runs share is looked at once, for all of them

@@ -9,7 +9,7 @@ from harness.report.blocks import Figure
 from harness.report.cells import difference_text, show_difference, show_limit
 from harness.report.evidence import Evidence
 from harness.report.families import family_key, family_mark
-from harness.report.figures.forest import Forest, ForestRow, Panel, Reading, cut_at
+from harness.report.figures.forest import Estimate, Forest, ForestRow, Panel, cut_at
 from harness.report.frontier import Cost, on_front
 from harness.report.recommend import recommend
 from harness.report.rows import Row
@@ -43,7 +43,7 @@ def tradeoff_rows(evidence: Evidence, main: Scoring, drawn: Mapping[Cost, Known]
         )
         for row in kept
     )
-    cut = cut_at([row.readings[0] for row in made])
+    cut = cut_at([row.estimates[0] for row in made])
     panels = (
         _quality_panel(main, reference, cut),
         *(_cost_panel(evidence, cost) for cost in drawn),
@@ -76,17 +76,17 @@ def _unit(main: Scoring) -> int:
     return 100 if main.scale.relative or main.scale.share else 1
 
 
-def _quality(main: Scoring, label: str, reference: str) -> Reading | None:
+def _quality(main: Scoring, label: str, reference: str) -> Estimate | None:
     found, unit = main.differences.get(label), _unit(main)
     if label == reference:
-        return Reading(0.0, text=f"reference, {numbers.number(main.values[label].value)}")
+        return Estimate(0.0, text=f"reference, {numbers.number(main.values[label].value)}")
     if found is None:
         return None
     text = _bare(main, found.estimate)
     if found.low is None or found.high is None:
-        return Reading(unit * found.estimate, text=text)
+        return Estimate(unit * found.estimate, text=text)
     text += f" [{_bare(main, found.low)}, {_bare(main, found.high)}]"
-    return Reading(unit * found.estimate, unit * found.low, unit * found.high, text)
+    return Estimate(unit * found.estimate, unit * found.low, unit * found.high, text)
 
 
 def _bare(main: Scoring, value: float) -> str:
@@ -111,11 +111,11 @@ def _cost_panel(evidence: Evidence, cost: Cost) -> Panel:
     return Panel(title, bars=True, limit=limit / cost.scale)
 
 
-def _cost(known: Mapping[str, float], label: str, front: set[str]) -> Reading | None:
+def _cost(known: Mapping[str, float], label: str, front: set[str]) -> Estimate | None:
     value = known.get(label)
     if value is None:
         return None
-    return Reading(value, text=numbers.number(value, digits=3), strong=label in front)
+    return Estimate(value, text=numbers.number(value, digits=3), strong=label in front)
 
 
 def _said(main: Scoring, label: str, costs: Mapping[Cost, Mapping[str, float]]) -> str:

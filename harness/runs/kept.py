@@ -19,7 +19,7 @@ from harness.spec.storage import read_json, write_json
 NOT_COMPARED = ("commit", "dirty")
 
 
-class Start(Frozen):
+class Starts(Frozen):
     """How often a run has been started in this environment."""
 
     environment: Environment
@@ -52,14 +52,14 @@ class Kept:
         path = self._folder.path / "start.json"
         earlier = 0
         try:
-            found = read_json(path, Start)
+            found = read_json(path, Starts)
         except HarnessError:
             found = None
         if found is not None and _comparable(found.environment) == _comparable(environment):
             earlier = found.starts
         else:
             self._forget()
-        write_json(path, Start(environment=environment, starts=earlier + 1))
+        write_json(path, Starts(environment=environment, starts=earlier + 1))
         return earlier
 
     def _forget(self) -> None:

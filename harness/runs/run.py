@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.cache import Reuse
-from harness.errors import Unpredicted
 from harness.parallel.ranks import ALONE, Ranks, first, told_index
 from harness.records.record import PhaseName
 from harness.records.store import RunFolder
 from harness.runs.draft import Draft, RunLog
 from harness.runs.kept import Kept, PhaseResult
 from harness.runs.options import RunOptions
+from harness.runs.training_inputs import TrainingInputs, expected_counts
 from harness.runs.validator import Validator
 from harness.spec.plan import Plan
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from harness.measure.meter import Meter
     from harness.score.subject import Scores, Subject
     from harness.train.job import TrainJob
-    from harness.train.schedule import MicroBatch
-    from harness.weights.shape import ParameterCount
 
 
 STAGES: dict[str, Literal["before", "after"]] = {"score_base": "before", "score": "after"}
@@ -92,9 +90,9 @@ class Run:
         with self.in_phase("prepare"), first(ranks):
             corpus, renderer, rows = self.prepare(source)
             check_validation(self.plan, corpus)
-        order = self.schedule(rows)
+        inputs = None if rows is None else TrainingInputs(self.plan, rows)
         if leads:
-            self._predict(self._divided(order, rows), rows)
+            self._predict(inputs)
         self.load_libraries("what models need", "harness.weights.load", "peft")
         with self.in_phase("load"):
             model = self.load(source)
@@ -105,7 +103,7 @@ class Run:
             modules = path_of(self.plan).modules
             self.load_libraries("the trainer", "harness.weights.adapter", "peft", *modules)
             with self.in_phase("train"):
-                model = self._train(self.subject(model, corpus, renderer), rows, order)
+                model = self._train(self.subject(model, corpus, renderer), inputs)
         self.take_scores("score", lambda: self.subject(model, corpus, renderer))
         if leads:
             with self.in_phase("save"):
@@ -178,30 +176,13 @@ class Run:
             corpus = replace(corpus, held_out=(), pairs=())
         return corpus, renderer, rows if self.plan.trains else None
 
-    def schedule(self, rows: TrainingRows | None) -> list[int]:
-        """Indices of the rows to train on, in order."""
-        from harness.train.schedule import planned_order
-
-        return [] if rows is None else planned_order(self.plan, rows)
-
-    def _divided(self, order: list[int], rows: TrainingRows | None) -> list[int]:
-        from harness.train.schedule import divided
-
-        return divided(order, rows.tokens_per_row, self.plan) if rows is not None else order
-
-    def _predict(self, order: list[int], rows: TrainingRows | None) -> None:
+    def _predict(self, inputs: TrainingInputs | None) -> None:
         """Outside of any phase: it is no cost of the variant."""
         from harness.forecast.memory import predict
 
         self.log.note("predicting memory")
-        self.draft.prediction = predict(self.plan, self._largest(order, rows), self.log)
-
-    def _largest(self, order: list[int], rows: TrainingRows | None) -> MicroBatch | None:
-        """The largest forward pass of training."""
-        from harness.train.schedule import largest_micro_batch
-
-        lengths = rows.tokens_per_row if rows is not None else []
-        return largest_micro_batch(order, lengths, self.plan.training.micro_batch_size)
+        largest = None if inputs is None else inputs.largest
+        self.draft.prediction = predict(self.plan, largest, self.log)
 
     def load(self, source: Path) -> Any:
         """The base model."""
@@ -295,60 +276,48 @@ class Run:
             ranks=self._ranks,
         )
 
-    def _train(self, subject: Subject, rows: TrainingRows | None, order: list[int]) -> Any:
+    def _train(self, subject: Subject, inputs: TrainingInputs | None) -> Any:
         from harness.train.path import train
         from harness.weights.census import check_census, take_census
 
-        assert rows is not None  # noqa: S101 - a plan that trains was given rows
-        model = self.attach(subject, rows, order)
-        job = self.job(replace(subject, model=model), rows, order)
+        assert inputs is not None  # noqa: S101 - a plan that trains was given rows
+        model = self.attach(subject, inputs)
+        job = self.job(replace(subject, model=model), inputs)
         self.log.advance(0, job.steps)
         self.draft.training = train(job, self.log)
         # The training library must have left dtypes alone.
-        check_census(take_census(model), self.plan, self._counts())
+        check_census(take_census(model), self.plan, expected_counts(self.plan))
         return model.eval()
 
-    def attach(self, subject: Subject, rows: TrainingRows, order: list[int]) -> Any:
+    def attach(self, subject: Subject, inputs: TrainingInputs) -> Any:
         """The model with the plan's adapter, or made ready for full fine-tuning."""
         from harness.weights.adapter import attach_adapter
         from harness.weights.census import check_census, take_census
 
         plan = self.plan
         self.log.note("attaching the adapter" if plan.adapter else "preparing full fine-tuning")
-        batches = self._first_batches(subject.model, rows, order, subject.renderer)
-        model = attach_adapter(subject.model, plan, len(order) // plan.budget.batch_size, batches)
+        batches = inputs.first_batches(subject.model, subject.renderer.pad_id, self.log)
+        model = attach_adapter(subject.model, plan, inputs.steps, batches)
         self.draft.census = take_census(model)
-        check_census(self.draft.census, plan, self._counts())
+        check_census(self.draft.census, plan, expected_counts(plan))
         return model
 
-    def job(self, subject: Subject, rows: TrainingRows, order: list[int]) -> TrainJob:
+    def job(self, subject: Subject, inputs: TrainingInputs) -> TrainJob:
         """The training of the subject's model."""
         from harness.train.job import TrainJob
 
         return TrainJob(
             model=subject.model,
-            rows=rows.rows,
-            order=self._divided(order, rows),
-            plan=self._with_recomputation(order, rows),
+            rows=inputs.rows.rows,
+            order=inputs.divided,
+            plan=inputs.settled(self.log),
             pad_id=subject.renderer.pad_id,
             checkpoint=self.folder.checkpoint,
-            truncated_tokens=rows.truncated_tokens,
+            truncated_tokens=inputs.rows.truncated_tokens,
             checkpoint_seconds=self.options.checkpoint_seconds,
             ranks=self._ranks,
             validate=self.validator(subject),
         )
-
-    def _with_recomputation(self, order: list[int], rows: TrainingRows) -> Plan:
-        """The plan with the layers that are kept, chosen for the rows that it trains on."""
-        from harness.forecast.memory import settle_recomputation
-        from harness.weights.shape import count_plan
-
-        if self.plan.training.gradient_checkpointing != "auto":
-            return self.plan
-        largest = self._largest(self._divided(order, rows), rows)
-        plan = settle_recomputation(self.plan, count_plan(self.plan), largest)
-        self.log.note(f"{plan.training.kept_layers} layers are kept, the others computed again")
-        return plan
 
     def validator(self, subject: Subject) -> Validator | None:
         """What validates the training, where the plan asks for it; it sees no held-out data."""
@@ -359,27 +328,6 @@ class Run:
         corpus = replace(subject.corpus, held_out=(), pairs=())
         loss = ValidationLoss.of(replace(subject, corpus=corpus))
         return Validator(loss, self.meter, self.log)
-
-    def _first_batches(
-        self, model: Any, rows: TrainingRows, order: list[int], renderer: Renderer
-    ) -> list[dict[str, Any]]:
-        """Rows for an adapter that starts from such: the first that training will see."""
-        from harness.spec.methods import reads_rows
-        from harness.train.collate import first_batches
-
-        if not reads_rows(self.plan.adapter):
-            return []
-        self.log.note("reading training rows to start the adapter from")
-        return first_batches([rows.rows[index] for index in order], renderer.pad_id, model.device)
-
-    def _counts(self) -> ParameterCount | None:
-        """What the plan expects to load and train, where that is known."""
-        from harness.weights.shape import count_plan
-
-        try:
-            return count_plan(self.plan)
-        except Unpredicted:
-            return None
 
     def save(self, model: Any) -> None:
         """Leave the adapter in the run's folder."""

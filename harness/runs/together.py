@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.records.record import PEAKS, PhaseCost, PhaseName
 from harness.runs.run import Run
+from harness.runs.training_inputs import TrainingInputs
 
 if TYPE_CHECKING:
     from harness.score.subject import Subject
@@ -93,18 +94,18 @@ class TogetherRun:
 
     def _train(self) -> list[Outcome]:
         from harness.train.together.loop import Member, train_together
-        from harness.train.together.start import Start
+        from harness.train.together.start import AdapterStart
 
         starts = []
         for run in self.runs:
             model = self._attached(run)
-            starts.append(Start.of(model))
+            starts.append(AdapterStart.of(model))
             if run is not self.runs[-1]:
                 model.unload()
         subject = replace(self._base, model=model)
         members = []
         for run, start in zip(self.runs, starts, strict=True):
-            job = run.job(subject, self._rows, run.schedule(self._rows))
+            job = run.job(subject, TrainingInputs(run.plan, self._rows))
             run.log.advance(0, job.steps)
             members.append(Member(job, start, run.log))
         outcomes = train_together(members)
@@ -112,7 +113,7 @@ class TogetherRun:
         return outcomes
 
     def _attached(self, run: Run) -> Any:
-        return run.attach(self._subject_of(run), self._rows, run.schedule(self._rows))
+        return run.attach(self._subject_of(run), TrainingInputs(run.plan, self._rows))
 
     def finish(self, run: Run) -> None:
         """Score and save what one of the plans has trained.

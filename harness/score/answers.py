@@ -22,7 +22,7 @@ from harness.score.steps import Steps
 
 MOST_ROWS = {"cpu": 16, "cuda": 64}  # answered side by side
 CACHE_BYTES = {"cpu": 512 << 20, "cuda": 4 << 30}  # of the keys and values of all rows
-FAMILY = 8  # prompts that are worth a prefix of their own
+FEWEST_IN_GROUP = 8  # prompts that are worth a prefix of their own
 REFILL = 8  # this part of all rows is worth a pass over new prompts while the others wait
 
 
@@ -40,7 +40,7 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Family:
+class PrefixGroup:
     """Prompts, by their places in a sorted list, whose first ``prefix`` tokens are the same."""
 
     members: tuple[int, ...]
@@ -85,10 +85,10 @@ class Answers:
         order = sorted(range(len(asks)), key=lambda index: asks[index].prompt.tolist())
         found: list[list[int]] = [[] for _ in asks]
         done, last = 0, 0
-        for family in families([asks[index].prompt for index in order]):
-            members = [order[place] for place in family.members]
-            group = [asks[index] for index in members]
-            for place, tokens in _Going(self._body, group, family.prefix, self._pass_tokens).run():
+        for group in prefix_groups([asks[index].prompt for index in order]):
+            members = [order[place] for place in group.members]
+            inside = [asks[index] for index in members]
+            for place, tokens in _Going(self._body, inside, group.prefix, self._pass_tokens).run():
                 last, done = members[place], done + 1
                 found[last] = tokens
                 self._tell(done, len(asks))
@@ -133,10 +133,10 @@ def _cache_bytes(device: torch.device) -> int:
     return min(CACHE_BYTES["cuda"], (torch.cuda.mem_get_info(device)[0] + unused) // 2)
 
 
-def families(inputs: Sequence[IntArray]) -> list[Family]:
+def prefix_groups(inputs: Sequence[IntArray]) -> list[PrefixGroup]:
     """Divide sorted prompts so that many share a long prefix; one token of each is left over."""
     common = [0, *(common_prefix(a, b) for a, b in pairwise(inputs))]
-    found: list[Family] = []
+    found: list[PrefixGroup] = []
     parts = [(0, len(inputs))] if inputs else []
     while parts:
         low, high = parts.pop()
@@ -146,12 +146,12 @@ def families(inputs: Sequence[IntArray]) -> list[Family]:
         large = [
             (a, b)
             for a, b in children
-            if b - a >= FAMILY and _shared(inputs, common, a, b) >= prefix + MIN_SHARED
+            if b - a >= FEWEST_IN_GROUP and _shared(inputs, common, a, b) >= prefix + MIN_SHARED
         ]
         parts += large
         rest = [i for a, b in children if (a, b) not in large for i in range(a, b)]
         if rest:
-            found.append(Family(tuple(rest), prefix if prefix >= MIN_SHARED else 0))
+            found.append(PrefixGroup(tuple(rest), prefix if prefix >= MIN_SHARED else 0))
     return found
 
 
@@ -177,7 +177,7 @@ class _Begun:
 
 
 class _Going:
-    """One family being answered: rows leave when their answer is over, and the next ones enter."""
+    """One group being answered: rows leave when their answer is over, and the next ones enter."""
 
     def __init__(self, body: TreeBody, asks: Sequence[Ask], prefix: int, budget: int) -> None:
         """Run the first prompts and what all share: in one pass, if they fit into one."""

@@ -16,11 +16,11 @@ from lm_eval.models.utils import has_bos_prefix
 from pydantic import JsonValue
 
 from harness.errors import RunError, UserError
+from harness.score.batched_answers import BatchedAnswers
 from harness.score.beginnings import encode_sharing
 from harness.score.likelihood import Likelihood, Query
 from harness.score.probe import sees_all, soft_prompt_tokens
-from harness.score.together import Together
-from harness.score.until import Wanted
+from harness.score.until import GenerationSettings
 
 Encoded = tuple[tuple[str, str], list[int], list[int]]
 GENERATED_AT_ONCE = 16
@@ -74,10 +74,10 @@ class PlainLM(HFLM):  # type: ignore[misc]  # lm_eval is untyped
         found: list[str] = super().generate_until(requests, disable_tqdm)
         return found
 
-    def wanted(self, settings: dict[str, Any]) -> Wanted:
+    def wanted(self, settings: dict[str, Any]) -> GenerationSettings:
         """What a request's settings ask for."""
         end = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
-        return Wanted.of(settings, self.max_gen_toks, end)
+        return GenerationSettings.of(settings, self.max_gen_toks, end)
 
     def prompts(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokens of prompts to be continued, as lm-eval has them of each alone."""
@@ -227,9 +227,9 @@ class FastLM(PlainLM):
 
     def _answered(self, requests: list[Any], size: int, disable_tqdm: bool) -> list[str]:
         """Continuations of distinct prompts; where lm-eval answers them, ``size`` at a time."""
-        together = Together(self, self._likelihood)
-        found = together.answers([request.args for request in requests])
-        self.answer_details = together.details
+        batched = BatchedAnswers(self, self._likelihood)
+        found = batched.answers([request.args for request in requests])
+        self.answer_details = batched.details
         if found is not None:
             return found
         kept, self.batch_size_per_gpu = self.batch_size_per_gpu, size

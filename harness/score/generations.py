@@ -80,8 +80,8 @@ def generate(
     ``likelihood`` runs the model; what it cannot run is left to transformers.
     """
     from harness.score.answers import Answers, Ask
+    from harness.score.batched_answers import why_not
     from harness.score.probe import sees_all, soft_prompt_tokens
-    from harness.score.together import why_not
 
     rows = [renderer.prompt_ids(prompt.messages) for prompt in prompts]
     end, tree = renderer.end_of_turn_id, likelihood.tree

@@ -18,7 +18,7 @@ SAMPLING = frozenset(("min_p", "top_k", "top_p", "typical_p"))  # say nothing of
 
 
 @dataclass(frozen=True)
-class Wanted:
+class GenerationSettings:
     """How a prompt shall be continued: up to one of ``until``, by at most ``limit`` tokens.
 
     ``other`` are settings beyond those of greedy decoding.
@@ -29,7 +29,7 @@ class Wanted:
     other: tuple[str, ...]
 
     @classmethod
-    def of(cls, settings: dict[str, Any], limit: int, end: str) -> Wanted:
+    def of(cls, settings: dict[str, Any], limit: int, end: str) -> GenerationSettings:
         """Read a request's settings; ``limit`` is lm-eval's default, ``end`` the model's."""
         found: dict[str, Any] = dict(normalize_gen_kwargs(settings, limit))
         until = handle_stop_sequences(found.pop("until", None), eos=end)
@@ -42,7 +42,7 @@ class Wanted:
         return cls(tuple(until), limit, tuple(other))
 
 
-class Ending:
+class AnswerEnd:
     """After which token an answer is over, as lm-eval's backend finds it for an answer alone.
 
     It looks for each stop string in the text of the last tokens, a few more than the string has.

@@ -137,7 +137,7 @@ class Driver:
                 raise BudgetUsedUp(f"the study's budget of {said_hours(budget)} is used up")
             return account.is_outgrown or self._decisions() != decided
 
-        follow = self._follow if agenda.has_room and self._together == 1 else _nothing
+        follow = self._follow if agenda.has_room and self._together == 1 else None
         made = Round(jobs, account, is_over, follow)
         plans = [job.plan for job in jobs]
         batch = run_batch(plans, self._executor, listeners, self._together, made)
@@ -209,7 +209,3 @@ class Driver:
                 f"{problem.message}",
                 hint="when it is mended, type the command again: these runs are tried again",
             )
-
-
-def _nothing(_: Collection[Job]) -> list[Job]:
-    return []

@@ -24,9 +24,16 @@ class Round(Demand):
     """
 
     def __init__(
-        self, jobs: Sequence[Job], account: Account, is_over: Callable[[], bool], follow: Follow
+        self,
+        jobs: Sequence[Job],
+        account: Account,
+        is_over: Callable[[], bool],
+        follow: Follow | None,
     ) -> None:
-        """Begin with ``jobs``; ``follow`` finds those that can be started beside the ones given."""
+        """Begin with ``jobs``; ``follow`` finds those that can be started beside the ones given.
+
+        Without it nothing follows: the round ends with its runs.
+        """
         self._account = account
         self._is_over = is_over
         self._follow = follow
@@ -57,7 +64,9 @@ class Round(Demand):
 
     def more(self) -> list[Plan]:
         """What follows by now, where a variant has come to the end of a stage."""
-        if not self._is_due or not self._left.total():  # with none beside it, a round ends
+        if self._follow is None or not self._is_due:
+            return []
+        if not self._left.total():  # with none beside it, a round ends
             return []
         self._is_due = False
         jobs = self._follow(self._given)

@@ -33,7 +33,7 @@ from harness.train.job import TrainJob
 from harness.train.path import choose_path, train
 from harness.train.schedule import schedule
 from harness.train.together.loop import Member, train_together
-from harness.train.together.start import Start
+from harness.train.together.start import AdapterStart
 from harness.weights.shape import count_plan
 
 FAST = {"speed": "fast", "packing": False}
@@ -98,7 +98,7 @@ def one(plan: Plan, case: Case, rows: TrainingRows) -> dict[str, Any]:
 def many(plan: Plan, count: int, rows: TrainingRows) -> dict[str, Any]:
     """``count`` plans of one data order, at learning rates of their own."""
     model = random_model(plan)
-    start = Start.of(model)
+    start = AdapterStart.of(model)
     rates = [plan.training.learning_rate * 1.5**index for index in range(count)]
     members = [
         Member(job_of(with_rate(plan, rate), model, rows), start, Silence()) for rate in rates

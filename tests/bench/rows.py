@@ -12,7 +12,7 @@ from harness.records.events import Silence
 from harness.score.engine import PlainLM
 from harness.train.path import train
 from harness.train.together.loop import Member, train_together
-from harness.train.together.start import Start
+from harness.train.together.start import AdapterStart
 from tests.score.conftest import fast_engine, make_model, make_tokenizer
 from tests.train.tiny import tiny_job, tiny_model, tiny_plan, tiny_rows
 
@@ -40,7 +40,9 @@ def _members(count: int) -> list[Member]:
     plan = tiny_plan(steps=STEPS, batch=8, micro=4, speed="fast")
     rates = [plan.training.model_copy(update={"learning_rate": 1e-4 * n}) for n in range(1, 9)]
     plans = [plan.model_copy(update={"training": rate}) for rate in rates[:count]]
-    return [Member(tiny_job(model, _rows(), one), Start.of(model), Silence()) for one in plans]
+    return [
+        Member(tiny_job(model, _rows(), one), AdapterStart.of(model), Silence()) for one in plans
+    ]
 
 
 def together() -> Sides:

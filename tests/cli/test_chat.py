@@ -13,7 +13,7 @@ from rich.console import Console
 
 from harness.cli.chat import answer_all
 from harness.corpus.conversation import Message
-from harness.deploy.speak import AnswerStyle, Wanted, open_speaker, user_says
+from harness.deploy.speak import AnswerStyle, SpeakerRequest, open_speaker, user_says
 from harness.errors import CorpusError
 from harness.records.events import Silence
 from harness.spec.form import parse_form
@@ -29,7 +29,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 def speaker(tiny: Tiny, scratch: Path, form: str = "adapter", **decoding: float) -> object:
     scratch.mkdir(exist_ok=True)
-    wanted = Wanted(parse_form(form), None, AnswerStyle(**{"max_new_tokens": 12, **decoding}))
+    wanted = SpeakerRequest(
+        parse_form(form), None, AnswerStyle(**{"max_new_tokens": 12, **decoding})
+    )
     return open_speaker(tiny.run, wanted, scratch, Silence())
 
 

@@ -17,7 +17,7 @@ from harness.records.corpus_result import FunnelRow
 from harness.records.record import RunRecord
 from harness.records.store import StoredRun
 from harness.records.validation import ValidationPoint, ValidationResult
-from harness.report.claims.about import Spent, about_section
+from harness.report.claims.about import MachineUse, about_section
 from harness.report.claims.brief import findings_brief
 from harness.report.claims.compared import Sides, sides_of
 from harness.report.claims.decide import Interval, Leaning, corrected, lean, regions
@@ -457,6 +457,22 @@ def test_costs_are_ratios_over_seeds(tmp_path: Path) -> None:
     )
     assert of_one(judge([more], runs)).outcome == "reproduced"
     assert of_one(judge([less], runs)).outcome == "contradicted"
+
+
+def test_costs_of_processors_with_other_cores_are_not_compared(tmp_path: Path) -> None:
+    """They have one name, and so stand on one ground; what is stored can be compared."""
+    many = CPU.model_copy(update={"threads": 16})
+    made = [
+        Made(name, seed=seed, device=device)
+        for name, device in (("lora_bf16", CPU), ("qlora_nf4", many))
+        for seed in range(3)
+    ]
+    runs = runs_of(tmp_path, made)
+    time = of_one(judge([claim(kind="cost", cost="time", ratio=[0.1, 1.0])], runs))
+    assert time.outcome == "out of reach"
+    assert "Example CPU with 16 cores and Example CPU with 2 cores" in evidence(time)
+    stored = of_one(judge([claim(kind="cost", cost="weights", ratio=[0.1, 1.0])], runs))
+    assert stored.outcome == "reproduced"
 
 
 def test_a_resumed_run_tells_no_cost(tmp_path: Path) -> None:
@@ -1027,7 +1043,7 @@ def test_the_training_s_conversations_are_those_in_its_rows(tmp_path: Path) -> N
         corpus = run.record.corpus.model_copy(update={"funnel": (*run.record.corpus.funnel, *rows)})
         changed.append(replace(run, record=run.record.model_copy(update={"corpus": corpus})))
     (ground,) = make_grounds(changed)
-    text = str(about_section(ground, changed, Spent()))
+    text = str(about_section(ground, changed, MachineUse()))
     assert "154 conversations of 81 trees to train on" in text
     assert "28 of 80 trees held out" in text
     assert "To fit the rows: conversations dropped: 6." in text

@@ -89,7 +89,11 @@ def test_many_variants_stand_in_rows_best_first(runs: list[StoredRun]) -> None:
     assert isinstance(drawing, Forest)
     rows = {row.label: row for row in drawing.rows}
     assert rows.keys() == ground.arms.keys()
-    reference, nf4, worst = rows["lora_bf16"].readings, rows["qlora_nf4"].readings, rows["base_nf4"]
+    reference, nf4, worst = (
+        rows["lora_bf16"].estimates,
+        rows["qlora_nf4"].estimates,
+        rows["base_nf4"],
+    )
     assert reference[0] is not None
     assert reference[0].value == 0
     assert reference[0].text.startswith("reference, ")
@@ -98,7 +102,7 @@ def test_many_variants_stand_in_rows_best_first(runs: list[StoredRun]) -> None:
     assert nf4[0].low < nf4[0].value
     assert nf4[0].text.startswith(f"+{nf4[0].value:.2f} [")
     assert list(rows).index("lora_bf16") < list(rows).index("qlora_nf4")
-    sizes = [row.readings[1] for row in drawing.rows]
+    sizes = [row.estimates[1] for row in drawing.rows]
     for place, size in enumerate(sizes):
         above = [other.value for other in sizes[:place] if other]
         assert size is not None
@@ -121,11 +125,11 @@ def test_many_variants_stand_in_rows_by_what_they_learned(runs: list[StoredRun])
     figure = by_name(ground)["findings-forgetting"]
     drawing = figure.drawing
     assert isinstance(drawing, Forest)
-    learned = [row.readings[0].value for row in drawing.rows if row.readings[0]]
+    learned = [row.estimates[0].value for row in drawing.rows if row.estimates[0]]
     assert learned == sorted(learned)
     rows = {row.label: row for row in drawing.rows}
     assert rows.keys() == {"lora_bf16", "qlora_nf4", *(f"lora_again{n}" for n in range(10))}
-    forgot = rows["lora_bf16"].readings[1], rows["qlora_nf4"].readings[1]
+    forgot = rows["lora_bf16"].estimates[1], rows["qlora_nf4"].estimates[1]
     assert [found.value for found in forgot if found] == pytest.approx([2.0, 150.0])
     cut = drawing.panels[1].highest
     assert cut is not None

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from harness.report.figures import draw
 from harness.report.figures.canvas import NARROW, WIDTH, Mark
-from harness.report.figures.forest import Forest, ForestRow, Panel, Reading, cut_at
+from harness.report.figures.forest import Estimate, Forest, ForestRow, Panel, cut_at
 
 LONG = "lora_bf16+training.loss_on=everything+adapter.r={}"
 
@@ -26,8 +26,8 @@ def painted(forest: Forest, width: float = WIDTH) -> Any:
         return figure
 
 
-def change(value: float) -> Reading:
-    return Reading(value, value - 0.3, value + 0.3, f"{value:+.2f} [{value:+.2f}, {value:+.2f}]")
+def change(value: float) -> Estimate:
+    return Estimate(value, value - 0.3, value + 0.3, f"{value:+.2f} [{value:+.2f}, {value:+.2f}]")
 
 
 def rows_of(*values: float) -> tuple[ForestRow, ...]:
@@ -56,7 +56,7 @@ def test_no_two_texts_overlap_and_all_fit(width: float) -> None:
         ForestRow(
             LONG.format(n),
             Mark(n % 8, n % 4),
-            (change(-0.4 + 0.08 * n * n), Reading(100.0 + 10 * n, text=str(100 + 10 * n))),
+            (change(-0.4 + 0.08 * n * n), Estimate(100.0 + 10 * n, text=str(100 + 10 * n))),
             "said",
         )
         for n in range(24)
@@ -95,7 +95,7 @@ def test_numbers_of_a_scale_over_four_decades_do_not_run_into_each_other(width: 
         Panel("change", 3, margin=1),
         *(Panel(unit, bars=True) for unit in ("GiB", "s", "Wh")),
     )
-    cost = Reading(5, text="5.04")
+    cost = Estimate(5, text="5.04")
     rows = tuple(
         ForestRow(LONG.format(n), Mark(0, 0), (change(value), cost, cost, cost), "said")
         for n, value in enumerate((-2, -1.4, 0.1, 3, 20, 600))
@@ -118,8 +118,8 @@ def test_few_far_values_are_cut_off_and_many_are_not() -> None:
 
 def test_the_recommended_row_is_ringed_and_a_limit_is_a_line() -> None:
     rows = (
-        ForestRow("best", Mark(0, 0), (Reading(5, text="5"),), "", ringed=True),
-        ForestRow("other", Mark(1, 0), (Reading(3, text="3"),), ""),
+        ForestRow("best", Mark(0, 0), (Estimate(5, text="5"),), "", ringed=True),
+        ForestRow("other", Mark(1, 0), (Estimate(3, text="3"),), ""),
     )
     axes = painted(Forest((Panel("GiB", bars=True, limit=8),), rows)).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["◉ best", "other"]
@@ -148,7 +148,7 @@ def test_what_is_cut_off_is_an_arrow_with_its_value(width: float, said: str) -> 
 
 
 def test_the_interval_of_what_is_cut_off_shapes_no_scale() -> None:
-    rows = (*rows_of(-0.2, 0.5, 30), ForestRow("far", Mark(1, 0), (Reading(150, -70, 2000),), ""))
+    rows = (*rows_of(-0.2, 0.5, 30), ForestRow("far", Mark(1, 0), (Estimate(150, -70, 2000),), ""))
     axes = painted(Forest((Panel("change", margin=1, highest=40),), rows)).axes[0]
     assert -1 < axes.get_xlim()[0] < -0.2
     assert axes.get_xlim()[1] < 60

@@ -14,10 +14,10 @@ import pytest
 from harness.records.record import RunRecord
 from harness.records.store import RunStore, StoredRun
 from harness.report.pairing import (
-    Items,
     KeptItems,
     Reading,
     ScoreKey,
+    StoredItems,
     read_file,
     read_items,
     read_table,
@@ -34,7 +34,7 @@ CHOICE = ScoreKey("oasst_choice", "acc", "training")
 
 
 def reading(
-    root: Path, key: ScoreKey = PERPLEXITY, read: Callable[[Path], Items | None] = read_file
+    root: Path, key: ScoreKey = PERPLEXITY, read: Callable[[Path], StoredItems | None] = read_file
 ) -> Reading:
     runs = [found for found in RunStore(root).scan() if isinstance(found, StoredRun)]
     return read_items(make_rows(runs), key, read)

@@ -158,12 +158,12 @@ def test_many_variants_stand_in_rows_with_all_their_costs(tmp_path: Path) -> Non
         row.label for row in evidence.ranked if row.label in {one.label for one in forest.rows}
     ]
     reference = next(row for row in forest.rows if row.label == evidence.reference)
-    assert reference.readings[0] is not None
-    assert reference.readings[0].text.startswith("reference, ")
+    assert reference.estimates[0] is not None
+    assert reference.estimates[0].text.startswith("reference, ")
     assert sum(row.ringed for row in forest.rows) == 1
     assert {name for _, name in forest.key} >= {"LoRA family", "LoRA family, 4-bit base"}
     for place in (1, 2):
-        costs = [row.readings[place] for row in forest.rows]
+        costs = [row.estimates[place] for row in forest.rows]
         for index, cost in enumerate(costs):
             above = [other.value for other in costs[:index] if other]
             assert cost is None or cost.strong == all(cost.value < other for other in above)

@@ -178,7 +178,7 @@ def test_prompts_are_divided_by_what_they_share() -> None:
         + [np.array([1, 2, index]) for index in range(3)],
         key=lambda row: row.tolist(),
     )
-    found = answers.families(rows)
+    found = answers.prefix_groups(rows)
     assert sorted((len(family.members), family.prefix) for family in found) == [
         (3, 0), (9, 201), (9, 201)
     ]  # fmt: skip

@@ -16,12 +16,12 @@ from harness.corpus.corpus import Corpus
 from harness.corpus.render import Renderer
 from harness.records.events import Silence
 from harness.score.answers import Answers, Ask
+from harness.score.batched_answers import why_not
 from harness.score.generations import choose_prompts, generate, score_generations
 from harness.score.items import Place
 from harness.score.likelihood import Likelihood
 from harness.score.settings import own_settings
 from harness.score.steps import is_recordable
-from harness.score.together import why_not
 from tests.score.conftest import make_model
 
 

@@ -13,7 +13,7 @@ from harness.records.events import Silence
 from harness.train.checkpoint import trainable_weights
 from harness.train.path import train
 from harness.train.together.loop import Member, Outcome, train_together
-from harness.train.together.start import Start
+from harness.train.together.start import AdapterStart
 from tests.train.test_train import StopAfter
 from tests.train.tiny import (
     ROUNDING,
@@ -64,7 +64,7 @@ def members(
     shared = model_of(family, ones[0], **lora)
     made = []
     for index, one in enumerate(ones):
-        start = Start.of(model_of(family, one, **lora))
+        start = AdapterStart.of(model_of(family, one, **lora))
         more = {} if folder is None else {"checkpoint": folder / str(index)}
         job = tiny_job(shared, ROWS, plan_of(one, **training), **more)
         made.append(Member(job, start, progress or Silence()))

@@ -15,7 +15,7 @@ from harness.records.store import StoredRun
 from harness.records.validation import is_trial
 from harness.report.blocks import Block, Section, code, prose, strong
 from harness.report.claims.ground import Ground
-from harness.report.claims.together import MARGIN, QUALITY, REFERENCES
+from harness.report.claims.overview import MARGIN, QUALITY, REFERENCES
 from harness.report.pairing import ScoreKey, read_items
 from harness.report.repeatability import FEWEST_SEEDS, describe_check
 from harness.report.rows import Row
@@ -25,7 +25,7 @@ from harness.spec.schema import Frozen
 MINUTE, KILOWATT_HOUR = 60.0, 3.6e6
 
 
-class Spent(Frozen):
+class MachineUse(Frozen):
     """What records do not say of the machine: how many GPUs it had, and a meter beside the runs."""
 
     gpus: int = Field(default=1, ge=1)
@@ -33,7 +33,7 @@ class Spent(Frozen):
 
 
 def about_section(
-    ground: Ground, runs: Sequence[StoredRun], spent: Spent, told: Sequence[str] = ()
+    ground: Ground, runs: Sequence[StoredRun], spent: MachineUse, told: Sequence[str] = ()
 ) -> Section:
     """What the verdicts of the largest ground rest on; ``told`` are paragraphs of the author's."""
     arms = sorted(ground.arms.values(), key=lambda arm: arm.name not in REFERENCES)
@@ -164,7 +164,7 @@ def _repeated(rows: Sequence[Row]) -> Sample | None:
     return make_sample(aligned, make_scale(scores, MARGIN))
 
 
-def _cost(records: Sequence[RunRecord], spent: Spent) -> str:
+def _cost(records: Sequence[RunRecord], spent: MachineUse) -> str:
     """Runs, the time in which any was under way, and energy; an upper bound where none is known."""
     failed = sum(record.status != "ok" for record in records)
     trials = sum(map(is_trial, records))
@@ -183,7 +183,7 @@ def _cost(records: Sequence[RunRecord], spent: Spent) -> str:
     return f"{text}, {_energy(records, wall, spent)}."
 
 
-def _energy(records: Sequence[RunRecord], wall: float, spent: Spent) -> str:
+def _energy(records: Sequence[RunRecord], wall: float, spent: MachineUse) -> str:
     if spent.kwh is not None:
         return f"{numbers.significant(spent.kwh, 2)} kWh by the GPUs' own meters"
     watts = next((e.gpu_power_limit_watts for r in records if (e := r.environment)), None)

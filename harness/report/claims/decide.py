@@ -89,8 +89,8 @@ class Leaning:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How a comparison is read: the looks that it pays for, and whether it is the only one."""
+class LookCorrection:
+    """What a comparison is corrected for: the looks that it pays for, and others beside it."""
 
     looks: int = 1
     alone: bool = False

@@ -9,8 +9,8 @@ from functools import partial
 from harness.report.blocks import Figure
 from harness.report.claims.forgetting import forgetting_figure
 from harness.report.claims.ground import Ground, VariantRuns
+from harness.report.claims.overview import Overview, make_overview
 from harness.report.claims.quality import bytes_figure
-from harness.report.claims.together import Together, make_together
 from harness.report.families import family_place
 from harness.report.figures.rates import rate_line, rate_panels
 from harness.report.rows import Row
@@ -23,22 +23,22 @@ def findings_figures(ground: Ground) -> Iterator[Figure]:
 
     They stand on markdown pages alone, so each has files for phones.
     """
-    together = make_together(ground)
-    if together is None:
+    overview = make_overview(ground)
+    if overview is None:
         return
     makers = (bytes_figure, partial(_rates, ground.arms), forgetting_figure)
     for make in makers:
-        found = make(together)
+        found = make(overview)
         if found is not None:
             yield replace(found, narrow=True)
 
 
-def _rates(arms: Mapping[str, VariantRuns], together: Together) -> Figure | None:
+def _rates(arms: Mapping[str, VariantRuns], overview: Overview) -> Figure | None:
     """A panel for each variant: validation perplexity by rate, full fine-tuning's behind it."""
-    rows = together.rows
+    rows = overview.rows
     every = [
         rate_line(name, rows[name].mark, sorted(arms[name].rates.items()))
-        for name in _in_families(rows, together)
+        for name in _in_families(rows, overview)
     ]
     lines = [line for line in every if len(line.x) > 2]
     if len(lines) < 2:
@@ -57,15 +57,15 @@ def _rates(arms: Mapping[str, VariantRuns], together: Together) -> Figure | None
     return Figure(
         "findings-rates",
         "Validation perplexity by learning rate, one seed a rate"
-        f"{behind if full else ''}{families if together.many else ''}",
+        f"{behind if full else ''}{families if overview.many else ''}",
         f"Validation perplexity by learning rate: {told}",
         rate_panels(lines, FULL if full else None, shifts),
     )
 
 
-def _in_families(rows: Mapping[str, Row], together: Together) -> list[str]:
+def _in_families(rows: Mapping[str, Row], overview: Overview) -> list[str]:
     """Names in the order of their panels: where there are many, family after family."""
-    if not together.many:
+    if not overview.many:
         return sorted(rows)
     return sorted(rows, key=lambda name: (name != FULL, *family_place(rows[name].plan), name))
 

@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 
 from harness import numbers
 from harness.report.blocks import Figure
-from harness.report.claims.together import (
+from harness.report.claims.overview import (
     MARGIN,
     QUALITY,
-    Together,
+    Overview,
     change,
     cut_title,
     signed_percent,
 )
 from harness.report.figures.canvas import Axis
-from harness.report.figures.forest import Forest, ForestRow, Panel, Reading, cut_at
+from harness.report.figures.forest import Estimate, Forest, ForestRow, Panel, cut_at
 from harness.report.figures.scatter import Point, Scatter
 from harness.report.gains import mean_score
 from harness.report.pairing import ScoreKey
@@ -34,16 +34,16 @@ SAME = 1e-3  # relative: full fine-tuning scores its base in float32, others in 
 class _Change:
     """What training changed, in per cent of the untrained base's: lower is better in both."""
 
-    replies: Reading
-    unrelated: Reading
+    replies: Estimate
+    unrelated: Estimate
 
 
-def forgetting_figure(together: Together) -> Figure | None:
+def forgetting_figure(overview: Overview) -> Figure | None:
     """A plane of few variants, rows of many; None where fewer than two can be shown."""
-    changes = dict(sorted(_changes(together.rows)))
+    changes = dict(sorted(_changes(overview.rows)))
     if len(changes) < 2:
         return None
-    return _forest(together, changes) if together.many else _plane(together, changes)
+    return _forest(overview, changes) if overview.many else _plane(overview, changes)
 
 
 def _changes(rows: Mapping[str, Row]) -> Iterator[tuple[str, _Change]]:
@@ -78,7 +78,7 @@ def _against_itself(row: Row) -> _Change | None:
         if before is None or after is None:
             return None
         shares.append(after / before - 1)
-    replies, unrelated = (Reading(100 * s, text=signed_percent(s, 1)) for s in shares)
+    replies, unrelated = (Estimate(100 * s, text=signed_percent(s, 1)) for s in shares)
     return _Change(replies, unrelated)
 
 
@@ -106,15 +106,15 @@ def _said(name: str, found: _Change) -> str:
     return f"{name}: perplexity of replies {replies}, loss on unrelated text {unrelated}"
 
 
-def _percent(reading: Reading) -> str:
-    return numbers.percent(reading.value / 100, signed=True)
+def _percent(estimate: Estimate) -> str:
+    return numbers.percent(estimate.value / 100, signed=True)
 
 
-def _plane(together: Together, changes: Mapping[str, _Change]) -> Figure:
+def _plane(overview: Overview, changes: Mapping[str, _Change]) -> Figure:
     points = tuple(
         Point(
             label=name,
-            mark=together.rows[name].mark,
+            mark=overview.rows[name].mark,
             x=-found.replies.value,
             y=found.unrelated.value,
             said=_said(name, found),
@@ -136,22 +136,22 @@ def _plane(together: Together, changes: Mapping[str, _Change]) -> Figure:
     )
 
 
-def _forest(together: Together, changes: Mapping[str, _Change]) -> Figure:
+def _forest(overview: Overview, changes: Mapping[str, _Change]) -> Figure:
     """One row a variant, who learned most first: the change on replies, and on unrelated text."""
     ordered = dict(sorted(changes.items(), key=lambda one: one[1].replies.value))
     rows = tuple(
         ForestRow(
-            name, together.rows[name].mark, (found.replies, found.unrelated), _said(name, found)
+            name, overview.rows[name].mark, (found.replies, found.unrelated), _said(name, found)
         )
         for name, found in ordered.items()
     )
-    replies, unrelated = (cut_at([row.readings[place] for row in rows]) for place in (0, 1))
+    replies, unrelated = (cut_at([row.estimates[place] for row in rows]) for place in (0, 1))
     panels = (
         Panel(cut_title("perplexity of replies", replies), highest=replies),
         Panel(cut_title("loss on unrelated text", unrelated), highest=unrelated),
     )
     left_out = [
-        name for name, row in together.rows.items() if row.plan.trains and name not in ordered
+        name for name, row in overview.rows.items() if row.plan.trains and name not in ordered
     ]
     missing = f". Not scored before training, and not shown: {', '.join(left_out)}"
     return Figure(
@@ -162,7 +162,7 @@ def _forest(together: Together, changes: Mapping[str, _Change]) -> Figure:
         "right it forgot"
         f"{missing if left_out else ''}",
         _told(ordered),
-        Forest(panels, rows, together.key(list(ordered))),
+        Forest(panels, rows, overview.key(list(ordered))),
     )
 
 

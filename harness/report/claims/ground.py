@@ -14,7 +14,7 @@ from typing import Any
 from harness.records.record import RunRecord
 from harness.records.store import StoredRun
 from harness.records.validation import is_trial, validation_loss
-from harness.report.claims.decide import Reading
+from harness.report.claims.decide import LookCorrection
 from harness.report.claims.protocol import how_apart, protocols_of
 from harness.report.origins import base_weights
 from harness.report.pairing import ScoreKey
@@ -152,9 +152,9 @@ class Ground:
         seeds = max((len(row.seeds) for row in rows), default=0)
         return max(seeds - 1, 1) if self.tuned or self.looked else 1
 
-    def reading(self, *rows: Row) -> Reading:
-        """How a comparison of these rows is read."""
-        return Reading(self.looks(*rows), self.alone)
+    def correction(self, *rows: Row) -> LookCorrection:
+        """What a comparison of these rows is corrected for."""
+        return LookCorrection(self.looks(*rows), self.alone)
 
 
 def _meets(arm: VariantRuns, conditions: Sequence[str]) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.records.record import RunRecord
 from harness.records.store import StoredRun
 from harness.records.validation import is_trial
-from harness.report.claims.about import Spent, about_section
+from harness.report.claims.about import MachineUse, about_section
 from harness.report.claims.figures import findings_figures
 from harness.report.claims.ground import Ground, main_ground, make_grounds
 from harness.report.claims.judge import Judgement, judge, main_judged
@@ -84,7 +84,7 @@ def write_findings(published: Path, folder: Path, claims: Sequence[Claim] = ()) 
 
     All built-in claims are judged by default. ``about.md`` beside the records may hold paragraphs
     of the author's, ``spent.json`` what records do not say of the machine
-    (:class:`harness.report.claims.about.Spent`).
+    (:class:`harness.report.claims.about.MachineUse`).
     """
     judged, grounds, own = judge_published(published, claims)
     main = main_judged(judged) or main_ground(grounds)
@@ -111,9 +111,9 @@ def judge_published(
     return judge(asked, runs), make_grounds(runs), own
 
 
-def _spent(published: Path) -> Spent:
+def _spent(published: Path) -> MachineUse:
     path = published / SPENT
-    return read_json(path, Spent) if path.is_file() else Spent()
+    return read_json(path, MachineUse) if path.is_file() else MachineUse()
 
 
 def _told(published: Path) -> list[str]:

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from harness.report.claims.compared import arms_of, out_of_reach
-from harness.report.claims.decide import Leaning, Reading, lean, said_of, within
+from harness.report.claims.decide import Leaning, LookCorrection, lean, said_of, within
 from harness.report.claims.ground import Ground
 from harness.report.pairing import ScoreKey
 from harness.report.rows import Row
@@ -53,7 +53,7 @@ def compare_rates(check: RateCheck, ground: Ground) -> Leaning:
         missing = next(one for one in (own, other) if isinstance(one, str))
         return Leaning("undecided", tried, missing, tried)
     noise = training_noise(row for arm in arms for row in arm.rows)
-    return _judged(check, tried, (own, other), noise, Reading(alone=ground.alone))
+    return _judged(check, tried, (own, other), noise, LookCorrection(alone=ground.alone))
 
 
 def _judged(
@@ -61,7 +61,7 @@ def _judged(
     tried: str,
     curves: tuple[Lowest, Lowest],
     noise_of: tuple[float, int],
-    reading: Reading,
+    correction: LookCorrection,
 ) -> Leaning:
     own, other = curves
     log = own.place - other.place
@@ -74,7 +74,7 @@ def _judged(
     noise = Noise(variance + own.apart**2 + other.apart**2, freedom)
     where = within(*map(math.log, check.ratio))
     errors = lean(partial(noise.interval, log), where)
-    error = reading.error(errors, where)
+    error = correction.error(errors, where)
     low, high = (math.exp(end) for end in noise.interval(log, error))
     found = f"{ratio} [{low:.3g}, {high:.3g}]{said_of(error)}"
     accepted = f"accepted: {check.ratio[0]:g} to {check.ratio[1]:g}"

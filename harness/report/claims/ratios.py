@@ -11,8 +11,9 @@ import numpy as np
 
 from harness.records.record import RunRecord
 from harness.report.claims.compared import Sides, out_of_reach, sides_of, who_lacks
-from harness.report.claims.decide import Leaning, Reading, Regions, lean, said_of, within
+from harness.report.claims.decide import Leaning, LookCorrection, Regions, lean, said_of, within
 from harness.report.claims.ground import Ground
+from harness.report.machines import named_apart, same_machine
 from harness.report.rows import Row, memory_kind
 from harness.report.statistics.noise import Floats, Noise
 from harness.spec.claim import BitsCheck, CostCheck, SpeedCheck
@@ -27,12 +28,9 @@ def compare_costs(check: CostCheck, ground: Ground) -> Leaning:
     sides = sides_of(check, ground)
     if isinstance(sides, Leaning):
         return sides
-    shared = any(record.shared for row in (sides.own, sides.other) for record in row.finished)
-    if shared and check.cost in ("time", "throughput", "energy"):
-        return out_of_reach(f"the runs shared their device, so their {check.cost} is not their own")
-    if any(record.together > 1 for row in (sides.own, sides.other) for record in row.finished):
-        why = f"runs trained together, so their {check.cost} is a share of all of theirs"
-        return out_of_reach(why)
+    why_not = _unlike(check.cost, (sides.own, sides.other))
+    if why_not:
+        return out_of_reach(why_not)
     read = _cost_reader(check.cost, (sides.own, sides.other))
     costs = [_by_seed(row, read) for row in (sides.own, sides.other)]
     logs = _logs(costs[0], costs[1])
@@ -41,7 +39,20 @@ def compare_costs(check: CostCheck, ground: Ground) -> Leaning:
     where = within(*map(math.log, check.ratio))
     if check.cost == "weights":
         return _exact_ratio(f"{check.cost} × ", float(logs.mean()), where)
-    return _ratio(f"{check.cost} × ", logs, where, ground.reading(sides.own, sides.other))
+    return _ratio(f"{check.cost} × ", logs, where, ground.correction(sides.own, sides.other))
+
+
+def _unlike(cost: str, rows: tuple[Row, Row]) -> str:
+    """Why a cost of these rows cannot be compared; empty where it can."""
+    if cost != "weights" and not same_machine(*rows):
+        where = " and ".join(named_apart(row, rows) for row in rows)
+        return f"their {cost} was measured on {where}"
+    records = [record for row in rows for record in row.finished]
+    if any(record.shared for record in records) and cost in ("time", "throughput", "energy"):
+        return f"the runs shared their device, so their {cost} is not their own"
+    if any(record.together > 1 for record in records):
+        return f"runs trained together, so their {cost} is a share of all of theirs"
+    return ""
 
 
 def _unmeasured(cost: str, sides: Sides, read: Callable[[Row], float | None]) -> str:
@@ -93,25 +104,25 @@ def _exact_ratio(name: str, log: float, where: Regions) -> Leaning:
     return Leaning("reproduced" if inside else "contradicted", text, short=text)
 
 
-def _ratio(name: str, logs: Floats, where: Regions, reading: Reading) -> Leaning:
+def _ratio(name: str, logs: Floats, where: Regions, correction: LookCorrection) -> Leaning:
     """A ratio over seeds: the runs are the items, so Student's interval of their mean.
 
     Where all runs agree, it is one of something that has no noise.
     """
     if len(logs) >= FEWEST_RUNS and float(np.ptp(logs)) == 0:
         return _exact_ratio(name, float(logs.mean()), where)
-    return _noisy_ratio(name, logs, where, reading)
+    return _noisy_ratio(name, logs, where, correction)
 
 
-def _noisy_ratio(name: str, logs: Floats, where: Regions, reading: Reading) -> Leaning:
+def _noisy_ratio(name: str, logs: Floats, where: Regions, correction: LookCorrection) -> Leaning:
     """The same for what is never exact, also where all runs agree."""
     mean = float(logs.mean())
     text = f"{name}{math.exp(mean):.3g}"
     if len(logs) < FEWEST_RUNS:
         return Leaning("undecided", f"{text} (one run each)", "three seeds or more", text)
     noise = Noise.of_mean(logs)
-    errors = lean(partial(noise.interval, mean), where, reading.looks)
-    error = reading.error(errors, where)
+    errors = lean(partial(noise.interval, mean), where, correction.looks)
+    error = correction.error(errors, where)
     low, high = (math.exp(end) for end in noise.interval(mean, error))
     short = f"{text} [{low:.3g}, {high:.3g}]{said_of(error)}"
     return Leaning(errors.verdict(), f"{short}, {len(logs)} seeds", "more seeds", short, errors)
@@ -157,8 +168,8 @@ def compare_speed(check: SpeedCheck, ground: Ground) -> Leaning:
         return out_of_reach("no losses of the same kind on common seeds")
     logs = np.array([math.log(times_as_fast(own[seed], other[seed])) for seed in chosen])
     kind = "validation" if validated else "training"
-    reading = ground.reading(sides.own, sides.other)
-    found = _noisy_ratio("speed × ", logs, within(*map(math.log, check.ratio)), reading)
+    correction = ground.correction(sides.own, sides.other)
+    found = _noisy_ratio("speed × ", logs, within(*map(math.log, check.ratio)), correction)
     return replace(found, text=found.text.replace("speed", f"speed by {kind} loss", 1))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from harness import numbers
 from harness.report.claims.compared import Sides, not_run, out_of_reach, sides_of, who_lacks
-from harness.report.claims.decide import Leaning, Reading, lean, regions, said_of
+from harness.report.claims.decide import Leaning, LookCorrection, lean, regions, said_of
 from harness.report.claims.ground import Ground
 from harness.report.gains import mean_score
 from harness.report.pairing import Aligned, ScoreKey, read_items
@@ -135,7 +135,7 @@ def _scored(check: ScoreCheck, ground: Ground, sides: Sides) -> Leaning:
     effect = make_sample(aligned, scale).paired("own", "other")
     if effect is None:
         return out_of_reach("no seed in common")
-    return _judged(check, effect, scale, ground.reading(sides.own, sides.other), sides)
+    return _judged(check, effect, scale, ground.correction(sides.own, sides.other), sides)
 
 
 def _unpaired(key: ScoreKey, sides: Sides) -> str:
@@ -155,7 +155,7 @@ def _judged(
     check: ScoreCheck | FormCheck,
     effect: Effect,
     scale: Scale,
-    reading: Reading,
+    correction: LookCorrection,
     sides: Sides | None,
 ) -> Leaning:
     worse_by = effect if scale.sign > 0 else effect.negated()
@@ -169,8 +169,8 @@ def _judged(
         decides = "three seeds or more" if effect.obstacle == "one training" else "more items"
         return Leaning("undecided", f"{text} ({why}){where}", decides, short)
     within = regions(check.says, scale.bound)
-    errors = lean(worse_by.interval, within, reading.looks)
-    error = reading.error(errors, within)
+    errors = lean(worse_by.interval, within, correction.looks)
+    error = correction.error(errors, within)
     low, high = (scale.difference(end) for end in effect.interval(error))
     text += f" [{shown(low, signed=True)}, {shown(high, signed=True)}]{said_of(error)}{where}"
     short = f"{name}{_interval(shown, scale, effect, error)}{said_of(error)}"
@@ -227,7 +227,7 @@ def compare_forms(check: FormCheck, ground: Ground) -> Leaning:
     effect = make_sample(joined, scale).paired("own", "other")
     if effect is None:
         return out_of_reach("no seed in common")
-    return _judged(check, effect, scale, ground.reading(row), None)
+    return _judged(check, effect, scale, ground.correction(row), None)
 
 
 def _beside(first: Aligned, second: Aligned) -> Aligned | None:

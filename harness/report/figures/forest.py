@@ -40,7 +40,7 @@ STEPS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 
 
 @dataclass(frozen=True)
-class Reading:
+class Estimate:
     """A value of one row in one panel, its interval where there is one, and how it is written."""
 
     value: float
@@ -52,21 +52,21 @@ class Reading:
 
 @dataclass(frozen=True)
 class ForestRow:
-    """A variant: its name and mark, its readings in the order of the panels, what it tells.
+    """A variant: its name and mark, its estimates in the order of the panels, what it tells.
 
     ``ringed`` is the one that is recommended.
     """
 
     label: str
     mark: Mark
-    readings: tuple[Reading | None, ...]
+    estimates: tuple[Estimate | None, ...]
     said: str
     ringed: bool = False
 
 
 @dataclass(frozen=True)
 class Panel:
-    """What a column of readings shows.
+    """What a column of estimates shows.
 
     ``share`` is its part of the width. ``bars`` start at zero and have no interval. ``margin`` is
     shaded around zero; where values reach far beyond it, the scale is even within the margin and
@@ -84,14 +84,14 @@ class Panel:
 
 @dataclass(frozen=True)
 class Forest:
-    """One row a variant, the first on top; readings of all rows in panels side by side."""
+    """One row a variant, the first on top; estimates of all rows in panels side by side."""
 
     panels: tuple[Panel, ...]
     rows: tuple[ForestRow, ...]
     key: tuple[tuple[Mark, str], ...] = ()
 
     def paint(self, figure: Any) -> None:
-        """Names at the left, then each panel with its readings as text where there is room."""
+        """Names at the left, then each panel with its estimates as text where there is room."""
         short = names_in(figure, [row.label for row in self.rows])
         names = {row.label: RINGED * row.ringed + short[row.label] for row in self.rows}
         boxes, beside = _across(self, figure, max(map(len, names.values()), default=0))
@@ -154,7 +154,7 @@ def _beside(forest: Forest, kept: Sequence[Panel]) -> list[float]:
     """Inches that the texts beside each panel take, of those that keep theirs."""
     beside = []
     for place, panel in enumerate(forest.panels):
-        texts = [found.text for row in forest.rows if (found := row.readings[place])]
+        texts = [found.text for row in forest.rows if (found := row.estimates[place])]
         longest = max(map(len, texts), default=0) if panel in kept else 0
         beside.append(longest * SMALL_LETTER + PAD if longest else 0.0)
     return beside
@@ -168,42 +168,42 @@ def _shares(box: tuple[float, float, float, float], figure: Any) -> tuple[float,
 
 def _paint_panel(axes: Any, forest: Forest, place: int, *, text: bool) -> None:
     panel = forest.panels[place]
-    _scale(axes, panel, [row.readings[place] for row in forest.rows])
+    _scale(axes, panel, [row.estimates[place] for row in forest.rows])
     axes.grid(visible=True, axis="y", color=GRID, lw=0.4)
     for number, row in enumerate(forest.rows):
-        reading = row.readings[place]
-        if reading is None:
+        estimate = row.estimates[place]
+        if estimate is None:
             continue
-        beyond = _beyond(panel, reading)
+        beyond = _beyond(panel, estimate)
         if panel.bars:
-            _bar(axes, row, reading, number)
+            _bar(axes, row, estimate, number)
         elif beyond:
             _arrow(axes, row, number)
         else:
-            _interval(axes, row, reading, number)
+            _interval(axes, row, estimate, number)
         if text:
-            _write(axes, row, reading, number)
+            _write(axes, row, estimate, number)
         elif beyond:
-            _write_inside(axes, row, reading, number)
+            _write_inside(axes, row, estimate, number)
     above = len(forest.rows) >= TALL
     axes.tick_params(axis="x", labelsize=8, length=0, labeltop=above, labelbottom=True)
 
 
-def _beyond(panel: Panel, reading: Reading) -> bool:
+def _beyond(panel: Panel, estimate: Estimate) -> bool:
     """Whether a panel is cut off below a value; its interval then shapes no scale either."""
-    return panel.highest is not None and reading.value > panel.highest
+    return panel.highest is not None and estimate.value > panel.highest
 
 
-def _write(axes: Any, row: ForestRow, reading: Reading, at: int) -> None:
-    """A reading as text at the right of its panel."""
-    look = {"ha": "left", "fontweight": "bold" if reading.strong else "normal"}
-    words = axes.annotate(reading.text, xytext=(72 * PAD * 0.8, 0), **_at_edge(at), **look)
+def _write(axes: Any, row: ForestRow, estimate: Estimate, at: int) -> None:
+    """An estimate as text at the right of its panel."""
+    look = {"ha": "left", "fontweight": "bold" if estimate.strong else "normal"}
+    words = axes.annotate(estimate.text, xytext=(72 * PAD * 0.8, 0), **_at_edge(at), **look)
     tag(words, row.label, row.said)
 
 
-def _write_inside(axes: Any, row: ForestRow, reading: Reading, at: int) -> None:
+def _write_inside(axes: Any, row: ForestRow, estimate: Estimate, at: int) -> None:
     """The value alone, just inside the panel's right edge."""
-    value = reading.text.partition(" ")[0]
+    value = estimate.text.partition(" ")[0]
     words = axes.annotate(value, xytext=(-SMALL_DOT, 0), ha="right", **_at_edge(at))
     tag(words, row.label, row.said)
 
@@ -213,8 +213,8 @@ def _at_edge(at: int) -> dict[str, Any]:
     return place | {"textcoords": "offset points", "va": "center", "fontsize": 8}
 
 
-def _bar(axes: Any, row: ForestRow, reading: Reading, at: int) -> None:
-    (bar,) = axes.barh(at, reading.value, height=0.55, color=colour(row.mark), alpha=0.55)
+def _bar(axes: Any, row: ForestRow, estimate: Estimate, at: int) -> None:
+    (bar,) = axes.barh(at, estimate.value, height=0.55, color=colour(row.mark), alpha=0.55)
     tag(bar, row.label, row.said)
 
 
@@ -225,17 +225,17 @@ def _arrow(axes: Any, row: ForestRow, at: int) -> None:
     tag(point, row.label, row.said)
 
 
-def _interval(axes: Any, row: ForestRow, reading: Reading, at: int) -> None:
+def _interval(axes: Any, row: ForestRow, estimate: Estimate, at: int) -> None:
     shade, said = colour(row.mark), (row.label, row.said)
-    if reading.low is not None and reading.high is not None:
-        (bar,) = axes.plot([reading.low, reading.high], [at] * 2, color=shade, lw=1.6, zorder=3)
+    if estimate.low is not None and estimate.high is not None:
+        (bar,) = axes.plot([estimate.low, estimate.high], [at] * 2, color=shade, lw=1.6, zorder=3)
         tag(bar, *said)
-    dot(axes, (reading.value, at), row.mark, said, SMALL_DOT)
+    dot(axes, (estimate.value, at), row.mark, said, SMALL_DOT)
 
 
-def _scale(axes: Any, panel: Panel, readings: Sequence[Reading | None]) -> None:
+def _scale(axes: Any, panel: Panel, estimates: Sequence[Estimate | None]) -> None:
     """Limits and ticks of a panel, zero and the margin."""
-    known = [found for found in readings if found is not None and not _beyond(panel, found)]
+    known = [found for found in estimates if found is not None and not _beyond(panel, found)]
     ends = [
         end for found in known for end in (found.value, found.low, found.high) if end is not None
     ]
@@ -286,9 +286,9 @@ def _legible(axes: Any, ticks: Sequence[float]) -> list[float]:
     return sorted(tick for tick, _, _ in kept)
 
 
-def cut_at(readings: Sequence[Reading | None]) -> float | None:
+def cut_at(estimates: Sequence[Estimate | None]) -> float | None:
     """Where to cut a scale: below the few values that would take up more than half of it."""
-    known = [found for found in readings if found is not None]
+    known = [found for found in estimates if found is not None]
     values = sorted(found.value for found in known)
     for count in range(1, int(FEW_OUTSIDE * len(values)) + 1):
         last, next_one = values[-count - 1], values[-count]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.train.together.linears import TogetherLinears
-from harness.train.together.start import Start
+from harness.train.together.start import AdapterStart
 
 # Ranks are filled up to a multiple of it: products of 16-bit numbers want aligned columns.
 ALIGNED = 8
@@ -26,7 +26,7 @@ class Bank:
     def __init__(
         self,
         groups: Sequence[TogetherLinears],
-        starts: Sequence[Start],
+        starts: Sequence[AdapterStart],
         names: Mapping[int, str],
         dtype: torch.dtype,
     ) -> None:

@@ -15,7 +15,7 @@ from harness.train.stream.decoder import Decoder
 from harness.train.stream.linears import Linears
 from harness.train.together.bank import Bank
 from harness.train.together.linears import TogetherLinears
-from harness.train.together.start import Start
+from harness.train.together.start import AdapterStart
 
 if TYPE_CHECKING:
     from harness.corpus.sequences import TrainingRow
@@ -46,7 +46,7 @@ class TogetherDecoder(Decoder):
         self,
         model: Any,
         dtype: torch.dtype,
-        starts: Sequence[Start],
+        starts: Sequence[AdapterStart],
         **how: Any,
     ) -> None:
         """Take a model with the adapter of one plan, and what each of them begins with.

@@ -23,7 +23,7 @@ from harness.train.stream.footprint import layers_kept
 from harness.train.stream.linears import UnsupportedLayer
 from harness.train.together.bank import AdapterRow
 from harness.train.together.decoder import Abreast, TogetherDecoder
-from harness.train.together.start import Start
+from harness.train.together.start import AdapterStart
 
 if TYPE_CHECKING:
     from harness.records.record import LossPoint
@@ -38,7 +38,7 @@ class Member:
     """
 
     job: TrainJob
-    start: Start
+    start: AdapterStart
     progress: Progress
 
 

@@ -1,4 +1,4 @@
-"""Start: what a plan's adapter holds before training, read off a model that has it attached."""
+"""Adapter start: what a plan's adapter holds before training, read off a model that has it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from harness.train.checkpoint import trainable_weights
 
 
 @dataclass(frozen=True)
-class Start:
+class AdapterStart:
     """Trained weights by name, and what the products of the adapter are scaled by."""
 
     weights: dict[str, Tensor]
     scale: float
 
     @classmethod
-    def of(cls, model: Any) -> Start:
+    def of(cls, model: Any) -> AdapterStart:
         """Copies of the LoRA weights of ``model``.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Together: all variants of a ground on one score, as figures take them."""
+"""Overview: all variants of a ground on one score, as figures take them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from harness import numbers
 from harness.report.claims.ground import Ground
 from harness.report.families import family_key, family_mark
 from harness.report.figures.canvas import Mark
-from harness.report.figures.forest import Reading
+from harness.report.figures.forest import Estimate
 from harness.report.pairing import ScoreKey
 from harness.report.rows import Row
 from harness.report.scoring import Scoring, make_scoring
@@ -21,7 +21,7 @@ MOST_IN_A_PLANE = 8  # of ten, two or three cover each other; more variants stan
 
 
 @dataclass(frozen=True)
-class Together:
+class Overview:
     """Rows of a ground named by variant, and what they scored against the reference."""
 
     rows: Mapping[str, Row]
@@ -38,7 +38,7 @@ class Together:
         return family_key(self.rows[name].plan for name in names) if self.many else ()
 
 
-def make_together(ground: Ground) -> Together | None:
+def make_overview(ground: Ground) -> Overview | None:
     """All rows of a ground at their best rates; None where there is no LoRA to compare with."""
     rows = {name: replace(arm.row, label=name) for name, arm in ground.arms.items() if arm.row}
     reference = next((name for name in REFERENCES if name in rows), None)
@@ -46,10 +46,10 @@ def make_together(ground: Ground) -> Together | None:
         return None
     if len(rows) > MOST_IN_A_PLANE:
         rows = {name: replace(row, mark=family_mark(row.plan)) for name, row in rows.items()}
-    return Together(rows, make_scoring(list(rows.values()), QUALITY, reference, MARGIN), reference)
+    return Overview(rows, make_scoring(list(rows.values()), QUALITY, reference, MARGIN), reference)
 
 
-def change(scoring: Scoring, label: str, reference: str, digits: int = 2) -> Reading | None:
+def change(scoring: Scoring, label: str, reference: str, digits: int = 2) -> Estimate | None:
     """By how many per cent a score differs from the reference's; None where it was not taken.
 
     Its text has that many decimals and no unit. Without scores of items there is no interval.
@@ -59,12 +59,12 @@ def change(scoring: Scoring, label: str, reference: str, digits: int = 2) -> Rea
         shares = found.estimate, found.low, found.high
         value, low, high = (signed_percent(share, digits) for share in shares)
         estimate, lower, upper = (100 * share for share in shares)
-        return Reading(estimate, lower, upper, f"{value} [{low}, {high}]")
+        return Estimate(estimate, lower, upper, f"{value} [{low}, {high}]")
     own, base = (scoring.values.get(name) for name in (label, reference))
     if own is None or base is None:
         return None
     share = own.value / base.value - 1 if found is None else found.estimate
-    return Reading(100 * share, text=signed_percent(share, digits))
+    return Estimate(100 * share, text=signed_percent(share, digits))
 
 
 def signed_percent(share: float, digits: int) -> str:

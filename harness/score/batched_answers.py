@@ -1,4 +1,4 @@
-"""Together: lm-eval's prompts continued side by side, or the reason why they are not."""
+"""Batched answers: lm-eval's prompts continued side by side, or the reason why they are not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.score.answers import Answers, Ask
 from harness.score.body import TreeBody
 from harness.score.likelihood import Likelihood
 from harness.score.settings import own_ends, own_limit, own_settings
-from harness.score.until import Ending, Wanted
+from harness.score.until import AnswerEnd, GenerationSettings
 from harness.weights.sharded import is_sharded
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Prompt = tuple[str, dict[str, Any]]
 
 
-class Together:
+class BatchedAnswers:
     """Answers prompts as lm-eval's backend answers each alone, with less work.
 
     Attributes:
@@ -47,7 +47,9 @@ class Together:
         self.details = {"answers": "lm-eval's own", "answers_reason": reason}
         return None
 
-    def _reason(self, rows: Sequence[Sequence[int]], wanted: Sequence[Wanted]) -> str | None:
+    def _reason(
+        self, rows: Sequence[Sequence[int]], wanted: Sequence[GenerationSettings]
+    ) -> str | None:
         """Why lm-eval has to answer, as far as it is known before."""
         if (limit := own_limit(self._lm.model)) is not None:
             return f"the model's own max_new_tokens = {limit}"
@@ -59,11 +61,11 @@ class Together:
         return why_not(self._lm.model, self._likelihood, longest)
 
     def _answered(
-        self, tree: TreeBody, rows: Sequence[list[int]], wanted: Sequence[Wanted]
+        self, tree: TreeBody, rows: Sequence[list[int]], wanted: Sequence[GenerationSettings]
     ) -> tuple[list[str] | None, str | None]:
         """The answers, or why there are none."""
         ends = own_ends(self._lm.model)
-        endings = {want.until: Ending(self._lm.tokenizer, want.until, ends) for want in wanted}
+        endings = {want.until: AnswerEnd(self._lm.tokenizer, want.until, ends) for want in wanted}
         asks = [
             Ask(np.array(row, np.int64), want.limit, endings[want.until].over)
             for row, want in zip(rows, wanted, strict=True)

@@ -22,6 +22,12 @@ BEFORE_PHASES = (
 # left would count for the training after it. A training step has some forty.
 KEPT_PRODUCTS = "128"
 
+# How often a thread of GNU's OpenMP, which PyTorch's wheels for Linux hold, looks whether the
+# others are done before it sleeps: by default 300,000 times, some 10 ms in which the thread that it
+# waits for may have no core. With other work on the machine every operation of two threads then
+# takes as long as the scheduler's turns (see docs/processors.md).
+LOOKS_BEFORE_SLEEP = "1000"
+
 
 def set_library_defaults() -> None:
     """What libraries read when they are imported or first used; what a user has set stays."""
@@ -32,6 +38,8 @@ def set_library_defaults() -> None:
     if "DNNL_PRIMITIVE_CACHE_CAPACITY" not in os.environ:  # oneDNN's older name for it
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KEPT_PRODUCTS)
     os.environ.setdefault("LRU_CACHE_CAPACITY", KEPT_PRODUCTS)
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", LOOKS_BEFORE_SLEEP)
 
 
 def load_torch() -> None:

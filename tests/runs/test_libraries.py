@@ -101,6 +101,35 @@ def test_scores_import_no_library_that_a_run_has_not_loaded_before(
     assert [name for name in new if "/" not in name] == []  # a task's own file has a path
 
 
+WAITS = """
+from harness.runs.libraries import set_library_defaults
+
+set_library_defaults()
+import torch
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "looks"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "0")],
+)
+def test_threads_that_wait_soon_give_their_core_away(given: dict[str, str], looks: str) -> None:
+    """And what a user says of it stays; OpenMP itself tells what it found when it was loaded."""
+    mine = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    env = {name: value for name, value in os.environ.items() if name not in mine}
+    done = subprocess.run(
+        [sys.executable, "-c", WAITS],
+        env=env | given | {"PYTHONPATH": ROOT, "OMP_DISPLAY_ENV": "VERBOSE"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = [line.split("'")[1] for line in done.stderr.splitlines() if "GOMP_SPINCOUNT" in line]
+    if not told:
+        pytest.skip("this torch has another OpenMP than GNU's")
+    assert set(told) == {looks}
+
+
 # Products of one shape after another, as answers have that grow by a token.
 SHAPES = """
 import ctypes

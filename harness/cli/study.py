@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from harness.runs.listener import Listener
     from harness.studies.agenda import Agenda
     from harness.studies.drive import Shard
+    from harness.studies.open import OpenStudy
     from harness.studies.status import StudyStatus
     from harness.trackers.tracker import Tracker
 

@@ -159,13 +159,21 @@ def test_one_training_each_is_undecided_and_says_what_would_decide(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("noise", "wanted"), [(0.003, "at least "), (0.02, "more seeds or more items")]
+    ("worse", "noise", "wanted"),
+    [
+        (0.0, 0.002, "at least 7 seeds"),
+        (0.004, 0.002, "at least 23 seeds"),
+        (0.004, 0.003, "more seeds and more items"),
+        (0.004, 0.02, "more seeds or more items"),
+    ],
 )
-def test_a_difference_in_noise_is_undecided(tmp_path: Path, noise: float, wanted: str) -> None:
-    """Seeds that show equality are no use where the estimate lies beyond the margin."""
+def test_a_difference_in_noise_is_undecided(
+    tmp_path: Path, worse: float, noise: float, wanted: str
+) -> None:
+    """The nearer an estimate is to the margin the more it takes; beyond it equality is no use."""
     made = [
         Made(name, seed=seed, log_ratio=ratio, seed_noise=noise)
-        for name, ratio in (("lora_bf16", 0.0), ("qlora_nf4", 0.004))
+        for name, ratio in (("lora_bf16", 0.0), ("qlora_nf4", worse))
         for seed in range(3)
     ]
     found = of_one(judge([claim(says="equal")], runs_of(tmp_path, made)))

@@ -34,12 +34,9 @@ def folklore(*claims: str, **changed: object) -> Study:
             "qlora_nf4",
         ),
         (("lora_rate_ten_times",), ["lora_bf16", "full_finetune"], "lora_bf16"),
-        (  # entries with settings, by the names of their arms
+        (  # the second name of two: the study has it
             ("vera_equal_parameters",),
-            [
-                Contender(variant="vera", settings={"adapter.target_modules": "all-linear"}),
-                Contender(variant="lora_bf16", settings={"adapter.r": 1}),
-            ],
+            ["vera", Contender(variant="lora_bf16", settings={"adapter.r": 1})],
             "lora_bf16+adapter.r=1",
         ),
         (("rslora_default",), ["lora_rs", "lora_bf16_r64"], "lora_bf16_r64"),

@@ -81,8 +81,12 @@ def main_judged(judged: Iterable[Judgement]) -> Ground | None:
 
 
 def _finding(claim: Claim, measured: Leaning, outcome: Outcome) -> Finding:
-    """An outcome; what can happen is not refuted by runs in which it does not."""
-    if claim.can and outcome == "contradicted":
+    """An outcome; what can happen is not refuted by runs in which it does not.
+
+    Nor would more of them decide it, unless they lean to it.
+    """
+    leans = measured.errors is not None and measured.outcome != "reproduced"
+    if claim.can and (outcome == "contradicted" or (outcome == "undecided" and leans)):
         return Finding(replace(measured, decides=NOT_HERE), "undecided")
     return Finding(measured, outcome)
 

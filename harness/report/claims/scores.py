@@ -21,6 +21,7 @@ from harness.report.statistics.noise import normal_quantile
 from harness.report.statistics.power import needed
 from harness.spec.claim import USUAL_MARGIN, FormCheck, ScoreCheck
 
+MORE = "more seeds or more items"
 USUAL = "held_out perplexity"  # needs no name where many results stand below each other
 
 
@@ -177,7 +178,9 @@ def _judged(
     text += f", {effect.seeds} seeds" if effect.noise.seeds is not None else ", items alone"
     if check.margin != USUAL_MARGIN:
         text += f", margin {shown(check.margin, signed=False)}"
-    return Leaning(errors.verdict(), text, _settles(worse_by, scale.bound), short, errors)
+    alone = errors.verdict()
+    settles = _settles(worse_by, scale.bound) if alone == "undecided" else MORE
+    return Leaning(alone, text, settles, short, errors)
 
 
 def _interval(shown: Shown, scale: Scale, effect: Effect, error: float) -> str:
@@ -188,13 +191,14 @@ def _interval(shown: Shown, scale: Scale, effect: Effect, error: float) -> str:
 
 
 def _settles(effect: Effect, bound: float) -> str:
-    """What would show variants without a difference to be equal within the margin, at the least.
+    """What would show the difference that was measured to lie within the margin, at the least.
 
     An estimate outside of it leans to another verdict, for which no number is known.
     """
-    if abs(effect.estimate) > bound:
-        return "more seeds or more items"
-    found = needed(effect, bound)
+    room = bound - abs(effect.estimate)
+    if room <= 0:
+        return MORE
+    found = needed(effect, room)
     ways = []
     if found.seeds is not None:
         ways.append(f"at least {found.seeds} seeds")

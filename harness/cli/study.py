@@ -151,8 +151,7 @@ def study(
 ) -> None:
     """Answer a question about variants: tune each, add seeds until it is decided, report."""
     from harness.runs.options import RunOptions
-    from harness.studies.open import StudyRequest, open_study
-    from harness.studies.published import is_published
+    from harness.studies.open import StudyRequest, open_study, published_as
     from harness.studies.status import StudyStatus
     from harness.trackers.choose import make_trackers
 
@@ -180,8 +179,8 @@ def study(
     here, lost = _device(runner, device, gpu, looks=bool(looks) and not plan)
     opened = open_study(request, here, reports, spending)
     trackers = make_trackers(track, reports)
-    if is_published(Path(name)):
-        _take_in(opened, plan=plan)
+    if (folder := published_as(name)) is not None:
+        _take_in(opened, folder, plan=plan, runs=not looks)
     found = StudyStatus(opened, "" if plan else store, mix_versions=mix_versions, say=say)
     only_looks = bool(looks) and not plan and _only_looks(found, device, here, looks, lost)
     opened = found.opened
@@ -208,16 +207,21 @@ def study(
         say(f"published: {opened.publish(agenda, publish)}")
 
 
-def _take_in(opened: OpenStudy, *, plan: bool) -> None:
-    """What was published of a study, into the folder of reports; said where it is new there."""
-    from harness.studies.carried import carry_in
+def _take_in(opened: OpenStudy, folder: Path, *, plan: bool, runs: bool) -> None:
+    """What was published of a study, into the folder of reports; said where it is new there.
+
+    Who ``runs`` it here must be able to go on with it: that is seen before anything is copied.
+    """
+    from harness.studies.carried import carry_in, refuse_unlike
 
     if plan:
         raise UserError(
             "--plan writes nothing, and a published study is copied into the folder of reports",
             hint="look at it with --status first, then plan it by its name",
         )
-    taken = carry_in(Path(opened.request.study), opened)
+    if runs:
+        refuse_unlike(folder, opened)
+    taken = carry_in(folder, opened)
     if taken.runs or taken.decisions:
         say(str(taken))
 

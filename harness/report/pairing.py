@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.records.record import RunRecord, Score
-from harness.report.item_names import alike
+from harness.report.item_names import alike, were_published
 from harness.report.origins import OF_CORPUS, settled, weights_of
 from harness.report.rows import Row
 from harness.report.statistics.noise import Floats
@@ -126,6 +126,7 @@ class StoredItems:
     """What an items file holds: names of items and of their groups, and the values of each.
 
     ``documents`` are lm-eval's digests of what each item asks; empty where the file has none.
+    Names that were ``published`` are hashes, or places.
     """
 
     names: tuple[Any, ...]
@@ -133,6 +134,7 @@ class StoredItems:
     numerator: Floats
     denominator: Floats
     documents: tuple[Any, ...] = ()
+    published: bool = False
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,7 @@ def read_file(path: Path) -> StoredItems | None:
         numerator=np.asarray(table["numerator"], dtype=np.float64),
         denominator=np.asarray(table["denominator"], dtype=np.float64),
         documents=tuple(table.get(DOCUMENT, ())),
+        published=were_published(path),
     )
 
 
@@ -202,8 +205,9 @@ def read_items(
 
 def _named_alike(columns: list[_Column]) -> list[_Column]:
     """The runs with the names of published records, where one of them has those."""
-    names = alike([column.values.names for column in columns])
-    clusters = alike([column.values.cluster for column in columns])
+    published = [column.values.published for column in columns]
+    names = alike([column.values.names for column in columns], published)
+    clusters = alike([column.values.cluster for column in columns], published)
     return [
         replace(column, values=replace(column.values, names=name, cluster=cluster))
         for column, name, cluster in zip(columns, names, clusters, strict=True)

@@ -16,7 +16,7 @@ from harness.records.record import Problem, RunRecord, Score
 from harness.records.store import BrokenRun, RunStore, StoredRun
 from harness.report.build import ReportRequest, build_report
 from harness.report.data import sample_texts
-from harness.report.item_names import are_numbers, are_places, published
+from harness.report.item_names import are_numbers, are_places, for_publishing, were_published
 from harness.report.pairing import COLUMNS, read_table
 from harness.report.trust import trusted
 from harness.report.write import write_report
@@ -124,7 +124,7 @@ class _Naming:
         numbers = self._held[file].get(column)
         if numbers is None:
             numbers = are_places(map(str, names))
-        return published(names, keep_numbers=numbers)
+        return for_publishing(names, keep_numbers=numbers)
 
     def _look(self, file: str) -> dict[str, bool]:
         """Of both columns, whether they hold numbers; nothing where there is no such file."""
@@ -142,8 +142,10 @@ def _publish_score(score: Score, run: StoredRun, target: Path, naming: _Naming |
         table = read_table(run.folder.path / score.items)
     items = digest = None
     if table is not None and naming is not None and score.items is not None:
-        file = Path(score.items).name
-        items, content = f"items/{file}", _items_bytes(table, file, naming)
+        source = run.folder.path / score.items
+        kept = source.read_bytes() if were_published(source) else None
+        items = f"items/{source.name}"
+        content = kept or _items_bytes(table, source.name, naming)
         digest = hashlib.sha256(content).hexdigest()
         write_bytes(target / items, content)
     details = {key: cut_paths(value) for key, value in score.details.items()}

@@ -27,7 +27,9 @@ from harness.train.path import resolve
 
 RATE = "training.learning_rate"
 ON_VALIDATION = "score.split=validation"
-SETTING = re.compile(r"\+(?=[a-z_]+(?:\.[a-z_]+)+=)")  # begins a setting in the name of an arm
+SETTING = re.compile(
+    r"\+(?=[a-z_]\w*(?:\.[A-Za-z_]\w*)+=)"
+)  # begins a setting in the name of an arm
 
 
 @dataclass(frozen=True)

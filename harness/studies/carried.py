@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import StorageError
+from harness.errors import HarnessError, StorageError, UserError
 from harness.records.store import BrokenRun, RunFolder, RunStore
 from harness.report.publish import RECORDS
 from harness.report.trust import trusted
+from harness.spec.plan import Plan
 from harness.spec.storage import read_json, write_bytes
 from harness.studies.open import OpenStudy
 from harness.studies.published import STUDY, PublishedStudy
-from harness.studies.steering import read_steering, take_over
+from harness.studies.resolved import ResolvedArms, unlimited
+from harness.studies.steering import Steering, read_steering, take_over
+
+LOCATED = "say where they lie with --data, --model and --set score.data_folder=FOLDER"
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,8 @@ class Carried:
 def carry_in(published: Path, opened: OpenStudy) -> Carried:
     """Copy the runs that were published in ``published``, and the decisions about the study.
 
-    Runs that are here already stay as they are. All are checked before the first is copied.
+    Runs that are here already stay as they are. All are checked before the first is copied. What
+    the study compared is kept too, so that it can be looked at without its device or its data.
 
     Raises:
         HarnessError: a record there cannot be read, or the reports folder cannot be written.
@@ -51,7 +57,62 @@ def carry_in(published: Path, opened: OpenStudy) -> Carried:
     before = len(read_steering(opened.log).decisions)
     take_over(opened.log, [one.model_dump_json() for one in there.decisions], str(published))
     after = len(read_steering(opened.log).decisions)
+    opened.kept_arms.keep(_resolved(there))
     return Carried(len(new), len(runs) - len(new), after - before)
+
+
+def _resolved(there: PublishedStudy) -> ResolvedArms:
+    """What was compared, on the device where it was; paths in it are cut to their last part."""
+    return ResolvedArms(
+        study=unlimited(there.study),
+        device=there.arms[0].device,
+        decided=Steering(there.decisions).added,
+        arms=there.arms,
+        reference=there.reference,
+        added=there.added,
+    )
+
+
+def refuse_unlike(published: Path, opened: OpenStudy) -> None:
+    """Refuse to begin anew beside runs that were taken in and that this machine cannot go on with.
+
+    A study under another name is one of its own.
+
+    Raises:
+        UserError: device, data or model are others here than those of the published runs.
+    """
+    there = read_json(published / RECORDS / STUDY, PublishedStudy)
+    if there.study.name != opened.study.name:
+        return
+    arms = {arm.variant: arm for arm in there.arms}
+    try:
+        here = opened.comparison().by_label
+    except HarnessError as error:
+        error.hint = f"a published study does not hold data or models: {LOCATED}"
+        raise
+    shared = [label for label in here if label in arms]
+    if any(here[label].plan.fingerprint == arms[label].fingerprint for label in shared):
+        return
+    pairs = [(arms[label], here[label].plan) for label in shared[:1]]
+    found = [text for theirs, own in pairs for text in _differences(theirs, own)]
+    raise UserError(
+        f"none of the runs published in {published} is one that is asked for here",
+        where=", ".join(found) or "settings differ",
+        expected="the same kind of device, data and model",
+        hint=f"{LOCATED}; --status looks at it anyway, and with --name it is a study of its own",
+    )
+
+
+def _differences(theirs: Plan, own: Plan) -> Iterator[str]:
+    there, here = theirs.device, own.device
+    if there != here:
+        yield f"{there.told_from(here)} there, {here.told_from(there)} here"
+    if theirs.corpus_sha256 != own.corpus_sha256:
+        yield "other conversations"
+    if theirs.data_sha256 != own.data_sha256:
+        yield "other task data (score.data_folder)"
+    if theirs.model_sha256 != own.model_sha256 or theirs.model.name != own.model.name:
+        yield "another model"
 
 
 def _copy(source: RunFolder, target: RunFolder) -> None:

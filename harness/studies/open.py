@@ -29,6 +29,7 @@ from harness.studies.resolved import KeptArms, ResolvedArms, unlimited
 from harness.studies.steering import Kind, Steering, decide, read_steering
 
 OF_STUDY = "study."
+PLACES = ("corpus.source", "model", "score.data_folder", "score.include_path")
 REQUEST = "request.json"
 DECISIONS = "decisions.jsonl"
 ARMS = "arms"  # a folder
@@ -155,8 +156,10 @@ class OpenStudy:
             )
 
     def keep_request(self) -> None:
-        """Write down what was typed, beside the page."""
-        write_json(self.folder / REQUEST, self.request)
+        """Write down what was typed, beside the page; a published folder with its whole path."""
+        folder = published_as(self.request.study)
+        whole = {} if folder is None else {"study": str(folder.resolve())}
+        write_json(self.folder / REQUEST, self.request.model_copy(update=whole))
 
     def other_devices(self) -> list[str]:
         """Names of the other devices on which it was run in this folder."""
@@ -289,20 +292,33 @@ def open_study(
     return opened
 
 
+def published_as(name: str) -> Path | None:
+    """The folder that ``name`` is, where a study was published in it; built-in names come first."""
+    folder = Path(name).expanduser()
+    return folder if name not in study_names() and is_published(folder) else None
+
+
 def _read_study(name: str, overrides: dict[str, object]) -> Study:
     """A study by its name, its file, or the folder in which it was published."""
-    if not is_published(Path(name)):
+    folder = published_as(name)
+    if folder is None:
         return load_study(name, overrides)
-    study = published_study(Path(name))
+    study = published_study(folder)
+    if not overrides:
+        return study
     changed = merge(study.model_dump(mode="json"), overrides)
-    return parse(Study, changed, where=name) if overrides else study
+    changed["name"] = derived_name(study.name, overrides)
+    return parse(Study, changed, where=name)
 
 
 def _named(request: StudyRequest, name: str, settings: Sequence[str]) -> str:
-    """The study's name with what was typed for its runs; one that was published keeps its own."""
+    """The study's name with what was typed for its runs.
+
+    Where data and models lie is no change to a study that was published.
+    """
+    if published_as(request.study) is not None:
+        settings = [one for one in settings if one.partition("=")[0].strip() not in PLACES]
     overrides = _overrides(settings)
     if request.tasks:
         overrides["task"] = list(request.tasks)
-    if not overrides or is_published(Path(request.study)):
-        return name
-    return derived_name(name, overrides)
+    return derived_name(name, overrides) if overrides else name

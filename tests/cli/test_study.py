@@ -429,6 +429,47 @@ def test_what_was_published_stays_as_it_is_when_it_is_published_again(
     ] == []
 
 
+def test_a_published_study_begins_nothing_anew_by_mistake(
+    made_up: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another device, other data or none: refused before anything is copied, but to be seen."""
+    kept, there = tmp_path / "kept", tmp_path / "there"
+    shown(*SMALL, "--reports", str(tmp_path / "here"), "--publish", str(kept))
+    on = ("study", str(kept), "--device", "cpu", "--reports", str(there))
+    told = refused(*on, "--data", "nowhere.jsonl")
+    assert "say where they lie with --data" in " ".join(told.split())
+    own = write_own(tmp_path / "own.trees.jsonl")
+    assert "other conversations" in refused(*on, "--data", str(own))
+    monkeypatch.setattr(made_up, "device", CPU.model_copy(update={"threads": 7}))
+    assert "Plain CPU with 7 cores here" in " ".join(refused(*on).split())
+    assert not (there / "runs").exists()
+    assert "qlora_fp4 is worse than lora_bf16" in shown(*on, "--status")
+    assert "next:" in shown(*on, "--name", "another")
+
+
+def test_a_built_in_name_is_no_folder(
+    made_up: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown(*SMALL, "--publish", "quantization")
+    assert "next: nothing" not in shown("study", "quantization", "--plan", "--device", "cpu")
+    told = shown("study", "./quantization", "--device", "cpu", "--reports", "there", "--status")
+    assert "next: nothing" in told
+    monkeypatch.chdir(tmp_path / "there")
+    again = shown("study", FOLDER, "--device", "cpu", "--reports", ".", "--status")
+    assert "next: nothing" in again, "the folder is remembered by its whole path"
+
+
+def test_a_changed_published_study_has_a_name_of_its_own(made_up: World, tmp_path: Path) -> None:
+    kept, there = tmp_path / "kept", tmp_path / "there"
+    shown(*SMALL, "--reports", str(tmp_path / "here"), "--publish", str(kept))
+    on = ("study", str(kept), "--device", "cpu", "--reports", str(there), "--status")
+    shown(*on, "--set", "study.seeds.most=4")
+    shown(*on, "--data", "sample")
+    found = sorted(path.name for path in (there / "studies").iterdir())
+    assert found == [FOLDER, f"{FOLDER}+seeds.most=4"]
+
+
 def test_a_published_study_is_planned_by_its_name(made_up: World, tmp_path: Path) -> None:
     kept, there = tmp_path / "kept", tmp_path / "there"
     shown(*SMALL, "--reports", str(tmp_path / "here"), "--publish", str(kept))
@@ -436,7 +477,8 @@ def test_a_published_study_is_planned_by_its_name(made_up: World, tmp_path: Path
     assert "--plan writes nothing" in refused(*on, "--plan")
     assert not (there / "runs").exists()
     shown(*on, "--status")
-    assert "0 trials" not in shown("study", FOLDER, "--plan", "--reports", str(there))
+    planned = shown("study", FOLDER, "--plan", "--reports", str(there), "--device", "cpu")
+    assert "next: nothing (60 runs are done)" in planned
     changed = shown(*on, "--name", "wider", "--set", "study.seeds.most=4", "--status")
     assert re.search(r"next: \d+ runs for the verdict", changed)
 

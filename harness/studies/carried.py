@@ -16,7 +16,7 @@ from harness.spec.storage import read_json, write_bytes
 from harness.studies.open import OpenStudy
 from harness.studies.published import STUDY, PublishedStudy
 from harness.studies.resolved import ResolvedArms, unlimited
-from harness.studies.steering import Steering, read_steering, take_over
+from harness.studies.steering import Steering, add_decisions
 
 LOCATED = "say where they lie with --data, --model and --set score.data_folder=FOLDER"
 
@@ -54,11 +54,9 @@ def carry_in(published: Path, opened: OpenStudy) -> Carried:
     new = [run for run in runs if not store.folder(run.record.plan).record.exists()]
     for run in new:
         _copy(run.folder, store.folder(run.record.plan))
-    before = len(read_steering(opened.log).decisions)
-    take_over(opened.log, [one.model_dump_json() for one in there.decisions], str(published))
-    after = len(read_steering(opened.log).decisions)
+    decisions = add_decisions(opened.log, there.decisions)
     opened.kept_arms.keep(_resolved(there))
-    return Carried(len(new), len(runs) - len(new), after - before)
+    return Carried(len(new), len(runs) - len(new), decisions)
 
 
 def _resolved(there: PublishedStudy) -> ResolvedArms:

@@ -131,8 +131,20 @@ def take_over(path: Path, lines: Iterable[str], where: str) -> None:
             where=where,
             hint="remove it there, or use another store",
         ) from None
+    add_decisions(path, found)
+
+
+def add_decisions(path: Path, decisions: Sequence[Decision]) -> int:
+    """Append those of ``decisions`` that are not there yet, in their order; returns how many.
+
+    Raises:
+        InvalidFile: a line of the file is no decision.
+        StorageError: the file cannot be written.
+    """
     known = set(read_steering(path).decisions)
-    _append(path, [one for one in found if one not in known])
+    new = [one for one in decisions if one not in known]
+    _append(path, new)
+    return len(new)
 
 
 def _append(path: Path, decisions: Sequence[Decision]) -> None:

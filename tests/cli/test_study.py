@@ -394,12 +394,15 @@ def test_a_study_is_published_with_its_records(made_up: World, tmp_path: Path) -
 def test_a_published_study_goes_on_elsewhere(made_up: World, tmp_path: Path) -> None:
     here, there, kept = tmp_path / "here", tmp_path / "there", tmp_path / "kept"
     shown(*SMALL, "--reports", str(here), "--drop", "lora_int8")
-    shown(*SMALL, "--reports", str(here), "--budget", "runs=40", "--publish", str(kept))
+    shown(*SMALL, "--reports", str(here), "--add", "qlora_nf4_r64", "--add", "lora_attention")
+    shown(*SMALL, "--reports", str(here), "--budget", "runs=50", "--publish", str(kept))
     on = ("study", str(kept), "--device", "cpu", "--reports", str(there))
-    assert "the budget of 40 runs is used up" in shown(*on)
+    assert "the budget of 50 runs is used up" in shown(*on)
     told = shown(*on, "--budget", "runs=400", "--publish", str(kept))
-    assert "(40 runs are done)" in told
+    assert "(50 runs are done)" in told
     shown(*SMALL, "--reports", str(here))
+    logs = [folder / "studies" / FOLDER / "decisions.jsonl" for folder in (here, there)]
+    assert logs[0].read_text() == logs[1].read_text(), "in their order, also those of one time"
     pages = [folder / "studies" / FOLDER / "report.md" for folder in (here, there)]
     answers = [answer_of(page.read_text(encoding="utf-8")) for page in pages]
     assert "is worse than" in answers[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from harness.errors import UnknownName, UserError
@@ -142,6 +144,14 @@ def test_a_trial_has_its_share_of_the_budget_and_sees_no_held_out_text(
     assert found.budget.steps == steps
     assert found.score.split == "validation"
     assert found.seed == 1
+    assert typed(found).fingerprint == found.fingerprint
+
+
+def test_a_trial_knows_no_task_data(tmp_path: Path) -> None:
+    arm = compare_what(study(settings={"score.data_folder": str(tmp_path)}), CPU).arms[0]
+    assert arm.plan.data_sha256 is not None
+    found = trial_plan(arm, 3e-4, 1.0, 1)
+    assert found.data_sha256 is None
     assert typed(found).fingerprint == found.fingerprint
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,12 @@ from harness.report.blocks import Facts
 from harness.report.costs import memory_section, time_section
 from harness.report.decision import price, what_would_change
 from harness.report.evidence import Evidence
+from harness.report.frontier import costs_of
 from harness.report.machines import of_most
 from harness.report.ranking import ranking
-from harness.report.recommend import recommend
+from harness.report.recommend import Recommendation, recommend
 from harness.report.summary import caveats
+from harness.report.ties import ALWAYS_ALIKE
 from harness.report.tradeoff import tradeoff_section
 from tests.report.records import CPU, GPU, Made, build_from, write_runs
 from tests.report.tables import said
@@ -110,6 +113,89 @@ def test_only_costs_of_the_best_row_s_device_decide(tmp_path: Path) -> None:
     assert found.row is not None
     assert found.row.label == LONE
     assert any("elsewhere ran qlora_nf4" in text for text in found.sureness)
+
+
+def best_two_on_a_processor(root: Path, **wishes: object) -> Evidence:
+    """Four variants on a GPU; the best, and one as good in 0.3 of its memory, on a processor."""
+    others = ("lora_bf16_r64", "qlora_nf4_dq", "qlora_fp4", LONE)
+    runs = [
+        Made(name, seed=seed, log_ratio=-0.1, memory=0.9, device=GPU)
+        for name in others
+        for seed in range(3)
+    ]
+    for name, ratio, memory in (("lora_bf16", -0.2, 1.0), ("qlora_nf4", -0.199, 0.3)):
+        runs += [Made(name, seed=seed, log_ratio=ratio, memory=memory) for seed in range(3)]
+    write_runs(root, runs)
+    return build_from(root, **wishes).evidence
+
+
+def recommended(evidence: Evidence) -> Recommendation:
+    found = recommend(evidence)
+    assert found is not None
+    assert found.row is not None
+    return found
+
+
+@pytest.mark.parametrize("wish", ["margin", "max_loss"])
+def test_rows_of_a_device_are_weighed_by_its_own_measure(tmp_path: Path, wish: str) -> None:
+    """As on that device alone, although most rows ran on another one."""
+    evidence = best_two_on_a_processor(tmp_path, **{wish: 0.05})
+    assert evidence.memory_kind == "peak_device_bytes"
+    found = recommended(evidence)
+    assert found.row is evidence.by_label["qlora_nf4"]
+    assert "needs the least memory, 601 MiB" in " ".join(found.reasons)
+
+
+def test_single_trainings_are_weighed_by_their_own_measure_too(tmp_path: Path) -> None:
+    others = ("lora_bf16_r64", "qlora_nf4_dq", LONE)
+    runs = [Made(name, log_ratio=-0.18, device=GPU) for name in others]
+    runs += [Made("lora_bf16", log_ratio=-0.2), Made("qlora_nf4", log_ratio=-0.199, memory=0.3)]
+    write_runs(tmp_path, runs)
+    found = recommended(build_from(tmp_path, margin=0.05).evidence)
+    assert found.row is not None
+    assert found.row.label == "qlora_nf4"
+    assert "it needs the least memory, 601 MiB, of those on Example CPU." in found.reasons[0]
+
+
+def test_a_memory_limit_knows_the_measure_of_every_device(tmp_path: Path) -> None:
+    evidence = best_two_on_a_processor(tmp_path, budget_memory_bytes=1 << 30)
+    found = recommended(evidence)
+    assert found.reasons[0] == "1 of 6 scored rows fit into 1.00 GiB."
+    assert found.row is evidence.by_label["qlora_nf4"]
+    assert "needs 601 MiB" in " ".join(found.reasons)
+
+
+def test_the_price_is_told_by_the_measure_of_the_row_s_device(tmp_path: Path) -> None:
+    evidence = best_two_on_a_processor(tmp_path, margin=0.05)
+    row = evidence.by_label["qlora_nf4"]
+    (facts,) = price(evidence, row)
+    assert isinstance(facts, Facts)
+    told = {fact.title: f"{fact.value}; {fact.note}" for fact in facts.facts}
+    assert told["peak memory"].startswith("601 MiB; −70 % against the runner-up's 1.96 GiB")
+    assert any("peak memory 601 MiB" in text for text in answer_lines(evidence))
+    best = replace(recommended(evidence), row=evidence.by_label["lora_bf16"])
+    assert any("qlora_nf4 is the best" in text for text in what_would_change(evidence, best))
+
+
+def test_runs_of_another_device_do_not_say_what_a_tie_is(tmp_path: Path) -> None:
+    """Times of the processor differ by more than those of the GPU's variants from each other."""
+    runs = [
+        Made(name, seed=seed, seconds=seconds + seed / 10, memory=memory, device=GPU)
+        for name, seconds, memory in (
+            ("lora_bf16", 80.0, 1.0),
+            ("lora_bf16_r64", 90.0, 1.2),
+            ("qlora_nf4", 100.0, 0.5),
+        )
+        for seed in range(3)
+    ]
+    runs += [Made(LONE, seed=seed, seconds=40.0 * 3**seed) for seed in range(3)]
+    write_runs(tmp_path, runs)
+    evidence = build_from(tmp_path).evidence
+    memory, time, _ = costs_of(evidence)
+    assert memory.order.alike == pytest.approx(ALWAYS_ALIKE)
+    assert time.order.alike == pytest.approx(ALWAYS_ALIKE)
+    (facts,) = price(evidence, evidence.by_label["qlora_nf4"])
+    assert "a tie" not in str(facts)
 
 
 def test_at_a_tie_the_reference_says_whose_costs_are_compared(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from harness.report.summary import caveats
 from harness.report.ties import ALWAYS_ALIKE
 from harness.report.tradeoff import tradeoff_section
 from tests.report.records import CPU, GPU, Made, build_from, write_runs
-from tests.report.tables import said
+from tests.report.tables import said, texts
 
 LONE = "lora_dora"  # the best of all, alone on the other device
 
@@ -175,6 +175,17 @@ def test_the_price_is_told_by_the_measure_of_the_row_s_device(tmp_path: Path) ->
     assert any("peak memory 601 MiB" in text for text in answer_lines(evidence))
     best = replace(recommended(evidence), row=evidence.by_label["lora_bf16"])
     assert any("qlora_nf4 is the best" in text for text in what_would_change(evidence, best))
+
+
+def test_the_ranking_shows_every_peak_by_the_measure_of_its_device(tmp_path: Path) -> None:
+    table = ranking(best_two_on_a_processor(tmp_path))
+    peaks = {row["variant"]: row["peak memory"] for row in texts(table)}
+    assert peaks["qlora_nf4"] == "601 MiB (601–601 MiB)"
+    assert "–" not in peaks.values()
+    assert (
+        "Peak memory: whole device, NVML (Example GPU); resident memory of the process "
+        "(Example CPU), the highest of"
+    ) in table.caption
 
 
 def test_runs_of_another_device_do_not_say_what_a_tie_is(tmp_path: Path) -> None:

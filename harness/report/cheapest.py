@@ -20,7 +20,7 @@ def least_memory(evidence: Evidence, rows: list[Row]) -> tuple[Row, str]:
     order = memory_order(evidence.beside(rows[0]), evidence.measures[rows[0].label])
     chosen = order.least(here)
     tied = [row.label for row in here if row is not chosen and order.tied(row, chosen)]
-    told = _tie(order, chosen, tied), _elsewhere(chosen, rows)
+    told = _tie(order, chosen, tied), _elsewhere(evidence, chosen, rows)
     return chosen, " ".join(filter(None, told))
 
 
@@ -29,13 +29,13 @@ def _here(rows: list[Row]) -> list[Row]:
     return [row for row in rows if same_machine(row, rows[0])]
 
 
-def _elsewhere(chosen: Row, rows: list[Row]) -> str:
+def _elsewhere(evidence: Evidence, chosen: Row, rows: list[Row]) -> str:
     """Which rows were not weighed by what they cost, since they ran on another device."""
     away = [row.label for row in rows if not same_machine(row, chosen)]
     if not away:
         return ""
     return (
-        f"Costs are weighed on {named_apart(chosen, rows)} alone; elsewhere ran "
+        f"Costs are weighed on {named_apart(chosen, evidence.rows)} alone; elsewhere ran "
         f"{numbers.some_of(away, NAMED)}."
     )
 
@@ -60,7 +60,7 @@ def cheapest(evidence: Evidence, rows: list[Row]) -> tuple[Row, str]:
     """
     here = _here(rows)
     chosen, why = _cheapest(evidence, here)
-    apart = "" if len(here) == len(rows) else f", of those on {named_apart(chosen, rows)}"
+    apart = "" if len(here) == len(rows) else f", of those on {named_apart(chosen, evidence.rows)}"
     return chosen, f"{why}{apart}"
 
 

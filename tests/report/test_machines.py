@@ -14,12 +14,13 @@ from harness.report.costs import memory_section, time_section
 from harness.report.decision import price, what_would_change
 from harness.report.evidence import Evidence
 from harness.report.frontier import costs_of
-from harness.report.machines import of_most
+from harness.report.machines import apart_said, of_most
 from harness.report.ranking import ranking
 from harness.report.recommend import Recommendation, recommend
 from harness.report.summary import caveats
 from harness.report.ties import ALWAYS_ALIKE
 from harness.report.tradeoff import tradeoff_section
+from harness.spec.device import Device
 from tests.report.records import CPU, GPU, Made, build_from, write_runs
 from tests.report.tables import said, texts
 
@@ -223,3 +224,58 @@ def test_a_variant_on_two_devices_is_named_by_them(tmp_path: Path) -> None:
         "qlora_nf4 [device.name=Example CPU",
         "qlora_nf4 [device.name=Example GPU",
     }
+
+
+def cores(threads: int, **changes: object) -> Device:
+    """A processor of one name with so many threads."""
+    return CPU.model_copy(update={"threads": threads, **changes})
+
+
+def test_each_device_is_named_apart_from_all_others(tmp_path: Path) -> None:
+    """Also where the first other device has another name."""
+    devices = {"lora_bf16": GPU, "qlora_nf4": cores(2), "qlora_fp4": cores(8)}
+    write_runs(tmp_path, [Made(name, device=device) for name, device in devices.items()])
+    evidence = build_from(tmp_path).evidence
+    assert (
+        "These rows ran on 3 devices (Example CPU with 2 cores, Example CPU with 8 cores, "
+        "Example GPU)"
+    ) in apart_said(evidence.rows)
+    named = {row["variant"]: row["device"] for row in texts(ranking(evidence))}
+    assert named == {
+        "lora_bf16": "Example GPU",
+        "qlora_nf4": "Example CPU with 2 cores",
+        "qlora_fp4": "Example CPU with 8 cores",
+    }
+
+
+def test_a_device_that_two_others_differ_from_in_two_things_is_named_by_both(
+    tmp_path: Path,
+) -> None:
+    """Memory tells apart only what costs alike, so machines that differ in it have one name."""
+    devices = {
+        "lora_bf16": cores(2),
+        "qlora_nf4": cores(8),
+        "qlora_fp4": cores(2, bfloat16=True, memory_bytes=32 << 30),
+        LONE: cores(2, memory_bytes=25 << 30),
+    }
+    write_runs(tmp_path, [Made(name, device=device) for name, device in devices.items()])
+    assert (
+        "on 3 devices (Example CPU with 2 cores and fast bfloat16, Example CPU with 2 cores "
+        in (apart_said(build_from(tmp_path).evidence.rows))
+    )
+
+
+def test_the_choice_names_the_device_as_the_ranking_does(tmp_path: Path) -> None:
+    """Also where no row that came close ran on the one that shares its name."""
+    runs = [
+        Made(name, seed=seed, log_ratio=ratio, device=device)
+        for name, ratio, device in (
+            ("lora_bf16", -0.2, cores(2)),
+            ("qlora_nf4", -0.199, GPU),
+            ("qlora_fp4", 0.5, cores(8)),
+        )
+        for seed in range(3)
+    ]
+    write_runs(tmp_path, runs)
+    found = recommended(build_from(tmp_path, max_loss=0.05).evidence)
+    assert "Costs are weighed on Example CPU with 2 cores alone" in " ".join(found.sureness)

@@ -279,3 +279,18 @@ def test_the_choice_names_the_device_as_the_ranking_does(tmp_path: Path) -> None
     write_runs(tmp_path, runs)
     found = recommended(build_from(tmp_path, max_loss=0.05).evidence)
     assert "Costs are weighed on Example CPU with 2 cores alone" in " ".join(found.sureness)
+
+
+def test_a_variant_on_two_processors_of_one_name_and_a_gpu_is_labelled_by_threads(
+    tmp_path: Path,
+) -> None:
+    devices = (GPU, cores(2), cores(8))
+    write_runs(tmp_path, [Made("qlora_nf4", device=device) for device in devices])
+    labels = {row.label for row in build_from(tmp_path).evidence.rows}
+    assert not any("#" in label for label in labels), labels
+    assert {", ".join(label[:-1].split(", ")[:2]) for label in labels} >= {
+        "qlora_nf4 [device.name=Example CPU, device.threads=2",
+        "qlora_nf4 [device.name=Example CPU, device.threads=8",
+    }
+    (on_gpu,) = (label for label in labels if "device.name=Example GPU" in label)
+    assert "device.threads" not in on_gpu, "it has none"

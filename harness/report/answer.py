@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from harness import numbers
 from harness.report.decision import show_speed
@@ -43,7 +43,7 @@ def _price(evidence: Evidence, found: Recommendation) -> Iterator[str]:
         beside = None
     parts = []
     for name, read, show in (
-        ("peak memory", _peak(evidence), numbers.size),
+        ("peak memory", evidence.peak, numbers.size),
         ("training", lambda row: row.training_seconds, numbers.duration),
         ("at", lambda row: row.tokens_per_second, show_speed),
     ):
@@ -53,7 +53,3 @@ def _price(evidence: Evidence, found: Recommendation) -> Iterator[str]:
             parts.append(f"{name} {show(own)}{other}")
     if parts:
         yield f"Price: {', '.join(parts)}"
-
-
-def _peak(evidence: Evidence) -> Callable[[Row], float | None]:
-    return lambda row: row.peak_bytes(evidence.memory_kind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from harness import numbers
 from harness.report.evidence import Evidence
@@ -15,11 +16,11 @@ NAMED = 4
 
 def least_memory(evidence: Evidence, rows: list[Row]) -> tuple[Row, str]:
     """The row that needs least memory, and what to say of rows that measure the same."""
-    order = memory_order(evidence.rows, evidence.memory_kind)
     here = _here(rows)
+    order = memory_order(evidence.beside(rows[0]), evidence.measures[rows[0].label])
     chosen = order.least(here)
     tied = [row.label for row in here if row is not chosen and order.tied(row, chosen)]
-    told = _tie(order, chosen, tied), _elsewhere(chosen, rows)
+    told = _tie(order, chosen, tied), _elsewhere(evidence, chosen, rows)
     return chosen, " ".join(filter(None, told))
 
 
@@ -28,13 +29,13 @@ def _here(rows: list[Row]) -> list[Row]:
     return [row for row in rows if same_machine(row, rows[0])]
 
 
-def _elsewhere(chosen: Row, rows: list[Row]) -> str:
+def _elsewhere(evidence: Evidence, chosen: Row, rows: list[Row]) -> str:
     """Which rows were not weighed by what they cost, since they ran on another device."""
     away = [row.label for row in rows if not same_machine(row, chosen)]
     if not away:
         return ""
     return (
-        f"Costs are weighed on {named_apart(chosen, rows)} alone; elsewhere ran "
+        f"Costs are weighed on {named_apart(chosen, evidence.rows)} alone; elsewhere ran "
         f"{numbers.some_of(away, NAMED)}."
     )
 
@@ -59,23 +60,23 @@ def cheapest(evidence: Evidence, rows: list[Row]) -> tuple[Row, str]:
     """
     here = _here(rows)
     chosen, why = _cheapest(evidence, here)
-    apart = "" if len(here) == len(rows) else f", of those on {named_apart(chosen, rows)}"
+    apart = "" if len(here) == len(rows) else f", of those on {named_apart(chosen, evidence.rows)}"
     return chosen, f"{why}{apart}"
 
 
 def _cheapest(evidence: Evidence, rows: list[Row]) -> tuple[Row, str]:
-    memory, time = memory_order(evidence.rows, evidence.memory_kind), time_order(evidence.rows)
+    beside, kind = evidence.beside(rows[0]), evidence.measures[rows[0].label]
+    memory, time = memory_order(beside, kind), time_order(beside)
     leanest = min(rows, key=lambda row: _or_infinite(memory.read(row)))
     lean = [row for row in rows if row is leanest or memory.tied(row, leanest)]
     if len(lean) == 1 and memory.read(leanest) is not None:
-        return leanest, f"it needs the least memory, {leanest.needed_said(evidence.memory_kind)}"
+        return leanest, f"it needs the least memory, {evidence.needed(leanest)}"
     lean = lean if memory.read(leanest) is not None else rows
     fastest = min(lean, key=lambda row: _or_infinite(time.read(row)))
     fast = [row for row in lean if row is fastest or time.tied(row, fastest)]
     if len(fast) == 1 and time.read(fastest) is not None:
-        return fastest, _fastest(
-            evidence, numbers.duration(time.read(fastest)), memory.read(leanest)
-        )
+        took = numbers.duration(time.read(fastest))
+        return fastest, _fastest(beside, took, memory.read(leanest))
     fast = fast if time.read(fastest) is not None else lean
     chosen, tied = memory.least(fast), _tied(memory.read(leanest), time.read(fastest))
     if any(memory.less(chosen, row) for row in fast if row is not chosen):
@@ -83,8 +84,8 @@ def _cheapest(evidence: Evidence, rows: list[Row]) -> tuple[Row, str]:
     return chosen, f"none is cheaper: {tied}"
 
 
-def _fastest(evidence: Evidence, took: str, memory: float | None) -> str:
-    what = "its steps take" if counts_steps(evidence.rows) else "its training takes"
+def _fastest(rows: Sequence[Row], took: str, memory: float | None) -> str:
+    what = "its steps take" if counts_steps(rows) else "its training takes"
     rest = "are not known" if memory is None else "count as a tie"
     return f"{what} the least time, {took}; their peak memories {rest}"
 

@@ -107,14 +107,11 @@ def _forked(rows: list[Row]) -> str:
 
 def _surprises(evidence: Evidence) -> Iterator[str]:
     """Quantized rows that train in more memory than their unquantized twins, and why."""
-    kind = evidence.memory_kind
-    # What repeated runs differ by is that of the decision, so that both call the same a tie.
-    alike = memory_order(evidence.rows, kind).alike
-    order = CostOrder(lambda row: row.peak_bytes(kind, ("train",)), alike)
     for row, other in twins([row for row in evidence.ranked if row.plan.trains and row.finished]):
+        kind = evidence.measures[row.label]  # twins ran on one device
         own, twin = row.peak_bytes(kind, ("train",)), other.peak_bytes(kind, ("train",))
         quantized = row.plan.quantization.type != "none" and other.plan.quantization.type == "none"
-        if quantized and own and twin and own > twin and not order.tied(row, other):
+        if quantized and own and twin and own > twin and not _tied(evidence, row, other):
             weights = f"{numbers.size(row.weight_bytes)} against {numbers.size(other.weight_bytes)}"
             peaks = f"{numbers.size(own)} against {numbers.size(twin)}"
             yield (
@@ -122,6 +119,16 @@ def _surprises(evidence: Evidence) -> Iterator[str]:
                 f"weights are smaller ({weights}): with a small model, activations, logits and "
                 "dequantized copies of weights outweigh the weights."
             )
+
+
+def _tied(evidence: Evidence, row: Row, other: Row) -> bool:
+    """Whether two peaks of training on one device differ by no more than repeated runs do.
+
+    By as much as in the decision, so that both call the same a tie.
+    """
+    kind = evidence.measures[row.label]
+    alike = memory_order(evidence.beside(row), kind).alike
+    return CostOrder(lambda one: one.peak_bytes(kind, ("train",)), alike).tied(row, other)
 
 
 def _gib(value: int | None) -> float | None:

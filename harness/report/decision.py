@@ -30,9 +30,7 @@ def runner_up(evidence: Evidence, chosen: Row) -> Row | None:
     trained = [row for row in others if row.plan.trains] or others
     budget = evidence.request.budget_memory_bytes
     if budget is not None:
-        fitting = [
-            row for row in trained if _is_within(row.peak_bytes(evidence.memory_kind), budget)
-        ]
+        fitting = [row for row in trained if _is_within(evidence.peak(row), budget)]
         trained = fitting or trained
     return trained[0] if trained else None
 
@@ -85,9 +83,9 @@ def _quality(evidence: Evidence, chosen: Row, other: Row | None) -> Fact | None:
 
 
 def _memory(evidence: Evidence, chosen: Row, other: Row | None) -> Fact | None:
-    kind = evidence.memory_kind
+    kind = evidence.measures[chosen.label]
     fact = _fact("peak memory", chosen, other, lambda row: row.peak_bytes(kind), numbers.size)
-    fact = _tied(fact, memory_order(evidence.rows, kind), chosen, other)
+    fact = _tied(fact, memory_order(evidence.beside(chosen), kind), chosen, other)
     if fact is None:
         return None
     return replace(fact, note="; ".join(filter(None, (fact.note, _set_by(kind, chosen, other)))))
@@ -106,7 +104,7 @@ def _set_by(kind: str, chosen: Row, other: Row | None) -> str:
 
 def _time(evidence: Evidence, chosen: Row, other: Row | None) -> Fact | None:
     """The whole phase; where much of it is no step, the steps alone, which longer runs repeat."""
-    order = phase_time_order(evidence.rows)
+    order = phase_time_order(evidence.beside(chosen))
     fact = _tied(
         _fact("training time", chosen, other, order.read, numbers.duration), order, chosen, other
     )
@@ -121,7 +119,7 @@ def _time(evidence: Evidence, chosen: Row, other: Row | None) -> Fact | None:
 
 
 def _speed(evidence: Evidence, chosen: Row, other: Row | None) -> Fact | None:
-    order = speed_order(evidence.rows)
+    order = speed_order(evidence.beside(chosen))
     fact = _fact("training speed", chosen, other, order.read, show_speed)
     return _tied(fact, order, chosen, other)
 
@@ -201,11 +199,11 @@ def _value(main: Scoring, row: Row) -> float:
 
 def _smaller(evidence: Evidence, chosen: Row) -> str | None:
     """The best trained row that needs less memory, with the limit at which it would be chosen."""
-    main, kind = evidence.main, evidence.memory_kind
+    main, kind = evidence.main, evidence.measures[chosen.label]
     own = chosen.peak_bytes(kind)
     if main is None or own is None:
         return None
-    order = memory_order(evidence.rows, kind)
+    order = memory_order(evidence.beside(chosen), kind)
     for label in main.ordered():
         row = evidence.by_label[label]
         peak = row.peak_bytes(kind)

@@ -14,7 +14,7 @@ from harness.errors import UnknownName
 from harness.records.store import BrokenRun, StoredRun
 from harness.report.contest import Contest, hold_contest
 from harness.report.judging import PValues, adjust
-from harness.report.machines import of_most
+from harness.report.machines import of_most, same_machine
 from harness.report.pairing import ScoreKey
 from harness.report.questions import Asked, JudgedQuestion, ask
 from harness.report.rows import Row, make_rows, memory_kind
@@ -51,6 +51,8 @@ class ReportRequest(Frozen):
 class Evidence:
     """Everything the sections read: rows, scores and what could not be read.
 
+    ``memory_kind`` is the measure of the rows that are ``costed``; ``measures`` has that of others.
+
     The first scoring is the primary one, which ranks; the others are secondary. ``asked`` is the
     primary score that the suite names, as far as no run has it.
     """
@@ -86,6 +88,28 @@ class Evidence:
     def costed(self) -> frozenset[str]:
         """Labels of the rows whose costs are compared with each other: those of one device."""
         return frozenset(row.label for row in of_most(self.rows, self.reference))
+
+    def beside(self, row: Row) -> tuple[Row, ...]:
+        """The rows on the device of a row, itself included: only their costs compare."""
+        return tuple(one for one in self.rows if same_machine(one, row))
+
+    @cached_property
+    def measures(self) -> dict[str, str]:
+        """By label, the measure of memory that most rows on the device of a row have."""
+        found: dict[str, str] = {}
+        for row in self.rows:
+            if row.label not in found:
+                rows = self.beside(row)
+                found |= dict.fromkeys([one.label for one in rows], memory_kind(rows))
+        return found
+
+    def peak(self, row: Row) -> int | None:
+        """Peak memory of a row, by the measure of its device."""
+        return row.peak_bytes(self.measures[row.label])
+
+    def needed(self, row: Row) -> str:
+        """Peak memory of a row in words, by the measure of its device."""
+        return row.needed_said(self.measures[row.label])
 
     @cached_property
     def by_label(self) -> dict[str, Row]:

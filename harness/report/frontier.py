@@ -29,17 +29,18 @@ class Cost:
 
 
 def costs_of(evidence: Evidence) -> tuple[Cost, ...]:
-    """Peak memory, time and energy, each in the unit that suits these rows."""
-    by_time = time_order(evidence.rows)
-    times = [by_time.read(row) or 0 for row in evidence.rows]
+    """Peak memory, time and energy of the rows whose costs compare, in the units that suit them."""
+    rows = [row for row in evidence.rows if row.label in evidence.costed]
+    by_time = time_order(rows)
+    times = [by_time.read(row) or 0 for row in rows]
     unit, short, seconds = ("minutes", "min", 60) if max(times) > 180 else ("seconds", "s", 1)
     kind = evidence.memory_kind
-    timed = STEP_TIME if counts_steps(evidence.rows) else "training time"
-    memory = memory_order(evidence.rows, kind)
+    timed = STEP_TIME if counts_steps(rows) else "training time"
+    memory = memory_order(rows, kind)
     return (
         Cost("memory", f"peak memory, GiB ({MEMORY_KINDS[kind]})", "GiB", 2**30, memory),
         Cost("time", f"{timed}, {unit}", short, seconds, by_time),
-        Cost("energy", "training energy, Wh", "Wh", 3600, energy_order(evidence.rows)),
+        Cost("energy", "training energy, Wh", "Wh", 3600, energy_order(rows)),
     )
 
 

@@ -32,9 +32,9 @@ def of_most(rows: Sequence[Row], reference: str | None) -> tuple[Row, ...]:
 
 
 def named_apart(row: Row, rows: Sequence[Row]) -> str:
-    """The device of a row, told from that of the first row that ran on another one."""
-    other = next((one for one in rows if not same_machine(one, row)), row)
-    return row.plan.device.told_from(other.plan.device)
+    """The device of a row, told from all others on which rows ran."""
+    others = {one.plan.device for one in rows if not same_machine(one, row)}
+    return row.plan.device.told_from(*others)
 
 
 def several(rows: Sequence[Row]) -> bool:

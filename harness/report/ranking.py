@@ -136,7 +136,7 @@ def ranking(evidence: Evidence) -> Table:
     Columns that a decision seldom needs are ``extra``, so that a page fits a laptop's screen.
     """
     headline = [scoring for scoring in evidence.scorings if scoring.headline]
-    memory = MEMORY_KINDS[evidence.memory_kind]
+    memory = _measures(evidence)
     columns = [Column("variant", number=False)]
     columns += [
         Column(
@@ -187,7 +187,7 @@ def tags_of(row: Row) -> tuple[tuple[str, str], ...]:
 
 
 def _caption(evidence: Evidence) -> str:
-    memory = MEMORY_KINDS[evidence.memory_kind]
+    memory = _measures(evidence)
     reused = any(row.reused(phase) for row in evidence.rows for phase in PHASES)
     text = (
         f"Peak memory: {memory}, the highest of the load, prepare and train phases (load and "
@@ -201,7 +201,7 @@ def _caption(evidence: Evidence) -> str:
             "see time by phase)."
         )
     parts = [INTERVALS, text, *filter(None, [apart_said(evidence.rows)])]
-    if any(row.peak_phase(evidence.memory_kind) in PASSING for row in evidence.rows):
+    if any(row.peak_phase(evidence.measures[row.label]) in PASSING for row in evidence.rows):
         parts.append(
             "“Loading” beside a peak: the weights' files set it while they were read, and what "
             "runs afterwards needs less (see memory by phase)."
@@ -271,10 +271,25 @@ def _cells(evidence: Evidence, headline: list[Scoring], row: Row) -> tuple[Cell,
     return tuple(cells)
 
 
+def _measures(evidence: Evidence) -> str:
+    """What peak memory is, in words; where devices differ in it, by device."""
+    kinds = sorted(set(evidence.measures.values()))
+    if len(kinds) < 2:
+        return MEMORY_KINDS[evidence.memory_kind]
+    named = (f"{MEMORY_KINDS[kind]} ({_measured_by(evidence, kind)})" for kind in kinds)
+    return "; ".join(named)
+
+
+def _measured_by(evidence: Evidence, kind: str) -> str:
+    """The devices whose memory has this measure."""
+    rows = [row for row in evidence.rows if evidence.measures[row.label] == kind]
+    return ", ".join(sorted({named_apart(row, evidence.rows) for row in rows}))
+
+
 def _memory(evidence: Evidence, row: Row) -> Cell:
     """The peak, and which phase set it where that is soon over."""
-    cell = memory_cell(row.peaks(evidence.memory_kind))
-    phase = row.peak_phase(evidence.memory_kind)
+    kind = evidence.measures[row.label]
+    cell, phase = memory_cell(row.peaks(kind)), row.peak_phase(kind)
     return cell if phase not in PASSING else replace(cell, text=f"{cell.text} {DONE[phase]}")
 
 

@@ -64,20 +64,15 @@ def _within_memory(evidence: Evidence, rows: list[Row]) -> tuple[list[Row], list
     budget = evidence.request.budget_memory_bytes
     if budget is None:
         return rows, []
-    known = [row for row in rows if memory(evidence, row) is not None]
-    fitting = [row for row in known if (memory(evidence, row) or 0) <= budget]
+    known = [(row, peak) for row in rows if (peak := evidence.peak(row)) is not None]
+    fitting = [row for row, peak in known if peak <= budget]
     text = f"{len(fitting)} of {len(rows)} scored rows fit into {numbers.size(budget)}"
     if len(known) < len(rows):
         text += f" ({len(rows) - len(known)} with unknown memory are left out)"
     if not fitting and known:
-        least = min(memory(evidence, row) or 0 for row in known)
+        least = min(peak for _, peak in known)
         text += f"; the smallest needs {numbers.size(least)}"
     return fitting, [text + "."]
-
-
-def memory(evidence: Evidence, row: Row) -> int | None:
-    """Peak memory of a row, by the report's measure."""
-    return row.peak_bytes(evidence.memory_kind)
 
 
 def _within_loss(
@@ -91,7 +86,7 @@ def _within_loss(
     if not sure:
         return _loses_too_much(evidence, main, rows, reasons)
     chosen, tie = least_memory(evidence, sure)
-    needs = chosen.needed_said(evidence.memory_kind)
+    needs = evidence.needed(chosen)
     most = f"at most {show_limit(main, limit)} against {reference} (95 % confidence)"
     if not others:
         text = f"No other variant is shown to lose {most}. {chosen.label} needs {needs}."
@@ -150,7 +145,7 @@ def _loses_too_much(
     loss = lost[chosen.label] or (0.0, None)
     text = (
         f"{chosen.label} loses {show_difference(main, loss[0])} on these data and needs "
-        f"{chosen.needed_said(evidence.memory_kind)}"
+        f"{evidence.needed(chosen)}"
     )
     if loss[1] is not None:
         text += f", but its true loss may be as large as {show_difference(main, loss[1])}."
@@ -199,7 +194,7 @@ def _near_best(
     best = judged[0]
     value = numbers.number(main.values[best.label].value)
     chosen, tie = least_memory(evidence, [best, *(row for row in near if row is not best)])
-    needs = chosen.needed_said(evidence.memory_kind)
+    needs = evidence.needed(chosen)
     title = f"{main.key.title} {of_these}".rstrip()
     if chosen is best:
         reasons.append(f"It has the best {title}, {value}, and needs {needs}.")
@@ -226,9 +221,9 @@ def _cheapest_close(
     close = [row for row in rows if _is_close(main, row, best)]
     chosen, why = cheapest(evidence, close)
     title, margin = main.key.title, show_limit(main, main.scale.margin)
-    needs = chosen.needed_said(evidence.memory_kind)
+    needs = evidence.needed(chosen)
     if len(close) == 1:
-        needed = "" if chosen.peak_bytes(evidence.memory_kind) is None else f", and needs {needs}"
+        needed = "" if evidence.peak(chosen) is None else f", and needs {needs}"
         return chosen, f"It has the best {title} {of_these}, {value}{needed}."
     if chosen is best:
         others = numbers.some_of([row.label for row in close if row is not best], NAMED)

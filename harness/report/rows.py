@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from harness import numbers
 from harness.records.record import PhaseCost, RunRecord
@@ -25,6 +25,10 @@ MEMORY_KINDS = {
     "peak_allocated_bytes": "CUDA allocated",
     "peak_resident_bytes": "resident memory of the process",
 }
+# Of a device, in the order in which they tell two apart; the name says what follows from it.
+DEVICE_KEYS = tuple(
+    f"device.{key}" for key in ("name", "threads", "bfloat16", "memory_bytes", "float8", "kind")
+)
 TRAINING_PHASES = ("load", "prepare", "train", "validate")
 # A peak of these says little of what a larger model would need: file pages count in it.
 PASSING = ("load", "prepare")
@@ -291,18 +295,33 @@ def _labels(variant: str, groups: Sequence[Sequence[StoredRun]]) -> list[str]:
     plans = [members[0].record.plan for members in groups]
     keys = differing(plans)
     keys = [key for key in keys if key != "corpus_sha256"] or keys
-    if "device.name" in keys:  # it says the kind, the memory and what else follows from it
-        keys = ["device.name", *(key for key in keys if not key.startswith("device."))]
     flat = [flatten(settings(plan, "schema_version")) for plan in plans]
+    devices = _telling([key for key in DEVICE_KEYS if key in keys], flat)
+    others = [key for key in keys if not key.startswith("device.")]
+    keys = [*devices, *others[: max(1, 2 - len(devices))]]
     labels = []
     for table in flat:
-        shown = ", ".join(f"{key}={plain(table.get(key))}" for key in keys[:2])
+        on_gpu = table.get("device.kind") == "cuda"  # which has no threads of its own
+        known = (key for key in keys if not on_gpu or key != "device.threads")
+        shown = ", ".join(f"{key}={plain(table.get(key))}" for key in known)
         labels.append(f"{variant} [{shown}]")
     counts = Counter(labels)
     return [
         label if counts[label] == 1 else f"{label} #{labels[: index + 1].count(label)}"
         for index, label in enumerate(labels)
     ]
+
+
+def _telling(keys: Sequence[str], tables: Sequence[dict[str, Any]]) -> list[str]:
+    """Those of the keys that tell tables apart which the keys before them do not."""
+    found: list[str] = []
+    told = 1
+    for key in keys:
+        values = {tuple(json.dumps(table.get(one)) for one in (*found, key)) for table in tables}
+        if len(values) > told:
+            found.append(key)
+            told = len(values)
+    return found
 
 
 def twins(rows: Sequence[Row]) -> list[tuple[Row, Row]]:

@@ -28,16 +28,29 @@ class Device(Frozen):
     float8: bool = Field(default=False, description="products of eight-bit floats: Ada on")
     threads: int | None = Field(default=None, description="torch threads; CPU only")
 
-    def told_from(self, other: Device) -> str:
-        """The name, with the first thing in which it differs from ``other`` of the same name."""
-        if self.name != other.name:
-            return self.name
-        if self.threads is not None and self.threads != other.threads:
-            return f"{self.name} with {self.threads} cores"
-        if self.memory_bytes != other.memory_bytes:
-            return f"{self.name} with {numbers.size(self.memory_bytes)}"
-        fast = "fast" if self.bfloat16 else "slow"
-        return f"{self.name} with {fast} bfloat16"
+    def told_from(self, *others: Device) -> str:
+        """The name, with the first thing in which each other one of the same name differs.
+
+        What costs depend on (``costs_like``) comes before what they do not.
+        """
+        parts = self._parts()
+        named = {
+            next((key for key in parts if getattr(one, key) != getattr(self, key)), "")
+            for one in others
+            if one.name == self.name
+        }
+        said = " and ".join(text for key, text in parts.items() if key in named)
+        return f"{self.name} with {said}" if said else self.name
+
+    def _parts(self) -> dict[str, str]:
+        """In words, by field, what tells it from another device of its name; the telling first."""
+        cores = "an unknown number of" if self.threads is None else self.threads
+        return {
+            "threads": f"{cores} {'core' if cores == 1 else 'cores'}",
+            "bfloat16": f"{'fast' if self.bfloat16 else 'slow'} bfloat16",
+            "memory_bytes": numbers.size(self.memory_bytes),
+            "float8": f"{'' if self.float8 else 'no '}eight-bit products",
+        }
 
     def costs_like(self, other: Device) -> bool:
         """Whether times, memory and energy measured on both can be set against each other."""

@@ -164,7 +164,8 @@ class OpenStudy:
     def other_devices(self) -> list[str]:
         """Names of the other devices on which it was run in this folder."""
         found = {one.device for one in self.kept_arms.read() if one.is_of(self.study)}
-        return sorted({one.told_from(self.device) for one in found - {self.device}})
+        every = found | {self.device}
+        return sorted({one.told_from(*every) for one in found - {self.device}})
 
     def resolved(self) -> ResolvedArms:
         """Its arms as they are resolved here, in the form that is kept for other machines."""

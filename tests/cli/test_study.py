@@ -539,6 +539,17 @@ def test_a_budget_is_kept_and_is_no_other_study(made_up: World, tmp_path: Path) 
     assert [path.name for path in (tmp_path / "studies").iterdir()] == [FOLDER]
 
 
+def test_devices_where_a_study_ran_are_named_apart_from_each_other(tmp_path: Path) -> None:
+    """Two processors of one name are two, also where the one here has another name."""
+    asked = StudyRequest(study="quantization", settings=SMALL[5::2])
+    for threads in (2, 8):
+        device = CPU.model_copy(update={"threads": threads})
+        there = open_study(asked, device, tmp_path)
+        there.kept_arms.keep(there.resolved())
+    names = [f"{CPU.name} with {threads} cores" for threads in (2, 8)]
+    assert open_study(asked, GPU, tmp_path).other_devices() == names
+
+
 ONE_CLAIM = ("study", "quantization", "--claim", "nf4_beats_fp4", "--device", "cpu")
 ONE_CLAIM = (*ONE_CLAIM, "--set", "study.tune.trials=1", "--set", "study.seeds.stop=3")
 

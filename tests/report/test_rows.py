@@ -15,7 +15,7 @@ from harness.report.rows import Row, make_rows, memory_kind, twins
 from harness.report.settings import alpha_over_rank, bits_of, flatten, method_of, plain, without
 from harness.spec.storage import read_json, write_json
 from tests.planned import planned
-from tests.report.records import GPU, Made, build_from, write_run, write_runs
+from tests.report.records import CPU, GPU, Made, build_from, write_run, write_runs
 from tests.report.tables import texts
 
 SHORTER = ("budget.steps=20",)
@@ -83,6 +83,24 @@ def test_settings_that_differ_are_named_in_the_label(tmp_path: Path) -> None:
         "lora_bf16 [budget.steps=28",
     ]
     assert {row.variant for row in rows.values()} == {"lora_bf16"}
+
+
+def test_processors_of_one_name_are_told_by_threads_and_then_by_what_else_differs(
+    tmp_path: Path,
+) -> None:
+    """Memory that differs with the threads is not named: it would take another key's place."""
+    larger = CPU.model_copy(update={"threads": 8, "memory_bytes": 48 << 30})
+    rows = rows_of(
+        tmp_path,
+        Made("lora_bf16"),
+        Made("lora_bf16", settings=SHORTER),
+        Made("lora_bf16", device=larger),
+    )
+    assert {label.partition("[")[2] for label in rows} == {
+        "device.threads=2, budget.steps=28]",
+        "device.threads=2, budget.steps=20]",
+        "device.threads=8, budget.steps=28]",
+    }
 
 
 def test_a_repeated_seed_counts_once_and_the_later_run_is_taken(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.spec.device import (
+    Device,
     detect_device,
     first_visible,
     machine_memory_bytes,
@@ -28,6 +29,27 @@ def test_the_cpu_is_described_by_name_memory_and_threads() -> None:
     assert device.threads == usable_cores()
     assert device.memory_bytes == machine_memory_bytes()
     assert device.memory_bytes is None or device.memory_bytes > 1 << 28
+
+
+def test_a_device_is_named_apart_from_all_others_of_its_name() -> None:
+    two = Device(kind="cpu", name="EPYC", memory_bytes=24 << 30, bfloat16=False, threads=2)
+    eight = two.model_copy(update={"threads": 8})
+    larger = two.model_copy(update={"memory_bytes": 48 << 30})
+    fast = larger.model_copy(update={"bfloat16": True})
+    old = two.model_copy(update={"threads": None})
+    gpu = Device(kind="cuda", name="H100", memory_bytes=80 << 30, bfloat16=True)
+    assert two.told_from() == two.told_from(gpu) == "EPYC"
+    assert gpu.told_from(two, eight) == "H100"
+    assert two.told_from(gpu, eight) == "EPYC with 2 cores", "whichever comes first"
+    assert two.told_from(larger) == "EPYC with 24.0 GiB"
+    assert two.told_from(larger, fast) == "EPYC with slow bfloat16 and 24.0 GiB"
+    assert fast.told_from(two, eight) == "EPYC with 2 cores and fast bfloat16"
+    assert old.told_from(two) == "EPYC with an unknown number of cores"
+    floats = gpu.model_copy(update={"float8": True})
+    assert (gpu.told_from(floats), floats.told_from(gpu)) == (
+        "H100 with no eight-bit products",
+        "H100 with eight-bit products",
+    )
 
 
 def test_hidden_gpus_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:

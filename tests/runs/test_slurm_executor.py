@@ -23,6 +23,7 @@ from harness.runs.ending import Ending
 from harness.runs.executor import make_executor
 from harness.runs.lock import held, holder_of
 from harness.runs.options import RunOptions
+from harness.runs.remote import explain
 from harness.runs.slurm_executor import SlurmExecutor
 from harness.runs.slurm_reason import OUT_OF_TIME, UNTOLD, end_of_job
 from harness.runs.stop import Stop
@@ -238,6 +239,27 @@ def test_a_job_killed_for_memory_before_it_could_write_is_out_of_memory(
     assert end_of(record) == "SLURM job 7 used more memory than it was given"
     assert is_settled(record)
     assert store.find(plan) == record
+
+
+@pytest.mark.parametrize(
+    ("state", "counts"),
+    [("PREEMPTED", False), ("NODE_FAIL", False), ("TIMEOUT", True), ("CANCELLED", True)],
+)
+@pytest.mark.usefixtures("commands")
+def test_a_job_whose_machine_was_taken_before_it_could_write_is_no_try(
+    small: Small, tmp_path: Path, state: str, counts: bool
+) -> None:
+    """Before, it counted as abandoned, and after three times as failed."""
+    (tmp_path / "job.txt").write_text(f"JobId=7 JobState={state}")
+    store, options, plan = RunStore(tmp_path / "runs"), RunOptions(), small.plan()
+    Attempt(plan, store.folder(plan)).prepare(options)
+    end = end_of_job("7", "", lambda: "UNKNOWN")
+    assert end is not None
+    record = explain(store, plan, options.name, end)
+    assert record is not None
+    assert (record.status, is_killed(record)) == ("interrupted", counts)
+    assert "SLURM job 7" in end_of(record)
+    assert not is_settled(record)
 
 
 @pytest.mark.usefixtures("commands")

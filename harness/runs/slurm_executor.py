@@ -35,8 +35,7 @@ Waiting = tuple[Plan, Future[RunRecord]]
 class SlurmExecutor:
     """Submits each plan as a job; plans that are submitted together become one job array.
 
-    A job that is preempted, or loses its machine, leaves an interrupted run, which goes on when it
-    is submitted again;
+    A job that is preempted leaves an interrupted run, which goes on when it is submitted again;
     one whose machine dies is queued again by SLURM.
     """
 

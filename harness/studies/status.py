@@ -38,7 +38,7 @@ class StudyStatus:
             UserError: fsspec does not know the URL.
         """
         self.opened = opened
-        self.bucket = Bucket(url, opened.findings.store) if url else None
+        self.bucket = Bucket(url, opened.findings.store, say) if url else None
         self._mix_versions = mix_versions
         self._say, self._skips = say, False
         self._kept: set[tuple[str, ...]] = set()  # variants added when its arms were last kept

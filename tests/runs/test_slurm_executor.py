@@ -263,6 +263,25 @@ def test_a_job_whose_machine_was_taken_before_it_could_write_is_no_try(
 
 
 @pytest.mark.usefixtures("commands")
+def test_a_job_that_stays_preempted_is_waited_for_no_longer(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Submitit expects such a job to be queued again, for ever."""
+    monkeypatch.setattr(slurm.SlurmJob, "_results_timeout_s", 0)  # none will come
+    monkeypatch.setattr(slurm.SlurmJob.watcher, "_delay_s", 0)
+    monkeypatch.setattr(slurm_executor, "DECISION_SECONDS", 0.5)
+    (tmp_path / "bin" / "sacct").write_text(
+        "#!/bin/sh\necho 'JobID|State|NodeList'\necho '7|PREEMPTED|'\n"
+    )
+    (tmp_path / "job.txt").write_text("JobId=7 JobState=PREEMPTED")
+    store, options, plan = RunStore(tmp_path / "runs"), RunOptions(), small.plan()
+    Attempt(plan, store.folder(plan)).prepare(options)
+    record = SlurmExecutor(store, options).submit(plan, Heard()).result(timeout=60)
+    assert end_of(record) == "SLURM job 7 was preempted"
+    assert not is_killed(record)
+
+
+@pytest.mark.usefixtures("commands")
 def test_a_run_that_somebody_cancelled_counts_as_a_try(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ from harness.spec.storage import read_json, write_json
 
 RECORD = "record.json"
 JUDGED = (RECORD, "plan.json")  # what a study judges by; and the items
+PART = ".part"  # ends the name of a file that is just being written
 
 
 class Rest(Frozen):
@@ -38,8 +39,12 @@ class Bucket(Listener):
     adapter and the log come when somebody wants them (:func:`fetch_rest`).
     """
 
-    def __init__(self, url: str, store: RunStore) -> None:
+    def __init__(
+        self, url: str, store: RunStore, say: Callable[[str], None] = lambda _: None
+    ) -> None:
         """Share the runs of ``store`` at ``url``, such as ``s3://bucket/study``.
+
+        ``say`` hears what a person should know of it.
 
         Raises:
             UserError: fsspec does not know the URL, or lacks the package for it.
@@ -48,6 +53,7 @@ class Bucket(Listener):
 
         self._url = url
         self._store = store
+        self._say, self._lacks = say, False
         self._there: set[str] = set()
         self._fetched: set[str] = set()
         self._texts: dict[str, str] = {}  # by path: what `share` has laid down or found
@@ -95,8 +101,8 @@ class Bucket(Listener):
                 self._texts[f"{place}/{name}"] = text
                 if name not in there:
                     self._files.makedirs(place, exist_ok=True)
-                    self._files.pipe_file(f"{place}/{name}.part", text.encode())
-                    self._files.mv(f"{place}/{name}.part", f"{place}/{name}")
+                    self._files.pipe_file(f"{place}/{name}{PART}", text.encode())
+                    self._files.mv(f"{place}/{name}{PART}", f"{place}/{name}")
             for path in (f"{place}/{name}" for name in there):
                 if path not in self._texts:
                     self._texts[path] = self._files.cat_file(path).decode(errors="replace")
@@ -116,17 +122,29 @@ class Bucket(Listener):
 
     def _send(self, name: str) -> None:
         folder = RunFolder(self._store.root / name)
-        fetch_rest(folder)
+        try:
+            fetch_rest(folder)
+        except HarnessError as error:  # a study judges by the record and its items, which are here
+            self._say_that_it_lacks(name, error)
         made = [*folder.items.rglob("*"), *folder.adapter.rglob("*")]
         single = (folder.log, folder.events, folder.plan)
         with self._explained():
             for path in (*made, *single):
                 if path.is_file():
                     self._put(path, f"{name}/{path.relative_to(folder.path).as_posix()}")
-            self._put(folder.record, f"{name}/{RECORD}.part")
+            self._put(folder.record, f"{name}/{RECORD}{PART}")
             target = f"{self._root}/{name}/{RECORD}"
-            self._files.mv(f"{target}.part", target)
+            self._files.mv(f"{target}{PART}", target)
         self._there.add(name)
+
+    def _say_that_it_lacks(self, name: str, error: HarnessError) -> None:
+        """Say once that a run goes to the store without what another store should have had."""
+        if not self._lacks:
+            self._say(
+                f"{name} is sent to the store without its adapter and log, which cannot be "
+                f"fetched: {error.what} ({error.where}); so is every other run of which this holds"
+            )
+        self._lacks = True
 
     def _put(self, path: Path, name: str) -> None:
         target = f"{self._root}/{name}"
@@ -164,9 +182,20 @@ class Bucket(Listener):
         """Complete a run of which this machine has the record and its items.
 
         Raises:
-            StorageError: the store cannot be read.
+            StorageError: the store cannot be read, or no longer has the run.
             InvalidFile: what lies there is not of this run.
         """
+        with self._explained():
+            lost = self._has_lost(name)
+        if lost:
+            folder.rest.unlink(missing_ok=True)
+            raise StorageError(
+                "the run is no longer in the store",
+                where=f"{self._url.rstrip('/')}/{name}",
+                expected="its adapter and its log",
+                hint="run it again with --force, or take its folder from the machine that made it",
+            )
+        files = [file for file in files if not file.endswith(PART)]  # older harnesses named them
         back = RunFolder(folder.path / ".fetched")
         shutil.rmtree(back.path, ignore_errors=True)
         try:
@@ -182,16 +211,20 @@ class Bucket(Listener):
         finally:
             shutil.rmtree(back.path, ignore_errors=True)
 
+    def _has_lost(self, name: str) -> bool:
+        """Whether a run was removed. An empty store may be a disk that is not mounted."""
+        self._files.invalidate_cache()
+        return bool(self._files.ls(self._root)) and not self._files.exists(f"{self._root}/{name}")
+
     def _is_judged(self, file: str) -> bool:
         """Whether a file comes at once: also all others, where the URL must not be written down."""
         return file in JUDGED or file.startswith("items/") or bool(urlsplit(self._url).password)
 
     def _files_of(self, name: str) -> list[str]:
-        """Files of a run folder there, by their paths in it."""
+        """Files of a run folder there, by their paths in it, but for what is just being sent."""
         start = f"{self._root}/{name}/"
-        return sorted(
-            path[path.index(start) + len(start) :] for path in self._files.find(start.rstrip("/"))
-        )
+        found = (path for path in self._files.find(start.rstrip("/")) if not path.endswith(PART))
+        return sorted(path[path.index(start) + len(start) :] for path in found)
 
     def _get(self, name: str, files: Collection[str], folder: Path) -> None:
         for file in files:
@@ -239,7 +272,7 @@ def fetch_rest(folder: RunFolder) -> None:
 
     Raises:
         UserError: the store's kind is not known here.
-        StorageError: the store cannot be read.
+        StorageError: the store cannot be read, or no longer has the run.
         InvalidFile: what lies there is not of this run.
     """
     if not folder.rest.is_file():

@@ -34,11 +34,15 @@ FAULTS = (signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run ended: its status, a finer kind, and a message for a person."""
+    """How a run ended: its status, a finer kind, and a message for a person.
+
+    ``machine_taken``: its cluster took the machine away, or lost it, which is no fault of the run.
+    """
 
     status: Status
     kind: str
     message: str
+    machine_taken: bool = False
 
 
 Means = Literal["interrupted", "timed_out"]

@@ -72,8 +72,9 @@ def explain(store: RunStore, plan: Plan, order: str, end: Ending) -> RunRecord |
             return None
         if not attempt.folder.record.is_file():
             message = f"{ABANDONED.message}: {end.message}"
-            out = end.status == "oom"  # which says something of the variant
-            attempt.ending = end if out else replace(ABANDONED, message=message)
+            # Memory says something of the variant; a machine that was taken, nothing of the run.
+            is_known = end.status == "oom" or end.machine_taken
+            attempt.ending = end if is_known else replace(ABANDONED, message=message)
         elif was_interrupted(read_json(attempt.folder.record, RunRecord)):
             attempt.ending = _of_interrupt(end)
         known = store.find(plan)

@@ -57,6 +57,7 @@ class SlurmExecutor:
         self._options = options
         self._jobs: dict[Any, Waiting] = {}
         self._ended: dict[Any, float] = {}
+        self._preempted: dict[Any, float] = {}
         self._gathered: list[Waiting] | None = None
         self._lock = threading.Lock()
         self._watched = False
@@ -157,7 +158,7 @@ class SlurmExecutor:
 
     def _look_at(self, job: Any, *, ask: bool) -> None:
         try:
-            if not job.done(force_check=ask):
+            if not job.done(force_check=ask) and not self._stays_preempted(job):
                 return
             error = self._error_of(job)
             found: Any = job.result() if error is None else None
@@ -172,9 +173,20 @@ class SlurmExecutor:
             return
         del self._jobs[job]
 
+    def _stays_preempted(self, job: Any) -> bool:
+        """Whether SLURM has not queued a preempted job again, for which submitit would wait."""
+        if str(job.state) != "PREEMPTED":
+            self._preempted.pop(job, None)
+            return False
+        since = self._preempted.setdefault(job, time.monotonic())
+        return time.monotonic() - since > DECISION_SECONDS
+
     def _error_of(self, job: Any) -> BaseException | None:
-        """How a job that has ended failed. submitit waits 15 s for what a cancelled one left."""
-        if self._stop.asked and not job.paths.result_pickle.exists():
+        """How a job that has ended failed. submitit waits 15 s for what a cancelled one left.
+
+        For a preempted one it waits until it is queued again.
+        """
+        if (self._stop.asked or job in self._preempted) and not job.paths.result_pickle.exists():
             return CancelledError()
         found: BaseException | None = job.exception()
         return found

@@ -19,6 +19,7 @@ ENDED = {
     "NODE_FAIL": "lost its machine",
     "OUT_OF_MEMORY": "used more memory than it was given",
 }
+MACHINE_TAKEN = ("PREEMPTED", "NODE_FAIL")
 # What submitit raises in a job that SLURM has told that its time is nearly over.
 OUT_OF_TIME = "timed-out and not checkpointable"
 UNTOLD = replace(interrupted(""), message="")  # SLURM did not end it, or nobody remembers it
@@ -48,7 +49,9 @@ def _ending(job_id: str, state: str) -> Ending:
     message = f"SLURM job {job_id} {ENDED[state]}"
     if state == "OUT_OF_MEMORY":
         return Ending("oom", "host_oom", message)
-    return replace(CANCELLED, message=message) if state == "CANCELLED" else interrupted(message)
+    if state == "CANCELLED":
+        return replace(CANCELLED, message=message)
+    return replace(interrupted(message), machine_taken=state in MACHINE_TAKEN)
 
 
 def _shown(job_id: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from harness.spec.storage import read_json, write_json
 from harness.spec.study import Spending, Study
 from harness.studies.agenda import Agenda, next_plans
 from harness.studies.arms import StudyArms, Typed, compare_what, with_added
+from harness.studies.asked import with_file_names, without_folders
 from harness.studies.claimed import limited
 from harness.studies.findings import Findings
 from harness.studies.page import make_page
@@ -70,16 +71,9 @@ def _with_whole_paths(value: object) -> object:
     return value
 
 
-def _with_file_names(value: object) -> object:
-    """A value in which every path is the name of its file, as another machine may have it."""
-    if isinstance(value, dict):
-        return {key: _with_file_names(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_with_file_names(one) for one in value]
-    if isinstance(value, str) and os.sep in value:
-        path = Path(value)
-        return path.name if path.suffix or value.startswith(("/", "~", ".")) else value
-    return value
+def _alike(told: Iterable[object], key: str = "") -> set[str]:
+    """What was told, each for itself and without a machine's folders."""
+    return {json.dumps(without_folders(one, key), sort_keys=True) for one in told}
 
 
 def _overrides(settings: Sequence[str]) -> dict[str, object]:
@@ -115,12 +109,36 @@ class OpenStudy:
         """Names the study where machines share what is decided about it: by what it asks.
 
         What may be spent and how it is described make no difference, nor the folder in which a
-        machine keeps a file.
+        machine keeps a file: contents are not told apart, since who only looks may lack them.
         """
-        asked = unlimited(self.study).model_dump(mode="json", exclude={"description", "question"})
-        told = [asked, _overrides(self.typed.settings), list(self.typed.tasks)]
-        text = json.dumps(_with_file_names(told), sort_keys=True)
+        study, settings, tasks = self._told
+        told = without_folders(study), without_folders(settings), without_folders(tasks, "tasks")
+        return self._key_of(told)
+
+    @property
+    def older_keys(self) -> list[str]:
+        """What older harnesses called it there, some of them other studies too."""
+        return [self.study.name, self._key_of(with_file_names(self._told))]
+
+    @property
+    def _told(self) -> list[object]:
+        study = unlimited(self.study).model_dump(mode="json", exclude={"description", "question"})
+        return [study, _overrides(self.typed.settings), list(self.typed.tasks)]
+
+    def _key_of(self, told: object) -> str:
+        text = json.dumps(told, sort_keys=True)
         return f"{self.study.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+    def is_asked_by(self, kept: ResolvedArms) -> bool:
+        """Whether ``kept`` is what this study compares somewhere, as far as was written down."""
+        requests = [plan.request for plan in kept.arms if plan.request is not None]
+        tasks = _alike(self.typed.tasks, "tasks")
+        return kept.is_of(self.study) and all(
+            _alike(map(parse_setting, self.typed.settings))
+            <= _alike(map(parse_setting, request.settings))
+            and _alike(request.tasks, "tasks") == tasks
+            for request in requests
+        )
 
     @property
     def log(self) -> Path:

@@ -38,7 +38,7 @@ class StudyStatus:
             UserError: fsspec does not know the URL.
         """
         self.opened = opened
-        self.bucket = Bucket(url, opened.findings.store) if url else None
+        self.bucket = Bucket(url, opened.findings.store, say) if url else None
         self._mix_versions = mix_versions
         self._say, self._skips = say, False
         self._kept: set[tuple[str, ...]] = set()  # variants added when its arms were last kept
@@ -80,17 +80,21 @@ class StudyStatus:
         self._knows_older = True
 
     def _take_older(self, bucket: Bucket) -> None:
-        """Take over what older harnesses laid down under the study's name alone.
+        """Take over what older harnesses laid down under names that other studies have too.
 
-        Their decisions may be about another study of this name: they are taken where what was
-        kept beside them is of this one, or nothing is.
+        Their decisions may be about such a study: they are taken where what was kept beside them
+        is of this one, or nothing is.
         """
-        name, kept = self.opened.study.name, self.opened.kept_arms
+        for name in self.opened.older_keys:
+            if name != self.opened.key:
+                self._take_from(bucket, name)
+
+    def _take_from(self, bucket: Bucket, name: str) -> None:
         arms = bucket.share(f"{ARMS}/{name}", ())
         known = [one for text in arms if (one := parsed_arms(text)) is not None]
-        of_this = [one for one in known if one.is_of(self.opened.study)]
+        of_this = [one for one in known if self.opened.is_asked_by(one)]
         for one in of_this:
-            kept.keep(one)
+            self.opened.kept_arms.keep(one)
         if of_this or not known:
             where = f"{DECISIONS}/{name}"
             take_over(self.opened.log, bucket.share(where, ()), f"--store, {where}")

@@ -354,6 +354,30 @@ def test_decisions_that_an_older_harness_laid_down_are_read(made_up: World, tmp_
     other = (*SHORT, "--set", "study.margin=0.02", "--reports", str(tmp_path / "2"))
     shown(*other, *there, "--status")
     assert decided(tmp_path, 2, "short") == [], "what was kept beside them is another study"
+    typed = (*SHORT, "--set", "training.warmup_steps=1", "--reports", str(tmp_path / "3"))
+    shown(*typed, *there, "--status")
+    assert decided(tmp_path, 3, "short") == [], "so it is where its runs have other settings"
+
+
+def test_decisions_under_a_key_with_a_relative_folder_are_read(
+    made_up: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older harness told the same folder apart by how it was typed."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "trees").mkdir(parents=True)
+    (tmp_path / "data" / "trees" / "trees.jsonl").write_bytes(SAMPLE.read_bytes())
+    setting = "corpus.source=data/trees"
+    there = (*SHORT, "--set", setting, "--store", f"file://{tmp_path / 'bucket'}", "--reports")
+    shown(*there, "0", "--budget", "runs=1")
+    shown(*there, "0", "--drop", "qlora_nf4")
+    request = read_json(tmp_path / "0" / "studies" / "short" / "request.json", StudyRequest)
+    (_, older) = open_study(request, CPU, tmp_path / "0").older_keys
+    for kind in (".decisions", ".arms"):
+        (ours,) = (tmp_path / "bucket" / kind).iterdir()
+        assert ours.name != older
+        ours.rename(ours.with_name(older))
+    shown(*there, "1", "--status")
+    assert decided(tmp_path, 1, "short") == ["drop"]
 
 
 def test_another_version_adds_no_runs_unless_it_is_allowed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from uuid import uuid4
 
@@ -10,11 +11,11 @@ import pytest
 from harness.errors import InvalidFile, StorageError, UserError
 from harness.records.record import RunRecord
 from harness.records.store import RunStore
-from harness.runs.bucket import Bucket, fetch_rest
+from harness.runs.bucket import Bucket, Rest, fetch_rest
 from harness.runs.listener import RunResult
 from harness.spec.digests import file_sha256
 from harness.spec.plan import Plan
-from harness.spec.storage import write_json
+from harness.spec.storage import read_json, write_json
 from tests.planned import planned
 from tests.runs.results import files
 from tests.studies.stub import StubExecutor, World
@@ -165,6 +166,83 @@ def test_the_adapter_of_another_machine_s_run_is_refused(tmp_path: Path) -> None
     sent.write_bytes(b"mine")
     fetch_rest(folder)
     assert (folder.adapter / weights.name).read_bytes() == b"mine"
+
+
+def test_what_another_machine_is_just_sending_is_no_file_of_the_run(tmp_path: Path) -> None:
+    here, record = made(tmp_path / "here")
+    with_adapter(here, record)
+    url = f"file://{tmp_path / 'bucket'}"
+    Bucket(url, here).exchange([], [NAME])
+    passing = tmp_path / "bucket" / NAME / "record.json.part"
+    passing.write_text("half of a rec")
+    there = RunStore(tmp_path / "there")
+    folder = there.folder(PLAN)
+    Bucket(url, there).exchange([NAME], [])
+    passing.unlink()
+    rest = read_json(folder.rest, Rest)
+    assert not [name for name in rest.files if name.endswith(".part")]
+    older = rest.model_copy(update={"files": (*rest.files, passing.name)})
+    write_json(folder.rest, older)  # as harnesses did before
+    fetch_rest(folder)
+    assert folder.adapter.is_dir()
+
+
+def fetched_without_rest(tmp_path: Path) -> tuple[RunStore, Path]:
+    """A run that another machine took from a first store, and the folder that it has there."""
+    here, record = made(tmp_path / "here")
+    with_adapter(here, record)
+    url = f"file://{tmp_path / 'first'}"
+    Bucket(url, here).exchange([], [NAME])
+    there = RunStore(tmp_path / "there")
+    Bucket(url, there).exchange([NAME], [])
+    return there, tmp_path / "first" / NAME
+
+
+@pytest.mark.parametrize("fault", ["altered", "removed", "no store"])
+def test_a_run_whose_adapter_cannot_be_had_is_sent_without_it(tmp_path: Path, fault: str) -> None:
+    """Before, a study ended at it, every time."""
+    there, sent = fetched_without_rest(tmp_path)
+    if fault == "altered":
+        (sent / "adapter" / "adapter_model.safetensors").write_bytes(b"theirs")
+    else:
+        shutil.rmtree(sent if fault == "removed" else tmp_path / "first")
+    said: list[str] = []
+    second = Bucket(f"file://{tmp_path / 'second'}", there, said.append)
+    second.exchange([], [NAME])
+    second.exchange([], [NAME])
+    assert len(said) == 1
+    assert NAME in said[0]
+    third = RunStore(tmp_path / "third")
+    Bucket(f"file://{tmp_path / 'second'}", third).exchange([NAME], [])
+    assert third.find(PLAN) == there.find(PLAN)
+    assert list(third.folder(PLAN).items.iterdir())
+    fetch_rest(third.folder(PLAN))
+
+
+def test_a_run_that_was_removed_from_its_store_is_looked_for_there_once(tmp_path: Path) -> None:
+    there, sent = fetched_without_rest(tmp_path)
+    folder = there.folder(PLAN)
+    shutil.rmtree(sent)
+    with pytest.raises(StorageError, match="no longer in the store"):
+        fetch_rest(folder)
+    assert not folder.rest.exists()
+    fetch_rest(folder)
+
+
+def test_a_store_that_is_not_there_just_now_is_looked_into_again(tmp_path: Path) -> None:
+    """Such as a disk that is not mounted."""
+    there, _ = fetched_without_rest(tmp_path)
+    folder = there.folder(PLAN)
+    (tmp_path / "first").rename(tmp_path / "elsewhere")
+    with pytest.raises(StorageError, match="cannot be used"):
+        fetch_rest(folder)
+    (tmp_path / "first").mkdir()
+    with pytest.raises(StorageError, match="cannot be used"):
+        fetch_rest(folder)
+    (tmp_path / "first").rmdir()
+    (tmp_path / "elsewhere").rename(tmp_path / "first")
+    fetch_rest(folder)
+    assert folder.adapter.is_dir()
 
 
 def test_what_does_not_belong_there_is_refused(tmp_path: Path) -> None:

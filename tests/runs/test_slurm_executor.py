@@ -23,6 +23,7 @@ from harness.runs.ending import Ending
 from harness.runs.executor import make_executor
 from harness.runs.lock import held, holder_of
 from harness.runs.options import RunOptions
+from harness.runs.remote import explain
 from harness.runs.slurm_executor import SlurmExecutor
 from harness.runs.slurm_reason import OUT_OF_TIME, UNTOLD, end_of_job
 from harness.runs.stop import Stop
@@ -238,6 +239,46 @@ def test_a_job_killed_for_memory_before_it_could_write_is_out_of_memory(
     assert end_of(record) == "SLURM job 7 used more memory than it was given"
     assert is_settled(record)
     assert store.find(plan) == record
+
+
+@pytest.mark.parametrize(
+    ("state", "counts"),
+    [("PREEMPTED", False), ("NODE_FAIL", False), ("TIMEOUT", True), ("CANCELLED", True)],
+)
+@pytest.mark.usefixtures("commands")
+def test_a_job_whose_machine_was_taken_before_it_could_write_is_no_try(
+    small: Small, tmp_path: Path, state: str, counts: bool
+) -> None:
+    """Before, it counted as abandoned, and after three times as failed."""
+    (tmp_path / "job.txt").write_text(f"JobId=7 JobState={state}")
+    store, options, plan = RunStore(tmp_path / "runs"), RunOptions(), small.plan()
+    Attempt(plan, store.folder(plan)).prepare(options)
+    end = end_of_job("7", "", lambda: "UNKNOWN")
+    assert end is not None
+    record = explain(store, plan, options.name, end)
+    assert record is not None
+    assert (record.status, is_killed(record)) == ("interrupted", counts)
+    assert "SLURM job 7" in end_of(record)
+    assert not is_settled(record)
+
+
+@pytest.mark.usefixtures("commands")
+def test_a_job_that_stays_preempted_is_waited_for_no_longer(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Submitit expects such a job to be queued again, for ever."""
+    monkeypatch.setattr(slurm.SlurmJob, "_results_timeout_s", 0)  # none will come
+    monkeypatch.setattr(slurm.SlurmJob.watcher, "_delay_s", 0)
+    monkeypatch.setattr(slurm_executor, "DECISION_SECONDS", 0.5)
+    (tmp_path / "bin" / "sacct").write_text(
+        "#!/bin/sh\necho 'JobID|State|NodeList'\necho '7|PREEMPTED|'\n"
+    )
+    (tmp_path / "job.txt").write_text("JobId=7 JobState=PREEMPTED")
+    store, options, plan = RunStore(tmp_path / "runs"), RunOptions(), small.plan()
+    Attempt(plan, store.folder(plan)).prepare(options)
+    record = SlurmExecutor(store, options).submit(plan, Heard()).result(timeout=60)
+    assert end_of(record) == "SLURM job 7 was preempted"
+    assert not is_killed(record)
 
 
 @pytest.mark.usefixtures("commands")

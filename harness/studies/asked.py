@@ -27,6 +27,11 @@ def without_folders(value: object, key: str = "") -> object:
     return _last_part(value) if isinstance(value, str) and _is_path(value, key) else value
 
 
+def says_where(setting: str) -> bool:
+    """Whether a typed ``KEY=VALUE`` says where data or a model lie."""
+    return _is_one_of((*PLACES, "model"), setting.partition("=")[0].strip())
+
+
 def _is_path(value: str, key: str) -> bool:
     if _is_one_of(PLACES, key):
         return not value.startswith("hub:")

@@ -88,11 +88,10 @@ def refuse_unlike(published: Path, opened: OpenStudy) -> None:
     except HarnessError as error:
         error.hint = f"a published study does not hold data or models: {LOCATED}"
         raise
-    shared = [label for label in here if label in arms]
-    if any(here[label].plan.fingerprint == arms[label].fingerprint for label in shared):
+    pairs = [(arms[label], here[label].plan) for label in here if label in arms]
+    if any(theirs.fingerprint == own.fingerprint for theirs, own in pairs):
         return
-    pairs = [(arms[label], here[label].plan) for label in shared[:1]]
-    found = [text for theirs, own in pairs for text in _differences(theirs, own)]
+    found = _differences(*pairs[0]) if pairs else []
     raise UserError(
         f"none of the runs published in {published} is one that is asked for here",
         where=", ".join(found) or "settings differ",

@@ -21,7 +21,7 @@ from harness.spec.storage import read_json, write_json
 from harness.spec.study import Spending, Study
 from harness.studies.agenda import Agenda, next_plans
 from harness.studies.arms import StudyArms, Typed, compare_what, with_added
-from harness.studies.asked import with_file_names, without_folders
+from harness.studies.asked import says_where, with_file_names, without_folders
 from harness.studies.claimed import limited
 from harness.studies.findings import Findings
 from harness.studies.page import make_page
@@ -30,7 +30,6 @@ from harness.studies.resolved import KeptArms, ResolvedArms, unlimited
 from harness.studies.steering import Kind, Steering, decide, read_steering
 
 OF_STUDY = "study."
-PLACES = ("corpus.source", "model", "score.data_folder", "score.include_path")
 REQUEST = "request.json"
 DECISIONS = "decisions.jsonl"
 ARMS = "arms"  # a folder
@@ -336,7 +335,7 @@ def _named(request: StudyRequest, name: str, settings: Sequence[str]) -> str:
     Where data and models lie is no change to a study that was published.
     """
     if published_as(request.study) is not None:
-        settings = [one for one in settings if one.partition("=")[0].strip() not in PLACES]
+        settings = [one for one in settings if not says_where(one)]
     overrides = _overrides(settings)
     if request.tasks:
         overrides["task"] = list(request.tasks)

@@ -9,7 +9,7 @@ from harness.report.blocks import Figure
 from harness.report.cells import difference_text, show_difference, show_limit
 from harness.report.evidence import Evidence
 from harness.report.families import family_key, family_mark
-from harness.report.figures.forest import Estimate, Forest, ForestRow, Panel, cut_at
+from harness.report.figures.forest import Estimate, Forest, ForestRow, Panel, cut_at, panel_title
 from harness.report.frontier import Cost, on_front
 from harness.report.recommend import recommend
 from harness.report.rows import Row
@@ -97,9 +97,7 @@ def _bare(main: Scoring, value: float) -> str:
 
 def _quality_panel(main: Scoring, reference: str, cut: float | None) -> Panel:
     unit = "%" if main.scale.relative else "points" if main.scale.share else main.scale.unit
-    title = f"{main.key.title} against {reference}, {unit}\n{main.scale.direction} is better"
-    if cut is not None:
-        title += f"; cut off at {cut:g}"
+    title = panel_title(f"{main.key.title} against {reference}", unit, main.scale.direction, cut)
     return Panel(title, 3, margin=_unit(main) * main.scale.margin, highest=cut)
 
 

@@ -13,11 +13,10 @@ from harness.report.claims.overview import (
     QUALITY,
     Overview,
     change,
-    cut_title,
     signed_percent,
 )
 from harness.report.figures.canvas import Axis
-from harness.report.figures.forest import Estimate, Forest, ForestRow, Panel, cut_at
+from harness.report.figures.forest import Estimate, Forest, ForestRow, Panel, cut_at, panel_title
 from harness.report.figures.scatter import Point, Scatter
 from harness.report.gains import mean_score
 from harness.report.pairing import ScoreKey
@@ -147,8 +146,8 @@ def _forest(overview: Overview, changes: Mapping[str, _Change]) -> Figure:
     )
     replies, unrelated = (cut_at([row.estimates[place] for row in rows]) for place in (0, 1))
     panels = (
-        Panel(cut_title("perplexity of replies", replies), highest=replies),
-        Panel(cut_title("loss on unrelated text", unrelated), highest=unrelated),
+        Panel(panel_title("perplexity of replies", "%", "lower", replies), highest=replies),
+        Panel(panel_title("loss on unrelated text", "%", "lower", unrelated), highest=unrelated),
     )
     left_out = [
         name for name, row in overview.rows.items() if row.plan.trains and name not in ordered

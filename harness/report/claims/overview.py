@@ -70,9 +70,3 @@ def change(scoring: Scoring, label: str, reference: str, digits: int = 2) -> Est
 def signed_percent(share: float, digits: int) -> str:
     """A share in per cent with its sign and that many decimals, without the unit."""
     return numbers.percent(share, signed=True, digits=digits).removesuffix(" %")
-
-
-def cut_title(score: str, highest: float | None) -> str:
-    """The title of a panel of changes, which may be cut off at a value."""
-    cut = "" if highest is None else f"; cut off at {highest:g}"
-    return f"{score}, %\nlower is better{cut}"

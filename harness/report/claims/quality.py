@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from harness import numbers
 from harness.report.blocks import Figure
-from harness.report.claims.overview import MARGIN, Overview, change, cut_title
+from harness.report.claims.overview import MARGIN, Overview, change
 from harness.report.figures.canvas import Axis
-from harness.report.figures.forest import Estimate, Forest, ForestRow, Panel, cut_at
+from harness.report.figures.forest import Estimate, Forest, ForestRow, Panel, cut_at, panel_title
 from harness.report.figures.scatter import Point, Scatter
 from harness.report.ranking import packed_base
 
@@ -73,7 +73,7 @@ def _forest(overview: Overview, known: Mapping[str, int]) -> Figure:
         rows.append(ForestRow(name, overview.rows[name].mark, (found, small), said))
     margin = 100 * MARGIN
     cut = cut_at([row.estimates[0] for row in rows])
-    title = cut_title(f"perplexity against {overview.reference}", cut)
+    title = panel_title(f"perplexity against {overview.reference}", "%", "lower", cut)
     panels = (
         Panel(title, 3, margin=margin, highest=cut),
         Panel("weights, MiB", bars=True),

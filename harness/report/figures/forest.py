@@ -300,6 +300,12 @@ def cut_at(estimates: Sequence[Estimate | None]) -> float | None:
     return None
 
 
+def panel_title(quantity: str, unit: str, better: str, highest: float | None) -> str:
+    """The title of a panel of changes, which may be cut off at a value."""
+    cut = "" if highest is None else f"; cut off at {highest:g}"
+    return f"{quantity}, {unit}\n{better} is better{cut}"
+
+
 def _round_up(value: float) -> float:
     """A positive number with two significant digits, none of them too small."""
     unit = 10.0 ** (math.floor(math.log10(value)) - 1)

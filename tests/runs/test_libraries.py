@@ -33,15 +33,26 @@ print([thread.name for thread in threading.enumerate()])
 """
 
 
+def fresh(
+    code: str, *arguments: str, without: tuple[str, ...] = (), given: str | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """What a new interpreter says, in this environment but for some names."""
+    kept = {name: value for name, value in os.environ.items() if name not in without}
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        input=given,
+        env=kept | {"PYTHONPATH": ROOT} | env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def test_libraries_begin_no_threads_of_their_own_in_a_run() -> None:
     """Nor do they tell anybody of it, unless the user lets them."""
     mine = ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "TRANSFORMERS_OFFLINE")
-    env = {name: value for name, value in os.environ.items() if name not in mine}
     # Nobody answers there: what would be sent, if this fails, goes nowhere.
-    env |= {"PYTHONPATH": ROOT, "HF_ENDPOINT": "http://127.0.0.1:9"}
-    done = subprocess.run(
-        [sys.executable, "-c", CODE], env=env, capture_output=True, text=True, check=False
-    )
+    done = fresh(CODE, without=mine, HF_ENDPOINT="http://127.0.0.1:9")
     assert done.stdout.strip() == "['MainThread']", done.stdout + done.stderr
 
 
@@ -77,14 +88,7 @@ from harness.runs.libraries import load_torch
 load_torch()
 print(os.environ["GOMP_SPINCOUNT"])
 """
-    env = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=env | {"PYTHONPATH": ROOT},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = fresh(code, without=("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"))
     assert done.stdout.strip() == SPINS, done.stderr
 
 
@@ -131,14 +135,7 @@ def test_scores_import_no_library_that_a_run_has_not_loaded_before(
         "score.max_new_tokens=4",
     )
     plan = small.plan(*asked, "score.prompts=held_out")
-    done = subprocess.run(
-        [sys.executable, "-c", SCORED, str(tmp_path)],
-        input=plan.model_dump_json(),
-        env={**os.environ, "PYTHONPATH": ROOT},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = fresh(SCORED, str(tmp_path), given=plan.model_dump_json())
     assert done.returncode == 0, done.stderr
     scores, new = json.loads(done.stdout.splitlines()[-1])
     assert scores > 2
@@ -178,14 +175,6 @@ print(taken[1] - taken[0])
 )
 def test_products_of_ever_new_shapes_are_not_all_kept() -> None:
     """What scoring a base has left in memory would count for the training after it."""
-    mine = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
-    env = {name: value for name, value in os.environ.items() if name not in mine}
-    done = subprocess.run(
-        [sys.executable, "-c", SHAPES],
-        env=env | {"PYTHONPATH": ROOT},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = fresh(SHAPES, without=("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"))
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 16 << 20  # 300 shapes more: 150 MB where all are kept

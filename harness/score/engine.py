@@ -181,10 +181,12 @@ class FastLM(PlainLM):
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
         """Log-likelihood of each whole text; the windows of all texts are batched together."""
         kept, self.batch_size_per_gpu = self.batch_size_per_gpu, 1 << 30
+        texts = dict.fromkeys(request.args[0] for request in requests)
+        self._encodings = self._encode_all(list(texts))
         try:
             found: list[float] = super().loglikelihood_rolling(requests, disable_tqdm)
         finally:
-            self.batch_size_per_gpu = kept
+            self.batch_size_per_gpu, self._encodings = kept, None
         return found
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:

@@ -177,6 +177,27 @@ def test_texts_tokenised_together_have_lm_eval_s_own_tokens(bos: bool | None) ->
         assert tokens == HFLM.tok_encode(lm, text)
 
 
+def test_pages_are_tokenised_together(tokenizer: Any) -> None:
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    lm = fast_engine(make_model(), tokenizer)
+    pages = ["a cat and a dog", "a dog", "a cat and a dog"]
+    asked = [Instance("loglikelihood_rolling", {}, (page,), i) for i, page in enumerate(pages)]
+    batches: list[list[str]] = []
+    own = lm._in_batches
+
+    def watched(texts: Any, settings: Any) -> list[list[int]]:
+        batches.append(list(texts))
+        return own(texts, settings)
+
+    lm._in_batches = watched
+    found = lm.loglikelihood_rolling(asked, disable_tqdm=True)
+    assert [batch for batch in batches if batch] == [pages[:2]]
+    assert found == pytest.approx(PlainLM(lm.model, tokenizer).loglikelihood_rolling(asked, True))
+    assert lm.tok_encode(pages[0]) == HFLM.tok_encode(lm, pages[0])
+
+
 def test_a_tied_embedding_that_peft_has_wrapped_can_be_scored(tokenizer: Any) -> None:
     from lm_eval.api.instance import Instance
     from peft import LoraConfig, get_peft_model

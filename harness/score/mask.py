@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from harness.score.prefixes import Layout
+from harness.weights.masks import replaced
 
 
 class TreeMask:
@@ -71,18 +72,3 @@ def tree_masks(implementation: str, tree: TreeMask) -> Iterator[None]:
     before = ALL_MASK_ATTENTION_FUNCTIONS[implementation]
     with replaced(ALL_MASK_ATTENTION_FUNCTIONS, implementation, tree.wrap(before)):
         yield
-
-
-@contextmanager
-def replaced(interface: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
-    """While this is open, one of transformers' interfaces has ``function`` under ``name``."""
-    overlaid = interface._local_mapping  # noqa: SLF001 - what stands before the registered ones
-    before = overlaid.get(name)
-    overlaid[name] = function
-    try:
-        yield
-    finally:
-        if before is None:
-            del overlaid[name]
-        else:
-            overlaid[name] = before

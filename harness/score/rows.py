@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from harness.score.body import TreeBody
-from harness.score.mask import replaced
 from harness.score.prefixes import IntArray
+from harness.weights.masks import replaced
 
 SHORT = 16  # steps whose tokens are kept until they are read
 PLAIN = frozenset(  # what attention functions are told that changes nothing here

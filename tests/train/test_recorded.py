@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from peft import IA3Config, get_peft_model
+from transformers import masking_utils
 
 from harness.corpus.sequences import IGNORED
 from harness.records.events import Silence
@@ -18,6 +20,7 @@ from harness.train.recorded.path import RECORDED
 from harness.train.recorded.train import AutogradStep
 from harness.train.schedule import MicroBatch
 from harness.train.sft.path import PLAIN
+from harness.weights.masks import replaced
 from harness.weights.norms import fused_norms
 from tests.architectures import tiny_causal
 from tests.planned import planned
@@ -169,3 +172,30 @@ def test_gradients_are_foreseen_once() -> None:
     fresh, kept = (path.footprint(plan, largest, 0).backward for path in (PLAIN, RECORDED))
     weights = 4 * 134_515_008  # trained in float32; the plain path makes gradients afresh
     assert 0.5 * weights < fresh - kept <= 1.1 * weights
+
+
+@pytest.mark.parametrize(("launched", "recorded", "made"), [(12, 8, 0), (12, 12, 0), (8, 12, 1)])
+def test_a_recorded_step_makes_no_mask_that_a_launched_one_of_such_rows_did_without(
+    launched: int, recorded: int, made: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The GPU is played: a mask is asked for, and nobody knows but from a launched step."""
+    model = tiny_model()
+    step = AutogradStep(model, tiny_plan(speed="recorded"))
+    asked: list[dict[str, Any]] = []
+    interface = masking_utils.ALL_MASK_ATTENTION_FUNCTIONS
+    name = model.config._attn_implementation
+
+    def make(**settings: Any) -> Any:
+        asked.append(settings)
+        return None if len(asked) == 1 else "a mask"
+
+    def a_pass(tokens: int, *, recording: bool) -> None:
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: recording)
+        ids: Any = SimpleNamespace(is_cuda=True, shape=(2, tokens))
+        with replaced(interface, name, make), step._without_needless_masks(ids):
+            found = interface[name](q_length=tokens)
+            assert (found is None) == (len(asked) == 1)
+
+    a_pass(launched, recording=False)
+    a_pass(recorded, recording=True)
+    assert len(asked) == 1 + made

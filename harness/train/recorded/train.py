@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -16,6 +16,7 @@ from harness.train.loop import Loop
 from harness.train.recorded.padded import PaddedBatch, PaddedSize, make_padded_batch
 from harness.train.sft.logits import OwnLogits
 from harness.train.sft.loss import loss_of
+from harness.weights.masks import NeedlessMasks, attention_of
 from harness.weights.norms import fused_norms
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class AutogradStep:
         for parameter in self._trained:
             parameter.grad = torch.zeros_like(parameter)
         self._logits = OwnLogits(model)
+        self._attention = attention_of(model)
+        self._masks: dict[int, NeedlessMasks] = {}  # by tokens of a row
         compute, trainable = plan.precision.compute, plan.precision.trainable
         self._dtype = getattr(torch, compute)
         self._casts = compute == "float16" or (compute == "bfloat16" and trainable != compute)
@@ -104,9 +107,22 @@ class AutogradStep:
         """Add ``scale`` times the gradient of the summed loss; return that sum (nats, float32)."""
         kind, dtype = batch.ids.device.type, self._dtype if self._casts else None
         casting = torch.autocast(kind, dtype, enabled=self._casts, cache_enabled=False)
-        with torch.enable_grad(), casting:
+        with torch.enable_grad(), casting, self._without_needless_masks(batch.ids):
             hidden = self._logits.hidden(input_ids=batch.ids)
             summed = loss_of(hidden.flatten(0, 1)[batch.where], self._logits, batch.targets)
             scaled = summed * scale
         scaled.backward()  # type: ignore[no-untyped-call]
         return summed.detach()
+
+    def _without_needless_masks(self, ids: Tensor) -> AbstractContextManager[None]:
+        """While a pass over ``ids`` (rows, tokens) is recorded, those that a launched one left out.
+
+        A mask that long rows do without, shorter ones do without as well.
+        """
+        tokens = ids.shape[1]
+        if not ids.is_cuda:
+            return nullcontext()
+        if not torch.cuda.is_current_stream_capturing():
+            return self._masks.setdefault(tokens, NeedlessMasks(self._attention)).noted()
+        known = [length for length in self._masks if length >= tokens]
+        return self._masks[min(known)].left_out() if known else nullcontext()

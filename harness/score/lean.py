@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, float32, nn
 from torch.nn import functional
 
 PARTS = ("lora_A", "lora_B")
+MOST_ROWS, LARGEST_RANK = 64, 64  # for which kernels of our own are faster than torch's
 
 
 class LeanAdapters:
@@ -19,6 +21,7 @@ class LeanAdapters:
     PEFT casts the input of each layer, scales and adds in passes of their own, and asks each layer
     at each call how it is set: in 210 layers of a small model more work than the products, in the
     host and on the device. Here layers with one input share its cast, and the sum is rounded once.
+    Where few rows are continued on a GPU, two kernels do all of it.
     """
 
     def __init__(self, model: Any) -> None:
@@ -26,6 +29,7 @@ class LeanAdapters:
         kinds = _kinds() if hasattr(model, "peft_config") else ()
         found = [module for module in model.modules() if _is_plain(module, kinds)]
         self._layers = [(layer, list(layer.active_adapters)) for layer in found]
+        self._has_triton = importlib.util.find_spec("triton") is not None
         self._given: Tensor | None = None
         self._cast: Tensor | None = None
 
@@ -48,8 +52,14 @@ class LeanAdapters:
             return found
         (name,) = names
         down, up = (getattr(layer, part)[name].weight for part in PARTS)
+        product: Tensor = layer.base_layer(x)
+        scaling: float = layer.scaling[name]
+        if self._has_triton and _suits_kernels(product, x, down, up):
+            from harness.score.adapter_kernels import add_share_
+
+            return add_share_(product, x, down, up, scaling)
         h = functional.linear(self._as(x, down), down)
-        return _add_product(layer.base_layer(x), h, up, layer.scaling[name])
+        return _add_product(product, h, up, scaling)
 
     def _as(self, x: Tensor, weight: Tensor) -> Tensor:
         """The input in the adapter's dtype; the next layers that read it find it cast."""
@@ -58,6 +68,15 @@ class LeanAdapters:
         if x is not self._given or self._cast is None:
             self._given, self._cast = x, x.to(weight.dtype)
         return self._cast
+
+
+def _suits_kernels(product: Tensor, x: Tensor, down: Tensor, up: Tensor) -> bool:
+    """Whether all lie on a GPU as the kernels read them, and PEFT rounds nothing between them."""
+    rank, width = down.shape
+    if not product.is_cuda or x.numel() > MOST_ROWS * width or rank > LARGEST_RANK:
+        return False
+    exact = down.dtype == up.dtype == float32
+    return exact and all(one.is_contiguous() for one in (product, x, down, up))
 
 
 def _add_product(product: Tensor, h: Tensor, up: Tensor, scaling: float) -> Tensor:

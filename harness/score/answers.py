@@ -192,7 +192,7 @@ class _Going:
             self._cache = body.extend(self._cache, 0, self._prompts[0][:base])
         self._begun = self._run_next(base)
         self._rows = Rows(body, self._cache, prefix, len(self._places), self._room)
-        self._steps = Steps(body.model, self._rows)
+        self._steps = Steps(body, self._rows)
 
     def run(self) -> Iterator[tuple[int, list[int]]]:
         """Places of prompts with their answers, as they are done."""

@@ -13,7 +13,6 @@ from harness.score.body import TreeBody
 from harness.score.likelihood import Likelihood
 from harness.score.settings import own_ends, own_limit, own_settings
 from harness.score.until import AnswerEnd, GenerationSettings
-from harness.weights.sharded import is_sharded
 
 if TYPE_CHECKING:
     from harness.score.engine import PlainLM
@@ -82,7 +81,7 @@ class BatchedAnswers:
 
 def why_not(model: Any, likelihood: Likelihood, longest: int) -> str | None:
     """Why :class:`Answers` cannot continue prompts to ``longest`` tokens as transformers would."""
-    if likelihood.tree is None or is_sharded(model):
+    if likelihood.tree is None or likelihood.tree.is_sharded:
         return likelihood.reason or "the model lies on several devices"
     if own := own_settings(model):
         return f"the model's own {own}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -13,7 +14,10 @@ import torch
 from harness.score.lean import LeanAdapters
 from harness.score.mask import TreeMask, tree_masks
 from harness.score.prefixes import IntArray, Layout
+from harness.score.recorded import RecordedPasses, is_recordable
+from harness.weights.masks import attention_of
 from harness.weights.norms import Norms
+from harness.weights.sharded import is_sharded
 
 LOGIT_BYTES = {"cpu": 64 << 20, "cuda": 256 << 20}  # of float32 logits that exist at a time
 FUSE_NORMS = frozenset(("cuda",))  # devices on which a pass is bound by its launches
@@ -40,8 +44,14 @@ class Body(Protocol):
     def run_tree(self, cache: Any, base: int, layout: Layout) -> torch.Tensor:
         """Hidden states [n, width] of a tree over the first ``base`` cached tokens."""
 
+    def expecting(self, shapes: Iterable[tuple[int, int]]) -> AbstractContextManager[None]:
+        """While this is open, rows are run in passes of these shapes (rows, longest)."""
+
     def run_rows(self, rows: Sequence[IntArray]) -> torch.Tensor:
-        """Hidden states [rows * longest, width], padded on the right."""
+        """Hidden states [rows * longest, width], padded on the right.
+
+        The next pass may write over them.
+        """
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """The model's own logits [m, words] of hidden states [m, width]."""
@@ -71,6 +81,10 @@ class WholeBody:
     def run_tree(self, cache: Any, base: int, layout: Layout) -> torch.Tensor:
         """Not used: every sequence is a row."""
         raise NotImplementedError
+
+    def expecting(self, shapes: Iterable[tuple[int, int]]) -> AbstractContextManager[None]:  # noqa: ARG002
+        """See :class:`Body`. Every sequence is a pass like any other."""
+        return nullcontext()
 
     def run_rows(self, rows: Sequence[IntArray]) -> torch.Tensor:
         """Logits in place of hidden states; those of a soft prompt's virtual tokens are cut off."""
@@ -120,6 +134,22 @@ class RowsBody:
         self._decoder, self._output = self.parts
         self._adapters = LeanAdapters(model)
         self._norms = Norms(model) if self.device.type in FUSE_NORMS else None
+        self._passes = RecordedPasses(self._last_states, self.attention)
+
+    @cached_property
+    def is_recordable(self) -> bool:
+        """See :func:`harness.score.recorded.is_recordable`; all modules are asked once."""
+        return is_recordable(self.model)
+
+    @cached_property
+    def is_sharded(self) -> bool:
+        """See :func:`harness.weights.sharded.is_sharded`; all modules are asked once."""
+        return is_sharded(self.model)
+
+    @property
+    def attention(self) -> str:
+        """Transformers' name of the attention that the model runs."""
+        return attention_of(self._causal)
 
     def extend(self, cache: Any, keep: int, tokens: IntArray) -> Any:
         """Not used: no prefix is shared."""
@@ -135,10 +165,19 @@ class RowsBody:
         padded = np.zeros((len(rows), width), np.int64)
         for index, row in enumerate(rows):
             padded[index, : len(row)] = row
+        return self._passes.run(_ids(padded, self.device))
+
+    def expecting(self, shapes: Iterable[tuple[int, int]]) -> AbstractContextManager[None]:
+        """See :class:`Body`; on a GPU passes of a shape that recurs become one graph."""
+        on_gpu = self.device.type == "cuda"
+        return self._passes.expecting(shapes if on_gpu and self.is_recordable else ())
+
+    def _last_states(self, ids: torch.Tensor) -> torch.Tensor:
+        """Hidden states [rows * tokens, width] of ids [rows, tokens]."""
         with self._states() as states, self._lean():
-            self.model(input_ids=_ids(padded, self.device), use_cache=False)
+            self.model(input_ids=ids, use_cache=False)
         (found,) = states
-        return found[:, -width:].flatten(0, 1)
+        return found[:, -ids.shape[1] :].flatten(0, 1)
 
     def run_alone(self, row: IntArray, positions: IntArray) -> tuple[torch.Tensor, torch.Tensor]:
         """Hidden states [n, width] of one sequence, and by the same pass its `own_logits`."""
@@ -265,11 +304,6 @@ class TreeBody(RowsBody):
             )
         self._token_bytes = _token_bytes(cache)
         return cache
-
-    @property
-    def attention(self) -> str:
-        """Transformers' name of the attention that the model runs."""
-        return str(self._config.get_text_config()._attn_implementation)  # noqa: SLF001
 
     def continued(self, ids: torch.Tensor, positions: torch.Tensor, cache: Any) -> torch.Tensor:
         """Hidden states [rows, 1, width] of one more token [rows, 1] of each row of a cache."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -102,13 +102,12 @@ class DividedLikelihood(Likelihood):
             return super().answer(queries)
 
     def _chosen(
-        self, steps: Iterable[Pass], inputs: Sequence[IntArray]
-    ) -> tuple[Iterable[Pass | Idle], int]:
+        self, steps: Sequence[Pass], inputs: Sequence[IntArray]
+    ) -> tuple[Sequence[Pass | Idle], int]:
         """This device's share of the passes, by the tokens that they compute."""
-        every = list(steps)
-        asked = [index for index, step in enumerate(every) if not isinstance(step, Extend)]
-        parts = spans(costs(every, inputs), self._ranks.count)
-        shares = [with_prefixes(every, [asked[place] for place in part]) for part in parts]
+        asked = [index for index, step in enumerate(steps) if not isinstance(step, Extend)]
+        parts = spans(costs(steps, inputs), self._ranks.count)
+        shares = [with_prefixes(steps, [asked[place] for place in part]) for part in parts]
         chosen = shares[self._ranks.index]
         members = [m for step in chosen if not isinstance(step, Extend) for m in step.members]
         missing = max(map(len, shares)) - len(chosen) if self._in_step else 0

@@ -263,31 +263,32 @@ class Likelihood:
         steps, total = self._chosen(every, inputs)
         done, told = 0, 0.0
         cache, filled = None, list[int]()
-        for step in steps:
-            if isinstance(step, Extend):
-                cache = body.extend(cache if step.keep else None, step.keep, step.tokens)
-                self.computed_tokens += len(step.tokens)
-                done += len(step.tokens)
-            elif isinstance(step, Idle):
-                body.run_rows([ANY_TOKEN])
-            else:
-                hidden, paths = self._run_alone(body, step, queries, members, seen) or self._run(
-                    body, step, inputs, cache
-                )
-                wanted = _gather(step, paths, members, queries)
-                _read(body, hidden, wanted, answers)
-                _look(seen, step, paths, members, hidden)
-                filled += [query for query, _ in wanted.slots]
-                done += sum(len(inputs[member]) for member in step.members)
-            if time.monotonic() - told > 0.5:
-                told = time.monotonic()
-                self._progress.advance(min(done, total), total)
+        with body.expecting(_shapes(steps, inputs)):
+            for step in steps:
+                if isinstance(step, Extend):
+                    cache = body.extend(cache if step.keep else None, step.keep, step.tokens)
+                    self.computed_tokens += len(step.tokens)
+                    done += len(step.tokens)
+                elif isinstance(step, Idle):
+                    body.run_rows([ANY_TOKEN])
+                else:
+                    hidden, paths = self._run_alone(
+                        body, step, queries, members, seen
+                    ) or self._run(body, step, inputs, cache)
+                    wanted = _gather(step, paths, members, queries)
+                    _read(body, hidden, wanted, answers)
+                    _look(seen, step, paths, members, hidden)
+                    filled += [query for query, _ in wanted.slots]
+                    done += sum(len(inputs[member]) for member in step.members)
+                if time.monotonic() - told > 0.5:
+                    told = time.monotonic()
+                    self._progress.advance(min(done, total), total)
         self._complete(answers, filled)
         return seen
 
     def _chosen(
-        self, steps: Iterable[Extend | Tree | SideBySide], inputs: Sequence[IntArray]
-    ) -> tuple[Iterable[Extend | Tree | SideBySide | Idle], int]:
+        self, steps: Sequence[Extend | Tree | SideBySide], inputs: Sequence[IntArray]
+    ) -> tuple[Sequence[Extend | Tree | SideBySide | Idle], int]:
         """The passes to run here, and the tokens of all inputs in them."""
         return steps, sum(len(row) for row in inputs)
 
@@ -348,6 +349,14 @@ class Likelihood:
             member: (0, np.arange(i * width, i * width + len(inputs[member])))
             for i, member in enumerate(step.members)
         }
+
+
+def _shapes(
+    steps: Sequence[Extend | Tree | SideBySide | Idle], inputs: Sequence[IntArray]
+) -> list[tuple[int, int]]:
+    """Rows and tokens of each of the padded passes."""
+    apart = [step.members for step in steps if isinstance(step, SideBySide)]
+    return [(len(members), max(len(inputs[member]) for member in members)) for members in apart]
 
 
 def _read(

@@ -7,30 +7,10 @@ from typing import Any
 
 import torch
 
-from harness.quantize.scheme import scheme_of
+from harness.score.body import TreeBody
 from harness.score.rows import SHORT, Rows
-from harness.weights.sharded import is_sharded
 
-# Rotary embeddings that depend on positions alone; others look at the longest and adapt.
-FIXED_ROPES = ("default", "linear", "llama3", "yarn")
 LEAST_ROWS = 4  # a graph of fewer rows is not faster
-
-
-def is_recordable(model: Any) -> bool:
-    """Whether all that a forward pass does depends on shapes only, never on values."""
-    base = model.get_base_model() if hasattr(model, "peft_config") else model
-    if not getattr(base, "_can_compile_fullgraph", False):
-        return False
-    if is_sharded(model):  # devices would have to wait for each other inside a graph
-        return False
-    return all(_depends_on_shapes_only(module) for module in model.modules())
-
-
-def _depends_on_shapes_only(module: Any) -> bool:
-    if getattr(module, "rope_type", "default") not in FIXED_ROPES:
-        return False
-    scheme = scheme_of(module)
-    return scheme is None or scheme.plain_product
 
 
 class Steps:
@@ -40,11 +20,11 @@ class Steps:
         at_once: steps after which tokens are looked at; a row that ends before has gone too far.
     """
 
-    def __init__(self, model: Any, rows: Rows) -> None:
+    def __init__(self, body: TreeBody, rows: Rows) -> None:
         """See whether steps can be recorded."""
         self._rows = rows
         self._on_gpu = rows.lengths.is_cuda
-        self._records = self._on_gpu and is_recordable(model)
+        self._records = self._on_gpu and body.is_recordable
         self._graphs: dict[int, Callable[[], None]] = {}
         self.at_once = SHORT // 2 if self._on_gpu else SHORT // 4
 

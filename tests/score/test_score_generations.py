@@ -20,8 +20,8 @@ from harness.score.batched_answers import why_not
 from harness.score.generations import choose_prompts, generate, score_generations
 from harness.score.items import Place
 from harness.score.likelihood import Likelihood
+from harness.score.recorded import is_recordable
 from harness.score.settings import own_settings
-from harness.score.steps import is_recordable
 from tests.score.conftest import make_model
 
 

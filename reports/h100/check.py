@@ -1,7 +1,8 @@
 """Check: what only a GPU can show, against references; exits with 1 if anything is off.
 
-``python reports/h100/check.py``, or ``nox -s gpu``: every Triton kernel, the recorded
-micro-batches, layer inputs in host memory, recorded decoding. Needs no data and no network.
+``python reports/h100/check.py [adapters decoding ...]``, or ``nox -s gpu``: every Triton kernel,
+recorded micro-batches and passes, layer inputs in host memory, recorded decoding. Needs no data
+and no network.
 """
 
 from __future__ import annotations
@@ -132,11 +133,11 @@ def check_rest() -> None:
         q, k, v = torch.split(whole, [heads, groups, groups], dim=1)
         out, kept = ops.attend(q, k, v, stream)
         q64, k64, v64 = (part.double().cpu() for part in (q, k, v))
-        reference, _ = ops.attend(q64, k64, v64, on_cpu)
+        reference, kept64 = ops.attend(q64, k64, v64, on_cpu)
         show("attend", error(out.cpu(), reference), 1e-2)
         slope = torch.randn_like(out)
         grads = ops.attend_back(slope, (q, k, v), out, kept, stream)
-        wanted = ops.attend_back(slope.double().cpu(), (q64, k64, v64), reference, None, on_cpu)
+        wanted = ops.attend_back(slope.double().cpu(), (q64, k64, v64), reference, kept64, on_cpu)
         for name, grad, want in zip("qkv", grads, wanted, strict=True):
             show(f"attend back {name}", error(grad.cpu(), want), 2e-2)
 
@@ -252,6 +253,49 @@ def zero(model: Any) -> None:
             parameter.grad.zero_()
 
 
+def check_adapters() -> None:
+    """An adapter's share of few rows."""
+    from harness.score.adapter_kernels import add_share_
+
+    for rows in (1, 2, 16, 17, 64):
+        for width, outputs, rank in ((576, 1536, 16), (10240, 2560, 8), (300, 200, 64)):
+            for dtype in (torch.bfloat16, torch.float32):
+                x = torch.randn(rows, width, device="cuda").to(dtype)
+                y = torch.randn(rows, outputs, device="cuda").to(dtype)
+                down = torch.randn(rank, width, device="cuda") / width**0.5
+                up = torch.randn(outputs, rank, device="cuda")
+                share = x.double() @ down.double().T @ up.double().T
+                wanted = y.double() + 0.5 * share
+                add_share_(y, x, down, up, 0.5)
+                limit = 1e-6 if dtype == torch.float32 else 3e-3
+                show(f"adapter {rows} x {width} {dtype}", error(y, wanted), limit)
+
+
+def check_recorded_passes() -> None:
+    """Log-probabilities of many rows of one shape, recorded, against passes that are launched."""
+    from harness.records.events import SILENCE
+    from harness.score import recorded
+    from harness.score.likelihood import Likelihood, Query
+
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(0, 512, 257) for _ in range(40)]
+    queries = [Query(row, np.arange(1, 257)) for row in rows]
+    for dtype in (torch.float32, torch.bfloat16):
+        model = tiny_llama(dtype)
+        for parameter in model.parameters():
+            parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
+        replaying = Likelihood(model, 1024, SILENCE)
+        found = replaying.answer(queries)
+        show(f"passes not replayed {dtype}", 10 - replaying._body._passes.replayed, 2)
+        launched = Likelihood(model, 1024, SILENCE)
+        own, recorded.WORTHWHILE = recorded.WORTHWHILE, 1000
+        wanted = launched.answer(queries)
+        recorded.WORTHWHILE = own
+        pairs = zip(found, wanted, strict=True)
+        worst = max(float(np.abs(a.log_probs - b.log_probs).max()) for a, b in pairs)
+        show(f"log-probability, replayed against launched {dtype}", worst, 1e-6)
+
+
 def check_decoding() -> None:
     """Recorded greedy decoding against transformers' own loop, in float32."""
     from transformers import GenerationConfig
@@ -259,7 +303,7 @@ def check_decoding() -> None:
     from harness.records.events import SILENCE
     from harness.score.answers import Answers, Ask
     from harness.score.likelihood import Likelihood
-    from harness.score.steps import is_recordable
+    from harness.score.recorded import is_recordable
 
     model = tiny_llama(torch.float32)
     likelihood = Likelihood(model, 4096, SILENCE)
@@ -293,8 +337,10 @@ def main() -> int:
         print("FAIL no CUDA device")
         return 1
     torch.manual_seed(1)
-    for one in (check_dequantize, check_elementwise, check_norms, check_rest, check_path,
-                check_graph, check_decoding):  # fmt: skip
+    every = (check_dequantize, check_elementwise, check_norms, check_rest, check_path,
+             check_graph, check_adapters, check_recorded_passes, check_decoding)  # fmt: skip
+    chosen = [f"check_{name}" for name in sys.argv[1:]] or [one.__name__ for one in every]
+    for one in (one for one in every if one.__name__ in chosen):
         try:
             one()
         except Exception as problem:  # the other checks still tell something

@@ -36,7 +36,7 @@ from harness.corpus.corpus import build_corpus
 from harness.corpus.render import Renderer
 from harness.records.events import SILENCE
 from harness.score.answers import Answers
-from harness.score.body import TreeBody
+from harness.score.body import RowsBody, TreeBody
 from harness.score.engine import FastLM, PlainLM
 from harness.score.generations import choose_prompts, generate
 from harness.score.likelihood import Likelihood
@@ -54,6 +54,16 @@ MODELS = {
 }
 FEW = frozenset(("smol_nf4", "smol_base"))  # models of these parts alone
 OF_FEW = ("answers", "ready")
+PASSES = Stopwatch(
+    {
+        "rows": (RowsBody, "run_rows"),
+        "trees": (TreeBody, "run_tree"),
+        "prefixes": (TreeBody, "extend"),
+        "alone": (RowsBody, "run_alone"),
+        "words": (RowsBody, "log_probs"),
+        "tokenised": (PlainLM, "_in_batches"),
+    }
+)
 OURS, HFS = 5, 3  # turns, the cold one included
 Found = dict[str, Any]
 
@@ -228,6 +238,7 @@ class Bench:
             ours, theirs = partial(work, self.fast), partial(work, self.plain)
             for found in compared(ours, theirs, self.options.patience):
                 yield {"of": name, "requests": count, **found}
+            yield {"of": name, "parts": PASSES.account(ours), **kernels(ours)}
         for lm in (self.fast, self.plain):
             lm._max_length = None
 

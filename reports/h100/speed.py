@@ -22,7 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
-from bench import CKPT, DQ, LLAMA, NF4, PHI, SMOL, Case, make_data, make_plan_of, random_model
+from bench import BF16, CKPT, DQ, LLAMA, NF4, PHI, SMOL, Case, make_data, make_plan_of, random_model
 from trials import each_in_a_process
 
 from harness.corpus.sequences import TrainingRows, make_training_rows
@@ -211,7 +211,10 @@ def budget(sequences: list[Any], arguments: argparse.Namespace) -> Iterator[dict
 
 
 def norms(sequences: list[Any], arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """The recorded path with norms written out, as models have them, and as one kernel."""
+    """The recorded path with norms written out, as models have them, and as one kernel.
+
+    And LoRA on the fast path, which full fine-tuning is compared with.
+    """
     import harness.train.recorded.train as recorded
 
     fused = recorded.fused_norms
@@ -226,6 +229,13 @@ def norms(sequences: list[Any], arguments: argparse.Namespace) -> Iterator[dict[
             yield {"variant": variant, "norms": way, **found}
             empty()
     recorded.fused_norms = fused
+    case = Case(SMOL, BF16, 8, 512, {"speed": "fast", "packing": False}, steps=case.steps)
+    plan = make_plan_of(case, arguments.tiny)
+    yield {
+        "variant": BF16,
+        "path": "fast",
+        **one(plan, case, make_training_rows(sequences, plan.training)),
+    }
 
 
 SHORT = 10

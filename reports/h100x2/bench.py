@@ -101,9 +101,7 @@ def plan_of(case: Case, devices: int, one: Any, *, tiny: bool) -> Plan:
     micro = case.micro or case.rows
     training = {**FAST, "sequence_length": length, "micro_batch_size": micro, **shared}
     plan = one.make_plan_of(
-        one.Case(
-            case.model, DQ, case.rows, length, {**training, **case.training}, steps=case.steps
-        ),
+        one.Case(case.model, DQ, batch, length, {**training, **case.training}, steps=case.steps),
         tiny,
     )
     steps = 4 if tiny else case.steps
@@ -319,6 +317,7 @@ def main() -> None:
             out["cases"][name] = found
             shown = {key: value for key, value in found.items() if not isinstance(value, dict)}
             print(name, json.dumps(shown), flush=True)
+            Path(arguments.out).mkdir(parents=True, exist_ok=True)
             Path(arguments.out, "numbers.json").write_text(json.dumps(out, indent=1))
     torch.distributed.destroy_process_group()
 

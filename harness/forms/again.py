@@ -27,7 +27,7 @@ def quantized_as(form: Form, plan: Plan) -> Quantization:
         UnknownName: no such scheme, or no such setting.
         UserError: a value that the scheme does not take, or no scheme at all.
     """
-    where = f"form {form.name}"
+    where = f"form {form.asked}"
     if form.scheme == "none":
         raise UserError("none quantizes nothing", where=where, expected="form merged")
     stated = {"type": form.scheme, **dict(form.settings)}
@@ -46,7 +46,7 @@ def check_again(form: Form, plan: Plan) -> None:
     reason = find_scheme(quantization).refuses(quantization, plan.device)
     if reason is not None:
         raise UserError(
-            f"the form {form.name} cannot be made: {reason}",
+            f"the form {form.asked} cannot be made: {reason}",
             expected="another form, or what the scheme needs",
         )
 
@@ -64,7 +64,7 @@ def check_stored(form: Form, plan: Plan) -> None:
     stored = ", ".join(sorted(f"{scheme.name}{AGAIN}" for scheme in schemes() if scheme.stores))
     raise UserError(
         f"transformers reads no folder of weights that {form.scheme} has quantized",
-        where=f"form {form.name}",
+        where=f"form {form.asked}",
         expected=f"form merged, to be quantized wherever it is loaded, or one of {stored}",
         hint="the form can be scored, and talked to with chat and generate",
     )

@@ -12,10 +12,12 @@ from harness.spec.form import AGAIN, Form
 from harness.spec.plan import Plan
 from harness.spec.schema import parse
 from harness.spec.schemes import load_scheme, resolve_quantization
-from harness.spec.variant import Quantization
+from harness.spec.variant import DTYPE_BYTES, Quantization
 
 if TYPE_CHECKING:
     from harness.forms.make import Parts
+
+LAYER_STATE_BYTES = 2 << 10  # code books of a layer (256 nested values in float32), names, shapes
 
 
 def quantized_as(form: Form, plan: Plan) -> Quantization:
@@ -68,6 +70,17 @@ def check_stored(form: Form, plan: Plan) -> None:
         expected=f"form merged, to be quantized wherever it is loaded, or one of {stored}",
         hint="the form can be scored, and talked to with chat and generate",
     )
+
+
+def again_bytes(form: Form, plan: Plan) -> int:
+    """Bytes of a folder of quantized weights at most, with what the scheme leaves as it is."""
+    from harness.weights.shape import count_parameters
+
+    quantization = quantized_as(form, plan)
+    counts = count_parameters(plan.model, "none", None, quantization)
+    plain = counts.total - counts.quantized
+    beside = counts.modules * LAYER_STATE_BYTES
+    return plain * DTYPE_BYTES[plan.stored] + counts.quantized_bytes + beside
 
 
 def write_again(parts: Parts, form: Form, model: Any, folder: Path) -> None:

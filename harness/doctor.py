@@ -27,6 +27,39 @@ from harness.spec.storage import free_bytes
 from harness.spec.variant import Quantization
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "lm_eval")
+
+
+@dataclass(frozen=True)
+class Extra:
+    """One optional dependency of the harness, and what needs it."""
+
+    name: str
+    packages: tuple[str, ...]
+    use: str
+    python: tuple[int, int] = (3, 11)
+
+    def advice(self) -> str:
+        """What it is for, and the command that installs it."""
+        if sys.version_info < self.python:
+            needed = ".".join(str(part) for part in self.python)
+            return f"for {self.use}; needs Python {needed} or newer"
+        return f'for {self.use}: pip install -c constraints.txt "finetune-harness[{self.name}]"'
+
+
+EXTRAS = (
+    Extra(
+        "every-eval-ever", ("every-eval-ever",), "tests of report --format every-eval-ever", (3, 12)
+    ),
+    Extra("gguf", ("xllamacpp",), "GGUF types with K, such as Q4_K_M"),
+    Extra("mlflow", ("mlflow",), "--track mlflow"),
+    Extra("optimizers", ("apollo-torch", "galore-torch"), "full_apollo and full_galore"),
+    Extra("ray", ("ray",), "--executor ray"),
+    Extra("slurm", ("submitit",), "--executor slurm"),
+    Extra("tensorboard", ("tensorboard",), "--track tensorboard"),
+    Extra("trackio", ("trackio",), "--track trackio"),
+    Extra("tune", ("optuna",), 'studies with tune.method = "tpe"'),
+    Extra("wandb", ("wandb",), "--track wandb"),
+)  # those of schemes are looked at with the schemes
 NEEDED_MEMORY_BYTES = 4 << 30
 NEEDED_DISK_BYTES = 2 << 30
 
@@ -53,6 +86,7 @@ def examine() -> Iterator[Check]:
     device = detect_device()
     yield from _devices(device)
     yield from _schemes(device)
+    yield from _extras()
     yield from _models()
 
 
@@ -152,6 +186,29 @@ def _schemes(device: Device) -> Iterator[Check]:
         elif scheme.packages:
             versions = [f"{package} {installed(package)}" for package in scheme.packages]
             yield Check(name, ok=True, found=", ".join(versions))
+
+
+def _extras() -> Iterator[Check]:
+    """Optional packages other than those of the schemes."""
+    for extra in EXTRAS:
+        shown = {package: _shown(package) for package in extra.packages}
+        missing = [package for package, found in shown.items() if found is None]
+        if missing:
+            found = f"{', '.join(missing)} not installed"
+            yield Check(f"extra {extra.name}", ok=None, found=found, advice=extra.advice())
+        else:
+            found = ", ".join(filter(None, shown.values()))
+            yield Check(f"extra {extra.name}", ok=True, found=found)
+
+
+def _shown(package: str) -> str | None:
+    """How a package is shown; None if it is not installed."""
+    version = installed(package)
+    if version is not None:
+        return f"{package} {version}"
+    # mlflow comes as mlflow-skinny too; a folder of that name is no package.
+    module = importlib.util.find_spec(package.replace("-", "_"))
+    return package if module is not None and module.origin is not None else None
 
 
 def _models() -> Iterator[Check]:

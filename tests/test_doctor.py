@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pydantic
 import pytest
 
 import harness
+from harness import doctor
 from harness.cache import ENVIRONMENT_VARIABLE
-from harness.doctor import Check, examine
+from harness.doctor import EXTRAS, Check, examine
+from harness.quantize.scheme import schemes
 
 ROOT = Path(harness.__file__).parents[1]
 
@@ -76,6 +79,44 @@ def test_whatever_is_missing_is_named_with_the_command_that_brings_it(tmp_path: 
     assert ENVIRONMENT_VARIABLE in found["cache folder"]
     assert "bitsandbytes" in found["quantization nf4"]
     assert "torch" not in found
+
+
+def test_every_extra_of_the_project_is_named_with_what_it_is_for() -> None:
+    """Schemes have lines of their own, with their versions."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {
+        name: {requirement.partition(">")[0] for requirement in requirements}
+        for name, requirements in project["optional-dependencies"].items()
+    }
+    of_schemes = {scheme.extra for scheme in schemes()} - {None}
+    told = {extra.name: set(extra.packages) for extra in EXTRAS}
+    assert told == {name: extras[name] for name in extras.keys() - of_schemes}
+    assert {f"extra {name}" for name in told} <= findings().keys()
+
+
+def test_an_extra_that_is_not_installed_is_a_note_with_the_command_that_brings_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = doctor._shown
+    gone = {"wandb", "galore-torch"}
+    monkeypatch.setattr(doctor, "_shown", lambda name: None if name in gone else here(name))
+    found = findings()
+    assert found["extra wandb"].ok is None
+    assert found["extra wandb"].found == "wandb not installed"
+    assert found["extra wandb"].advice == (
+        'for --track wandb: pip install -c constraints.txt "finetune-harness[wandb]"'
+    )
+    assert found["extra optimizers"].found == "galore-torch not installed"
+
+
+def test_an_extra_that_this_python_is_too_old_for_is_a_note_without_a_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(doctor, "_shown", lambda _: None)
+    monkeypatch.setattr(doctor.sys, "version_info", (3, 11, 9))
+    advice = findings()["extra every-eval-ever"].advice
+    assert "needs Python 3.12" in advice
+    assert "pip install" not in advice
 
 
 def test_looking_loads_no_heavy_library() -> None:

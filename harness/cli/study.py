@@ -110,6 +110,7 @@ def study(
             min=0.0,
             max=1.0,
             help="With --gpu: the share of its peak that training reaches, for its time.",
+            show_default=False,
         ),
     ] = 0.0,
     status: Annotated[

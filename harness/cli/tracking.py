@@ -17,8 +17,8 @@ TrackOption = Annotated[
     typer.Option(
         "--track",
         metavar="NAME",
-        help="Also send losses, memory, scores and the report to tensorboard, wandb or "
-        "mlflow; may be repeated.",
+        help="Also send losses, memory, scores and the report to tensorboard, wandb, mlflow or "
+        "trackio; may be repeated.",
     ),
 ]
 

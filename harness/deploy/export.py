@@ -12,7 +12,7 @@ from harness.deploy.companions import deployed_tokenizer, generation_config, sav
 from harness.deploy.results import check_deployable
 from harness.deploy.size import export_bytes, folder_bytes
 from harness.deploy.whole import check_room, check_target, write_whole
-from harness.forms.again import check_stored
+from harness.forms.again import again_bytes, check_stored
 from harness.forms.check import check_form
 from harness.forms.make import Making, Parts, write_form
 from harness.records.events import Progress
@@ -110,8 +110,9 @@ class _Work:
     def needed(self) -> int:
         """Bytes that it takes on the disk, at most."""
         tokenizer = saved_bytes(deployed_tokenizer(self.renderer))
-        parts = self.parts
-        return export_bytes(self.form, parts.source, parts.adapter, self.dtype, tokenizer)
+        parts, form = self.parts, self.form
+        again = 0 if form.scheme is None else again_bytes(form, parts.plan)
+        return again + export_bytes(form, parts.source, parts.adapter, self.dtype, tokenizer)
 
     def fill(self, folder: Path) -> None:
         """Write weights and companions into an empty folder."""

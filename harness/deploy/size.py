@@ -42,8 +42,9 @@ def folder_bytes(folder: Path) -> int:
 def export_bytes(form: Form, source: Path, adapter: Path, dtype: Dtype, tokenizer: int = 0) -> int:
     """Upper estimate of the bytes on disk while a form is written.
 
-    What is quantized again passes through a merged folder, so both count. ``tokenizer`` are the
-    bytes of the files that lie beside every form; a GGUF file holds its words once more.
+    What is quantized again passes through a merged folder, which is what counts here; what is
+    made of it comes on top (:func:`harness.forms.again.again_bytes`). ``tokenizer`` are the bytes
+    of the files that lie beside every form; a GGUF file holds its words once more.
     """
     beside = 2 * tokenizer if form.quant is not None else tokenizer
     return beside + _weight_bytes(form, source, adapter, dtype)
@@ -54,8 +55,6 @@ def _weight_bytes(form: Form, source: Path, adapter: Path, dtype: Dtype) -> int:
         return folder_bytes(adapter)
     shapes = stored_shapes(source)
     merged = sum(map(math.prod, shapes.values())) * ITEM_BYTES[dtype]
-    if form.scheme is not None:
-        return 2 * merged  # words and output head stay as they are, so this is more than enough
     if form.quant is not None:
         from harness.forms.gguf.families import file_bytes
 

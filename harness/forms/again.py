@@ -12,10 +12,12 @@ from harness.spec.form import AGAIN, Form
 from harness.spec.plan import Plan
 from harness.spec.schema import parse
 from harness.spec.schemes import load_scheme, resolve_quantization
-from harness.spec.variant import Quantization
+from harness.spec.variant import DTYPE_BYTES, Quantization
 
 if TYPE_CHECKING:
     from harness.forms.make import Parts
+
+LAYER_STATE_BYTES = 2 << 10  # code books of a layer (256 nested values in float32), names, shapes
 
 
 def quantized_as(form: Form, plan: Plan) -> Quantization:
@@ -27,7 +29,7 @@ def quantized_as(form: Form, plan: Plan) -> Quantization:
         UnknownName: no such scheme, or no such setting.
         UserError: a value that the scheme does not take, or no scheme at all.
     """
-    where = f"form {form.name}"
+    where = f"form {form.asked}"
     if form.scheme == "none":
         raise UserError("none quantizes nothing", where=where, expected="form merged")
     stated = {"type": form.scheme, **dict(form.settings)}
@@ -46,7 +48,7 @@ def check_again(form: Form, plan: Plan) -> None:
     reason = find_scheme(quantization).refuses(quantization, plan.device)
     if reason is not None:
         raise UserError(
-            f"the form {form.name} cannot be made: {reason}",
+            f"the form {form.asked} cannot be made: {reason}",
             expected="another form, or what the scheme needs",
         )
 
@@ -64,10 +66,21 @@ def check_stored(form: Form, plan: Plan) -> None:
     stored = ", ".join(sorted(f"{scheme.name}{AGAIN}" for scheme in schemes() if scheme.stores))
     raise UserError(
         f"transformers reads no folder of weights that {form.scheme} has quantized",
-        where=f"form {form.name}",
+        where=f"form {form.asked}",
         expected=f"form merged, to be quantized wherever it is loaded, or one of {stored}",
         hint="the form can be scored, and talked to with chat and generate",
     )
+
+
+def again_bytes(form: Form, plan: Plan) -> int:
+    """Bytes of a folder of quantized weights at most, with what the scheme leaves as it is."""
+    from harness.weights.shape import count_parameters
+
+    quantization = quantized_as(form, plan)
+    counts = count_parameters(plan.model, "none", None, quantization)
+    plain = counts.total - counts.quantized
+    beside = counts.modules * LAYER_STATE_BYTES
+    return plain * DTYPE_BYTES[plan.stored] + counts.quantized_bytes + beside
 
 
 def write_again(parts: Parts, form: Form, model: Any, folder: Path) -> None:

@@ -20,7 +20,7 @@ def check_form(plan: Plan, form: Form) -> None:
     if not form.merges or not plan.trains:
         return
     if plan.adapter is not None and "model_type" in plan.model.config:
-        check_mergeable(plan.adapter, plan.model, form.name)
+        check_mergeable(plan.adapter, plan.model, form.asked)
     if form.scheme is not None:
         check_again(form, plan)
     if form.quant is not None:

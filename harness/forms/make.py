@@ -125,7 +125,7 @@ def write_form(parts: Parts, form: Form, folder: Path, making: Making | None = N
         merged(parts, how.dtype).save_pretrained(folder)
     else:
         model = merged(parts, how.dtype)
-        how.note(f"quantizing again: {form.name}")
+        how.note(f"quantizing again: {form.asked}")
         write_again(parts, form, model, folder)
 
 

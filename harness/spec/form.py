@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, JsonValue
@@ -40,13 +40,15 @@ class Form:
 
     ``quant`` is the type of a GGUF file. ``scheme`` and ``settings`` say how weights are quantized
     again; the scheme checks them when a plan is made (:func:`harness.forms.again.quantized_as`),
-    so that a record can be read where its scheme is not installed.
+    so that a record can be read where its scheme is not installed. ``typed`` is the text that it
+    was read from, which may be an alias.
     """
 
     kind: Kind
     quant: str | None = None
     scheme: str | None = None
     settings: tuple[tuple[str, JsonValue], ...] = ()
+    typed: str | None = field(default=None, compare=False)
 
     @property
     def name(self) -> str:
@@ -63,8 +65,8 @@ class Form:
 
     @property
     def asked(self) -> str:
-        """As commands take it and people know it; records call an adapter ``training``."""
-        return "adapter" if self.kind == "training" else self.name
+        """As it was typed; records call an adapter ``training`` and ``nf4_again`` otherwise too."""
+        return "adapter" if self.kind == "training" else self.typed or self.name
 
     @property
     def merges(self) -> bool:
@@ -79,6 +81,10 @@ def parse_form(text: str, *, where: object = None) -> Form:
         UnknownName: no such form, or no such GGUF type.
         UserError: a type or settings behind a form that has none, or GGUF without a type.
     """
+    return replace(_parsed(text, where), typed=text)
+
+
+def _parsed(text: str, where: object) -> Form:
     head, colon, detail = text.partition(":")
     kind = ALIASES.get(head, head)
     if kind.endswith(AGAIN) and kind != AGAIN:

@@ -9,6 +9,9 @@ import pytest
 from harness import __version__
 from harness.cli.app import app
 from harness.records.store import RunStore
+from harness.runs.executor import EXECUTORS
+from harness.spec.plugins import Plugins
+from harness.trackers.choose import TRACKERS
 from tests.cli.terminal import harness, in_process, refused, shown
 from tests.planned import planned
 from tests.store_records import record_of
@@ -69,6 +72,25 @@ def test_every_command_has_help_that_names_its_options(command: str) -> None:
     assert "Usage: " in text
     assert f" {command} " in text
     assert "--help" in text
+
+
+def help_of(command: str, option: str) -> str:
+    """What a command's help says of one option."""
+    text = " ".join(shown(command, "--help", width=400).split())
+    return text.partition(f"{option} ")[2].partition(" │ │ --")[0]
+
+
+@pytest.mark.parametrize("command", ["run", "study"])
+@pytest.mark.parametrize(("option", "plugins"), [("--track", TRACKERS), ("--executor", EXECUTORS)])
+def test_an_option_that_takes_a_name_names_all_that_the_harness_has(
+    command: str, option: str, plugins: Plugins
+) -> None:
+    said = help_of(command, option)
+    assert [name for name in plugins.built_in if name not in said] == []
+
+
+def test_a_share_that_nobody_has_given_is_not_shown_as_none_of_the_peak() -> None:
+    assert "default" not in help_of("study", "--peak-share")
 
 
 def test_an_unknown_command_is_refused() -> None:

@@ -68,8 +68,8 @@ def test_files_are_counted_at_any_depth(adapter: Path) -> None:
         ("merged", "bfloat16", 2000),
         ("merged", "float32", 4000),
         ("merged_dequantized", "float16", 2000),
-        ("merged_4bit", "bfloat16", 4000),
-        ("int8_again", "bfloat16", 4000),
+        ("merged_4bit", "bfloat16", 2000),
+        ("int8_again", "float32", 4000),
     ],
 )
 def test_a_form_takes_its_bits_a_weight(

@@ -81,6 +81,13 @@ def test_every_architecture_is_predicted_or_said_not_to_be(
         assert prediction.peak_bytes > 0
 
 
+def test_a_pass_of_a_score_has_no_row_longer_than_the_model_s_positions(tmp_path: Path) -> None:
+    """Models with tables of positions cannot be rehearsed on longer ones, nor scored."""
+    plan, heard = plan_of("gpt_neo", "base", tmp_path), Heard()
+    assert plan.score.batch_tokens > plan.model.config["max_position_embeddings"]
+    assert predict(plan, progress=heard) is not None, heard.notes
+
+
 @pytest.mark.parametrize("kind", ADAPTERS)
 def test_every_adapter_is_predicted_or_said_not_to_be(kind: str, tmp_path: Path) -> None:
     lines = [f"{key} = {json.dumps(value)}" for key, value in ADAPTERS[kind].items()]

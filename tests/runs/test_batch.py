@@ -192,7 +192,7 @@ def test_a_run_of_unknown_memory_comes_last(
         begun.append(plan.variant)
         one.set()
         if plan.variant != "lora_eva":
-            both.wait(60)
+            both.wait(600)
         return record_of(plan)
 
     def submit(plan: Plan, hear: Hear) -> Future[RunRecord]:

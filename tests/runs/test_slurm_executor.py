@@ -276,7 +276,7 @@ def test_a_job_that_stays_preempted_is_waited_for_no_longer(
     (tmp_path / "job.txt").write_text("JobId=7 JobState=PREEMPTED")
     store, options, plan = RunStore(tmp_path / "runs"), RunOptions(), small.plan()
     Attempt(plan, store.folder(plan)).prepare(options)
-    record = SlurmExecutor(store, options).submit(plan, Heard()).result(timeout=60)
+    record = SlurmExecutor(store, options).submit(plan, Heard()).result(timeout=600)
     assert end_of(record) == "SLURM job 7 was preempted"
     assert not is_killed(record)
 

@@ -29,6 +29,12 @@ def test_a_form_has_one_name_in_records(text: str, name: str, merges: bool) -> N
     assert parse_form(found.name) == found
 
 
+@pytest.mark.parametrize("text", ["nf4_again", "merged_4bit", "hqq_again:group_size=32,bits=3"])
+def test_a_form_is_called_as_it_was_typed(text: str) -> None:
+    assert parse_form(text).asked == text
+    assert parse_form("training").asked == "adapter"
+
+
 def test_every_name_that_is_offered_can_be_read() -> None:
     for name in form_names():
         assert parse_form(name.replace("TYPE", "Q4_K_M"))

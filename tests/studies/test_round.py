@@ -24,7 +24,7 @@ from tests.studies.stub import Bench, StubExecutor, World
 from tests.studies.test_drive import driver
 
 WORLD = World(worse={"qlora_nf4": 0.05}, rates={"qlora_nf4": 2e-2})  # whose search is widened
-PATIENCE = 60.0  # seconds until a run that should not have been waited for ends nevertheless
+PATIENCE = 600.0  # seconds until a run that should not have been waited for ends nevertheless
 
 
 def stage(plan: Plan) -> str:

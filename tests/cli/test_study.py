@@ -652,3 +652,19 @@ def test_code_from_a_repository_is_run_only_if_it_is_trusted(
     monkeypatch.setattr("harness.runs.executor.LocalExecutor", make)
     shown(*SMALL, "--reports", str(tmp_path), "--status", *given)
     assert [options.trust_remote_code for options in all_options] == [bool(given)]
+
+
+@pytest.mark.parametrize("looks", [(), ("--plan",)])
+def test_a_misspelt_score_that_decides_is_refused_before_anything_runs(
+    made_up: World, tmp_path: Path, looks: tuple[str, ...]
+) -> None:
+    there = ("--reports", str(tmp_path), *looks)
+    for name, meant in (("perplexty", "perplexity"), ("wikitext2 bits_per_byte", "bits_per_byte")):
+        message = refused(*SMALL, *there, "--set", f"study.primary={name}")
+        assert f"unknown score '{name}'" in message
+        assert meant in message
+    assert not (tmp_path / "runs").exists()
+    for name in ("bits_per_byte", "held_out_replies acc"):
+        shown(*SMALL, *there[:2], "--set", f"study.primary={name}", "--plan")
+    asks = ("--set", "score.forgetting=true", "--set", "study.primary=wikitext2 bits_per_byte")
+    shown(*SMALL, *there[:2], *asks, "--plan")

@@ -10,7 +10,7 @@ import typer
 
 from harness.cli.app import out, say
 from harness.cli.checks.data import check_run
-from harness.cli.checks.plans import check_plans
+from harness.cli.checks.plans import check_plans, check_primary
 from harness.cli.naming import study_as_asked
 from harness.cli.options import (
     DeviceKind,
@@ -194,6 +194,7 @@ def study(
         _run(found, runner, part, trackers, local=executor == "local")
     agenda = found.agenda()
     if plan:
+        check_primary(opened.comparison().arms[0].plan, opened.study.primary)
         show_plan(opened, agenda, peak_share)
         return
     if status:
@@ -301,6 +302,7 @@ def _run(
     if agenda.jobs:
         check_claims(opened.comparison())
         plans = [arm.plan for arm in opened.comparison().arms]
+        check_primary(plans[0], opened.study.primary)
         check_plans(plans)
         check_run(plans, opened.reports)
         opened.keep_request()

@@ -22,7 +22,8 @@ TABLES = (".parquet", ".arrow")
 TEXTS = tuple(
     kind + suffix for kind in (".jsonl", ".json", ".ndjson") for suffix in ("", *SUFFIXES)
 )
-UNREADABLE = (".csv", ".tsv", ".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".pickle", ".pkl", ".xlsx")
+SHEETS = (".csv", ".tsv", ".xlsx")
+UNREADABLE = (*SHEETS, ".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".pickle", ".pkl")
 NOT_DATA = ("state.json", "dataset_info.json", "dataset_infos.json")
 
 
@@ -89,7 +90,24 @@ def find_source(spec: CorpusSpec) -> CorpusSource:
             expected='"sample", a file, a folder, or "hub:OpenAssistant/oasst1@<commit>"',
             hint=meant(path),
         )
+    if path.name.lower().endswith(SHEETS):
+        raise CorpusError(
+            f"a {path.suffix} file is not read",
+            where=path,
+            expected=", ".join(TABLES + TEXTS),
+            hint=f"convert it: pandas.{_reader(path)}.to_parquet({path.stem + '.parquet'!r})",
+        )
     return CorpusSource(path.name, (path,))
+
+
+def _reader(path: Path) -> str:
+    """What pandas reads a sheet with."""
+    name = path.name
+    return {
+        ".csv": f"read_csv({name!r})",
+        ".tsv": f"read_csv({name!r}, sep='\\t')",
+        ".xlsx": f"read_excel({name!r})",
+    }[path.suffix.lower()]
 
 
 def _folder_files(folder: Path) -> tuple[Path, ...]:

@@ -165,15 +165,24 @@ def what_would_change(evidence: Evidence, found: Recommendation | None) -> list[
     texts = []
     rivals = [label for label in found.rivals if evidence.by_label[label].plan.trains]
     if rivals:
-        more = "more seeds or items may show one of them to be better"
-        named = numbers.some_of(rivals, MANY_CHANGES)
-        texts.append(f"{named} may be as good or better: {more}.")
+        texts.append(_of_rivals(evidence, found, rivals))
     texts += _without_training(evidence, chosen)
     smaller = _smaller(evidence, chosen)
     if smaller is not None:
         texts.append(smaller)
     texts += _other_scores(evidence, chosen)
     return texts
+
+
+def _of_rivals(evidence: Evidence, found: Recommendation, rivals: list[str]) -> str:
+    """What would choose one of the rows that may be the best."""
+    named = numbers.some_of(rivals, MANY_CHANGES)
+    if not found.beaten:
+        more = "more seeds or items may show one of them to be better"
+        return f"{named} may be as good or better: {more}."
+    option = "--margin" if evidence.request.max_loss is None else "--max-loss"
+    which = named if len(rivals) == 1 else f"One of {named}"
+    return f"{which} is better (95 % confidence): a smaller {option} may choose it."
 
 
 def _without_training(evidence: Evidence, chosen: Row) -> list[str]:

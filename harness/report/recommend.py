@@ -23,13 +23,15 @@ OF_ALL = "of these runs"
 class Recommendation:
     """The answer: a row (None when nothing fits), the reasons, and what is not known.
 
-    ``rivals`` may be as good as the row: among the rows that could be chosen, none beats them.
+    ``rivals`` may be the best: among the rows that could be chosen, none beats them. Where the
+    row is ``beaten``, one of them is shown to be better; otherwise they may be as good as the row.
     """
 
     row: Row | None
     reasons: tuple[str, ...]
     sureness: tuple[str, ...]
     rivals: tuple[str, ...] = ()
+    beaten: bool = False
 
 
 def recommend(evidence: Evidence) -> Recommendation | None:
@@ -100,8 +102,8 @@ def _within_loss(
     elif others:
         reasons.append(f"It needs {needs}.")
     texts = _loss_sureness(evidence, main, rows, chosen)
-    rivals = _rivals(_contest(main, rows), chosen)
-    return Recommendation(chosen, tuple(reasons), (*texts, *([tie] if tie else [])), rivals)
+    sureness = (*texts, *([tie] if tie else []))
+    return _beside_rivals(chosen, tuple(reasons), sureness, _contest(main, rows))
 
 
 def _loss_sureness(
@@ -190,7 +192,7 @@ def _near_best(
     if not near and len(contest.may_be_best) == len(judged):
         found, reason = _cheapest_close(evidence, main, judged, of_these or OF_ALL)
         sureness = of_contest(contest, rows, found, "")
-        return Recommendation(found, (*reasons, reason), sureness, _rivals(contest, found))
+        return _beside_rivals(found, (*reasons, reason), sureness, contest)
     best = judged[0]
     value = numbers.number(main.values[best.label].value)
     chosen, tie = least_memory(evidence, [best, *(row for row in near if row is not best)])
@@ -205,7 +207,7 @@ def _near_best(
             f"{title} is that of {best.label}, {value}."
         )
     sureness = of_contest(contest, rows, chosen, tie)
-    return Recommendation(chosen, tuple(reasons), sureness, _rivals(contest, chosen))
+    return _beside_rivals(chosen, tuple(reasons), sureness, contest)
 
 
 def _cheapest_close(
@@ -250,6 +252,11 @@ def _contest(main: Scoring, rows: list[Row]) -> Contest | None:
     return hold_contest(main.sample, main.scale, labels)
 
 
-def _rivals(contest: Contest | None, chosen: Row) -> tuple[str, ...]:
-    found = () if contest is None else contest.may_be_best
-    return tuple(label for label in found if label != chosen.label)
+def _beside_rivals(
+    chosen: Row, reasons: tuple[str, ...], sureness: tuple[str, ...], contest: Contest | None
+) -> Recommendation:
+    """The recommendation of a row, with the others that may be the best."""
+    best = () if contest is None else contest.may_be_best
+    rivals = tuple(label for label in best if label != chosen.label)
+    judged = contest is not None and chosen.label not in contest.unjudged
+    return Recommendation(chosen, reasons, sureness, rivals, judged and len(rivals) == len(best))

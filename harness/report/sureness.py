@@ -17,15 +17,17 @@ def of_contest(contest: Contest, rows: list[Row], chosen: Row, tie: str) -> tupl
     """Which rows may be the best, and which were not judged."""
     texts = []
     if len(rows) > 1:
-        others = [label for label in contest.may_be_best if label != chosen.label]
-        if chosen.label in contest.may_be_best and not others:
+        if len(contest.may_be_best) == 1:
             which = "trained variants" if chosen.plan.trains else "variants"
             count = len(rows) - len(contest.unjudged)
-            texts.append(f"{chosen.label} is the best of the {count} {which} (95 % confidence).")
+            best = contest.may_be_best[0]
+            texts.append(f"{best} is the best of the {count} {which} (95 % confidence).")
         else:
+            beaten = "" if chosen.label in contest.may_be_best else f", not {chosen.label}"
             texts.append(
                 "May be the best (95 % confidence): "
-                f"{numbers.some_of(contest.may_be_best, NAMED)}; these data cannot tell which."
+                f"{numbers.some_of(contest.may_be_best, NAMED)}{beaten}; these data cannot tell "
+                "which."
             )
     if contest.unjudged:
         texts.append(

@@ -35,6 +35,15 @@ def bundled_kinds(name: str) -> list[str]:
     return sorted(kinds)
 
 
+def bundled_metrics(name: str) -> list[str]:
+    """Metrics of a bundled task, read from its file alone."""
+    import yaml
+
+    top = yaml.compose((TASKS / f"{name}.yaml").read_text(encoding="utf-8"))
+    listed = next(value for key, value in top.value if key.value == "metric_list")
+    return [v.value for one in listed.value for k, v in one.value if k.value == "metric"]
+
+
 def write_documents(kind: str, corpus: Corpus, renderer: Renderer, folder: Path) -> None:
     """Write documents that a bundled task asks for to ``folder/<kind>.jsonl``.
 

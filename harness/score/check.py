@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harness.errors import UnknownName
+from harness.score.bundled import bundled_metrics, task_names
 from harness.score.catalogue import asked_tasks, check_names, document_kinds, load_task
 from harness.score.forgetting import read_pages
 from harness.spec.plan import Plan
@@ -55,6 +57,27 @@ def check_own_tasks(spec: ScoreSpec) -> None:
     for task in asked_tasks(spec):
         if is_task_file(task.name):
             _load(task, spec)
+
+
+def check_primary(spec: ScoreSpec, primary: str) -> None:
+    """Refuse a score that is to decide and that no run would take, as "task metric" or metric.
+
+    What lm-eval's own tasks measure is known once they have run: with such a task any name passes.
+
+    Raises:
+        UnknownName: with the scores that runs would take.
+    """
+    from harness.score.take import OWN_METRICS, wanted  # needs torch
+
+    tasks = [task.name for task in asked_tasks(spec)]
+    if any(name not in task_names() for name in tasks):
+        return
+    pairs = [pair for name in wanted(spec) for pair in OWN_METRICS.get(name, ())]
+    pairs += [(name, metric) for name in tasks for metric in bundled_metrics(name)]
+    if any(primary in (f"{task} {metric}", metric) for task, metric in pairs):
+        return
+    known = [metric if task == "held_out" else f"{task} {metric}" for task, metric in pairs]
+    raise UnknownName("score", primary, known, where="primary")
 
 
 def _load(task: Task, spec: ScoreSpec) -> None:

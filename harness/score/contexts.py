@@ -23,6 +23,11 @@ TIMES = (1, 2, 4)
 DATA = f"{DATA_SET} {CONFIG} test"
 
 
+def context_task(times: int) -> str:
+    """What the score of ``times`` the base's context is called."""
+    return f"context_{times}x"
+
+
 def longer_contexts(taking: Taking) -> Scores:
     """Perplexity of Wikipedia's articles, joined to texts of four times the base's context.
 
@@ -76,7 +81,7 @@ def score_contexts(
         losses = negative_log_likelihoods(likelihood, pairs, window, window // 2)
         counts = np.array([len(loss) for loss in losses], float)
         items = Items(names, names, np.array([loss.sum() for loss in losses]), counts)
-        metric = Metric(f"context_{times}x", "perplexity", "per token", "lower", transform="exp")
+        metric = Metric(context_task(times), "perplexity", "per token", "lower", transform="exp")
         asked: dict[str, JsonValue] = {"window": window, "stride": window // 2, "data": DATA}
         details: dict[str, JsonValue] = {
             **asked,

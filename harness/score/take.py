@@ -7,13 +7,15 @@ from typing import Literal
 
 from harness.errors import UnknownName
 from harness.records.events import Progress
-from harness.score.contexts import longer_contexts
+from harness.score.contexts import TIMES, context_task, longer_contexts
 from harness.score.divided import make_likelihood
 from harness.score.evaluation import lm_eval_tasks
+from harness.score.forgetting import BITS_PER_BYTE as FORGOTTEN_BITS
 from harness.score.forgetting import unrelated_text
-from harness.score.generations import answered_prompts
+from harness.score.generations import CHRF, EMPTY, NEVER_ENDING, ROUGE_L, answered_prompts
 from harness.score.items import Place
-from harness.score.perplexity import held_out
+from harness.score.perplexity import BITS_PER_BYTE as HELD_OUT_BITS
+from harness.score.perplexity import PERPLEXITY, held_out
 from harness.score.subject import Scores, Subject, TakeScore, Taking
 from harness.score.undisturbed import undisturbed
 from harness.spec.suite import ScoreSpec
@@ -24,6 +26,13 @@ SCORES: dict[str, TakeScore] = {
     "forgetting": unrelated_text,
     "contexts": longer_contexts,
     "generations": answered_prompts,
+}
+# What each measures, by task and metric; an lm-eval task says for itself.
+OWN_METRICS: dict[str, tuple[tuple[str, str], ...]] = {
+    "held_out": tuple((one.task, one.name) for one in (PERPLEXITY, HELD_OUT_BITS)),
+    "forgetting": ((FORGOTTEN_BITS.task, FORGOTTEN_BITS.name),),
+    "contexts": tuple((context_task(times), PERPLEXITY.name) for times in TIMES),
+    "generations": tuple((one.task, one.name) for one in (CHRF, ROUGE_L, EMPTY, NEVER_ENDING)),
 }
 # What a score imports only when it is taken, by its name.
 LIBRARIES: dict[str, tuple[str, ...]] = {

@@ -10,7 +10,7 @@ from typing import Any
 from harness.errors import FetchError, InvalidFile, UserError
 from harness.spec.model import FolderSource, HubSource, Model
 from harness.spec.schema import parse
-from harness.spec.storage import check_depth
+from harness.spec.storage import check_depth, meant
 
 HUB_ID = re.compile(
     r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?"
@@ -114,14 +114,14 @@ def hub_folder(repository: str, revision: str | None, kind: str) -> Path:
             f"the hub has no {kind} {asked}, and there is no such file or folder here",
             where=type(error).__name__,
             expected="a path, or organisation/name as in the address of the hub's page",
-            hint="private and gated repositories need HF_TOKEN",
+            hint=meant(Path(repository)) or "private and gated repositories need HF_TOKEN",
         ) from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise FetchError(
             f"cannot find {asked} on the Hugging Face hub, and there is no such file or folder",
             where=type(error).__name__,
             expected="a network that reaches the hub, or the repository in the hub's local cache",
-            hint="download it elsewhere and give its folder",
+            hint=meant(Path(repository)) or "download it elsewhere and give its folder",
         ) from error
 
 

@@ -12,6 +12,7 @@ from harness.spec.claim import Claim
 from harness.spec.derived_names import changes_of, suite_name, with_changes
 from harness.spec.model import DrawnSource, Model, RandomSource
 from harness.spec.overrides import merge
+from harness.spec.own_model import CONFIG as MODEL_CONFIG
 from harness.spec.own_model import is_folder, is_hub_id, model_of_folder, model_of_hub
 from harness.spec.peft_files import CONFIG, peft_file, read_peft_variant
 from harness.spec.schema import parse, with_nulls
@@ -94,11 +95,24 @@ def _locate(kind: str, name: str, folder: Path, where: object = None) -> Path:
     return folder / f"{name}.toml"
 
 
+def _is_part_of_model(path: Path) -> bool:
+    """Whether a path is that of a file in a model folder."""
+    if not is_folder(str(path.parent)):
+        return False
+    return {MODEL_CONFIG, path.name} <= {there.name for there in path.parent.iterdir()}
+
+
 def _locate_model(name: str, where: object = None) -> Path:
     """As `_locate`, where a folder may have been meant."""
     try:
         return _locate("model", name, MODELS, where)
     except UnknownName as unknown:
+        if _is_part_of_model(Path(name)):
+            raise UserError(
+                f"{name} is a file, where a model's folder is expected",
+                where=where,
+                hint=f"give the folder: {Path(name).parent}",
+            ) from None
         unknown.expected = f"a folder (there is none of that name here), or {unknown.expected}"
         unknown.hint = meant(Path(name)) or unknown.hint
         raise

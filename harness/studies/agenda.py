@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from harness.errors import UserError
 from harness.records.record import RunRecord, Score
 from harness.records.store import StoredRun
 from harness.report.figures.canvas import Mark
@@ -13,6 +14,7 @@ from harness.report.pairing import KeptItems, Reading, ScoreKey, read_items
 from harness.report.rows import Row
 from harness.report.sample import Scale, make_scale
 from harness.spec.plan import Plan
+from harness.spec.study import Study
 from harness.studies.arms import Arm, StudyArms, verdict_job
 from harness.studies.budget import Spent, covers, spent_on, within
 from harness.studies.family import Family
@@ -242,15 +244,38 @@ class _Planner:
         wanted = self._study.primary or plan.score.primary
         if wanted is None:
             return ScoreKey(*PERPLEXITY, "training")
-        records = [run.record for found in runs.values() for run in found]
-        keys = (ScoreKey(one.task, one.metric, one.precision) for one in _scores_after(records))
+        keys = _keys(run.record for found in runs.values() for run in found)
         return next((key for key in keys if key.is_called(wanted)), ScoreKey.named(wanted))
+
+
+def check_primary(study: Study, record: RunRecord) -> None:
+    """Refuse to go on where a run for the verdict ended well without the score that decides.
+
+    No other run of the study would take it either.
+
+    Raises:
+        UserError: with the scores that the run took.
+    """
+    wanted = study.primary or record.plan.score.primary
+    if wanted is None or record.status != "ok" or record.plan.score.split != "held_out":
+        return
+    keys = _keys([record])
+    if keys and not any(key.is_called(wanted) for key in keys):
+        raise UserError(
+            f"the score that decides, {wanted!r}, was not taken by this study's runs",
+            where="primary",
+            expected=f"one of {', '.join(f'{key.task} {key.metric}' for key in keys)}",
+        )
 
 
 def in_turns(queues: Sequence[Sequence[Job]]) -> Iterable[tuple[Job, ...]]:
     """The first of every queue, then the second of each, so that all arms are seen early."""
     for place in range(max(map(len, queues), default=0)):
         yield tuple(queue[place] for queue in queues if place < len(queue))
+
+
+def _keys(records: Iterable[RunRecord]) -> list[ScoreKey]:
+    return [ScoreKey(one.task, one.metric, one.precision) for one in _scores_after(records)]
 
 
 def _scores_after(records: Iterable[RunRecord]) -> list[Score]:

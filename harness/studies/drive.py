@@ -22,7 +22,7 @@ from harness.runs.executor import Executor
 from harness.runs.listener import Listener, RunResult
 from harness.runs.lock import holder_of, is_held
 from harness.studies.account import Account
-from harness.studies.agenda import Agenda
+from harness.studies.agenda import Agenda, check_primary
 from harness.studies.budget import said_hours
 from harness.studies.findings import Findings, Job, is_killed
 from harness.studies.round import Round
@@ -145,6 +145,8 @@ class Driver:
             for result in results:
                 try:
                     ran += self._take(made.end(result), result)
+                    if result.record is not None:
+                        check_primary(agenda.comparison.study, result.record)
                 except BaseException as error:
                     results.throw(error)  # so that the runs beside it say why they were ended
                     raise

@@ -38,7 +38,8 @@ ARMS = "arms"  # a folder
 class StudyRequest(Frozen):
     """Which study, as typed; ``called`` is the name that it gets in place of its own.
 
-    ``claims`` are those to which it is limited (:attr:`harness.spec.study.Study.claims`).
+    ``claims`` are those to which it is limited (:attr:`harness.spec.study.Study.claims`). Where it
+    was written down, ``typed_in`` is the folder from which its paths lead.
     """
 
     study: str
@@ -47,27 +48,51 @@ class StudyRequest(Frozen):
     tasks: tuple[str, ...] = ()
     called: str = ""
     claims: tuple[str, ...] = ()
+    typed_in: str = ""
 
     def meaning(self) -> tuple[object, ...]:
         """What was typed, however it was spelled: values are parsed and paths are whole."""
         overrides = _overrides(self.settings)
         told = (self.study, self.suite, list(self.tasks), list(self.claims), overrides)
-        return (*map(_with_whole_paths, told), self.called)
+        return (*(_with_whole_paths(one, self.typed_in) for one in told), self.called)
+
+    def from_here(self) -> StudyRequest:
+        """The same as it is to be typed in the folder of this process."""
+        whole = {
+            "study": _whole_path(self.study, self.typed_in),
+            "suite": _whole_path(self.suite, self.typed_in),
+            "tasks": tuple(_whole_path(one, self.typed_in) for one in self.tasks),
+            "claims": tuple(_whole_path(one, self.typed_in) for one in self.claims),
+            "settings": tuple(_setting_from(one, self.typed_in) for one in self.settings),
+        }
+        return self.model_copy(update=whole)
 
 
-def _with_whole_paths(value: object) -> object:
-    """A value with every text that is the path of something here made absolute.
+def _setting_from(setting: str, folder: str) -> str:
+    """A typed ``KEY=VALUE`` with a whole path where its value is one that leads from ``folder``."""
+    key, mark, value = setting.partition("=")
+    return f"{key}{mark}{_whole_path(value, folder)}" if says_where(setting) else setting
 
-    A bare word may be a registered name, whatever lies here under that name.
-    """
+
+def _with_whole_paths(value: object, folder: str) -> object:
+    """A value with every text that is a path made absolute."""
     if isinstance(value, dict):
-        return {key: _with_whole_paths(one) for key, one in value.items()}
+        return {key: _with_whole_paths(one, folder) for key, one in value.items()}
     if isinstance(value, list):
-        return [_with_whole_paths(one) for one in value]
-    if isinstance(value, str) and (os.sep in value or Path(value).suffix):
-        path = Path(value).expanduser()
-        return str(path.resolve()) if path.exists() else value
-    return value
+        return [_with_whole_paths(one, folder) for one in value]
+    return _whole_path(value, folder) if isinstance(value, str) else value
+
+
+def _whole_path(text: str, folder: str) -> str:
+    """A text that leads to something from ``folder``, or else from here, as an absolute path.
+
+    A copy of the reports may lie on a machine that has no such folder. A bare word may be a
+    registered name, whatever lies here under that name.
+    """
+    if os.sep not in text and not Path(text).suffix:
+        return text
+    paths = (Path(base, Path(text).expanduser()) for base in (folder, ""))
+    return next((str(path.resolve()) for path in paths if path.exists()), text)
 
 
 def _alike(told: Iterable[object], key: str = "") -> set[str]:
@@ -173,10 +198,17 @@ class OpenStudy:
             )
 
     def keep_request(self) -> None:
-        """Write down what was typed, beside the page; a published folder with its whole path."""
+        """Write down what was typed first, and where; a published folder with its whole path.
+
+        Other words for the same study may not be understood where this folder is copied to.
+        """
+        path = self.folder / REQUEST
+        if path.is_file() and read_json(path, StudyRequest).typed_in:
+            return
         folder = published_as(self.request.study)
         whole = {} if folder is None else {"study": str(folder.resolve())}
-        write_json(self.folder / REQUEST, self.request.model_copy(update=whole))
+        update = {"typed_in": self.request.typed_in or str(Path.cwd()), **whole}
+        write_json(path, self.request.model_copy(update=update))
 
     def other_devices(self) -> list[str]:
         """Names of the other devices on which it was run in this folder."""
@@ -275,7 +307,7 @@ def known_as(typed: StudyRequest, reports: Path) -> StudyRequest | None:
     own = typed.study.endswith(".toml") or typed.study in study_names()
     if own or typed != StudyRequest(study=typed.study) or not path.is_file():
         return None
-    return read_json(path, StudyRequest)
+    return read_json(path, StudyRequest).from_here()
 
 
 def open_study(

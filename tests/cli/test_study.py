@@ -551,6 +551,32 @@ def test_files_of_one_name_in_two_folders_make_two_studies(
     shown(*SMALL, "--data", "first/trees.jsonl", *there, "--status")
 
 
+def test_a_study_is_the_same_from_any_folder(
+    made_up: World, tmp_path: Path, small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Paths hold in the folder where they were typed, whatever lies in another under that name."""
+    data = (small.folder / "trees.jsonl").read_bytes()
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "trees.jsonl").write_bytes(data)
+    there = ("--reports", str(tmp_path / "reports"))
+    typed = (*SMALL, "--data", "./trees.jsonl", *there, "--name", "mine")
+    monkeypatch.chdir(tmp_path / "first")
+    shown(*typed, "--budget", "runs=1")
+    monkeypatch.chdir(tmp_path / "second")
+    assert "is already used by another study" in refused(*typed, "--status")
+    whole = ("--data", str(tmp_path / "first" / "trees.jsonl"))
+    shown(*SMALL, *whole, *there, "--name", "mine", "--status")
+    monkeypatch.chdir(tmp_path)
+    assert "0 of 3" in shown("study", "mine", *there, "--device", "cpu", "--status")
+    elsewhere = tmp_path / "copied"  # as on another machine, where nothing of it lies
+    shutil.copytree(tmp_path / "reports", elsewhere / "reports")
+    for folder in ("first", "second"):
+        shutil.rmtree(tmp_path / folder)
+    monkeypatch.chdir(elsewhere)
+    assert "0 of 3" in shown(*typed[:-4], "--reports", "reports", "--name", "mine", "--status")
+
+
 def test_a_budget_is_kept_and_is_no_other_study(made_up: World, tmp_path: Path) -> None:
     there = ("--reports", str(tmp_path))
     told = shown(*SMALL, *there, "--budget", "runs=4")
@@ -652,3 +678,19 @@ def test_code_from_a_repository_is_run_only_if_it_is_trusted(
     monkeypatch.setattr("harness.runs.executor.LocalExecutor", make)
     shown(*SMALL, "--reports", str(tmp_path), "--status", *given)
     assert [options.trust_remote_code for options in all_options] == [bool(given)]
+
+
+@pytest.mark.parametrize("looks", [(), ("--plan",)])
+def test_a_misspelt_score_that_decides_is_refused_before_anything_runs(
+    made_up: World, tmp_path: Path, looks: tuple[str, ...]
+) -> None:
+    there = ("--reports", str(tmp_path), *looks)
+    for name, meant in (("perplexty", "perplexity"), ("wikitext2 bits_per_byte", "bits_per_byte")):
+        message = refused(*SMALL, *there, "--set", f"study.primary={name}")
+        assert f"unknown score '{name}'" in message
+        assert meant in message
+    assert not (tmp_path / "runs").exists()
+    for name in ("bits_per_byte", "held_out_replies acc"):
+        shown(*SMALL, *there[:2], "--set", f"study.primary={name}", "--plan")
+    asks = ("--set", "score.forgetting=true", "--set", "study.primary=wikitext2 bits_per_byte")
+    shown(*SMALL, *there[:2], *asks, "--plan")

@@ -6,6 +6,8 @@ import bz2
 import gzip
 import json
 import lzma
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,6 +124,22 @@ def test_a_folder_with_data_that_cannot_be_read_is_refused_by_name(
     with pytest.raises(CorpusError, match="cannot be read") as caught:
         built(tmp_path)
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(("kind", "mark"), [("csv", ","), ("TSV", "\t")])
+def test_a_sheet_is_refused_with_the_call_that_makes_it_readable(
+    kind: str, mark: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / f"my chats.{kind}"
+    rows = [mark.join((r["prompt"], r["response"])) for r in records(40)]
+    path.write_text("\n".join([mark.join(("prompt", "response")), *rows]))
+    with pytest.raises(CorpusError, match=f"a .{kind} file is not read") as caught:
+        built(path)
+    assert ".parquet, .arrow, .jsonl" in str(caught.value)
+    call = str(caught.value).partition("convert it: ")[2].strip()
+    subprocess.run([sys.executable, "-c", f"import pandas; {call}"], check=True)
+    assert conversations(built(tmp_path / "my chats.parquet")) == 40
 
 
 def test_what_is_no_data_lies_beside_data_without_harm(tmp_path: Path) -> None:

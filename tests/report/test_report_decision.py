@@ -177,3 +177,37 @@ def test_a_variant_that_is_shown_to_be_worse_is_no_rival(tmp_path: Path) -> None
         assert not (best and "qlora_nf4 may be as good or better" in text), ratio
         surely += best
     assert surely
+
+
+QUIET = 0.0002  # noise between seeds, so that two in a hundred are surely a difference
+
+
+def four(variant: str, log_ratio: float = 0.0, memory: float = 1.0) -> list[Made]:
+    return [
+        Made(variant, seed=seed, log_ratio=log_ratio, memory=memory, seed_noise=QUIET, trees=60)
+        for seed in range(4)
+    ]
+
+
+@pytest.mark.parametrize("wish", [{"margin": 0.05}, {"max_loss": 0.05}])
+def test_a_better_one_that_is_not_chosen_is_said_to_be_better(
+    tmp_path: Path, wish: dict[str, float]
+) -> None:
+    """What is cheaper and surely loses little is chosen, though another one is surely better."""
+    write_runs(tmp_path, [*four("lora_bf16", memory=2.0), *four("qlora_nf4", 0.02, 0.5)])
+    text = said(build_from(tmp_path, **wish))
+    assert "Recommended: qlora_nf4" in text
+    option = "--margin" if "margin" in wish else "--max-loss"
+    assert f"lora_bf16 is better (95 % confidence): a smaller {option} may choose it." in text
+    for wrong in ("cannot tell which", "may be as good or better", "May be the best"):
+        assert wrong not in text
+
+
+def test_of_several_that_may_be_the_best_none_is_the_cheaper_choice(tmp_path: Path) -> None:
+    runs = [*four("lora_bf16", memory=2.0), *four("lora_bf16_r64", memory=3.0)]
+    write_runs(tmp_path, [*runs, *four("qlora_nf4", 0.02, 0.5)])
+    text = said(build_from(tmp_path, margin=0.05))
+    assert "Recommended: qlora_nf4" in text
+    assert "May be the best (95 % confidence): lora_bf16, lora_bf16_r64, not qlora_nf4;" in text
+    assert "One of lora_bf16, lora_bf16_r64 is better (95 % confidence)" in text
+    assert "may be as good or better" not in text

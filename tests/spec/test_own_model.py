@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import pytest
 
-from harness.errors import UserError
+from harness.errors import FetchError, UserError
 from harness.spec.model import FolderSource
+from harness.spec.own_model import hub_folder
 from harness.spec.registry import find, load_model
 from tests.planned import planned
 
@@ -91,3 +93,22 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path: Path, spoil: Any, words:
 def test_a_hub_id_without_a_commit_is_refused_where_it_is_written_down() -> None:
     with pytest.raises(UserError, match="pinned to a commit"):
         load_model("someone/something")
+
+
+def test_a_file_of_a_model_folder_is_answered_with_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match="a file, where a model's folder is expected") as caught:
+        load_model(str(tmp_path / "model.safetensors"))
+    assert caught.value.hint == f"give the folder: {tmp_path}"
+
+
+def test_a_misspelt_folder_that_looks_like_a_hub_id_is_answered_with_its_neighbour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models" / "qwen3").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(FetchError) as caught:
+        hub_folder("models/qwen4", None, "model")
+    assert caught.value.hint == "did you mean models/qwen3?"

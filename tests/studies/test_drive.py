@@ -274,3 +274,13 @@ def test_a_decision_counts_from_the_next_run_on(tmp_path: Path, kind: Kind, valu
     assert rounds[:2] == [0, 2]
     if kind == "drop":
         assert not [plan for plan in executor.ran[2:] if plan.variant.startswith("qlora_nf4")]
+
+
+def test_a_score_that_decides_and_is_not_taken_ends_the_study_at_its_first_run(
+    tmp_path: Path,
+) -> None:
+    bench = Bench.of(tmp_path, primary="perplexty", tune={"trials": 1})
+    with pytest.raises(UserError, match="'perplexty', was not taken") as failed:
+        driver(bench, bench.executor).drive()
+    assert "expected: one of held_out perplexity" in str(failed.value)
+    assert len(bench.executor.ran) == 4, "two seeds of two variants: no second round"

@@ -47,6 +47,16 @@ def check_own_tasks(planned: Plan) -> None:
     check_tasks(planned.score)
 
 
+def check_primary(planned: Plan, primary: str | None) -> None:
+    """Refuse a score that is to decide (the suite's, if None) and that no run would take."""
+    wanted = primary or planned.score.primary
+    if wanted in (None, "perplexity"):
+        return
+    from harness.score.check import check_primary as check_score
+
+    check_score(planned.score, wanted)
+
+
 def check_adapter(planned: Plan) -> None:
     """Refuse what PEFT would, or what does not fit the model, naming the file that states it."""
     if planned.adapter is None:

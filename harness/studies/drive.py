@@ -18,7 +18,7 @@ from harness.errors import (
 )
 from harness.records.record import Problem
 from harness.runs.batch import run_batch
-from harness.runs.executor import Executor
+from harness.runs.executor import Executor, ForeseeingExecutor
 from harness.runs.listener import Listener, RunResult
 from harness.runs.lock import holder_of, is_held
 from harness.studies.account import Account
@@ -127,6 +127,7 @@ class Driver:
         """
         budget = agenda.comparison.study.budget
         if budget.hours is not None and not agenda.settled:
+            self._foresee(jobs[1:2])
             jobs = jobs[:1]  # by which the others are judged to fit, before they are begun
         decided, ran = self._decisions(), 0
         account = Account(agenda, jobs, self._findings, self._together)
@@ -149,6 +150,11 @@ class Driver:
                     results.throw(error)  # so that the runs beside it say why they were ended
                     raise
         return ran
+
+    def _foresee(self, jobs: Sequence[Job]) -> None:
+        if isinstance(self._executor, ForeseeingExecutor):
+            for job in jobs:
+                self._executor.foresee(job.plan)
 
     def _follow(self, given: Collection[Job]) -> list[Job]:
         """What can be started beside the runs that are ``given``."""

@@ -19,7 +19,7 @@ from harness.runs.shared_devices import SharedDevices
 from harness.runs.stop import Stop
 from harness.runs.supervise import supervise
 from harness.runs.supervise_together import HearOf, supervise_together
-from harness.spec.device import Device, DeviceChoice, detect_device, usable_cores
+from harness.spec.device import Device, DeviceChoice, detect_device, usable_threads
 from harness.spec.plan import Plan
 from harness.spec.plugins import Plugins
 
@@ -105,7 +105,7 @@ class LocalExecutor:
         self._store = store
         self.forks = Forks(store, options, at_once=slots > 1)
         shared = slots > max(len(gpus), 1)
-        threads = max(1, usable_cores() // slots) if slots > 1 else None
+        threads = max(1, usable_threads() // slots) if slots > 1 else None
         self._options = options.model_copy(update={"shared": shared, "threads": threads})
         self._stop = Stop()
         self._devices = SharedDevices(gpus=gpus, alone=not shared) if gpus or shared else None

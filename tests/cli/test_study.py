@@ -615,6 +615,7 @@ def test_what_hours_buy_is_said_before_and_after_the_first_run(
         (("quantization", "--claim", "nf4_beats_fp"), ["unknown claim", "nf4_beats_fp4"]),
         (("quantization", "--claim", "qlora_speed"), ["it asks for device.kind = cuda"]),
         (("quantisation",), ["unknown study", "did you mean quantization"]),
+        (("nowhere/published",), ["or a TOML file of your own (name.toml), or the folder of a"]),
         (("quantization", "--shard", "9/8"), ["--shard '9/8'", "3/8"]),
         (("quantization", "--drop", "lora"), ["unknown variant of the study 'lora'"]),
         (("quantization", "--drop", "lora_bf16"), ["lora_bf16 is the reference", "--drop"]),

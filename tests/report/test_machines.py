@@ -161,7 +161,10 @@ def test_single_trainings_are_weighed_by_their_own_measure_too(tmp_path: Path) -
 def test_a_memory_limit_knows_the_measure_of_every_device(tmp_path: Path) -> None:
     evidence = best_two_on_a_processor(tmp_path, budget_memory_bytes=1 << 30)
     found = recommended(evidence)
-    assert found.reasons[0] == "1 of 6 scored rows fit into 1.00 GiB."
+    assert found.reasons[0] == (
+        "1 of 6 scored rows fit into 1.00 GiB of a GPU's memory, or of resident memory where they "
+        "ran on a processor."
+    )
     assert found.row is evidence.by_label["qlora_nf4"]
     assert "needs 601 MiB" in " ".join(found.reasons)
 

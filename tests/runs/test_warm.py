@@ -200,6 +200,12 @@ def test_a_server_loads_while_the_first_run_goes_on_and_gives_way_to_it(
     found = executor.submit(small.plan(seed=1), second).result()
     assert (found.status, found.warm) == ("ok", True)
     assert not [note for note in second.notes if "libraries that all runs share" in note]
+    plain = RunOptions()
+    cold = forked.in_one_environment(
+        small.plan(seed=1), RunStore(tmp_path / "cold"), Heard(), plain, None
+    )
+    assert results(found) == results(cold), "although another thread has loaded the libraries"
+    assert found.environment == cold.environment
     own = os.getpriority(os.PRIO_PROCESS, 0)
     assert max(loading) == min(19, own + GIVE_WAY), "what loads gives way"
     assert forked_as == [own]

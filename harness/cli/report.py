@@ -42,7 +42,11 @@ def report(
     reference: Annotated[str, typer.Option(help="Variant that the others are compared with.")] = "",
     margin: MarginOption = "1%",
     budget_memory: Annotated[
-        str, typer.Option(help="Recommend only variants that fit into this memory: 12GiB.")
+        str,
+        typer.Option(
+            help="Recommend only variants that fit into this memory (12GiB): a GPU's where they "
+            "ran on one, and resident memory where they ran on a processor."
+        ),
     ] = "",
     max_loss: Annotated[
         str,

@@ -6,16 +6,16 @@ import time
 
 import torch
 
-from harness.spec.device import usable_cores
+from harness.spec.device import usable_threads
 
 SIZE = 512  # of square matrices: a product takes a millisecond, which other work rarely interrupts
 MOMENT = 0.2  # seconds for each type
 
 
 def products_per_second() -> float:
-    """Floating-point operations a second of matrix products on all cores, in the faster type.
+    """Floating-point operations a second of matrix products on all threads, in the faster type.
 
-    The fastest product of one thread times the cores, so other work beside it hardly matters.
+    The fastest product of one thread times the threads, so other work beside it hardly matters.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -23,7 +23,7 @@ def products_per_second() -> float:
         fastest = max(_rate(dtype) for dtype in (torch.float32, torch.bfloat16))
     finally:
         torch.set_num_threads(threads)
-    return fastest * usable_cores()
+    return fastest * usable_threads()
 
 
 def _rate(dtype: torch.dtype) -> float:

@@ -69,6 +69,8 @@ def _within_memory(evidence: Evidence, rows: list[Row]) -> tuple[list[Row], list
     known = [(row, peak) for row in rows if (peak := evidence.peak(row)) is not None]
     fitting = [row for row, peak in known if peak <= budget]
     text = f"{len(fitting)} of {len(rows)} scored rows fit into {numbers.size(budget)}"
+    if len({row.plan.device.kind for row in rows}) > 1:
+        text += " of a GPU's memory, or of resident memory where they ran on a processor"
     if len(known) < len(rows):
         text += f" ({len(rows) - len(known)} with unknown memory are left out)"
     if not fitting and known:

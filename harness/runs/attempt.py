@@ -26,7 +26,7 @@ from harness.records.record import PhaseCost, PhaseName, Problem, RunRecord
 from harness.records.store import RunFolder
 from harness.runs.devices import cause, with_devices
 from harness.runs.early_start import early_or_afresh
-from harness.runs.ending import ABANDONED, STOPPED, Ending, without_secrets
+from harness.runs.ending import ABANDONED, TOLD_TO_END, Ending, without_secrets
 from harness.runs.options import RunOptions
 from harness.runs.process import (
     Child,
@@ -161,7 +161,7 @@ class Attempt:
         update: dict[str, Any] = {}
         kind, message = record.problem.kind, record.problem.message
         ending = cause(self.folder, self.plan)
-        if self.ending.kind in STOPPED:  # whatever error the signal became in a library
+        if self.ending.kind in TOLD_TO_END:  # whatever error the signal became in a library
             ending = self.ending
         if ending is not None:
             kind, message = ending.kind, ending.message

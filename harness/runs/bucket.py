@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from harness.errors import HarnessError, InvalidFile, RunInUse, StorageError, UserError
 from harness.records.record import RunRecord
@@ -101,8 +102,9 @@ class Bucket(Listener):
                 self._texts[f"{place}/{name}"] = text
                 if name not in there:
                     self._files.makedirs(place, exist_ok=True)
-                    self._files.pipe_file(f"{place}/{name}{PART}", text.encode())
-                    self._files.mv(f"{place}/{name}{PART}", f"{place}/{name}")
+                    passing = _passing(f"{place}/{name}")
+                    self._files.pipe_file(passing, text.encode())
+                    self._files.mv(passing, f"{place}/{name}")
             for path in (f"{place}/{name}" for name in there):
                 if path not in self._texts:
                     self._texts[path] = self._files.cat_file(path).decode(errors="replace")
@@ -132,9 +134,9 @@ class Bucket(Listener):
             for path in (*made, *single):
                 if path.is_file():
                     self._put(path, f"{name}/{path.relative_to(folder.path).as_posix()}")
-            self._put(folder.record, f"{name}/{RECORD}{PART}")
-            target = f"{self._root}/{name}/{RECORD}"
-            self._files.mv(f"{target}{PART}", target)
+            passing = _passing(f"{name}/{RECORD}")
+            self._put(folder.record, passing)
+            self._files.mv(f"{self._root}/{passing}", f"{self._root}/{name}/{RECORD}")
         self._there.add(name)
 
     def _say_that_it_lacks(self, name: str, error: HarnessError) -> None:
@@ -265,6 +267,11 @@ class Bucket(Listener):
                 where=self._url,
                 hint="check that you may read and write there",
             ) from error
+
+
+def _passing(path: str) -> str:
+    """Another name of a file until it is whole; two machines may be writing the same one."""
+    return f"{path}.{uuid4().hex}{PART}"
 
 
 def fetch_rest(folder: RunFolder) -> None:

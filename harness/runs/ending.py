@@ -51,6 +51,9 @@ STOPPED: dict[Means, Ending] = {
     "timed_out": Ending("failed", "timed_out", "stopped at the time limit"),
 }
 CANCELLED = Ending("interrupted", "cancelled", "cancelled by somebody else than this command")
+OUT_OF_TIME = Ending("interrupted", "out_of_time", "its cluster's time limit was reached")
+# Kinds of a run that was told to end: it wrote its record, which does not know why.
+TOLD_TO_END = (*(ending.kind for ending in STOPPED.values()), CANCELLED.kind, OUT_OF_TIME.kind)
 ABANDONED = Ending("interrupted", "abandoned", "the process that supervised the run has ended")
 
 

@@ -13,12 +13,13 @@ from typing import Protocol, runtime_checkable
 from harness.records.events import Hear, RunStarted
 from harness.records.record import RunRecord
 from harness.records.store import RunStore
+from harness.runs.forks import Forks
 from harness.runs.options import DEFAULT_OPTIONS, RunOptions
 from harness.runs.shared_devices import SharedDevices
 from harness.runs.stop import Stop
 from harness.runs.supervise import supervise
 from harness.runs.supervise_together import HearOf, supervise_together
-from harness.spec.device import Device, DeviceChoice, detect_device, usable_cores
+from harness.spec.device import Device, DeviceChoice, detect_device, usable_threads
 from harness.spec.plan import Plan
 from harness.spec.plugins import Plugins
 
@@ -61,6 +62,14 @@ class GatheringExecutor(Protocol):
 
 
 @runtime_checkable
+class ForeseeingExecutor(Protocol):
+    """An executor that makes ready for plans which are to come."""
+
+    def foresee(self, plan: Plan) -> None:
+        """Take in that ``plan`` may be submitted after those that are by now."""
+
+
+@runtime_checkable
 class TogetherExecutor(Protocol):
     """An executor that can also have several plans train as one."""
 
@@ -92,19 +101,13 @@ class LocalExecutor:
         slots: int = 1,
         gpus: Sequence[str] = (),
     ) -> None:
-        """Leave records in ``store``.
-
-        Warm runs are forked on GPUs only (:attr:`forks_on`): a fork has no page of a library's
-        file until it touches it, so its resident memory, which is what a CPU's runs are compared
-        by, would read lower than that of a fresh process.
-        """
+        """Leave records in ``store``; ``options.warm`` has runs forked, as :attr:`forks` says."""
         self._store = store
-        self.forks_on: tuple[str, ...] = ("cuda",)
+        self.forks = Forks(store, options, at_once=slots > 1)
         shared = slots > max(len(gpus), 1)
-        threads = max(1, usable_cores() // slots) if slots > 1 else None
+        threads = max(1, usable_threads() // slots) if slots > 1 else None
         self._options = options.model_copy(update={"shared": shared, "threads": threads})
         self._stop = Stop()
-        self._is_first = True
         self._devices = SharedDevices(gpus=gpus, alone=not shared) if gpus or shared else None
         self._slots = ThreadPoolExecutor(slots, thread_name_prefix="slot")
         self._all_there = Event()
@@ -123,6 +126,10 @@ class LocalExecutor:
         finally:
             self._all_there.set()
 
+    def foresee(self, plan: Plan) -> None:
+        """Have the process that forks runs load its libraries before ``plan`` is submitted."""
+        self.forks.expect(plan)
+
     def submit(self, plan: Plan, hear: Hear) -> Future[RunRecord]:
         """Run ``plan`` in the next free slot with enough memory.
 
@@ -130,6 +137,7 @@ class LocalExecutor:
             UserError: several shall run at once, and neither its memory nor the device's is known.
         """
         found: Future[RunRecord] = Future()
+        self.forks.expect(plan)
         self._queue(found, plan, hear)
         return found
 
@@ -166,7 +174,7 @@ class LocalExecutor:
         ):
             host = socket.gethostname()
             hear(RunStarted.now(host=f"{host}, GPU {gpus}" if gpus else host))
-            options = self._options.model_copy(update={"gpus": gpus, "warm": self.forks(plan)})
+            options = self._options.model_copy(update={"gpus": gpus, "warm": self.forks.take(plan)})
             return supervise(plan, self._store, hear, options, self._stop)
 
     def submit_together(self, plans: Sequence[Plan], hear: HearOf) -> list[Future[RunRecord]]:
@@ -194,11 +202,6 @@ class LocalExecutor:
                 hear(plan, RunStarted.now(host=f"{host}, GPU {gpus}" if gpus else host))
             options = self._options.model_copy(update={"gpus": gpus, "warm": False})
             return supervise_together(plans, self._store, hear, options, self._stop)
-
-    def forks(self, plan: Plan) -> bool:
-        """Whether a run is forked: not the first, which may be the only one and would wait."""
-        first, self._is_first = self._is_first, False
-        return self._options.warm and not first and plan.device.kind in self.forks_on
 
     def cancel(self) -> None:
         """Stop the children; plans that wait for a slot are not run."""

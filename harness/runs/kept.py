@@ -17,6 +17,7 @@ from harness.spec.storage import read_json, write_json
 # A resumed run may continue after an edit of files that do not decide the result; those that do
 # are compared as ``sources``.
 NOT_COMPARED = ("commit", "dirty")
+SCORED = ("score_base", "score")  # phases whose results are kept
 
 
 class Starts(Frozen):
@@ -63,7 +64,7 @@ class Kept:
         return earlier
 
     def _forget(self) -> None:
-        for name in ("score_base", "score"):
+        for name in SCORED:
             self._path(name).unlink(missing_ok=True)
         for folder in (self._folder.checkpoint, self._folder.items, self._folder.adapter):
             shutil.rmtree(folder, ignore_errors=True)
@@ -92,6 +93,13 @@ class Kept:
         )
         write_json(self._path(cost.name), result)
         return result
+
+
+def left_in(folder: RunFolder) -> dict[str, int]:
+    """What an attempt has left for a later one to go on from, and when each file was written."""
+    results = [folder.path / f"{phase}.json" for phase in SCORED]
+    found = (*results, *sorted(folder.checkpoint.glob("*")))
+    return {path.name: path.stat().st_mtime_ns for path in found if path.is_file()}
 
 
 def _comparable(environment: Environment) -> dict[str, Any]:

@@ -67,15 +67,21 @@ def versions() -> dict[str, str]:
     return own | package_versions(PACKAGES)
 
 
+def threads_asked_for() -> dict[str, str]:
+    """What the user of this machine has set of what Ray sets for its workers."""
+    return {name: os.environ[name] for name in (SET_BY_RAY,) if name in os.environ}
+
+
 def pack_plan(plan: Plan, options: RunOptions, store: RunStore) -> Parcel:
     """The plan, to be carried out by a machine that holds the same versions.
 
     What ``store`` has of its untrained model's scores goes with it.
     """
-    kept = {name: os.environ[name] for name in (SET_BY_RAY,) if name in os.environ}
     found = [] if options.force else kept_base(plan, store.root)
     base = {path.name: _packed(path) for path in found}
-    return Parcel(plan.model_dump_json(), options.model_dump_json(), versions(), kept, base)
+    return Parcel(
+        plan.model_dump_json(), options.model_dump_json(), versions(), threads_asked_for(), base
+    )
 
 
 def pack_sources(plan: Plan) -> PlanFiles:
@@ -116,7 +122,7 @@ def run_parcel(parcel: Parcel, sources: PlanFiles) -> bytes:
     for name, data in parcel.base.items():
         keep_base(name, store.root, partial(_unpack_base, data))
     local = unpack_sources(plan, sources)
-    with _environment(parcel.environment):
+    with environment_of_sender(parcel.environment):
         record = supervise_remotely(local, store, options.model_copy(update={"wait": True}))
     folder = store.folder(record.plan)  # of a smaller plan, where the one asked for did not fit
     found = RunFolder(folder.path) if folder.record.is_file() else folder.attempt
@@ -221,7 +227,7 @@ def _unpack(data: bytes, folder: Path) -> None:
 
 
 @contextmanager
-def _environment(wanted: dict[str, str]) -> Iterator[None]:
+def environment_of_sender(wanted: dict[str, str]) -> Iterator[None]:
     """Set what the sender has set, and unset what only this machine's scheduler has."""
     before = os.environ.pop(SET_BY_RAY, None)
     os.environ.update(wanted)

@@ -17,11 +17,13 @@ from harness.runs.options import DEFAULT_OPTIONS, RunOptions
 from harness.runs.parcel import (
     Parcel,
     PlanFiles,
+    environment_of_sender,
     pack_plan,
     pack_sources,
     run_parcel,
     source_key,
     take_back,
+    threads_asked_for,
 )
 from harness.runs.stop import Stop
 from harness.spec.device import Device, DeviceChoice, detect_device
@@ -68,7 +70,9 @@ class RayExecutor:
         """The device that a machine of the cluster has; a run asks for all of it."""
         needs = {"num_gpus": 1} if kind == "cuda" or self._gpus() else {"num_cpus": 1}
         look = self._ray.remote(**needs)(_look)
-        found: Device = Device.model_validate_json(self._ray.get(look.remote(kind)))
+        found: Device = Device.model_validate_json(
+            self._ray.get(look.remote(kind, threads_asked_for()))
+        )
         return found
 
     def _gpus(self) -> bool:
@@ -145,8 +149,9 @@ def _carry_out(parcel: Parcel, sources: PlanFiles) -> bytes:
     return run_parcel(parcel, sources)
 
 
-def _look(kind: DeviceChoice) -> str:
-    return detect_device(kind).model_dump_json()
+def _look(kind: DeviceChoice, environment: dict[str, str]) -> str:
+    with environment_of_sender(environment):
+        return detect_device(kind).model_dump_json()
 
 
 def _check_answers(address: str) -> None:

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 
-from harness.runs.ending import CANCELLED, Ending, interrupted
+from harness.runs.ending import CANCELLED, OUT_OF_TIME, Ending, interrupted
 
 ANSWER_SECONDS = 10.0
 UNDER_WAY = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
@@ -19,9 +19,10 @@ ENDED = {
     "NODE_FAIL": "lost its machine",
     "OUT_OF_MEMORY": "used more memory than it was given",
 }
+NO_TIME_LEFT = ("TIMEOUT", "DEADLINE")
 MACHINE_TAKEN = ("PREEMPTED", "NODE_FAIL")
 # What submitit raises in a job that SLURM has told that its time is nearly over.
-OUT_OF_TIME = "timed-out and not checkpointable"
+SAID_IN_TIME = "timed-out and not checkpointable"
 UNTOLD = replace(interrupted(""), message="")  # SLURM did not end it, or nobody remembers it
 
 
@@ -34,7 +35,7 @@ def end_of_job(job_id: str, said: str, accounted: Callable[[], str]) -> Ending |
     Returns:
         ``UNTOLD`` where nobody knows more; None while it has yet to end.
     """
-    if OUT_OF_TIME in said:
+    if SAID_IN_TIME in said:
         return _ending(job_id, "TIMEOUT")
     shown = _shown(job_id)
     state = _field("JobState", shown) or accounted().partition(" ")[0]  # "CANCELLED by 1000"
@@ -51,6 +52,8 @@ def _ending(job_id: str, state: str) -> Ending:
         return Ending("oom", "host_oom", message)
     if state == "CANCELLED":
         return replace(CANCELLED, message=message)
+    if state in NO_TIME_LEFT:
+        return replace(OUT_OF_TIME, message=message)
     return replace(interrupted(message), machine_taken=state in MACHINE_TAKEN)
 
 

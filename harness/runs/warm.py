@@ -13,8 +13,10 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -43,6 +45,8 @@ LIBRARIES = (
     "harness.runs.child",
 )
 REQUEST_BYTES = 1 << 16
+GIVE_WAY = 5  # how much nicer than others, of 19: beside one thread a third of a core
+GONE_SECONDS = 0.001
 
 
 def load() -> str | None:
@@ -56,7 +60,31 @@ def load() -> str | None:
                 return "nobody waits for it any more"
             with suppress(ImportError):  # a run that needs it says so
                 import_module(name)
-    return unfit()
+    return None
+
+
+def load_patiently() -> str | None:
+    """As `load`, but let every other process go first that wants a core.
+
+    A thread loads, and ends: its priority ends with it. Runs are forked from this one, and would
+    keep a lowered priority for good, since only an administrator can raise one.
+    """
+    with ThreadPoolExecutor(1, initializer=_give_way) as thread:
+        found, place = thread.submit(load), thread.submit(_own_place).result()
+    while place.exists():  # Python lets go of a thread a moment before the system does
+        time.sleep(GONE_SECONDS)
+    return found.result()
+
+
+def _give_way() -> None:
+    """Lower the priority of this thread, and that of this session where Linux divides by them."""
+    os.nice(GIVE_WAY)  # on Linux, where runs are forked, that of the calling thread alone
+    with suppress(OSError):  # a run that is forked from here gets a session of its own
+        Path("/proc/self/autogroup").write_text(str(GIVE_WAY), encoding="ascii")
+
+
+def _own_place() -> Path:
+    return Path(f"/proc/self/task/{threading.get_native_id()}")
 
 
 def _set_up() -> None:
@@ -66,9 +94,9 @@ def _set_up() -> None:
     load_torch()
 
 
-def serve(connection: socket.socket) -> None:
+def serve(connection: socket.socket, *, beside_a_run: bool = False) -> None:
     """Load everything, then fork a process for every request until the other end is closed."""
-    reason = load()
+    reason = (load_patiently() if beside_a_run else load()) or unfit()
     with suppress(BrokenPipeError):  # the other end may be gone
         _tell(connection, {"unfit": reason})
     if reason is not None:
@@ -174,12 +202,13 @@ def main(arguments: list[str]) -> int:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--socket", type=int)
     what.add_argument("--check", action="store_true")
+    parser.add_argument("--beside-a-run", action="store_true")
     given = parser.parse_args(arguments)
     if given.check:
         return check()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with socket.socket(fileno=given.socket) as connection:
-        serve(connection)
+        serve(connection, beside_a_run=given.beside_a_run)
     return 0
 
 

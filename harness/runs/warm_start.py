@@ -35,7 +35,7 @@ class ColdStart(Exception):  # noqa: N818 - a condition: the run is started in a
 
 
 class WarmStart:
-    """The server of this process. It is started when it is first needed and ends with it.
+    """The server of this process. It is started before it is needed, or then, and ends with it.
 
     Runs go on when it is killed: the processes that it has forked belong to this one.
     """
@@ -45,6 +45,7 @@ class WarmStart:
         self._server: subprocess.Popen[bytes] | None = None
         self._connection: socket.socket | None = None
         self._replies: IO[str] | None = None
+        self._is_loaded = self._gives_way = False
         self._found: tuple[dict[str, str], str] | None = None
         self._log: IO[bytes] | None = None
         self._refused: str | None = None
@@ -52,7 +53,20 @@ class WarmStart:
     @property
     def is_ready(self) -> bool:
         """Whether a run can be forked at once."""
-        return self._server is not None and self._server.poll() is None
+        server, connection = self._server, self._connection
+        if server is None or connection is None or server.poll() is not None:
+            return False
+        return self._is_loaded or _has_news(connection)
+
+    def begin(self) -> None:
+        """Have the libraries loaded while a run goes on, unless there is a server; do not wait.
+
+        What goes wrong is told where it is needed: by `start`, which begins anew what has not
+        been loaded by then.
+        """
+        with self._lock, suppress(OSError):
+            if self._server is None and self._refused is None and hasattr(socket, "send_fds"):
+                self._begin(beside_a_run=True)
 
     def start(self, folder: RunFolder, log: IO[bytes], stop: Stop) -> Child:
         """Fork the process that carries out the plan in ``folder``; it prints to ``log``.
@@ -94,14 +108,13 @@ class WarmStart:
 
     def _be_ready(self, stop: Stop) -> None:
         """A server that has found what this process has now, loaded and fit to fork."""
-        found = dict(os.environ), str(Path.cwd())
-        if self._server is not None and (self._found != found or self._server.poll() is not None):
+        if self._server is not None and self._is_of_no_use():
             self._end()
         if self._refused is not None:
             raise ColdStart(self._refused)
         if self._server is None:
-            self._found = found
             self._begin()
+        if not self._is_loaded:
             try:
                 self._wait_for_a_word(stop)
                 reason = self._reply(REPLY_SECONDS).get("unfit")
@@ -111,16 +124,35 @@ class WarmStart:
                 self._refuse(str(error))
             if reason is not None:
                 self._refuse(str(reason))
+            self._is_loaded = True
+
+    def _is_of_no_use(self) -> bool:
+        """Whether it found something else than there is now, has ended, or loads too slowly.
+
+        One that ended while it loaded would do so again: what it said last is waiting. One that
+        gives way has no turn where others want every core, and nothing can hurry it.
+        """
+        assert self._server is not None  # noqa: S101 - asked of a server
+        has_ended = self._server.poll() is not None
+        if self._found != _surroundings():
+            return True
+        if self._is_loaded:
+            return has_ended
+        assert self._connection is not None  # noqa: S101 - it has a server
+        return self._gives_way and not has_ended and not _has_news(self._connection)
 
     def _refuse(self, reason: str) -> NoReturn:
         """Give it up for good: it would be found again at every run."""
         self._refused = reason
         raise ColdStart(reason)
 
-    def _begin(self) -> None:
+    def _begin(self, *, beside_a_run: bool = False) -> None:
+        self._found, self._gives_way = _surroundings(), beside_a_run
         own, other = socket.socketpair()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the server
         command = [sys.executable, "-m", "harness.runs.warm", "--socket", str(other.fileno())]
+        if beside_a_run:
+            command.append("--beside-a-run")
         with other:
             self._server = subprocess.Popen(
                 command,
@@ -187,11 +219,24 @@ class WarmStart:
             self._server.kill()
             self._server.wait()
         self._server = self._connection = self._replies = self._log = self._found = None
+        self._is_loaded = self._gives_way = False
 
     @property
     def pid(self) -> int | None:
         """Process id of the server, if there is one."""
         return None if self._server is None else self._server.pid
+
+
+def _has_news(connection: socket.socket) -> bool:
+    """Whether something can be read at once; not where it is closed meanwhile."""
+    with suppress(OSError, ValueError):
+        return bool(select.select([connection], [], [], 0)[0])
+    return False
+
+
+def _surroundings() -> tuple[dict[str, str], str]:
+    """What a process finds that is started now: its environment and its folder."""
+    return dict(os.environ), str(Path.cwd())
 
 
 class Forked:

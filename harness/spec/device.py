@@ -44,9 +44,9 @@ class Device(Frozen):
 
     def _parts(self) -> dict[str, str]:
         """In words, by field, what tells it from another device of its name; the telling first."""
-        cores = "an unknown number of" if self.threads is None else self.threads
+        count = "an unknown number of" if self.threads is None else self.threads
         return {
-            "threads": f"{cores} {'core' if cores == 1 else 'cores'}",
+            "threads": f"{count} {'thread' if count == 1 else 'threads'}",
             "bfloat16": f"{'fast' if self.bfloat16 else 'slow'} bfloat16",
             "memory_bytes": numbers.size(self.memory_bytes),
             "float8": f"{'' if self.float8 else 'no '}eight-bit products",
@@ -87,7 +87,7 @@ def _cpu() -> Device:
         name=cpu_name(),
         memory_bytes=machine_memory_bytes(),
         bfloat16=bool(flags & {"avx512_bf16", "amx_bf16", "bf16", "svebf16"}),
-        threads=usable_cores(),
+        threads=usable_threads(),
     )
 
 
@@ -96,6 +96,17 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+# What a user sets to have a program compute with fewer threads; PyTorch follows the first of them.
+THREAD_LIMITS = ("MKL_NUM_THREADS", "OMP_NUM_THREADS")
+
+
+def usable_threads() -> int:
+    """Threads that PyTorch computes with here: a core each, unless the user has set fewer."""
+    found = (os.environ.get(name, "").split(",")[0].strip() for name in THREAD_LIMITS)
+    wanted = next((int(text) for text in found if text.isdecimal() and int(text)), None)
+    return usable_cores() if wanted is None else min(wanted, usable_cores())
 
 
 def _cpu_flags() -> set[str]:

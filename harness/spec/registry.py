@@ -83,6 +83,10 @@ def _stems(folder: Path) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.toml"))
 
 
+OWN_FILE = "a TOML file of your own (name.toml)"
+OWN_FILES = {"study": f"{OWN_FILE}, or the folder of a published study"}
+
+
 def _locate(kind: str, name: str, folder: Path, where: object = None) -> Path:
     """A registered name, or the path of a TOML file of the user's own; ``where`` it stands."""
     if name.endswith(".toml"):
@@ -91,7 +95,9 @@ def _locate(kind: str, name: str, folder: Path, where: object = None) -> Path:
         hint = meant(Path(name))
         raise UserError(f"no such {kind} file: {name}", where=where, hint=hint)
     if not NAME.fullmatch(name) or not (folder / f"{name}.toml").is_file():
-        raise UnknownName(kind, name, _stems(folder), where=where)
+        unknown = UnknownName(kind, name, _stems(folder), where=where)
+        unknown.expected = f"{unknown.expected}; or {OWN_FILES.get(kind, OWN_FILE)}"
+        raise unknown
     return folder / f"{name}.toml"
 
 

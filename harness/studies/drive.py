@@ -18,7 +18,9 @@ from harness.errors import (
 )
 from harness.records.record import Problem
 from harness.runs.batch import run_batch
-from harness.runs.executor import Executor
+from harness.runs.ending import OUT_OF_TIME
+from harness.runs.executor import Executor, ForeseeingExecutor
+from harness.runs.kept import left_in
 from harness.runs.listener import Listener, RunResult
 from harness.runs.lock import holder_of, is_held
 from harness.studies.account import Account
@@ -75,6 +77,7 @@ class Driver:
         self._tell = tell
         self._told = ""
         self._tries: Counter[str] = Counter()
+        self._left: dict[str, dict[str, int]] = {}
         self._troubles = 0
         self._shard, self._together = WHOLE, 1
         self._read: tuple[tuple[int, int] | None, tuple[Decision, ...]] | None = None
@@ -127,6 +130,7 @@ class Driver:
         """
         budget = agenda.comparison.study.budget
         if budget.hours is not None and not agenda.settled:
+            self._foresee(jobs[1:2])
             jobs = jobs[:1]  # by which the others are judged to fit, before they are begun
         decided, ran = self._decisions(), 0
         account = Account(agenda, jobs, self._findings, self._together)
@@ -151,6 +155,11 @@ class Driver:
                     results.throw(error)  # so that the runs beside it say why they were ended
                     raise
         return ran
+
+    def _foresee(self, jobs: Sequence[Job]) -> None:
+        if isinstance(self._executor, ForeseeingExecutor):
+            for job in jobs:
+                self._executor.foresee(job.plan)
 
     def _follow(self, given: Collection[Job]) -> list[Job]:
         """What can be started beside the runs that are ``given``."""
@@ -191,12 +200,27 @@ class Driver:
         if result.record is not None and is_killed(result.record):
             self._tries[job.key] += 1
             if self._tries[job.key] >= MOST_TRIES:
-                self._findings.give_up(job)
-                self._tell(
-                    f"{job.key} was stopped {MOST_TRIES} times and counts as failed; to have it "
-                    f"tried again, remove its line from {self._findings.log}"
-                )
+                self._give_up(job, f"was stopped {MOST_TRIES} times")
+        if problem is not None and problem.kind == OUT_OF_TIME.kind and self._is_stuck(job):
+            self._give_up(
+                job,
+                "reached its time limit twice and came no further the second time than the first: "
+                f"{problem.message}; jobs with more time, such as of another --partition, may do",
+            )
         return True
+
+    def _is_stuck(self, job: Job) -> bool:
+        """Whether a run that has no time left has left no more than the time before."""
+        before, now = self._left.get(job.key), left_in(self._findings.folder(job).attempt)
+        self._left[job.key] = now
+        return before == now
+
+    def _give_up(self, job: Job, why: str) -> None:
+        self._findings.give_up(job)
+        self._tell(
+            f"{job.key} {why}. It counts as failed; to have it tried again, remove its line from "
+            f"{self._findings.log}"
+        )
 
     def _bear(self, problem: Problem) -> None:
         """Go on after a network or a disk failed a run, which is tried again, but not for ever.

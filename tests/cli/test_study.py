@@ -163,7 +163,7 @@ def test_who_only_looks_is_told_which_options_made_it_so(made_on_gpu: Path) -> N
 @pytest.mark.parametrize(
     ("change", "there", "here"),
     [
-        ({"threads": 8}, "Plain CPU with 2 cores", "Plain CPU with 8 cores"),
+        ({"threads": 8}, "Plain CPU with 2 threads", "Plain CPU with 8 threads"),
         ({"memory_bytes": 48 << 30}, "Plain CPU with 24.0 GiB", "Plain CPU with 48.0 GiB"),
     ],
 )
@@ -468,7 +468,7 @@ def test_a_published_study_begins_nothing_anew_by_mistake(
     own = write_own(tmp_path / "own.trees.jsonl")
     assert "other conversations" in refused(*on, "--data", str(own))
     monkeypatch.setattr(made_up, "device", CPU.model_copy(update={"threads": 7}))
-    assert "Plain CPU with 7 cores here" in " ".join(refused(*on).split())
+    assert "Plain CPU with 7 threads here" in " ".join(refused(*on).split())
     assert not (there / "runs").exists()
     assert "qlora_fp4 is worse than lora_bf16" in shown(*on, "--status")
     assert "next:" in shown(*on, "--name", "another")
@@ -596,7 +596,7 @@ def test_devices_where_a_study_ran_are_named_apart_from_each_other(tmp_path: Pat
         device = CPU.model_copy(update={"threads": threads})
         there = open_study(asked, device, tmp_path)
         there.kept_arms.keep(there.resolved())
-    names = [f"{CPU.name} with {threads} cores" for threads in (2, 8)]
+    names = [f"{CPU.name} with {threads} threads" for threads in (2, 8)]
     assert open_study(asked, GPU, tmp_path).other_devices() == names
 
 
@@ -641,6 +641,7 @@ def test_what_hours_buy_is_said_before_and_after_the_first_run(
         (("quantization", "--claim", "nf4_beats_fp"), ["unknown claim", "nf4_beats_fp4"]),
         (("quantization", "--claim", "qlora_speed"), ["it asks for device.kind = cuda"]),
         (("quantisation",), ["unknown study", "did you mean quantization"]),
+        (("nowhere/published",), ["or a TOML file of your own (name.toml), or the folder of a"]),
         (("quantization", "--shard", "9/8"), ["--shard '9/8'", "3/8"]),
         (("quantization", "--drop", "lora"), ["unknown variant of the study 'lora'"]),
         (("quantization", "--drop", "lora_bf16"), ["lora_bf16 is the reference", "--drop"]),

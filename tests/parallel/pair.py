@@ -5,11 +5,26 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import torch
 
 from harness.runs.self_test import meeting_place
 
 ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let this process compute as each of a pair does, whose results it is compared with."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def run_pair(module: str, *arguments: str, count: int = 2, timeout: int = 1800) -> None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from harness.records.events import Silence
 from harness.score.divided import make_likelihood
 from harness.score.evaluation import language_model
-from tests.parallel.pair import run_pair
+from tests.parallel.pair import one_thread, run_pair
 from tests.parallel.queries import as_data, prompts, queries, subject_of
 from tests.weights.tiny_llama import write_folder
 
@@ -33,18 +31,16 @@ def pair(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def alone(weights: Path) -> Iterator[dict[str, Any]]:
+def alone(weights: Path) -> dict[str, Any]:
     """What one process finds, with as many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    subject = subject_of(weights)
-    likelihood = make_likelihood(subject, Silence())
-    found: dict[str, Any] = {"shared": as_data(likelihood.answer(queries("shared")))}
-    found["computed"] = likelihood.computed_tokens
-    found["apart"] = as_data(likelihood.answer(queries("apart")))
-    found["answers"] = language_model(subject, likelihood).generate_until(prompts(), True)
-    yield found
-    torch.set_num_threads(before)
+    with one_thread():
+        subject = subject_of(weights)
+        likelihood = make_likelihood(subject, Silence())
+        found: dict[str, Any] = {"shared": as_data(likelihood.answer(queries("shared")))}
+        found["computed"] = likelihood.computed_tokens
+        found["apart"] = as_data(likelihood.answer(queries("apart")))
+        found["answers"] = language_model(subject, likelihood).generate_until(prompts(), True)
+    return found
 
 
 def test_answers_are_those_of_one_device(pair: list[Any], alone: dict[str, Any]) -> None:

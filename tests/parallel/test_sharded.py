@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from harness.records.record import Census
 from harness.score.likelihood import Likelihood
 from harness.weights.by_layer import Filling, as_read, build_by_layer
 from harness.weights.census import take_census
-from tests.parallel.pair import run_pair
+from tests.parallel.pair import one_thread, run_pair
 from tests.parallel.queries import as_data
 from tests.parallel.sharded_cases import (
     BATCH_TOKENS,
@@ -34,6 +35,13 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     folder = tmp_path_factory.mktemp("pair")
     run_pair("tests.parallel.sharded_pair", str(folder))
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def as_many_threads_as_each_of_the_pair() -> Iterator[None]:
+    """Products that are divided over threads may be rounded otherwise."""
+    with one_thread():
+        yield
 
 
 def whole(variant: str) -> Any:

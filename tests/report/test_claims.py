@@ -478,7 +478,7 @@ def test_costs_of_processors_with_other_cores_are_not_compared(tmp_path: Path) -
     runs = runs_of(tmp_path, made)
     time = of_one(judge([claim(kind="cost", cost="time", ratio=[0.1, 1.0])], runs))
     assert time.outcome == "out of reach"
-    assert "Example CPU with 16 cores and Example CPU with 2 cores" in evidence(time)
+    assert "Example CPU with 16 threads and Example CPU with 2 threads" in evidence(time)
     stored = of_one(judge([claim(kind="cost", cost="weights", ratio=[0.1, 1.0])], runs))
     assert stored.outcome == "reproduced"
 

@@ -161,7 +161,10 @@ def test_single_trainings_are_weighed_by_their_own_measure_too(tmp_path: Path) -
 def test_a_memory_limit_knows_the_measure_of_every_device(tmp_path: Path) -> None:
     evidence = best_two_on_a_processor(tmp_path, budget_memory_bytes=1 << 30)
     found = recommended(evidence)
-    assert found.reasons[0] == "1 of 6 scored rows fit into 1.00 GiB."
+    assert found.reasons[0] == (
+        "1 of 6 scored rows fit into 1.00 GiB of a GPU's memory, or of resident memory where they "
+        "ran on a processor."
+    )
     assert found.row is evidence.by_label["qlora_nf4"]
     assert "needs 601 MiB" in " ".join(found.reasons)
 
@@ -237,14 +240,14 @@ def test_each_device_is_named_apart_from_all_others(tmp_path: Path) -> None:
     write_runs(tmp_path, [Made(name, device=device) for name, device in devices.items()])
     evidence = build_from(tmp_path).evidence
     assert (
-        "These rows ran on 3 devices (Example CPU with 2 cores, Example CPU with 8 cores, "
+        "These rows ran on 3 devices (Example CPU with 2 threads, Example CPU with 8 threads, "
         "Example GPU)"
     ) in apart_said(evidence.rows)
     named = {row["variant"]: row["device"] for row in texts(ranking(evidence))}
     assert named == {
         "lora_bf16": "Example GPU",
-        "qlora_nf4": "Example CPU with 2 cores",
-        "qlora_fp4": "Example CPU with 8 cores",
+        "qlora_nf4": "Example CPU with 2 threads",
+        "qlora_fp4": "Example CPU with 8 threads",
     }
 
 
@@ -260,7 +263,7 @@ def test_a_device_that_two_others_differ_from_in_two_things_is_named_by_both(
     }
     write_runs(tmp_path, [Made(name, device=device) for name, device in devices.items()])
     assert (
-        "on 3 devices (Example CPU with 2 cores and fast bfloat16, Example CPU with 2 cores "
+        "on 3 devices (Example CPU with 2 threads and fast bfloat16, Example CPU with 2 threads "
         in (apart_said(build_from(tmp_path).evidence.rows))
     )
 
@@ -278,7 +281,7 @@ def test_the_choice_names_the_device_as_the_ranking_does(tmp_path: Path) -> None
     ]
     write_runs(tmp_path, runs)
     found = recommended(build_from(tmp_path, max_loss=0.05).evidence)
-    assert "Costs are weighed on Example CPU with 2 cores alone" in " ".join(found.sureness)
+    assert "Costs are weighed on Example CPU with 2 threads alone" in " ".join(found.sureness)
 
 
 def test_a_variant_on_two_processors_of_one_name_and_a_gpu_is_labelled_by_threads(

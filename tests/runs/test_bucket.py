@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
@@ -72,6 +73,39 @@ def test_half_a_run_is_not_there(tmp_path: Path) -> None:
     there = RunStore(tmp_path / "there")
     assert Bucket(url, there).exchange([NAME], []) == 0
     assert there.find(PLAN) is None
+
+
+def meanwhile(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Do something when ``bucket`` is about to give a file its name."""
+    move = bucket._files.mv
+
+    def act_and_move(*paths: str) -> None:
+        monkeypatch.setattr(bucket._files, "mv", move)
+        act()
+        move(*paths)
+
+    monkeypatch.setattr(bucket._files, "mv", act_and_move)
+
+
+def test_two_machines_may_send_one_run_at_the_same_moment(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, record = made(tmp_path / "here")
+    first, second = Bucket(url, here), Bucket(url, here)
+    meanwhile(first, monkeypatch, lambda: second.exchange([], [NAME]))
+    first.exchange([], [NAME])
+    there = RunStore(tmp_path / "there")
+    Bucket(url, there).exchange([NAME], [])
+    assert there.find(PLAN) == record
+
+
+def test_two_machines_may_share_one_text_at_the_same_moment(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (Bucket(url, RunStore(tmp_path)) for _ in range(2))
+    meanwhile(first, monkeypatch, lambda: second.share("decisions", ["one"]))
+    assert first.share("decisions", ["one"]) == ["one"]
+    assert Bucket(url, RunStore(tmp_path)).share("decisions", []) == ["one"]
 
 
 def with_adapter(here: RunStore, record: RunRecord) -> Path:

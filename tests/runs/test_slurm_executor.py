@@ -25,7 +25,7 @@ from harness.runs.lock import held, holder_of
 from harness.runs.options import RunOptions
 from harness.runs.remote import explain
 from harness.runs.slurm_executor import SlurmExecutor
-from harness.runs.slurm_reason import OUT_OF_TIME, UNTOLD, end_of_job
+from harness.runs.slurm_reason import SAID_IN_TIME, UNTOLD, end_of_job
 from harness.runs.stop import Stop
 from harness.spec.plan import Plan
 from harness.spec.storage import write_bytes
@@ -177,8 +177,8 @@ def test_plans_of_a_round_are_one_array(
         ("JobState=CANCELLED", "", "cancelled", "was cancelled"),
         ("JobState=NODE_FAIL PreemptTime=None", "", "interrupted", "lost its machine"),
         ("JobState=COMPLETED PreemptTime=2026-11-26", "", "interrupted", "was preempted"),
-        ("JobState=TIMEOUT", "", "interrupted", "reached its time limit"),
-        ("JobState=FAILED", OUT_OF_TIME, "interrupted", "reached its time limit"),
+        ("JobState=TIMEOUT", "", "out_of_time", "reached its time limit"),
+        ("JobState=FAILED", SAID_IN_TIME, "out_of_time", "reached its time limit"),
         ("JobState=OUT_OF_MEMORY", "", "host_oom", "used more memory than it was given"),
     ],
 )
@@ -287,13 +287,17 @@ def test_a_run_that_somebody_cancelled_counts_as_a_try(
 ) -> None:
     """It wrote its record when it was told to end; so does one that is preempted."""
     monkeypatch.setattr(slurm_executor, "DECISION_SECONDS", float("inf"))
-    store, options, plan = RunStore(tmp_path / "runs"), RunOptions(), small.plan()
+    options, plan = RunOptions(), small.plan()
     for state, counts in (("CANCELLED", True), ("PREEMPTED", False)):
+        store = RunStore(tmp_path / state / "runs")
         (tmp_path / "job.txt").write_text(f"JobId=7 JobState={state}")
         future = SlurmExecutor(store, options).submit(plan, Heard())
         interrupt_job(plan, store, options)
         record = future.result(timeout=1800)
         assert (record.status, is_killed(record)) == ("interrupted", counts), state
+        left = store.find(plan)
+        assert left is not None
+        assert left.problem == record.problem, state
         assert not is_settled(record)
 
 

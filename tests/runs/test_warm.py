@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from harness.runs.early_start import early_start
 from harness.runs.executor import LocalExecutor
 from harness.runs.options import RunOptions
 from harness.runs.stop import Stop
+from harness.runs.warm import GIVE_WAY
 from harness.runs.warm_start import ColdStart, WarmStart, warm_start
 from tests.runs import forked
 from tests.runs.results import files, results
@@ -68,7 +70,7 @@ def test_a_forked_run_ends_as_one_in_a_fresh_process(
     parents: list[int] = []
 
     executor = LocalExecutor(store, RunOptions(warm=True, force=True))
-    executor.forks_on = ("cpu",)
+    executor.forks.on = ("cpu",)
     early_start().begin()
     begun = early_start().pid
     first = Heard()
@@ -130,8 +132,8 @@ def once_begun(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], object]) ->
     """Do something to every server as soon as it has begun; it takes its process id."""
     begin = WarmStart._begin
 
-    def begin_and_act(server: WarmStart) -> None:
-        begin(server)
+    def begin_and_act(server: WarmStart, *, beside_a_run: bool = False) -> None:
+        begin(server, beside_a_run=beside_a_run)
         assert server.pid is not None
         act(server.pid)
 
@@ -162,6 +164,116 @@ def test_who_is_stopped_does_not_wait_for_the_libraries(
     once_begun(monkeypatch, lambda pid: (hold(pid), stop.ask()))
     with pytest.raises(ColdStart, match="the run is stopped"), (tmp_path / "log").open("wb") as log:
         server.start(RunFolder(tmp_path), log, stop)
+    assert server.pid is None
+
+
+def niceness(pid: int, thread: int | None = None) -> int:
+    path = Path(f"/proc/{pid}/task/{thread or pid}/stat")
+    return int(path.read_text().rpartition(")")[2].split()[16])
+
+
+def test_a_server_loads_while_the_first_run_goes_on_and_gives_way_to_it(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second run is forked at once, as important as any."""
+    warm_start().close()
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")  # another environment asks for another server
+    executor = LocalExecutor(RunStore(tmp_path), RunOptions(warm=True))
+    executor.forks.on = ("cpu",)
+    loading: list[int] = []
+    forked_as: list[int] = []
+
+    def see_it_load() -> None:
+        pid = warm_start().pid
+        assert pid is not None
+        while not warm_start().is_ready:
+            with suppress(OSError):  # a thread that ends meanwhile
+                threads = [int(path.name) for path in Path(f"/proc/{pid}/task").iterdir()]
+                loading.extend(niceness(pid, thread) for thread in threads)
+            time.sleep(0.01)
+
+    first, second = Heard(), Heard()
+    executor.foresee(small.plan(seed=1))
+    first.halt_at(tmp_path, step_done(1), see_it_load)
+    assert executor.submit(small.plan(), first).result().warm is False
+    second.halt_at(tmp_path, step_done(1), lambda: forked_as.append(niceness(second.pid)))
+    found = executor.submit(small.plan(seed=1), second).result()
+    assert (found.status, found.warm) == ("ok", True)
+    assert not [note for note in second.notes if "libraries that all runs share" in note]
+    plain = RunOptions()
+    cold = forked.in_one_environment(
+        small.plan(seed=1), RunStore(tmp_path / "cold"), Heard(), plain, None
+    )
+    assert results(found) == results(cold), "although another thread has loaded the libraries"
+    assert found.environment == cold.environment
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert max(loading) == min(19, own + GIVE_WAY), "what loads gives way"
+    assert forked_as == [own]
+
+
+def test_a_run_alone_has_no_server(small: Small, tmp_path: Path) -> None:
+    warm_start().close()
+    executor = LocalExecutor(RunStore(tmp_path), RunOptions(warm=True))
+    executor.forks.on = ("cpu",)
+    heard = Heard()
+    assert executor.submit(small.plan(), heard).result().warm is False
+    assert warm_start().pid is None
+
+
+def test_a_server_that_ended_beside_the_first_run_is_not_begun_again(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would end again; the run that needs it says so and starts afresh."""
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")  # another environment asks for another server
+    server = WarmStart()
+    monkeypatch.setattr("harness.runs.attempt.warm_start", lambda: server)
+    begun: list[int] = []
+
+    def kill(pid: int) -> None:
+        begun.append(pid)
+        os.kill(pid, signal.SIGKILL)
+
+    once_begun(monkeypatch, kill)
+    server.begin()
+    wait_for(lambda: not alive(begun[0]))
+    heard = Heard()
+    record = run(small, tmp_path, WARM, heard)
+    assert (record.status, record.warm) == ("ok", False)
+    assert any(note.startswith("starting afresh: the process that loads") for note in heard.notes)
+    server.begin()
+    assert len(begun) == 1
+
+
+def test_a_server_that_gives_way_and_has_not_loaded_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where others want every core it would be waited for without end."""
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")
+    monkeypatch.setattr("harness.runs.warm_start.READY_SECONDS", 0.0)
+    begun: list[int] = []
+
+    def begin_and_hold(pid: int) -> None:
+        begun.append(pid)
+        hold(pid)
+
+    once_begun(monkeypatch, begin_and_hold)
+    server = WarmStart()
+    server.begin()
+    with (tmp_path / "log").open("wb") as log, pytest.raises(ColdStart, match="within 0 s"):
+        server.start(RunFolder(tmp_path), log, Stop())
+    assert len(begun) == 2, "another one loads as soon as it can"
+    assert not any(alive(pid) for pid in begun)
+
+
+def test_a_server_that_loads_is_ended_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = WarmStart()
+    once_begun(monkeypatch, hold)
+    server.begin()
+    pid = server.pid
+    assert pid is not None
+    assert not server.is_ready
+    server.close()
+    assert not alive(pid)
     assert server.pid is None
 
 

@@ -11,12 +11,13 @@ import pytest
 
 from harness.errors import UserError
 from harness.spec.device import (
+    THREAD_LIMITS,
     Device,
     detect_device,
     first_visible,
     machine_memory_bytes,
     nth_visible,
-    usable_cores,
+    usable_threads,
     visible_gpus,
     visible_places,
 )
@@ -26,7 +27,7 @@ def test_the_cpu_is_described_by_name_memory_and_threads() -> None:
     device = detect_device("cpu")
     assert device.kind == "cpu"
     assert device.name
-    assert device.threads == usable_cores()
+    assert device.threads == usable_threads()
     assert device.memory_bytes == machine_memory_bytes()
     assert device.memory_bytes is None or device.memory_bytes > 1 << 28
 
@@ -40,11 +41,11 @@ def test_a_device_is_named_apart_from_all_others_of_its_name() -> None:
     gpu = Device(kind="cuda", name="H100", memory_bytes=80 << 30, bfloat16=True)
     assert two.told_from() == two.told_from(gpu) == "EPYC"
     assert gpu.told_from(two, eight) == "H100"
-    assert two.told_from(gpu, eight) == "EPYC with 2 cores", "whichever comes first"
+    assert two.told_from(gpu, eight) == "EPYC with 2 threads", "whichever comes first"
     assert two.told_from(larger) == "EPYC with 24.0 GiB"
     assert two.told_from(larger, fast) == "EPYC with slow bfloat16 and 24.0 GiB"
-    assert fast.told_from(two, eight) == "EPYC with 2 cores and fast bfloat16"
-    assert old.told_from(two) == "EPYC with an unknown number of cores"
+    assert fast.told_from(two, eight) == "EPYC with 2 threads and fast bfloat16"
+    assert old.told_from(two) == "EPYC with an unknown number of threads"
     floats = gpu.model_copy(update={"float8": True})
     assert (gpu.told_from(floats), floats.told_from(gpu)) == (
         "H100 with no eight-bit products",
@@ -104,6 +105,48 @@ def test_only_the_cores_this_process_may_use_are_counted() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1"
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, 8),
+        ({"OMP_NUM_THREADS": "3"}, 3),
+        ({"OMP_NUM_THREADS": "3,2"}, 3),
+        ({"OMP_NUM_THREADS": "64"}, 8),
+        ({"MKL_NUM_THREADS": "2", "OMP_NUM_THREADS": "3"}, 2),
+        ({"MKL_NUM_THREADS": "", "OMP_NUM_THREADS": "3"}, 3),
+        ({"OMP_NUM_THREADS": "0"}, 8),
+        ({"OMP_NUM_THREADS": "many"}, 8),
+    ],
+)
+def test_threads_are_those_that_the_user_has_set(
+    environment: dict[str, str], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.spec.device.usable_cores", lambda: 8)
+    for name in THREAD_LIMITS:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert detect_device("cpu").threads == expected
+
+
+@pytest.mark.parametrize("name", THREAD_LIMITS)
+def test_pytorch_computes_with_as_many_threads(name: str) -> None:
+    code = (
+        "import torch\n"
+        "from harness.spec.device import detect_device\n"
+        "print(torch.get_num_threads(), detect_device('cpu').threads)\n"
+    )
+    others = {key: value for key, value in os.environ.items() if key not in THREAD_LIMITS}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=others | {name: "1"},
+    )
+    assert done.stdout.split() == ["1", "1"]
 
 
 def test_detection_imports_no_torch() -> None:

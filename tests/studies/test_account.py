@@ -97,6 +97,18 @@ def test_the_first_run_tells_how_many_fit(tmp_path: Path) -> None:
     assert "takes about 20 min 00 s" in agenda.stopped
 
 
+def test_beside_the_first_run_is_made_ready_for_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is alone in its round, and many follow."""
+    foreseen: list[Plan] = []
+    monkeypatch.setattr(Slow, "foresee", lambda _, plan: foreseen.append(plan), raising=False)
+    bench, executor = made(tmp_path, 0.5, takes=lambda _: 20 * MINUTE)
+    second = bench.agenda().jobs[1].fingerprint
+    drive(bench, executor)
+    assert [plan.fingerprint for plan in foreseen] == [second]
+
+
 def test_a_round_ends_where_a_slow_variant_outgrows_it(tmp_path: Path) -> None:
     """By the first run, of ten minutes, ten more fit into two hours; the second takes fifty."""
     bench, _ = made(tmp_path, 2.0)

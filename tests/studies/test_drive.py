@@ -15,6 +15,7 @@ from harness.errors import RunInUse, UserError
 from harness.records.events import Event, Hear, RunStarted
 from harness.records.record import Problem, RunRecord
 from harness.records.store import RunStore
+from harness.runs.ending import OUT_OF_TIME
 from harness.runs.listener import Listener, RunResult
 from harness.runs.lock import held
 from harness.runs.stop import Stop
@@ -284,3 +285,41 @@ def test_a_score_that_decides_and_is_not_taken_ends_the_study_at_its_first_run(
         driver(bench, bench.executor).drive()
     assert "expected: one of held_out perplexity" in str(failed.value)
     assert len(bench.executor.ran) == 4, "two seeds of two variants: no second round"
+
+
+class HasNoTimeLeft(StubExecutor):
+    """A cluster whose jobs reach their time limit; the first ``writes`` of them leave a state."""
+
+    writes = 0
+
+    def run(self, plan: Plan) -> RunRecord:
+        if self.ran.count(plan) <= self.writes:
+            state = self.store.folder(plan).attempt.checkpoint / "state.pt"
+            state.parent.mkdir(parents=True, exist_ok=True)
+            state.write_text("")
+            os.utime(state, ns=(self.ran.count(plan), self.ran.count(plan)))
+        message = "SLURM job 7 reached its time limit"
+        problem = Problem(kind=OUT_OF_TIME.kind, phase="train", step=3, message=message)
+        record = record_of(plan, status="interrupted", problem=problem)
+        self.store.write(record)
+        return record
+
+
+@pytest.mark.parametrize("writes", [0, 1, 5])
+def test_a_run_whose_jobs_end_before_they_have_come_further_is_told_and_given_up(
+    tmp_path: Path, writes: int
+) -> None:
+    """One that has come further each time goes on, as one that is preempted does."""
+    bench = Bench.of(tmp_path, variants=["base", "base_nf4"], reference="base", tune={"trials": 1})
+    executor, told = HasNoTimeLeft(bench.executor.store, WORSE), list[str]()
+    executor.writes = writes
+    findings = bench.findings()
+
+    def agenda() -> Agenda:
+        return next_plans(bench.comparison, findings.find, bench.steering)
+
+    last = Driver(agenda, findings, executor, lambda _: [], told.append).drive()  # type: ignore[arg-type]
+    assert [plan.variant for plan in executor.ran].count("base_nf4") == max(2, writes + 1)
+    assert (last.finished, last.spent.failed) == (True, 2)
+    words = "reached its time limit twice and came no further the second time than the first"
+    assert [words in one for one in told] == [True, True]

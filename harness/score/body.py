@@ -134,7 +134,7 @@ class RowsBody:
         self._decoder, self._output = self.parts
         self._adapters = LeanAdapters(model)
         self._norms = Norms(model) if self.device.type in FUSE_NORMS else None
-        self._passes = RecordedPasses(self._last_states, self.attention)
+        self._passes = RecordedPasses(self.attention)
 
     @cached_property
     def is_recordable(self) -> bool:
@@ -165,7 +165,7 @@ class RowsBody:
         padded = np.zeros((len(rows), width), np.int64)
         for index, row in enumerate(rows):
             padded[index, : len(row)] = row
-        return self._passes.run(_ids(padded, self.device))
+        return self._passes.run(self._last_states, _ids(padded, self.device))
 
     def expecting(self, shapes: Iterable[tuple[int, int]]) -> AbstractContextManager[None]:
         """See :class:`Body`; on a GPU passes of a shape that recurs become one graph."""

@@ -42,14 +42,15 @@ class RecordedPasses:
     """Passes over token ids (rows, tokens) on a GPU, recorded where their shape recurs.
 
     A small model computes a pass in less time than the host takes to start its kernels one by one.
+    A graph holds the memory of a pass, so only the latest is kept: rows come sorted by length.
 
     Attributes:
         replayed: passes that were.
     """
 
-    def __init__(self, run: Callable[[Tensor], Tensor], attention: str) -> None:
-        """``run`` maps ids to states; the model's attention goes by transformers' name."""
-        self._run, self._attention = run, attention
+    def __init__(self, attention: str) -> None:
+        """The model's attention goes by transformers' name."""
+        self._attention = attention
         self._recurring: set[tuple[int, ...]] = set()
         self._ready: dict[tuple[int, ...], NeedlessMasks] = {}
         self._recorded: dict[tuple[int, ...], _Recorded] = {}
@@ -66,26 +67,32 @@ class RecordedPasses:
             self._ready.clear()
             self._recorded.clear()
 
-    def run(self, ids: Tensor) -> Tensor:
-        """The states of one pass; the next pass of this shape may write over them."""
+    def run(self, launch: Callable[[Tensor], Tensor], ids: Tensor) -> Tensor:
+        """The states that ``launch`` gives of ids; the next pass of this shape may overwrite them.
+
+        It is not kept, since it holds the model.
+        """
         shape = tuple(ids.shape)
         if shape in self._recurring and shape not in self._ready:
             masks = self._ready[shape] = NeedlessMasks(self._attention)
             with masks.noted():
-                return self._run(ids)
+                return launch(ids)
         if shape in self._recurring:
-            self._record(shape, ids)
+            self._record(shape, launch, ids)
         if shape not in self._recorded:
-            return self._run(ids)
+            return launch(ids)
         self.replayed += 1
         return self._recorded[shape].replay(ids)
 
-    def _record(self, shape: tuple[int, ...], ids: Tensor) -> None:
+    def _record(
+        self, shape: tuple[int, ...], launch: Callable[[Tensor], Tensor], ids: Tensor
+    ) -> None:
         """Record a shape, once; a model that cannot be recorded is not asked again."""
         self._recurring.discard(shape)
+        self._recorded.clear()
         try:
             with self._ready[shape].left_out():
-                self._recorded[shape] = _Recorded(self._run, ids)
+                self._recorded[shape] = _Recorded(launch, ids)
         except RuntimeError:  # it asks the device something, or memory is short
             self._recurring.clear()
 
@@ -93,13 +100,13 @@ class RecordedPasses:
 class _Recorded:
     """One pass as a graph, with the ids that it reads and the states that it writes."""
 
-    def __init__(self, run: Callable[[Tensor], Tensor], ids: Tensor) -> None:
+    def __init__(self, launch: Callable[[Tensor], Tensor], ids: Tensor) -> None:
         self._ids = ids.clone()
         self._graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize()
         capture: Any = torch.cuda.graph(self._graph)
         with capture:
-            self._states = run(self._ids)
+            self._states = launch(self._ids)
 
     def replay(self, ids: Tensor) -> Tensor:
         self._ids.copy_(ids)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, MistralConfig
@@ -18,6 +21,7 @@ from harness.weights.masks import NeedlessMasks, replaced
 from tests.score.conftest import make_model
 
 OFTEN, ONCE = (2, 5), (1, 7)
+SHORTER = (3, 4)
 
 
 class Drawn:
@@ -25,11 +29,23 @@ class Drawn:
 
     fails = False
 
-    def __init__(self, run: Callable[[torch.Tensor], torch.Tensor], ids: torch.Tensor) -> None:
+    def __init__(self, launch: Callable[[torch.Tensor], torch.Tensor], ids: torch.Tensor) -> None:
         if self.fails:
             raise RuntimeError("the model asks the device something")
-        run(ids)
+        launch(ids)
         self.replay = lambda ids: ids + 1
+        alive.add(self)
+
+
+alive = weakref.WeakSet[Drawn]()
+
+
+class Passes(RecordedPasses):
+    """With what launches them."""
+
+    def __init__(self, attention: str, launch: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__(attention)
+        self.launch = launch
 
 
 @pytest.fixture
@@ -38,19 +54,19 @@ def launched() -> list[tuple[int, ...]]:
 
 
 @pytest.fixture
-def passes(launched: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch) -> RecordedPasses:
+def passes(launched: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch) -> Passes:
     monkeypatch.setattr(recorded, "_Recorded", Drawn)
 
-    def run(ids: torch.Tensor) -> torch.Tensor:
+    def launch(ids: torch.Tensor) -> torch.Tensor:
         launched.append(tuple(ids.shape))
         return ids + 1
 
-    return RecordedPasses(run, "sdpa")
+    return Passes("sdpa", launch)
 
 
-def run_all(passes: RecordedPasses, shapes: list[tuple[int, int]]) -> None:
+def run_all(passes: Passes, shapes: list[tuple[int, int]]) -> None:
     for number, shape in enumerate(shapes):
-        found = passes.run(torch.full(shape, number))
+        found = passes.run(passes.launch, torch.full(shape, number))
         assert torch.equal(found, torch.full(shape, number + 1))
 
 
@@ -113,6 +129,40 @@ def test_masks_that_were_needless_are_left_out(window: int | None) -> None:
         found = model(input_ids=ids).logits
     assert torch.equal(found, wanted)
     assert {mask is None for mask in made} == {window is None}
+
+
+def test_memory_of_one_graph_is_held_at_a_time(passes: Any, launched: Any) -> None:
+    """Rows come by length: a shape whose passes are over needs no graph any more."""
+    shapes = [*[OFTEN] * WORTHWHILE, *[SHORTER] * WORTHWHILE]
+    with passes.expecting(shapes):
+        run_all(passes, shapes)
+        assert len(alive) == 1
+        run_all(passes, [OFTEN])
+    assert launched == [OFTEN, OFTEN, SHORTER, SHORTER, OFTEN]
+    assert not alive
+
+
+def test_no_graph_is_kept_where_there_is_no_room_for_the_next(
+    passes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with passes.expecting([*[OFTEN] * WORTHWHILE, *[SHORTER] * WORTHWHILE]):
+        run_all(passes, [OFTEN] * WORTHWHILE)
+        monkeypatch.setattr(Drawn, "fails", True)
+        run_all(passes, [SHORTER] * 2)
+        assert not alive
+
+
+def test_a_model_goes_with_what_scored_it() -> None:
+    """One that only a collection of garbage frees would lie beside the next one on a GPU."""
+    model = make_model()
+    gone = weakref.ref(model)
+    gc.disable()
+    try:
+        TreeBody(model).run_rows([np.arange(3)])
+        del model
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_every_module_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,8 @@ class Contest:
     """What all comparisons of some rows with each other say together.
 
     With 95 % confidence the best row is among ``may_be_best``, and every row of ``near_best`` is
-    worse than it by less than the margin. ``unjudged`` rows take no part, since one training or a
-    few items do not tell.
+    worse than it by less than the margin. ``unjudged`` rows take no part, since one training, a
+    few items or others than those of the other rows do not tell.
     """
 
     may_be_best: tuple[str, ...]

@@ -250,8 +250,7 @@ def _contest(main: Scoring, rows: list[Row]) -> Contest | None:
     """The contest of the rows that could be chosen; None where nothing was scored alike."""
     if main.sample is None:
         return None
-    labels = [row.label for row in rows if main.sample.columns(row.label)]
-    return hold_contest(main.sample, main.scale, labels)
+    return hold_contest(main.sample, main.scale, [row.label for row in rows])
 
 
 def _beside_rivals(

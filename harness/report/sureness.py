@@ -31,7 +31,7 @@ def of_contest(contest: Contest, rows: list[Row], chosen: Row, tie: str) -> tupl
             )
     if contest.unjudged:
         texts.append(
-            "Not judged, because they were trained once or on too few items: "
+            "Not judged, because they were trained once or scored on too few or other items: "
             f"{numbers.some_of(contest.unjudged, NAMED)}."
         )
     if tie:

@@ -211,3 +211,15 @@ def test_of_several_that_may_be_the_best_none_is_the_cheaper_choice(tmp_path: Pa
     assert "May be the best (95 % confidence): lora_bf16, lora_bf16_r64, not qlora_nf4;" in text
     assert "One of lora_bf16, lora_bf16_r64 is better (95 % confidence)" in text
     assert "may be as good or better" not in text
+
+
+def test_nothing_is_said_to_be_better_than_a_row_that_was_not_compared(tmp_path: Path) -> None:
+    """Its items are lost, so only its mean is known, which is the best of all."""
+    write_runs(tmp_path, [*four("lora_bf16", memory=2.0), *four("qlora_nf4", 0.02, 0.5)])
+    for made in four("lora_bf16_r8", -0.01, 0.4):
+        for path in (write_run(tmp_path, made) / "items").iterdir():
+            path.unlink()
+    text = said(build_from(tmp_path, margin=0.01))
+    assert "is better (95 % confidence)" not in text
+    assert "lora_bf16 is the best of the 2 trained variants (95 % confidence)" in text
+    assert "scored on too few or other items: lora_bf16_r8." in text

@@ -14,7 +14,7 @@ from harness.records.store import RunStore
 from harness.report.write import write_report
 from harness.spec.derived_names import derived_name
 from harness.spec.device import Device
-from harness.spec.overrides import merge, parse_setting
+from harness.spec.overrides import merge, parse_setting, typed_value
 from harness.spec.registry import load_study, study_names
 from harness.spec.schema import Frozen, parse
 from harness.spec.storage import read_json, write_json
@@ -69,9 +69,13 @@ class StudyRequest(Frozen):
 
 
 def _setting_from(setting: str, folder: str) -> str:
-    """A typed ``KEY=VALUE`` with a whole path where its value is one that leads from ``folder``."""
-    key, mark, value = setting.partition("=")
-    return f"{key}{mark}{_whole_path(value, folder)}" if says_where(setting) else setting
+    """A typed ``KEY=VALUE``, with whole paths in its value where they lead from ``folder``."""
+    key, mark, text = setting.partition("=")
+    value = typed_value(text)
+    whole = _with_whole_paths(value, folder)
+    if whole == value or isinstance(whole, dict):  # TOML's tables are not those of JSON
+        return setting
+    return f"{key}{mark}{whole if isinstance(whole, str) else json.dumps(whole)}"
 
 
 def _with_whole_paths(value: object, folder: str) -> object:

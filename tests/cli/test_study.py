@@ -695,3 +695,29 @@ def test_a_misspelt_score_that_decides_is_refused_before_anything_runs(
         shown(*SMALL, *there[:2], "--set", f"study.primary={name}", "--plan")
     asks = ("--set", "score.forgetting=true", "--set", "study.primary=wikitext2 bits_per_byte")
     shown(*SMALL, *there[:2], *asks, "--plan")
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ("--set", 'corpus.source="./trees.jsonl"'),
+        ("--set", 'study.variants=["lora_bf16", "./mine.toml"]'),
+        ("--set", "study.reference=./mine.toml", "--set", 'study.variants=["lora_bf16"]'),
+    ],
+)
+def test_a_named_study_finds_files_of_lists_and_quoted_ones_from_another_folder(
+    made_up: World,
+    tmp_path: Path,
+    small: Small,
+    monkeypatch: pytest.MonkeyPatch,
+    typed: tuple[str, ...],
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    shutil.copy(small.folder / "trees.jsonl", here)
+    (here / "mine.toml").write_text('description = "mine"\n[adapter]\nr = 8\n', encoding="utf-8")
+    monkeypatch.chdir(here)
+    there = ("--reports", str(tmp_path / "reports"))
+    shown(*SMALL, *typed, *there, "--name", "mine", "--budget", "runs=1")
+    monkeypatch.chdir(tmp_path)
+    shown("study", "mine", *there, "--device", "cpu", "--budget", "runs=2")

@@ -339,8 +339,12 @@ def main() -> int:
     torch.manual_seed(1)
     every = (check_dequantize, check_elementwise, check_norms, check_rest, check_path,
              check_graph, check_adapters, check_recorded_passes, check_decoding)  # fmt: skip
-    chosen = [f"check_{name}" for name in sys.argv[1:]] or [one.__name__ for one in every]
-    for one in (one for one in every if one.__name__ in chosen):
+    by_name = {one.__name__.removeprefix("check_"): one for one in every}
+    unknown = set(sys.argv[1:]) - set(by_name)
+    if unknown:
+        print(f"FAIL no check {', '.join(sorted(unknown))}; there are {', '.join(by_name)}")
+        return 1
+    for one in (by_name[name] for name in sys.argv[1:] or by_name):
         try:
             one()
         except Exception as problem:  # the other checks still tell something

@@ -5,19 +5,19 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, MistralConfig
-from transformers.integrations import sdpa_attention
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from harness.score import body, recorded
 from harness.score.body import TreeBody
 from harness.score.recorded import WORTHWHILE, RecordedPasses
-from harness.weights.masks import NeedlessMasks, replaced
+from harness.weights.masks import NeedlessMasks, attention_of, replaced
+from tests.architectures import tiny_causal
 from tests.score.conftest import make_model
 
 OFTEN, ONCE = (2, 5), (1, 7)
@@ -98,37 +98,40 @@ def test_a_model_that_cannot_be_recorded_is_asked_once(
     assert passes.replayed == 0
 
 
-@pytest.mark.parametrize("window", [None, 4])
-def test_masks_that_were_needless_are_left_out(window: int | None) -> None:
-    """Where every layer is plainly causal, no mask is made; those of a window are."""
-    if window is None:
-        model = make_model()
-    else:
-        config = MistralConfig(
-            vocab_size=64, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
-            num_attention_heads=2, num_key_value_heads=1, sliding_window=window,
-        )  # fmt: skip
-        model = AutoModelForCausalLM.from_config(config).eval()
-    ids = torch.arange(3, 13)[None]
-    masks = NeedlessMasks(model.config._attn_implementation)
-    with masks.noted(), torch.no_grad():
-        wanted = model(input_ids=ids).logits
-    assert masks._needless == [window is None]
-    made: list[Any] = []
-    own = sdpa_attention.sdpa_attention_forward
+@pytest.mark.parametrize(
+    ("name", "needless"),
+    [("qwen2_window", [True, False]), ("gemma2", [False, False]), ("biogpt", [True])],
+)
+def test_masks_that_were_needless_are_left_out_of_a_recording(
+    name: str, needless: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The GPU is played: while it records, nobody can ask it. Windows are 16 tokens."""
+    model = tiny_causal(name)
+    implementation = attention_of(model)
+    masks = NeedlessMasks(implementation)
+    own = ALL_MASK_ATTENTION_FUNCTIONS[implementation]
+    made: list[bool] = []
 
-    def watched(*given: Any, **settings: Any) -> Any:
-        made.append(given[4])
-        return own(*given, **settings)
+    def watched(**settings: Any) -> Any:
+        mask = own(**settings)
+        made.append(mask is not None)
+        return mask
 
-    with (
-        masks.left_out(),
-        replaced(ALL_ATTENTION_FUNCTIONS, "sdpa", watched),
-        torch.no_grad(),
-    ):
-        found = model(input_ids=ids).logits
-    assert torch.equal(found, wanted)
-    assert {mask is None for mask in made} == {window is None}
+    def logits(ids: torch.Tensor, how: Any) -> Any:
+        made.clear()
+        with replaced(ALL_MASK_ATTENTION_FUNCTIONS, implementation, watched), how:
+            return model(input_ids=ids).logits
+
+    long, short = torch.arange(60).view(2, 30), torch.arange(36).view(3, 12) % 9
+    with torch.no_grad():
+        wanted = [logits(short, nullcontext()), logits(long, masks.noted())]
+        assert made == [not one for one in needless]
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+        for ids, want in zip((short, long), wanted, strict=True):
+            assert torch.allclose(logits(ids, masks.left_out()), want, atol=1e-5)
+            assert sum(made) <= needless.count(False)
+        logits(long, nullcontext())
+        assert sum(made) > needless.count(False) or name != "biogpt", "it asks what is its padding"
 
 
 def test_memory_of_one_graph_is_held_at_a_time(passes: Any, launched: Any) -> None:

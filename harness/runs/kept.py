@@ -98,7 +98,7 @@ class Kept:
 def left_in(folder: RunFolder) -> dict[str, int]:
     """What an attempt has left for a later one to go on from, and when each file was written."""
     results = [folder.path / f"{phase}.json" for phase in SCORED]
-    found = (*results, *sorted(folder.checkpoint.glob("*")))
+    found = (*results, *sorted(folder.checkpoint.glob("*.pt")))
     return {path.name: path.stat().st_mtime_ns for path in found if path.is_file()}
 
 

@@ -70,7 +70,7 @@ class RecordedPasses:
     def run(self, launch: Callable[[Tensor], Tensor], ids: Tensor) -> Tensor:
         """The states that ``launch`` gives of ids; the next pass of this shape may overwrite them.
 
-        It is not kept, since it holds the model.
+        ``launch`` is not kept, since it holds the model.
         """
         shape = tuple(ids.shape)
         if shape in self._recurring and shape not in self._ready:

@@ -38,6 +38,19 @@ def server() -> Iterator[None]:
     warm_start().close()
 
 
+@pytest.fixture
+def new_server() -> Iterator[None]:
+    """None before and after: a process does not begin a server again that has failed."""
+
+    def forget() -> None:
+        warm_start().close()
+        warm_start.cache_clear()
+
+    forget()
+    yield
+    forget()
+
+
 def run(small: Small, folder: Path, options: RunOptions, heard: Heard | None = None) -> RunRecord:
     return forked.supervise(small.plan(), RunStore(folder), heard or Heard(), options)
 
@@ -145,10 +158,10 @@ def hold(pid: int) -> None:
     os.kill(pid, signal.SIGSTOP)
 
 
+@pytest.mark.usefixtures("new_server")
 def test_a_server_that_ends_while_it_loads_is_no_lost_run(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    warm_start().close()
     once_begun(monkeypatch, lambda pid: os.kill(pid, signal.SIGKILL))
     heard = Heard()
     record = run(small, tmp_path, WARM, heard)
@@ -172,11 +185,11 @@ def niceness(pid: int, thread: int | None = None) -> int:
     return int(path.read_text().rpartition(")")[2].split()[16])
 
 
+@pytest.mark.usefixtures("new_server")
 def test_a_server_loads_while_the_first_run_goes_on_and_gives_way_to_it(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second run is forked at once, as important as any."""
-    warm_start().close()
     monkeypatch.delenv("PYTEST_CURRENT_TEST")  # another environment asks for another server
     executor = LocalExecutor(RunStore(tmp_path), RunOptions(warm=True))
     executor.forks.on = ("cpu",)
@@ -186,6 +199,7 @@ def test_a_server_loads_while_the_first_run_goes_on_and_gives_way_to_it(
     def see_it_load() -> None:
         pid = warm_start().pid
         assert pid is not None
+        os.kill(pid, signal.SIGCONT)
         while not warm_start().is_ready:
             with suppress(OSError):  # a thread that ends meanwhile
                 threads = [int(path.name) for path in Path(f"/proc/{pid}/task").iterdir()]
@@ -194,6 +208,7 @@ def test_a_server_loads_while_the_first_run_goes_on_and_gives_way_to_it(
 
     first, second = Heard(), Heard()
     executor.foresee(small.plan(seed=1))
+    once_begun(monkeypatch, hold)  # until it is looked at
     first.halt_at(tmp_path, step_done(1), see_it_load)
     assert executor.submit(small.plan(), first).result().warm is False
     second.halt_at(tmp_path, step_done(1), lambda: forked_as.append(niceness(second.pid)))
@@ -211,8 +226,8 @@ def test_a_server_loads_while_the_first_run_goes_on_and_gives_way_to_it(
     assert forked_as == [own]
 
 
+@pytest.mark.usefixtures("new_server")
 def test_a_run_alone_has_no_server(small: Small, tmp_path: Path) -> None:
-    warm_start().close()
     executor = LocalExecutor(RunStore(tmp_path), RunOptions(warm=True))
     executor.forks.on = ("cpu",)
     heard = Heard()

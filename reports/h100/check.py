@@ -293,7 +293,7 @@ def check_recorded_passes() -> None:
         recorded.WORTHWHILE = own
         pairs = zip(found, wanted, strict=True)
         worst = max(float(np.abs(a.log_probs - b.log_probs).max()) for a, b in pairs)
-        show(f"log-probability, replayed against launched {dtype}", worst, 1e-6)
+        show(f"log-probability, replayed against launched {dtype}", worst, 0)
 
 
 def check_decoding() -> None:

@@ -105,7 +105,8 @@ class _Recorded:
         self._graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize()
         capture: Any = torch.cuda.graph(self._graph)
-        with capture:
+        # a recording that fails leaves its own stream behind
+        with torch.cuda.stream(torch.cuda.current_stream()), capture:
             self._states = launch(self._ids)
 
     def replay(self, ids: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ SIDE = 16  # the device multiplies matrices whose sides are multiples of it
 def rows_to_float8(x: Tensor) -> tuple[Tensor, Tensor]:
     """Codes of the rows of (tokens, channels) ``x``, and their scales: float32 (tokens, 1)."""
     x = x if x.stride(1) == 1 else x.contiguous()
-    if x.is_cuda and _has_kernels():
+    if x.is_cuda and has_triton():
         from harness.quantize.float8_kernels import quantize_rows
 
         codes = torch.empty(x.shape, dtype=CODES, device=x.device)
@@ -42,7 +42,8 @@ def rows_to_float8(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @cache
-def _has_kernels() -> bool:
+def has_triton() -> bool:
+    """Whether kernels can be compiled here."""
     return importlib.util.find_spec("triton") is not None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -10,6 +9,8 @@ from typing import Any
 
 from torch import Tensor, float32, nn
 from torch.nn import functional
+
+from harness.quantize.float8 import has_triton
 
 PARTS = ("lora_A", "lora_B")
 MOST_ROWS, LARGEST_RANK = 64, 64  # for which kernels of our own are faster than torch's
@@ -29,7 +30,6 @@ class LeanAdapters:
         kinds = _kinds() if hasattr(model, "peft_config") else ()
         found = [module for module in model.modules() if _is_plain(module, kinds)]
         self._layers = [(layer, list(layer.active_adapters)) for layer in found]
-        self._has_triton = importlib.util.find_spec("triton") is not None
         self._given: Tensor | None = None
         self._cast: Tensor | None = None
 
@@ -54,7 +54,7 @@ class LeanAdapters:
         down, up = (getattr(layer, part)[name].weight for part in PARTS)
         product: Tensor = layer.base_layer(x)
         scaling: float = layer.scaling[name]
-        if self._has_triton and _suits_kernels(product, x, down, up):
+        if has_triton() and _suits_kernels(product, x, down, up):
             from harness.score.adapter_kernels import add_share_
 
             return add_share_(product, x, down, up, scaling)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from harness.quantize.float8 import has_triton
 from harness.train.collate import StreamBatch, StreamSize, make_stream_batch
 from harness.train.stream import ops
 from harness.train.stream.blocks import ACTIVATIONS, Block, Inside, frozen_norm, make_blocks
@@ -235,7 +235,7 @@ def _check_kernels(dtype: torch.dtype, rotary: Any) -> None:
     """Refuse what the GPU's kernels cannot do."""
     if dtype == torch.float32:
         raise UnsupportedLayer("attention in single precision on a GPU")
-    if torch.version.cuda is not None and importlib.util.find_spec("triton") is None:
+    if torch.version.cuda is not None and not has_triton():
         raise UnsupportedLayer("a GPU without Triton")
     half = int(rotary.inv_freq.numel())
     if half & (half - 1):

@@ -534,13 +534,17 @@ def test_model_data_tasks_and_name_are_given_as_to_run(
     assert "--name mine is already used by another study" in other
 
 
+def in_two_folders(small: Small, path: Path) -> None:
+    """The same trees twice, in files of one name."""
+    for folder in ("first", "second"):
+        (path / folder).mkdir()
+        shutil.copyfile(small.folder / "trees.jsonl", path / folder / "trees.jsonl")
+
+
 def test_files_of_one_name_in_two_folders_make_two_studies(
     made_up: World, tmp_path: Path, small: Small, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = (small.folder / "trees.jsonl").read_bytes()
-    for folder in ("first", "second"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "trees.jsonl").write_bytes(data)
+    in_two_folders(small, tmp_path)
     there = ("--reports", str(tmp_path / "reports"), "--budget", "runs=1")
     shown(*SMALL, "--data", str(tmp_path / "first" / "trees.jsonl"), *there)
     other = ("--data", str(tmp_path / "second" / "trees.jsonl"))
@@ -555,10 +559,7 @@ def test_a_study_is_the_same_from_any_folder(
     made_up: World, tmp_path: Path, small: Small, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Paths hold in the folder where they were typed, whatever lies in another under that name."""
-    data = (small.folder / "trees.jsonl").read_bytes()
-    for folder in ("first", "second"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "trees.jsonl").write_bytes(data)
+    in_two_folders(small, tmp_path)
     there = ("--reports", str(tmp_path / "reports"))
     typed = (*SMALL, "--data", "./trees.jsonl", *there, "--name", "mine")
     monkeypatch.chdir(tmp_path / "first")

@@ -221,19 +221,29 @@ def test_what_slurm_did_not_end_or_has_yet_to_end(
     assert end_of_job("7", "", lambda: "UNKNOWN") == end
 
 
+def prepared(small: Small, path: Path) -> tuple[RunStore, RunOptions, Plan]:
+    """A run whose job was submitted, and its store."""
+    store, options, plan = RunStore(path / "runs"), RunOptions(), small.plan()
+    Attempt(plan, store.folder(plan)).prepare(options)
+    return store, options, plan
+
+
+def end_without_results(path: Path, monkeypatch: pytest.MonkeyPatch, state: str) -> None:
+    """Let job 7 have ended in a state and written nothing."""
+    monkeypatch.setattr(slurm.SlurmJob, "_results_timeout_s", 0)  # none will come
+    monkeypatch.setattr(slurm.SlurmJob.watcher, "_delay_s", 0)
+    accounts = f"#!/bin/sh\necho 'JobID|State|NodeList'\necho '7|{state}|'\n"
+    (path / "bin" / "sacct").write_text(accounts)
+    (path / "job.txt").write_text(f"JobId=7 JobState={state}")
+
+
 @pytest.mark.usefixtures("commands")
 def test_a_job_killed_for_memory_before_it_could_write_is_out_of_memory(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before, it counted as abandoned and was sent again."""
-    monkeypatch.setattr(slurm.SlurmJob, "_results_timeout_s", 0)  # none will come
-    monkeypatch.setattr(slurm.SlurmJob.watcher, "_delay_s", 0)
-    (tmp_path / "bin" / "sacct").write_text(
-        "#!/bin/sh\necho 'JobID|State|NodeList'\necho '7|OUT_OF_MEMORY|'\n"
-    )
-    (tmp_path / "job.txt").write_text("JobId=7 JobState=OUT_OF_MEMORY")
-    store, options, plan = RunStore(tmp_path / "runs"), RunOptions(), small.plan()
-    Attempt(plan, store.folder(plan)).prepare(options)
+    end_without_results(tmp_path, monkeypatch, "OUT_OF_MEMORY")
+    store, options, plan = prepared(small, tmp_path)
     record = SlurmExecutor(store, options).submit(plan, Heard()).result(timeout=1800)
     assert record.status == "oom"
     assert end_of(record) == "SLURM job 7 used more memory than it was given"
@@ -251,8 +261,7 @@ def test_a_job_whose_machine_was_taken_before_it_could_write_is_no_try(
 ) -> None:
     """Before, it counted as abandoned, and after three times as failed."""
     (tmp_path / "job.txt").write_text(f"JobId=7 JobState={state}")
-    store, options, plan = RunStore(tmp_path / "runs"), RunOptions(), small.plan()
-    Attempt(plan, store.folder(plan)).prepare(options)
+    store, options, plan = prepared(small, tmp_path)
     end = end_of_job("7", "", lambda: "UNKNOWN")
     assert end is not None
     record = explain(store, plan, options.name, end)
@@ -267,15 +276,9 @@ def test_a_job_that_stays_preempted_is_waited_for_no_longer(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Submitit expects such a job to be queued again, for ever."""
-    monkeypatch.setattr(slurm.SlurmJob, "_results_timeout_s", 0)  # none will come
-    monkeypatch.setattr(slurm.SlurmJob.watcher, "_delay_s", 0)
     monkeypatch.setattr(slurm_executor, "DECISION_SECONDS", 0.5)
-    (tmp_path / "bin" / "sacct").write_text(
-        "#!/bin/sh\necho 'JobID|State|NodeList'\necho '7|PREEMPTED|'\n"
-    )
-    (tmp_path / "job.txt").write_text("JobId=7 JobState=PREEMPTED")
-    store, options, plan = RunStore(tmp_path / "runs"), RunOptions(), small.plan()
-    Attempt(plan, store.folder(plan)).prepare(options)
+    end_without_results(tmp_path, monkeypatch, "PREEMPTED")
+    store, options, plan = prepared(small, tmp_path)
     record = SlurmExecutor(store, options).submit(plan, Heard()).result(timeout=600)
     assert end_of(record) == "SLURM job 7 was preempted"
     assert not is_killed(record)

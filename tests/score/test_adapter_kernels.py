@@ -1,17 +1,8 @@
-"""Kernels that add an adapter's share, against separate operations.
-
-They run in Triton's interpreter, in a process of their own since it is chosen when Triton is read.
-"""
+"""Kernels that add an adapter's share, against separate operations."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-import pytest
+from tests.triton_interpreter import interpret, needs_triton
 
 CODE = """
 import torch
@@ -30,8 +21,6 @@ for rows in (1, 3, 70):
 """
 
 
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+@needs_triton
 def test_kernels_add_what_separate_operations_add() -> None:
-    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-    env = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": path}
-    subprocess.run([sys.executable, "-c", CODE], env=env, check=True)
+    interpret(CODE)

@@ -1,17 +1,8 @@
-"""Kernels that compute an activation with the adapter's products, against separate operations.
-
-They run in Triton's interpreter, in a process of their own since it is chosen when Triton is read.
-"""
+"""Kernels that compute an activation with the adapter's products, against separate operations."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-import pytest
+from tests.triton_interpreter import interpret, needs_triton
 
 CODE = """
 import torch
@@ -59,7 +50,6 @@ assert torch.equal(scales, float8.rows_to_float8(x)[1])
 """
 
 
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+@needs_triton
 def test_kernels_compute_what_separate_operations_do() -> None:
-    env = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    subprocess.run([sys.executable, "-c", CODE], env=env, check=True)
+    interpret(CODE)
